@@ -1,1 +1,5 @@
 //! x
+
+pub mod error;
+pub mod proto;
+pub mod query;
