@@ -7,6 +7,7 @@ pub mod consistency;
 pub mod deadline;
 pub mod grpc;
 
+pub mod lag;
 pub mod rest;
 pub mod token;
 
