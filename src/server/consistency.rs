@@ -4,7 +4,6 @@ use axum::{Router, extract::State};
 use tonic::{Request, Response, Status, codec::CompressionEncoding};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::layers::MAX_BODY_BYTES;
 use crate::{
     error::Error,
     proto::consistency::v1::{
@@ -12,7 +11,7 @@ use crate::{
         consistency_service_server::{ConsistencyService, ConsistencyServiceServer},
     },
     query::{
-        Answer,
+        Answer, MAX_REQUEST_BYTES,
         grpc::{respond, timestamp},
         lag::{Consistency, DomainConsistency, DomainState, Lag, PartitionConsistency},
         rest::Path,
@@ -102,10 +101,14 @@ fn example_domain() -> DomainConsistency {
     }
 }
 
+/// The full name of the gRPC service.
+pub const SERVICE_NAME: &str =
+    crate::proto::consistency::v1::consistency_service_server::SERVICE_NAME;
+
 /// The gRPC service, over `lag`.
 pub fn service(lag: Lag) -> ConsistencyServiceServer<impl ConsistencyService> {
     ConsistencyServiceServer::new(Service { lag })
-        .max_decoding_message_size(MAX_BODY_BYTES)
+        .max_decoding_message_size(MAX_REQUEST_BYTES)
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Zstd)
         .send_compressed(CompressionEncoding::Gzip)
