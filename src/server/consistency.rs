@@ -5,7 +5,7 @@ use tonic::{Request, Response, Status, codec::CompressionEncoding};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    error::Error,
+    error::{Error, PROBLEM_JSON, Problem},
     proto::consistency::v1::{
         self as pb,
         consistency_service_server::{ConsistencyService, ConsistencyServiceServer},
@@ -13,7 +13,9 @@ use crate::{
     query::{
         Answer, MAX_REQUEST_BYTES,
         grpc::{respond, timestamp},
-        lag::{Consistency, DomainConsistency, DomainState, Lag, PartitionConsistency},
+        lag::{
+            Consistency, DomainConsistency, DomainState, Lag, PartitionConsistency, unknown_domain,
+        },
         rest::Path,
     },
 };
@@ -60,7 +62,8 @@ async fn get_consistency(State(lag): State<Lag>) -> Result<Answer<Consistency>, 
     params(("domain" = String, Path, description = "The domain's name", example = "order")),
     responses(
         (status = 200, description = "Lag, state and books", body = DomainConsistency, example = json!(example_domain())),
-        (status = 404, description = "There is no such domain, or this process does not serve it"),
+        (status = 404, description = "There is no such domain, or this process does not serve it",
+            body = Problem, content_type = PROBLEM_JSON, example = json!(unknown_domain().problem())),
     ),
 )]
 async fn get_domain_consistency(
