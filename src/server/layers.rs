@@ -402,11 +402,7 @@ async fn limit_time(State(surface): State<Surface>, request: Request, next: Next
 }
 
 async fn check_media_type(request: Request, next: Next) -> Response {
-    let reads = matches!(
-        *request.method(),
-        Method::GET | Method::HEAD | Method::OPTIONS
-    );
-    if !reads && !is_json(request.headers()) {
+    if *request.method() == Method::POST && !is_json(request.headers()) {
         return unsupported_media_type().into_response();
     }
     next.run(request).await
