@@ -1,2 +1,10 @@
-//! x
+//! sightline projects user events from Kafka into a Postgres read model for each domain, and serves those
+//! views over gRPC and REST. The modules below are its architecture; docs/architecture.md draws it.
+
+pub mod db;
+pub mod domains;
+pub mod error;
 pub mod event;
+pub mod projector;
+pub mod proto;
+pub mod query;
