@@ -1,1 +1,5 @@
 //! x
+
+pub mod config;
+pub mod task;
+pub mod telemetry;
