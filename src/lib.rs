@@ -1,5 +1,7 @@
 //! x
 
 pub mod config;
+#[cfg(feature = "dev")]
+pub mod dev;
 pub mod task;
 pub mod telemetry;
