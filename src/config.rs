@@ -146,6 +146,13 @@ pub enum Auth {
 #[error("{0}")]
 pub struct ConfigError(String);
 
+impl ConfigError {
+    /// An error of this one line.
+    pub fn new(line: impl Into<String>) -> Self {
+        Self(line.into())
+    }
+}
+
 /// One row of the table of settings; the flag and the variable follow from the key.
 struct Setting {
     key: &'static str,

@@ -1,5 +1,6 @@
 //! x
 
+pub mod cli;
 pub mod config;
 #[cfg(feature = "dev")]
 pub mod dev;

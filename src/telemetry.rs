@@ -3,6 +3,8 @@
 //! Promises: logs go to stderr, so that a command's output stays clean; every metric of the program is named and
 //! described here; no label holds anything that came from outside the program.
 
+use std::sync::LazyLock;
+
 use anyhow::Context;
 use metrics::Unit;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -82,20 +84,28 @@ pub fn init_logs(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     .map_err(|error| anyhow::anyhow!("the log cannot be set up: {error}"))
 }
 
-/// Begins to collect metrics, once per process. The handle renders them for Prometheus; its `run_upkeep` wants to be
-/// called every few seconds.
+/// Collects the process's metrics from the first call on. The handle renders them for Prometheus; its `run_upkeep`
+/// wants to be called every few seconds.
 ///
 /// # Errors
-/// A second call.
-pub fn init_metrics() -> anyhow::Result<PrometheusHandle> {
-    let handle = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS_BUCKETS)
-        .and_then(|builder| {
-            builder.set_buckets_for_metric(Matcher::Full(BATCH_RECORDS.to_owned()), RECORDS_BUCKETS)
-        })
-        .and_then(PrometheusBuilder::install_recorder)
-        .context("metrics cannot be set up")?;
-    describe();
-    metrics::gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-    Ok(handle)
+/// Another recorder was installed before.
+pub fn metrics() -> anyhow::Result<PrometheusHandle> {
+    static HANDLE: LazyLock<Result<PrometheusHandle, String>> = LazyLock::new(|| {
+        let handle = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS_BUCKETS)
+            .and_then(|builder| {
+                builder.set_buckets_for_metric(
+                    Matcher::Full(BATCH_RECORDS.to_owned()),
+                    RECORDS_BUCKETS,
+                )
+            })
+            .and_then(PrometheusBuilder::install_recorder)
+            .map_err(|error| error.to_string())?;
+        describe();
+        metrics::gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        Ok(handle)
+    });
+    HANDLE
+        .clone()
+        .map_err(|error| anyhow::anyhow!("metrics cannot be set up: {error}"))
 }
