@@ -10,7 +10,6 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use fastrand::Rng;
 use futures_util::future::try_join_all;
 use rdkafka::ClientConfig;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use serde_json::{Value, json};
@@ -83,7 +82,7 @@ impl Samples {
             .set("test.mock.num.brokers", "1")
             .set("linger.ms", "2")
             // It would say that it is not a real broker, as a warning.
-            .set_log_level(RDKafkaLogLevel::Error)
+            .set("log_level", "3")
             .create()?;
         let brokers = {
             let broker = producer
