@@ -1,11 +1,11 @@
 //! sightline projects user events from Kafka into a Postgres read model for each domain, and serves those
 //! views over gRPC and REST. The modules below are its architecture; docs/architecture.md draws it.
 
-pub mod cli;
+//pub mod cli;
 pub mod config;
 pub mod db;
-#[cfg(feature = "dev")]
-pub mod dev;
+//cfg
+//pub mod dev;
 pub mod domains;
 pub mod error;
 pub mod event;

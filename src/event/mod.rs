@@ -98,10 +98,9 @@ impl Event {
     }
 }
 
-/// What an event id is indexed by: the first 16 bytes of its SHA-256, so that no id is too long
-/// for an index.
-pub fn event_id_hash(id: &str) -> Uuid {
-    let digest = Sha256::digest(id.as_bytes());
+/// What an opaque string of any length is indexed by: the first 16 bytes of its SHA-256.
+pub fn hash16(text: &[u8]) -> Uuid {
+    let digest = Sha256::digest(text);
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest[..16]);
     Uuid::from_bytes(bytes)

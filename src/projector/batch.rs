@@ -13,11 +13,11 @@ use futures_util::future::BoxFuture;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
-use super::letter::{self, Class, Letter, key_hash, record_time};
+use super::letter::{self, Class, Letter, record_time};
 use super::progress::{self, Books, Hold};
 use super::{Applied, Projection, Projector, Target, View};
 use crate::db::{self, ErrorClass};
-use crate::event::{Envelope, EventType, Payload, Record, TypeName, event_id_hash};
+use crate::event::{Envelope, Payload, Record, TypeName, hash16};
 
 /// No record moves the log's time by more.
 const LOG_TIME_STRIDE: TimeDelta = TimeDelta::days(1);
@@ -113,12 +113,12 @@ impl<'r> Candidate<'r> {
                     Reading::Skipped { unknown }
                 }
                 Ok(envelope) => {
-                    let id = envelope.event_id().ok().map(|id| (id.to_owned(), event_id_hash(id)));
+                    let id = envelope.event_id().ok().map(|id| (id.to_owned(), hash16(id.as_bytes())));
                     Reading::Event { envelope, id }
                 }
             },
         };
-        Candidate { record, key: record.key.as_deref().map(key_hash), reading }
+        Candidate { record, key: record.key.as_deref().map(hash16), reading }
     }
 }
 
@@ -313,7 +313,7 @@ impl Run<'_> {
         self.state.parked.remove(&key);
         self.state.closed.push(key);
         for letter in &mut self.state.letters {
-            if letter.record.key.as_deref().map(key_hash) == Some(key) {
+            if letter.record.key.as_deref().map(hash16) == Some(key) {
                 letter.closed = true;
             }
         }

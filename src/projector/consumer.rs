@@ -172,7 +172,7 @@ pub fn member_config(connection: &ClientConfig, group: &str) -> ClientConfig {
         config.set("session.timeout.ms", "10000");
     }
     for (name, value) in connection.config_map() {
-        config.set(*name, *value);
+        config.set(name, value);
     }
     config.set("group.id", group);
     config.set_log_level(RDKafkaLogLevel::Warning);

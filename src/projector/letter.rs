@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::View;
 use super::progress::Hold;
-use crate::event::{Bad, Record};
+use crate::event::{Bad, Record, hash16};
 
 /// Why a record became a letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,11 +61,6 @@ impl Letter {
     }
 }
 
-/// What keys are compared and indexed by: Kafka's key is bytes of any length.
-pub fn key_hash(key: &[u8]) -> Uuid {
-    crate::event::hash16(key)
-}
-
 /// The time that Kafka gives a record, where it gives one that a timestamp can hold.
 pub fn record_time(record: &Record) -> Option<DateTime<Utc>> {
     record.timestamp_ms.and_then(DateTime::from_timestamp_millis)
@@ -101,7 +96,7 @@ pub async fn insert(
     let times: Vec<Option<DateTime<Utc>>> = letters.iter().map(|letter| record_time(&letter.record)).collect();
     let keys: Vec<Option<&[u8]>> =
         letters.iter().map(|letter| letter.record.key.as_deref().filter(|_| !letter.closed)).collect();
-    let hashes: Vec<Option<Uuid>> = letters.iter().map(|letter| letter.record.key.as_deref().map(key_hash)).collect();
+    let hashes: Vec<Option<Uuid>> = letters.iter().map(|letter| letter.record.key.as_deref().map(hash16)).collect();
     let event_ids = column(|letter| text(&letter.event_id));
     let event_types = column(|letter| text(&letter.event_type));
     let occurred: Vec<Option<DateTime<Utc>>> = letters.iter().map(|letter| letter.occurred_at).collect();

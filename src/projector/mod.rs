@@ -72,7 +72,7 @@ pub struct Applied {
 }
 
 /// A version of a domain's view.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct View {
     pub domain: &'static str,
     pub version: i32,

@@ -41,6 +41,9 @@ pub enum TakeOver {
 /// Where each partition of a topic without any progress begins.
 pub type Starts = BTreeMap<i32, i64>;
 
+/// The offsets that other partitions have to reach first.
+type HeldUntil = Json<BTreeMap<String, i64>>;
+
 /// What a transaction adds to the books, and where it leaves the position.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Books {

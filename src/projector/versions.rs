@@ -1,7 +1,6 @@
 //! The versions of a view: which there are, a new one beside the live one, and the switch between them.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
@@ -26,7 +25,7 @@ pub enum SwitchError {
 }
 
 /// Projects every version that a domain's view has, each in a group of its own, until `projector.stop` is cancelled.
-pub async fn project_all(projector: Projector, projection: Arc<dyn Projection>) {
+pub async fn project_all(projector: Projector, projection: &'static dyn Projection) {
     let domain = projection.domain();
     let mut running: HashMap<i32, (CancellationToken, JoinHandle<()>)> = HashMap::new();
     loop {
@@ -43,7 +42,7 @@ pub async fn project_all(projector: Projector, projection: Arc<dyn Projection>) 
                     running.entry(version).or_insert_with(|| {
                         let stop = projector.stop.child_token();
                         let projector = Projector { stop: stop.clone(), ..projector.clone() };
-                        (stop, tokio::spawn(worker::run(projector, Arc::clone(&projection), View { domain, version })))
+                        (stop, tokio::spawn(worker::run(projector, projection, View { domain, version })))
                     });
                 }
             }

@@ -36,13 +36,13 @@ const FORGET_INTERVAL: chrono::TimeDelta = chrono::TimeDelta::hours(1);
 
 /// Projects every configured topic into one version of a view, until `projector.stop` is cancelled. Batches
 /// under way are finished.
-pub async fn run(projector: Projector, projection: Arc<dyn Projection>, view: View) {
+pub async fn run(projector: Projector, projection: &'static dyn Projection, view: View) {
     let topics = projector.topics.clone();
-    let members = topics.into_iter().map(|topic| run_topic(projector.clone(), Arc::clone(&projection), view.clone(), topic));
+    let members = topics.into_iter().map(|topic| run_topic(projector.clone(), projection, view.clone(), topic));
     futures_util::future::join_all(members).await;
 }
 
-async fn run_topic(projector: Projector, projection: Arc<dyn Projection>, view: View, topic: String) {
+async fn run_topic(projector: Projector, projection: &'static dyn Projection, view: View, topic: String) {
     let mut group = format!("{}.{}", projector.group_prefix, view.domain);
     if view.version > 1 {
         group.push_str(&format!(".v{}", view.version));
@@ -58,7 +58,7 @@ async fn run_topic(projector: Projector, projection: Arc<dyn Projection>, view: 
                 let number = partition.number;
                 let worker = Worker {
                     projector: projector.clone(),
-                    projection: Arc::clone(&projection),
+                    projection: projection,
                     view: view.clone(),
                     topic: topic.clone(),
                     partition,
@@ -85,7 +85,7 @@ async fn run_topic(projector: Projector, projection: Arc<dyn Projection>, view: 
 
 struct Worker {
     projector: Projector,
-    projection: Arc<dyn Projection>,
+    projection: &'static dyn Projection,
     view: View,
     topic: String,
     partition: Partition,
@@ -202,7 +202,7 @@ impl Worker {
             }
             let oldest = batch.records.first().and_then(record_time);
             self.projector.heartbeats.oldest_unapplied(&self.view, hold.log_id, oldest);
-            match batch::project(&self.projector, &*self.projection, &self.view, &mut hold, &batch).await? {
+            match batch::project(&self.projector, self.projection, &self.view, &mut hold, &batch).await? {
                 Outcome::Fenced => return Ok(End::Fenced),
                 Outcome::Committed(books) => {
                     *committed = true;

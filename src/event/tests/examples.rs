@@ -4,7 +4,7 @@ use chrono::{DateTime, SecondsFormat};
 use serde_json::{Map, Value, json};
 
 use super::super::versions::Upcaster;
-use super::super::{Address, Change, DeletionType, TypeName, event_id_hash};
+use super::super::{Address, Change, DeletionType, TypeName, hash16};
 use super::*;
 
 const UTF8_BOM: &[u8] = b"\xEF\xBB\xBF{}";
@@ -1124,6 +1124,6 @@ fn what_is_bad_is_said_without_data() {
 #[test]
 fn ids_are_hashed_by_sha_256() {
     let empty = "e3b0c442-98fc-1c14-9afb-f4c8996fb924";
-    assert_eq!(event_id_hash("").to_string(), empty);
-    assert_ne!(event_id_hash("a"), event_id_hash("b"));
+    assert_eq!(hash16(b"").to_string(), empty);
+    assert_ne!(hash16(b"a"), hash16(b"b"));
 }
