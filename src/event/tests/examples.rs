@@ -403,6 +403,35 @@ fn numbers_fit_into_a_float() {
 }
 
 #[test]
+fn numbers_are_kept_exactly() {
+    let read = |number: &str| {
+        let payload = format!(
+            r#"{{"userId":"u","profileId":"p","updatedFields":{{"preferences.x":{number}}}}}"#
+        );
+        let headers: &[(&str, &[u8])] = &[("ce_id", b"e"), ("ce_type", b"UserProfileUpdated")];
+        let event = decode(&with_headers(record_of(payload), headers)).unwrap();
+        let change = changes(&event.payload)
+            .unwrap()
+            .get("preferences.x")
+            .unwrap()
+            .clone();
+        match change.new {
+            Change::Value(value) => value,
+            _ => unreachable!(),
+        }
+    };
+    let mut rng = fastrand::Rng::with_seed(7);
+    for _ in 0..2_000 {
+        let number = f64::from_bits(rng.u64(..));
+        if number.is_finite() {
+            assert_eq!(read(&json!(number).to_string()), json!(number));
+        }
+    }
+    assert_eq!(read(&format!("{:.0}", f64::MAX)), json!(f64::MAX));
+    assert_eq!(read("18446744073709551615"), json!(u64::MAX));
+}
+
+#[test]
 fn the_last_of_duplicate_names_counts() {
     let value = r#"{"eventId":"old","eventType":7,"eventType":"UserPasswordChanged","eventId":"new",
         "payload":{"userId":7,"changeType":"x","userId":"u","userId":"v"}}"#;
