@@ -13,6 +13,9 @@ use super::*;
 /// must not hold it.
 const MARK: char = '§';
 
+/// Old and new values by name.
+type Changed = BTreeMap<String, (Option<Value>, Change<Value>)>;
+
 /// What an event says, apart from how it is written.
 struct Meaning {
     type_name: &'static str,
@@ -22,8 +25,8 @@ struct Meaning {
     source: Option<String>,
     /// The payload's fields without own time, updatedFields and what belongs to it.
     fields: BTreeMap<&'static str, Value>,
-    /// Old and new values by name, where the type has updatedFields.
-    changes: Option<BTreeMap<String, (Option<Value>, Change<Value>)>>,
+    /// What changed, where the type has updatedFields.
+    changes: Option<Changed>,
 }
 
 /// Whether the type's updates carry oldValues and must carry newValues.
@@ -144,7 +147,7 @@ impl Chance {
         meaning
     }
 
-    fn changes(&mut self, type_name: &str) -> BTreeMap<String, (Option<Value>, Change<Value>)> {
+    fn changes(&mut self, type_name: &str) -> Changed {
         let mut names: Vec<String> = match type_name {
             "UserUpdated" => vec!["username".into(), "email".into(), "secondaryEmail".into()],
             "UserProfileUpdated" => vec!["bio".into(), "gender".into(), "dateOfBirth".into()],
@@ -416,7 +419,7 @@ fn write_binary(
 
 /// Writes changes in one of both shapes, with or without values beside them.
 fn write_changes(
-    changes: &BTreeMap<String, (Option<Value>, Change<Value>)>,
+    changes: &Changed,
     audited: bool,
     payload: &mut Map<String, Value>,
     chance: &mut Chance,
@@ -552,7 +555,7 @@ fn check_meaning(event: &Event, meaning: &Meaning) {
                 )
             })
             .collect();
-        let found: BTreeMap<_, _> = changes(&event.payload)
+        let found: BTreeMap<_, _> = changes_of(&event.payload)
             .unwrap()
             .iter()
             .map(|(name, change)| (name.to_owned(), (change.old.clone(), change.new.clone())))
