@@ -100,7 +100,9 @@ impl Changes {
                         continue;
                     }
                     let find = |values| find_spelled(values, written, named.as_ref());
-                    let old = old.or_else(|| old_values.and_then(find));
+                    let old = old
+                        .filter(|old| !is_blank(old))
+                        .or_else(|| old_values.and_then(find));
                     changes.add(written, named.as_ref(), FieldChange::new(old, new));
                 }
             }

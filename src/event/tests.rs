@@ -1,7 +1,10 @@
 //! What reading records promises, by examples and by properties.
 
-mod examples;
+mod changes;
+mod envelopes;
+mod payloads;
 mod properties;
+mod times;
 
 use std::sync::Arc;
 
@@ -236,7 +239,7 @@ fn blame(result: Result<Event, Bad>) -> (&'static str, String) {
     (bad.reason, bad.field.unwrap_or_default())
 }
 
-fn changes(payload: &Payload) -> Option<&Changes> {
+fn changes_of(payload: &Payload) -> Option<&Changes> {
     match payload {
         Payload::UserUpdated(p) => Some(&p.changes),
         Payload::UserProfileUpdated(p) => Some(&p.changes),
@@ -260,4 +263,14 @@ fn snake(name: &str) -> String {
 
 fn type_of(name: &str) -> EventType {
     EventType::from_name(name).unwrap()
+}
+
+fn with(mut payload: Map<String, Value>, name: &str, value: Value) -> Map<String, Value> {
+    payload.insert(name.to_owned(), value);
+    payload
+}
+
+fn without(mut payload: Map<String, Value>, name: &str) -> Map<String, Value> {
+    payload.remove(name);
+    payload
 }
