@@ -8,31 +8,43 @@ use std::time::Duration;
 use sqlx::migrate::{Migrate, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
+use crate::config::{ConfigError, Secret};
+
 /// How long a statement of a read may run. A caller's deadline may be shorter: the statement then outlives
 /// the answer by no more than this.
 const READ_STATEMENT_TIMEOUT: &str = "2s";
 /// How long a projector's statement may run before it is taken for stuck, and tried again.
 const PROJECTOR_STATEMENT_TIMEOUT: &str = "60s";
-/// How long to wait for a free connection.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long to wait for a free connection: a caller waits too, a projector has time.
+const READ_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+const PROJECTOR_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Every change of the schema, in order, compiled in.
 pub static MIGRATIONS: Migrator = sqlx::migrate!();
 
+/// How to connect.
+///
+/// # Errors
+/// The URL is none of Postgres.
+pub fn options(url: &Secret) -> Result<PgConnectOptions, ConfigError> {
+    // The cause may quote the URL, and with it a password.
+    url.expose().parse().map_err(|_| ConfigError::new("a database URL is not of the form postgres://user:password@host:port/database"))
+}
+
 /// The pool that answers reads.
 pub fn read_pool(options: PgConnectOptions, max_connections: u32) -> PgPool {
-    pool(options, max_connections, READ_STATEMENT_TIMEOUT)
+    pool(options, max_connections, READ_ACQUIRE_TIMEOUT, READ_STATEMENT_TIMEOUT)
 }
 
 /// The pool that projectors write through, past any pooler.
 pub fn projector_pool(options: PgConnectOptions, max_connections: u32) -> PgPool {
-    pool(options, max_connections, PROJECTOR_STATEMENT_TIMEOUT)
+    pool(options, max_connections, PROJECTOR_ACQUIRE_TIMEOUT, PROJECTOR_STATEMENT_TIMEOUT)
 }
 
-fn pool(options: PgConnectOptions, max_connections: u32, statement_timeout: &'static str) -> PgPool {
+fn pool(options: PgConnectOptions, max_connections: u32, acquire_timeout: Duration, statement_timeout: &'static str) -> PgPool {
     PgPoolOptions::new()
         .max_connections(max_connections)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .acquire_timeout(acquire_timeout)
         .after_connect(move |connection, _| {
             Box::pin(async move {
                 sqlx::query(

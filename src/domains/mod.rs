@@ -17,7 +17,7 @@ pub trait Domain: Projection {
     fn add_grpc(&self, reads: Reads, routes: &mut RoutesBuilder);
 
     /// The REST routes, with their documentation.
-    fn rest(&self, reads: Reads) -> OpenApiRouter;
+    fn rest(&self) -> OpenApiRouter<Reads>;
 }
 
 /// Every domain that this release knows.

@@ -8,7 +8,7 @@
 
 mod batch;
 mod consumer;
-mod heartbeat;
+pub mod heartbeat;
 mod letter;
 pub mod log;
 mod progress;
@@ -19,13 +19,13 @@ mod worker;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
 use rdkafka::ClientConfig;
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::config::StartAt;
 use crate::event::{Event, TypeName};
 
 pub use worker::run;
@@ -76,14 +76,6 @@ pub struct Applied {
 pub struct View {
     pub domain: &'static str,
     pub version: i32,
-}
-
-/// Where a topic without progress begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StartAt {
-    Earliest,
-    Latest,
-    Time(DateTime<Utc>),
 }
 
 /// What every projector of a process shares.

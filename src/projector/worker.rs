@@ -16,7 +16,8 @@ use super::consumer::{self, Assignment, Delivery, Partition, Records};
 use super::letter::record_time;
 use super::log::{self, TopicLog};
 use super::progress::{self, Hold, Starts, TakeOver};
-use super::{Projection, Projector, StartAt, View};
+use super::{Projection, Projector, View};
+use crate::config::StartAt;
 use crate::db::{self, ErrorClass};
 use crate::event::Record;
 

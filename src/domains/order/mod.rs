@@ -1,11 +1,11 @@
 //! order: customers for the Order Service, by id: who they are, how to reach them, and the addresses that
 //! they have now. Made from what events tell of accounts, profiles and addresses.
 
-//mod grpc;
+mod grpc;
 mod model;
 mod projection;
 mod queries;
-//mod rest;
+mod rest;
 
 use tonic::service::RoutesBuilder;
 use utoipa_axum::router::OpenApiRouter;
@@ -26,7 +26,7 @@ impl Domain for Order {
         routes.add_service(grpc::service(reads));
     }
 
-    fn rest(&self, reads: Reads) -> OpenApiRouter {
-        rest::router(reads)
+    fn rest(&self) -> OpenApiRouter<Reads> {
+        rest::routes()
     }
 }

@@ -33,8 +33,8 @@ pub async fn get_customer(reads: &Reads, user_id: &str) -> Result<Answer<Custome
 ///
 /// # Errors
 /// INVALID_ARGUMENT where there are no, or too many, ids, or one can't be an id; the database.
-pub async fn batch_get_customers(reads: &Reads, user_ids: &[String], max: usize) -> Result<Answer<Customers>, Error> {
-    let ids = query::distinct_ids("userIds", user_ids, max)?;
+pub async fn batch_get_customers(reads: &Reads, user_ids: &[String]) -> Result<Answer<Customers>, Error> {
+    let ids = query::distinct_ids("userIds", user_ids, MAX_BATCH)?;
     let keys: Vec<_> = ids.iter().map(|id| hash16(id.as_bytes())).collect();
     let row = sqlx::query_file!("src/domains/order/sql/batch_get_customers.sql", &keys)
         .fetch_one(reads.pool())
