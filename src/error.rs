@@ -65,6 +65,8 @@ codes! {
     UnknownPath = "UNKNOWN_PATH", Unimplemented, NOT_FOUND;
     /// The route exists, but not with this HTTP method.
     MethodNotAllowed = "METHOD_NOT_ALLOWED", Unimplemented, METHOD_NOT_ALLOWED;
+    /// The request refuses every encoding that an answer could have.
+    NotAcceptable = "NOT_ACCEPTABLE", InvalidArgument, NOT_ACCEPTABLE;
     /// The request body is larger than allowed.
     PayloadTooLarge = "PAYLOAD_TOO_LARGE", ResourceExhausted, PAYLOAD_TOO_LARGE;
     /// The request body is not `application/json`.
@@ -155,6 +157,14 @@ impl Error {
         );
         error.0.cause = Some(cause.into());
         error
+    }
+
+    /// The body of a request is larger than any may be.
+    pub fn payload_too_large() -> Self {
+        Self::new(
+            Code::PayloadTooLarge,
+            "The request's body is larger than 1 MiB. Ask in several requests.",
+        )
     }
 
     /// The answer did not come in time.

@@ -13,7 +13,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
 use super::Answer;
-use crate::error::{Code, Error, TOKEN_HEADER};
+use crate::error::{Error, TOKEN_HEADER};
 
 /// Answers may be kept, but not used again without asking: the view may have moved on.
 const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("private, no-cache");
@@ -104,10 +104,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
             .await
             .map_err(|rejection| {
                 if rejection.into_response().status() == StatusCode::PAYLOAD_TOO_LARGE {
-                    Error::new(
-                        Code::PayloadTooLarge,
-                        "The request's body is larger than 1 MiB. Ask in several requests.",
-                    )
+                    Error::payload_too_large()
                 } else {
                     Error::invalid("body", "broke off")
                 }
