@@ -1,0 +1,7 @@
+//! The proof: everything here goes through the public surface (the binary, REST, gRPC, Kafka, the settings),
+//! never through the inside. One binary, one file per concern; tests run side by side, each with its own topic,
+//! group and database, wait on conditions with deadlines, and are never retried.
+
+mod folds;
+mod support;
+mod supports;
