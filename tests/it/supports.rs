@@ -64,16 +64,16 @@ async fn a_killed_database_comes_back_with_what_was_committed() {
         .execute(&mut connection)
         .await
         .unwrap();
-    database.kill();
-    database.start();
+    database.kill().await;
+    database.start().await;
     let mut connection = sqlx::PgConnection::connect(&database.url).await.unwrap();
     let n: i32 = sqlx::query_scalar("SELECT n FROM t")
         .fetch_one(&mut connection)
         .await
         .unwrap();
     assert_eq!(n, 1);
-    database.stop();
-    database.start();
+    database.kill().await;
+    database.start().await;
     let shared = (Database::create().await, Database::create().await);
     assert_ne!(shared.0.url, shared.1.url);
 }

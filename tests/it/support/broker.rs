@@ -91,15 +91,6 @@ impl Broker {
         Some(Server::start(libraries()?, false))
     }
 
-    /// A broker that is not up yet, on an address that is already known. `None` where there is no Java.
-    pub fn private_stopped() -> Option<Broker> {
-        let server = Server::prepare(libraries()?, false);
-        Some(Broker {
-            address: server.address(),
-            kind: Kind::Started(Arc::new(Mutex::new(server))),
-        })
-    }
-
     /// SIGKILL, at once.
     pub fn kill(&self) {
         self.server(|server| server.process = None);

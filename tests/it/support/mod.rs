@@ -1,7 +1,10 @@
 //! What the tests stand on: a real broker, a real database, the program as a child process, clients for its
 //! public surface, random logs, and the naive fold that says what the answers must be.
 
+pub mod app;
 pub mod broker;
+pub mod check;
+pub mod client;
 pub mod database;
 pub mod fold;
 pub mod log;
