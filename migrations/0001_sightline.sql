@@ -41,9 +41,6 @@ CREATE TABLE sightline.progress (
     -- The largest Kafka timestamp so far, moved by no record for more than a day: by it, never by a
     -- clock, event ids are forgotten, so that every replay forgets at the same places.
     log_time       timestamptz,
-    -- The last record that was read, to recognise the log at the next assignment.
-    last_offset    bigint,
-    last_checksum  bytea,
     -- A partition that appeared later waits until the older ones have reached the ends that they had
     -- then: {"<partition>": <offset>, …} of the same topic.
     held_until     jsonb,
@@ -88,8 +85,7 @@ CREATE TABLE sightline.dead_letters (
     first_failed_at timestamptz NOT NULL DEFAULT now(),
     last_failed_at  timestamptz NOT NULL DEFAULT now(),
     size            bigint      NOT NULL,
-    header_names    text[]      NOT NULL DEFAULT '{}',
-    header_values   bytea[]     NOT NULL DEFAULT '{}',
+    headers         jsonb,      -- [[name, base64 of the value or null], …]
     value           bytea,
     UNIQUE (domain, version, log_id, record_offset),
     FOREIGN KEY (domain, version) REFERENCES sightline.views ON DELETE CASCADE

@@ -7,5 +7,6 @@ CREATE TABLE order_live.customers (
     user_id  text    NOT NULL,
     log_id   integer,              -- the one log that this row is made from; null where there were several
     logs     integer NOT NULL,     -- from how many logs the view was made then: when it is other now, the user may have moved
+    revision bigint  NOT NULL,     -- counts the writes: a fold of an older one is not written
     state    jsonb   NOT NULL
 );

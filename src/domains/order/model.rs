@@ -1,5 +1,7 @@
 //! What the order domain answers with. Absent means unknown; nothing is ever guessed.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -96,4 +98,17 @@ pub struct Customers {
     pub customers: Vec<Customer>,
     /// The ids that nobody has heard of.
     pub missing: Vec<String>,
+}
+
+/// A customer as it is stored: what is answered, and what the fold must remember beside it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct State {
+    pub customer: Customer,
+    /// Addresses that were deleted, known before or not: no late update brings them to life.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub gone: BTreeSet<String>,
+    /// Whether the deletion was a hard one, after which nothing can change.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_erased: bool,
 }
