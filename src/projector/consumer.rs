@@ -21,9 +21,10 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
-use tokio::sync::{mpsc as channel, oneshot};
+use tokio::sync::{mpsc as channel, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::log::Logs;
 use crate::event::Record;
 
 /// A partition's buffer is full at this many bytes or records, and takes more below half of them.
@@ -181,13 +182,18 @@ pub fn member_config(connection: &ClientConfig, group: &str) -> ClientConfig {
 
 /// Joins the group and serves its partitions until cancelled, in a thread of its own. Assignments come out of
 /// the receiver; a consumer that breaks is made anew after its partitions were revoked.
-pub fn join(config: ClientConfig, topic: String, stop: CancellationToken) -> channel::UnboundedReceiver<Assignment> {
+pub fn join(
+    config: ClientConfig,
+    topic: String,
+    logs: watch::Receiver<Option<Logs>>,
+    stop: CancellationToken,
+) -> channel::UnboundedReceiver<Assignment> {
     let (assignments, receiver) = channel::unbounded_channel();
     thread::Builder::new()
         .name(format!("consumer-{topic}"))
         .spawn(move || {
             while !stop.is_cancelled() {
-                if let Err(error) = run(&config, &topic, &stop, &assignments) {
+                if let Err(error) = run(&config, &topic, logs.clone(), &stop, &assignments) {
                     tracing::error!(%error, "the Kafka consumer broke; making a new one");
                     thread::sleep(RECREATE_PAUSE);
                 }
@@ -212,6 +218,7 @@ struct Member {
     slots: Mutex<HashMap<i32, Slot>>,
     assignments: channel::UnboundedSender<Assignment>,
     requests: mpsc::Sender<Request>,
+    logs: watch::Receiver<Option<Logs>>,
 }
 
 impl Member {
@@ -231,8 +238,10 @@ impl Member {
     fn assigned(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) -> KafkaResult<()> {
         let mut list = TopicPartitionList::new();
         for partition in partitions {
-            // Any offset would do: the partition is paused at once, and sought before it is resumed.
-            list.add_partition_offset(&self.topic, *partition, Offset::End)?;
+            // Any offset of the log would do: the partition is paused at once, and sought before it is resumed.
+            // But it must be a number: "the end" makes librdkafka ask for it, ask again half a second later if
+            // a seek came in between, and then jump there, past the records in between.
+            list.add_partition_offset(&self.topic, *partition, Offset::Offset(self.some_offset(*partition)))?;
         }
         consumer.incremental_assign(&list)?;
         consumer.pause(&list)?;
@@ -246,6 +255,13 @@ impl Member {
             drop(self.assignments.send(Assignment::Assigned(partition)));
         }
         Ok(())
+    }
+
+    /// An offset that the log is known to have.
+    fn some_offset(&self, partition: i32) -> i64 {
+        let logs = self.logs.borrow();
+        let ends = logs.as_ref().and_then(|logs| logs.get(&self.topic)?.ends.get(&partition).copied());
+        ends.map_or(0, |ends| ends.end)
     }
 
     fn revoked(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) -> KafkaResult<()> {
@@ -285,6 +301,7 @@ impl ConsumerContext for Member {
 fn run(
     config: &ClientConfig,
     topic: &str,
+    logs: watch::Receiver<Option<Logs>>,
     stop: &CancellationToken,
     assignments: &channel::UnboundedSender<Assignment>,
 ) -> KafkaResult<()> {
@@ -294,6 +311,7 @@ fn run(
         slots: Mutex::default(),
         assignments: assignments.clone(),
         requests: sender,
+        logs,
     };
     let consumer: BaseConsumer<Member> = config.create_with_context(member)?;
     consumer.subscribe(&[topic])?;
@@ -366,8 +384,8 @@ fn serve(consumer: &BaseConsumer<Member>, stop: &CancellationToken, requests: &m
     Ok(())
 }
 
-/// Seeks what workers wait for. librdkafka refuses for the moment between assignment and its first fetch:
-/// such a seek is tried again at the next round.
+/// Seeks what workers wait for. A partition that librdkafka does not fetch (yet, or any more, after an error)
+/// can't be sought: it is assigned anew from there.
 fn seek_waiting(consumer: &BaseConsumer<Member>, member: &Member) {
     let waiting: Vec<(i32, i64)> = member
         .slots()
@@ -378,6 +396,12 @@ fn seek_waiting(consumer: &BaseConsumer<Member>, member: &Member) {
         let list = member.list([partition]);
         let sought = consumer
             .seek(&member.topic, partition, Offset::Offset(offset), SEEK_TIMEOUT)
+            .or_else(|_| {
+                let mut anew = TopicPartitionList::new();
+                anew.add_partition_offset(&member.topic, partition, Offset::Offset(offset))?;
+                consumer.incremental_unassign(&list)?;
+                consumer.incremental_assign(&anew)
+            })
             .and_then(|()| consumer.resume(&list));
         if let Err(error) = sought {
             tracing::debug!(%error, partition, "a partition can't be sought yet");

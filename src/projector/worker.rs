@@ -49,7 +49,7 @@ async fn run_topic(projector: Projector, projection: &'static dyn Projection, vi
         group.push_str(&format!(".v{}", view.version));
     }
     let config = consumer::member_config(&projector.kafka, &group);
-    let mut assignments = consumer::join(config, topic.clone(), projector.stop.clone());
+    let mut assignments = consumer::join(config, topic.clone(), projector.logs.clone(), projector.stop.clone());
     let mut workers: HashMap<i32, (CancellationToken, JoinHandle<()>)> = HashMap::new();
     while let Some(assignment) = assignments.recv().await {
         match assignment {
