@@ -9,10 +9,11 @@ mod status;
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::config::{self, Settings};
-use crate::{app, db, domains, server, telemetry};
+use crate::{app, db, domains, telemetry};
 
 pub(crate) use http::get;
 
@@ -92,7 +93,7 @@ fn subcommand(name: &'static str, about: &'static str) -> Command {
 pub async fn run(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
     let (name, arguments) = arguments.subcommand().expect("a required subcommand");
     if name == "openapi" {
-        println!("{}", server::openapi_json().trim_end());
+        print!("{}", app::openapi_json()?);
         return Ok(ExitCode::SUCCESS);
     }
     let settings = Settings::gather(arguments)?;
@@ -109,7 +110,8 @@ pub async fn run(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
         "migrate" => {
             let config = settings.load(&domains, &["database_url"])?;
             telemetry::init_logs(&config.log, config.log_format)?;
-            db::migrate(&config).await?;
+            let pool = db::projector_pool(db::options(&config.database_direct_url)?, 1);
+            db::migrate(&pool).await.context("the database can't be migrated")?;
         }
         "config" => {
             let config = settings.load(&domains, &["database_url", "kafka_brokers"])?;
