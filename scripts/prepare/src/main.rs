@@ -83,7 +83,18 @@ async fn prepare(
     }
     // The compiler does not know that the macros asked a database: it must be made to ask again.
     std::fs::File::open("src/lib.rs")?.set_modified(SystemTime::now())?;
-    let status = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()))
+    let mut check = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
+    // What cargo says of this program to this program: build scripts would take it for a change, and run again.
+    for (name, _) in std::env::vars_os() {
+        let ours = ["CARGO_PKG_", "CARGO_MANIFEST_"];
+        if ours
+            .iter()
+            .any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes()))
+        {
+            check.env_remove(name);
+        }
+    }
+    let status = check
         .args(["check", "--package", "sightline", "--all-targets"])
         .args(arguments)
         .env("DATABASE_URL", url)
