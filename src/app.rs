@@ -250,7 +250,7 @@ fn project(
     supervisor.spawn("heartbeats", Kind::Lasting, move |stop| {
         let (projector, mut migrated) = (Projector { stop: stop.clone(), ..beats.clone() }, migrated.clone());
         async move {
-            if let Some(Ok(_)) = stop.run_until_cancelled(migrated.wait_for(|migrated| *migrated)).await {
+            if becomes_true(&mut migrated, &stop).await {
                 heartbeat::run(projector).await;
             }
             Ok(())
@@ -261,13 +261,18 @@ fn project(
         supervisor.spawn(format!("project-{}", domain.domain()), Kind::Lasting, move |stop| {
             let (projector, mut migrated) = (Projector { stop: stop.child_token(), ..projector.clone() }, is_migrated.clone());
             async move {
-                if let Some(Ok(_)) = stop.run_until_cancelled(migrated.wait_for(|migrated| *migrated)).await {
+                if becomes_true(&mut migrated, &stop).await {
                     versions::project_all(projector, domain).await;
                 }
                 Ok(())
             }
         });
     }
+}
+
+/// Waits until a condition holds; `false` where the process stops first.
+async fn becomes_true(condition: &mut watch::Receiver<bool>, stop: &CancellationToken) -> bool {
+    stop.run_until_cancelled(async { condition.wait_for(|holds| *holds).await.is_ok() }).await == Some(true)
 }
 
 fn kafka_config(config: &Config) -> ClientConfig {

@@ -23,6 +23,9 @@ use self::token::{Identity, TopicRef};
 use crate::error::{Error, FieldViolation};
 
 /// The longest id, in characters.
+/// The largest request body, in bytes.
+pub const MAX_REQUEST_BYTES: usize = 1 << 20;
+
 pub const MAX_ID_LENGTH: usize = 255;
 
 /// What a query answers: a body, and the position that it reflects.

@@ -1,0 +1,149 @@
+//! The whole path: a hostile log in, the fold's answers and books out, over every way to ask.
+
+use crate::support::app::World;
+use crate::support::broker::{Broker, Record};
+use crate::support::check::{Ends, assert_answers, assert_books, caught_up};
+use crate::support::client::customer_path;
+use crate::support::database::Database;
+use crate::support::fold::{Customers, Fold};
+use crate::support::log::{MAX_VALUE_BYTES, Shape, generate, seed};
+use serde_json::json;
+use sightline::proto::consistency::v1::{DomainState, GetConsistencyRequest};
+use sightline::proto::order::v1::{BatchGetCustomersRequest, GetCustomerRequest};
+
+/// Folds a log; the ends of its partitions beside it.
+pub fn folded(log: &[Record], partitions: i32) -> (Fold<Customers>, Ends) {
+    let mut fold = Fold::new(Customers::default(), MAX_VALUE_BYTES);
+    for record in log {
+        fold.take(record);
+    }
+    let ends = (0..partitions)
+        .map(|partition| (partition, fold.books(partition).read))
+        .collect();
+    (fold, ends)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_thousand_hostile_records_read_as_the_fold_says() {
+    let Some(broker) = Broker::real() else { return };
+    let shape = Shape {
+        records: 100_000,
+        partitions: 6,
+        users: 2_000,
+    };
+    project_and_compare(broker, shape).await;
+}
+
+/// What the in-process broker can hold, where there is no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_hostile_log_reads_as_the_fold_says() {
+    let shape = Shape {
+        records: 6_000,
+        partitions: 3,
+        users: 150,
+    };
+    project_and_compare(Broker::shared(), shape).await;
+}
+
+async fn project_and_compare(broker: Broker, shape: Shape) {
+    let log = generate(seed(), shape);
+    let world = World::new(broker, Database::create().await, shape.partitions).await;
+    world.broker.writer().write(&world.topic, &log).await;
+    let (fold, ends) = folded(&log, shape.partitions);
+
+    let running = world.serve().await;
+    let partitions = caught_up(&running.rest, &ends).await;
+    assert_books(&partitions, &fold, &Ends::new());
+    assert_answers(&running, &fold, true).await;
+
+    // The same books over gRPC, and for all domains.
+    let all = running.rest.get("/v1/consistency").await.json();
+    assert_eq!(all["domains"][0]["domain"], "order");
+    assert_eq!(
+        all["domains"][0]["partitions"].as_array().map(Vec::len),
+        Some(shape.partitions as usize)
+    );
+    let request = GetConsistencyRequest {
+        domain: Some("order".into()),
+    };
+    let answer = running
+        .grpc
+        .consistency()
+        .get_consistency(request)
+        .await
+        .expect("an answer")
+        .into_inner();
+    assert_eq!(answer.domains[0].state(), DomainState::CaughtUp);
+    for partition in &answer.domains[0].partitions {
+        let books = fold.books(partition.partition);
+        assert_eq!(
+            (
+                partition.position,
+                partition.read,
+                partition.applied,
+                partition.duplicates
+            ),
+            (books.read, books.read, books.applied, books.duplicates)
+        );
+        assert_eq!(
+            (
+                partition.skipped,
+                partition.dead_lettered,
+                partition.dead_letters,
+                partition.parked_keys
+            ),
+            (
+                books.skipped,
+                books.dead_lettered,
+                books.dead_letters,
+                books.parked_keys
+            )
+        );
+    }
+
+    // Nobody has heard of these.
+    for id in ["nobody", "not-this-one", "nobody/\u{1f980} %"] {
+        let answer = running.rest.get(&customer_path(id)).await;
+        assert_eq!(
+            (answer.status, &answer.json()["reason"]),
+            (404, &json!("NOT_FOUND")),
+            "{id}"
+        );
+        assert!(!answer.token().is_empty());
+        let status = running
+            .grpc
+            .order()
+            .get_customer(GetCustomerRequest { user_id: id.into() })
+            .await
+            .unwrap_err();
+        assert_eq!(status.code(), tonic::Code::NotFound);
+    }
+    let known = fold.view.ids().pop().expect("somebody");
+    let batch = json!({"userIds": ["nobody", known, "no-one"]});
+    let answer = running
+        .rest
+        .post("/v1/order/customers:batchGet", &batch)
+        .await
+        .json();
+    assert_eq!(
+        (
+            answer["customers"].as_array().map(Vec::len),
+            &answer["missing"]
+        ),
+        (Some(1), &json!(["nobody", "no-one"]))
+    );
+    let request = BatchGetCustomersRequest {
+        user_ids: vec!["nobody".into(), known],
+    };
+    let answer = running
+        .grpc
+        .order()
+        .batch_get_customers(request)
+        .await
+        .expect("an answer")
+        .into_inner();
+    assert_eq!(
+        (answer.customers.len(), answer.missing),
+        (1, vec!["nobody".to_owned()])
+    );
+}

@@ -1,0 +1,124 @@
+//! Logs that are other than a row of records: offsets that hold none, partitions that come later.
+
+use crate::first_light::folded;
+use crate::support::app::World;
+use crate::support::broker::{Broker, Record};
+use crate::support::check::{Ends, assert_answers, assert_books, caught_up};
+use crate::support::client::customer_path;
+use crate::support::database::Database;
+use crate::support::fold::{Customers, Fold};
+use crate::support::log::{MAX_VALUE_BYTES, Shape, generate, seed};
+use serde_json::json;
+
+fn update(user: &str, partition: i32, n: usize) -> Record {
+    let value = json!({
+        "eventType": "UserUpdated.v1", "eventId": format!("{user}-{n}"), "eventTimestamp": "2026-10-01T00:00:00Z",
+        "payload": {"userId": user, "updatedFields": {"username": format!("name {n}")}},
+    });
+    Record {
+        partition,
+        key: Some(user.into()),
+        value: Some(value.to_string().into_bytes()),
+        headers: vec![],
+        timestamp: 1_790_000_000_000 + n as i64,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transactions_leave_holes_that_are_counted() {
+    let Some(broker) = Broker::real() else { return };
+    let shape = Shape {
+        records: 600,
+        partitions: 2,
+        users: 30,
+    };
+    let log = generate(seed(), shape);
+    let world = World::new(broker, Database::create().await, 2).await;
+    let writer = world.broker.transactional_writer();
+    let mut fold = Fold::new(Customers::default(), MAX_VALUE_BYTES);
+    for (n, part) in log.chunks(50).enumerate() {
+        writer.begin();
+        writer.write(&world.topic, part).await;
+        if n % 3 == 1 {
+            writer.abort();
+            continue;
+        }
+        writer.commit();
+        for record in part {
+            fold.take(record);
+        }
+    }
+    let ends: Ends = (0..2)
+        .map(|p| (p, world.broker.end(&world.topic, p)))
+        .collect();
+    let holes: Ends = ends
+        .iter()
+        .map(|(p, end)| (*p, end - fold.books(*p).read))
+        .collect();
+    assert!(
+        holes.values().all(|holes| *holes > 50),
+        "markers and what was aborted: {holes:?}"
+    );
+
+    let running = world.serve().await;
+    assert_books(&caught_up(&running.rest, &ends).await, &fold, &holes);
+    assert_answers(&running, &fold, false).await;
+
+    // Now live, and with a hole at the very end: an aborted transaction is the last thing in the log.
+    writer.begin();
+    let next = update("late", 0, 1);
+    writer
+        .write(&world.topic, std::slice::from_ref(&next))
+        .await;
+    writer.commit();
+    fold.take(&next);
+    writer.begin();
+    writer
+        .write(
+            &world.topic,
+            &[update("never", 0, 2), update("never", 1, 3)],
+        )
+        .await;
+    writer.abort();
+    let ends: Ends = (0..2)
+        .map(|p| (p, world.broker.end(&world.topic, p)))
+        .collect();
+    let holes: Ends = ends
+        .iter()
+        .map(|(p, end)| (*p, end - fold.books(*p).read))
+        .collect();
+    assert_books(&caught_up(&running.rest, &ends).await, &fold, &holes);
+    assert_answers(&running, &fold, false).await;
+    assert_eq!(running.rest.get(&customer_path("never")).await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_that_come_later_lose_and_reorder_nothing() {
+    let Some(broker) = Broker::real() else { return };
+    let world = World::new(broker, Database::create().await, 2).await;
+    let users: Vec<String> = (0..40).map(|n| format!("user-{n}")).collect();
+    let writer = world.broker.writer();
+    let mut log = Vec::new();
+    for n in 0..4_000 {
+        let user = n % users.len();
+        log.push(update(&users[user], (user % 2) as i32, n));
+    }
+    let running = world.serve().await;
+    writer.write(&world.topic, &log).await;
+    // The keys move, while what they were is still being read.
+    world.broker.add_partitions(&world.topic, 5).await;
+    let writer = world.broker.writer();
+    let mut moved = Vec::new();
+    for n in 4_000..6_000 {
+        let user = n % users.len();
+        // Some keys move to new partitions. What moves between two old ones is in no order at all.
+        let partition = if user % 5 > 1 { user % 5 } else { user % 2 };
+        moved.push(update(&users[user], partition as i32, n));
+    }
+    writer.write(&world.topic, &moved).await;
+    log.extend(moved);
+    // In the order of the log as a whole: what is in the new partitions came later.
+    let (fold, ends) = folded(&log, 5);
+    assert_books(&caught_up(&running.rest, &ends).await, &fold, &Ends::new());
+    assert_answers(&running, &fold, false).await;
+}

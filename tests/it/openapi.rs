@@ -1,0 +1,142 @@
+//! The OpenAPI document is the one that is committed, and says what it must.
+
+use crate::support::app::{World, finish, sightline};
+use serde_json::Value;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_committed_document_is_the_programs() {
+    let output = finish(sightline(&["openapi"])).await;
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let committed = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/openapi/openapi.json"));
+    let told = String::from_utf8(output.stdout).expect("UTF-8");
+    let committed = String::from_utf8(committed.expect("it is committed")).expect("UTF-8");
+    assert!(
+        told == committed,
+        "openapi/openapi.json is out of date: sightline openapi > openapi/openapi.json"
+    );
+
+    let document: Value = serde_json::from_str(&told).expect("JSON");
+    assert!(
+        document["openapi"]
+            .as_str()
+            .is_some_and(|version| version.starts_with("3.1"))
+    );
+    let mut operations = 0;
+    for (path, methods) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in methods.as_object().expect("methods") {
+            let place = format!("{method} {path}");
+            operations += 1;
+            assert!(
+                operation["summary"].as_str().is_some_and(|s| !s.is_empty()),
+                "{place} has no summary"
+            );
+            assert!(operation["operationId"].is_string(), "{place} has no id");
+            let responses = operation["responses"].as_object().expect("responses");
+            for (status, response) in responses {
+                let content = &response["content"];
+                if status.starts_with('2') {
+                    let examples = content
+                        .as_object()
+                        .into_iter()
+                        .flat_map(|types| types.values());
+                    let shown = examples
+                        .into_iter()
+                        .any(|t| t.get("example").or(t.get("examples")).is_some());
+                    assert!(shown, "{place} {status} shows no example");
+                } else if status.starts_with('4') || status.starts_with('5') {
+                    assert!(
+                        content.get("application/problem+json").is_some(),
+                        "{place} {status} is no problem"
+                    );
+                }
+            }
+            if path.starts_with("/v1/order") {
+                for status in ["400", "503", "504"] {
+                    assert!(
+                        responses.contains_key(status),
+                        "{place} does not tell of {status}"
+                    );
+                }
+            }
+        }
+    }
+    assert!(operations >= 5, "{operations} operations");
+    for path in [
+        "/v1/order/customers/{userId}",
+        "/v1/order/customers:batchGet",
+        "/v1/consistency",
+        "/v1/consistency/{domain}",
+    ] {
+        assert!(document["paths"].get(path).is_some(), "{path} is missing");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_document_and_its_pages_are_served_without_any_other_host() {
+    let running = World::shared(1).await.serve().await;
+    let served = running.rest.get("/openapi.json").await;
+    assert_eq!(
+        (
+            served.status,
+            served.header("content-type").split(';').next()
+        ),
+        (200, Some("application/json"))
+    );
+    let committed = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/openapi/openapi.json"))
+        .expect("committed");
+    let committed: Value = serde_json::from_slice(&committed).expect("JSON");
+    assert_eq!(served.json()["paths"], committed["paths"]);
+
+    let mut path = "/docs".to_owned();
+    let page = loop {
+        let answer = running.rest.get(&path).await;
+        match answer.status {
+            200 => break answer,
+            301 | 302 | 303 | 307 | 308 => path = answer.header("location").to_owned(),
+            status => panic!("{path}: {status}"),
+        }
+    };
+    let html = page.text();
+    assert!(
+        html.contains("<html") || html.contains("<!DOCTYPE"),
+        "{html}"
+    );
+    // Every script and style comes from here, and is there.
+    let mut assets = 0;
+    for attribute in ["src=\"", "href=\""] {
+        for (at, _) in html.match_indices(attribute) {
+            let asset = &html[at + attribute.len()..];
+            let asset = &asset[..asset.find('"').expect("a closing quote")];
+            if asset.starts_with("data:") {
+                continue;
+            }
+            assert!(!asset.contains("//"), "{asset} is from elsewhere");
+            let base = &path[..=path.rfind('/').expect("a slash")];
+            let from_root = asset.starts_with('/');
+            let full = if from_root {
+                asset.to_owned()
+            } else {
+                format!("{base}{}", asset.trim_start_matches("./"))
+            };
+            let answer = running.rest.get(&full).await;
+            assert_eq!(answer.status, 200, "{full}");
+            assets += 1;
+            let small_script = full.ends_with(".js") && answer.body.len() < 10_000;
+            if small_script {
+                assert!(
+                    !answer.text().contains("https://"),
+                    "{full} names another host"
+                );
+            }
+        }
+    }
+    assert!(assets >= 2, "{assets} assets: {html}");
+    assert!(
+        !html.contains("https://"),
+        "the page names another host: {html}"
+    );
+}

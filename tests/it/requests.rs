@@ -1,0 +1,816 @@
+//! What callers may send, odd, wrong and hostile, and what they get.
+
+use crate::first_light::folded;
+use crate::support::app::{Running, SOON, World};
+use crate::support::broker::Record;
+use crate::support::check::{assert_answers, caught_up};
+use crate::support::client::{Answer, Rest, customer_json, customer_path, escape};
+use crate::support::database::Database;
+use crate::support::log::odd_ids;
+use crate::support::wait_until;
+use http::Method;
+use prost::Message;
+use serde_json::{Value, json};
+use sightline::proto::consistency::v1::GetConsistencyRequest;
+use sightline::proto::order::v1::{BatchGetCustomersRequest, GetCustomerRequest};
+use sqlx::Connection;
+use std::collections::BTreeMap;
+use tokio_stream::StreamExt;
+use tonic_types::StatusExt;
+
+const GET_CUSTOMER: &str = "/sightline.order.v1.OrderService/GetCustomer";
+
+fn registered(user: &str, event: usize, email: &str) -> Record {
+    let value = json!({
+        "specversion": "1.0", "type": "com.example.UserRegistered.v1", "id": format!("event-{event}"),
+        "source": "test", "time": "2026-10-01T12:00:00+02:00",
+        "data": {"userId": user, "email": email, "status": "active"},
+    });
+    Record {
+        partition: 0,
+        key: Some(user.into()),
+        value: Some(value.to_string().into_bytes()),
+        headers: vec![],
+        timestamp: 1_790_000_000_000 + event as i64,
+    }
+}
+
+/// A program that knows these users.
+async fn with_users(world: &World, users: &[String]) -> Running {
+    let log: Vec<Record> = users
+        .iter()
+        .enumerate()
+        .map(|(n, user)| registered(user, n, "a@example.com"))
+        .collect();
+    let (_, ends) = folded(&log, 1);
+    world.broker.writer().write(&world.topic, &log).await;
+    let running = world.serve().await;
+    caught_up(&running.rest, &ends).await;
+    running
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_ids_are_read_by_path_query_body_and_grpc() {
+    let world = World::shared(1).await;
+    let ids = odd_ids();
+    let log: Vec<Record> = ids
+        .iter()
+        .enumerate()
+        .map(|(n, id)| registered(id, n, "a@example.com"))
+        .collect();
+    let (fold, _) = folded(&log, 1);
+    let dots = [".".to_owned(), "..".to_owned()];
+    let running = with_users(&world, &[&ids[..], &dots].concat()).await;
+    assert_answers(&running, &fold, true).await;
+
+    // Escaped no more than needed, in lower case, or everywhere: the same id.
+    for path in ["a%2fb%2fc", "a%2Fb%2Fc", "%61%2F%62%2F%63"] {
+        assert_eq!(
+            running
+                .rest
+                .get(&format!("/v1/order/customers/{path}"))
+                .await
+                .json()["userId"],
+            "a/b/c"
+        );
+    }
+    for (path, id) in [
+        ("a+b", "a+b"),
+        ("%252F", "%2F"),
+        ("~user@example.com", "~user@example.com"),
+        ("a%20b", "a b"),
+    ] {
+        assert_eq!(
+            running
+                .rest
+                .get(&format!("/v1/order/customers/{path}"))
+                .await
+                .json()["userId"],
+            *id
+        );
+    }
+    // What HTTP clients mangle in paths.
+    let answer = running
+        .rest
+        .get("/v1/order/customers:batchGet?userIds=.&userIds=..")
+        .await
+        .json();
+    let found: Vec<&Value> = answer["customers"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|c| &c["userId"])
+        .collect();
+    assert_eq!(found, [".", ".."]);
+    let request = GetCustomerRequest {
+        user_id: "..".into(),
+    };
+    let customer = running
+        .grpc
+        .order()
+        .get_customer(request)
+        .await
+        .expect("known")
+        .into_inner()
+        .customer;
+    assert_eq!(customer_json(customer.expect("a customer"))["userId"], "..");
+}
+
+/// A problem as it must be: complete, consistent, without anything of the inside.
+fn assert_problem(what: &str, answer: &Answer, status: u16) -> Value {
+    assert_eq!(answer.status, status, "{what}: {}", answer.text());
+    let media = answer
+        .header("content-type")
+        .split(';')
+        .next()
+        .unwrap_or_default();
+    assert_eq!(media, "application/problem+json", "{what}");
+    let problem = answer.json();
+    assert_eq!(problem["status"], status, "{what}: {problem}");
+    for name in ["type", "title", "detail", "reason"] {
+        assert!(
+            problem[name].as_str().is_some_and(|text| !text.is_empty()),
+            "{what} without {name}: {problem}"
+        );
+    }
+    let reason = problem["reason"].as_str().expect("text");
+    assert!(
+        reason.chars().all(|c| c.is_ascii_uppercase() || c == '_'),
+        "{what}: {reason}"
+    );
+    let text = answer.text().to_lowercase();
+    for inside in [
+        "sqlx", "serde", "select ", "panicked", "src/", ".rs", "axum", "column", "postgres",
+    ] {
+        assert!(
+            !text.contains(inside),
+            "{what} tells of the inside: {problem}"
+        );
+    }
+    problem
+}
+
+fn assert_field(what: &str, problem: &Value, field: &str) {
+    let fields = problem["fields"].as_array().cloned().unwrap_or_default();
+    let named = fields.iter().any(|f| {
+        f["field"]
+            .as_str()
+            .is_some_and(|name| name.starts_with(field))
+    });
+    assert!(named, "{what} does not name {field}: {problem}");
+    assert!(
+        fields
+            .iter()
+            .all(|f| f["problem"].as_str().is_some_and(|p| !p.is_empty())),
+        "{what}: {problem}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn malformed_and_hostile_requests_get_the_documented_errors() {
+    let running = World::shared(1).await.serve().await;
+    let rest = &running.rest;
+
+    let long = "x".repeat(256);
+    let long_wide = escape(&"\u{1f980}".repeat(256));
+    for id in [
+        "%00",
+        "a%00b",
+        "%ff",
+        "%c3%28",
+        "%ed%a0%80",
+        &long,
+        &long_wide,
+    ] {
+        let problem = assert_problem(
+            id,
+            &rest.get(&format!("/v1/order/customers/{id}")).await,
+            400,
+        );
+        assert_field(id, &problem, "userId");
+        assert!(
+            !problem.to_string().contains(&long),
+            "it repeats what was sent"
+        );
+    }
+    let longest = escape(&"\u{1f980}".repeat(255));
+    assert_problem(
+        "255",
+        &rest.get(&format!("/v1/order/customers/{longest}")).await,
+        404,
+    );
+
+    let batch = "/v1/order/customers:batchGet";
+    let query = |n: usize| {
+        (0..n)
+            .map(|n| format!("userIds=u{n}"))
+            .collect::<Vec<_>>()
+            .join("&")
+    };
+    for bad in [
+        String::new(),
+        query(101),
+        "userIds=".into(),
+        "userIds=a&userIds=%00".into(),
+        format!("userIds={long}"),
+    ] {
+        let problem = assert_problem(&bad, &rest.get(&format!("{batch}?{bad}")).await, 400);
+        assert_field(&bad, &problem, "userIds");
+    }
+    assert_problem(
+        "bad UTF-8",
+        &rest.get(&format!("{batch}?userIds=%ff")).await,
+        400,
+    );
+    let most = rest.get(&format!("{batch}?{}", query(100))).await;
+    assert_eq!(
+        (most.status, most.json()["missing"].as_array().map(Vec::len)),
+        (200, Some(100))
+    );
+
+    let ids = |n: usize| json!({"userIds": (0..n).map(|n| format!("u{n}")).collect::<Vec<_>>()});
+    for bad in [
+        ids(0),
+        ids(1001),
+        json!({}),
+        json!({"userIds": "a"}),
+        json!({"userIds": null}),
+        json!({"userIds": [5]}),
+        json!({"userIds": [""]}),
+        json!({"userIds": ["a", "\0"]}),
+        json!({"userIds": [long]}),
+    ] {
+        let problem = assert_problem(&bad.to_string(), &rest.post(batch, &bad).await, 400);
+        assert_field(&bad.to_string(), &problem, "userIds");
+    }
+    let most = rest.post(batch, &ids(1000)).await;
+    assert_eq!(
+        (most.status, most.json()["missing"].as_array().map(Vec::len)),
+        (200, Some(1000))
+    );
+    let json_type = [("content-type", "application/json")];
+    for bad in [
+        &b""[..],
+        b"{",
+        b"[]",
+        b"\"text\"",
+        b"{\"userIds\": [\"\xff\"]}",
+        &[b'['; 50_000],
+    ] {
+        assert_problem(
+            "a bad body",
+            &rest.send(Method::POST, batch, &json_type, bad).await,
+            400,
+        );
+    }
+    let good = br#"{"userIds": ["a"]}"#;
+    for media in [
+        &[][..],
+        &[("content-type", "text/plain")],
+        &[("content-type", "application/x-www-form-urlencoded")],
+    ] {
+        assert_problem(
+            "a wrong media type",
+            &rest.send(Method::POST, batch, media, good).await,
+            415,
+        );
+    }
+    let charset = [("content-type", "application/json; charset=utf-8")];
+    assert_eq!(
+        rest.send(Method::POST, batch, &charset, good).await.status,
+        200
+    );
+    let large = vec![b' '; 16 << 20];
+    assert_problem(
+        "a large body",
+        &rest.send(Method::POST, batch, &json_type, &large).await,
+        413,
+    );
+
+    for (method, path) in [
+        (Method::DELETE, "/v1/order/customers/a"),
+        (Method::POST, "/v1/order/customers/a"),
+        (Method::PUT, batch),
+        (Method::POST, "/v1/consistency"),
+    ] {
+        let answer = rest.send(method, path, &json_type, good).await;
+        assert_problem(path, &answer, 405);
+        assert!(answer.header("allow").contains("GET"), "{path}: {answer:?}");
+    }
+    for path in [
+        "/",
+        "/v1",
+        "/v2/order/customers/a",
+        "/v1/order/customers",
+        "/v1/order/customers/",
+        "/v1/order/customers/a/b",
+        "/v1/order/customers:other",
+        "/v1/consistency/unheard",
+        "/metrics",
+        "/livez",
+        "/sightline.order.v1.OrderService/GetCustomer",
+        "/%ff",
+        "/..%2f..%2fetc%2fpasswd",
+    ] {
+        assert_problem(path, &rest.get(path).await, 404);
+    }
+    // Unknown parameters are nobody's business.
+    assert_problem(
+        "?",
+        &rest
+            .get("/v1/order/customers/a?unknown=1&unknown=%ff")
+            .await,
+        404,
+    );
+
+    // Without authentication: loopback hosts only, and nothing for other origins.
+    let answer = rest
+        .send(
+            Method::GET,
+            "/v1/order/customers/a",
+            &[("host", "evil.example")],
+            &[],
+        )
+        .await;
+    assert_problem("a foreign host", &answer, 403);
+    let answer = rest
+        .send(
+            Method::GET,
+            "/v1/order/customers/a",
+            &[("origin", "https://evil.example")],
+            &[],
+        )
+        .await;
+    assert!(
+        answer
+            .headers
+            .keys()
+            .all(|name| !name.as_str().starts_with("access-control-"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_carries_token_etag_and_request_id() {
+    let world = World::shared(1).await;
+    let running = with_users(&world, &["u".into(), "v".into()]).await;
+    let rest = &running.rest;
+    let batch = "/v1/order/customers:batchGet?userIds=u&userIds=nobody";
+    for path in ["/v1/order/customers/u", batch] {
+        let answer = rest.get(path).await;
+        assert_eq!(
+            (answer.status, answer.header("cache-control")),
+            (200, "private, no-cache"),
+            "{path}"
+        );
+        let etag = answer.header("etag").to_owned();
+        assert!(
+            etag.starts_with("W/\"") && etag.ends_with('"') && etag.len() > 8,
+            "{etag}"
+        );
+        assert!(!answer.token().is_empty() && answer.token().len() <= 4096);
+        for condition in [
+            etag.clone(),
+            format!("\"other\", {etag}"),
+            "*".into(),
+            etag.replace("W/", ""),
+        ] {
+            let same = rest
+                .send(Method::GET, path, &[("if-none-match", &condition)], &[])
+                .await;
+            assert_eq!(
+                (same.status, same.body.len()),
+                (304, 0),
+                "{path} {condition}"
+            );
+            assert_eq!(
+                (same.header("etag"), same.token()),
+                (etag.as_str(), answer.token()),
+                "{path} {condition}"
+            );
+        }
+        let other = rest
+            .send(Method::GET, path, &[("if-none-match", "W/\"other\"")], &[])
+            .await;
+        assert_eq!(
+            (other.status, other.body.clone()),
+            (200, answer.body.clone())
+        );
+    }
+    let missing = rest.get("/v1/order/customers/nobody").await;
+    assert!(missing.status == 404 && !missing.token().is_empty());
+
+    // gRPC: the same token, behind the answer.
+    let token = rest.get("/v1/order/customers/u").await.token().to_owned();
+    let message = GetCustomerRequest {
+        user_id: "u".into(),
+    }
+    .encode_to_vec();
+    let (status, answer) = running.raw_grpc.raw_grpc(GET_CUSTOMER, &[], &message).await;
+    assert_eq!(
+        (
+            status,
+            answer
+                .trailers
+                .get("sightline-consistency-token")
+                .map(|t| t.to_str().unwrap())
+        ),
+        (0, Some(&*token))
+    );
+    let unknown = running
+        .grpc
+        .order()
+        .get_customer(GetCustomerRequest {
+            user_id: "nobody".into(),
+        })
+        .await
+        .unwrap_err();
+    assert!(
+        unknown
+            .metadata()
+            .get("sightline-consistency-token")
+            .is_some()
+    );
+
+    // A change of the row changes the tag, and the token.
+    let before = rest.get("/v1/order/customers/u").await;
+    world
+        .broker
+        .writer()
+        .write(&world.topic, &[registered("u", 77, "b@example.com")])
+        .await;
+    let condition = [("if-none-match", before.header("etag"))];
+    let after = wait_until(SOON, "the change is read", async || {
+        match rest
+            .send(Method::GET, "/v1/order/customers/u", &condition, &[])
+            .await
+        {
+            answer if answer.status == 200 => Ok(answer),
+            answer => Err(answer.status.to_string()),
+        }
+    })
+    .await;
+    assert_eq!(after.json()["email"], "b@example.com");
+    assert!(after.header("etag") != before.header("etag") && after.token() != before.token());
+
+    // The request's id comes back, or one is made.
+    let answer = rest
+        .send(
+            Method::GET,
+            "/v1/order/customers/u",
+            &[("x-request-id", "mine-1")],
+            &[],
+        )
+        .await;
+    assert_eq!(answer.header("x-request-id"), "mine-1");
+    assert!(
+        !rest
+            .get("/v1/order/customers/nobody")
+            .await
+            .header("x-request-id")
+            .is_empty()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_ports_speak_http2_and_compress() {
+    let running = World::shared(1).await.serve().await;
+    let http2 = Rest::http2(running.rest.address.clone());
+    assert_eq!(http2.get("/v1/consistency").await.status, 200);
+    for (accepted, used) in [("gzip", "gzip"), ("zstd", "zstd")] {
+        let answer = running
+            .rest
+            .send(
+                Method::GET,
+                "/openapi.json",
+                &[("accept-encoding", accepted)],
+                &[],
+            )
+            .await;
+        assert_eq!(
+            (answer.status, answer.header("content-encoding")),
+            (200, used)
+        );
+    }
+    assert_eq!(
+        running
+            .rest
+            .get("/openapi.json")
+            .await
+            .header("content-encoding"),
+        ""
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grpc_errors_are_rich() {
+    let running = World::shared(1).await.serve().await;
+    let mut order = running.grpc.order();
+    for (what, id) in [
+        ("empty", String::new()),
+        ("long", "x".repeat(256)),
+        ("NUL", "a\0b".into()),
+    ] {
+        let status = order
+            .get_customer(GetCustomerRequest { user_id: id })
+            .await
+            .unwrap_err();
+        assert_eq!(
+            status.code(),
+            tonic::Code::InvalidArgument,
+            "{what}: {status:?}"
+        );
+        let details = status.get_error_details();
+        assert_eq!(
+            details.error_info().map(|info| info.reason.as_str()),
+            Some("INVALID_ARGUMENT"),
+            "{what}"
+        );
+        let violations = &details.bad_request().expect("violations").field_violations;
+        assert!(
+            violations
+                .iter()
+                .all(|v| v.field.replace('_', "").to_lowercase() == "userid"),
+            "{violations:?}"
+        );
+    }
+    for user_ids in [
+        vec![],
+        vec!["u".to_owned(); 1001],
+        vec!["u".to_owned(), String::new()],
+    ] {
+        let status = order
+            .batch_get_customers(BatchGetCustomersRequest { user_ids })
+            .await
+            .unwrap_err();
+        assert_eq!(status.code(), tonic::Code::InvalidArgument, "{status:?}");
+        assert!(
+            status
+                .get_error_details()
+                .bad_request()
+                .is_some_and(|bad| !bad.field_violations.is_empty())
+        );
+    }
+    let status = order
+        .get_customer(GetCustomerRequest {
+            user_id: "nobody".into(),
+        })
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), tonic::Code::NotFound);
+    assert_eq!(
+        status
+            .get_error_details()
+            .error_info()
+            .map(|info| info.reason.clone()),
+        Some("NOT_FOUND".into())
+    );
+    let request = GetConsistencyRequest {
+        domain: Some("unheard".into()),
+    };
+    let status = running
+        .grpc
+        .consistency()
+        .get_consistency(request)
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), tonic::Code::NotFound, "{status:?}");
+
+    // Not even protobuf, not even text, not even a method: UNIMPLEMENTED or an error of the caller, and it lives on.
+    for (path, message, codes) in [
+        (GET_CUSTOMER, &b"\xff\xff\xff"[..], &[3, 13][..]),
+        (GET_CUSTOMER, b"\x0a\x02\xff\xfe", &[3, 13]),
+        ("/sightline.order.v1.OrderService/Nothing", b"", &[12]),
+        ("/sightline.nothing.v1.Nothing/Nothing", b"", &[12]),
+    ] {
+        let (status, answer) = running.raw_grpc.raw_grpc(path, &[], message).await;
+        assert!(
+            codes.contains(&status),
+            "{path} {message:?}: {status} {answer:?}"
+        );
+    }
+    assert_eq!(running.admin.get("/livez").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reflection_and_health_answer() {
+    use tonic_health::pb::health_check_response::ServingStatus;
+    use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+    use tonic_reflection::pb::v1::ServerReflectionRequest;
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+
+    let running = World::shared(1).await.serve().await;
+    let services = [
+        "sightline.order.v1.OrderService",
+        "sightline.consistency.v1.ConsistencyService",
+    ];
+    let mut health = HealthClient::new(running.grpc.channel.clone());
+    for service in [&[""][..], &services].concat() {
+        let answer = health
+            .check(HealthCheckRequest {
+                service: service.into(),
+            })
+            .await
+            .expect(service);
+        assert_eq!(
+            answer.into_inner().status(),
+            ServingStatus::Serving,
+            "{service}"
+        );
+    }
+    let unknown = health
+        .check(HealthCheckRequest {
+            service: "unheard".into(),
+        })
+        .await
+        .unwrap_err();
+    assert_eq!(unknown.code(), tonic::Code::NotFound);
+
+    let mut reflection = ServerReflectionClient::new(running.grpc.channel.clone());
+    let ask = |message| ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(message),
+    };
+    let mut questions = vec![ask(MessageRequest::ListServices(String::new()))];
+    questions
+        .extend(services.map(|service| ask(MessageRequest::FileContainingSymbol(service.into()))));
+    let answers = reflection
+        .server_reflection_info(tokio_stream::iter(questions))
+        .await
+        .expect("answers");
+    let answers: Vec<_> = answers
+        .into_inner()
+        .map(|answer| answer.expect("an answer").message_response)
+        .collect()
+        .await;
+    let Some(MessageResponse::ListServicesResponse(listed)) = &answers[0] else {
+        panic!("{answers:?}")
+    };
+    for service in services {
+        assert!(
+            listed.service.iter().any(|listed| listed.name == service),
+            "{service} in {listed:?}"
+        );
+    }
+    for answer in &answers[1..] {
+        assert!(
+            matches!(answer, Some(MessageResponse::FileDescriptorResponse(_))),
+            "{answer:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deadlines_are_kept_while_the_database_hangs() {
+    let world = World::shared(1).await;
+    let running = with_users(&world, &["u".into()]).await;
+    // Somebody holds every table.
+    let mut holder = sqlx::PgConnection::connect(&world.database.url)
+        .await
+        .expect("a connection");
+    let lock = "DO $$ DECLARE t regclass; BEGIN FOR t IN SELECT oid FROM pg_class WHERE relkind IN ('r', 'p')
+        AND relnamespace::regnamespace::text NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+        LOOP EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', t); END LOOP; END $$";
+    let mut held = holder.begin().await.expect("a transaction");
+    sqlx::query(lock).execute(&mut *held).await.expect("locked");
+
+    let path = customer_path("u");
+    let answer = running
+        .rest
+        .send(Method::GET, &path, &[("request-timeout", "1")], &[])
+        .await;
+    let problem = assert_problem("Request-Timeout", &answer, 504);
+    assert_eq!(problem["reason"], "DEADLINE_EXCEEDED");
+    let message = GetCustomerRequest {
+        user_id: "u".into(),
+    }
+    .encode_to_vec();
+    let (status, answer) = running
+        .raw_grpc
+        .raw_grpc(GET_CUSTOMER, &[("grpc-timeout", "700m")], &message)
+        .await;
+    assert_eq!(status, 4, "{answer:?}");
+    for bad in ["soon", "-1", "0", "1e9", ""] {
+        let answer = running
+            .rest
+            .send(Method::GET, &path, &[("request-timeout", bad)], &[])
+            .await;
+        assert_field(bad, &assert_problem(bad, &answer, 400), "Request-Timeout");
+    }
+
+    held.rollback().await.expect("released");
+    assert_eq!(
+        running
+            .rest
+            .send(Method::GET, &path, &[("request-timeout", "20")], &[])
+            .await
+            .status,
+        200
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_and_metrics_have_a_port_of_their_own() {
+    let world = World::shared(1).await;
+    let running = with_users(&world, &["secret-user@example.com".into()]).await;
+    running
+        .rest
+        .get(&customer_path("secret-user@example.com"))
+        .await;
+    assert_eq!(running.admin.get("/livez").await.status, 200);
+    assert_eq!(running.admin.get("/readyz").await.status, 200);
+    let metrics = running.admin.get("/metrics").await;
+    assert_eq!(metrics.status, 200);
+    assert!(
+        metrics.header("content-type").starts_with("text/plain"),
+        "{metrics:?}"
+    );
+    let text = metrics.text();
+    for name in [
+        "sightline_records_total",
+        "sightline_requests_total",
+        "sightline_lag_records",
+    ] {
+        assert!(text.contains(name), "{name} in {text}");
+    }
+    for leak in ["secret-user", "customers/secret", "a@example.com"] {
+        assert!(!text.contains(leak), "{leak} in the metrics");
+        assert!(
+            !running.app.process.output.text().contains(leak),
+            "{leak} in the log"
+        );
+    }
+    for path in ["/v1/consistency", "/openapi.json", "/v1/order/customers/a"] {
+        assert_eq!(
+            running.admin.get(path).await.status,
+            404,
+            "{path} on the admin port"
+        );
+    }
+}
+
+/// Without Postgres: 503 with Retry-After everywhere it is needed, and lag as last known.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_database_reads_say_so_and_lag_is_the_last_known() {
+    let broker = crate::support::broker::Broker::shared();
+    let world = World::new(broker, Database::private().await, 1).await;
+    let running = with_users(&world, &["u".into()]).await;
+    world.database.kill().await;
+    wait_until(SOON, "it is noticed", async || {
+        match running.admin.try_get("/readyz").await?.status {
+            503 => Ok(()),
+            status => Err(status.to_string()),
+        }
+    })
+    .await;
+    for path in [
+        "/v1/order/customers/u",
+        "/v1/order/customers:batchGet?userIds=u",
+    ] {
+        let answer = running.rest.get(path).await;
+        let problem = assert_problem(path, &answer, 503);
+        assert_eq!(problem["reason"], "DATABASE_UNAVAILABLE");
+        assert!(
+            answer
+                .header("retry-after")
+                .parse::<u32>()
+                .is_ok_and(|seconds| seconds > 0),
+            "{answer:?}"
+        );
+    }
+    let status = running
+        .grpc
+        .order()
+        .get_customer(GetCustomerRequest {
+            user_id: "u".into(),
+        })
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), tonic::Code::Unavailable);
+    assert!(status.get_error_details().retry_info().is_some());
+    let domain = wait_until(SOON, "lag as last known", async || {
+        let answer = running.rest.try_get("/v1/consistency/order").await?;
+        if answer.status != 200 {
+            return Err(format!("{}: {}", answer.status, answer.text()));
+        }
+        let domain = answer.json();
+        if domain["asOf"].is_string() || domain["domains"][0]["asOf"].is_string() {
+            Ok(domain)
+        } else {
+            Err(domain.to_string())
+        }
+    })
+    .await;
+    let positions: BTreeMap<i32, Value> = crate::support::check::partitions(&domain);
+    assert_eq!(positions[&0]["position"], 1, "{domain}");
+    assert!(domain["state"] != "caught_up", "{domain}");
+    world.database.start().await;
+    wait_until(SOON, "it recovers", async || {
+        match running.rest.try_get("/v1/order/customers/u").await?.status {
+            200 => Ok(()),
+            status => Err(status.to_string()),
+        }
+    })
+    .await;
+}

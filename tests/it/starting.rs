@@ -1,0 +1,325 @@
+//! Starting, stopping, settings and the small commands.
+
+use crate::first_light::folded;
+use crate::support::app::{SOON, World, finish, sightline};
+use crate::support::broker::Broker;
+use crate::support::check::{Ends, assert_answers, assert_books, caught_up};
+use crate::support::client::customer_path;
+use crate::support::database::Database;
+use crate::support::log::{Shape, generate, seed};
+use crate::support::{unique, wait_until};
+use serde_json::Value;
+use std::io::Write;
+
+const SHAPE: Shape = Shape {
+    records: 800,
+    partitions: 2,
+    users: 40,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_starts_before_postgres_and_kafka_and_recovers() {
+    let Some(broker) = Broker::private() else {
+        return;
+    };
+    let world = World::new(broker, Database::private().await, SHAPE.partitions).await;
+    let log = generate(seed(), SHAPE);
+    let (fold, ends) = folded(&log, SHAPE.partitions);
+    world.broker.writer().write(&world.topic, &log).await;
+    world.database.kill().await;
+    world.broker.kill();
+
+    let mut running = world.launch().listening().await;
+    assert_eq!(running.admin.get("/livez").await.status, 200);
+    assert_eq!(running.admin.get("/readyz").await.status, 503);
+    assert_eq!(running.rest.get(&customer_path("u")).await.status, 503);
+
+    world.database.start().await;
+    wait_until(SOON, "it is ready without Kafka", async || {
+        match running.admin.try_get("/readyz").await?.status {
+            200 => Ok(()),
+            status => Err(status.to_string()),
+        }
+    })
+    .await;
+    assert_eq!(running.rest.get(&customer_path("nobody")).await.status, 404);
+
+    world.broker.start();
+    assert_books(&caught_up(&running.rest, &ends).await, &fold, &Ends::new());
+    assert_answers(&running, &fold, false).await;
+    assert_eq!(running.app.process.exited(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_starts_before_its_topic() {
+    let Some(broker) = Broker::real() else { return };
+    let mut world = World::new(broker, Database::create().await, 1).await;
+    world.topic = unique("later");
+    let topic = world.topic.clone();
+    world.set("SIGHTLINE_KAFKA_TOPICS", &topic);
+    let running = world.serve().await;
+    let domain = running.rest.get("/v1/consistency/order").await.json();
+    assert_ne!(
+        domain["state"], "caught_up",
+        "there is nothing to be caught up with: {domain}"
+    );
+    world.broker.create_topic(&topic, SHAPE.partitions).await;
+    let log = generate(seed(), SHAPE);
+    let (fold, ends) = folded(&log, SHAPE.partitions);
+    world.broker.writer().write(&topic, &log).await;
+    assert_books(&caught_up(&running.rest, &ends).await, &fold, &Ends::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_drains_and_exits_with_0_and_the_next_goes_on() {
+    let world = World::shared(SHAPE.partitions).await;
+    let log = generate(seed(), SHAPE);
+    let (fold, ends) = folded(&log, SHAPE.partitions);
+    let writer = world.broker.writer();
+    let mut rest = &log[..];
+    for signal in ["TERM", "INT"] {
+        let (now, later) = rest.split_at(SHAPE.records / 3);
+        rest = later;
+        let mut running = world.serve().await;
+        writer.write(&world.topic, now).await;
+        running.app.process.signal(signal);
+        assert_eq!(
+            running.app.process.wait(SOON),
+            0,
+            "{}",
+            running.app.process.output.text()
+        );
+        assert!(
+            running.rest.try_get("/v1/consistency").await.is_err(),
+            "nobody listens any more"
+        );
+    }
+    writer.write(&world.topic, rest).await;
+    let running = world.serve().await;
+    assert_books(&caught_up(&running.rest, &ends).await, &fold, &Ends::new());
+    assert_answers(&running, &fold, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_settings_end_with_one_clear_line_and_code_2() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = |name: &str, content: &str| {
+        let path = dir.path().join(name);
+        std::fs::File::create(&path)
+            .expect("writable")
+            .write_all(content.as_bytes())
+            .expect("written");
+        path.display().to_string()
+    };
+    let unknown_key = file("unknown.toml", "http_adr = \"127.0.0.1:0\"\n");
+    let no_toml = file("broken.toml", "http_addr = = \n");
+    let secret = file("secret", "postgres://u:hunter2@127.0.0.1/db");
+    let good = [
+        (
+            "SIGHTLINE_DATABASE_URL",
+            "postgres://u:hunter2@127.0.0.1:1/db",
+        ),
+        ("SIGHTLINE_KAFKA_BROKERS", "127.0.0.1:1"),
+    ];
+    // (the setting, its value (none: missing), what the line must name)
+    let cases = [
+        ("SIGHTLINE_DATABASE_URL", None, "DATABASE_URL"),
+        (
+            "SIGHTLINE_DATABASE_URL",
+            Some("mysql://u:hunter2@db/x"),
+            "DATABASE_URL",
+        ),
+        (
+            "SIGHTLINE_DATABASE_URL_FILE",
+            Some(secret.as_str()),
+            "DATABASE_URL",
+        ),
+        ("SIGHTLINE_KAFKA_BROKERS", None, "KAFKA_BROKERS"),
+        ("SIGHTLINE_KAFKA_START", Some("yesterday"), "KAFKA_START"),
+        (
+            "SIGHTLINE_KAFKA_PROPERTIES",
+            Some("sasl.password"),
+            "KAFKA_PROPERTIES",
+        ),
+        (
+            "SIGHTLINE_KAFKA_PROPERTIES",
+            Some("no.such.property=hunter2"),
+            "KAFKA_PROPERTIES",
+        ),
+        ("SIGHTLINE_DOMAINS", Some("order,unheard"), "DOMAINS"),
+        ("SIGHTLINE_ROLE", Some("boss"), "ROLE"),
+        ("SIGHTLINE_HTTP_ADDR", Some("localhost"), "HTTP_ADDR"),
+        ("SIGHTLINE_HTTP_ADDR", Some("0.0.0.0:0"), "ALLOW_OPEN"),
+        ("SIGHTLINE_GRPC_ADDR", Some("[::]:0"), "ALLOW_OPEN"),
+        ("SIGHTLINE_LOG_FORMAT", Some("xml"), "LOG_FORMAT"),
+        ("SIGHTLINE_LOG", Some("=====loud"), "LOG"),
+        ("SIGHTLINE_AUTH", Some("maybe"), "AUTH"),
+        (
+            "SIGHTLINE_SHUTDOWN_GRACE",
+            Some("a while"),
+            "SHUTDOWN_GRACE",
+        ),
+        ("SIGHTLINE_MAX_VALUE_BYTES", Some("-1"), "MAX_VALUE_BYTES"),
+        ("SIGHTLINE_DEDUPE_DAYS", Some("0"), "DEDUPE_DAYS"),
+        ("SIGHTLINE_CONFIG", Some(&unknown_key), "http_adr"),
+        ("SIGHTLINE_CONFIG", Some(&no_toml), "broken.toml"),
+        (
+            "SIGHTLINE_CONFIG",
+            Some("/no/such/file.toml"),
+            "/no/such/file.toml",
+        ),
+    ];
+    for (name, value, named) in cases {
+        let mut command = sightline(&["serve"]);
+        command.envs(good);
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+        let output = finish(command).await;
+        let (out, err) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
+        assert_eq!(output.status.code(), Some(2), "{name}={value:?}: {err}");
+        assert_eq!(err.trim_end().lines().count(), 1, "{name}={value:?}: {err}");
+        assert!(
+            err.to_uppercase().contains(&named.to_uppercase()),
+            "{name}={value:?} is not named: {err}"
+        );
+        assert!(
+            out.is_empty() && !err.contains("hunter2") && !err.contains("listening"),
+            "{out}{err}"
+        );
+    }
+    let output = finish(sightline(&["serve", "--no-such-flag"])).await;
+    assert_eq!(output.status.code(), Some(2));
+    let output = finish(sightline(&["no-such-command"])).await;
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_is_taken_is_said() {
+    let mut world = World::shared(1).await;
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = holder.local_addr().expect("bound").to_string();
+    let output = world
+        .set("SIGHTLINE_HTTP_ADDR", &taken)
+        .run(&["serve"])
+        .await;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains(&taken), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn migrations_alone_and_serving_without_them() {
+    let world = World::shared(1).await;
+    let mut command = sightline(&["serve", "--no-migrate"]);
+    let running = {
+        world.apply(&mut command);
+        crate::support::app::App::start(&command).listening().await
+    };
+    assert_eq!(
+        running.admin.get("/readyz").await.status,
+        503,
+        "the schema is missing"
+    );
+    for _ in 0..2 {
+        let output = world.run(&["migrate"]).await;
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    wait_until(SOON, "it is ready", async || {
+        match running.admin.try_get("/readyz").await?.status {
+            200 => Ok(()),
+            status => Err(status.to_string()),
+        }
+    })
+    .await;
+    assert_eq!(running.rest.get(&customer_path("nobody")).await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_small_commands_say_what_they_should() {
+    let mut world = World::shared(2).await;
+    let running = world.serve().await;
+    caught_up(&running.rest, &Ends::from([(0, 0), (1, 0)])).await;
+
+    world
+        .set("SIGHTLINE_HTTP_ADDR", &running.rest.address)
+        .set("SIGHTLINE_ADMIN_ADDR", &running.admin.address);
+    let output = world.run(&["status", "--json"]).await;
+    let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(
+        (&told["domains"][0]["domain"], &told["domains"][0]["state"]),
+        (&"order".into(), &"caught_up".into())
+    );
+    let output = world.run(&["status"]).await;
+    let table = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(
+        output.status.success() && table.contains(&world.topic) && table.contains("order"),
+        "{table}"
+    );
+    assert!(world.run(&["healthcheck"]).await.status.success());
+
+    drop(running);
+    for command in [&["status"][..], &["healthcheck"]] {
+        assert_eq!(
+            world.run(command).await.status.code(),
+            Some(1),
+            "{command:?} with nobody there"
+        );
+    }
+    let help = world.run(&["serve", "--help"]).await;
+    let help = String::from_utf8(help.stdout).expect("UTF-8");
+    for named in [
+        "--http-addr",
+        "SIGHTLINE_HTTP_ADDR",
+        "127.0.0.1:8080",
+        "--config",
+        "SIGHTLINE_KAFKA_TOPICS",
+        "user.events",
+    ] {
+        assert!(help.contains(named), "{named} in {help}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_are_never_printed() {
+    let mut world = World::shared(1).await;
+    world
+        .set(
+            "SIGHTLINE_DATABASE_URL",
+            "postgres://someone:hunter2@127.0.0.1:1/db",
+        )
+        .set(
+            "SIGHTLINE_KAFKA_PROPERTIES",
+            "client.id=me,sasl.password=hunter2",
+        )
+        .set("SIGHTLINE_LOG", "trace");
+    let output = world.run(&["config"]).await;
+    let told = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(!told.contains("hunter2"), "{told}");
+    for shown in ["someone", &world.topic] {
+        assert!(told.contains(shown), "{shown} in {told}");
+    }
+    let mut running = world.launch().listening().await;
+    wait_until(SOON, "it tries the database", async || {
+        match running.rest.try_get("/v1/order/customers/u").await?.status {
+            503 => Ok(()),
+            status => Err(status.to_string()),
+        }
+    })
+    .await;
+    running.app.process.signal("TERM");
+    assert_eq!(running.app.process.wait(SOON), 0);
+    assert!(!running.app.process.output.text().contains("hunter2"));
+}

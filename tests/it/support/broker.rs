@@ -1,0 +1,570 @@
+//! Kafka for the tests: a real Apache Kafka, got from Maven Central and started as a child process.
+//!
+//! One broker is shared by all tests of the process, each with topics of its own; a test that stops, kills or
+//! restarts its broker starts a private one. `SIGHTLINE_TEST_KAFKA=host:port` names another for the shared one.
+//! Where there is no `java` or no `mvn`, that is said and librdkafka's mock broker takes the shared one's place
+//! (small logs only: it keeps 5 MiB of a partition), and [`Broker::real`] gives `None`; never with `CI` set.
+
+use super::process::{Process, free_port};
+use super::wait_until;
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::time::{Duration, Instant};
+
+const START: Duration = Duration::from_secs(90);
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// One record as a test writes it: exactly these bytes, there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    pub partition: i32,
+    pub key: Option<Vec<u8>>,
+    /// `None`: a tombstone.
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// Milliseconds since the epoch.
+    pub timestamp: i64,
+}
+
+/// A broker that tests talk to.
+#[derive(Clone)]
+pub struct Broker {
+    /// `host:port`
+    pub address: String,
+    kind: Kind,
+}
+
+#[derive(Clone)]
+enum Kind {
+    /// Named by `SIGHTLINE_TEST_KAFKA`.
+    Elsewhere,
+    Started(Arc<Mutex<Server>>),
+    /// Topics to create in the mock broker.
+    Mock(mpsc::Sender<NewMockTopic>),
+}
+
+struct NewMockTopic {
+    name: String,
+    partitions: i32,
+    done: mpsc::Sender<()>,
+}
+
+impl Broker {
+    /// The broker that all tests share; the mock one where there is no Java.
+    pub fn shared() -> Broker {
+        static SHARED: OnceLock<Broker> = OnceLock::new();
+        SHARED
+            .get_or_init(|| {
+                if let Ok(address) = std::env::var("SIGHTLINE_TEST_KAFKA") {
+                    return Broker {
+                        address,
+                        kind: Kind::Elsewhere,
+                    };
+                }
+                match libraries() {
+                    Some(libraries) => Server::start(libraries, true),
+                    None => mock(),
+                }
+            })
+            .clone()
+    }
+
+    /// The shared broker where it is a real one; else `None`, and the test ends there.
+    pub fn real() -> Option<Broker> {
+        let broker = Broker::shared();
+        match broker.kind {
+            Kind::Mock(_) => None,
+            _ => Some(broker),
+        }
+    }
+
+    /// A broker of its own for a test that takes it down. `None` where there is no Java.
+    pub fn private() -> Option<Broker> {
+        Some(Server::start(libraries()?, false))
+    }
+
+    /// SIGKILL, at once.
+    pub fn kill(&self) {
+        self.server(|server| server.process = None);
+    }
+
+    /// Starts it again, on the same address and data, and waits until it answers.
+    pub fn start(&self) {
+        self.server(|server| server.run().expect("the broker starts"));
+    }
+
+    fn server<T>(&self, act: impl FnOnce(&mut Server) -> T) -> T {
+        match &self.kind {
+            Kind::Started(server) => act(&mut server.lock().unwrap()),
+            _ => panic!("only a private broker can be taken down"),
+        }
+    }
+
+    /// Creates a topic that keeps records of any age.
+    pub async fn create_topic(&self, name: &str, partitions: i32) {
+        if let Kind::Mock(mock) = &self.kind {
+            let (done, created) = mpsc::channel();
+            mock.send(NewMockTopic {
+                name: name.to_owned(),
+                partitions,
+                done,
+            })
+            .expect("it lives");
+            return created.recv().expect("a topic is created");
+        }
+        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1))
+            .set("retention.ms", "-1")
+            .set("segment.ms", "31536000000000")
+            .set("message.timestamp.after.max.ms", "9223372036854775807")
+            .set("max.message.bytes", "4194304");
+        let outcome = self
+            .admin()
+            .create_topics([&topic], &options())
+            .await
+            .expect("an answer");
+        outcome.into_iter().for_each(|outcome| {
+            outcome.expect("a topic is created");
+        });
+        self.wait_for_partitions(name, partitions).await;
+    }
+
+    /// Deletes a topic and waits until it has gone.
+    pub async fn delete_topic(&self, name: &str) {
+        let outcome = self
+            .admin()
+            .delete_topics(&[name], &options())
+            .await
+            .expect("an answer");
+        outcome.into_iter().for_each(|outcome| {
+            outcome.expect("a topic is deleted");
+        });
+        wait_until(ANSWER, "the topic goes", async || {
+            match self.partitions(name) {
+                0 => Ok(()),
+                n => Err(format!("{n} partitions")),
+            }
+        })
+        .await;
+    }
+
+    /// Raises the number of partitions of a topic.
+    pub async fn add_partitions(&self, name: &str, total: i32) {
+        let more = NewPartitions::new(name, total as usize);
+        let outcome = self
+            .admin()
+            .create_partitions([&more], &options())
+            .await
+            .expect("an answer");
+        outcome.into_iter().for_each(|outcome| {
+            outcome.expect("partitions are added");
+        });
+        self.wait_for_partitions(name, total).await;
+    }
+
+    /// The end offset of a partition.
+    pub fn end(&self, topic: &str, partition: i32) -> i64 {
+        self.consumer()
+            .fetch_watermarks(topic, partition, ANSWER)
+            .expect("watermarks")
+            .1
+    }
+
+    /// An idempotent producer: what it writes is there once and in order, whatever happens to the broker.
+    pub fn writer(&self) -> Writer {
+        let mut config = self.config();
+        config.set("enable.idempotence", "true");
+        Writer::new(config)
+    }
+
+    /// A transactional producer.
+    pub fn transactional_writer(&self) -> Writer {
+        let mut config = self.config();
+        config
+            .set("transactional.id", super::unique("writer"))
+            .set("message.timeout.ms", "30000");
+        let writer = Writer::new(config);
+        writer
+            .producer
+            .init_transactions(ANSWER)
+            .expect("transactions");
+        writer
+    }
+
+    fn config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &self.address)
+            .set("linger.ms", "5")
+            .set("queue.buffering.max.messages", "1000000")
+            .set("queue.buffering.max.kbytes", "1048576")
+            .set("message.max.bytes", "4194304")
+            .set("message.timeout.ms", "120000")
+            .set("topic.metadata.refresh.interval.ms", "1000")
+            .set("reconnect.backoff.max.ms", "500");
+        config
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.plain().create().expect("an admin client")
+    }
+
+    fn consumer(&self) -> BaseConsumer {
+        self.plain().create().expect("a client")
+    }
+
+    fn plain(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.address);
+        config
+    }
+
+    fn partitions(&self, topic: &str) -> i32 {
+        self.consumer()
+            .fetch_metadata(None, ANSWER)
+            .map_or(0, |cluster| {
+                cluster
+                    .topics()
+                    .iter()
+                    .filter(|t| t.name() == topic && t.partitions().iter().all(|p| p.leader() >= 0))
+                    .map(|t| t.partitions().len() as i32)
+                    .sum()
+            })
+    }
+
+    async fn wait_for_partitions(&self, topic: &str, wanted: i32) {
+        wait_until(
+            ANSWER,
+            "every partition has a leader",
+            async || match self.partitions(topic) {
+                n if n == wanted => Ok(()),
+                n => Err(format!("{n} of {wanted}")),
+            },
+        )
+        .await;
+    }
+}
+
+/// The mock broker lives on a thread of its own, which it must not leave.
+fn mock() -> Broker {
+    let (told, address) = mpsc::channel();
+    let (sender, topics) = mpsc::channel::<NewMockTopic>();
+    std::thread::spawn(move || {
+        let cluster = MockCluster::new(1).expect("a mock broker");
+        told.send(cluster.bootstrap_servers())
+            .expect("somebody waits");
+        for topic in topics {
+            cluster
+                .create_topic(&topic.name, topic.partitions, 1)
+                .expect("a topic");
+            topic.done.send(()).expect("somebody waits");
+        }
+    });
+    Broker {
+        address: address.recv().expect("an address"),
+        kind: Kind::Mock(sender),
+    }
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new()
+        .operation_timeout(Some(ANSWER))
+        .request_timeout(Some(ANSWER))
+}
+
+/// Writes records, exactly as they are.
+pub struct Writer {
+    pub producer: FutureProducer,
+}
+
+impl Writer {
+    fn new(config: ClientConfig) -> Writer {
+        Writer {
+            producer: config.create().expect("a producer"),
+        }
+    }
+
+    /// Writes the records in their order and waits until the broker has all of them; the offset of each.
+    pub async fn write(&self, topic: &str, records: &[Record]) -> Vec<i64> {
+        let mut sent = Vec::with_capacity(records.len());
+        for record in records {
+            let headers =
+                record
+                    .headers
+                    .iter()
+                    .fold(OwnedHeaders::new(), |headers, (key, value)| {
+                        headers.insert(Header {
+                            key,
+                            value: Some(value),
+                        })
+                    });
+            let future = FutureRecord::<[u8], [u8]> {
+                topic,
+                partition: Some(record.partition),
+                payload: record.value.as_deref(),
+                key: record.key.as_deref(),
+                timestamp: Some(record.timestamp),
+                headers: (!record.headers.is_empty()).then_some(headers),
+            };
+            sent.push(
+                self.producer
+                    .send_result(future)
+                    .map_err(|(e, _)| e)
+                    .expect("room to queue"),
+            );
+        }
+        let mut offsets = Vec::with_capacity(records.len());
+        for delivery in sent {
+            let delivery = delivery
+                .await
+                .expect("a delivery report")
+                .map_err(|(e, _)| e)
+                .expect("delivered");
+            offsets.push(delivery.offset);
+        }
+        offsets
+    }
+
+    pub fn begin(&self) {
+        self.producer
+            .begin_transaction()
+            .expect("a transaction begins");
+    }
+
+    pub fn commit(&self) {
+        self.producer
+            .commit_transaction(ANSWER)
+            .expect("a transaction commits");
+    }
+
+    pub fn abort(&self) {
+        self.producer
+            .abort_transaction(ANSWER)
+            .expect("a transaction aborts");
+    }
+}
+
+/// A Kafka of ours: one node, broker and controller.
+struct Server {
+    libraries: PathBuf,
+    home: PathBuf,
+    port: u16,
+    /// Removed with the process: nobody drops the shared one.
+    shared: bool,
+    process: Option<Process>,
+}
+
+impl Server {
+    fn start(libraries: PathBuf, shared: bool) -> Broker {
+        let mut tries = 0;
+        loop {
+            let mut server = Server::prepare(libraries.clone(), shared);
+            match server.run() {
+                Ok(()) => {
+                    let address = server.address();
+                    return Broker {
+                        address,
+                        kind: Kind::Started(Arc::new(Mutex::new(server))),
+                    };
+                }
+                // Somebody took the port in between.
+                Err(output) if tries < 3 && output.contains("Address already in use") => tries += 1,
+                Err(output) => panic!("the Kafka broker ended at its start:\n{output}"),
+            }
+        }
+    }
+
+    fn prepare(libraries: PathBuf, shared: bool) -> Server {
+        let home = tempfile::Builder::new()
+            .prefix("sightline-kafka-")
+            .tempdir()
+            .expect("a directory")
+            .keep();
+        let (port, controller) = (free_port(), free_port());
+        let properties = format!(
+            "process.roles=broker,controller\n\
+             node.id=1\n\
+             controller.quorum.voters=1@127.0.0.1:{controller}\n\
+             controller.listener.names=CONTROLLER\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+             log.dirs={}\n\
+             auto.create.topics.enable=false\n\
+             message.max.bytes=4194304\n\
+             group.initial.rebalance.delay.ms=0\n\
+             offsets.topic.replication.factor=1\n\
+             offsets.topic.num.partitions=4\n\
+             transaction.state.log.replication.factor=1\n\
+             transaction.state.log.min.isr=1\n\
+             transaction.state.log.num.partitions=4\n\
+             share.coordinator.state.topic.replication.factor=1\n\
+             share.coordinator.state.topic.min.isr=1\n\
+             log.cleaner.enable=false\n",
+            home.join("log").display()
+        );
+        std::fs::write(home.join("server.properties"), properties).expect("writable");
+        let server = Server {
+            libraries,
+            home,
+            port,
+            shared,
+            process: None,
+        };
+        let formatted = server
+            .java()
+            .args([
+                "kafka.tools.StorageTool",
+                "format",
+                "-t",
+                "c2lnaHRsaW5ldGVzdHMwMQ",
+                "-c",
+            ])
+            .arg(server.home.join("server.properties"))
+            .output()
+            .expect("java runs");
+        assert!(
+            formatted.status.success(),
+            "formatting Kafka's storage: {}{}",
+            String::from_utf8_lossy(&formatted.stdout),
+            String::from_utf8_lossy(&formatted.stderr)
+        );
+        server
+    }
+
+    fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    fn java(&self) -> Command {
+        let mut java = Command::new("java");
+        java.args([
+            "-Xmx512m",
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",
+            "-Xshare:auto",
+        ])
+        .arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
+        .arg("-cp")
+        .arg(format!("{}/*", self.libraries.display()))
+        .current_dir(&self.home);
+        java
+    }
+
+    /// Starts it and waits until it answers; what it wrote where it ended instead.
+    fn run(&mut self) -> Result<(), String> {
+        let mut java = self.java();
+        java.arg("kafka.Kafka")
+            .arg(self.home.join("server.properties"));
+        let mut process = Process::start(&java, self.shared.then_some(self.home.as_path()));
+        let client: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", self.address())
+            .set("reconnect.backoff.ms", "50")
+            .set("reconnect.backoff.max.ms", "100")
+            .create()
+            .expect("a client");
+        let end = Instant::now() + START;
+        loop {
+            let answer = client.fetch_metadata(None, Duration::from_millis(500));
+            // A broker that knows itself: before that it may answer with none.
+            if answer.is_ok_and(|cluster| !cluster.brokers().is_empty()) {
+                self.process = Some(process);
+                return Ok(());
+            }
+            if process.exited().is_some() {
+                return Err(process.output.text());
+            }
+            assert!(
+                Instant::now() < end,
+                "no Kafka within {START:?}:\n{}",
+                process.output.text()
+            );
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.process = None;
+        let _ = std::fs::remove_dir_all(&self.home);
+    }
+}
+
+/// The directory of Kafka's jars, filled once; `None` where there is no Java to run them or no Maven to get them.
+fn libraries() -> Option<PathBuf> {
+    static LIBRARIES: OnceLock<Option<PathBuf>> = OnceLock::new();
+    LIBRARIES
+        .get_or_init(|| {
+            let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
+                .parent()
+                .expect("target")
+                .join("kafka");
+            let libraries = target.join("libs");
+            if !runs("java", "-version") {
+                return without("no `java` (17 or newer)");
+            }
+            std::fs::create_dir_all(&target).expect("writable");
+            let lock = std::fs::File::create(target.join("lock")).expect("a lock file");
+            lock.lock().expect("lockable");
+            if target.join("complete").exists() {
+                return Some(libraries);
+            }
+            if !runs("mvn", "-version") {
+                return without("no `mvn` to get Apache Kafka with");
+            }
+            eprintln!(
+                "tests: getting Apache Kafka 4.1 from Maven Central into {} (once)",
+                libraries.display()
+            );
+            let got = Command::new("mvn")
+                .args([
+                    "--quiet",
+                    "--batch-mode",
+                    "dependency:copy-dependencies",
+                    "-f",
+                ])
+                .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kafka/pom.xml"))
+                .arg(format!("-DoutputDirectory={}", libraries.display()))
+                .stdin(Stdio::null())
+                .output()
+                .expect("mvn runs");
+            assert!(
+                got.status.success(),
+                "getting Apache Kafka from Maven Central: {}{}",
+                String::from_utf8_lossy(&got.stdout),
+                String::from_utf8_lossy(&got.stderr)
+            );
+            std::fs::write(target.join("complete"), "").expect("writable");
+            Some(libraries)
+        })
+        .clone()
+}
+
+fn runs(program: &str, argument: &str) -> bool {
+    let silent = Command::new(program)
+        .arg(argument)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    silent.is_ok_and(|status| status.success())
+}
+
+fn without(reason: &str) -> Option<PathBuf> {
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "{reason}: with CI set, the tests need a real Kafka"
+    );
+    eprintln!(
+        "tests: {reason}: an in-process broker stands in for Kafka, and what only a real one can show \
+         (restarts, transactions, volume, new partitions) is left out"
+    );
+    None
+}

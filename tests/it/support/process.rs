@@ -1,0 +1,165 @@
+//! A child process that never outlives the tests, whatever kills them.
+//!
+//! A shell stands between: it starts the program, and when its own standard input ends (because the
+//! [`Process`] was dropped, or the test process died in any way) it kills the program with SIGKILL and removes
+//! the directory it was told to. No signal handler and no unsafe code is needed for that. The shell exits with
+//! the program's exit code, 128 + n where signal n ended it.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+/// `$1`: a directory to remove at the end, or nothing; the rest is the command. The first line on standard
+/// output is the program's process id.
+const GUARD: &str = r#"
+dir=$1; shift
+exec 3<&0
+"$@" 3<&- </dev/null &
+p=$!
+(cat <&3 >/dev/null; kill -9 $p; [ -z "$dir" ] || rm -rf "$dir") >/dev/null 2>&1 &
+g=$!
+exec 3<&-
+echo "guarded pid $p"
+wait $p
+code=$?
+[ -n "$dir" ] || kill $g
+exit $code
+"#;
+
+/// Everything the program wrote so far, line by line, both streams together.
+#[derive(Clone, Default)]
+pub struct Output(Arc<(Mutex<Vec<String>>, Condvar)>);
+
+impl Output {
+    fn push(&self, line: String) {
+        self.0.0.lock().unwrap().push(line);
+        self.0.1.notify_all();
+    }
+
+    /// The lines so far.
+    pub fn lines(&self) -> Vec<String> {
+        self.0.0.lock().unwrap().clone()
+    }
+
+    /// The lines so far as one text.
+    pub fn text(&self) -> String {
+        self.lines().join("\n")
+    }
+
+    fn follow(&self, stream: impl Read + Send + 'static) {
+        let output = self.clone();
+        std::thread::spawn(move || {
+            let mut stream = BufReader::new(stream);
+            let mut line = Vec::new();
+            while matches!(stream.read_until(b'\n', &mut line), Ok(n) if n > 0) {
+                output.push(String::from_utf8_lossy(&line).trim_end().to_owned());
+                line.clear();
+            }
+        });
+    }
+}
+
+/// A running program.
+pub struct Process {
+    shell: Child,
+    pid: u32,
+    pub output: Output,
+}
+
+impl Process {
+    /// Starts `command` (its program, arguments, environment and directory; user and group too). `remove` is
+    /// a directory to delete once it has ended because the tests did.
+    pub fn start(command: &Command, remove: Option<&Path>) -> Process {
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(GUARD).arg("guard");
+        shell.arg(remove.unwrap_or(Path::new("")));
+        shell.arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        if let Some(directory) = command.get_current_dir() {
+            shell.current_dir(directory);
+        }
+        let mut shell = shell
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("sh starts");
+        let mut stdout = BufReader::new(shell.stdout.take().expect("piped"));
+        let output = Output::default();
+        output.follow(shell.stderr.take().expect("piped"));
+        // The program shares the stream: what it says before the shell speaks is its own.
+        let pid = loop {
+            let mut line = String::new();
+            let n = stdout.read_line(&mut line).expect("readable");
+            assert!(n > 0, "the guarding shell says its child's pid");
+            match line.trim_end().strip_prefix("guarded pid ") {
+                Some(pid) => break pid.parse().expect("a number"),
+                None => output.push(line.trim_end().to_owned()),
+            }
+        };
+        output.follow(stdout);
+        Process { shell, pid, output }
+    }
+
+    /// Sends a signal (`KILL`, `TERM`, `STOP`, …) to the program itself. One that has gone is left alone.
+    pub fn signal(&mut self, name: &str) {
+        if self.exited().is_none() {
+            let _ = Command::new("kill")
+                .arg(format!("-{name}"))
+                .arg(self.pid.to_string())
+                .stderr(Stdio::null())
+                .status();
+        }
+    }
+
+    /// The exit code, once the program has ended.
+    pub fn exited(&mut self) -> Option<i32> {
+        let status = self.shell.try_wait().expect("waitable")?;
+        Some(status.code().unwrap_or(-1))
+    }
+
+    /// Waits for the end of the program and returns its exit code; panics where it lives on past the deadline.
+    pub fn wait(&mut self, deadline: Duration) -> i32 {
+        let end = Instant::now() + deadline;
+        loop {
+            if let Some(code) = self.exited() {
+                return code;
+            }
+            assert!(
+                Instant::now() < end,
+                "still running after {deadline:?}; its output:\n{}",
+                self.output.text()
+            );
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+    }
+
+    /// Ends the program at once (SIGKILL) and waits until it has gone.
+    pub fn kill(&mut self) {
+        self.signal("KILL");
+        self.wait(Duration::from_secs(20));
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.signal("KILL");
+        drop(self.shell.stdin.take());
+        let _ = self.shell.wait();
+    }
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a free port")
+        .port()
+}
