@@ -2,19 +2,22 @@
 //! and the one way in which an answer becomes a response.
 
 use axum::{
-    body::Bytes,
+    body::HttpBody,
     extract::{FromRequest, FromRequestParts, Request, path::ErrorKind, rejection::PathRejection},
     response::{IntoResponse, Response},
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use http::{HeaderValue, StatusCode, header, request::Parts};
+use http::{HeaderValue, header, request::Parts};
+use http_body_util::BodyExt;
 use percent_encoding::percent_decode;
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
-use super::Answer;
+use super::{Answer, MAX_REQUEST_BYTES};
 use crate::error::{Error, TOKEN_HEADER};
 
+/// Of a body that is too large, no more than this is read.
+const MAX_READ_BYTES: u64 = 64 * MAX_REQUEST_BYTES as u64;
 /// Answers may be kept, but not used again without asking: the view may have moved on.
 const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("private, no-cache");
 
@@ -87,16 +90,8 @@ pub struct Json<T>(pub T);
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Error;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Error> {
-        let bytes = Bytes::from_request(request, state)
-            .await
-            .map_err(|rejection| {
-                if rejection.into_response().status() == StatusCode::PAYLOAD_TOO_LARGE {
-                    Error::payload_too_large()
-                } else {
-                    Error::invalid("body", "broke off")
-                }
-            })?;
+    async fn from_request(request: Request, _: &S) -> Result<Self, Error> {
+        let bytes = read_body(request).await?;
         // serde would take a list for an object, by position.
         if bytes.trim_ascii_start().first() != Some(&b'{') {
             return Err(Error::invalid("body", "must be a JSON object"));
@@ -125,6 +120,37 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
             .map_err(|_| Error::invalid("body", "holds more than one JSON value"))?;
         Ok(Self(value))
     }
+}
+
+/// The whole body, if it is not too large. One that is is read on for a while, and forgotten: many clients
+/// look for an answer only when they have sent all.
+async fn read_body(request: Request) -> Result<Vec<u8>, Error> {
+    let asks_first = request.headers().contains_key(header::EXPECT);
+    let mut body = request.into_body();
+    let announced = body.size_hint().lower();
+    if announced > MAX_READ_BYTES || (asks_first && announced > MAX_REQUEST_BYTES as u64) {
+        return Err(Error::payload_too_large());
+    }
+    let (mut bytes, mut length) = (Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else {
+            return Err(Error::invalid("body", "broke off"));
+        };
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        length += data.len() as u64;
+        if length > MAX_READ_BYTES {
+            break;
+        }
+        if length <= MAX_REQUEST_BYTES as u64 {
+            bytes.extend_from_slice(&data);
+        }
+    }
+    if length > MAX_REQUEST_BYTES as u64 {
+        return Err(Error::payload_too_large());
+    }
+    Ok(bytes)
 }
 
 /// The body as JSON, its token, and an ETag made of what is sent.
