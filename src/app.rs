@@ -37,7 +37,7 @@ const PROJECTOR_CONNECTIONS: u32 = 12;
 /// How often it is tried to bring the database's schema up to date.
 const MIGRATE_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the gauges are set; lag is then also known for when the database is away.
-const GAUGES_INTERVAL: Duration = Duration::from_secs(5);
+const GAUGES_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Projects and serves until a signal.
 ///
