@@ -1,1 +1,18 @@
-//! x
+//! sightline projects user events from Kafka into a Postgres read model for each domain, and serves those
+//! views over gRPC and REST. The modules below are its architecture; docs/architecture.md draws it.
+
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod db;
+#[cfg(feature = "dev")]
+pub mod dev;
+pub mod domains;
+pub mod error;
+pub mod event;
+pub mod projector;
+pub mod proto;
+pub mod query;
+pub mod server;
+pub mod task;
+pub mod telemetry;

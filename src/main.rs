@@ -1,1 +1,23 @@
-fn main() {}
+//! The command line: `sightline <command>`. Errors end in one line on stderr and a documented exit code.
+
+use std::process::ExitCode;
+
+use sightline::config::ConfigError;
+use sightline::{cli, task};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = cli::command().get_matches();
+    match cli::run(&arguments).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("sightline: {error:#}");
+            let config = error.is::<ConfigError>();
+            ExitCode::from(if config {
+                task::EXIT_CONFIG
+            } else {
+                task::EXIT_FAILURE
+            })
+        }
+    }
+}

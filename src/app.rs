@@ -1,0 +1,287 @@
+//! Builds what the process needs from its settings, runs servers and projectors, and stops them in order.
+//!
+//! Ports are bound before anything slow, so that a port in use ends the start at once. Neither Postgres nor
+//! Kafka has to be there: what needs them waits.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use futures_util::FutureExt;
+use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+use sqlx::PgPool;
+use sqlx::migrate::MigrateError;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::service::{Routes, RoutesBuilder};
+use utoipa_axum::router::OpenApiRouter;
+use uuid::Uuid;
+
+use crate::config::Config;
+use crate::domains::{self, Domain};
+use crate::error::Error;
+use crate::projector::heartbeat::{self, Heartbeats};
+use crate::projector::{Projector, log, versions};
+use crate::query::Reads;
+use crate::query::lag::Lag;
+use crate::server::{self, Domains, admin};
+use crate::task::{Kind, Signals, Supervisor};
+use crate::{db, telemetry};
+
+/// How many connections the projectors of a process share; who has a batch while all are taken waits.
+const PROJECTOR_CONNECTIONS: u32 = 12;
+/// How often it is tried to bring the database's schema up to date.
+const MIGRATE_INTERVAL: Duration = Duration::from_secs(1);
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Projects and serves until a signal.
+///
+/// # Errors
+/// A port can't be bound, or the process can't be set up.
+pub async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+    let signals = Signals::catch().context("catching signals")?;
+    let metrics = telemetry::metrics()?;
+    let supervisor = Supervisor::new();
+    let (grpc, http, admin) = (
+        bind("SIGHTLINE_GRPC_ADDR", config.grpc_addr).await?,
+        bind("SIGHTLINE_HTTP_ADDR", config.http_addr).await?,
+        bind("SIGHTLINE_ADMIN_ADDR", config.admin_addr).await?,
+    );
+    let read_pool = db::read_pool(db::options(&config.database_url)?, config.database_max_connections);
+    let projector_pool = db::projector_pool(db::options(&config.database_direct_url)?, PROJECTOR_CONNECTIONS);
+    let (migrated, is_migrated) = watch::channel(false);
+
+    let served: Vec<&'static dyn Domain> =
+        domains::ALL.iter().copied().filter(|domain| config.domains.iter().any(|name| name == domain.domain())).collect();
+    if config.role.serves() {
+        serve_reads(&supervisor, &served, Reads::new(read_pool.clone()), grpc.listener, http.listener)?;
+    }
+    let ready = {
+        let (pool, is_migrated) = (read_pool, is_migrated.clone());
+        Arc::new(move || {
+            let (pool, migrated) = (pool.clone(), *is_migrated.borrow());
+            async move {
+                let answers = db::is_migrated(&pool).await;
+                vec![("database", answers.is_ok()), ("migrations", migrated && answers.unwrap_or(false)), ("ports", true)]
+            }
+            .boxed()
+        })
+    };
+    let rendered = metrics.clone();
+    let parts = admin::Parts { ready, metrics: Arc::new(move || rendered.render()) };
+    let admin_listener = Shared::new(admin.listener);
+    supervisor.spawn("admin", Kind::Vital, move |stop| {
+        let (parts, listener) = (parts.clone(), admin_listener.take());
+        async move {
+            admin::serve(listener?, parts, stop).await;
+            Ok(())
+        }
+    });
+    supervisor.spawn("metrics-upkeep", Kind::Lasting, move |stop| {
+        let metrics = metrics.clone();
+        async move {
+            while stop.run_until_cancelled(tokio::time::sleep(UPKEEP_INTERVAL)).await.is_some() {
+                metrics.run_upkeep();
+            }
+            Ok(())
+        }
+    });
+    prepare_database(&supervisor, projector_pool.clone(), config.migrate, migrated);
+    if config.role.projects() {
+        project(&supervisor, &config, &served, projector_pool, is_migrated);
+    }
+    tracing::info!(grpc = %grpc.address, http = %http.address, admin = %admin.address, "listening");
+    Ok(supervisor.run(signals, config.shutdown_grace).await)
+}
+
+/// The API's document, of all domains, as it is pinned in `openapi/openapi.json`.
+///
+/// # Errors
+/// It can't be written as JSON.
+pub fn openapi_json() -> Result<String, Error> {
+    let routes = rest_routes(domains::ALL);
+    server::openapi::to_json(&server::openapi::document(routes.into_openapi()))
+}
+
+fn rest_routes(domains: &[&'static dyn Domain]) -> OpenApiRouter<Reads> {
+    domains.iter().fold(OpenApiRouter::new(), |routes, domain| routes.merge(domain.rest()))
+}
+
+fn grpc_services(domains: &[&'static dyn Domain], reads: &Reads) -> Routes {
+    let mut services = RoutesBuilder::default();
+    for domain in domains {
+        domain.add_grpc(reads.clone(), &mut services);
+    }
+    services.routes()
+}
+
+struct Bound {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+async fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<Bound> {
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("{address} can't be listened on; {setting} chooses another (port 0 takes a free one)"))?;
+    let address = listener.local_addr().with_context(|| format!("the address of {setting}"))?;
+    Ok(Bound { listener, address })
+}
+
+/// A thing that one run of a vital task takes.
+struct Shared<T>(std::sync::Mutex<Option<T>>);
+
+impl<T> Shared<T> {
+    fn new(thing: T) -> Self {
+        Shared(std::sync::Mutex::new(Some(thing)))
+    }
+
+    fn take(&self) -> anyhow::Result<T> {
+        self.0.lock().ok().and_then(|mut thing| thing.take()).context("a vital task runs once")
+    }
+}
+
+fn serve_reads(
+    supervisor: &Supervisor,
+    served: &[&'static dyn Domain],
+    reads: Reads,
+    grpc: TcpListener,
+    http: TcpListener,
+) -> anyhow::Result<()> {
+    let domains = Domains { served: served.iter().map(|domain| domain.domain()).collect(), known: domains::names() };
+    let lag = Lag::new(reads.clone(), domains.served.clone(), domains.known.clone());
+    let parts = Shared::new((
+        grpc,
+        server::grpc::Parts {
+            services: grpc_services(served, &reads),
+            names: served.iter().map(|domain| domain.grpc_service()).collect(),
+            domains: domains.clone(),
+            lag: lag.clone(),
+        },
+    ));
+    supervisor.spawn("grpc", Kind::Vital, move |stop| {
+        let parts = parts.take();
+        async move {
+            let (listener, parts) = parts?;
+            server::grpc::serve(listener, parts, stop).await.context("reflection")
+        }
+    });
+    let parts = Shared::new((http, server::http::Parts { routes: rest_routes(served), reads, domains, lag }));
+    supervisor.spawn("http", Kind::Vital, move |stop| {
+        let parts = parts.take();
+        async move {
+            let (listener, parts) = parts?;
+            server::http::serve(listener, parts, stop).await.map_err(|_| anyhow::anyhow!("the API can't be documented"))
+        }
+    });
+    Ok(())
+}
+
+/// Brings the schema up to date, or waits until somebody else did.
+fn prepare_database(supervisor: &Supervisor, pool: PgPool, migrate: bool, migrated: watch::Sender<bool>) {
+    let migrated = Arc::new(migrated);
+    supervisor.spawn("migrations", Kind::Vital, move |stop| {
+        let (pool, migrated) = (pool.clone(), Arc::clone(&migrated));
+        async move {
+            let mut said = false;
+            while !stop.is_cancelled() {
+                let outcome = if migrate {
+                    db::migrate(&pool).await.map(|()| true)
+                } else {
+                    db::is_migrated(&pool).await.map_err(MigrateError::from)
+                };
+                match outcome {
+                    Ok(true) => {
+                        migrated.send_replace(true);
+                        if said {
+                            tracing::info!("the database is there, and its schema is up to date");
+                        }
+                        stop.cancelled().await;
+                    }
+                    Ok(false) if !std::mem::replace(&mut said, true) => {
+                        tracing::warn!("the database's schema is not this release's: waiting for `sightline migrate`");
+                    }
+                    Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _))
+                        if db::classify(&error) == db::ErrorClass::Transient || !migrate =>
+                    {
+                        if !std::mem::replace(&mut said, true) {
+                            tracing::warn!(error = db::describe(&error), "the database can't be used yet: trying until it can");
+                        }
+                    }
+                    Err(error) => return Err(anyhow::anyhow!("the database can't be migrated: {error}")),
+                    Ok(false) => {}
+                }
+                stop.run_until_cancelled(tokio::time::sleep(MIGRATE_INTERVAL)).await;
+            }
+            Ok(())
+        }
+    });
+}
+
+fn project(
+    supervisor: &Supervisor,
+    config: &Config,
+    served: &[&'static dyn Domain],
+    pool: PgPool,
+    is_migrated: watch::Receiver<bool>,
+) {
+    let kafka = kafka_config(config);
+    // Reading the log goes on until the projectors have ended, which is when the process ends.
+    let logs = log::monitor(kafka.clone(), config.kafka_topics.clone(), supervisor.stop().clone());
+    let projector = Projector {
+        pool,
+        kafka,
+        topics: config.kafka_topics.clone(),
+        group_prefix: config.kafka_group_prefix.clone(),
+        start: config.kafka_start,
+        max_value_bytes: config.max_value_bytes,
+        dedupe: chrono::TimeDelta::days(config.dedupe_days.into()),
+        instance: Uuid::now_v7(),
+        logs,
+        heartbeats: Arc::new(Heartbeats::default()),
+        stop: CancellationToken::new(),
+    };
+    let beats = projector.clone();
+    let migrated = is_migrated.clone();
+    supervisor.spawn("heartbeats", Kind::Lasting, move |stop| {
+        let (projector, mut migrated) = (Projector { stop: stop.clone(), ..beats.clone() }, migrated.clone());
+        async move {
+            if becomes_true(&mut migrated, &stop).await {
+                heartbeat::run(projector).await;
+            }
+            Ok(())
+        }
+    });
+    for domain in served.iter().copied() {
+        let (projector, is_migrated) = (projector.clone(), is_migrated.clone());
+        supervisor.spawn(format!("project-{}", domain.domain()), Kind::Lasting, move |stop| {
+            let (projector, mut migrated) = (Projector { stop: stop.child_token(), ..projector.clone() }, is_migrated.clone());
+            async move {
+                if becomes_true(&mut migrated, &stop).await {
+                    versions::project_all(projector, domain).await;
+                }
+                Ok(())
+            }
+        });
+    }
+}
+
+/// Waits until a condition holds; `false` where the process stops first.
+async fn becomes_true(condition: &mut watch::Receiver<bool>, stop: &CancellationToken) -> bool {
+    stop.run_until_cancelled(async { condition.wait_for(|holds| *holds).await.is_ok() }).await == Some(true)
+}
+
+fn kafka_config(config: &Config) -> ClientConfig {
+    let mut kafka = ClientConfig::new();
+    kafka.set("bootstrap.servers", &config.kafka_brokers);
+    kafka.set("client.id", "sightline");
+    for (name, value) in &config.kafka_properties {
+        kafka.set(name, value);
+    }
+    kafka.set_log_level(RDKafkaLogLevel::Critical);
+    kafka
+}

@@ -1,0 +1,222 @@
+//! `sightline status`: lag and books of a running gateway as a table, live, or as JSON.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde::Deserialize;
+
+/// What `GET /v1/consistency` says, as far as the table shows it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Consistency {
+    domains: Vec<Domain>,
+    /// When the figures were read, where they are the last known ones.
+    as_of: Option<String>,
+    failure: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Domain {
+    domain: String,
+    state: String,
+    #[serde(default)]
+    partitions: Vec<Partition>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Partition {
+    topic: String,
+    partition: i32,
+    position: Option<i64>,
+    end_offset: Option<i64>,
+    lag: Option<i64>,
+    oldest_unapplied_seconds: Option<f64>,
+    rate: Option<f64>,
+    eta_seconds: Option<f64>,
+    state: String,
+    failure: Option<String>,
+    #[serde(default)]
+    read: u64,
+    #[serde(default)]
+    applied: u64,
+    #[serde(default)]
+    duplicates: u64,
+    #[serde(default)]
+    skipped: u64,
+    #[serde(default)]
+    dead_lettered: u64,
+    #[serde(default)]
+    dead_letters: u64,
+    #[serde(default)]
+    parked_keys: u64,
+}
+
+const COLUMNS: [&str; 17] = [
+    "domain",
+    "topic",
+    "part",
+    "state",
+    "position",
+    "end",
+    "lag",
+    "age",
+    "rate/s",
+    "eta",
+    "read",
+    "applied",
+    "duplicate",
+    "skipped",
+    "dead",
+    "letters",
+    "parked",
+];
+/// The columns that hold words; the others hold numbers, which stand on the right.
+const WORDS: [usize; 3] = [0, 1, 3];
+
+/// Prints once, or every second where `watch`; there, what cannot be reached is said and asked again.
+pub async fn run(address: SocketAddr, watch: bool, json: bool) -> anyhow::Result<()> {
+    loop {
+        let shown = ask(address, json).await;
+        if !watch {
+            println!("{}", shown?.trim_end());
+            return Ok(());
+        }
+        let shown = shown.unwrap_or_else(|error| format!("{error:#}"));
+        // Cursor to the corner, and everything below it cleared.
+        let clear = if json { "" } else { "\x1b[H\x1b[J" };
+        println!("{clear}{}", shown.trim_end());
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+        }
+    }
+}
+
+async fn ask(address: SocketAddr, json: bool) -> anyhow::Result<String> {
+    let (status, body) = super::get(address, "/v1/consistency").await?;
+    if !status.is_success() {
+        bail!("{address} answers {status}");
+    }
+    if json {
+        let value: serde_json::Value =
+            serde_json::from_slice(&body).context("the answer is not JSON")?;
+        return Ok(value.to_string());
+    }
+    let answer =
+        serde_json::from_slice(&body).context("the answer is not the one of this version")?;
+    Ok(table(&answer))
+}
+
+fn table(answer: &Consistency) -> String {
+    let mut rows = vec![COLUMNS.map(str::to_owned)];
+    let mut notes = Vec::new();
+    for domain in &answer.domains {
+        if domain.partitions.is_empty() {
+            let mut row = [""; 17].map(str::to_owned);
+            row[0].clone_from(&domain.domain);
+            row[3].clone_from(&domain.state);
+            rows.push(row);
+        }
+        for p in &domain.partitions {
+            rows.push([
+                domain.domain.clone(),
+                p.topic.clone(),
+                p.partition.to_string(),
+                p.state.clone(),
+                number(p.position),
+                number(p.end_offset),
+                number(p.lag),
+                p.oldest_unapplied_seconds.map_or("-".to_owned(), seconds),
+                p.rate.map_or("-".to_owned(), |rate| format!("{rate:.0}")),
+                p.eta_seconds.map_or("-".to_owned(), seconds),
+                p.read.to_string(),
+                p.applied.to_string(),
+                p.duplicates.to_string(),
+                p.skipped.to_string(),
+                p.dead_lettered.to_string(),
+                p.dead_letters.to_string(),
+                p.parked_keys.to_string(),
+            ]);
+            if let Some(failure) = &p.failure {
+                notes.push(format!(
+                    "{} {}/{}: {failure}",
+                    domain.domain, p.topic, p.partition
+                ));
+            }
+        }
+    }
+    let widths: [usize; 17] = std::array::from_fn(|column| {
+        rows.iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    });
+    let mut text = String::new();
+    for row in &rows {
+        for (column, cell) in row.iter().enumerate() {
+            let width = widths[column];
+            let written = match WORDS.contains(&column) {
+                true => write!(text, "{cell:<width$}  "),
+                false => write!(text, "{cell:>width$}  "),
+            };
+            written.expect("a string takes everything");
+        }
+        text.truncate(text.trim_end().len());
+        text.push('\n');
+    }
+    if let Some(as_of) = &answer.as_of {
+        notes.push(format!("last known figures, as of {as_of}"));
+    }
+    notes.extend(answer.failure.clone());
+    if !notes.is_empty() {
+        text.push('\n');
+        text.push_str(&notes.join("\n"));
+    }
+    text
+}
+
+fn number(value: Option<i64>) -> String {
+    value.map_or("-".to_owned(), |value| value.to_string())
+}
+
+/// Seconds in the unit that reads best.
+fn seconds(value: f64) -> String {
+    match value {
+        value if value < 10.0 => format!("{value:.1}s"),
+        value if value < 120.0 => format!("{value:.0}s"),
+        value if value < 7_200.0 => format!("{:.0}m", value / 60.0),
+        value if value < 172_800.0 => format!("{:.0}h", value / 3_600.0),
+        value => format!("{:.0}d", value / 86_400.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_figure_has_its_column_and_failures_are_named() {
+        let answer = serde_json::from_str(
+            r#"{"domains": [
+                {"domain": "order", "state": "stalled", "partitions": [
+                    {"topic": "user.events", "partition": 3, "position": 41, "endOffset": 50, "lag": 9,
+                     "oldestUnappliedSeconds": 90.4, "state": "stalled", "failure": "no_owner",
+                     "read": 41, "applied": 30, "duplicates": 6, "skipped": 4, "deadLettered": 1,
+                     "deadLetters": 1, "parkedKeys": 2, "fieldOfTomorrow": true}]},
+                {"domain": "search", "state": "failed"}]}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            table(&answer),
+            "\
+domain  topic        part  state    position  end  lag  age  rate/s  eta  read  applied  duplicate  skipped  dead  letters  parked
+order   user.events     3  stalled        41   50    9  90s       -    -    41       30          6        4     1        1       2
+search                     failed
+
+order user.events/3: no_owner"
+        );
+    }
+}

@@ -1,0 +1,144 @@
+//! Postgres: the two pools, the migrations, and what an error from it means.
+//!
+//! Reads and projectors have a pool each, so that neither starves the other. Pools connect when they are
+//! first used: the process starts without a database, and goes on when one comes back.
+
+use std::time::Duration;
+
+use sqlx::migrate::{Migrate, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+
+use crate::config::{ConfigError, Secret};
+
+/// How long a statement of a read may run. A caller's deadline may be shorter: the statement then outlives
+/// the answer by no more than this.
+const READ_STATEMENT_TIMEOUT: &str = "2s";
+/// How long a projector's statement may run before it is taken for stuck, and tried again.
+const PROJECTOR_STATEMENT_TIMEOUT: &str = "60s";
+/// How long to wait for a free connection: a caller waits too, a projector has time.
+const READ_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+const PROJECTOR_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Every change of the schema, in order, compiled in.
+pub static MIGRATIONS: Migrator = sqlx::migrate!();
+
+/// How to connect.
+///
+/// # Errors
+/// The URL is none of Postgres.
+pub fn options(url: &Secret) -> Result<PgConnectOptions, ConfigError> {
+    // The cause may quote the URL, and with it a password.
+    url.expose().parse().map_err(|_| ConfigError::new("a database URL is not of the form postgres://user:password@host:port/database"))
+}
+
+/// The pool that answers reads.
+pub fn read_pool(options: PgConnectOptions, max_connections: u32) -> PgPool {
+    pool(options, max_connections, READ_ACQUIRE_TIMEOUT, READ_STATEMENT_TIMEOUT)
+}
+
+/// The pool that projectors write through, past any pooler.
+pub fn projector_pool(options: PgConnectOptions, max_connections: u32) -> PgPool {
+    pool(options, max_connections, PROJECTOR_ACQUIRE_TIMEOUT, PROJECTOR_STATEMENT_TIMEOUT)
+}
+
+fn pool(options: PgConnectOptions, max_connections: u32, acquire_timeout: Duration, statement_timeout: &'static str) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(max_connections)
+        .acquire_timeout(acquire_timeout)
+        .after_connect(move |connection, _| {
+            Box::pin(async move {
+                sqlx::query(
+                    "SELECT set_config('statement_timeout', $1, false),
+                            set_config('idle_in_transaction_session_timeout', '60s', false),
+                            set_config('application_name', 'sightline', false)",
+                )
+                .bind(statement_timeout)
+                .execute(connection)
+                .await
+                .map(drop)
+            })
+        })
+        .connect_lazy_with(options)
+}
+
+/// Brings the database's schema to this binary's. Several processes may do so at once: one does, the others wait.
+///
+/// # Errors
+/// The database can't be reached, a migration fails, or the database was migrated by a newer binary.
+pub async fn migrate(pool: &PgPool) -> Result<(), sqlx::migrate::MigrateError> {
+    MIGRATIONS.run(pool).await
+}
+
+/// Whether the database answers and its schema is this binary's.
+///
+/// # Errors
+/// The database can't be reached or has never been migrated.
+pub async fn is_migrated(pool: &PgPool) -> Result<bool, sqlx::Error> {
+    let mut connection = pool.acquire().await?;
+    let applied = connection
+        .list_applied_migrations(&MIGRATIONS.table_name)
+        .await
+        .map_err(|error| sqlx::Error::Migrate(Box::new(error)))?;
+    Ok(MIGRATIONS
+        .iter()
+        .all(|ours| applied.iter().any(|theirs| theirs.version == ours.version && theirs.checksum == ours.checksum)))
+}
+
+/// What can be done about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorClass {
+    /// It may go well the next time: connection, deadlock, serialization, resources, shutdown.
+    Transient,
+    /// It is the data's fault, and will be the next time.
+    Data,
+    /// Nobody foresaw it: a bug until shown otherwise.
+    Bug,
+}
+
+/// Classifies an error by its SQLSTATE (PostgreSQL, Appendix A).
+pub fn classify(error: &sqlx::Error) -> ErrorClass {
+    match error {
+        sqlx::Error::Database(error) => match error.code().as_deref() {
+            Some("25006" | "55P03") => ErrorClass::Transient,
+            Some(code) => match code.get(..2) {
+                Some("08" | "40" | "53" | "57") => ErrorClass::Transient,
+                Some("22" | "23" | "54") => ErrorClass::Data,
+                _ => ErrorClass::Bug,
+            },
+            None => ErrorClass::Bug,
+        },
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::BeginFailed => ErrorClass::Transient,
+        _ => ErrorClass::Bug,
+    }
+}
+
+/// An error in words that may be logged: SQLSTATE, constraint and table, never the values that DETAIL quotes.
+pub fn describe(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(database) => {
+            let mut text = format!("SQLSTATE {}", database.code().as_deref().unwrap_or("unknown"));
+            for (what, name) in [("constraint", database.constraint()), ("table", database.table())] {
+                if let Some(name) = name {
+                    text.push_str(&format!(", {what} {name}"));
+                }
+            }
+            text
+        }
+        sqlx::Error::Io(error) => format!("connection: {}", error.kind()),
+        sqlx::Error::PoolTimedOut => "no connection became free in time".to_owned(),
+        sqlx::Error::PoolClosed => "the pool is closed".to_owned(),
+        sqlx::Error::Tls(_) => "TLS failed".to_owned(),
+        sqlx::Error::Protocol(_) => "protocol error".to_owned(),
+        sqlx::Error::ColumnDecode { index, .. } => format!("column {index} could not be decoded"),
+        sqlx::Error::Decode(_) => "a value could not be decoded".to_owned(),
+        sqlx::Error::Migrate(_) => "migrations could not be read".to_owned(),
+        sqlx::Error::RowNotFound => "no row".to_owned(),
+        _ => "unexpected database error".to_owned(),
+    }
+}

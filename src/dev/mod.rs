@@ -1,0 +1,149 @@
+//! `sightline dev`: the whole gateway with nothing to install.
+//!
+//! Promises: an in-process Kafka broker and a private Postgres, both on loopback and empty at each start; sample
+//! users at once and their events from then on; the same `app::serve` as in production behind them. Ctrl-C leaves
+//! only the downloaded Postgres behind.
+
+pub mod postgres;
+mod sample;
+
+use std::net::{SocketAddr, TcpListener};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Arg, ArgMatches};
+
+use self::postgres::Postgres;
+use self::sample::Samples;
+use crate::config::{self, Config, ConfigError, Role, Secret, Settings, StartAt};
+use crate::{app, cli, domains, telemetry};
+
+/// Settings that make sense here; the database, the broker and who may call are given.
+const KEYS: &[&str] = &[
+    "domains",
+    "grpc_addr",
+    "http_addr",
+    "admin_addr",
+    "log",
+    "log_format",
+    "shutdown_grace",
+    "max_value_bytes",
+    "dedupe_days",
+];
+const TOPIC: &str = "user.events";
+
+/// The arguments of the command.
+pub fn args() -> Vec<Arg> {
+    let rate = Arg::new("rate")
+        .long("rate")
+        .value_name("EVENTS/S")
+        .default_value("5")
+        .value_parser(clap::value_parser!(u32).range(..=100_000))
+        .help("How many events per second the sample users make; 0 stops them");
+    let mut args = vec![rate];
+    args.extend(config::args(KEYS));
+    args
+}
+
+/// Runs until a signal.
+///
+/// # Errors
+/// Postgres cannot be had or started, an address beyond loopback, or what stops `app::serve`.
+pub async fn run(arguments: &ArgMatches, settings: &Settings) -> anyhow::Result<ExitCode> {
+    let mut config = settings.load(&domains::names(), &[])?;
+    for address in [
+        &mut config.grpc_addr,
+        &mut config.http_addr,
+        &mut config.admin_addr,
+    ] {
+        make_local(address)?;
+    }
+    telemetry::init_logs(&config.log, config.log_format)?;
+
+    let samples = Samples::start(TOPIC).context("the in-process Kafka broker")?;
+    let postgres = Postgres::start(postgres::Options::default());
+    let postgres = tokio::select! {
+        postgres = postgres => postgres?,
+        _ = tokio::signal::ctrl_c() => return Ok(ExitCode::SUCCESS),
+    };
+    config.database_url = Secret::new(postgres.url());
+    config.database_direct_url = config.database_url.clone();
+    config.kafka_brokers = samples.brokers().to_owned();
+    config.kafka_topics = vec![TOPIC.to_owned()];
+    config.kafka_start = StartAt::Earliest;
+    config.kafka_properties.clear();
+    config.role = Role::All;
+
+    let rate = *arguments.get_one::<u32>("rate").expect("a default");
+    let greeting = greeting(&config, &postgres, &samples);
+    let admin_addr = config.admin_addr;
+    let company = tokio::spawn(async move {
+        let running = tokio::spawn(samples.run(rate));
+        while !cli::get(admin_addr, "/readyz")
+            .await
+            .is_ok_and(|(status, _)| status.is_success())
+        {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        println!("{greeting}");
+        running.await
+    });
+    let code = app::serve(config).await;
+    company.abort();
+    postgres.stop().await;
+    code
+}
+
+/// Takes a free port now where none is chosen, so that it can be printed.
+fn make_local(address: &mut SocketAddr) -> anyhow::Result<()> {
+    if !address.ip().to_canonical().is_loopback() {
+        let line = format!(
+            "{address} is reachable from other machines: `sightline dev` is for loopback only"
+        );
+        return Err(ConfigError::new(line).into());
+    }
+    if address.port() == 0 {
+        *address = TcpListener::bind(*address)?.local_addr()?;
+    }
+    Ok(())
+}
+
+fn greeting(config: &Config, postgres: &Postgres, samples: &Samples) -> String {
+    let Config {
+        grpc_addr,
+        http_addr,
+        admin_addr,
+        kafka_brokers,
+        ..
+    } = config;
+    let (database, [first, second]) = (postgres.url(), samples.some_users());
+    format!(
+        r#"
+sightline is ready. Sample users register, log in, move and change their minds in it.
+
+  HTTP/JSON   http://{http_addr}
+  API docs    http://{http_addr}/docs
+  gRPC        {grpc_addr} (with reflection)
+  Admin       http://{admin_addr}/metrics
+  Kafka       {kafka_brokers} (topic {TOPIC})
+  Postgres    {database}
+
+Try:
+
+  curl -i http://{http_addr}/v1/order/customers/{first}
+  grpcurl -plaintext -d '{{"user_id": "{second}"}}' {grpc_addr} sightline.order.v1.OrderService/GetCustomer
+  {program} status --watch --http-addr {http_addr}
+
+Ctrl-C stops it; database and topic are gone then.
+"#,
+        program = program(),
+    )
+}
+
+/// How to call this program again from where it was called.
+fn program() -> String {
+    std::env::args()
+        .next()
+        .unwrap_or_else(|| "sightline".to_owned())
+}

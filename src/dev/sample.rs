@@ -1,0 +1,526 @@
+//! Sample users: what a User Service would publish about some hundred people, in all four envelope dialects.
+//!
+//! Promises: the same users at each start; 200 of them at once, then events at the chosen rate; every event valid,
+//! one in fifty published twice, as producers do.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use fastrand::Rng;
+use futures_util::future::try_join_all;
+use rdkafka::ClientConfig;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use serde_json::{Value, json};
+
+const USERS: usize = 200;
+/// Above this many, nobody registers any more: a session left alone must not grow for ever.
+const MOST_USERS: usize = 5_000;
+const PARTITIONS: i32 = 6;
+
+const FIRST_NAMES: &[&str] = &[
+    "Ada", "Amir", "Beatriz", "Chidi", "Dmitri", "Elif", "Freya", "Giulia", "Hana", "Ibrahim",
+    "Jürgen", "Kavya", "Léa", "Mateo", "Ngozi", "Oskar", "Priya", "Quentin", "Rosa", "Søren",
+    "Tomás", "Ulrike", "Wei", "Zoë",
+];
+const LAST_NAMES: &[&str] = &[
+    "Almeida", "Bauer", "Chen", "Dubois", "Eriksen", "Fischer", "García", "Haddad", "Ivanova",
+    "Jansen", "Kowalski", "López", "Müller", "Nakamura", "Okafor", "Petrov", "Rossi", "Sharma",
+    "Tanaka", "Wójcik",
+];
+/// Country, state, city, postal code, a street.
+const PLACES: &[[&str; 5]] = &[
+    ["DE", "", "Berlin", "10115", "Invalidenstraße"],
+    ["DE", "", "München", "80331", "Sendlinger Straße"],
+    ["FR", "", "Lyon", "69002", "Rue de la République"],
+    ["US", "CA", "San Francisco", "94107", "Brannan Street"],
+    ["US", "NY", "New York", "10013", "Canal Street"],
+    ["GB", "", "London", "SW1A 1AA", "Horse Guards Road"],
+    ["ES", "Madrid", "Madrid", "28013", "Calle Mayor"],
+    ["NL", "", "Utrecht", "3511 LN", "Oudegracht"],
+    ["JP", "Tokyo", "Shibuya", "150-0002", "Meiji-dori"],
+    ["BR", "SP", "São Paulo", "01310-100", "Avenida Paulista"],
+];
+const ROLES: &[(&str, &str)] = &[
+    ("role-support", "support"),
+    ("role-editor", "editor"),
+    ("role-admin", "admin"),
+];
+
+struct User {
+    id: String,
+    email: String,
+    first_name: &'static str,
+    last_name: &'static str,
+    addresses: Vec<String>,
+}
+
+#[derive(Clone)]
+struct Record {
+    key: String,
+    headers: Vec<(&'static str, String)>,
+    value: Vec<u8>,
+}
+
+/// The in-process broker and the users whose events go to it.
+pub struct Samples {
+    // The broker lives in this client and ends with it.
+    producer: FutureProducer,
+    brokers: String,
+    topic: String,
+    rng: Rng,
+    users: Vec<User>,
+    first: Vec<Record>,
+    made: u64,
+}
+
+impl Samples {
+    /// Starts the broker, with an empty topic, and thinks up the first users.
+    pub fn start(topic: &str) -> anyhow::Result<Self> {
+        let producer: FutureProducer = ClientConfig::new()
+            .set("test.mock.num.brokers", "1")
+            .set("linger.ms", "2")
+            // It would say that it is not a real broker, as a warning.
+            .set("log_level", "3")
+            .create()?;
+        let brokers = {
+            let broker = producer
+                .client()
+                .mock_cluster()
+                .context("no broker in the client")?;
+            broker.create_topic(topic, PARTITIONS, 1)?;
+            broker.bootstrap_servers()
+        };
+        let mut this = Self {
+            producer,
+            brokers,
+            topic: topic.to_owned(),
+            rng: Rng::with_seed(20_261_001),
+            users: Vec::new(),
+            first: Vec::new(),
+            made: 0,
+        };
+        for n in 0..USERS {
+            // They registered in the last sixty days, the first one first.
+            let ago = TimeDelta::days(60) * (USERS - n) as i32 / USERS as i32;
+            let records = this.newcomer(Utc::now() - ago);
+            this.first.extend(records);
+        }
+        Ok(this)
+    }
+
+    /// The broker's address.
+    pub fn brokers(&self) -> &str {
+        &self.brokers
+    }
+
+    /// Two users, with addresses, of those who are there from the beginning.
+    pub fn some_users(&self) -> [String; 2] {
+        let mut with_address = self.users.iter().filter(|user| user.addresses.len() > 1);
+        std::array::from_fn(|_| {
+            with_address
+                .next()
+                .map_or_else(String::new, |user| user.id.clone())
+        })
+    }
+
+    /// Publishes the first users, then events at this rate per second, for ever.
+    pub async fn run(mut self, rate: u32) -> anyhow::Result<()> {
+        let first = std::mem::take(&mut self.first);
+        self.publish(&first).await?;
+        if rate == 0 {
+            return std::future::pending().await;
+        }
+        // At most fifty rounds a second, each with its share.
+        let rounds = rate.min(50);
+        let mut ticks = tokio::time::interval(Duration::from_secs(1) / rounds);
+        let mut owed = 0;
+        loop {
+            ticks.tick().await;
+            owed += rate;
+            let mut records = Vec::new();
+            while owed >= rounds {
+                owed -= rounds;
+                records.extend(self.happening());
+                if self.rng.u8(..50) == 0 {
+                    records.extend(records.last().cloned());
+                }
+            }
+            self.publish(&records).await?;
+        }
+    }
+
+    async fn publish(&self, records: &[Record]) -> anyhow::Result<()> {
+        let deliveries = records.iter().map(|record| {
+            let mut headers = OwnedHeaders::new();
+            for (key, value) in &record.headers {
+                headers = headers.insert(Header {
+                    key,
+                    value: Some(value),
+                });
+            }
+            let message = FutureRecord::to(&self.topic)
+                .key(&record.key)
+                .headers(headers)
+                .payload(&record.value);
+            self.producer.send(message, Duration::from_secs(10))
+        });
+        try_join_all(deliveries).await.map_err(|(error, _)| error)?;
+        Ok(())
+    }
+
+    /// Somebody registers, and does what people do on their first day.
+    fn newcomer(&mut self, at: DateTime<Utc>) -> Vec<Record> {
+        let n = self.users.len();
+        let (first_name, last_name) = (self.pick(FIRST_NAMES), self.pick(LAST_NAMES));
+        let user = User {
+            // Most ids are UUIDs, some are not.
+            id: if n % 25 == 24 {
+                format!("legacy-user-{n}")
+            } else {
+                self.uuid()
+            },
+            email: format!("{first_name}.{last_name}{n}@example.org").to_lowercase(),
+            first_name,
+            last_name,
+            addresses: Vec::new(),
+        };
+        let id = user.id.clone();
+        let source = self.pick(&["direct", "direct", "google_oauth"]);
+        let mut at = at;
+        let mut records = vec![self.record(
+            "UserRegistered",
+            &id,
+            at,
+            json!({
+                "userId": id,
+                "email": user.email,
+                "username": format!("{}{n}", first_name.to_lowercase()),
+                "firstName": first_name,
+                "lastName": last_name,
+                "status": "pending_verification",
+                "source": source,
+                "registrationTimestamp": time(at),
+            }),
+        )];
+        self.users.push(user);
+        if self.rng.u8(..100) < 85 {
+            at += TimeDelta::minutes(self.rng.i64(1..90));
+            records.push(self.verified(n, at));
+            records.push(self.record(
+                "UserAccountStatusChanged",
+                &id,
+                at,
+                json!({
+                    "userId": id,
+                    "newStatus": "active",
+                    "previousStatus": "pending_verification",
+                    "reason": "email verified",
+                    "changeTimestamp": time(at),
+                }),
+            ));
+        }
+        for _ in 0..self.rng.u8(0..=2) {
+            at += TimeDelta::minutes(self.rng.i64(1..60));
+            records.push(self.address_added(n, at));
+        }
+        for _ in 0..self.rng.u8(1..=3) {
+            at += TimeDelta::minutes(self.rng.i64(1..120));
+            let more = self.profile_updated(n, at);
+            records.push(more);
+            records.push(self.logged_in(n, at));
+        }
+        records
+    }
+
+    /// Something happens now to somebody.
+    fn happening(&mut self) -> Vec<Record> {
+        let (now, n) = (Utc::now(), self.rng.usize(..self.users.len()));
+        let id = self.users[n].id.clone();
+        let (kind, mut payload) = match self.rng.u8(..100) {
+            0..5 if self.users.len() < MOST_USERS => return self.newcomer(now),
+            30..38 => (
+                "UserLoginFailed",
+                json!({
+                    "attemptedEmail": self.users[n].email,
+                    "attemptedUserId": id,
+                    "reason": self.pick(&["invalid_credentials", "invalid_credentials", "account_locked"]),
+                    "ipAddress": self.ip(),
+                    "failureTimestamp": time(now),
+                }),
+            ),
+            38..46 => (
+                "UserLoggedOut",
+                json!({"sessionId": self.uuid(), "logoutTimestamp": time(now)}),
+            ),
+            46..62 => return vec![self.profile_updated(n, now)],
+            62..70 => return vec![self.address_added(n, now)],
+            70..78 => return vec![self.address_updated(n, now)],
+            78..81 => return vec![self.address_deleted(n, now)],
+            81..86 => return vec![self.default_changed(n, now)],
+            86..89 => return vec![self.verified(n, now)],
+            89..92 => {
+                let email = format!("new.{}", self.users[n].email.trim_start_matches("new."));
+                self.users[n].email.clone_from(&email);
+                let fields = json!({"email": {"new": email}});
+                (
+                    "UserUpdated",
+                    json!({"updatedFields": fields, "updateTimestamp": time(now)}),
+                )
+            }
+            92..94 => (
+                "UserPasswordChanged",
+                json!({
+                    "changeType": self.pick(&["self_initiated", "reset_completed"]),
+                    "changeTimestamp": time(now),
+                }),
+            ),
+            94..96 => (
+                "MfaStatusChanged",
+                json!({
+                    "mfaEnabled": self.rng.bool(),
+                    "mfaMethod": self.pick(&["TOTP", "SMS", "U2F"]),
+                    "changedBy": "user",
+                    "changeTimestamp": time(now),
+                }),
+            ),
+            96..98 => {
+                let (role_id, role_name) = self.pick(ROLES);
+                (
+                    "UserRoleAssigned",
+                    json!({
+                        "roleId": role_id,
+                        "roleName": role_name,
+                        "assignedBy": "admin-user-id-001",
+                        "assignmentTimestamp": time(now),
+                    }),
+                )
+            }
+            98 => (
+                "UserAccountStatusChanged",
+                json!({
+                    "newStatus": self.pick(&["suspended", "active", "deactivated"]),
+                    "changedBy": "admin-user-id-001",
+                    "changeTimestamp": time(now),
+                }),
+            ),
+            // The first ones stay: they are in the commands that were printed.
+            99 if n >= USERS / 2 => (
+                "UserDeleted",
+                json!({
+                    "deletionType": self.pick(&["soft", "soft", "hard"]),
+                    "deletionTimestamp": time(now),
+                }),
+            ),
+            _ => return vec![self.logged_in(n, now)],
+        };
+        if kind != "UserLoginFailed" {
+            payload["userId"] = id.as_str().into();
+        }
+        vec![self.record(kind, &id, now, payload)]
+    }
+
+    fn verified(&mut self, n: usize, at: DateTime<Utc>) -> Record {
+        let User { id, email, .. } = &self.users[n];
+        let (id, email) = (id.clone(), email.clone());
+        self.record(
+            "UserEmailVerified",
+            &id,
+            at,
+            json!({
+                "userId": id,
+                "email": email,
+                "verificationTimestamp": time(at),
+            }),
+        )
+    }
+
+    fn logged_in(&mut self, n: usize, at: DateTime<Utc>) -> Record {
+        let id = self.users[n].id.clone();
+        let payload = json!({
+            "userId": id,
+            "sessionId": self.uuid(),
+            "ipAddress": self.ip(),
+            "userAgent": "Mozilla/5.0",
+            "mfaVerified": self.rng.bool(),
+            "loginTimestamp": time(at),
+        });
+        self.record("UserLoggedIn", &id, at, payload)
+    }
+
+    /// In both shapes of `updatedFields`, with values and, at times, without.
+    fn profile_updated(&mut self, n: usize, at: DateTime<Utc>) -> Record {
+        let id = self.users[n].id.clone();
+        let phone = format!("+4930{:07}", self.rng.u32(..10_000_000));
+        let language = self.pick(&["en", "de", "fr", "es", "ja"]);
+        let theme = self.pick(&["dark", "light"]);
+        let display = format!("{} {}", self.users[n].first_name, self.users[n].last_name);
+        let mut payload = match self.rng.u8(..5) {
+            0 => json!({"updatedFields": ["bio", "phoneNumber"]}),
+            1 => json!({
+                "updatedFields": ["preferences.theme", "languagePreference"],
+                "newValues": {"preferences": {"theme": theme}, "languagePreference": language},
+            }),
+            2 => json!({"updatedFields": {"displayName": {"old": null, "new": display}}}),
+            _ => json!({"updatedFields": {"phoneNumber": phone, "preferences.theme": theme}}),
+        };
+        payload["userId"] = id.clone().into();
+        payload["profileId"] = format!("profile-{id}").into();
+        payload["updateTimestamp"] = time(at).into();
+        self.record("UserProfileUpdated", &id, at, payload)
+    }
+
+    fn address_added(&mut self, n: usize, at: DateTime<Utc>) -> Record {
+        let address_id = format!("addr-{}", &self.uuid()[..13]);
+        let first = self.users[n].addresses.is_empty();
+        let full = self.full_address(n);
+        self.users[n].addresses.push(address_id.clone());
+        let id = self.users[n].id.clone();
+        let payload = json!({
+            "userId": id,
+            "profileId": format!("profile-{id}"),
+            "addressId": address_id,
+            "addressType": self.pick(&["shipping", "billing", "home", "work"]),
+            "isDefaultShipping": first,
+            "isDefaultBilling": first,
+            "country": full["country"],
+            "fullAddress": full,
+            "addTimestamp": time(at),
+        });
+        self.record("UserAddressAdded", &id, at, payload)
+    }
+
+    fn address_updated(&mut self, n: usize, at: DateTime<Utc>) -> Record {
+        let Some(address_id) = self.address_of(n) else {
+            return self.address_added(n, at);
+        };
+        let id = self.users[n].id.clone();
+        let mut payload = json!({
+            "userId": id,
+            "profileId": format!("profile-{id}"),
+            "addressId": address_id,
+            "updateTimestamp": time(at),
+        });
+        if self.rng.bool() {
+            payload["updatedFields"] = json!(["streetLine1", "city", "postalCode"]);
+            payload["fullAddress"] = self.full_address(n);
+        } else {
+            payload["updatedFields"] = json!({"additionalNotes": {"new": "Please ring twice"}});
+        }
+        self.record("UserAddressUpdated", &id, at, payload)
+    }
+
+    fn address_deleted(&mut self, n: usize, at: DateTime<Utc>) -> Record {
+        if self.users[n].addresses.len() < 3 {
+            return self.logged_in(n, at);
+        }
+        let address_id = self.users[n].addresses.pop();
+        let id = self.users[n].id.clone();
+        self.record(
+            "UserAddressDeleted",
+            &id,
+            at,
+            json!({
+                "userId": id,
+                "profileId": format!("profile-{id}"),
+                "addressId": address_id,
+                "deleteTimestamp": time(at),
+            }),
+        )
+    }
+
+    fn default_changed(&mut self, n: usize, at: DateTime<Utc>) -> Record {
+        let Some(address_id) = self.address_of(n) else {
+            return self.address_added(n, at);
+        };
+        let kind = self.pick(&["defaultShippingAddressId", "defaultBillingAddressId"]);
+        let id = self.users[n].id.clone();
+        let mut payload = json!({
+            "userId": id,
+            "profileId": format!("profile-{id}"),
+            "changeTimestamp": time(at),
+        });
+        payload[kind] = address_id.into();
+        self.record("UserProfileDefaultAddressChanged", &id, at, payload)
+    }
+
+    fn address_of(&mut self, n: usize) -> Option<String> {
+        self.rng.choice(&self.users[n].addresses).cloned()
+    }
+
+    fn full_address(&mut self, n: usize) -> Value {
+        let [country, state, city, postal_code, street] = self.pick(PLACES);
+        let name = format!("{} {}", self.users[n].first_name, self.users[n].last_name);
+        let line = format!("{street} {}", self.rng.u8(1..=120));
+        // Two of the spellings that occur.
+        if self.rng.bool() {
+            json!({
+                "streetLine1": line, "city": city, "stateOrProvince": state, "postalCode": postal_code,
+                "country": country, "contactName": name,
+            })
+        } else {
+            json!({
+                "addressLine1": line, "city": city, "state": state, "zipCode": postal_code,
+                "country": country.to_lowercase(), "recipientName": name,
+            })
+        }
+    }
+
+    /// Wraps a payload in one of the dialects, each in turn.
+    fn record(&mut self, kind: &str, key: &str, at: DateTime<Utc>, payload: Value) -> Record {
+        let (id, at, source) = (self.uuid(), time(at), "user-service");
+        let dialect = self.made % 4;
+        self.made += 1;
+        let mut headers = Vec::new();
+        let value = match dialect {
+            0 => json!({
+                "eventId": id, "eventType": format!("{kind}EventV1"), "eventTimestamp": at,
+                "sourceService": source, "version": "1.0", "correlationId": self.uuid(), "payload": payload,
+            }),
+            1 => json!({
+                "messageId": id, "messageType": format!("{kind}.v1"), "timestamp": at, "sourceService": source,
+                "envelopeVersion": "1.0", "partitionKey": key, "payload": payload,
+            }),
+            2 => json!({
+                "specversion": "1.0", "id": id, "type": format!("com.example.user.{kind}.v1"), "time": at,
+                "source": source, "subject": key, "datacontenttype": "application/json", "data": payload,
+            }),
+            _ => {
+                headers = vec![
+                    ("ce_specversion", "1.0".to_owned()),
+                    ("ce_id", id),
+                    ("ce_type", kind.to_owned()),
+                    ("ce_time", at),
+                    ("ce_source", source.to_owned()),
+                    ("content-type", "application/json".to_owned()),
+                ];
+                payload
+            }
+        };
+        Record {
+            key: key.to_owned(),
+            headers,
+            value: value.to_string().into_bytes(),
+        }
+    }
+
+    fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.rng.usize(..choices.len())]
+    }
+
+    fn uuid(&mut self) -> String {
+        uuid::Builder::from_random_bytes(self.rng.u128(..).to_be_bytes())
+            .into_uuid()
+            .to_string()
+    }
+
+    fn ip(&mut self) -> String {
+        // A network set aside for documentation.
+        format!("203.0.113.{}", self.rng.u8(1..=254))
+    }
+}
+
+fn time(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Millis, true)
+}

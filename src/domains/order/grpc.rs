@@ -1,0 +1,104 @@
+//! order over gRPC.
+
+use tonic::{Request, Response, Status, codec::CompressionEncoding};
+
+use super::{
+    model::{Address, Customer},
+    queries,
+};
+use crate::{
+    proto::order::v1::{
+        self as pb,
+        order_service_server::{OrderService, OrderServiceServer},
+    },
+    query::{
+        MAX_REQUEST_BYTES, Reads,
+        grpc::{respond, timestamp},
+    },
+};
+
+/// The service, over `reads`.
+pub fn service(reads: Reads) -> OrderServiceServer<impl OrderService> {
+    OrderServiceServer::new(Service { reads })
+        .max_decoding_message_size(MAX_REQUEST_BYTES)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Zstd)
+        .send_compressed(CompressionEncoding::Gzip)
+        .send_compressed(CompressionEncoding::Zstd)
+}
+
+struct Service {
+    reads: Reads,
+}
+
+#[tonic::async_trait]
+impl OrderService for Service {
+    async fn get_customer(
+        &self,
+        request: Request<pb::GetCustomerRequest>,
+    ) -> Result<Response<pb::GetCustomerResponse>, Status> {
+        let user_id = request.into_inner().user_id;
+        let answer = queries::get_customer(&self.reads, &user_id).await?;
+        Ok(respond(answer.map(|customer| pb::GetCustomerResponse {
+            customer: Some(customer.into()),
+        })))
+    }
+
+    async fn batch_get_customers(
+        &self,
+        request: Request<pb::BatchGetCustomersRequest>,
+    ) -> Result<Response<pb::BatchGetCustomersResponse>, Status> {
+        let user_ids = request.into_inner().user_ids;
+        let answer = queries::batch_get_customers(&self.reads, &user_ids).await?;
+        Ok(respond(answer.map(|found| pb::BatchGetCustomersResponse {
+            customers: found.customers.into_iter().map(Into::into).collect(),
+            missing: found.missing,
+        })))
+    }
+}
+
+impl From<Customer> for pb::Customer {
+    fn from(customer: Customer) -> Self {
+        Self {
+            user_id: customer.user_id,
+            email: customer.email,
+            email_verified: customer.email_verified,
+            username: customer.username,
+            first_name: customer.first_name,
+            last_name: customer.last_name,
+            display_name: customer.display_name,
+            phone_number: customer.phone_number,
+            status: customer.status,
+            registered_at: customer.registered_at.map(timestamp),
+            updated_at: customer.updated_at.map(timestamp),
+            deleted_at: customer.deleted_at.map(timestamp),
+            stale_fields: customer.stale_fields,
+            default_shipping_address_id: customer.default_shipping_address_id,
+            default_billing_address_id: customer.default_billing_address_id,
+            addresses: customer.addresses.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<Address> for pb::Address {
+    fn from(address: Address) -> Self {
+        Self {
+            address_id: address.address_id,
+            r#type: address.address_type,
+            street_line1: address.street_line1,
+            street_line2: address.street_line2,
+            city: address.city,
+            state_or_province: address.state_or_province,
+            postal_code: address.postal_code,
+            country: address.country,
+            contact_name: address.contact_name,
+            contact_phone: address.contact_phone,
+            company_name: address.company_name,
+            additional_notes: address.additional_notes,
+            is_default_shipping: address.is_default_shipping,
+            is_default_billing: address.is_default_billing,
+            stale_fields: address.stale_fields,
+            updated_at: address.updated_at.map(timestamp),
+        }
+    }
+}

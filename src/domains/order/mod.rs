@@ -1,0 +1,32 @@
+//! order: customers for the Order Service, by id: who they are, how to reach them, and the addresses that
+//! they have now. Made from what events tell of accounts, profiles and addresses.
+
+mod grpc;
+mod model;
+mod projection;
+mod queries;
+mod rest;
+
+use tonic::service::RoutesBuilder;
+use utoipa_axum::router::OpenApiRouter;
+
+use super::Domain;
+use crate::proto::order::v1::order_service_server::SERVICE_NAME;
+use crate::query::Reads;
+
+/// The domain.
+pub struct Order;
+
+impl Domain for Order {
+    fn grpc_service(&self) -> &'static str {
+        SERVICE_NAME
+    }
+
+    fn add_grpc(&self, reads: Reads, routes: &mut RoutesBuilder) {
+        routes.add_service(grpc::service(reads));
+    }
+
+    fn rest(&self) -> OpenApiRouter<Reads> {
+        rest::routes()
+    }
+}

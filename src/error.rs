@@ -1,0 +1,473 @@
+//! What may go wrong in a call, and how each surface says it. [`Code`] is the only map from a reason to
+//! its gRPC code and HTTP status. A caller reads what is wrong, where, and what to do; the inner cause is
+//! logged once, where the error becomes an answer, and is never sent.
+//!
+//! Causes are made of classes, names and numbers, never of a library's message: those quote values, and
+//! values are personal data.
+
+use std::{borrow::Cow, collections::HashMap, fmt, time::Duration};
+
+use axum::response::IntoResponse;
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use tonic_types::{ErrorDetails, StatusExt};
+use utoipa::ToSchema;
+
+/// The domain of every `google.rpc.ErrorInfo` that sightline sends.
+pub const ERROR_DOMAIN: &str = "sightline";
+/// The metadata key (gRPC) of the position that an answer reflects.
+pub const TOKEN_KEY: &str = "sightline-consistency-token";
+/// The same as an HTTP header.
+pub const TOKEN_HEADER: HeaderName = HeaderName::from_static(TOKEN_KEY);
+/// The media type of every REST error (RFC 9457).
+pub const PROBLEM_JSON: &str = "application/problem+json";
+/// An answer names no more violations than this: gRPC carries them in its trailers, which clients bound.
+const MAX_VIOLATIONS: usize = 20;
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $reason:literal, $grpc:ident, $http:ident;)*) => {
+        /// Why a call failed, as one stable word for both surfaces.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Code { $($(#[$doc])* $name,)* }
+
+        impl Code {
+            /// Every code, in the order of their HTTP status.
+            pub const ALL: &[Code] = &[$(Code::$name,)*];
+
+            /// The stable word that callers may rely on.
+            pub const fn reason(self) -> &'static str {
+                match self { $(Code::$name => $reason,)* }
+            }
+
+            /// The gRPC status code.
+            pub const fn grpc(self) -> tonic::Code {
+                match self { $(Code::$name => tonic::Code::$grpc,)* }
+            }
+
+            /// The HTTP status.
+            pub const fn http(self) -> StatusCode {
+                match self { $(Code::$name => StatusCode::$http,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// A field, a header or the body is malformed or out of bounds; the violations name it.
+    InvalidArgument = "INVALID_ARGUMENT", InvalidArgument, BAD_REQUEST;
+    /// Without authentication only loopback hosts are answered.
+    HostNotAllowed = "HOST_NOT_ALLOWED", PermissionDenied, FORBIDDEN;
+    /// Nobody has heard of the thing that was asked for.
+    NotFound = "NOT_FOUND", NotFound, NOT_FOUND;
+    /// This process does not serve the domain; another one may.
+    DomainNotServed = "DOMAIN_NOT_SERVED", Unimplemented, NOT_FOUND;
+    /// There is no such route or method.
+    UnknownPath = "UNKNOWN_PATH", Unimplemented, NOT_FOUND;
+    /// The route exists, but not with this HTTP method.
+    MethodNotAllowed = "METHOD_NOT_ALLOWED", Unimplemented, METHOD_NOT_ALLOWED;
+    /// The request refuses every encoding that an answer could have.
+    NotAcceptable = "NOT_ACCEPTABLE", InvalidArgument, NOT_ACCEPTABLE;
+    /// The request body is larger than allowed.
+    PayloadTooLarge = "PAYLOAD_TOO_LARGE", ResourceExhausted, PAYLOAD_TOO_LARGE;
+    /// The request body is not `application/json`.
+    UnsupportedMediaType = "UNSUPPORTED_MEDIA_TYPE", InvalidArgument, UNSUPPORTED_MEDIA_TYPE;
+    /// A defect of sightline; the log has the cause under the request's id.
+    Internal = "INTERNAL", Internal, INTERNAL_SERVER_ERROR;
+    /// The demanded consistency is not offered (yet).
+    ConsistencyUnsupported = "CONSISTENCY_UNSUPPORTED", Unimplemented, NOT_IMPLEMENTED;
+    /// More calls at once than this process takes.
+    Overloaded = "OVERLOADED", ResourceExhausted, SERVICE_UNAVAILABLE;
+    /// The database does not answer.
+    DatabaseUnavailable = "DATABASE_UNAVAILABLE", Unavailable, SERVICE_UNAVAILABLE;
+    /// The answer did not come within the deadline.
+    DeadlineExceeded = "DEADLINE_EXCEEDED", DeadlineExceeded, GATEWAY_TIMEOUT;
+}
+
+/// One field of a request and what is wrong with it. Never holds the value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FieldViolation {
+    /// The field as the request names it: `userIds[3]`, `Request-Timeout`.
+    pub field: String,
+    /// What is wrong with it and what it should be.
+    pub problem: String,
+}
+
+/// A failed call.
+#[derive(Clone)]
+pub struct Error(Box<Inner>);
+
+#[derive(Debug, Clone)]
+struct Inner {
+    code: Code,
+    detail: Cow<'static, str>,
+    fields: Vec<FieldViolation>,
+    retry_after: Option<Duration>,
+    token: Option<String>,
+    cause: Option<Cow<'static, str>>,
+    statement: Option<&'static str>,
+}
+
+impl Error {
+    /// An error whose `detail` says what is wrong and what to do, in a sentence without values.
+    pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self(Box::new(Inner {
+            code,
+            detail: detail.into(),
+            fields: Vec::new(),
+            retry_after: None,
+            token: None,
+            cause: None,
+            statement: None,
+        }))
+    }
+
+    /// One field is wrong.
+    pub fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::violations(vec![FieldViolation {
+            field: field.into(),
+            problem: problem.into(),
+        }])
+    }
+
+    /// Several fields are wrong; the first twenty are told.
+    pub fn violations(mut fields: Vec<FieldViolation>) -> Self {
+        let detail: Cow<_> = match fields.as_slice() {
+            [one] => format!("{} {}.", one.field, one.problem).into(),
+            many => format!("{} fields are wrong.", many.len()).into(),
+        };
+        fields.truncate(MAX_VIOLATIONS);
+        let mut error = Self::new(Code::InvalidArgument, detail);
+        error.0.fields = fields;
+        error
+    }
+
+    /// Nobody has heard of `what` (`customer`). Say with [`Self::with_token`] as of when.
+    pub fn not_found(what: &'static str) -> Self {
+        Self::new(
+            Code::NotFound,
+            format!("There is no such {what}, as far as the view has read the log."),
+        )
+    }
+
+    /// A defect. `cause` is logged, not sent, and must hold no personal data.
+    pub fn internal(cause: impl Into<Cow<'static, str>>) -> Self {
+        let mut error = Self::new(
+            Code::Internal,
+            "The gateway failed to answer. The cause is in its log, under the id in x-request-id.",
+        );
+        error.0.cause = Some(cause.into());
+        error
+    }
+
+    /// The body of a request is larger than any may be.
+    pub fn payload_too_large() -> Self {
+        Self::new(
+            Code::PayloadTooLarge,
+            "The request's body is larger than 1 MiB. Ask in several requests.",
+        )
+    }
+
+    /// The answer did not come in time.
+    pub fn deadline_exceeded() -> Self {
+        Self::new(
+            Code::DeadlineExceeded,
+            "The answer did not come within the deadline. Try again, or allow more time.",
+        )
+        .with_retry_after(Duration::from_secs(1))
+    }
+
+    /// When trying again makes sense; REST rounds it up to whole seconds.
+    pub fn with_retry_after(mut self, after: Duration) -> Self {
+        self.0.retry_after = Some(after);
+        self
+    }
+
+    /// The position that this answer reflects: what is not found now may be found later.
+    pub fn with_token(mut self, token: &impl fmt::Display) -> Self {
+        self.0.token = Some(token.to_string());
+        self
+    }
+
+    /// The name of the statement that failed, for the log: `order/get_customer`.
+    pub fn in_statement(mut self, name: &'static str) -> Self {
+        self.0.statement = Some(name);
+        self
+    }
+
+    /// Why the call failed.
+    pub fn code(&self) -> Code {
+        self.0.code
+    }
+
+    /// The sentence for the caller.
+    pub fn detail(&self) -> &str {
+        &self.0.detail
+    }
+
+    /// The fields that are wrong.
+    pub fn fields(&self) -> &[FieldViolation] {
+        &self.0.fields
+    }
+
+    /// The body of this error on REST.
+    pub fn problem(&self) -> Problem {
+        let status = self.0.code.http();
+        Problem {
+            problem_type: "about:blank".into(),
+            title: status.canonical_reason().unwrap_or_default().into(),
+            status: status.as_u16(),
+            detail: self.0.detail.to_string(),
+            reason: self.0.code.reason().into(),
+            fields: self.0.fields.clone(),
+        }
+    }
+
+    /// Called where the error becomes an answer, so once. The span of the request carries its id.
+    fn log(&self) {
+        let Inner {
+            code,
+            cause: Some(cause),
+            statement,
+            ..
+        } = &*self.0
+        else {
+            return;
+        };
+        let reason = code.reason();
+        match code {
+            Code::Internal => tracing::error!(reason, %cause, statement, "call failed"),
+            Code::DeadlineExceeded => tracing::warn!(reason, %cause, statement, "call failed"),
+            // An outage is told by who watches the database, not by every call.
+            _ => tracing::debug!(reason, %cause, statement, "call failed"),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.0.code.reason(), self.0.detail)
+    }
+}
+
+/// With the cause, but without anything that a request held.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("reason", &self.0.code.reason())
+            .field("detail", &self.0.detail)
+            .field("cause", &self.0.cause)
+            .field("statement", &self.0.statement)
+            .finish()
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// A REST error (RFC 9457).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// Always `about:blank`: the reason says more than a type could.
+    #[serde(rename = "type")]
+    pub problem_type: String,
+    /// The name of the HTTP status.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What is wrong and what to do.
+    pub detail: String,
+    /// The stable word to decide by; the same as in gRPC's ErrorInfo.
+    pub reason: String,
+    /// The fields that are wrong, if any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<FieldViolation>,
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> axum::response::Response {
+        self.log();
+        let body = serde_json::to_vec(&self.problem()).unwrap_or_default();
+        let mut response = (
+            self.0.code.http(),
+            [(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON))],
+            body,
+        )
+            .into_response();
+        let headers = response.headers_mut();
+        // A shared cache would give one caller's error to another.
+        headers.insert(
+            header::CACHE_CONTROL,
+            HeaderValue::from_static("private, no-cache"),
+        );
+        if let Some(after) = self.0.retry_after {
+            headers.insert(header::RETRY_AFTER, whole_seconds(after).into());
+        }
+        if let Some(token) = self.0.token.as_deref().and_then(|t| t.parse().ok()) {
+            headers.insert(TOKEN_HEADER, token);
+        }
+        response
+    }
+}
+
+fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+}
+
+impl From<Error> for tonic::Status {
+    fn from(error: Error) -> Self {
+        error.log();
+        let inner = *error.0;
+        let mut details = ErrorDetails::new();
+        details.set_error_info(inner.code.reason(), ERROR_DOMAIN, HashMap::new());
+        for violation in inner.fields {
+            details.add_bad_request_violation(violation.field, violation.problem);
+        }
+        if inner.retry_after.is_some() {
+            details.set_retry_info(inner.retry_after);
+        }
+        let mut metadata = tonic::metadata::MetadataMap::new();
+        if let Some(token) = inner.token.and_then(|t| t.parse().ok()) {
+            metadata.insert(TOKEN_KEY, token);
+        }
+        tonic::Status::with_error_details_and_metadata(
+            inner.code.grpc(),
+            inner.detail,
+            details,
+            metadata,
+        )
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    /// Tells a database that is away from one that was too slow and from a statement that is wrong.
+    fn from(error: sqlx::Error) -> Self {
+        let cause: Cow<'static, str> = match &error {
+            sqlx::Error::Database(e) => {
+                let sqlstate = e.code().unwrap_or_default();
+                match e.constraint() {
+                    Some(constraint) => format!("SQLSTATE {sqlstate}, constraint {constraint}"),
+                    None => format!("SQLSTATE {sqlstate}"),
+                }
+                .into()
+            }
+            sqlx::Error::Io(e) => format!("connection: {:?}", e.kind()).into(),
+            sqlx::Error::Tls(_) => "connection: TLS".into(),
+            sqlx::Error::PoolTimedOut => "no connection became free".into(),
+            sqlx::Error::PoolClosed => "the pool is closed".into(),
+            sqlx::Error::WorkerCrashed => "a worker of the pool crashed".into(),
+            sqlx::Error::RowNotFound => "a row was expected".into(),
+            sqlx::Error::ColumnDecode { index, .. } => format!("column {index} not decoded").into(),
+            sqlx::Error::ColumnNotFound(name) => format!("no column {name}").into(),
+            _ => "the driver failed".into(),
+        };
+        let away = match &error {
+            sqlx::Error::Database(e) => {
+                let sqlstate = e.code().unwrap_or_default();
+                if sqlstate == "57014" {
+                    let mut error = Self::deadline_exceeded();
+                    error.0.cause = Some(cause);
+                    return error;
+                }
+                // Connection, refused log-in, missing database, read-only after a fail-over, rolled back
+                // by others, out of resources, locked, shut down.
+                ["08", "28", "3D", "25006", "40", "53", "55P03", "57"]
+                    .iter()
+                    .any(|class| sqlstate.starts_with(class))
+            }
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+            | sqlx::Error::BeginFailed => true,
+            _ => false,
+        };
+        if !away {
+            return Self::internal(cause);
+        }
+        let mut error = Self::new(
+            Code::DatabaseUnavailable,
+            "The database does not answer at the moment. Try again.",
+        )
+        .with_retry_after(Duration::from_secs(1));
+        error.0.cause = Some(cause);
+        error
+    }
+}
+
+impl From<serde_json::Error> for Error {
+    /// Stored JSON that the code cannot read: a defect, told by its place alone.
+    fn from(error: serde_json::Error) -> Self {
+        Self::internal(format!(
+            "stored JSON: {:?} error at line {}, column {}",
+            error.classify(),
+            error.line(),
+            error.column()
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_surfaces_tell_the_same() {
+        let error = Error::invalid("userId", "must not be empty")
+            .with_retry_after(Duration::from_millis(1500))
+            .with_token(&"t");
+        let response = error.clone().into_response();
+        assert_eq!(response.status(), 400);
+        assert_eq!(response.headers()[header::CONTENT_TYPE], PROBLEM_JSON);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "2");
+        assert_eq!(response.headers()[TOKEN_HEADER], "t");
+
+        let status = tonic::Status::from(error);
+        assert_eq!(status.code(), tonic::Code::InvalidArgument);
+        assert_eq!(status.message(), "userId must not be empty.");
+        assert_eq!(status.metadata().get(TOKEN_KEY).unwrap(), "t");
+        let details = status.get_error_details();
+        let info = details.error_info().unwrap();
+        assert_eq!(
+            (info.reason.as_str(), info.domain.as_str()),
+            ("INVALID_ARGUMENT", ERROR_DOMAIN)
+        );
+        let violation = &details.bad_request().unwrap().field_violations[0];
+        assert_eq!(violation.field, "userId");
+        assert_eq!(
+            details.retry_info().unwrap().retry_delay,
+            Some(Duration::from_millis(1500))
+        );
+    }
+
+    #[test]
+    fn reasons_are_distinct_words() {
+        let mut seen = std::collections::HashSet::new();
+        for code in Code::ALL {
+            assert!(
+                code.reason()
+                    .bytes()
+                    .all(|b| b.is_ascii_uppercase() || b == b'_')
+            );
+            assert!(seen.insert(code.reason()));
+        }
+    }
+
+    #[test]
+    fn a_cause_is_never_sent() {
+        let error = Error::internal("SQLSTATE 23505");
+        assert!(
+            !serde_json::to_string(&error.problem())
+                .unwrap()
+                .contains("23505")
+        );
+        assert!(!tonic::Status::from(error).to_string().contains("23505"));
+    }
+
+    #[test]
+    fn a_missing_database_is_told_from_a_defect() {
+        let away = Error::from(sqlx::Error::PoolTimedOut);
+        assert_eq!(away.code(), Code::DatabaseUnavailable);
+        assert!(away.0.retry_after.is_some());
+        assert_eq!(Error::from(sqlx::Error::RowNotFound).code(), Code::Internal);
+    }
+}

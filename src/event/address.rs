@@ -1,0 +1,82 @@
+//! An address and the spellings of its parts.
+
+use super::bad::Bad;
+use super::fields::Fields;
+
+type Spellings = &'static [&'static str];
+
+const STREET_LINE1: Spellings = &["streetLine1", "addressLine1"];
+const STREET_LINE2: Spellings = &["streetLine2", "addressLine2"];
+const CITY: Spellings = &["city"];
+const STATE_OR_PROVINCE: Spellings = &["stateOrProvince", "state", "province"];
+const POSTAL_CODE: Spellings = &["postalCode", "zipCode"];
+pub(super) const COUNTRY: Spellings = &["country", "countryCode"];
+const CONTACT_NAME: Spellings = &["contactName", "recipientName"];
+const CONTACT_PHONE: Spellings = &["contactPhone", "phone"];
+const COMPANY_NAME: Spellings = &["companyName"];
+const ADDITIONAL_NOTES: Spellings = &["additionalNotes"];
+
+/// The parts of an address, each by its spellings, its own name first.
+pub(super) const PARTS: [Spellings; 10] = [
+    STREET_LINE1,
+    STREET_LINE2,
+    CITY,
+    STATE_OR_PROVINCE,
+    POSTAL_CODE,
+    COUNTRY,
+    CONTACT_NAME,
+    CONTACT_PHONE,
+    COMPANY_NAME,
+    ADDITIONAL_NOTES,
+];
+
+/// A whole address: a part that is `None` is a part that the address lacks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Address {
+    /// Street and number.
+    pub street_line1: Option<String>,
+    /// What else the street needs.
+    pub street_line2: Option<String>,
+    /// City or town.
+    pub city: Option<String>,
+    /// State, province or region.
+    pub state_or_province: Option<String>,
+    /// Postal code, as written.
+    pub postal_code: Option<String>,
+    /// Country (ISO 3166-1 alpha-2), in upper case.
+    pub country: Option<String>,
+    /// Who receives what is sent there.
+    pub contact_name: Option<String>,
+    /// The receiver's phone number.
+    pub contact_phone: Option<String>,
+    /// The receiver's company.
+    pub company_name: Option<String>,
+    /// Notes for the carrier.
+    pub additional_notes: Option<String>,
+}
+
+impl Address {
+    pub(super) fn read(fields: &Fields) -> Result<Self, Bad> {
+        // The first spelling that says something counts, but none may have a wrong type.
+        let part = |spellings: Spellings| {
+            let mut part = None;
+            for spelling in spellings {
+                let text = fields.optional_text(spelling)?;
+                part = part.or(text);
+            }
+            Ok(part)
+        };
+        Ok(Self {
+            street_line1: part(STREET_LINE1)?,
+            street_line2: part(STREET_LINE2)?,
+            city: part(CITY)?,
+            state_or_province: part(STATE_OR_PROVINCE)?,
+            postal_code: part(POSTAL_CODE)?,
+            country: part(COUNTRY)?.map(|country| country.to_uppercase()),
+            contact_name: part(CONTACT_NAME)?,
+            contact_phone: part(CONTACT_PHONE)?,
+            company_name: part(COMPANY_NAME)?,
+            additional_notes: part(ADDITIONAL_NOTES)?,
+        })
+    }
+}

@@ -1,0 +1,366 @@
+//! The catalogue: the 27 types of events, what each carries, and the fields of its own time.
+//!
+//! One block per type, in the words of the contract: a `String` is required and not empty (an id
+//! where its name ends in `Id`), an `Option` may be missing, null or empty. Fields that a block
+//! does not name are ignored. Other versions than the one written here: `versions.rs`.
+
+use serde_json::Value;
+
+use super::address::Address;
+use super::bad::Bad;
+use super::changes::{Changes, Rules};
+use super::fields::Fields;
+
+/// How a user was deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeletionType {
+    /// The account is gone; also where the event says nothing or something else.
+    Soft,
+    /// The data is to be erased.
+    Hard,
+}
+
+/// Makes of each block a variant of [`EventType`] and of [`Payload`] and a struct of its fields,
+/// each with how it is read and from what.
+macro_rules! catalogue {
+    ($(
+        $(#[$doc:meta])*
+        $type:ident [$($time:literal),+] {
+            $($field:ident: $ty:ty = $read:ident($json:literal $(, $rules:expr)?),)+
+        }
+    )+) => {
+        /// The types of events.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum EventType {
+            $($(#[$doc])* $type,)+
+        }
+
+        impl EventType {
+            /// All types, in the catalogue's order.
+            pub const ALL: &[Self] = &[$(Self::$type),+];
+
+            /// The type's name, without a version.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$type => stringify!($type),)+
+                }
+            }
+
+            /// The type of a name without a version, `None` where nobody knows it.
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name {
+                    $(stringify!($type) => Some(Self::$type),)+
+                    _ => None,
+                }
+            }
+
+            /// What the payload may call its own time; the first that says something counts.
+            pub(super) const fn time_fields(self) -> &'static [&'static str] {
+                match self {
+                    $(Self::$type => &[$($time),+],)+
+                }
+            }
+        }
+
+        $(
+            $(#[$doc])*
+            #[derive(Clone, Debug, PartialEq)]
+            pub struct $type {
+                $(
+                    #[doc = concat!("`", $json, "`")]
+                    pub $field: $ty,
+                )+
+            }
+        )+
+
+        /// What happened, by type.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Payload {
+            $($(#[$doc])* $type($type),)+
+            /// Nobody knows the type, nor what it carries.
+            Unknown,
+        }
+
+        impl Payload {
+            pub(super) fn read(event_type: EventType, fields: &Fields) -> Result<Self, Bad> {
+                Ok(match event_type {
+                    $(EventType::$type => Self::$type($type {
+                        $($field: fields.$read($json $(, $rules)?)?,)+
+                    }),)+
+                })
+            }
+        }
+    };
+}
+
+catalogue! {
+    // Account.
+
+    /// A user registered.
+    UserRegistered ["registrationTimestamp", "registeredAt"] {
+        user_id: String = text("userId"),
+        email: String = text("email"),
+        username: Option<String> = optional_text("username"),
+        first_name: Option<String> = optional_text("firstName"),
+        last_name: Option<String> = optional_text("lastName"),
+        status: String = text("status"),
+        source: Option<String> = optional_text("source"),
+    }
+
+    /// A user proved to own an email address.
+    UserEmailVerified ["verificationTimestamp"] {
+        user_id: String = text("userId"),
+        email: String = text("email"),
+    }
+
+    /// A user's password changed.
+    UserPasswordChanged ["changeTimestamp"] {
+        user_id: String = text("userId"),
+        change_type: String = text("changeType"),
+    }
+
+    /// A user asked for a password reset.
+    UserPasswordResetRequested ["requestTimestamp"] {
+        user_id: String = text("userId"),
+        email: String = text("email"),
+        reset_token_identifier: Option<String> = optional_text("resetTokenIdentifier"),
+    }
+
+    /// An account's status changed.
+    UserAccountStatusChanged ["changeTimestamp"] {
+        user_id: String = text("userId"),
+        new_status: String = text("newStatus"),
+        previous_status: String = text("previousStatus"),
+        reason: Option<String> = optional_text("reason"),
+        changed_by: Option<String> = optional_text("changedBy"),
+    }
+
+    /// Fields of an account changed.
+    UserUpdated ["updateTimestamp"] {
+        user_id: String = text("userId"),
+        changes: Changes = changes("updatedFields", &Rules::USER),
+    }
+
+    /// A user was deleted.
+    UserDeleted ["deletionTimestamp"] {
+        user_id: String = text("userId"),
+        email: Option<String> = optional_text("email"),
+        deletion_type: DeletionType = deletion_type("deletionType"),
+        anonymized: Option<bool> = optional_flag("anonymized"),
+    }
+
+    // Profile.
+
+    /// Fields of a profile changed.
+    UserProfileUpdated ["updateTimestamp"] {
+        user_id: String = text("userId"),
+        profile_id: String = text("profileId"),
+        changes: Changes = changes("updatedFields", &Rules::PROFILE),
+    }
+
+    /// An address was added; for a known one, it replaces all of it.
+    UserAddressAdded ["addTimestamp"] {
+        user_id: String = text("userId"),
+        profile_id: String = text("profileId"),
+        address_id: String = text("addressId"),
+        address_type: String = text("addressType"),
+        is_default_shipping: bool = flag("isDefaultShipping"),
+        is_default_billing: bool = flag("isDefaultBilling"),
+        country: String = country("country"),
+        full_address: Option<Address> = optional_address("fullAddress"),
+    }
+
+    /// Fields of an address changed, or all of it.
+    UserAddressUpdated ["updateTimestamp"] {
+        user_id: String = text("userId"),
+        profile_id: String = text("profileId"),
+        address_id: String = text("addressId"),
+        changes: Changes = changes("updatedFields", &Rules::ADDRESS),
+        full_address: Option<Address> = optional_address("fullAddress"),
+    }
+
+    /// An address was deleted.
+    UserAddressDeleted ["deleteTimestamp"] {
+        user_id: String = text("userId"),
+        profile_id: String = text("profileId"),
+        address_id: String = text("addressId"),
+    }
+
+    /// Other addresses became the defaults; a default that is not told stays as it was.
+    UserProfileDefaultAddressChanged ["changeTimestamp"] {
+        user_id: String = text("userId"),
+        profile_id: String = text("profileId"),
+        default_shipping_address_id: Option<String> = optional_text("defaultShippingAddressId"),
+        default_billing_address_id: Option<String> = optional_text("defaultBillingAddressId"),
+    }
+
+    // Authentication.
+
+    /// A user logged in.
+    UserLoggedIn ["loginTimestamp"] {
+        user_id: String = text("userId"),
+        session_id: Option<String> = optional_text("sessionId"),
+        ip_address: Option<String> = optional_text("ipAddress"),
+        user_agent: Option<String> = optional_text("userAgent"),
+        mfa_verified: Option<bool> = optional_flag("mfaVerified"),
+    }
+
+    /// Somebody failed to log in.
+    UserLoginFailed ["failureTimestamp"] {
+        attempted_email: Option<String> = optional_text("attemptedEmail"),
+        attempted_username: Option<String> = optional_text("attemptedUsername"),
+        attempted_user_id: Option<String> = optional_text("attemptedUserId"),
+        reason: String = text("reason"),
+        ip_address: Option<String> = optional_text("ipAddress"),
+        user_agent: Option<String> = optional_text("userAgent"),
+    }
+
+    /// A user logged out.
+    UserLoggedOut ["logoutTimestamp"] {
+        user_id: String = text("userId"),
+        session_id: Option<String> = optional_text("sessionId"),
+        revoked_token_jtis: Option<Vec<Value>> = optional_array("revokedTokenJtis"),
+    }
+
+    /// Multi-factor authentication was switched on or off.
+    MfaStatusChanged ["changeTimestamp"] {
+        user_id: String = text("userId"),
+        mfa_enabled: bool = flag("mfaEnabled"),
+        mfa_method: Option<String> = optional_text("mfaMethod"),
+        changed_by: Option<String> = optional_text("changedBy"),
+    }
+
+    /// A user failed the second factor.
+    MfaChallengeFailed ["failureTimestamp"] {
+        user_id: String = text("userId"),
+        mfa_method: Option<String> = optional_text("mfaMethod"),
+        ip_address: Option<String> = optional_text("ipAddress"),
+        user_agent: Option<String> = optional_text("userAgent"),
+    }
+
+    // Roles and permissions.
+
+    /// A role was created.
+    RoleCreated ["creationTimestamp"] {
+        role_id: String = text("roleId"),
+        role_name: String = text("roleName"),
+        description: Option<String> = optional_text("description"),
+        created_by: String = text("createdBy"),
+        initial_permission_ids: Option<Vec<String>> = optional_ids("initialPermissionIds"),
+    }
+
+    /// Fields of a role changed.
+    RoleUpdated ["updateTimestamp"] {
+        role_id: String = text("roleId"),
+        changes: Changes = changes("updatedFields", &Rules::ROLE),
+        updated_by: String = text("updatedBy"),
+    }
+
+    /// A role was deleted.
+    RoleDeleted ["deletionTimestamp"] {
+        role_id: String = text("roleId"),
+        role_name: String = text("roleName"),
+        deleted_by: String = text("deletedBy"),
+    }
+
+    /// A user got a role.
+    UserRoleAssigned ["assignmentTimestamp"] {
+        user_id: String = text("userId"),
+        role_id: String = text("roleId"),
+        role_name: String = text("roleName"),
+        assigned_by: String = text("assignedBy"),
+    }
+
+    /// A user lost a role.
+    UserRoleRemoved ["removalTimestamp"] {
+        user_id: String = text("userId"),
+        role_id: String = text("roleId"),
+        role_name: String = text("roleName"),
+        removed_by: String = text("removedBy"),
+    }
+
+    /// A permission was created.
+    PermissionCreated ["creationTimestamp"] {
+        permission_id: String = text("permissionId"),
+        permission_name: String = text("permissionName"),
+        action: Option<String> = optional_text("action"),
+        subject: Option<String> = optional_text("subject"),
+        description: Option<String> = optional_text("description"),
+        created_by: String = text("createdBy"),
+    }
+
+    /// Fields of a permission changed.
+    PermissionUpdated ["updateTimestamp"] {
+        permission_id: String = text("permissionId"),
+        changes: Changes = changes("updatedFields", &Rules::PERMISSION),
+        updated_by: String = text("updatedBy"),
+    }
+
+    /// A permission was deleted.
+    PermissionDeleted ["deletionTimestamp"] {
+        permission_id: String = text("permissionId"),
+        permission_name: String = text("permissionName"),
+        deleted_by: String = text("deletedBy"),
+    }
+
+    /// A role got a permission.
+    PermissionAssignedToRole ["assignmentTimestamp"] {
+        role_id: String = text("roleId"),
+        permission_id: String = text("permissionId"),
+        permission_name: String = text("permissionName"),
+        assigned_by: String = text("assignedBy"),
+    }
+
+    /// A role lost a permission.
+    PermissionRemovedFromRole ["removalTimestamp"] {
+        role_id: String = text("roleId"),
+        permission_id: String = text("permissionId"),
+        permission_name: String = text("permissionName"),
+        removed_by: String = text("removedBy"),
+    }
+}
+
+impl Payload {
+    /// The user whom it is about; see [`Event::user_id`](super::Event::user_id).
+    pub(super) fn user_id(&self) -> Option<&str> {
+        match self {
+            Self::UserRegistered(p) => Some(&p.user_id),
+            Self::UserEmailVerified(p) => Some(&p.user_id),
+            Self::UserPasswordChanged(p) => Some(&p.user_id),
+            Self::UserPasswordResetRequested(p) => Some(&p.user_id),
+            Self::UserAccountStatusChanged(p) => Some(&p.user_id),
+            Self::UserUpdated(p) => Some(&p.user_id),
+            Self::UserDeleted(p) => Some(&p.user_id),
+            Self::UserProfileUpdated(p) => Some(&p.user_id),
+            Self::UserAddressAdded(p) => Some(&p.user_id),
+            Self::UserAddressUpdated(p) => Some(&p.user_id),
+            Self::UserAddressDeleted(p) => Some(&p.user_id),
+            Self::UserProfileDefaultAddressChanged(p) => Some(&p.user_id),
+            Self::UserLoggedIn(p) => Some(&p.user_id),
+            Self::UserLoginFailed(p) => p.attempted_user_id.as_deref(),
+            Self::UserLoggedOut(p) => Some(&p.user_id),
+            Self::MfaStatusChanged(p) => Some(&p.user_id),
+            Self::MfaChallengeFailed(p) => Some(&p.user_id),
+            Self::UserRoleAssigned(p) => Some(&p.user_id),
+            Self::UserRoleRemoved(p) => Some(&p.user_id),
+            Self::RoleCreated(_)
+            | Self::RoleUpdated(_)
+            | Self::RoleDeleted(_)
+            | Self::PermissionCreated(_)
+            | Self::PermissionUpdated(_)
+            | Self::PermissionDeleted(_)
+            | Self::PermissionAssignedToRole(_)
+            | Self::PermissionRemovedFromRole(_)
+            | Self::Unknown => None,
+        }
+    }
+}
+
+impl UserAddressAdded {
+    /// The whole address, in the country that the payload names where the address names none.
+    pub fn address(&self) -> Address {
+        let mut address = self.full_address.clone().unwrap_or_default();
+        address.country.get_or_insert_with(|| self.country.clone());
+        address
+    }
+}

@@ -1,0 +1,471 @@
+//! Examples of envelopes: types, ids, dialects, and values that can't be read.
+
+use serde_json::{Value, json};
+
+use super::super::{Change, TypeName, hash16};
+use super::*;
+
+const UTF8_BOM: &[u8] = b"\xEF\xBB\xBF{}";
+
+#[test]
+fn all_spellings_of_a_type_are_read() {
+    let read = |written: &str, cloud_events: bool| {
+        let value = if cloud_events {
+            json!({"specversion": "1.0", "id": "e-1", "type": written})
+        } else {
+            json!({"eventId": "e-1", "eventType": written})
+        };
+        let record = record(&value);
+        let envelope = Envelope::read(&record).unwrap();
+        envelope.event_type().clone()
+    };
+    let known = |version| TypeName::Known {
+        event_type: EventType::UserRegistered,
+        version,
+    };
+    for (written, version) in [
+        ("UserRegisteredEventV1", 1),
+        ("UserRegistered.v1", 1),
+        ("UserRegisteredEvent.v1", 1),
+        ("UserRegisteredV1", 1),
+        ("UserRegisteredEvent", 1),
+        ("UserRegistered", 1),
+        ("UserRegisteredEventV20", 20),
+        ("UserRegistered.v999999999999999999999", u32::MAX),
+    ] {
+        assert_eq!(read(written, false), known(version), "{written}");
+        for prefix in ["", "com.example.user.", "io.my-org.v2.", "org."] {
+            let written = format!("{prefix}{written}");
+            assert_eq!(read(&written, true), known(version), "{written}");
+        }
+        let prefixed = format!("com.example.{written}");
+        let unknown = TypeName::Unknown {
+            name: prefixed.clone(),
+        };
+        assert_eq!(read(&prefixed, false), unknown);
+    }
+    for written in [
+        "userRegistered",
+        "USERREGISTERED",
+        "UserRegisteredV0",
+        "UserRegisteredV01",
+        "UserRegistered.v0",
+        "UserRegistered.v01",
+        "UserRegistered.V1",
+        "UserRegisteredv1",
+        "UserRegistered.1",
+        "UserRegisteredV",
+        "UserRegistered.v",
+        "UserRegisteredV1.v1",
+        "UserRegisteredEventEvent",
+        "UserRegisteredV1Event",
+        "UserRegisteredV+1",
+        " UserRegistered",
+        "UserRegistered ",
+        ".UserRegistered",
+        "com..UserRegistered",
+        "com example.UserRegistered",
+        "UserRegistered.",
+        "Event",
+        "V1",
+        ".v1",
+        "UserRegisteredV１",
+        "Übergabe",
+    ] {
+        for cloud_events in [false, true] {
+            let unknown = TypeName::Unknown {
+                name: written.to_owned(),
+            };
+            assert_eq!(read(written, cloud_events), unknown, "{written}");
+        }
+    }
+    let email = TypeName::Known {
+        event_type: EventType::UserEmailVerified,
+        version: 1,
+    };
+    assert_eq!(read("UserEmailVerified", false), email);
+    assert_eq!(read("UserEmailVerifiedV1", false), email);
+}
+
+#[test]
+fn version_and_type_are_kept_as_written() {
+    let payload = full_payload("UserEmailVerified");
+    let event = decode_payload("UserEmailVerifiedEventV007", payload.clone()).unwrap();
+    assert_eq!((event.event_type, event.version), (None, None));
+    assert_eq!(event.payload, Payload::Unknown);
+    let event = decode_payload("UserEmailVerified.v99999999999", payload).unwrap();
+    assert_eq!(event.version.as_deref(), Some("99999999999"));
+    assert_eq!(event.type_name, "UserEmailVerified.v99999999999");
+    let event = decode_payload("Odd\0Type", json!({})).unwrap();
+    assert_eq!(event.type_name, "Odd\u{FFFD}Type");
+}
+
+#[test]
+fn ids_are_opaque() {
+    let long = "🦀".repeat(255);
+    for id in [
+        "addr-uuid-789",
+        "admin-user-id-001",
+        "p1q2r3s4-t5u6-7890-1234-567890uvwxyz",
+        "6f9619ff-8b86-d011-b42d-00cf4fc964ff",
+        " ",
+        "a/b c%d",
+        "\u{FFFD}",
+        "\n",
+        &long,
+    ] {
+        let payload = with(full_payload("UserAddressDeleted"), "addressId", json!(id));
+        let mut value = event("UserAddressDeleted", payload);
+        value["eventId"] = json!(id);
+        value["correlationId"] = json!(id);
+        let event = decode(&record(&value)).unwrap();
+        assert_eq!(event.id, id);
+        assert_eq!(event.correlation_id.as_deref(), Some(id));
+        assert!(matches!(event.payload, Payload::UserAddressDeleted(p) if p.address_id == id));
+    }
+    let too_long = "🦀".repeat(256);
+    for (name, value, reason) in [
+        ("eventId", json!(too_long), "id_too_long"),
+        ("eventId", json!("a\0"), "nul_in_id"),
+        ("eventId", json!(17), "wrong_type"),
+        ("eventId", json!(""), "no_event_id"),
+        ("eventId", Value::Null, "no_event_id"),
+        ("correlationId", json!(too_long), "id_too_long"),
+        ("correlationId", json!("\0"), "nul_in_id"),
+        ("correlationId", json!({}), "wrong_type"),
+        ("sourceService", json!([]), "wrong_type"),
+    ] {
+        // For a type that nobody knows, too.
+        for type_name in ["UserLoggedIn", "SomethingElse"] {
+            let mut bad = event(type_name, full_payload("UserLoggedIn"));
+            bad[name] = value.clone();
+            assert_eq!(blame(decode(&record(&bad))), (reason, name.to_owned()));
+        }
+    }
+    for (ids, reason) in [
+        (json!([too_long]), "id_too_long"),
+        (json!(["a\0"]), "nul_in_id"),
+        (json!([""]), "empty_field"),
+        (json!([null]), "wrong_type"),
+        (json!({}), "wrong_type"),
+    ] {
+        let payload = with(full_payload("RoleCreated"), "initialPermissionIds", ids);
+        let bad = decode_payload("RoleCreated", payload);
+        assert_eq!(blame(bad), (reason, "initialPermissionIds".to_owned()));
+    }
+}
+
+#[test]
+fn the_steps_of_judgement_are_apart() {
+    // The type reads, the id doesn't.
+    let no_id = record(&json!({"eventType": "UserLoggedIn", "payload": {}}));
+    let envelope = Envelope::read(&no_id).unwrap();
+    let bad = envelope.event_id().unwrap_err();
+    assert_eq!(
+        (bad.reason, bad.field.as_deref()),
+        ("no_event_id", Some("eventId"))
+    );
+    assert_eq!(envelope.decode().unwrap_err().reason, "no_event_id");
+
+    // The id reads, all else is wrong.
+    let bad = record(
+        &json!({"eventId": "e-1", "eventType": "UserLoggedIn", "payload": 7,
+        "correlationId": 7, "eventTimestamp": 7}),
+    );
+    let envelope = Envelope::read(&bad).unwrap();
+    assert_eq!(envelope.event_id().unwrap(), "e-1");
+    assert!(envelope.decode().is_err());
+
+    // Binary CloudEvents have type and id in headers, whatever the value is.
+    for value in [&b"not json"[..], b"", b"\xFF", UTF8_BOM] {
+        for type_name in [&b"UserLoggedIn"[..], b"SomethingElse"] {
+            let binary = with_headers(
+                record_of(value.to_vec()),
+                &[("ce_id", b"e-1"), ("ce_type", type_name)],
+            );
+            let envelope = Envelope::read(&binary).unwrap();
+            assert_eq!(envelope.event_id().unwrap(), "e-1");
+            assert_eq!(blame(envelope.decode()), ("not_json", String::new()));
+        }
+    }
+}
+
+#[test]
+fn what_has_no_readable_type_is_bad() {
+    for value in [
+        &b""[..],
+        b" ",
+        b"{",
+        b"{}x",
+        b"nul",
+        b"{'a':1}",
+        b"{\"a\":1,}",
+        UTF8_BOM,
+        b"{\"eventType\":\"\xFF\"}",
+        b"{\"eventType\":\"\\ud800\"}",
+        b"\0",
+        b"{\"a\":01}",
+        b"NaN",
+    ] {
+        assert_eq!(
+            blame(decode(&record_of(value.to_vec()))).0,
+            "not_json",
+            "{value:?}"
+        );
+    }
+    for value in [
+        json!(null),
+        json!([]),
+        json!("UserLoggedIn"),
+        json!(7),
+        json!({}),
+        json!({"eventType": null}),
+        json!({"eventType": ""}),
+        json!({"messageType": "UserLoggedIn"}),
+        json!({"messageId": "", "eventType": ""}),
+        json!({"specversion": "1.0", "eventType": "X"}),
+        json!({"messageId": "m", "eventType": "X"}),
+    ] {
+        assert_eq!(
+            blame(decode(&record(&value))),
+            ("no_event_type", String::new()),
+            "{value}"
+        );
+    }
+    assert_eq!(
+        blame(decode(&record(&json!({"eventType": 7})))),
+        ("wrong_type", "eventType".into())
+    );
+    let mut tombstone = record_of("");
+    tombstone.value = None;
+    assert_eq!(blame(decode(&tombstone)).0, "not_json");
+
+    // Both headers make it binary; what they hold is another matter.
+    let body = serde_json::to_vec(&event("UserLoggedIn", full_payload("UserLoggedIn"))).unwrap();
+    let mut binary = with_headers(record_of(body), &[("ce_id", b"e"), ("ce_type", b"")]);
+    assert_eq!(blame(decode(&binary)).0, "no_event_type");
+    binary.headers[1].1 = None;
+    assert_eq!(blame(decode(&binary)).0, "no_event_type");
+    binary.headers[1].1 = Some(Bytes::from_static(b"\xFF"));
+    assert_eq!(blame(decode(&binary)), ("wrong_type", "ce_type".into()));
+    binary.headers.pop();
+    assert_eq!(decode(&binary).unwrap().id, "e-1");
+}
+
+#[test]
+fn nesting_ends_at_128_levels() {
+    let nested = |inner: usize| {
+        let (open, close) = ("[".repeat(inner), "]".repeat(inner));
+        format!(r#"{{"eventId":"e","eventType":"X","x":{open}{close}}}"#)
+    };
+    decode(&record_of(nested(127))).unwrap();
+    assert_eq!(blame(decode(&record_of(nested(128)))).0, "too_deep");
+    let open = "[".repeat(1_000_000);
+    assert_eq!(blame(decode(&record_of(open))).0, "too_deep");
+    let objects = format!(r#"{}1{}"#, r#"{"a":"#.repeat(129), "}".repeat(129));
+    assert_eq!(blame(decode(&record_of(objects))).0, "too_deep");
+    let in_string = format!(
+        r#"{{"eventId":"e","eventType":"X","x":"\"{}\\"}}"#,
+        "[{".repeat(500)
+    );
+    decode(&record_of(in_string)).unwrap();
+    let siblings = format!(
+        r#"{{"eventId":"e","eventType":"X","x":[{}0]}}"#,
+        "[],".repeat(500)
+    );
+    decode(&record_of(siblings)).unwrap();
+}
+
+#[test]
+fn numbers_fit_into_a_float() {
+    let with_number = |number: &str| {
+        let value = format!(r#"{{"eventId":"e","eventType":"X","payload":{{"x":{number}}}}}"#);
+        decode(&record_of(value))
+    };
+    let large = "9".repeat(308);
+    for number in [
+        "1e308",
+        "-1e308",
+        "1.7976931348623157e308",
+        "1e-999",
+        "0e999",
+        &large,
+        "18446744073709551616",
+        "-0",
+        "1E+2",
+    ] {
+        assert!(with_number(number).is_ok(), "{number}");
+    }
+    let too_large = "9".repeat(310);
+    for number in [
+        "1e999",
+        "-1e999",
+        "1.8e308",
+        "1e99999999999999999999",
+        &too_large,
+    ] {
+        assert_eq!(
+            blame(with_number(number)).0,
+            "number_out_of_range",
+            "{number}"
+        );
+    }
+}
+
+#[test]
+fn numbers_are_kept_exactly() {
+    let read = |number: &str| {
+        let payload = format!(
+            r#"{{"userId":"u","profileId":"p","updatedFields":{{"preferences.x":{number}}}}}"#
+        );
+        let headers: &[(&str, &[u8])] = &[("ce_id", b"e"), ("ce_type", b"UserProfileUpdated")];
+        let event = decode(&with_headers(record_of(payload), headers)).unwrap();
+        let change = changes_of(&event.payload)
+            .unwrap()
+            .get("preferences.x")
+            .unwrap()
+            .clone();
+        match change.new {
+            Change::Value(value) => value,
+            _ => unreachable!(),
+        }
+    };
+    let mut rng = fastrand::Rng::with_seed(7);
+    for _ in 0..2_000 {
+        let number = f64::from_bits(rng.u64(..));
+        if number.is_finite() {
+            assert_eq!(read(&json!(number).to_string()), json!(number));
+        }
+    }
+    assert_eq!(read(&format!("{:.0}", f64::MAX)), json!(f64::MAX));
+    assert_eq!(read("18446744073709551615"), json!(u64::MAX));
+}
+
+#[test]
+fn the_last_of_duplicate_names_counts() {
+    let value = r#"{"eventId":"old","eventType":7,"eventType":"UserPasswordChanged","eventId":"new",
+        "payload":{"userId":7,"changeType":"x","userId":"u","userId":"v"}}"#;
+    let event = decode(&record_of(value)).unwrap();
+    assert_eq!(event.id, "new");
+    assert_eq!(event.user_id(), Some("v"));
+    let event = decode(&with_headers(
+        record_of(r#"{"userId":"u","changeType":"x"}"#),
+        &[
+            ("ce_id", b"old"),
+            ("ce_type", b"UserPasswordChanged"),
+            ("ce_id", b"new"),
+        ],
+    ));
+    assert_eq!(event.unwrap().id, "new");
+}
+
+#[test]
+fn the_dialect_is_chosen_in_order() {
+    let payload = || Value::from(full_payload("UserLoggedIn"));
+    let mut all = json!({
+        "specversion": "1.0", "id": "cloud", "type": "UserLoggedIn", "data": payload(),
+        "messageId": "standard", "messageType": "UserLoggedIn",
+        "eventId": "original", "eventType": "UserLoggedIn", "payload": payload(),
+    });
+    let id = |value: &Value, headers: &[(&str, &[u8])]| {
+        decode(&with_headers(record(value), headers)).unwrap().id
+    };
+    let binary: &[(&str, &[u8])] = &[("ce_id", b"binary"), ("ce_type", b"Other")];
+    assert_eq!(id(&all, binary), "binary");
+    assert_eq!(id(&all, &binary[..1]), "cloud");
+    assert_eq!(id(&all, &binary[1..]), "cloud");
+    assert_eq!(id(&all, &[("CE_ID", b"b"), ("ce-type", b"Other")]), "cloud");
+    all["specversion"] = Value::Null;
+    assert_eq!(id(&all, &[]), "standard");
+    all["messageId"] = json!("");
+    assert_eq!(id(&all, &[]), "original");
+
+    let empty_id = json!({"messageId": "", "messageType": "UserLoggedIn", "payload": payload()});
+    assert_eq!(
+        blame(decode(&record(&empty_id))),
+        ("no_event_id", "messageId".into())
+    );
+    // `data` is another spelling in the original envelope only.
+    let data = json!({"messageId": "m", "messageType": "UserLoggedIn", "data": payload()});
+    assert_eq!(
+        blame(decode(&record(&data))),
+        ("missing_field", "payload".into())
+    );
+    let data = json!({"eventId": "m", "eventType": "UserLoggedIn", "payload": null, "data": payload(),
+        "source": "a", "version": 1.0});
+    assert_eq!(decode(&record(&data)).unwrap().source.as_deref(), Some("a"));
+    for (payload, reason) in [
+        (json!(null), "missing_field"),
+        (json!(""), "missing_field"),
+        (json!([]), "wrong_type"),
+        (json!("x"), "wrong_type"),
+    ] {
+        let bad = decode_payload("UserLoggedIn", payload);
+        assert_eq!(blame(bad), (reason, "payload".into()));
+    }
+}
+
+#[test]
+fn a_header_correlates_where_the_body_does_not() {
+    let correlate = |body: Value, header: &[u8]| {
+        let mut value = event("UserLoggedIn", full_payload("UserLoggedIn"));
+        value["correlationId"] = body;
+        decode(&with_headers(record(&value), &[("correlationId", header)]))
+    };
+    let id = |body, header| correlate(body, header).unwrap().correlation_id;
+    assert_eq!(id(json!("body"), b"header").as_deref(), Some("body"));
+    assert_eq!(id(json!("body"), b"\xFF").as_deref(), Some("body"));
+    assert_eq!(id(json!(null), b"header").as_deref(), Some("header"));
+    assert_eq!(id(json!(""), b"header").as_deref(), Some("header"));
+    assert_eq!(id(json!(""), b""), None);
+    let field = "correlationId".to_owned();
+    assert_eq!(
+        blame(correlate(json!(7), b"header")),
+        ("wrong_type", field.clone())
+    );
+    assert_eq!(
+        blame(correlate(json!(null), b"\xFF")),
+        ("wrong_type", field.clone())
+    );
+    assert_eq!(
+        blame(correlate(json!(null), &[b'x'; 256])),
+        ("id_too_long", field.clone())
+    );
+    assert_eq!(blame(correlate(json!(null), b"\0")), ("nul_in_id", field));
+
+    let binary = |headers: &[(&str, &[u8])]| {
+        let mut all: Vec<(&str, &[u8])> = vec![("ce_id", b"e"), ("ce_type", b"UserLoggedIn")];
+        all.extend(headers);
+        decode(&with_headers(record(&json!({"userId": "u"})), &all)).unwrap()
+    };
+    let event = binary(&[
+        ("ce_correlationid", b"ce"),
+        ("correlationId", b"header"),
+        ("ce_source", b"s"),
+    ]);
+    assert_eq!(event.correlation_id.as_deref(), Some("ce"));
+    assert_eq!(event.source.as_deref(), Some("s"));
+    let event = binary(&[("correlationId", b"header")]);
+    assert_eq!(event.correlation_id.as_deref(), Some("header"));
+}
+
+#[test]
+fn what_is_bad_is_said_without_data() {
+    let bad = decode_payload("UserLoggedIn", json!({"userId": 7})).unwrap_err();
+    assert_eq!(
+        bad.to_string(),
+        "wrong_type: userId has another type than it should"
+    );
+    let bad = decode(&record_of("secret")).unwrap_err();
+    assert_eq!(bad.to_string(), "not_json: the value is not JSON in UTF-8");
+    let mut record = record_of("secret");
+    record.key = Some(Bytes::from_static(b"secret"));
+    assert_eq!(format!("{record:?}"), "Record(user.events/3@41)");
+}
+
+#[test]
+fn ids_are_hashed_by_sha_256() {
+    let empty = "e3b0c442-98fc-1c14-9afb-f4c8996fb924";
+    assert_eq!(hash16(b"").to_string(), empty);
+    assert_ne!(hash16(b"a"), hash16(b"b"));
+}

@@ -1,0 +1,726 @@
+//! Properties: any meaning, written in any dialect, spelling and shape, reads as that meaning;
+//! and no bytes make reading panic or quote what came from outside.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, FixedOffset, TimeDelta, Utc};
+use proptest::prelude::*;
+
+use super::super::Change;
+use super::*;
+
+/// Stands in every generated text and in no word of the contract: what is said of a bad record
+/// must not hold it.
+const MARK: char = '§';
+
+/// Old and new values by name.
+type Changed = BTreeMap<String, (Option<Value>, Change<Value>)>;
+
+/// What an event says, apart from how it is written.
+struct Meaning {
+    type_name: &'static str,
+    id: String,
+    time: DateTime<Utc>,
+    correlation: Option<String>,
+    source: Option<String>,
+    /// The payload's fields without own time, updatedFields and what belongs to it.
+    fields: BTreeMap<&'static str, Value>,
+    /// What changed, where the type has updatedFields.
+    changes: Option<Changed>,
+}
+
+/// Whether the type's updates carry oldValues and must carry newValues.
+fn is_audited(type_name: &str) -> bool {
+    matches!(type_name, "RoleUpdated" | "PermissionUpdated")
+}
+
+/// Chance, from a seed that proptest prints when a case fails.
+struct Chance(fastrand::Rng);
+
+impl Chance {
+    fn of(seed: u64) -> Self {
+        Self(fastrand::Rng::with_seed(seed))
+    }
+
+    fn one_in(&mut self, n: u32) -> bool {
+        self.0.u32(..n) == 0
+    }
+
+    fn pick<T: Copy>(&mut self, options: &[T]) -> T {
+        options[self.0.usize(..options.len())]
+    }
+
+    fn id(&mut self) -> String {
+        let mut id = self.text(254).replace('\0', "0");
+        id.truncate(id.char_indices().nth(255).map_or(id.len(), |(at, _)| at));
+        id
+    }
+
+    /// Text with the mark and up to `max` characters more, of all planes.
+    fn text(&mut self, max: usize) -> String {
+        let length = if self.one_in(8) {
+            max
+        } else {
+            self.0.usize(..8)
+        };
+        let mut text: String = (0..length)
+            .map(|_| match self.0.u32(..6) {
+                0 => self.pick(&[
+                    '\0', '"', '\\', '\n', '.', '\u{FFFD}', '\u{202E}', 'ß', '🦀', '{',
+                ]),
+                1 => self.0.char(..),
+                _ => self.0.alphanumeric(),
+            })
+            .collect();
+        text.insert(0, MARK);
+        text
+    }
+
+    /// A name that no type has.
+    fn unknown_name(&mut self) -> String {
+        self.text(10)
+    }
+
+    fn json(&mut self, depth: u32) -> Value {
+        match self.0.u32(..if depth == 0 { 5 } else { 7 }) {
+            0 => Value::Null,
+            1 => json!(self.0.bool()),
+            2 => json!(self.0.i64(..)),
+            3 => json!(self.0.i32(..) as f64 / 8.0),
+            4 => json!(self.text(20)),
+            5 => (0..self.0.u32(..4)).map(|_| self.json(depth - 1)).collect(),
+            _ => Value::Object(
+                (0..self.0.u32(..4))
+                    .map(|_| (self.unknown_name(), self.json(depth - 1)))
+                    .collect(),
+            ),
+        }
+    }
+
+    /// JSON that does not clear.
+    fn json_value(&mut self) -> Value {
+        match self.json(3) {
+            Value::Null => json!(false),
+            // Looks like an entry, and is one only where entries are.
+            Value::Object(entries) if entries.is_empty() => json!({"old": 1, "new": {"old": 2}}),
+            value => value,
+        }
+    }
+
+    fn meaning(&mut self, type_name: &'static str) -> Meaning {
+        let mut meaning = Meaning {
+            type_name,
+            id: self.id(),
+            time: self.time(),
+            correlation: self.0.bool().then(|| self.id()),
+            source: self.0.bool().then(|| self.text(20)),
+            fields: BTreeMap::new(),
+            changes: None,
+        };
+        for field in fields(type_name) {
+            if !field.required && self.one_in(3) {
+                continue;
+            }
+            let value = match (field.kind, field.name) {
+                ('b', _) => json!(self.0.bool()),
+                ('s', "deletionType") => json!(self.pick(&["hard", "soft", "other"])),
+                ('s', name) if name.ends_with("Id") => json!(self.id()),
+                ('s' | 'c', _) => json!(self.text(300)),
+                ('a', name) if name.ends_with("Ids") => (0..3).map(|_| self.id()).collect(),
+                ('a', _) => (0..3).map(|_| self.json(2)).collect(),
+                ('o', "fullAddress") => {
+                    let parts = ADDRESS.iter().filter(|_| self.0.u32(..3) > 0);
+                    let parts: Vec<_> = parts.map(|names| names[0].to_owned()).collect();
+                    parts
+                        .into_iter()
+                        .map(|name| (name, json!(self.text(40))))
+                        .collect()
+                }
+                ('u', _) => {
+                    meaning.changes = Some(self.changes(type_name));
+                    continue;
+                }
+                _ => continue,
+            };
+            meaning.fields.insert(field.name, value);
+        }
+        meaning
+    }
+
+    fn changes(&mut self, type_name: &str) -> Changed {
+        let mut names: Vec<String> = match type_name {
+            "UserUpdated" => vec!["username".into(), "email".into(), "secondaryEmail".into()],
+            "UserProfileUpdated" => vec!["bio".into(), "gender".into(), "dateOfBirth".into()],
+            "UserAddressUpdated" => ADDRESS.iter().map(|names| names[0].into()).collect(),
+            "RoleUpdated" => vec!["roleName".into(), "description".into()],
+            _ => vec!["permissionName".into(), "subject".into()],
+        };
+        names.retain(|_| self.0.u32(..3) > 0);
+        let mut values = BTreeMap::new();
+        for name in names {
+            values.insert(name, json!(self.text(30)));
+        }
+        if type_name == "UserProfileUpdated" {
+            if self.one_in(4) {
+                values.insert("preferences".to_owned(), json!({"whole": self.json(3)}));
+            }
+            for _ in 0..self.0.u32(..4) {
+                let leaf = self.text(10).replace('.', "-");
+                let parent = self.pick(&["preferences", "communicationPreferences"]);
+                values.insert(format!("{parent}.{leaf}"), self.json_value());
+            }
+        } else if self.0.bool() {
+            values.insert(self.unknown_name().replace('.', "-"), self.json_value());
+        }
+        let audited = is_audited(type_name);
+        let changes = values.into_iter().map(|(name, value)| {
+            let new = match self.0.u32(..4) {
+                0 => Change::Unknown,
+                1 => Change::Cleared,
+                _ => Change::Value(value),
+            };
+            let old = (audited && self.0.bool()).then(|| self.json_value());
+            (name, (old, new))
+        });
+        changes.collect()
+    }
+
+    fn time(&mut self) -> DateTime<Utc> {
+        let micros = self.0.i64(0..7_289_654_400_000_000);
+        // Kafka's timestamps have milliseconds only.
+        let micros = if self.0.bool() {
+            micros / 1000 * 1000
+        } else {
+            micros
+        };
+        DateTime::from_timestamp_micros(micros).unwrap()
+    }
+
+    fn written_time(&mut self, time: DateTime<Utc>) -> Value {
+        let offset = FixedOffset::east_opt(self.0.i32(-1439..=1439) * 60).unwrap();
+        let local = time.with_timezone(&offset).naive_local();
+        let fraction = if time.timestamp_subsec_micros() == 0 && self.0.bool() {
+            String::new()
+        } else {
+            let finer = self.pick(&["", "0", "999", "123456789"]);
+            format!(".{:06}{finer}", time.timestamp_subsec_micros())
+        };
+        if self.0.bool() || !(1..=9999).contains(&chrono::Datelike::year(&local)) {
+            let zulu = time.format("%Y-%m-%dT%H:%M:%S");
+            let written = format!("{zulu}{fraction}Z");
+            return json!(if self.0.bool() {
+                written
+            } else {
+                written.to_lowercase()
+            });
+        }
+        let separator = self.pick(&["T", "t"]);
+        let local = local
+            .format(&format!("%Y-%m-%d{separator}%H:%M:%S"))
+            .to_string();
+        json!(format!("{local}{fraction}{offset}"))
+    }
+
+    /// A value that is as good as none, or that nobody looks at.
+    fn blank(&mut self) -> Value {
+        self.pick(&[Some(""), None]).into()
+    }
+
+    fn garbage_time(&mut self) -> Option<Value> {
+        match self.0.u32(..4) {
+            0 => None,
+            1 => Some(self.blank()),
+            2 => Some(json!("§ yesterday")),
+            _ => Some(self.json(2)),
+        }
+    }
+}
+
+/// Writes a meaning in one of the many ways.
+fn write(meaning: &Meaning, chance: &mut Chance) -> Record {
+    let mut payload = Map::new();
+    for field in fields(meaning.type_name) {
+        match meaning.fields.get(field.name) {
+            Some(value) if field.name == "fullAddress" => {
+                let mut parts = Map::new();
+                for (name, part) in value.as_object().unwrap() {
+                    let spellings = ADDRESS.iter().find(|names| names[0] == name).unwrap();
+                    // Another spelling may be there, and say nothing.
+                    let (blank, spelling) = (chance.pick(spellings), chance.pick(spellings));
+                    parts.insert(blank.to_owned(), chance.blank());
+                    parts.insert(spelling.to_owned(), part.clone());
+                }
+                parts.insert(chance.unknown_name(), chance.json(2));
+                payload.insert(field.name.to_owned(), parts.into());
+            }
+            Some(value) => {
+                payload.insert(field.name.to_owned(), value.clone());
+            }
+            None if !field.required && chance.0.bool() => {
+                payload.insert(field.name.to_owned(), chance.blank());
+            }
+            None => {}
+        }
+    }
+    if let Some(changes) = &meaning.changes {
+        for name in ["updatedFields", "newValues", "oldValues"] {
+            payload.remove(name);
+        }
+        write_changes(changes, is_audited(meaning.type_name), &mut payload, chance);
+    }
+    for _ in 0..chance.0.u32(..3) {
+        payload.insert(chance.unknown_name(), chance.json(3));
+    }
+
+    // The time stands in one place, what comes after it may be anything, what comes before says
+    // nothing.
+    let in_millis = meaning.time.timestamp_subsec_micros().is_multiple_of(1000);
+    let place = chance.0.u32(..if in_millis { 3 } else { 2 });
+    let own_names: Vec<_> = fields(meaning.type_name)
+        .into_iter()
+        .filter(|f| f.kind == 't')
+        .collect();
+    for name in &own_names {
+        payload.remove(name.name);
+    }
+    if place == 0 {
+        let name = chance.pick(&own_names).name;
+        payload.insert(name.to_owned(), chance.written_time(meaning.time));
+    } else if chance.0.bool() {
+        payload.insert(own_names[0].name.to_owned(), chance.blank());
+    }
+    let envelope_time = match place {
+        0 => chance.garbage_time(),
+        1 => Some(chance.written_time(meaning.time)),
+        _ => chance.0.bool().then(|| chance.blank()),
+    };
+    let timestamp_ms = match place {
+        2 => Some(meaning.time.timestamp_millis()),
+        _ => chance.pick(&[None, Some(-1), Some(i64::MAX), Some(LOG_TIME_MS)]),
+    };
+
+    let dialect = chance.pick(&["event", "standard", "structured", "binary"]);
+    let prefix = match dialect {
+        "structured" | "binary" => chance.pick(&["", "com.example.user.", "org."]),
+        _ => "",
+    };
+    let suffix = chance.pick(&["EventV1", ".v1", "Event.v1", "V1", "Event", ""]);
+    let type_name = format!("{prefix}{}{suffix}", meaning.type_name);
+    let mut record = if dialect == "binary" {
+        write_binary(meaning, &type_name, &payload, envelope_time, chance)
+    } else {
+        write_body(meaning, dialect, &type_name, payload, envelope_time, chance)
+    };
+    if chance.one_in(3) {
+        let trace = Bytes::from_static(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+        record.headers.push(("traceparent".to_owned(), Some(trace)));
+    }
+    record.timestamp_ms = timestamp_ms;
+    record
+}
+
+fn write_body(
+    meaning: &Meaning,
+    dialect: &str,
+    type_name: &str,
+    payload: Map<String, Value>,
+    time: Option<Value>,
+    chance: &mut Chance,
+) -> Record {
+    let (id, event_type, time_name, source, correlation, payload_name) = match dialect {
+        "event" => (
+            "eventId",
+            "eventType",
+            chance.pick(&["eventTimestamp", "timestamp"]),
+            chance.pick(&["sourceService", "source"]),
+            "correlationId",
+            chance.pick(&["payload", "data"]),
+        ),
+        "standard" => (
+            "messageId",
+            "messageType",
+            "timestamp",
+            "sourceService",
+            "correlationId",
+            "payload",
+        ),
+        _ => ("id", "type", "time", "source", "correlationid", "data"),
+    };
+    let mut body = Map::new();
+    for _ in 0..chance.0.u32(..3) {
+        body.insert(chance.unknown_name(), chance.json(3));
+    }
+    match dialect {
+        "event" => body.insert("version".into(), json!("1.0")),
+        "standard" => body.insert("envelopeVersion".into(), json!("1.0")),
+        _ => body.insert("specversion".into(), json!("1.0")),
+    };
+    body.insert(id.into(), json!(meaning.id));
+    body.insert(event_type.into(), json!(type_name));
+    body.insert(payload_name.into(), payload.into());
+    if let Some(time) = time {
+        body.insert(time_name.into(), time);
+    }
+    match &meaning.source {
+        Some(text) => drop(body.insert(source.into(), json!(text))),
+        None if chance.0.bool() => drop(body.insert(source.into(), chance.blank())),
+        None => {}
+    }
+    let mut headers = Vec::new();
+    match &meaning.correlation {
+        Some(id) if chance.0.bool() => {
+            headers.push(("correlationId".to_owned(), Some(Bytes::from(id.clone()))));
+        }
+        Some(id) => {
+            body.insert(correlation.into(), json!(id));
+            headers.push((
+                "correlationId".to_owned(),
+                Some(Bytes::from_static(b"\xFF")),
+            ));
+        }
+        None => drop(body.insert(correlation.into(), chance.blank())),
+    }
+    let mut record = record(&body.into());
+    record.headers = headers;
+    record
+}
+
+fn write_binary(
+    meaning: &Meaning,
+    type_name: &str,
+    payload: &Map<String, Value>,
+    time: Option<Value>,
+    chance: &mut Chance,
+) -> Record {
+    let mut headers: Vec<(&str, Vec<u8>)> = vec![
+        ("ce_specversion", b"1.0".to_vec()),
+        ("ce_id", meaning.id.clone().into_bytes()),
+        ("ce_type", type_name.as_bytes().to_vec()),
+    ];
+    match time {
+        Some(Value::String(time)) => headers.push(("ce_time", time.into_bytes())),
+        Some(Value::Null) => headers.push(("ce_time", Vec::new())),
+        Some(garbage) => headers.push(("ce_time", garbage.to_string().into_bytes())),
+        None => {}
+    }
+    if let Some(source) = &meaning.source {
+        headers.push(("ce_source", source.clone().into_bytes()));
+    }
+    if let Some(id) = &meaning.correlation {
+        let name = chance.pick(&["ce_correlationid", "correlationId"]);
+        headers.push((name, id.clone().into_bytes()));
+    }
+    chance.0.shuffle(&mut headers);
+    let mut record = record_of(serde_json::to_vec(payload).unwrap());
+    let owned = |(name, value): (&str, Vec<u8>)| (name.to_owned(), Some(Bytes::from(value)));
+    record.headers = headers.into_iter().map(owned).collect();
+    record
+}
+
+/// Writes changes in one of both shapes, with or without values beside them.
+fn write_changes(
+    changes: &Changed,
+    audited: bool,
+    payload: &mut Map<String, Value>,
+    chance: &mut Chance,
+) {
+    let mut listed = Vec::new();
+    let (mut entries, mut new_values, mut old_values) = (Map::new(), Map::new(), Map::new());
+    let as_list = chance.0.bool();
+    let mut has_values = audited;
+    for (name, (old, new)) in changes {
+        let spellings = ADDRESS.iter().find(|names| names[0] == name);
+        let spelled = spellings.map_or(name.clone(), |spellings| chance.pick(spellings).to_owned());
+        let new = match new {
+            Change::Unknown => None,
+            Change::Cleared => Some(chance.blank()),
+            Change::Value(value) => Some(value.clone()),
+        };
+        if as_list {
+            listed.push(json!(spelled));
+            has_values |= new.is_some();
+            let nested = name
+                .split_once('.')
+                .filter(|_| !changes.contains_key("preferences"));
+            match (new, nested) {
+                (Some(new), Some((parent, leaf))) if chance.0.bool() => {
+                    let parent = new_values.entry(parent).or_insert_with(|| json!({}));
+                    parent[leaf] = new;
+                }
+                (Some(new), _) => drop(new_values.insert(spelled.clone(), new)),
+                (None, _) => {}
+            }
+            if let Some(old) = old {
+                old_values.insert(spelled, old.clone());
+            }
+            continue;
+        }
+        let mut entry = Map::new();
+        match old {
+            Some(old) if chance.0.bool() => drop(entry.insert("old".into(), old.clone())),
+            Some(old) => drop(old_values.insert(spelled.clone(), old.clone())),
+            None => {}
+        }
+        let entry = match new {
+            Some(new) if entry.is_empty() && !new.is_object() && chance.0.bool() => new,
+            Some(new) => {
+                entry.insert("new".into(), new);
+                entry.into()
+            }
+            None => {
+                entry.entry("old").or_insert(Value::Null);
+                entry.into()
+            }
+        };
+        entries.insert(spelled, entry);
+    }
+    if as_list {
+        chance.0.shuffle(&mut listed);
+        payload.insert("updatedFields".into(), listed.into());
+    } else {
+        payload.insert("updatedFields".into(), entries.into());
+        has_values |= chance.0.bool();
+    }
+    // Values that the list lacks, and all beside an object, are ignored.
+    for _ in 0..chance.0.u32(..3) {
+        let names = ["§unlisted", "lastName", "displayName"];
+        new_values.insert(chance.pick(&names).to_owned(), chance.json(2));
+    }
+    if has_values {
+        payload.insert("newValues".into(), new_values.into());
+    } else if chance.0.bool() {
+        payload.insert("newValues".into(), chance.blank());
+    }
+    if audited && (!old_values.is_empty() || chance.0.bool()) {
+        payload.insert("oldValues".into(), old_values.into());
+    }
+}
+
+fn nul_replaced(text: &str) -> String {
+    text.replace('\0', "\u{FFFD}")
+}
+
+fn json_nul_replaced(value: &Value) -> Value {
+    // Through JSON's text: there, a NUL is always escaped, and its backslash never is.
+    let mut text = String::new();
+    let written = value.to_string();
+    let mut rest = written.as_str();
+    while let Some(at) = rest.find('\\') {
+        text.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let (escape, replaced) = match rest.strip_prefix("\\u0000") {
+            Some(_) => (6, "\u{FFFD}"),
+            None => (2, &rest[..2]),
+        };
+        text.push_str(replaced);
+        rest = &rest[escape..];
+    }
+    text.push_str(rest);
+    serde_json::from_str(&text).unwrap()
+}
+
+fn check_meaning(event: &Event, meaning: &Meaning) {
+    assert_eq!(event.id, meaning.id);
+    assert_eq!(event.event_type, Some(type_of(meaning.type_name)));
+    assert_eq!(event.version.as_deref(), Some("1"));
+    assert_eq!(event.occurred_at, meaning.time);
+    assert_eq!(event.correlation_id, meaning.correlation);
+    assert_eq!(event.source, meaning.source.as_deref().map(nul_replaced));
+    let shown = format!("{:?}", event.payload);
+    for (name, value) in &meaning.fields {
+        if let (Value::String(text), false) = (value, matches!(*name, "deletionType" | "country")) {
+            let lands = format!("{:?}", nul_replaced(text));
+            let plain = format!("{}: {lands}", snake(name));
+            let optional = format!("{}: Some({lands})", snake(name));
+            assert!(
+                shown.contains(&plain) || shown.contains(&optional),
+                "{plain} in {shown}"
+            );
+        }
+    }
+    if let Some(expected) = &meaning.changes {
+        let expected: BTreeMap<_, _> = expected
+            .iter()
+            .map(|(name, (old, new))| {
+                let new = match new {
+                    Change::Value(Value::String(text)) if name == "country" => {
+                        Change::Value(json!(nul_replaced(text).to_uppercase()))
+                    }
+                    Change::Value(value) => Change::Value(json_nul_replaced(value)),
+                    other => other.clone(),
+                };
+                (
+                    nul_replaced(name),
+                    (old.as_ref().map(json_nul_replaced), new),
+                )
+            })
+            .collect();
+        let found: BTreeMap<_, _> = changes_of(&event.payload)
+            .unwrap()
+            .iter()
+            .map(|(name, change)| (name.to_owned(), (change.old.clone(), change.new.clone())))
+            .collect();
+        assert_eq!(found, expected);
+    }
+}
+
+/// Reads by every step; what is bad is told without data.
+fn judge(record: &Record) {
+    let quiet = |bad: &Bad| {
+        assert!(!bad.to_string().contains(MARK), "{bad}");
+        assert!(!format!("{bad:?}").contains(MARK), "{bad:?}");
+    };
+    match Envelope::read(record) {
+        Err(bad) => quiet(&bad),
+        Ok(envelope) => {
+            let id = envelope.event_id();
+            let decoded = envelope.decode();
+            if let Ok(event) = &decoded {
+                assert_eq!(id.as_deref(), Ok(event.id.as_str()));
+                assert!((1..=255).contains(&event.id.chars().count()));
+                // A NUL shows as `\0`, a backslash as two of them.
+                let shown = format!("{event:?}").replace(r"\\", "");
+                assert!(!shown.contains(r"\0"), "{shown}");
+            }
+            let _ = id.map_err(|bad| quiet(&bad));
+            let _ = decoded.map_err(|bad| quiet(&bad));
+        }
+    }
+}
+
+/// Changes bytes here and there: single ones, pieces, and tokens that mean something.
+fn mutate(bytes: &mut Vec<u8>, chance: &mut Chance) {
+    const TOKENS: [&[u8]; 18] = [
+        b"null",
+        b"\"\"",
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b"\"",
+        b"\\",
+        b"\\u0000",
+        b"\\ud800",
+        b"\0",
+        b"\xFF",
+        b",",
+        b":",
+        b"1e999",
+        b"{\"new\":7}",
+        b"true",
+        b"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[",
+    ];
+    for _ in 0..=chance.0.u32(..4) {
+        let at = chance.0.usize(..=bytes.len());
+        let to = chance.0.usize(at..=bytes.len().min(at + 20));
+        let by: Vec<u8> = match chance.0.u32(..4) {
+            0 => Vec::new(),
+            1 => vec![chance.0.u8(..)],
+            2 => bytes[chance.0.usize(..=at)..at].to_vec(),
+            _ => chance.pick(&TOKENS).to_vec(),
+        };
+        bytes.splice(at..to, by);
+    }
+}
+
+fn any_type() -> impl Strategy<Value = &'static str> {
+    (0..CATALOGUE.len()).prop_map(|at| CATALOGUE[at].0)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 1000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn one_meaning_however_it_is_written(
+        type_name in any_type(),
+        seed in any::<u64>(),
+        one in any::<u64>(),
+        other in any::<u64>(),
+    ) {
+        let meaning = Chance::of(seed).meaning(type_name);
+        let read = |seed| {
+            let record = write(&meaning, &mut Chance::of(seed));
+            let mut event = decode(&record).unwrap();
+            check_meaning(&event, &meaning);
+            event.type_name.clear();
+            event
+        };
+        prop_assert_eq!(read(one), read(other));
+    }
+
+    #[test]
+    fn no_mutation_of_a_record_makes_reading_panic(
+        type_name in any_type(),
+        seed in any::<u64>(),
+    ) {
+        let mut chance = Chance::of(seed);
+        let meaning = chance.meaning(type_name);
+        let mut record = write(&meaning, &mut chance);
+        let mut value = record.value.unwrap().to_vec();
+        mutate(&mut value, &mut chance);
+        record.value = Some(value.into());
+        for (_, value) in &mut record.headers {
+            if chance.one_in(4) {
+                let mut bytes = value.take().unwrap_or_default().to_vec();
+                mutate(&mut bytes, &mut chance);
+                *value = chance.0.bool().then(|| bytes.into());
+            }
+        }
+        judge(&record);
+    }
+
+    #[test]
+    fn no_value_of_a_field_makes_reading_panic(
+        type_name in any_type(),
+        seed in any::<u64>(),
+    ) {
+        let mut chance = Chance::of(seed);
+        let mut payload = full_payload(type_name);
+        let names: Vec<String> = payload.keys().cloned().collect();
+        for name in names {
+            if chance.one_in(3) {
+                payload.insert(name, chance.json(3));
+            }
+        }
+        judge(&record(&event(type_name, payload)));
+    }
+
+    #[test]
+    fn no_bytes_make_reading_panic(
+        value in prop::option::of(prop::collection::vec(any::<u8>(), 0..300)),
+        headers in prop::collection::vec(
+            (
+                prop::sample::select(vec!["ce_id", "ce_type", "ce_time", "ce_source", "correlationId", ""]),
+                prop::option::of(prop::collection::vec(any::<u8>(), 0..20)),
+            ),
+            0..6,
+        ),
+        timestamp_ms in any::<Option<i64>>(),
+    ) {
+        let mut record = record_of("");
+        record.value = value.map(Bytes::from);
+        let owned = |(name, value): (&str, Option<Vec<u8>>)| (name.to_owned(), value.map(Bytes::from));
+        record.headers = headers.into_iter().map(owned).collect();
+        record.timestamp_ms = timestamp_ms;
+        judge(&record);
+    }
+
+    #[test]
+    fn times_are_read_as_chrono_reads_them(seed in any::<u64>()) {
+        let mut chance = Chance::of(seed);
+        let time = chance.time();
+        let written = chance.written_time(time);
+        let written = written.as_str().unwrap();
+        prop_assert_eq!(super::super::time::parse(written), Some(time));
+        let by_chrono = DateTime::parse_from_rfc3339(written).unwrap().with_timezone(&Utc);
+        prop_assert!(by_chrono - time < TimeDelta::microseconds(1));
+        // Whatever else it is, chrono reads what we read.
+        let mut bytes = written.as_bytes().to_vec();
+        mutate(&mut bytes, &mut chance);
+        if let Ok(text) = String::from_utf8(bytes)
+            && super::super::time::parse(&text).is_some()
+        {
+            prop_assert!(DateTime::parse_from_rfc3339(&text).is_ok(), "{}", text);
+        }
+    }
+}

@@ -1,0 +1,458 @@
+//! One member of a consumer group for one topic: a thread of its own that polls always, hands records to the
+//! workers of its partitions, and does what they ask.
+//!
+//! - Where a partition begins is told by its worker, from the progress table, never by Kafka: an assigned
+//!   partition stays paused, and what is fetched is thrown away, until the worker has sought it.
+//! - Back-pressure is a pause of the partition whose buffer is full, never a poll that does not happen.
+//! - Rebalances are deltas (cooperative, KIP-429, or KIP-848).
+//! - Offsets committed to Kafka are for other people's tools: nothing here reads them.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaRespErr;
+use tokio::sync::{mpsc as channel, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::event::Record;
+
+/// A partition's buffer is full at this many bytes or records, and takes more below half of them.
+const BUFFER_BYTES: usize = 8 << 20;
+const BUFFER_RECORDS: usize = 20_000;
+/// What a record costs in the buffer beyond its bytes.
+const RECORD_OVERHEAD: usize = 200;
+/// How long a poll waits for a record: the longest that a worker's request waits for the thread.
+const POLL: Duration = Duration::from_millis(50);
+/// How often positions are handed to Kafka for other people's lag tools.
+const STORE_INTERVAL: Duration = Duration::from_secs(1);
+const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long to wait before a consumer that broke is made anew.
+const RECREATE_PAUSE: Duration = Duration::from_secs(2);
+
+/// What a worker gets from its partition, in order.
+#[derive(Debug)]
+pub enum Delivery {
+    Record(Record),
+    /// The end of the log was reached: no record lies between the last one delivered and the end that the
+    /// log had when the worker last sought.
+    End,
+}
+
+/// A partition changed hands.
+#[derive(Debug)]
+pub enum Assignment {
+    Assigned(Partition),
+    Revoked(i32),
+}
+
+/// A worker's hold on an assigned partition.
+#[derive(Debug)]
+pub struct Partition {
+    pub number: i32,
+    requests: mpsc::Sender<Request>,
+    buffered: Arc<Buffered>,
+}
+
+/// Records from where a worker sought.
+#[derive(Debug)]
+pub struct Records {
+    deliveries: channel::UnboundedReceiver<Delivery>,
+    buffered: Arc<Buffered>,
+}
+
+/// How much waits for a worker.
+#[derive(Debug, Default)]
+struct Buffered {
+    bytes: AtomicUsize,
+    records: AtomicUsize,
+}
+
+impl Buffered {
+    fn add(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.records.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn remove(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.records.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn exceeds(&self, bytes: usize, records: usize) -> bool {
+        self.bytes.load(Ordering::Relaxed) >= bytes || self.records.load(Ordering::Relaxed) >= records
+    }
+}
+
+#[derive(Debug)]
+enum Request {
+    Seek { partition: i32, offset: i64, buffered: Arc<Buffered>, reply: oneshot::Sender<Records> },
+    Store { partition: i32, offset: i64 },
+}
+
+impl Partition {
+    /// Delivers the partition from an offset on. What an earlier call delivered and was not yet received is
+    /// dropped. `None` when the partition is no longer this member's.
+    pub async fn seek(&self, offset: i64) -> Option<Records> {
+        let (reply, records) = oneshot::channel();
+        let buffered = Arc::clone(&self.buffered);
+        self.requests.send(Request::Seek { partition: self.number, offset, buffered, reply }).ok()?;
+        records.await.ok()
+    }
+
+    /// Tells Kafka, some time, how far the partition was projected.
+    pub fn store(&self, offset: i64) {
+        // A thread that is gone has handed its partitions to another member, who tells it.
+        drop(self.requests.send(Request::Store { partition: self.number, offset }));
+    }
+}
+
+impl Records {
+    /// Waits for the next delivery; `None` when the partition was revoked or sought anew.
+    pub async fn next(&mut self) -> Option<Delivery> {
+        let delivery = self.deliveries.recv().await?;
+        self.took(&delivery);
+        Some(delivery)
+    }
+
+    /// The next delivery, if it is there already.
+    pub fn try_next(&mut self) -> Option<Delivery> {
+        let delivery = self.deliveries.try_recv().ok()?;
+        self.took(&delivery);
+        Some(delivery)
+    }
+
+    fn took(&self, delivery: &Delivery) {
+        if let Delivery::Record(record) = delivery {
+            self.buffered.remove(cost(record));
+        }
+    }
+}
+
+impl Drop for Records {
+    fn drop(&mut self) {
+        self.deliveries.close();
+        while self.try_next().is_some() {}
+    }
+}
+
+/// What a record takes of a buffer, in bytes.
+fn cost(record: &Record) -> usize {
+    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Bytes::len)).sum();
+    record.value.as_ref().map_or(0, Bytes::len) + record.key.as_ref().map_or(0, Bytes::len) + headers + RECORD_OVERHEAD
+}
+
+/// The settings of a group's member on top of the connection's.
+pub fn member_config(connection: &ClientConfig, group: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    for (name, value) in [
+        ("enable.auto.commit", "true"),
+        ("enable.auto.offset.store", "false"),
+        ("enable.partition.eof", "true"),
+        // A position outside of the log is a loss that somebody has to look at, not a place to jump from.
+        ("auto.offset.reset", "error"),
+        ("allow.auto.create.topics", "false"),
+        ("fetch.queue.backoff.ms", "5"),
+        ("queued.max.messages.kbytes", "16384"),
+    ] {
+        config.set(name, value);
+    }
+    // These two belong to the classic protocol; KIP-848 leaves them to the broker and forbids them here.
+    if connection.get("group.protocol") != Some("consumer") {
+        config.set("partition.assignment.strategy", "cooperative-sticky");
+        config.set("session.timeout.ms", "10000");
+    }
+    for (name, value) in connection.config_map() {
+        config.set(name, value);
+    }
+    config.set("group.id", group);
+    config.set_log_level(RDKafkaLogLevel::Warning);
+    config
+}
+
+/// Joins the group and serves its partitions until cancelled, in a thread of its own. Assignments come out of
+/// the receiver; a consumer that breaks is made anew after its partitions were revoked.
+pub fn join(config: ClientConfig, topic: String, stop: CancellationToken) -> channel::UnboundedReceiver<Assignment> {
+    let (assignments, receiver) = channel::unbounded_channel();
+    thread::Builder::new()
+        .name(format!("consumer-{topic}"))
+        .spawn(move || {
+            while !stop.is_cancelled() {
+                if let Err(error) = run(&config, &topic, &stop, &assignments) {
+                    tracing::error!(%error, "the Kafka consumer broke; making a new one");
+                    thread::sleep(RECREATE_PAUSE);
+                }
+            }
+        })
+        .expect("the operating system has a thread left");
+    receiver
+}
+
+/// A partition as the polling thread sees it.
+struct Slot {
+    /// Where its records go, once its worker has sought.
+    deliveries: Option<channel::UnboundedSender<Delivery>>,
+    buffered: Arc<Buffered>,
+    paused: bool,
+    /// A seek that librdkafka was not ready for yet.
+    seek: Option<(i64, oneshot::Sender<Records>)>,
+}
+
+struct Member {
+    topic: String,
+    slots: Mutex<HashMap<i32, Slot>>,
+    assignments: channel::UnboundedSender<Assignment>,
+    requests: mpsc::Sender<Request>,
+}
+
+impl Member {
+    fn slots(&self) -> std::sync::MutexGuard<'_, HashMap<i32, Slot>> {
+        // Nothing panics with the lock held; if it did, the map is whole between any two statements.
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn list(&self, partitions: impl IntoIterator<Item = i32>) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for partition in partitions {
+            list.add_partition(&self.topic, partition);
+        }
+        list
+    }
+
+    fn assigned(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) -> KafkaResult<()> {
+        let mut list = TopicPartitionList::new();
+        for partition in partitions {
+            // Any offset would do: the partition is paused at once, and sought before it is resumed.
+            list.add_partition_offset(&self.topic, *partition, Offset::End)?;
+        }
+        consumer.incremental_assign(&list)?;
+        consumer.pause(&list)?;
+        for partition in partitions {
+            let buffered = Arc::new(Buffered::default());
+            self.slots().insert(
+                *partition,
+                Slot { deliveries: None, buffered: Arc::clone(&buffered), paused: true, seek: None },
+            );
+            let partition = Partition { number: *partition, requests: self.requests.clone(), buffered };
+            drop(self.assignments.send(Assignment::Assigned(partition)));
+        }
+        Ok(())
+    }
+
+    fn revoked(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) -> KafkaResult<()> {
+        // A batch under way may still commit: the next owner's first act fences it if it does not.
+        self.forget(partitions);
+        consumer.incremental_unassign(&self.list(partitions.iter().copied()))
+    }
+
+    fn forget(&self, partitions: &[i32]) {
+        for partition in partitions {
+            if self.slots().remove(partition).is_some() {
+                drop(self.assignments.send(Assignment::Revoked(*partition)));
+            }
+        }
+    }
+}
+
+impl ClientContext for Member {
+    fn error(&self, error: KafkaError, _reason: &str) {
+        tracing::debug!(%error, topic = self.topic, "librdkafka reports an error, and goes on");
+    }
+}
+
+impl ConsumerContext for Member {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let partitions: Vec<i32> = list.elements().iter().map(|element| element.partition()).collect();
+        let outcome = match event {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assigned(consumer, &partitions),
+            _ => self.revoked(consumer, &partitions),
+        };
+        if let Err(error) = outcome {
+            tracing::error!(%error, topic = self.topic, "a rebalance could not be followed");
+        }
+    }
+}
+
+fn run(
+    config: &ClientConfig,
+    topic: &str,
+    stop: &CancellationToken,
+    assignments: &channel::UnboundedSender<Assignment>,
+) -> KafkaResult<()> {
+    let (sender, requests) = mpsc::channel();
+    let member = Member {
+        topic: topic.to_owned(),
+        slots: Mutex::default(),
+        assignments: assignments.clone(),
+        requests: sender,
+    };
+    let consumer: BaseConsumer<Member> = config.create_with_context(member)?;
+    consumer.subscribe(&[topic])?;
+    let outcome = serve(&consumer, stop, &requests);
+    let left: Vec<i32> = consumer.context().slots().keys().copied().collect();
+    consumer.context().forget(&left);
+    // Dropping the consumer leaves the group, so that others need not wait for a session to run out.
+    outcome
+}
+
+fn serve(consumer: &BaseConsumer<Member>, stop: &CancellationToken, requests: &mpsc::Receiver<Request>) -> KafkaResult<()> {
+    let member = Arc::clone(consumer.context());
+    let mut stored: HashMap<i32, i64> = HashMap::new();
+    let mut store_at = Instant::now();
+    while !stop.is_cancelled() {
+        while let Ok(request) = requests.try_recv() {
+            match request {
+                Request::Seek { partition, offset, buffered, reply } => {
+                    if let Some(slot) = member.slots().get_mut(&partition)
+                        // A worker of an earlier assignment has nothing to ask any more.
+                        && Arc::ptr_eq(&slot.buffered, &buffered)
+                    {
+                        slot.deliveries = None;
+                        slot.seek = Some((offset, reply));
+                    }
+                }
+                Request::Store { partition, offset } => {
+                    stored.insert(partition, offset);
+                }
+            }
+        }
+        seek_waiting(consumer, &member);
+        resume_drained(consumer, &member)?;
+        if store_at.elapsed() >= STORE_INTERVAL {
+            store(consumer, &member, &mut stored);
+            store_at = Instant::now();
+        }
+        // As many as are there, but not so many that a worker's request waits long.
+        let mut wait = POLL;
+        for _ in 0..1_000 {
+            match consumer.poll(wait) {
+                None => break,
+                Some(Ok(message)) => deliver(consumer, &member, &message)?,
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    if let Some(Slot { deliveries: Some(deliveries), .. }) = member.slots().get(&partition) {
+                        drop(deliveries.send(Delivery::End));
+                    }
+                }
+                Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error),
+                Some(Err(KafkaError::MessageConsumption(
+                    code @ (RDKafkaErrorCode::UnknownTopicOrPartition
+                    | RDKafkaErrorCode::UnknownTopic
+                    | RDKafkaErrorCode::UnknownPartition
+                    | RDKafkaErrorCode::UnknownTopicId
+                    | RDKafkaErrorCode::AutoOffsetReset
+                    | RDKafkaErrorCode::OffsetOutOfRange),
+                ))) => {
+                    // The log may be another one now: whoever goes on must look at it first.
+                    tracing::warn!(topic = member.topic, %code, "the log is not as it was; looking at it anew");
+                    for slot in member.slots().values_mut() {
+                        slot.deliveries = None;
+                    }
+                }
+                Some(Err(error)) => tracing::debug!(%error, "a poll failed; polling on"),
+            }
+            wait = Duration::ZERO;
+        }
+    }
+    store(consumer, &member, &mut stored);
+    Ok(())
+}
+
+/// Seeks what workers wait for. librdkafka refuses for the moment between assignment and its first fetch:
+/// such a seek is tried again at the next round.
+fn seek_waiting(consumer: &BaseConsumer<Member>, member: &Member) {
+    let waiting: Vec<(i32, i64)> = member
+        .slots()
+        .iter()
+        .filter_map(|(partition, slot)| slot.seek.as_ref().map(|(offset, _)| (*partition, *offset)))
+        .collect();
+    for (partition, offset) in waiting {
+        let list = member.list([partition]);
+        let sought = consumer
+            .seek(&member.topic, partition, Offset::Offset(offset), SEEK_TIMEOUT)
+            .and_then(|()| consumer.resume(&list));
+        if let Err(error) = sought {
+            tracing::debug!(%error, partition, "a partition can't be sought yet");
+            continue;
+        }
+        // What was fetched before the seek is not handed out any more: librdkafka drops it by version.
+        if let Some(slot) = member.slots().get_mut(&partition)
+            && let Some((_, reply)) = slot.seek.take()
+        {
+            let (sender, deliveries) = channel::unbounded_channel();
+            slot.deliveries = Some(sender);
+            slot.paused = false;
+            drop(reply.send(Records { deliveries, buffered: Arc::clone(&slot.buffered) }));
+        }
+    }
+}
+
+fn resume_drained(consumer: &BaseConsumer<Member>, member: &Member) -> KafkaResult<()> {
+    let mut drained = Vec::new();
+    for (partition, slot) in member.slots().iter_mut() {
+        if slot.paused && slot.deliveries.is_some() && !slot.buffered.exceeds(BUFFER_BYTES / 2, BUFFER_RECORDS / 2) {
+            slot.paused = false;
+            drained.push(*partition);
+        }
+    }
+    if drained.is_empty() { Ok(()) } else { consumer.resume(&member.list(drained)) }
+}
+
+fn deliver(consumer: &BaseConsumer<Member>, member: &Member, message: &BorrowedMessage<'_>) -> KafkaResult<()> {
+    let partition = message.partition();
+    let full = {
+        let mut slots = member.slots();
+        let Some(slot) = slots.get_mut(&partition) else { return Ok(()) };
+        let Some(deliveries) = &slot.deliveries else { return Ok(()) };
+        let record = to_record(message);
+        let bytes = cost(&record);
+        slot.buffered.add(bytes);
+        if let Err(returned) = deliveries.send(Delivery::Record(record)) {
+            drop(returned);
+            slot.buffered.remove(bytes);
+            slot.deliveries = None;
+            return Ok(());
+        }
+        slot.paused = slot.paused || slot.buffered.exceeds(BUFFER_BYTES, BUFFER_RECORDS);
+        slot.paused
+    };
+    if full { consumer.pause(&member.list([partition])) } else { Ok(()) }
+}
+
+fn to_record(message: &BorrowedMessage<'_>) -> Record {
+    Record {
+        topic: message.topic().into(),
+        partition: message.partition(),
+        offset: message.offset(),
+        timestamp_ms: message.timestamp().to_millis(),
+        key: message.key().map(Bytes::copy_from_slice),
+        headers: message
+            .headers()
+            .map(|headers| headers.iter().map(|header| (header.key.to_owned(), header.value.map(Bytes::copy_from_slice))).collect())
+            .unwrap_or_default(),
+        value: message.payload().map(Bytes::copy_from_slice),
+    }
+}
+
+fn store(consumer: &BaseConsumer<Member>, member: &Member, stored: &mut HashMap<i32, i64>) {
+    let mut list = TopicPartitionList::new();
+    for (partition, offset) in stored.drain() {
+        if member.slots().contains_key(&partition) {
+            // A list of numbers that Kafka gave can't be refused.
+            drop(list.add_partition_offset(&member.topic, partition, Offset::Offset(offset)));
+        }
+    }
+    if list.count() > 0
+        && let Err(error) = consumer.store_offsets(&list)
+    {
+        tracing::debug!(%error, "positions could not be told to Kafka");
+    }
+}

@@ -1,0 +1,149 @@
+//! Signs of life: which partitions this process projects and how it goes, and where the logs end; written
+//! every two seconds, apart from the progress rows, so that no heartbeat waits for a batch.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use sqlx::PgPool;
+
+use super::{Projector, View, log};
+use crate::db;
+
+const INTERVAL: Duration = Duration::from_secs(2);
+/// Over how long a rate is measured.
+const RATE_WINDOW: Duration = Duration::from_secs(10);
+
+/// What the workers of a process say of their partitions.
+#[derive(Debug, Default)]
+pub struct Heartbeats(Mutex<HashMap<(View, i32), Pulse>>);
+
+/// How one partition goes.
+#[derive(Debug)]
+struct Pulse {
+    epoch: i64,
+    oldest_unapplied_at: Option<DateTime<Utc>>,
+    failure: Option<&'static str>,
+    window: (Instant, i64),
+    rate: f64,
+}
+
+impl Heartbeats {
+    fn pulses(&self) -> MutexGuard<'_, HashMap<(View, i32), Pulse>> {
+        // A pulse is only told, never computed with: one that a panic left half-written does no harm.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This process owns a log from now on.
+    pub fn begin(&self, view: &View, log_id: i32, epoch: i64) {
+        self.pulses().insert(
+            (view.clone(), log_id),
+            Pulse { epoch, oldest_unapplied_at: None, failure: None, window: (Instant::now(), 0), rate: 0.0 },
+        );
+    }
+
+    /// This process does not own the log any more.
+    pub fn end(&self, view: &View, log_id: i32) {
+        self.pulses().remove(&(view.clone(), log_id));
+    }
+
+    /// Records were read and committed.
+    pub fn count(&self, view: &View, log_id: i32, records: i64) {
+        if let Some(pulse) = self.pulses().get_mut(&(view.clone(), log_id)) {
+            pulse.window.1 += records;
+        }
+    }
+
+    /// The Kafka timestamp of the oldest record that is read but not applied.
+    pub fn oldest_unapplied(&self, view: &View, log_id: i32, at: Option<DateTime<Utc>>) {
+        if let Some(pulse) = self.pulses().get_mut(&(view.clone(), log_id)) {
+            pulse.oldest_unapplied_at = at;
+        }
+    }
+
+    /// What holds a log up at the moment, while it is tried again.
+    pub fn failure(&self, view: &View, log_id: i32, failure: Option<&'static str>) {
+        if let Some(pulse) = self.pulses().get_mut(&(view.clone(), log_id)) {
+            pulse.failure = failure;
+        }
+    }
+}
+
+/// Writes heartbeats until the process stops. A database that is away makes them miss, which is what they are for.
+pub async fn run(projector: Projector) {
+    let mut tick = tokio::time::interval(INTERVAL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = projector.stop.cancelled() => return,
+        }
+        let logs = projector.logs.borrow().clone();
+        let written = async {
+            write_owners(&projector).await?;
+            match logs {
+                Some(logs) => write_ends(&projector.pool, &logs).await,
+                None => Ok(()),
+            }
+        };
+        if let Err(error) = written.await {
+            tracing::debug!(error = db::describe(&error), "a heartbeat could not be written");
+        }
+    }
+}
+
+async fn write_owners(projector: &Projector) -> Result<(), sqlx::Error> {
+    let (mut domains, mut versions, mut log_ids, mut epochs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut oldest, mut rates, mut failures) = (Vec::new(), Vec::new(), Vec::new());
+    for ((view, log_id), pulse) in projector.heartbeats.pulses().iter_mut() {
+        let (since, records) = pulse.window;
+        let elapsed = since.elapsed();
+        if elapsed >= RATE_WINDOW || pulse.rate == 0.0 {
+            // Counts of records are far below 2^52.
+            #[allow(clippy::cast_precision_loss)]
+            let rate = records as f64 / elapsed.as_secs_f64().max(1.0);
+            pulse.rate = rate;
+        }
+        if elapsed >= RATE_WINDOW {
+            pulse.window = (Instant::now(), 0);
+        }
+        domains.push(view.domain.to_owned());
+        versions.push(view.version);
+        log_ids.push(*log_id);
+        epochs.push(pulse.epoch);
+        oldest.push(pulse.oldest_unapplied_at);
+        rates.push(pulse.rate);
+        failures.push(pulse.failure.map(str::to_owned));
+    }
+    if log_ids.is_empty() {
+        return Ok(());
+    }
+    sqlx::query_file!(
+        "src/projector/sql/write_owners.sql",
+        projector.instance,
+        &domains,
+        &versions,
+        &log_ids,
+        &epochs,
+        &oldest as _,
+        &rates,
+        &failures as _,
+    )
+    .execute(&projector.pool)
+    .await
+    .map(drop)
+}
+
+async fn write_ends(pool: &PgPool, logs: &log::Logs) -> Result<(), sqlx::Error> {
+    for (topic, log) in logs.iter() {
+        let partitions: Vec<i32> = log.ends.keys().copied().collect();
+        let starts: Vec<i64> = log.ends.values().map(|ends| ends.start).collect();
+        let ends: Vec<i64> = log.ends.values().map(|ends| ends.end).collect();
+        let read: Vec<DateTime<Utc>> = log.ends.values().map(|ends| ends.read_at).collect();
+        sqlx::query_file!("src/projector/sql/write_ends.sql", topic, log.identity.topic_id, &partitions, &starts, &ends, &read)
+            .execute(pool)
+            .await?;
+    }
+    Ok(())
+}

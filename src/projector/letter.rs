@@ -1,0 +1,143 @@
+//! Dead letters: records that could not be applied, and those that wait behind them.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::View;
+use super::progress::Hold;
+use crate::event::{Bad, Record, hash16};
+
+/// Why a record became a letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// It is bad.
+    Data,
+    /// It is of a version that this code can't read.
+    Schema,
+    /// Code or database failed on it, again and again, in a way that nobody foresaw.
+    Bug,
+    /// It is good as far as anybody knows, but an earlier record of its key is not.
+    Parked,
+}
+
+impl Class {
+    fn as_str(self) -> &'static str {
+        match self {
+            Class::Data => "data",
+            Class::Schema => "schema",
+            Class::Bug => "bug",
+            Class::Parked => "parked",
+        }
+    }
+}
+
+/// A record on its way into the table.
+#[derive(Debug, Clone)]
+pub struct Letter {
+    pub record: Record,
+    pub event_id: Option<String>,
+    pub event_type: Option<String>,
+    pub occurred_at: Option<DateTime<Utc>>,
+    pub reason: &'static str,
+    pub field: Option<String>,
+    pub class: Class,
+    /// Whether it holds back later events of its key.
+    pub parks: bool,
+    /// Its value is too large to be kept here: the log has it.
+    pub without_value: bool,
+    /// Its user was deleted by a later record of the same batch: only coordinates and reason are kept.
+    pub closed: bool,
+}
+
+impl Letter {
+    /// The same letter, of a record that is bad for this reason.
+    pub fn because(self, bad: &Bad) -> Self {
+        let class = if bad.reason == "unsupported_version" { Class::Schema } else { Class::Data };
+        Letter { reason: bad.reason, field: bad.field.clone(), class, ..self }
+    }
+}
+
+/// The time that Kafka gives a record, where it gives one that a timestamp can hold.
+pub fn record_time(record: &Record) -> Option<DateTime<Utc>> {
+    record.timestamp_ms.and_then(DateTime::from_timestamp_millis)
+}
+
+/// Text as Postgres takes it: without NUL, and no longer than anybody reads.
+fn text(text: &Option<String>) -> Option<String> {
+    text.as_ref().map(|text| text.chars().take(255).map(|c| if c == '\0' { '\u{fffd}' } else { c }).collect())
+}
+
+fn headers(record: &Record) -> Value {
+    record
+        .headers
+        .iter()
+        .map(|(name, value)| json!([name.replace('\0', "\u{fffd}"), value.as_ref().map(|value| STANDARD.encode(value))]))
+        .collect()
+}
+
+/// Writes letters in the transaction that moves past their records.
+///
+/// # Errors
+/// The database failed.
+pub async fn insert(
+    connection: &mut PgConnection,
+    view: &View,
+    hold: &Hold,
+    code_version: i32,
+    letters: &[Letter],
+) -> Result<(), sqlx::Error> {
+    let column = |f: fn(&Letter) -> Option<String>| letters.iter().map(f).collect::<Vec<_>>();
+    let ids: Vec<Uuid> = letters.iter().map(|_| Uuid::now_v7()).collect();
+    let offsets: Vec<i64> = letters.iter().map(|letter| letter.record.offset).collect();
+    let times: Vec<Option<DateTime<Utc>>> = letters.iter().map(|letter| record_time(&letter.record)).collect();
+    let keys: Vec<Option<&[u8]>> =
+        letters.iter().map(|letter| letter.record.key.as_deref().filter(|_| !letter.closed)).collect();
+    let hashes: Vec<Option<Uuid>> = letters.iter().map(|letter| letter.record.key.as_deref().map(hash16)).collect();
+    let event_ids = column(|letter| text(&letter.event_id));
+    let event_types = column(|letter| text(&letter.event_type));
+    let occurred: Vec<Option<DateTime<Utc>>> = letters.iter().map(|letter| letter.occurred_at).collect();
+    let reasons: Vec<String> = letters.iter().map(|letter| letter.reason.to_owned()).collect();
+    let fields = column(|letter| text(&letter.field));
+    let classes: Vec<String> = letters.iter().map(|letter| letter.class.as_str().to_owned()).collect();
+    let parks: Vec<bool> = letters.iter().map(|letter| letter.parks && letter.record.key.is_some()).collect();
+    let sizes: Vec<i64> = letters
+        .iter()
+        .map(|letter| letter.record.value.as_ref().map_or(0, |value| i64::try_from(value.len()).unwrap_or(i64::MAX)))
+        .collect();
+    let headers: Vec<Option<Value>> = letters.iter().map(|letter| (!letter.closed).then(|| headers(&letter.record))).collect();
+    let values: Vec<Option<&[u8]>> = letters
+        .iter()
+        .map(|letter| letter.record.value.as_deref().filter(|_| !letter.closed && !letter.without_value))
+        .collect();
+    let closed: Vec<bool> = letters.iter().map(|letter| letter.closed).collect();
+    sqlx::query_file!(
+        "src/projector/sql/add_letters.sql",
+        view.domain,
+        view.version,
+        hold.log_id,
+        code_version,
+        &ids,
+        &offsets,
+        &times as _,
+        &keys as _,
+        &hashes as _,
+        &event_ids as _,
+        &event_types as _,
+        &occurred as _,
+        &reasons,
+        &fields as _,
+        &classes,
+        &parks,
+        &sizes,
+        &headers as _,
+        &values as _,
+        &closed,
+    )
+    .execute(connection)
+    .await
+    .map(drop)
+}

@@ -1,0 +1,159 @@
+//! What the Kafka cluster has: each topic's identity, its partitions and their ends, read once a second by
+//! one thread for all that the process projects.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaResult;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::topic;
+
+/// How often the ends are read.
+pub const INTERVAL: Duration = Duration::from_secs(1);
+/// How long one question to the cluster may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// One incarnation of a topic. A topic deleted and created again is another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    pub cluster_id: String,
+    /// The topic's id; where the cluster gives none, `-`: the cluster's id must do.
+    pub topic_id: String,
+}
+
+/// The ends of a partition: the first offset that is still there and the one that comes next (of what is
+/// committed, where producers use transactions).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ends {
+    pub start: i64,
+    pub end: i64,
+    pub read_at: DateTime<Utc>,
+    /// When the question was sent: a record before `end` was in the log by then.
+    pub asked: Instant,
+}
+
+/// A topic, read at one time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TopicLog {
+    pub identity: Identity,
+    /// How many partitions there are; `ends` may lack one whose leader did not answer.
+    pub partitions: i32,
+    pub ends: BTreeMap<i32, Ends>,
+}
+
+/// What the last readings found, by topic. A topic is absent until it was seen, and again while the cluster
+/// says that it has none of that name.
+pub type Logs = Arc<BTreeMap<String, Arc<TopicLog>>>;
+
+/// Reads the cluster until cancelled; what it finds is in the receiver. `None` for as long as nothing was read.
+pub fn monitor(config: ClientConfig, topics: Vec<String>, stop: CancellationToken) -> watch::Receiver<Option<Logs>> {
+    let (sender, receiver) = watch::channel(None);
+    thread::Builder::new()
+        .name("log-monitor".to_owned())
+        .spawn(move || run(&config, &topics, &stop, &sender))
+        .expect("the operating system has a thread left");
+    receiver
+}
+
+/// A consumer outside of any group, to ask questions with.
+///
+/// # Errors
+/// The configuration is not librdkafka's.
+pub fn reader(config: &ClientConfig) -> KafkaResult<BaseConsumer> {
+    let mut config = config.clone();
+    config.remove("group.id");
+    config.set("enable.auto.commit", "false").create()
+}
+
+fn run(config: &ClientConfig, topics: &[String], stop: &CancellationToken, sender: &watch::Sender<Option<Logs>>) {
+    let consumer = match reader(config) {
+        Ok(consumer) => consumer,
+        Err(error) => {
+            tracing::error!(%error, "the Kafka settings are unusable: no end of the log can be read");
+            return;
+        }
+    };
+    let mut away = false;
+    while !stop.is_cancelled() {
+        let began = Instant::now();
+        // Serves the client's own events; there are no messages.
+        drop(consumer.poll(Duration::ZERO));
+        let previous = sender.borrow().clone().unwrap_or_default();
+        let mut logs = BTreeMap::new();
+        let mut failed = None;
+        for name in topics {
+            match read_topic(&consumer, name, previous.get(name)) {
+                Ok(Some(log)) => {
+                    logs.insert(name.clone(), Arc::new(log));
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    failed = Some(error);
+                    // What was known stays known; its age shows that it is old.
+                    if let Some(log) = previous.get(name) {
+                        logs.insert(name.clone(), Arc::clone(log));
+                    }
+                }
+            }
+        }
+        match (&failed, away) {
+            (Some(error), false) => tracing::warn!(%error, "Kafka can't be read; trying again until it can"),
+            (None, true) => tracing::info!("Kafka can be read again"),
+            _ => {}
+        }
+        away = failed.is_some();
+        if !away || !logs.is_empty() {
+            sender.send_replace(Some(Arc::new(logs)));
+        }
+        thread::sleep(INTERVAL.saturating_sub(began.elapsed()));
+    }
+}
+
+fn read_topic(consumer: &BaseConsumer, name: &str, previous: Option<&Arc<TopicLog>>) -> KafkaResult<Option<TopicLog>> {
+    let Some(found) = topic::describe(consumer, name, TIMEOUT)? else { return Ok(None) };
+    let cluster_id = consumer.client().fetch_cluster_id(TIMEOUT).unwrap_or_default();
+    let identity = Identity { cluster_id, topic_id: found.id.unwrap_or_else(|| "-".to_owned()) };
+    let mut ends = match previous {
+        Some(previous) if previous.identity == identity => previous.ends.clone(),
+        _ => BTreeMap::new(),
+    };
+    for partition in 0..found.partitions {
+        let asked = Instant::now();
+        // A partition without a leader keeps its last reading, which grows old.
+        if let Ok((start, end)) = consumer.fetch_watermarks(name, partition, TIMEOUT) {
+            ends.insert(partition, Ends { start, end, read_at: Utc::now(), asked });
+        }
+    }
+    Ok(Some(TopicLog { identity, partitions: found.partitions, ends }))
+}
+
+/// The offsets of a topic's partitions at a time: of the first record that is not older, else the end.
+/// Blocks.
+///
+/// # Errors
+/// The cluster could not be asked, or has no answer for one of the partitions.
+pub fn offsets_at(consumer: &BaseConsumer, name: &str, log: &TopicLog, time: DateTime<Utc>) -> KafkaResult<BTreeMap<i32, i64>> {
+    let mut asked = TopicPartitionList::new();
+    for partition in log.ends.keys() {
+        asked.add_partition_offset(name, *partition, Offset::Offset(time.timestamp_millis()))?;
+    }
+    let found = consumer.offsets_for_times(asked, TIMEOUT)?;
+    let mut offsets = BTreeMap::new();
+    for element in found.elements() {
+        element.error()?;
+        let offset = match element.offset() {
+            Offset::Offset(offset) => offset,
+            _ => log.ends[&element.partition()].end,
+        };
+        offsets.insert(element.partition(), offset);
+    }
+    Ok(offsets)
+}

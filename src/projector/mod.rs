@@ -1,0 +1,99 @@
+//! The Kafka machine: it carries a log into a view and keeps the books of it. It knows `Projection`, and no
+//! domain.
+//!
+//! Of one partition, at a time, one transaction moves progress and data together (`batch`), begun by a
+//! compare-and-set of the progress row (`progress`). Around it: a thread that polls always (`consumer`), a
+//! task per partition that goes on after whatever happens (`worker`), a thread that reads the ends of the log
+//! (`log`), heartbeats of the owners (`heartbeat`), and the versions of a view (`versions`).
+
+mod batch;
+mod consumer;
+pub mod heartbeat;
+mod letter;
+pub mod log;
+mod progress;
+mod topic;
+pub mod versions;
+mod worker;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use rdkafka::ClientConfig;
+use sqlx::{PgConnection, PgPool};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::config::StartAt;
+use crate::event::{Event, TypeName};
+
+pub use worker::run;
+
+/// How events become rows of one domain's view.
+#[async_trait]
+pub trait Projection: Send + Sync + 'static {
+    /// The domain's name, which its schema, its consumer group and its metrics carry.
+    fn domain(&self) -> &'static str;
+
+    /// Raised when the same log would give other rows: a view that an older version built reads as outdated.
+    fn code_version(&self) -> i32;
+
+    /// Whether the view is made from events of this type; of others nothing is read but the type.
+    fn is_interested(&self, event_type: &TypeName) -> bool;
+
+    /// Whether a letter of this type holds back later events of its key.
+    fn parks(&self, _event_type: Option<&TypeName>) -> bool {
+        true
+    }
+
+    /// Applies events of one log, in order, each of them new. Names of tables carry no schema. May be called
+    /// again with fewer events after a rollback: what it knows must be in `target` and `events` alone.
+    ///
+    /// # Errors
+    /// What the database says. An error of the data's making isolates the event that makes it.
+    async fn apply(&self, target: &mut Target<'_>, events: &[Applied]) -> Result<(), sqlx::Error>;
+}
+
+/// Where events are applied: a transaction that holds the log's progress row.
+pub struct Target<'t> {
+    pub connection: &'t mut PgConnection,
+    /// The log that the events are from.
+    pub log_id: i32,
+    /// From how many logs the view is made.
+    pub logs: i32,
+}
+
+/// An event and where it stood.
+#[derive(Debug, Clone)]
+pub struct Applied {
+    pub event: Event,
+    pub offset: i64,
+}
+
+/// A version of a domain's view.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct View {
+    pub domain: &'static str,
+    pub version: i32,
+}
+
+/// What every projector of a process shares.
+#[derive(Clone)]
+pub struct Projector {
+    pub pool: PgPool,
+    /// How to reach Kafka: the bootstrap servers and the user's own properties.
+    pub kafka: ClientConfig,
+    pub topics: Vec<String>,
+    pub group_prefix: String,
+    pub start: StartAt,
+    /// A value longer than this is not parsed.
+    pub max_value_bytes: usize,
+    /// How long, by the log's time, an event id is remembered.
+    pub dedupe: chrono::TimeDelta,
+    /// This process, in the heartbeats.
+    pub instance: Uuid,
+    pub logs: watch::Receiver<Option<log::Logs>>,
+    pub heartbeats: Arc<heartbeat::Heartbeats>,
+    pub stop: CancellationToken,
+}

@@ -1,0 +1,13 @@
+-- Progress rows for partitions ($6) from given offsets ($7).
+WITH wanted AS (
+    SELECT partition, start_offset FROM unnest($6::integer[], $7::bigint[]) AS w (partition, start_offset)
+), new_logs AS (
+    INSERT INTO sightline.logs (cluster_id, topic, topic_identity, partition)
+    SELECT $3, $4, $5, partition FROM wanted
+    -- Another domain may have met the log before; an update that changes nothing returns its id.
+    ON CONFLICT (topic, topic_identity, partition) DO UPDATE SET partition = EXCLUDED.partition
+    RETURNING log_id, partition
+)
+INSERT INTO sightline.progress (domain, version, log_id, start_offset, next_offset, held_until)
+SELECT $1, $2, log_id, start_offset, start_offset, $8::jsonb
+FROM new_logs JOIN wanted USING (partition)

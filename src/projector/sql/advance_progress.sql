@@ -1,0 +1,12 @@
+-- The set of compare-and-set: the row is locked since the comparison.
+UPDATE sightline.progress
+SET next_offset   = $4,
+    log_time      = $5,
+    read          = read + $6,
+    applied       = applied + $7,
+    duplicates    = duplicates + $8,
+    skipped       = skipped + $9,
+    dead_lettered = dead_lettered + $10,
+    holes         = holes + $11,
+    updated_at    = now()
+WHERE domain = $1 AND version = $2 AND log_id = $3

@@ -1,0 +1,5 @@
+-- The compare of compare-and-set: no row, no batch.
+SELECT set_config('search_path', $6, true) AS search_path
+FROM sightline.progress
+WHERE domain = $1 AND version = $2 AND log_id = $3 AND epoch = $4 AND next_offset = $5
+FOR UPDATE

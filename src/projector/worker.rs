@@ -1,0 +1,369 @@
+//! The workers: one task per assigned partition, which projects it batch by batch and goes on after whatever
+//! happens, for as long as the partition is this process's.
+//!
+//! There is one way to begin and to begin again: look at the log, take the progress row over, seek to what it
+//! says. After an error, a lost fence or a changed log nothing that was decided before is kept.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::batch::{self, Batch, Outcome};
+use super::consumer::{self, Assignment, Delivery, Partition, Records};
+use super::letter::record_time;
+use super::log::{self, TopicLog};
+use super::progress::{self, Hold, Starts, TakeOver};
+use super::{Projection, Projector, View};
+use crate::config::StartAt;
+use crate::db::{self, ErrorClass};
+use crate::event::Record;
+
+/// A batch ends at this many records or bytes: enough to share the cost of a transaction, little enough that
+/// it never takes long.
+const BATCH_RECORDS: usize = 2_000;
+const BATCH_BYTES: usize = 4 << 20;
+/// How long to wait before trying again, doubling.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// How long a partition may be idle short of the log's end before the rest is probed for a hole, doubling
+/// while nothing comes.
+const PROBE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+/// How often a held partition, or one whose log is not what it should be, is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// How much log time passes between two rounds of deleting forgotten ids.
+const FORGET_INTERVAL: chrono::TimeDelta = chrono::TimeDelta::hours(1);
+
+/// Projects every configured topic into one version of a view, until `projector.stop` is cancelled. Batches
+/// under way are finished.
+pub async fn run(projector: Projector, projection: &'static dyn Projection, view: View) {
+    let topics = projector.topics.clone();
+    let members = topics.into_iter().map(|topic| run_topic(projector.clone(), projection, view.clone(), topic));
+    futures_util::future::join_all(members).await;
+}
+
+async fn run_topic(projector: Projector, projection: &'static dyn Projection, view: View, topic: String) {
+    let mut group = format!("{}.{}", projector.group_prefix, view.domain);
+    if view.version > 1 {
+        group.push_str(&format!(".v{}", view.version));
+    }
+    let config = consumer::member_config(&projector.kafka, &group);
+    let mut assignments = consumer::join(config, topic.clone(), projector.stop.clone());
+    let mut workers: HashMap<i32, (CancellationToken, JoinHandle<()>)> = HashMap::new();
+    while let Some(assignment) = assignments.recv().await {
+        match assignment {
+            Assignment::Assigned(partition) => {
+                let stop = projector.stop.child_token();
+                tracing::info!(domain = view.domain, version = view.version, topic, partition = partition.number, "assigned");
+                let number = partition.number;
+                let worker = Worker {
+                    projector: projector.clone(),
+                    projection: projection,
+                    view: view.clone(),
+                    topic: topic.clone(),
+                    partition,
+                    stop: stop.clone(),
+                };
+                let former = workers.insert(number, (stop, tokio::spawn(worker.run())));
+                if let Some((stop, _)) = former {
+                    stop.cancel();
+                }
+            }
+            Assignment::Revoked(partition) => {
+                tracing::info!(domain = view.domain, version = view.version, topic, partition, "revoked");
+                if let Some((stop, _)) = workers.remove(&partition) {
+                    stop.cancel();
+                }
+            }
+        }
+    }
+    for (_, task) in workers.into_values() {
+        // A worker ends by itself, and what a panic in it said was told by the panic hook.
+        drop(task.await);
+    }
+}
+
+struct Worker {
+    projector: Projector,
+    projection: &'static dyn Projection,
+    view: View,
+    topic: String,
+    partition: Partition,
+    stop: CancellationToken,
+}
+
+/// Why a worker stopped projecting.
+enum End {
+    /// The partition is not this process's any more, or the process stops.
+    Released,
+    /// Somebody else changed the progress row.
+    Fenced,
+    /// The log is not known to be the one that it was.
+    LogChanged,
+    /// What was waited for may have come.
+    LookAgain,
+}
+
+impl Worker {
+    async fn run(self) {
+        let mut backoff = BACKOFF.0;
+        let mut troubled = false;
+        // A reading of the log that is a moment old will do, unless there is a reason to doubt it.
+        let mut log_since = Instant::now().checked_sub(Duration::from_secs(5)).unwrap_or_else(Instant::now);
+        let mut log_id = None;
+        while !self.stop.is_cancelled() {
+            let committed = &mut false;
+            let ended = self.project(log_since, &mut log_id, committed).await;
+            if *committed {
+                backoff = BACKOFF.0;
+                if std::mem::take(&mut troubled) {
+                    tracing::info!(domain = self.view.domain, topic = self.topic, partition = self.partition.number, "projecting again");
+                }
+            }
+            match ended {
+                Ok(End::Released) => break,
+                Ok(End::Fenced | End::LookAgain) => {}
+                Ok(End::LogChanged) => log_since = Instant::now(),
+                Err(error) => {
+                    let transient = db::classify(&error) == ErrorClass::Transient;
+                    let failure = if transient { "database_unavailable" } else { "database_refuses" };
+                    if let Some(log_id) = log_id {
+                        self.projector.heartbeats.failure(&self.view, log_id, Some(failure));
+                    }
+                    if !troubled || !transient {
+                        tracing::warn!(
+                            domain = self.view.domain,
+                            topic = self.topic,
+                            partition = self.partition.number,
+                            error = db::describe(&error),
+                            "projection failed; trying again until it goes through"
+                        );
+                    }
+                    troubled = true;
+                    let jitter = fastrand::f64() / 2.0 + 0.75;
+                    self.wait(backoff.mul_f64(jitter)).await;
+                    backoff = (backoff * 2).min(BACKOFF.1);
+                }
+            }
+        }
+        if let Some(log_id) = log_id {
+            self.projector.heartbeats.end(&self.view, log_id);
+        }
+    }
+
+    async fn wait(&self, duration: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(duration) => {}
+            () = self.stop.cancelled() => {}
+        }
+    }
+
+    /// Takes the partition over and projects it until something ends that.
+    async fn project(&self, log_since: Instant, log_id: &mut Option<i32>, committed: &mut bool) -> Result<End, sqlx::Error> {
+        let Some(log) = self.log_read_since(log_since).await else { return Ok(End::Released) };
+        let Some(mut hold) = self.take_over(&log, log_id).await? else {
+            self.wait(LOOK_AGAIN).await;
+            return Ok(End::LookAgain);
+        };
+        let end = log.ends[&self.partition.number].end;
+        let Some(mut records) = self.partition.seek(hold.next_offset).await else { return Ok(End::Released) };
+        // By the first `End` that comes, the log was read up to what its end was before the seek.
+        let mut scanned_at_end = end;
+        let mut probe = Probe::default();
+        let mut forget_at = hold.log_time;
+        loop {
+            let Some(now) = self.current_log(&log) else { return Ok(End::LogChanged) };
+            let ends = now.ends.get(&self.partition.number).copied();
+            if ends.is_some_and(|ends| hold.next_offset < ends.start) {
+                return Ok(End::LogChanged);
+            }
+            let delivery = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Ok(End::Released),
+                delivery = records.next() => delivery,
+                () = tokio::time::sleep(log::INTERVAL) => {
+                    match ends {
+                        Some(ends) if ends.end > hold.next_offset && probe.is_due() => {
+                            scanned_at_end = ends.end;
+                            let Some(anew) = self.partition.seek(hold.next_offset).await else { return Ok(End::Released) };
+                            records = anew;
+                        }
+                        // The log is shorter than what was read of it, unless the reading is older than that.
+                        Some(ends) if ends.end < hold.next_offset && ends.asked > probe.since => return Ok(End::LogChanged),
+                        _ => {}
+                    }
+                    continue;
+                }
+            };
+            let Some(delivery) = delivery else { return Ok(End::LogChanged) };
+            let batch = collect(delivery, &mut records, hold.next_offset, scanned_at_end);
+            if batch.next_offset == hold.next_offset {
+                continue;
+            }
+            let oldest = batch.records.first().and_then(record_time);
+            self.projector.heartbeats.oldest_unapplied(&self.view, hold.log_id, oldest);
+            match batch::project(&self.projector, self.projection, &self.view, &mut hold, &batch).await? {
+                Outcome::Fenced => return Ok(End::Fenced),
+                Outcome::Committed(books) => {
+                    *committed = true;
+                    probe = Probe::default();
+                    self.partition.store(hold.next_offset);
+                    self.projector.heartbeats.count(&self.view, hold.log_id, books.read);
+                    self.projector.heartbeats.oldest_unapplied(&self.view, hold.log_id, None);
+                }
+            }
+            if hold.log_time > forget_at.map(|at| at + FORGET_INTERVAL) {
+                forget_at = hold.log_time;
+                while !self.stop.is_cancelled() && batch::forget(&self.projector, &hold).await? {}
+            }
+        }
+    }
+
+    /// Waits until the partition's ends were read at or after a moment.
+    async fn log_read_since(&self, since: Instant) -> Option<Arc<TopicLog>> {
+        let mut logs = self.projector.logs.clone();
+        loop {
+            let found = logs.borrow_and_update().as_ref().and_then(|logs| logs.get(&self.topic)).cloned();
+            if let Some(log) = found
+                && log.ends.get(&self.partition.number).is_some_and(|ends| ends.asked >= since)
+            {
+                return Some(log);
+            }
+            tokio::select! {
+                changed = logs.changed() => changed.ok()?,
+                () = self.stop.cancelled() => return None,
+            }
+        }
+    }
+
+    /// The last reading of the topic, if it still is the topic that it was.
+    fn current_log(&self, log: &TopicLog) -> Option<Arc<TopicLog>> {
+        let logs = self.projector.logs.borrow();
+        let now = logs.as_ref()?.get(&self.topic)?;
+        (now.identity == log.identity).then(|| Arc::clone(now))
+    }
+
+    /// Takes the progress row over, if the log is the one that it speaks of and still reaches back to it.
+    async fn take_over(&self, log: &TopicLog, log_id: &mut Option<i32>) -> Result<Option<Hold>, sqlx::Error> {
+        let Projector { pool, heartbeats, .. } = &self.projector;
+        let fail = async |failure: &'static str| {
+            let changed = progress::set_failure(pool, &self.view, &self.topic, self.partition.number, failure).await?;
+            if changed {
+                tracing::error!(
+                    domain = self.view.domain,
+                    topic = self.topic,
+                    partition = self.partition.number,
+                    failure,
+                    "the log is not the one that was projected: standing still until that is resolved"
+                );
+            }
+            Ok(None)
+        };
+        let starts = match progress::has_begun(pool, &self.view, &self.topic).await? {
+            true => Starts::new(),
+            false => match self.starts(log).await {
+                Some(starts) => starts,
+                None => return Ok(None),
+            },
+        };
+        progress::ensure(pool, &self.view, &self.topic, log, &starts).await?;
+        match progress::take_over(pool, &self.view, &self.topic, log, self.partition.number).await? {
+            TakeOver::NotReady => Ok(None),
+            TakeOver::TopicRecreated => fail("topic_recreated").await,
+            TakeOver::Waiting { log_id: id, epoch } => {
+                *log_id = Some(id);
+                heartbeats.begin(&self.view, id, epoch);
+                Ok(None)
+            }
+            TakeOver::Held(hold) => {
+                *log_id = Some(hold.log_id);
+                heartbeats.begin(&self.view, hold.log_id, hold.epoch);
+                let mut ends = log.ends[&self.partition.number];
+                if hold.next_offset > ends.end {
+                    // The reading may be older than the position.
+                    let Some(log) = self.log_read_since(Instant::now()).await else { return Ok(None) };
+                    ends = log.ends[&self.partition.number];
+                }
+                if hold.next_offset < ends.start {
+                    fail("log_truncated").await
+                } else if hold.next_offset > ends.end {
+                    fail("position_beyond_end").await
+                } else {
+                    progress::clear_failure(pool, &self.view, hold.log_id).await?;
+                    Ok(Some(hold))
+                }
+            }
+        }
+    }
+
+    /// Where the partitions of a topic without progress begin; `None` while Kafka does not say.
+    async fn starts(&self, log: &TopicLog) -> Option<Starts> {
+        match self.projector.start {
+            StartAt::Earliest => Some(log.ends.iter().map(|(partition, ends)| (*partition, ends.start)).collect()),
+            StartAt::Latest => Some(log.ends.iter().map(|(partition, ends)| (*partition, ends.end)).collect()),
+            StartAt::Time(time) => {
+                let (kafka, topic, log) = (self.projector.kafka.clone(), self.topic.clone(), log.clone());
+                let found = tokio::task::spawn_blocking(move || log::offsets_at(&log::reader(&kafka)?, &topic, &log, time)).await;
+                match found {
+                    Ok(Ok(starts)) => Some(starts),
+                    Ok(Err(error)) => {
+                        tracing::warn!(%error, topic = self.topic, "Kafka does not say where the start time lies; asking again");
+                        None
+                    }
+                    Err(_) => None,
+                }
+            }
+        }
+    }
+}
+
+/// When to look whether what lies between a position and the end of the log is a hole.
+struct Probe {
+    since: Instant,
+    after: Duration,
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Probe { since: Instant::now(), after: PROBE.0 }
+    }
+}
+
+impl Probe {
+    /// Due once after a while, then after twice as long: a slow fetch must not be begun anew for ever.
+    fn is_due(&mut self) -> bool {
+        let due = self.since.elapsed() >= self.after;
+        if due {
+            *self = Probe { since: Instant::now(), after: (self.after * 2).min(PROBE.1) };
+        }
+        due
+    }
+}
+
+/// A batch of what is there, beginning with a delivery.
+fn collect(first: Delivery, records: &mut Records, position: i64, scanned_at_end: i64) -> Batch {
+    let mut batch = Batch { records: Vec::new(), next_offset: position };
+    let mut bytes = 0;
+    let mut delivery = Some(first);
+    while let Some(current) = delivery {
+        match current {
+            Delivery::Record(record) => {
+                bytes += record.value.as_ref().map_or(0, |value| value.len());
+                add(&mut batch, record);
+            }
+            Delivery::End => batch.next_offset = batch.next_offset.max(scanned_at_end),
+        }
+        let full = batch.records.len() >= BATCH_RECORDS || bytes >= BATCH_BYTES;
+        delivery = if full { None } else { records.try_next() };
+    }
+    batch
+}
+
+/// Adds a record, unless it lies before the position: it was projected already.
+fn add(batch: &mut Batch, record: Record) {
+    if record.offset >= batch.next_offset {
+        batch.next_offset = record.offset + 1;
+        batch.records.push(record);
+    }
+}

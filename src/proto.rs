@@ -1,0 +1,57 @@
+//! The code generated from `proto/`, and the descriptors that gRPC reflection serves.
+
+use std::{collections::HashSet, sync::LazyLock};
+
+use prost::Message;
+use prost_types::FileDescriptorSet;
+
+/// The order domain.
+pub mod order {
+    /// `sightline.order.v1`
+    #[allow(missing_docs, clippy::all)]
+    pub mod v1 {
+        tonic::include_proto!("sightline.order.v1");
+    }
+}
+
+/// Lag and consistency of all domains.
+pub mod consistency {
+    /// `sightline.consistency.v1`
+    #[allow(missing_docs, clippy::all)]
+    pub mod v1 {
+        tonic::include_proto!("sightline.consistency.v1");
+    }
+}
+
+/// The encoded descriptors of all services and of what they import, comments included.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// Whether this is the path of a method of ours, as `/sightline.order.v1.OrderService/GetCustomer`. Others
+/// come from callers and may be anything.
+pub fn is_method(path: &str) -> bool {
+    static PATHS: LazyLock<HashSet<String>> = LazyLock::new(|| {
+        let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap_or_default();
+        let mut paths = HashSet::new();
+        for file in &set.file {
+            for service in &file.service {
+                for method in &service.method {
+                    let (package, service) = (file.package(), service.name());
+                    paths.insert(format!("/{package}.{service}/{}", method.name()));
+                }
+            }
+        }
+        paths
+    });
+    PATHS.contains(path)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn methods_are_known_by_their_path() {
+        assert!(super::is_method(
+            "/sightline.order.v1.OrderService/GetCustomer"
+        ));
+        assert!(!super::is_method("/sightline.order.v1.OrderService/Get"));
+    }
+}

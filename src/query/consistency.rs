@@ -1,0 +1,121 @@
+//! How current an answer must be, as the request demands it: the header `Sightline-Consistency`, on both
+//! surfaces. What is not offered is refused, never ignored: a caller who asked for more than it got would
+//! take an old answer for a new one.
+
+use http::{HeaderMap, HeaderName};
+
+use crate::{
+    error::{Code, Error, TOKEN_HEADER},
+    query::ConsistencyToken,
+};
+
+/// Header and metadata key of the demand.
+pub const CONSISTENCY_HEADER: HeaderName = HeaderName::from_static("sightline-consistency");
+
+/// Whether this request may be answered with whatever the view has now.
+///
+/// # Errors
+/// INVALID_ARGUMENT: the demand is malformed. CONSISTENCY_UNSUPPORTED: it is one that is not offered.
+pub fn check_demand(headers: &HeaderMap) -> Result<(), Error> {
+    let mut demands = headers.get_all(CONSISTENCY_HEADER).iter();
+    let demand = match demands.next() {
+        None => "eventual",
+        Some(value) => value.to_str().map_err(|_| malformed())?.trim(),
+    };
+    if demands.next().is_some() {
+        return Err(Error::invalid(
+            "Sightline-Consistency",
+            "must be given once",
+        ));
+    }
+    let tokens: Vec<_> = headers.get_all(TOKEN_HEADER).iter().collect();
+    match demand {
+        "eventual" if tokens.is_empty() => return Ok(()),
+        "eventual" => {
+            return Err(Error::invalid(
+                "Sightline-Consistency-Token",
+                "is of use only with Sightline-Consistency: at-least",
+            ));
+        }
+        "at-least" => {
+            if tokens.is_empty() {
+                return Err(Error::invalid(
+                    "Sightline-Consistency-Token",
+                    "must be given with Sightline-Consistency: at-least",
+                ));
+            }
+            for value in tokens {
+                let list = value.to_str().unwrap_or_default();
+                for token in list.split(',').map(str::trim) {
+                    if token.strip_prefix("event:").is_none_or(str::is_empty) {
+                        ConsistencyToken::parse(token).map_err(|problem| {
+                            Error::invalid("Sightline-Consistency-Token", problem.to_string())
+                        })?;
+                    }
+                }
+            }
+        }
+        "latest" => {}
+        other => {
+            let seconds = other.strip_prefix("max-lag=").ok_or_else(malformed)?;
+            super::deadline::seconds(seconds).ok_or_else(malformed)?;
+        }
+    }
+    Err(Error::new(
+        Code::ConsistencyUnsupported,
+        "This gateway offers Sightline-Consistency: eventual only. Compare the token of the answer instead.",
+    ))
+}
+
+fn malformed() -> Error {
+    Error::invalid(
+        "Sightline-Consistency",
+        "must be eventual, at-least, latest or max-lag=<seconds>",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(pairs: &[(&'static str, &'static str)]) -> Option<Code> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, value.parse().unwrap());
+        }
+        check_demand(&headers).err().map(|e| e.code())
+    }
+
+    #[test]
+    fn only_eventual_is_offered_and_nothing_is_ignored() {
+        let demand = "sightline-consistency";
+        let token = "sightline-consistency-token";
+        assert_eq!(check(&[]), None);
+        assert_eq!(check(&[(demand, "eventual")]), None);
+        for unsupported in [
+            &[(demand, "latest")][..],
+            &[(demand, "max-lag=2.5")],
+            &[(demand, "at-least"), (token, "t/3@41")],
+            &[(demand, "at-least"), (token, "t/3@41, event:a%2Cb,AQ")],
+        ] {
+            assert_eq!(check(unsupported), Some(Code::ConsistencyUnsupported));
+        }
+        for malformed in [
+            &[(demand, "strong")][..],
+            &[(demand, "")],
+            &[(demand, "max-lag=")],
+            &[(demand, "max-lag=-1")],
+            &[(demand, "at-least")],
+            &[(demand, "at-least"), (token, "%")],
+            &[(demand, "at-least"), (token, "event:")],
+            &[(demand, "eventual"), (demand, "latest")],
+            &[(token, "t/3@41")],
+        ] {
+            assert_eq!(
+                check(malformed),
+                Some(Code::InvalidArgument),
+                "{malformed:?}"
+            );
+        }
+    }
+}

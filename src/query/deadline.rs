@@ -1,0 +1,150 @@
+//! How long a caller waits: `grpc-timeout` on gRPC, `Request-Timeout` (seconds) on REST.
+//!
+//! Without one it is 10 s; more than 60 s is cut to 60 s.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName};
+
+use crate::error::Error;
+
+/// Where the caller says nothing.
+pub const DEFAULT: Duration = Duration::from_secs(10);
+/// The longest that a call may take.
+pub const MAX: Duration = Duration::from_secs(60);
+/// The metadata key of gRPC's own protocol.
+pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+/// The header of REST.
+pub const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("request-timeout");
+
+/// How long the caller of a gRPC method waits.
+///
+/// # Errors
+/// INVALID_ARGUMENT: the value is malformed.
+pub fn of_grpc(headers: &HeaderMap) -> Result<Duration, Error> {
+    of(
+        headers,
+        &GRPC_TIMEOUT,
+        grpc_timeout,
+        "must be up to 8 digits and one of H, M, S, m, u, n",
+    )
+}
+
+/// How long the caller of a REST method waits.
+///
+/// # Errors
+/// INVALID_ARGUMENT: the value is malformed.
+pub fn of_rest(headers: &HeaderMap) -> Result<Duration, Error> {
+    of(
+        headers,
+        &REQUEST_TIMEOUT,
+        seconds,
+        "must be a number of seconds, like 2 or 0.25",
+    )
+}
+
+fn of(
+    headers: &HeaderMap,
+    name: &HeaderName,
+    parse: fn(&str) -> Option<Duration>,
+    rule: &str,
+) -> Result<Duration, Error> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else {
+        return Ok(DEFAULT);
+    };
+    match value.to_str().ok().and_then(parse) {
+        Some(duration) if values.next().is_none() => Ok(duration.min(MAX)),
+        _ => Err(Error::invalid(name.as_str(), rule)),
+    }
+}
+
+/// Seconds as a decimal number without sign or exponent: `2`, `0.25`.
+pub(super) fn seconds(text: &str) -> Option<Duration> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |s: &str| (1..=9).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) {
+        return None;
+    }
+    let nanos = format!("{fraction:0<9}").parse().ok()?;
+    Some(Duration::new(whole.parse().ok()?, nanos))
+}
+
+fn grpc_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if !(1..=8).contains(&digits.len()) || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let value: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(value * 3600),
+        "M" => Duration::from_secs(value * 60),
+        "S" => Duration::from_secs(value),
+        "m" => Duration::from_millis(value),
+        "u" => Duration::from_micros(value),
+        "n" => Duration::from_nanos(value),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn grpc_timeouts() {
+        for (text, expected) in [
+            ("1S", Some(Duration::from_secs(1))),
+            ("250m", Some(Duration::from_millis(250))),
+            ("0n", Some(Duration::ZERO)),
+            ("99999999H", Some(Duration::from_secs(99_999_999 * 3600))),
+            ("100000000n", None),
+            ("", None),
+            ("S", None),
+            ("1", None),
+            ("-1S", None),
+            ("1s", None),
+            ("1é", None),
+        ] {
+            assert_eq!(grpc_timeout(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn seconds_with_decimals() {
+        for (text, expected) in [
+            ("2", Some(Duration::from_secs(2))),
+            ("0.25", Some(Duration::from_millis(250))),
+            ("0", Some(Duration::ZERO)),
+            ("1.", None),
+            (".5", None),
+            ("1e3", None),
+            ("-1", None),
+            ("+1", None),
+            ("NaN", None),
+            ("", None),
+            ("1.2.3", None),
+        ] {
+            assert_eq!(seconds(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn absent_long_and_repeated() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(of_rest(&headers).unwrap(), DEFAULT);
+        headers.insert(REQUEST_TIMEOUT, "3600".parse().unwrap());
+        assert_eq!(of_rest(&headers).unwrap(), MAX);
+        headers.append(REQUEST_TIMEOUT, "1".parse().unwrap());
+        assert!(of_rest(&headers).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "\\PC{0,12}|[0-9.]{0,12}[HMSmun]?") {
+            let _ = (seconds(&text), grpc_timeout(&text));
+        }
+    }
+}

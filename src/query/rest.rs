@@ -1,0 +1,240 @@
+//! The REST coat of questions and answers: extractors that refuse with a [`struct@Error`] naming the field,
+//! and the one way in which an answer becomes a response.
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, FromRequestParts, Request, path::ErrorKind, rejection::PathRejection},
+    response::{IntoResponse, Response},
+};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use http::{HeaderValue, StatusCode, header, request::Parts};
+use percent_encoding::percent_decode;
+use serde::{Serialize, de::DeserializeOwned};
+use sha2::{Digest, Sha256};
+
+use super::Answer;
+use crate::error::{Error, TOKEN_HEADER};
+
+/// Answers may be kept, but not used again without asking: the view may have moved on.
+const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("private, no-cache");
+
+/// The parameters of the path, percent-decoded each by itself: `%2F` is a part of an id.
+pub struct Path<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        match axum::extract::Path::<T>::from_request_parts(parts, state).await {
+            Ok(axum::extract::Path(value)) => Ok(Self(value)),
+            Err(PathRejection::FailedToDeserializePathParams(error)) => Err(match error.kind() {
+                ErrorKind::InvalidUtf8InPathParam { key } => {
+                    Error::invalid(key, "is not UTF-8 once percent-decoded")
+                }
+                ErrorKind::ParseErrorAtKey { key, .. } => Error::invalid(key, "is malformed"),
+                _ => Error::invalid("path", "is malformed"),
+            }),
+            Err(_) => Err(Error::internal("a route without its path parameters")),
+        }
+    }
+}
+
+/// The parameters of the query, as pairs in their order; a name may repeat.
+pub struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// All values of the only parameter that there is.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT: there is another one. A misspelt filter must not widen an answer.
+    pub fn only(self, name: &str) -> Result<Vec<String>, Error> {
+        let mut values = Vec::with_capacity(self.0.len());
+        for (key, value) in self.0 {
+            if key != name {
+                return Err(Error::invalid(
+                    "query",
+                    format!("holds a parameter that is not {name}"),
+                ));
+            }
+            values.push(value);
+        }
+        Ok(values)
+    }
+
+    fn parse(query: &str) -> Result<Self, Error> {
+        let decode = |text: &str| {
+            percent_decode(text.replace('+', " ").as_bytes())
+                .decode_utf8()
+                .map(String::from)
+                .ok()
+        };
+        query
+            .split('&')
+            .filter(|pair| !pair.is_empty())
+            .map(|pair| {
+                let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+                let name = decode(name)
+                    .ok_or_else(|| Error::invalid("query", "holds a name that is not UTF-8"))?;
+                match decode(value) {
+                    Some(value) => Ok((name, value)),
+                    None => Err(Error::invalid(name, "is not UTF-8 once percent-decoded")),
+                }
+            })
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Query {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
+        Self::parse(parts.uri.query().unwrap_or_default())
+    }
+}
+
+/// A JSON body. That it says so (`application/json`) is seen to by the server, for every POST.
+pub struct Json<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Error> {
+        let bytes = Bytes::from_request(request, state)
+            .await
+            .map_err(|rejection| {
+                if rejection.into_response().status() == StatusCode::PAYLOAD_TOO_LARGE {
+                    Error::payload_too_large()
+                } else {
+                    Error::invalid("body", "broke off")
+                }
+            })?;
+        let mut json = serde_json::Deserializer::from_slice(&bytes);
+        let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+            let path = error.path().to_string();
+            let inner = error.inner();
+            if inner.is_data() {
+                // The root's path is a dot.
+                let field = if path == "." { "body".into() } else { path };
+                Error::invalid(field, "is missing, unknown or of the wrong type")
+            } else {
+                Error::invalid(
+                    "body",
+                    format!(
+                        "is not JSON at line {}, column {}",
+                        inner.line(),
+                        inner.column()
+                    ),
+                )
+            }
+        })?;
+        json.end()
+            .map_err(|_| Error::invalid("body", "holds more than one JSON value"))?;
+        Ok(Self(value))
+    }
+}
+
+/// The body as JSON, its token, and an ETag made of what is sent.
+impl<T: Serialize> IntoResponse for Answer<T> {
+    fn into_response(self) -> Response {
+        let body = match serde_json::to_vec(&self.body) {
+            Ok(body) => body,
+            Err(_) => return Error::internal("an answer is not JSON").into_response(),
+        };
+        let etag = format!(
+            "W/\"{}\"",
+            BASE64_URL_SAFE_NO_PAD.encode(&Sha256::digest(&body)[..16])
+        );
+        let mut response = (
+            [(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/json"),
+            )],
+            body,
+        )
+            .into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, CACHE_CONTROL);
+        if let Ok(etag) = etag.parse() {
+            headers.insert(header::ETAG, etag);
+        }
+        if let Ok(token) = self.token.to_string().parse() {
+            headers.insert(TOKEN_HEADER, token);
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_read_as_forms() {
+        let query = Query::parse("userIds=a%2Fb&userIds=%F0%9F%98%80+x&&userIds=100%").unwrap();
+        assert_eq!(query.only("userIds").unwrap(), ["a/b", "😀 x", "100%"]);
+        assert_eq!(
+            Query::parse("userIds=%FF").err().unwrap().fields()[0].field,
+            "userIds"
+        );
+        assert!(Query::parse("userId=a").unwrap().only("userIds").is_err());
+        assert!(
+            Query::parse("")
+                .unwrap()
+                .only("userIds")
+                .unwrap()
+                .is_empty()
+        );
+    }
+
+    #[tokio::test]
+    async fn bodies_are_refused_by_field_and_place() {
+        #[derive(serde::Deserialize)]
+        #[serde(rename_all = "camelCase", deny_unknown_fields)]
+        struct Body {
+            #[allow(dead_code)]
+            user_ids: Vec<String>,
+        }
+        for (body, field) in [
+            (r#"{"userIds":["a",1]}"#, "userIds[1]"),
+            (r#"{"userIds":"a"}"#, "userIds"),
+            (r#"{"x":1}"#, "x"),
+            ("{}", "body"),
+            ("{", "body"),
+            ("", "body"),
+            (r#"{"userIds":[]} 1"#, "body"),
+            ("\u{0}", "body"),
+        ] {
+            let request = Request::new(body.into());
+            let error = Json::<Body>::from_request(request, &())
+                .await
+                .err()
+                .unwrap();
+            assert_eq!(error.fields()[0].field, field, "{body}");
+        }
+    }
+
+    #[test]
+    fn equal_answers_have_equal_etags() {
+        let answer = |body: &'static str| {
+            Answer {
+                body,
+                token: Default::default(),
+            }
+            .into_response()
+        };
+        let (a, b) = (answer("a"), answer("b"));
+        assert!(
+            a.headers()[header::ETAG]
+                .to_str()
+                .unwrap()
+                .starts_with("W/\"")
+        );
+        assert_eq!(
+            a.headers()[header::ETAG],
+            answer("a").headers()[header::ETAG]
+        );
+        assert_ne!(a.headers()[header::ETAG], b.headers()[header::ETAG]);
+        assert_eq!(a.headers()[TOKEN_HEADER], "AQ");
+    }
+}

@@ -1,0 +1,49 @@
+-- Every partition of the asked domains ($1) as the view that is shown has it: progress and books, the owner,
+-- the last reading of the log's end, and the letters. One statement, so one snapshot. All ages are by the
+-- database's clock, which wrote the times.
+WITH shown AS (
+    -- The live version; the newest that is being built where none is live yet.
+    SELECT DISTINCT ON (domain) domain, version, state
+    FROM sightline.views
+    WHERE domain = ANY ($1) AND state IN ('live', 'building')
+    ORDER BY domain, state = 'live' DESC, version DESC
+)
+SELECT shown.domain,
+       shown.state = 'building' AS building,
+       logs.cluster_id,
+       logs.topic,
+       logs.topic_identity,
+       logs.partition,
+       progress.start_offset,
+       progress.next_offset,
+       progress.failure,
+       progress.read,
+       progress.applied,
+       progress.duplicates,
+       progress.skipped,
+       progress.dead_lettered,
+       progress.holes,
+       ends.end_offset,
+       extract(epoch FROM now() - ends.read_at)::float8 AS end_read_age,
+       extract(epoch FROM now() - owners.seen_at)::float8 AS owner_age,
+       extract(epoch FROM now() - owners.oldest_unapplied_at)::float8 AS oldest_unapplied_age,
+       owners.rate,
+       owners.failure AS owner_failure,
+       letters.open AS open_letters,
+       letters.parked_keys
+FROM shown
+JOIN sightline.progress AS progress USING (domain, version)
+JOIN sightline.logs AS logs USING (log_id)
+LEFT JOIN sightline.owners AS owners USING (domain, version, log_id)
+LEFT JOIN sightline.log_ends AS ends USING (log_id)
+CROSS JOIN LATERAL (
+    -- The predicate of the index dead_letters_open.
+    SELECT count(*) AS open,
+           count(DISTINCT dead.key_hash) FILTER (WHERE dead.parks) AS parked_keys
+    FROM sightline.dead_letters AS dead
+    WHERE dead.domain = shown.domain
+      AND dead.version = shown.version
+      AND dead.log_id = progress.log_id
+      AND dead.state IN ('parked', 'retrying')
+) AS letters
+ORDER BY shown.domain, logs.topic, logs.partition, logs.log_id

@@ -1,0 +1,185 @@
+//! Lag, in both coats: `/v1/consistency` and `ConsistencyService`.
+
+use axum::{Router, extract::State};
+use tonic::{Request, Response, Status, codec::CompressionEncoding};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::layers::MAX_BODY_BYTES;
+use crate::{
+    error::Error,
+    proto::consistency::v1::{
+        self as pb,
+        consistency_service_server::{ConsistencyService, ConsistencyServiceServer},
+    },
+    query::{
+        Answer,
+        grpc::{respond, timestamp},
+        lag::{Consistency, DomainConsistency, DomainState, Lag, PartitionConsistency},
+        rest::Path,
+    },
+};
+
+/// The routes, documented.
+pub fn routes() -> OpenApiRouter<Lag> {
+    OpenApiRouter::new()
+        .routes(routes!(get_consistency))
+        .routes(routes!(get_domain_consistency))
+}
+
+/// The routes, over `lag`.
+pub fn router(lag: Lag) -> Router {
+    let (router, _) = routes().split_for_parts();
+    router.with_state(lag)
+}
+
+/// How far all views are behind the log
+///
+/// For each domain that this process serves, and for each of its partitions: position, end of the log, lag in
+/// records and seconds, rate, dead letters, state, the failure that holds it, and the books: `read = applied +
+/// duplicates + skipped + deadLettered` and `position = startPosition + read + holes`. A consumer that is dead
+/// never reads as `caught_up`. Without the database the last known figures are served with `asOf`.
+#[utoipa::path(
+    get,
+    path = "/v1/consistency",
+    operation_id = "getConsistency",
+    tag = "consistency",
+    responses((status = 200, description = "Lag, state and books", body = Consistency,
+        example = json!({"domains": [example_domain()]}))),
+)]
+async fn get_consistency(State(lag): State<Lag>) -> Result<Answer<Consistency>, Error> {
+    lag.all().await
+}
+
+/// How far one domain's view is behind the log
+///
+/// One element of `/v1/consistency`.
+#[utoipa::path(
+    get,
+    path = "/v1/consistency/{domain}",
+    operation_id = "getDomainConsistency",
+    tag = "consistency",
+    params(("domain" = String, Path, description = "The domain's name", example = "order")),
+    responses(
+        (status = 200, description = "Lag, state and books", body = DomainConsistency, example = json!(example_domain())),
+        (status = 404, description = "There is no such domain, or this process does not serve it"),
+    ),
+)]
+async fn get_domain_consistency(
+    State(lag): State<Lag>,
+    Path(domain): Path<String>,
+) -> Result<Answer<DomainConsistency>, Error> {
+    lag.one(&domain).await
+}
+
+fn example_domain() -> DomainConsistency {
+    DomainConsistency {
+        domain: "order".into(),
+        state: DomainState::CatchingUp,
+        failure: None,
+        as_of: None,
+        partitions: vec![PartitionConsistency {
+            topic: "user.events".into(),
+            partition: 3,
+            position: 48_213,
+            end_offset: Some(48_713),
+            lag: Some(500),
+            oldest_unapplied_seconds: Some(1.25),
+            end_read_age_seconds: Some(0.4),
+            rate: Some(2_000.0),
+            eta_seconds: Some(0.25),
+            state: DomainState::CatchingUp,
+            failure: None,
+            dead_letters: 1,
+            parked_keys: 1,
+            start_position: 0,
+            holes: 13,
+            read: 48_200,
+            applied: 31_020,
+            duplicates: 79,
+            skipped: 17_100,
+            dead_lettered: 1,
+        }],
+    }
+}
+
+/// The gRPC service, over `lag`.
+pub fn service(lag: Lag) -> ConsistencyServiceServer<impl ConsistencyService> {
+    ConsistencyServiceServer::new(Service { lag })
+        .max_decoding_message_size(MAX_BODY_BYTES)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Zstd)
+        .send_compressed(CompressionEncoding::Gzip)
+        .send_compressed(CompressionEncoding::Zstd)
+}
+
+struct Service {
+    lag: Lag,
+}
+
+#[tonic::async_trait]
+impl ConsistencyService for Service {
+    async fn get_consistency(
+        &self,
+        request: Request<pb::GetConsistencyRequest>,
+    ) -> Result<Response<pb::GetConsistencyResponse>, Status> {
+        let domains = match request.into_inner().domain {
+            Some(domain) => self.lag.one(&domain).await?.map(|domain| vec![domain]),
+            None => self.lag.all().await?.map(|consistency| consistency.domains),
+        };
+        Ok(respond(domains.map(|domains| pb::GetConsistencyResponse {
+            domains: domains.into_iter().map(Into::into).collect(),
+        })))
+    }
+}
+
+impl From<DomainState> for pb::DomainState {
+    fn from(state: DomainState) -> Self {
+        match state {
+            DomainState::CaughtUp => Self::CaughtUp,
+            DomainState::CatchingUp => Self::CatchingUp,
+            DomainState::Rebuilding => Self::Rebuilding,
+            DomainState::Paused => Self::Paused,
+            DomainState::Stalled => Self::Stalled,
+            DomainState::Failed => Self::Failed,
+        }
+    }
+}
+
+impl From<DomainConsistency> for pb::DomainConsistency {
+    fn from(domain: DomainConsistency) -> Self {
+        Self {
+            domain: domain.domain,
+            state: pb::DomainState::from(domain.state).into(),
+            failure: domain.failure,
+            as_of: domain.as_of.map(timestamp),
+            partitions: domain.partitions.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<PartitionConsistency> for pb::PartitionConsistency {
+    fn from(partition: PartitionConsistency) -> Self {
+        Self {
+            topic: partition.topic,
+            partition: partition.partition,
+            position: partition.position,
+            end_offset: partition.end_offset,
+            lag: partition.lag,
+            oldest_unapplied_seconds: partition.oldest_unapplied_seconds,
+            end_read_age_seconds: partition.end_read_age_seconds,
+            rate: partition.rate,
+            eta_seconds: partition.eta_seconds,
+            state: pb::DomainState::from(partition.state).into(),
+            failure: partition.failure,
+            dead_letters: partition.dead_letters,
+            parked_keys: partition.parked_keys,
+            start_position: partition.start_position,
+            holes: partition.holes,
+            read: partition.read,
+            applied: partition.applied,
+            duplicates: partition.duplicates,
+            skipped: partition.skipped,
+            dead_lettered: partition.dead_lettered,
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! gRPC: the domains' services, lag, health and reflection, behind the layers.
+
+use std::time::Duration;
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    response::Response,
+};
+use tokio::{net::TcpListener, time::sleep};
+use tokio_util::sync::CancellationToken;
+use tonic::{server::NamedService, service::Routes};
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+use super::{
+    Domains,
+    connections::{self, Versions},
+    consistency,
+    layers::{self, Surface},
+};
+use crate::{
+    proto,
+    query::lag::{Lag, not_served},
+};
+
+/// Between telling NOT_SERVING and closing: long enough for who watches to hear it.
+const NOTICE: Duration = Duration::from_millis(200);
+
+/// What gRPC serves.
+pub struct Parts {
+    /// The services of the served domains.
+    pub services: Routes,
+    /// Their full names (`sightline.order.v1.OrderService`), for health.
+    pub names: Vec<&'static str>,
+    /// Which domains there are.
+    pub domains: Domains,
+    /// Where lag is read.
+    pub lag: Lag,
+}
+
+/// Serves on `listener` until `shutdown`: then health says NOT_SERVING, and what was begun is finished.
+///
+/// # Errors
+/// The compiled-in descriptors are damaged.
+pub async fn serve(
+    listener: TcpListener,
+    parts: Parts,
+    shutdown: CancellationToken,
+) -> Result<(), tonic_reflection::server::Error> {
+    let loopback_only = listener.local_addr().is_ok_and(|a| a.ip().is_loopback());
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let lag = consistency::service(parts.lag);
+    let mut names = parts.names;
+    names.push(name_of(&lag));
+    // The whole server.
+    names.push("");
+    tell(&health, &names, ServingStatus::Serving).await;
+    let services = parts
+        .services
+        .add_service(lag)
+        .add_service(health_service)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .into_axum_router();
+    let router = Router::new()
+        .fallback(unknown)
+        .with_state(parts.domains)
+        .merge(services.reset_fallback());
+    let router = layers::apply(router, Surface::Grpc, loopback_only);
+
+    let close = CancellationToken::new();
+    let connections = connections::serve(listener, router, Versions::Http2, close.clone());
+    let announce = async {
+        shutdown.cancelled().await;
+        tell(&health, &names, ServingStatus::NotServing).await;
+        sleep(NOTICE).await;
+        close.cancel();
+    };
+    tokio::join!(connections, announce);
+    Ok(())
+}
+
+fn name_of<S: NamedService>(_: &S) -> &'static str {
+    S::NAME
+}
+
+async fn tell(health: &HealthReporter, names: &[&'static str], status: ServingStatus) {
+    for name in names {
+        health.set_service_status(*name, status).await;
+    }
+}
+
+/// `/sightline.<domain>.v1.<Service>/<Method>`
+async fn unknown(State(domains): State<Domains>, request: Request) -> Response {
+    let domain = request
+        .uri()
+        .path()
+        .strip_prefix("/sightline.")
+        .and_then(|rest| rest.split('.').next())
+        .unwrap_or_default();
+    Surface::Grpc.refuse(if domains.is_elsewhere(domain) {
+        not_served()
+    } else {
+        layers::unknown_path()
+    })
+}

@@ -1,0 +1,466 @@
+//! What happens to every call, on both surfaces, in one order. From the outside in:
+//!
+//! 1. `identify`: the ids of request and trace, in and out
+//! 2. `observe`: a span and the metrics, by the route's template; never path, query or ids
+//! 3. `explain`: every REST error is a problem document, whoever made it
+//! 4. `catch_panics`: a panic is a 500 without internals
+//! 5. `check_host`: on loopback without authentication, only loopback hosts
+//! 6. `shed`: more calls at once than there is room for are refused, not queued
+//! 7. `limit_time`: the caller is answered within its deadline
+//! 8. compression (REST; gRPC's own is per message)
+//! 9. `check_media_type` (REST): POST only as JSON, so that no web page can make a browser post
+//! 10. `check_consistency`: a demand that is not offered is refused
+//! 11. `answer_conditionally` (REST): If-None-Match
+//! 12. `trail_token` (gRPC): the token goes into the trailers
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{DefaultBodyLimit, MatchedPath, Request, State},
+    middleware::{Next, from_fn, from_fn_with_state},
+    response::{IntoResponse, Response},
+};
+use futures_util::FutureExt;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, uri::Authority};
+use http_body_util::BodyExt;
+use hyper::body::Frame;
+use tokio::sync::Semaphore;
+use tower::ServiceBuilder;
+use tower_http::compression::CompressionLayer;
+use tracing::Instrument;
+
+use crate::{
+    error::{Code, Error, PROBLEM_JSON, TOKEN_HEADER},
+    proto,
+    query::{consistency::check_demand, deadline},
+    telemetry,
+};
+
+/// Calls at once on one surface. Reads are short; more than this means that something is slow.
+const MAX_CALLS: usize = 1024;
+/// The largest request body of REST, and the largest message of gRPC.
+pub const MAX_BODY_BYTES: usize = 1024 * 1024;
+/// The id of a request, from the caller or from here; it is in the log.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// Which coat a call wears.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Surface {
+    /// gRPC.
+    Grpc,
+    /// HTTP/JSON.
+    Rest,
+}
+
+impl Surface {
+    /// The error as this surface tells it.
+    pub fn refuse(self, error: Error) -> Response {
+        match self {
+            Self::Grpc => tonic::Status::from(error).into_http(),
+            Self::Rest => error.into_response(),
+        }
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Grpc => "grpc",
+            Self::Rest => "http",
+        }
+    }
+}
+
+/// Puts the layers around all routes and the fallback of `router`. With `loopback_only`, a call that names
+/// another host is refused.
+pub fn apply(router: Router, surface: Surface, loopback_only: bool) -> Router {
+    let room = Arc::new(Semaphore::new(MAX_CALLS));
+    let around = ServiceBuilder::new()
+        .layer(from_fn(identify))
+        .layer(from_fn_with_state(surface, observe));
+    let within = ServiceBuilder::new()
+        .layer(from_fn_with_state(surface, catch_panics))
+        .layer(from_fn_with_state((surface, loopback_only), check_host))
+        .layer(from_fn_with_state((surface, room), shed))
+        .layer(from_fn_with_state(surface, limit_time));
+    let consistency = from_fn_with_state(surface, check_consistency);
+    // The last layer that a router is given is the outermost.
+    match surface {
+        Surface::Rest => router
+            .layer(
+                ServiceBuilder::new()
+                    .layer(CompressionLayer::new())
+                    .layer(from_fn(check_media_type))
+                    .layer(consistency)
+                    .layer(from_fn(answer_conditionally))
+                    .layer(DefaultBodyLimit::max(MAX_BODY_BYTES)),
+            )
+            .layer(within)
+            .layer(from_fn(explain)),
+        Surface::Grpc => router
+            .layer(
+                ServiceBuilder::new()
+                    .layer(consistency)
+                    .layer(from_fn(trail_token)),
+            )
+            .layer(within),
+    }
+    .layer(around)
+}
+
+/// The ids of a call; `observe` puts them into its span.
+#[derive(Clone)]
+struct CallIds {
+    request: String,
+    trace: String,
+}
+
+async fn identify(mut request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    let request_id = headers
+        .get(REQUEST_ID)
+        .and_then(|value| value.to_str().ok())
+        .filter(|id| is_request_id(id))
+        .map_or_else(|| uuid::Uuid::now_v7().to_string(), String::from);
+    let parent = headers
+        .get(TRACEPARENT)
+        .and_then(|value| value.to_str().ok())
+        .and_then(parse_traceparent);
+    let (trace_id, flags) = match parent {
+        Some((trace_id, flags)) => (trace_id.to_owned(), flags.to_owned()),
+        None => (format!("{:032x}", fastrand::u128(1..)), "00".to_owned()),
+    };
+    let span_id = fastrand::u64(1..);
+    let traceparent = format!("00-{trace_id}-{span_id:016x}-{flags}");
+    let id_out = HeaderValue::from_str(&request_id);
+    request.extensions_mut().insert(CallIds {
+        request: request_id,
+        trace: trace_id,
+    });
+    let mut response = next.run(request).await;
+    if let Ok(id) = id_out {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    if let Ok(traceparent) = HeaderValue::from_str(&traceparent) {
+        response.headers_mut().insert(TRACEPARENT, traceparent);
+    }
+    response
+}
+
+/// What may go into a log line and back to the caller as it is.
+fn is_request_id(id: &str) -> bool {
+    (1..=128).contains(&id.len())
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}
+
+/// Trace id and flags of a W3C traceparent, version 00.
+fn parse_traceparent(value: &str) -> Option<(&str, &str)> {
+    let is_hex = |text: &str, length: usize| {
+        text.len() == length && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let is_id = |text: &str, length| is_hex(text, length) && text.bytes().any(|b| b != b'0');
+    let mut parts = value.split('-');
+    let (version, trace, span, flags) =
+        (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    (version == "00"
+        && is_id(trace, 32)
+        && is_id(span, 16)
+        && is_hex(flags, 2)
+        && parts.next().is_none())
+    .then_some((trace, flags))
+}
+
+async fn observe(State(surface): State<Surface>, request: Request, next: Next) -> Response {
+    let protocol = surface.label();
+    let route = route(surface, &request);
+    let ids = request.extensions().get::<CallIds>();
+    let span = tracing::info_span!(
+        "call",
+        protocol,
+        route,
+        request_id = ids.map(|ids| ids.request.as_str()),
+        trace_id = ids.map(|ids| ids.trace.as_str()),
+    );
+    let _in_flight = InFlight::begin(protocol);
+    let begun = Instant::now();
+    let response = next.run(request).instrument(span.clone()).await;
+    let seconds = begun.elapsed().as_secs_f64();
+    let code = code(surface, &response);
+    span.in_scope(|| tracing::debug!(code, seconds, "answered"));
+    metrics::histogram!(telemetry::REQUEST_SECONDS, "protocol" => protocol, "route" => route.clone())
+        .record(seconds);
+    metrics::counter!(telemetry::REQUESTS, "protocol" => protocol, "route" => route, "code" => code)
+        .increment(1);
+    response
+}
+
+/// Counts a call for as long as it lives, even where the caller goes away.
+struct InFlight(metrics::Gauge);
+
+impl InFlight {
+    fn begin(protocol: &'static str) -> Self {
+        let gauge = metrics::gauge!(telemetry::REQUESTS_IN_FLIGHT, "protocol" => protocol);
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
+/// The template of the route; of a gRPC call its method, where there is such a one.
+fn route(surface: Surface, request: &Request) -> String {
+    let path = request.uri().path();
+    if surface == Surface::Grpc && proto::is_method(path) {
+        return path.to_owned();
+    }
+    match request.extensions().get::<MatchedPath>() {
+        Some(template) => template.as_str().to_owned(),
+        None => "unknown".to_owned(),
+    }
+}
+
+fn code(surface: Surface, response: &Response) -> String {
+    match (surface, response.headers().get(GRPC_STATUS)) {
+        (Surface::Grpc, Some(status)) => {
+            format!("{:?}", tonic::Code::from_bytes(status.as_bytes()))
+        }
+        // The status comes in the trailers only after an answer.
+        (Surface::Grpc, None) => "Ok".to_owned(),
+        (Surface::Rest, _) => response.status().as_str().to_owned(),
+    }
+}
+
+async fn explain(request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    let status = response.status();
+    let is_problem = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|media_type| media_type == PROBLEM_JSON);
+    if !(status.is_client_error() || status.is_server_error()) || is_problem {
+        return response;
+    }
+    let error = match status {
+        StatusCode::NOT_FOUND => unknown_path(),
+        StatusCode::METHOD_NOT_ALLOWED => Error::new(
+            Code::MethodNotAllowed,
+            "This path has other methods; the header Allow names them.",
+        ),
+        StatusCode::NOT_ACCEPTABLE => not_acceptable(),
+        StatusCode::PAYLOAD_TOO_LARGE => Error::payload_too_large(),
+        status if status.is_client_error() => Error::invalid("request", "is malformed"),
+        _ => Error::internal("a library answered with an error"),
+    };
+    let mut explained = error.into_response();
+    if let Some(allow) = response.headers().get(header::ALLOW) {
+        explained.headers_mut().insert(header::ALLOW, allow.clone());
+    }
+    explained
+}
+
+/// The refusal of what nobody serves.
+pub(super) fn unknown_path() -> Error {
+    Error::new(
+        Code::UnknownPath,
+        "There is nothing at this path. /openapi.json and gRPC reflection list what there is.",
+    )
+}
+
+pub(super) fn not_acceptable() -> Error {
+    Error::new(
+        Code::NotAcceptable,
+        "Accept-Encoding refuses every encoding. Allow identity, gzip or zstd.",
+    )
+}
+
+pub(super) fn host_not_allowed() -> Error {
+    Error::new(
+        Code::HostNotAllowed,
+        "Without authentication only loopback is answered: call it as localhost, 127.0.0.1 or [::1].",
+    )
+}
+
+pub(super) fn overloaded() -> Error {
+    Error::new(
+        Code::Overloaded,
+        "The gateway is busy with as many calls as it takes. Try again.",
+    )
+    .with_retry_after(Duration::from_secs(1))
+}
+
+pub(super) fn unsupported_media_type() -> Error {
+    Error::new(
+        Code::UnsupportedMediaType,
+        "The body must be sent as Content-Type: application/json.",
+    )
+}
+
+async fn catch_panics(State(surface): State<Surface>, request: Request, next: Next) -> Response {
+    AssertUnwindSafe(next.run(request))
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|_| surface.refuse(Error::internal("a handler panicked")))
+}
+
+pub(super) async fn check_host(
+    State((surface, loopback_only)): State<(Surface, bool)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if loopback_only && !names_loopback(&request) {
+        return surface.refuse(host_not_allowed());
+    }
+    next.run(request).await
+}
+
+/// A web page whose name was made to resolve to loopback still sends its own name.
+fn names_loopback(request: &Request) -> bool {
+    let in_uri = request.uri().authority().map(Authority::as_str);
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let in_header = hosts.next().map(|host| host.to_str().unwrap_or_default());
+    if hosts.next().is_some() || (in_uri.is_none() && in_header.is_none()) {
+        return false;
+    }
+    [in_uri, in_header].into_iter().flatten().all(is_loopback)
+}
+
+fn is_loopback(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else {
+        return false;
+    };
+    let name = authority.host();
+    let ip = name
+        .strip_prefix('[')
+        .and_then(|name| name.strip_suffix(']'))
+        .unwrap_or(name);
+    !host.contains('@')
+        && (name.eq_ignore_ascii_case("localhost")
+            || ip
+                .parse()
+                .is_ok_and(|ip: std::net::IpAddr| ip.is_loopback()))
+}
+
+async fn shed(
+    State((surface, room)): State<(Surface, Arc<Semaphore>)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let Ok(_place) = room.try_acquire() else {
+        return surface.refuse(overloaded());
+    };
+    next.run(request).await
+}
+
+async fn limit_time(State(surface): State<Surface>, request: Request, next: Next) -> Response {
+    let time = match surface {
+        Surface::Grpc => deadline::of_grpc(request.headers()),
+        Surface::Rest => deadline::of_rest(request.headers()),
+    };
+    match time {
+        Ok(time) => tokio::time::timeout(time, next.run(request))
+            .await
+            .unwrap_or_else(|_| surface.refuse(Error::deadline_exceeded())),
+        Err(error) => surface.refuse(error),
+    }
+}
+
+async fn check_media_type(request: Request, next: Next) -> Response {
+    let reads = matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::OPTIONS
+    );
+    if !reads && !is_json(request.headers()) {
+        return unsupported_media_type().into_response();
+    }
+    next.run(request).await
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|media_type| media_type.to_str().ok())
+        .and_then(|media_type| media_type.split(';').next())
+        .is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case("application/json"))
+}
+
+async fn check_consistency(
+    State(surface): State<Surface>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match check_demand(request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(error) => surface.refuse(error),
+    }
+}
+
+async fn answer_conditionally(request: Request, next: Next) -> Response {
+    let known: Vec<HeaderValue> = match *request.method() {
+        Method::GET | Method::HEAD => request
+            .headers()
+            .get_all(header::IF_NONE_MATCH)
+            .iter()
+            .cloned()
+            .collect(),
+        _ => Vec::new(),
+    };
+    let mut response = next.run(request).await;
+    let matches = response.status() == StatusCode::OK
+        && response.headers().get(header::ETAG).is_some_and(|etag| {
+            known
+                .iter()
+                .any(|known| names_etag(known.as_bytes(), etag.as_bytes()))
+        });
+    if matches {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        *response.body_mut() = Body::empty();
+        response.headers_mut().remove(header::CONTENT_TYPE);
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+    }
+    response
+}
+
+/// Whether the list of an If-None-Match names the ETag, by weak comparison. Ours holds no comma.
+fn names_etag(list: &[u8], etag: &[u8]) -> bool {
+    let opaque = |tag: &'_ [u8]| {
+        tag.strip_prefix(b"W/")
+            .map(<[u8]>::to_vec)
+            .unwrap_or(tag.to_vec())
+    };
+    list.split(|b| *b == b',')
+        .map(<[u8]>::trim_ascii)
+        .any(|known| known == b"*" || opaque(known) == opaque(etag))
+}
+
+/// tonic sends a response's metadata as headers; the token belongs behind the answer. An error has headers
+/// alone, which are its trailers.
+async fn trail_token(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    if response.headers().contains_key(GRPC_STATUS) {
+        return response;
+    }
+    let Some(token) = response.headers_mut().remove(TOKEN_HEADER) else {
+        return response;
+    };
+    response.map(|body| {
+        Body::new(body.map_frame(move |frame| match frame.into_trailers() {
+            Ok(mut trailers) => {
+                trailers.insert(TOKEN_HEADER, token.clone());
+                Frame::trailers(trailers)
+            }
+            Err(frame) => frame,
+        }))
+    })
+}

@@ -1,0 +1,302 @@
+//! The API's document (OpenAPI 3.1): what the routes say of themselves, and what holds for all of them:
+//! the headers that each understands and sends, and every error that each may answer, with real examples.
+
+use serde_json::json;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        Components, Content, ContentBuilder, Info, License, ObjectBuilder, OpenApi, OpenApiBuilder,
+        Ref, RefOr, Required, Response, ResponseBuilder, Type,
+        example::ExampleBuilder,
+        header::HeaderBuilder,
+        path::{Operation, ParameterBuilder, ParameterIn, PathItem},
+        tag::TagBuilder,
+    },
+};
+
+use super::{consistency, http, layers};
+use crate::{
+    error::{Code, Error, FieldViolation, PROBLEM_JSON, Problem},
+    query::{consistency::check_demand, lag::not_served},
+};
+
+/// The whole document: `domains` is what the domains' routes say of themselves.
+pub fn document(domains: OpenApi) -> OpenApi {
+    let info = Info::builder()
+        .title("sightline")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(INTRODUCTION))
+        .license(Some(
+            License::builder()
+                .name("Apache-2.0")
+                .identifier(Some("Apache-2.0"))
+                .build(),
+        ))
+        .build();
+    let tag = |name, description| {
+        TagBuilder::new()
+            .name(name)
+            .description(Some(description))
+            .build()
+    };
+    let mut document = OpenApiBuilder::new()
+        .info(info)
+        .tags(Some([
+            tag(
+                "consistency",
+                "How far the views are behind the log, and whether their books balance.",
+            ),
+            tag("version", "What runs here."),
+        ]))
+        .components(Some(shared()))
+        .build();
+    document.merge(domains);
+    document.merge(consistency::routes().into_openapi());
+    document.merge(http::version_routes().into_openapi());
+    for item in document.paths.paths.values_mut() {
+        complete(item);
+    }
+    if let Some(tags) = &mut document.tags {
+        tags.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+    document
+}
+
+/// As it is served and pinned: pretty, with a newline at the end.
+///
+/// # Errors
+/// The document cannot be written as JSON.
+pub fn to_json(document: &OpenApi) -> Result<String, Error> {
+    let mut text = document.to_pretty_json()?;
+    text.push('\n');
+    Ok(text)
+}
+
+const INTRODUCTION: &str = "Reads of the views that sightline projects from user events. \
+    gRPC gives the same answers.\n\n\
+    Absent means unknown: there are no `null`s. Times are RFC 3339 in UTC. Ids are opaque strings, \
+    percent-encoded in paths. Every answer carries the position that it reflects in \
+    `Sightline-Consistency-Token`, a 304 and a 404 too. Errors are `application/problem+json` (RFC 9457); decide \
+    by `reason`, which is stable.";
+
+/// Headers of a request, by the name of their component: name, description, an example.
+const REQUEST_HEADERS: &[(&str, &str, &str, &str)] = &[
+    (
+        "RequestTimeout",
+        "Request-Timeout",
+        "How many seconds the caller waits, decimals allowed; by default 10, at most 60. Then: 504.",
+        "2.5",
+    ),
+    (
+        "Consistency",
+        "Sightline-Consistency",
+        "How current the answer must be. `eventual`, the default, takes whatever the view has now; \
+         `at-least`, `latest` and `max-lag=<seconds>` are refused with 501.",
+        "eventual",
+    ),
+    (
+        "RequestId",
+        "X-Request-Id",
+        "An id of the caller's for this request: up to 128 letters, digits, `-`, `_`, `.`; another one is replaced.",
+        "checkout-7f3a",
+    ),
+    (
+        "Traceparent",
+        "Traceparent",
+        "The caller's trace (W3C Trace Context).",
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    ),
+];
+const IF_NONE_MATCH: (&str, &str, &str, &str) = (
+    "IfNoneMatch",
+    "If-None-Match",
+    "ETags that the caller has answers for. One of them matches: 304.",
+    "W/\"pZGm1Av0IEBKARczz7exkA\"",
+);
+
+/// Headers of an answer, likewise.
+const TOKEN: (&str, &str, &str, &str) = (
+    "ConsistencyToken",
+    "Sightline-Consistency-Token",
+    "The position that the answer reflects, opaque, at most 4 KiB.",
+    "AQt1c2VyLmV2ZW50cwF_h7Fx0Fk2lwEDKg",
+);
+const ETAG: (&str, &str, &str, &str) = (
+    "ETag",
+    "ETag",
+    "Weak: a hash of what is sent.",
+    "W/\"pZGm1Av0IEBKARczz7exkA\"",
+);
+const REQUEST_ID: (&str, &str, &str, &str) = (
+    "RequestId",
+    "X-Request-Id",
+    "The id of this request, the caller's or a new one; the log has it.",
+    "checkout-7f3a",
+);
+const RETRY_AFTER: (&str, &str, &str, &str) = (
+    "RetryAfter",
+    "Retry-After",
+    "Seconds after which trying again makes sense.",
+    "1",
+);
+
+/// What any operation may answer. 404 is for those that say so.
+const ANY: &[Code] = &[
+    Code::InvalidArgument,
+    Code::HostNotAllowed,
+    Code::NotAcceptable,
+    Code::Internal,
+    Code::ConsistencyUnsupported,
+    Code::Overloaded,
+    Code::DeadlineExceeded,
+];
+/// And any that has a body.
+const WITH_BODY: &[Code] = &[Code::PayloadTooLarge, Code::UnsupportedMediaType];
+
+/// One error of each code that an operation may answer, as it is really made.
+fn examples() -> Vec<Error> {
+    let mut unsupported = ::http::HeaderMap::new();
+    unsupported.insert(
+        "sightline-consistency",
+        ::http::HeaderValue::from_static("latest"),
+    );
+    let mut examples = vec![
+        Error::invalid("userId", "must be at most 255 characters long"),
+        layers::host_not_allowed(),
+        Error::not_found("customer"),
+        not_served(),
+        layers::not_acceptable(),
+        Error::payload_too_large(),
+        layers::unsupported_media_type(),
+        Error::internal(""),
+        layers::overloaded(),
+        sqlx::Error::PoolTimedOut.into(),
+        Error::deadline_exceeded(),
+    ];
+    examples.extend(check_demand(&unsupported).err());
+    examples
+}
+
+/// All errors of a status in one response: the codes that share it are told apart by `reason`.
+fn problem(status: u16) -> Content {
+    let examples = examples()
+        .into_iter()
+        .filter(|error| error.code().http() == status)
+        .map(|error| {
+            let example = ExampleBuilder::new().value(Some(json!(error.problem())));
+            (error.code().reason(), example.build())
+        });
+    ContentBuilder::new()
+        .schema(Some(Ref::from_schema_name(Problem::name())))
+        .examples_from_iter(examples)
+        .build()
+}
+
+fn shared() -> Components {
+    let text = || ObjectBuilder::new().schema_type(Type::String);
+    let mut shared = Components::new();
+    for schema in [
+        (Problem::name(), Problem::schema()),
+        (FieldViolation::name(), FieldViolation::schema()),
+    ] {
+        shared.schemas.insert(schema.0.into_owned(), schema.1);
+    }
+    for (component, name, description, example) in REQUEST_HEADERS.iter().chain([&IF_NONE_MATCH]) {
+        let parameter = ParameterBuilder::new()
+            .name(*name)
+            .parameter_in(ParameterIn::Header)
+            .required(Required::False)
+            .description(Some(*description))
+            .schema(Some(text()))
+            .example(Some(json!(example)));
+        let parameter = RefOr::T(parameter.build());
+        shared.parameters.insert((*component).into(), parameter);
+    }
+    for (component, _, description, example) in [TOKEN, ETAG, REQUEST_ID, RETRY_AFTER] {
+        let header = HeaderBuilder::new()
+            .schema(Some(text()))
+            .description(Some(description))
+            .example(Some(json!(example)));
+        let header = RefOr::T(header.build());
+        shared.headers.insert(component.into(), header);
+    }
+    for code in ANY.iter().chain(WITH_BODY) {
+        let status = code.http();
+        let mut response = ResponseBuilder::new()
+            .description(status.canonical_reason().unwrap_or_default())
+            .content(PROBLEM_JSON, problem(status.as_u16()))
+            .header_ref(REQUEST_ID.1, header(REQUEST_ID.0));
+        if matches!(code, Code::Overloaded | Code::DeadlineExceeded) {
+            response = response.header_ref(RETRY_AFTER.1, header(RETRY_AFTER.0));
+        }
+        let response = RefOr::T(response.build());
+        shared.responses.insert(component_of(*code), response);
+    }
+    shared
+}
+
+fn header(component: &str) -> Ref {
+    Ref::new(format!("#/components/headers/{component}"))
+}
+
+/// `Bad Request` → `BadRequest`
+fn component_of(code: Code) -> String {
+    let title = code.http().canonical_reason().unwrap_or_default();
+    title.split(' ').collect()
+}
+
+fn complete(item: &mut PathItem) {
+    if let Some(operation) = &mut item.get {
+        complete_operation(operation, true);
+    }
+    if let Some(operation) = &mut item.post {
+        complete_operation(operation, false);
+    }
+}
+
+fn complete_operation(operation: &mut Operation, reads: bool) {
+    let parameters = operation.parameters.get_or_insert_default();
+    let conditional = reads.then_some(&IF_NONE_MATCH);
+    for (component, ..) in REQUEST_HEADERS.iter().chain(conditional) {
+        let reference = Ref::new(format!("#/components/parameters/{component}"));
+        parameters.push(RefOr::Ref(reference));
+    }
+    let responses = &mut operation.responses.responses;
+    for (status, response) in responses.iter_mut() {
+        let RefOr::T(response) = response else {
+            continue;
+        };
+        response
+            .headers
+            .insert(REQUEST_ID.1.into(), RefOr::Ref(header(REQUEST_ID.0)));
+        if status == "200" || status == "404" {
+            response
+                .headers
+                .insert(TOKEN.1.into(), RefOr::Ref(header(TOKEN.0)));
+        }
+        if status == "200" {
+            response
+                .headers
+                .insert(ETAG.1.into(), RefOr::Ref(header(ETAG.0)));
+        }
+        let is_error = status.parse().ok().filter(|status: &u16| *status >= 400);
+        if let Some(status) = is_error {
+            response
+                .content
+                .insert(PROBLEM_JSON.into(), RefOr::T(problem(status)));
+        }
+    }
+    if reads {
+        let not_modified = ResponseBuilder::new()
+            .description("The caller has this answer already")
+            .header_ref(TOKEN.1, header(TOKEN.0))
+            .header_ref(ETAG.1, header(ETAG.0))
+            .header_ref(REQUEST_ID.1, header(REQUEST_ID.0));
+        responses.insert("304".into(), RefOr::T(not_modified.build()));
+    }
+    let with_body = if reads { &[] } else { WITH_BODY };
+    for code in ANY.iter().chain(with_body) {
+        let reference: RefOr<Response> = RefOr::Ref(Ref::from_response_name(component_of(*code)));
+        responses.insert(code.http().as_str().into(), reference);
+    }
+}

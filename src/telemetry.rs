@@ -1,0 +1,111 @@
+//! Logs and metrics: how they are written, and the one list of metric names.
+//!
+//! Promises: logs go to stderr, so that a command's output stays clean; every metric of the program is named and
+//! described here; no label holds anything that came from outside the program.
+
+use std::sync::LazyLock;
+
+use anyhow::Context;
+use metrics::Unit;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::LogFormat;
+
+macro_rules! metric_list {
+    ($($kind:ident $name:ident = $value:literal, $unit:ident, $help:literal;)*) => {
+        $(#[doc = concat!("`", $value, "` (", stringify!($kind), "): ", $help)]
+        pub const $name: &str = $value;)*
+
+        fn describe() {
+            $(metric_list!(@$kind $value, $unit, $help);)*
+        }
+    };
+    (@counter $value:literal, $unit:ident, $help:literal) => {
+        metrics::describe_counter!($value, Unit::$unit, $help)
+    };
+    (@gauge $value:literal, $unit:ident, $help:literal) => {
+        metrics::describe_gauge!($value, Unit::$unit, $help)
+    };
+    (@histogram $value:literal, $unit:ident, $help:literal) => {
+        metrics::describe_histogram!($value, Unit::$unit, $help)
+    };
+}
+
+// Labels in brackets. Rates of the books, which the database holds exactly, are for graphs only.
+metric_list! {
+    gauge BUILD_INFO = "sightline_build_info", Count, "Always 1, of the running version [version]";
+    counter TASK_RESTARTS = "sightline_task_restarts_total", Count, "Tasks started again after an error, a panic or an end [task]";
+
+    counter RECORDS = "sightline_records_total", Count, "Records judged and committed [domain, outcome: applied, duplicate, skipped or dead_lettered]";
+    counter UNKNOWN_TYPES = "sightline_unknown_type_records_total", Count, "Records of a type that nobody knows [domain]";
+    counter BATCHES = "sightline_batches_total", Count, "Batches ended [domain, outcome: committed, isolated, fenced or retried]";
+    histogram BATCH_SECONDS = "sightline_batch_seconds", Seconds, "From a batch's first statement to its commit [domain]";
+    histogram BATCH_RECORDS = "sightline_batch_records", Count, "Records of a committed batch [domain]";
+    histogram FRESHNESS_SECONDS = "sightline_freshness_seconds", Seconds, "From a record's Kafka timestamp to the commit of its effect [domain]";
+    counter REBALANCES = "sightline_rebalances_total", Count, "Partitions assigned or revoked [domain, change: assigned or revoked]";
+    counter KAFKA_ERRORS = "sightline_kafka_errors_total", Count, "Errors that the Kafka client reported [domain]";
+
+    gauge POSITION = "sightline_position", Count, "Next offset to apply [domain, topic, partition]";
+    gauge LAG_RECORDS = "sightline_lag_records", Count, "Offsets between the position and the end of the log [domain, topic, partition]";
+    gauge OLDEST_UNAPPLIED_SECONDS = "sightline_oldest_unapplied_seconds", Seconds, "Age of the oldest record not applied, 0 when caught up [domain, topic, partition]";
+    gauge END_READ_AGE_SECONDS = "sightline_end_read_age_seconds", Seconds, "Age of the reading of the log's end that the lag is made of [domain, topic, partition]";
+    gauge DEAD_LETTERS = "sightline_dead_letters", Count, "Letters neither applied nor discarded [domain, topic, partition]";
+    gauge PARKED_KEYS = "sightline_parked_keys", Count, "Keys behind whose letter later events wait [domain, topic, partition]";
+
+    counter REQUESTS = "sightline_requests_total", Count, "Requests answered [protocol: grpc or http, route, code]";
+    histogram REQUEST_SECONDS = "sightline_request_seconds", Seconds, "Time to answer a request [protocol, route]";
+    gauge REQUESTS_IN_FLIGHT = "sightline_requests_in_flight", Count, "Requests being answered [protocol]";
+    gauge DATABASE_CONNECTIONS = "sightline_database_connections", Count, "Connections of a pool [pool, state: used or idle]";
+    counter DATABASE_ERRORS = "sightline_database_errors_total", Count, "Statements that failed [class: the SQLSTATE's first two characters]";
+}
+
+const SECONDS_BUCKETS: &[f64] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    60.0,
+];
+const RECORDS_BUCKETS: &[f64] = &[
+    1.0, 5.0, 10.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 2_500.0, 5_000.0, 10_000.0,
+];
+
+/// Begins to write logs to stderr, once per process.
+///
+/// # Errors
+/// A filter that `config` has not checked, or a second call.
+pub fn init_logs(filter: &str, format: LogFormat) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(filter).context("the log filter")?;
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => lines.try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    }
+    .map_err(|error| anyhow::anyhow!("the log cannot be set up: {error}"))
+}
+
+/// Collects the process's metrics from the first call on. The handle renders them for Prometheus; its `run_upkeep`
+/// wants to be called every few seconds.
+///
+/// # Errors
+/// Another recorder was installed before.
+pub fn metrics() -> anyhow::Result<PrometheusHandle> {
+    static HANDLE: LazyLock<Result<PrometheusHandle, String>> = LazyLock::new(|| {
+        let handle = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS_BUCKETS)
+            .and_then(|builder| {
+                builder.set_buckets_for_metric(
+                    Matcher::Full(BATCH_RECORDS.to_owned()),
+                    RECORDS_BUCKETS,
+                )
+            })
+            .and_then(PrometheusBuilder::install_recorder)
+            .map_err(|error| error.to_string())?;
+        describe();
+        metrics::gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        Ok(handle)
+    });
+    HANDLE
+        .clone()
+        .map_err(|error| anyhow::anyhow!("metrics cannot be set up: {error}"))
+}
