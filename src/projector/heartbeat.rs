@@ -141,7 +141,7 @@ async fn write_ends(pool: &PgPool, logs: &log::Logs) -> Result<(), sqlx::Error> 
         let starts: Vec<i64> = log.ends.values().map(|ends| ends.start).collect();
         let ends: Vec<i64> = log.ends.values().map(|ends| ends.end).collect();
         let read: Vec<DateTime<Utc>> = log.ends.values().map(|ends| ends.read_at).collect();
-        sqlx::query_file!("src/projector/sql/write_ends.sql", topic, log.identity.topic_id, &partitions, &starts, &ends, &read)
+        sqlx::query_file!("src/projector/sql/write_ends.sql", topic, log.identity.stored(), &partitions, &starts, &ends, &read)
             .execute(pool)
             .await?;
     }

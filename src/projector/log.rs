@@ -25,9 +25,25 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     pub cluster_id: String,
-    /// The topic's id; where the cluster gives none, `-`: the cluster's id must do.
-    pub topic_id: String,
+    /// The topic's id, where the cluster tells one.
+    pub topic_id: Option<String>,
 }
+
+impl Identity {
+    /// As it is stored beside positions.
+    pub fn stored(&self) -> &str {
+        self.topic_id.as_deref().unwrap_or(UNKNOWN)
+    }
+
+    /// Whether what is stored beside positions speaks of another topic than this one. What has no id can't be
+    /// told apart.
+    pub fn differs_from(&self, stored: &str) -> bool {
+        stored != UNKNOWN && self.topic_id.as_deref().is_some_and(|id| id != stored)
+    }
+}
+
+/// What is stored of a topic without an id.
+const UNKNOWN: &str = "-";
 
 /// The ends of a partition: the first offset that is still there and the one that comes next (of what is
 /// committed, where producers use transactions).
@@ -120,7 +136,9 @@ fn run(config: &ClientConfig, topics: &[String], stop: &CancellationToken, sende
 fn read_topic(consumer: &BaseConsumer, name: &str, previous: Option<&Arc<TopicLog>>) -> KafkaResult<Option<TopicLog>> {
     let Some(found) = topic::describe(consumer, name, TIMEOUT)? else { return Ok(None) };
     let cluster_id = consumer.client().fetch_cluster_id(TIMEOUT).unwrap_or_default();
-    let identity = Identity { cluster_id, topic_id: found.id.unwrap_or_else(|| "-".to_owned()) };
+    // An id that can't be asked for at the moment is still the one that it was.
+    let topic_id = found.id.or_else(|| previous?.identity.topic_id.clone());
+    let identity = Identity { cluster_id, topic_id };
     let mut ends = match previous {
         Some(previous) if previous.identity == identity => previous.ends.clone(),
         _ => BTreeMap::new(),

@@ -72,7 +72,7 @@ pub async fn ensure(pool: &PgPool, view: &View, topic: &str, log: &TopicLog, sta
     let known = sqlx::query_file!("src/projector/sql/topic_progress.sql", view.domain, view.version, topic)
         .fetch_all(&mut *transaction)
         .await?;
-    let recreated = known.iter().any(|row| row.topic_identity != log.identity.topic_id);
+    let recreated = known.iter().any(|row| log.identity.differs_from(&row.topic_identity));
     let missing: Vec<i32> = log
         .ends
         .keys()
@@ -104,7 +104,7 @@ pub async fn ensure(pool: &PgPool, view: &View, topic: &str, log: &TopicLog, sta
         view.version,
         log.identity.cluster_id,
         topic,
-        log.identity.topic_id,
+        log.identity.stored(),
         &missing,
         &offsets,
         held_until as _,
@@ -154,7 +154,7 @@ pub async fn take_over(pool: &PgPool, view: &View, topic: &str, log: &TopicLog, 
     let known = sqlx::query_file!("src/projector/sql/topic_progress.sql", view.domain, view.version, topic)
         .fetch_all(&mut *transaction)
         .await?;
-    if known.iter().any(|row| row.topic_identity != log.identity.topic_id) {
+    if known.iter().any(|row| log.identity.differs_from(&row.topic_identity)) {
         return Ok(TakeOver::TopicRecreated);
     }
     let Some(ours) = known.iter().find(|row| row.partition == partition) else { return Ok(TakeOver::NotReady) };

@@ -15,7 +15,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 /// A topic as the cluster has it now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topic {
-    /// The topic's id in base64; none where the cluster gives its topics no ids (before Kafka 2.8).
+    /// The topic's id in base64; none where the cluster gives its topics no ids (before Kafka 2.8), or has
+    /// nobody who could be asked at the moment.
     pub id: Option<String>,
     /// How many partitions it has.
     pub partitions: i32,
@@ -44,6 +45,24 @@ pub fn describe<C: ConsumerContext>(
     timeout: Duration,
 ) -> Result<Option<Topic>, KafkaError> {
     let failed = |code: sys::rd_kafka_resp_err_t| KafkaError::MetadataFetch(code.into());
+    let metadata = consumer.fetch_metadata(Some(name), timeout)?;
+    let partitions = match metadata.topics().iter().find(|topic| topic.name() == name) {
+        Some(topic) => match topic.error() {
+            None => topic.partitions().len(),
+            Some(sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => return Ok(None),
+            Some(code) => return Err(failed(code)),
+        },
+        None => return Ok(None),
+    };
+    let partitions = i32::try_from(partitions).unwrap_or(i32::MAX);
+    // SAFETY: the handle is alive for as long as `consumer` is borrowed. The answer comes from the metadata
+    // that was just read.
+    let controller = unsafe { sys::rd_kafka_controllerid(consumer.client().native_ptr(), 0) };
+    if !metadata.brokers().iter().any(|broker| broker.id() == controller) {
+        // Ids are asked of the controller: without one (librdkafka's in-process broker has none) the question
+        // would only time out.
+        return Ok(Some(Topic { id: None, partitions }));
+    }
     let name = CString::new(name).map_err(|_| KafkaError::MetadataFetch(RDKafkaErrorCode::InvalidTopic))?;
     let milliseconds = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
     let client = consumer.client().native_ptr();
@@ -96,12 +115,10 @@ pub fn describe<C: ConsumerContext>(
                 code => return Err(failed(code)),
             }
         }
-        let mut partitions = 0;
-        sys::rd_kafka_TopicDescription_partitions(topic, &mut partitions);
         let id = sys::rd_kafka_TopicDescription_topic_id(topic);
         let is_zero = id.is_null()
             || (sys::rd_kafka_Uuid_most_significant_bits(id) == 0 && sys::rd_kafka_Uuid_least_significant_bits(id) == 0);
         let id = (!is_zero).then(|| CStr::from_ptr(sys::rd_kafka_Uuid_base64str(id)).to_string_lossy().into_owned());
-        Ok(Some(Topic { id, partitions: i32::try_from(partitions).unwrap_or(i32::MAX) }))
+        Ok(Some(Topic { id, partitions }))
     }
 }

@@ -204,10 +204,7 @@ impl Lag {
     /// NOT_FOUND: there is no such domain. DOMAIN_NOT_SERVED: not here. DATABASE_UNAVAILABLE as above.
     pub async fn one(&self, domain: &str) -> Result<Answer<DomainConsistency>, Error> {
         if !self.0.known.iter().any(|known| known == domain) {
-            return Err(Error::new(
-                Code::NotFound,
-                "There is no such domain. /v1/consistency lists those that are served.",
-            ));
+            return Err(unknown_domain());
         }
         if !self.0.served.iter().any(|served| served == domain) {
             return Err(not_served());
@@ -246,6 +243,14 @@ impl Lag {
             }
         }
     }
+}
+
+/// The refusal of a domain that there is nowhere.
+pub fn unknown_domain() -> Error {
+    Error::new(
+        Code::NotFound,
+        "There is no such domain. /v1/consistency lists those that are served.",
+    )
 }
 
 /// The refusal of whatever belongs to a domain that this process does not serve.

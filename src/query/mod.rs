@@ -22,10 +22,9 @@ pub use self::token::ConsistencyToken;
 use self::token::{Identity, TopicRef};
 use crate::error::{Error, FieldViolation};
 
+/// The largest request body of REST, and the largest message of gRPC: 1,000 ids fit.
+pub const MAX_REQUEST_BYTES: usize = 1024 * 1024;
 /// The longest id, in characters.
-/// The largest request body, in bytes.
-pub const MAX_REQUEST_BYTES: usize = 1 << 20;
-
 pub const MAX_ID_LENGTH: usize = 255;
 
 /// What a query answers: a body, and the position that it reflects.

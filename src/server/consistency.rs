@@ -4,17 +4,18 @@ use axum::{Router, extract::State};
 use tonic::{Request, Response, Status, codec::CompressionEncoding};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::layers::MAX_BODY_BYTES;
 use crate::{
-    error::Error,
+    error::{Error, PROBLEM_JSON, Problem},
     proto::consistency::v1::{
         self as pb,
         consistency_service_server::{ConsistencyService, ConsistencyServiceServer},
     },
     query::{
-        Answer,
+        Answer, MAX_REQUEST_BYTES,
         grpc::{respond, timestamp},
-        lag::{Consistency, DomainConsistency, DomainState, Lag, PartitionConsistency},
+        lag::{
+            Consistency, DomainConsistency, DomainState, Lag, PartitionConsistency, unknown_domain,
+        },
         rest::Path,
     },
 };
@@ -61,7 +62,8 @@ async fn get_consistency(State(lag): State<Lag>) -> Result<Answer<Consistency>, 
     params(("domain" = String, Path, description = "The domain's name", example = "order")),
     responses(
         (status = 200, description = "Lag, state and books", body = DomainConsistency, example = json!(example_domain())),
-        (status = 404, description = "There is no such domain, or this process does not serve it"),
+        (status = 404, description = "There is no such domain, or this process does not serve it",
+            body = Problem, content_type = PROBLEM_JSON, example = json!(unknown_domain().problem())),
     ),
 )]
 async fn get_domain_consistency(
@@ -102,10 +104,14 @@ fn example_domain() -> DomainConsistency {
     }
 }
 
+/// The full name of the gRPC service.
+pub const SERVICE_NAME: &str =
+    crate::proto::consistency::v1::consistency_service_server::SERVICE_NAME;
+
 /// The gRPC service, over `lag`.
 pub fn service(lag: Lag) -> ConsistencyServiceServer<impl ConsistencyService> {
     ConsistencyServiceServer::new(Service { lag })
-        .max_decoding_message_size(MAX_BODY_BYTES)
+        .max_decoding_message_size(MAX_REQUEST_BYTES)
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Zstd)
         .send_compressed(CompressionEncoding::Gzip)

@@ -9,7 +9,7 @@ use axum::{
 };
 use tokio::{net::TcpListener, time::sleep};
 use tokio_util::sync::CancellationToken;
-use tonic::{server::NamedService, service::Routes};
+use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use super::{
@@ -48,30 +48,13 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> Result<(), tonic_reflection::server::Error> {
     let loopback_only = listener.local_addr().is_ok_and(|a| a.ip().is_loopback());
-    let (health, health_service) = tonic_health::server::health_reporter();
-    let reflection = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-    };
-    let lag = consistency::service(parts.lag);
-    let mut names = parts.names;
-    names.push(name_of(&lag));
+    let mut names = parts.names.clone();
+    names.push(consistency::SERVICE_NAME);
     // The whole server.
     names.push("");
+    let (health, health_service) = tonic_health::server::health_reporter();
     tell(&health, &names, ServingStatus::Serving).await;
-    let services = parts
-        .services
-        .add_service(lag)
-        .add_service(health_service)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?)
-        .into_axum_router();
-    let router = Router::new()
-        .fallback(unknown)
-        .with_state(parts.domains)
-        .merge(services.reset_fallback());
-    let router = layers::apply(router, Surface::Grpc, loopback_only);
+    let router = router(parts, Routes::new(health_service), loopback_only)?;
 
     let close = CancellationToken::new();
     let connections = connections::serve(listener, router, Versions::Http2, close.clone());
@@ -85,8 +68,27 @@ pub async fn serve(
     Ok(())
 }
 
-fn name_of<S: NamedService>(_: &S) -> &'static str {
-    S::NAME
+/// Everything that gRPC serves, behind the layers; `health` is the health service.
+pub(super) fn router(
+    parts: Parts,
+    health: Routes,
+    loopback_only: bool,
+) -> Result<Router, tonic_reflection::server::Error> {
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let shared = health
+        .add_service(consistency::service(parts.lag))
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?);
+    let router = Router::new()
+        .fallback(unknown)
+        .with_state(parts.domains)
+        .merge(parts.services.into_axum_router().reset_fallback())
+        .merge(shared.into_axum_router().reset_fallback());
+    Ok(layers::apply(router, Surface::Grpc, loopback_only))
 }
 
 async fn tell(health: &HealthReporter, names: &[&'static str], status: ServingStatus) {

@@ -79,6 +79,9 @@ pub fn router(parts: Parts, loopback_only: bool) -> Result<Router, Error> {
     Ok(layers::apply(router, Surface::Rest, loopback_only))
 }
 
+/// The one route whose answer is of this process, not of a view.
+pub(super) const VERSION_PATH: &str = "/v1/version";
+
 /// The version's route, documented.
 pub(super) fn version_routes() -> OpenApiRouter<Domains> {
     OpenApiRouter::new().routes(routes!(get_version))
@@ -98,7 +101,7 @@ struct Version {
 /// The other domains' routes answer 404 with the reason `DOMAIN_NOT_SERVED`.
 #[utoipa::path(
     get,
-    path = "/v1/version",
+    path = VERSION_PATH,
     operation_id = "getVersion",
     tag = "version",
     responses((status = 200, description = "Version and domains", body = Version,

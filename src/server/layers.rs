@@ -2,7 +2,7 @@
 //!
 //! 1. `identify`: the ids of request and trace, in and out
 //! 2. `observe`: a span and the metrics, by the route's template; never path, query or ids
-//! 3. `explain`: every REST error is a problem document, whoever made it
+//! 3. `explain`: every error has a reason, whoever made it
 //! 4. `catch_panics`: a panic is a 500 without internals
 //! 5. `check_host`: on loopback without authentication, only loopback hosts
 //! 6. `shed`: more calls at once than there is room for are refused, not queued
@@ -38,18 +38,17 @@ use tracing::Instrument;
 use crate::{
     error::{Code, Error, PROBLEM_JSON, TOKEN_HEADER},
     proto,
-    query::{consistency::check_demand, deadline},
+    query::{MAX_REQUEST_BYTES, consistency::check_demand, deadline},
     telemetry,
 };
 
 /// Calls at once on one surface. Reads are short; more than this means that something is slow.
 const MAX_CALLS: usize = 1024;
-/// The largest request body of REST, and the largest message of gRPC.
-pub const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// The id of a request, from the caller or from here; it is in the log.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 
 /// Which coat a call wears.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,17 +98,18 @@ pub fn apply(router: Router, surface: Surface, loopback_only: bool) -> Router {
                     .layer(from_fn(check_media_type))
                     .layer(consistency)
                     .layer(from_fn(answer_conditionally))
-                    .layer(DefaultBodyLimit::max(MAX_BODY_BYTES)),
+                    .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES)),
             )
             .layer(within)
-            .layer(from_fn(explain)),
+            .layer(from_fn(explain_rest)),
         Surface::Grpc => router
             .layer(
                 ServiceBuilder::new()
                     .layer(consistency)
                     .layer(from_fn(trail_token)),
             )
-            .layer(within),
+            .layer(within)
+            .layer(from_fn(explain_grpc)),
     }
     .layer(around)
 }
@@ -242,7 +242,7 @@ fn code(surface: Surface, response: &Response) -> String {
     }
 }
 
-async fn explain(request: Request, next: Next) -> Response {
+async fn explain_rest(request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     let status = response.status();
     let is_problem = response
@@ -268,6 +268,31 @@ async fn explain(request: Request, next: Next) -> Response {
         explained.headers_mut().insert(header::ALLOW, allow.clone());
     }
     explained
+}
+
+/// What the library refuses before a method is called: its messages tell of its inside, and have no reason.
+async fn explain_grpc(request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let is_ours = path.starts_with("/sightline.");
+    let is_method = proto::is_method(path);
+    let response = next.run(request).await;
+    let headers = response.headers();
+    let Some(status) = headers.get(GRPC_STATUS) else {
+        return response;
+    };
+    if !is_ours || headers.contains_key(GRPC_DETAILS) {
+        return response;
+    }
+    let error = match tonic::Code::from_bytes(status.as_bytes()) {
+        tonic::Code::Unimplemented if !is_method => unknown_path(),
+        tonic::Code::OutOfRange | tonic::Code::ResourceExhausted => Error::payload_too_large(),
+        tonic::Code::Internal | tonic::Code::InvalidArgument => {
+            Error::invalid("request", "is not a message of this method")
+        }
+        // An encoding that is not accepted, told with those that are.
+        _ => return response,
+    };
+    Surface::Grpc.refuse(error)
 }
 
 /// The refusal of what nobody serves.

@@ -26,3 +26,6 @@ impl Domains {
         self.known.contains(&name) && !self.served.contains(&name)
     }
 }
+
+#[cfg(test)]
+mod tests;

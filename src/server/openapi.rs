@@ -9,7 +9,7 @@ use utoipa::{
         Ref, RefOr, Required, Response, ResponseBuilder, Type,
         example::ExampleBuilder,
         header::HeaderBuilder,
-        path::{Operation, ParameterBuilder, ParameterIn, PathItem},
+        path::{Operation, ParameterBuilder, ParameterIn},
         tag::TagBuilder,
     },
 };
@@ -25,7 +25,7 @@ pub fn document(domains: OpenApi) -> OpenApi {
     let info = Info::builder()
         .title("sightline")
         .version(env!("CARGO_PKG_VERSION"))
-        .description(Some(INTRODUCTION))
+        .description(Some(introduction()))
         .license(Some(
             License::builder()
                 .name("Apache-2.0")
@@ -53,8 +53,13 @@ pub fn document(domains: OpenApi) -> OpenApi {
     document.merge(domains);
     document.merge(consistency::routes().into_openapi());
     document.merge(http::version_routes().into_openapi());
-    for item in document.paths.paths.values_mut() {
-        complete(item);
+    for (path, item) in &mut document.paths.paths {
+        let of_view = path != http::VERSION_PATH;
+        for (operation, reads) in [(&mut item.get, true), (&mut item.post, false)] {
+            if let Some(operation) = operation {
+                complete(operation, reads, of_view);
+            }
+        }
     }
     if let Some(tags) = &mut document.tags {
         tags.sort_by(|a, b| a.name.cmp(&b.name));
@@ -78,6 +83,15 @@ const INTRODUCTION: &str = "Reads of the views that sightline projects from user
     percent-encoded in paths. Every answer carries the position that it reflects in \
     `Sightline-Consistency-Token`, a 304 and a 404 too. Errors are `application/problem+json` (RFC 9457); decide \
     by `reason`, which is stable.";
+
+fn introduction() -> String {
+    let mut text = format!("{INTRODUCTION}\n\nThe reasons, and their HTTP status:\n");
+    for code in Code::ALL {
+        let line = format!("\n- `{}` {}", code.reason(), code.http().as_u16());
+        text.push_str(&line);
+    }
+    text
+}
 
 /// Headers of a request, by the name of their component: name, description, an example.
 const REQUEST_HEADERS: &[(&str, &str, &str, &str)] = &[
@@ -119,7 +133,7 @@ const TOKEN: (&str, &str, &str, &str) = (
     "ConsistencyToken",
     "Sightline-Consistency-Token",
     "The position that the answer reflects, opaque, at most 4 KiB.",
-    "AQt1c2VyLmV2ZW50cwF_h7Fx0Fk2lwEDKg",
+    "AQt1c2VyLmV2ZW50cwF_h7Fx0Fk2lwED1fgC",
 );
 const ETAG: (&str, &str, &str, &str) = (
     "ETag",
@@ -163,8 +177,6 @@ fn examples() -> Vec<Error> {
     let mut examples = vec![
         Error::invalid("userId", "must be at most 255 characters long"),
         layers::host_not_allowed(),
-        Error::not_found("customer"),
-        not_served(),
         layers::not_acceptable(),
         Error::payload_too_large(),
         layers::unsupported_media_type(),
@@ -178,14 +190,20 @@ fn examples() -> Vec<Error> {
 }
 
 /// All errors of a status in one response: the codes that share it are told apart by `reason`.
-fn problem(status: u16) -> Content {
-    let examples = examples()
-        .into_iter()
-        .filter(|error| error.code().http() == status)
-        .map(|error| {
-            let example = ExampleBuilder::new().value(Some(json!(error.problem())));
-            (error.code().reason(), example.build())
-        });
+fn problem(status: ::http::StatusCode) -> Content {
+    let errors = examples().into_iter();
+    problems(
+        errors
+            .filter(|error| error.code().http() == status)
+            .map(|error| (error.code(), json!(error.problem()))),
+    )
+}
+
+fn problems(examples: impl IntoIterator<Item = (Code, serde_json::Value)>) -> Content {
+    let examples = examples.into_iter().map(|(code, problem)| {
+        let example = ExampleBuilder::new().value(Some(problem));
+        (code.reason(), example.build())
+    });
     ContentBuilder::new()
         .schema(Some(Ref::from_schema_name(Problem::name())))
         .examples_from_iter(examples)
@@ -224,7 +242,7 @@ fn shared() -> Components {
         let status = code.http();
         let mut response = ResponseBuilder::new()
             .description(status.canonical_reason().unwrap_or_default())
-            .content(PROBLEM_JSON, problem(status.as_u16()))
+            .content(PROBLEM_JSON, problem(status))
             .header_ref(REQUEST_ID.1, header(REQUEST_ID.0));
         if matches!(code, Code::Overloaded | Code::DeadlineExceeded) {
             response = response.header_ref(RETRY_AFTER.1, header(RETRY_AFTER.0));
@@ -245,58 +263,53 @@ fn component_of(code: Code) -> String {
     title.split(' ').collect()
 }
 
-fn complete(item: &mut PathItem) {
-    if let Some(operation) = &mut item.get {
-        complete_operation(operation, true);
-    }
-    if let Some(operation) = &mut item.post {
-        complete_operation(operation, false);
-    }
-}
-
-fn complete_operation(operation: &mut Operation, reads: bool) {
+/// Adds to an operation what holds for all; `reads` are GETs, `of_view` those that carry a position.
+fn complete(operation: &mut Operation, reads: bool, of_view: bool) {
+    let conditional = reads && of_view;
     let parameters = operation.parameters.get_or_insert_default();
-    let conditional = reads.then_some(&IF_NONE_MATCH);
-    for (component, ..) in REQUEST_HEADERS.iter().chain(conditional) {
+    let if_none_match = conditional.then_some(&IF_NONE_MATCH);
+    for (component, ..) in REQUEST_HEADERS.iter().chain(if_none_match) {
         let reference = Ref::new(format!("#/components/parameters/{component}"));
         parameters.push(RefOr::Ref(reference));
     }
     let responses = &mut operation.responses.responses;
+    if conditional {
+        let not_modified = Response::new("The caller has this answer already");
+        responses.insert("304".into(), RefOr::T(not_modified));
+    }
     for (status, response) in responses.iter_mut() {
         let RefOr::T(response) = response else {
             continue;
         };
-        response
-            .headers
-            .insert(REQUEST_ID.1.into(), RefOr::Ref(header(REQUEST_ID.0)));
-        if status == "200" || status == "404" {
-            response
-                .headers
-                .insert(TOKEN.1.into(), RefOr::Ref(header(TOKEN.0)));
+        let mut sends = vec![&REQUEST_ID];
+        match status.as_str() {
+            "200" | "304" if of_view => sends.extend([&TOKEN, &ETAG]),
+            "404" => {
+                sends.push(&TOKEN);
+                let problem = RefOr::T(not_found(response));
+                response.content.insert(PROBLEM_JSON.into(), problem);
+            }
+            _ => {}
         }
-        if status == "200" {
-            response
-                .headers
-                .insert(ETAG.1.into(), RefOr::Ref(header(ETAG.0)));
+        for (component, name, ..) in sends {
+            let reference = RefOr::Ref(header(component));
+            response.headers.insert((*name).into(), reference);
         }
-        let is_error = status.parse().ok().filter(|status: &u16| *status >= 400);
-        if let Some(status) = is_error {
-            response
-                .content
-                .insert(PROBLEM_JSON.into(), RefOr::T(problem(status)));
-        }
-    }
-    if reads {
-        let not_modified = ResponseBuilder::new()
-            .description("The caller has this answer already")
-            .header_ref(TOKEN.1, header(TOKEN.0))
-            .header_ref(ETAG.1, header(ETAG.0))
-            .header_ref(REQUEST_ID.1, header(REQUEST_ID.0));
-        responses.insert("304".into(), RefOr::T(not_modified.build()));
     }
     let with_body = if reads { &[] } else { WITH_BODY };
     for code in ANY.iter().chain(with_body) {
         let reference: RefOr<Response> = RefOr::Ref(Ref::from_response_name(component_of(*code)));
         responses.insert(code.http().as_str().into(), reference);
     }
+}
+
+/// What the operation itself may not find, if it gives an example, and that its domain may not be here.
+fn not_found(response: &Response) -> Content {
+    let own = match response.content.get(PROBLEM_JSON) {
+        Some(RefOr::T(content)) => content.example.clone(),
+        _ => None,
+    };
+    let own = own.map(|problem| (Code::NotFound, problem));
+    let elsewhere = (Code::DomainNotServed, json!(not_served().problem()));
+    problems(own.into_iter().chain([elsewhere]))
 }

@@ -14,7 +14,7 @@ use super::{
     queries,
 };
 use crate::{
-    error::Error,
+    error::{Error, PROBLEM_JSON, Problem},
     query::{
         Answer, Reads,
         rest::{Json, Path, Query},
@@ -50,7 +50,8 @@ pub fn routes() -> OpenApiRouter<Reads> {
         description = "The user's id: opaque, percent-encoded (`/` as `%2F`)", example = "u-1001")),
     responses(
         (status = 200, description = "The customer", body = Customer, example = json!(example_customer())),
-        (status = 404, description = "Nobody has heard of this user, or this process does not serve order"),
+        (status = 404, description = "Nobody has heard of this user, or this process does not serve order",
+            body = Problem, content_type = PROBLEM_JSON, example = json!(Error::not_found("customer").problem())),
     ),
 )]
 async fn get_customer(
@@ -134,7 +135,7 @@ fn example_customer() -> Value {
         "phoneNumber": "+44 20 7946 0958",
         "status": "active",
         "registeredAt": "2026-10-01T08:30:00Z",
-        "updatedAt": "2026-11-02T17:05:12.25Z",
+        "updatedAt": "2026-11-02T17:05:12.250Z",
         "staleFields": ["phoneNumber"],
         "defaultShippingAddressId": "a-1",
         "addresses": [{
