@@ -51,14 +51,29 @@ pub async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         bind("SIGHTLINE_HTTP_ADDR", config.http_addr).await?,
         bind("SIGHTLINE_ADMIN_ADDR", config.admin_addr).await?,
     );
-    let read_pool = db::read_pool(db::options(&config.database_url)?, config.database_max_connections);
-    let projector_pool = db::projector_pool(db::options(&config.database_direct_url)?, PROJECTOR_CONNECTIONS);
+    let read_pool = db::read_pool(
+        db::options(&config.database_url)?,
+        config.database_max_connections,
+    );
+    let projector_pool = db::projector_pool(
+        db::options(&config.database_direct_url)?,
+        PROJECTOR_CONNECTIONS,
+    );
     let (migrated, is_migrated) = watch::channel(false);
 
-    let served: Vec<&'static dyn Domain> =
-        domains::ALL.iter().copied().filter(|domain| config.domains.iter().any(|name| name == domain.domain())).collect();
+    let served: Vec<&'static dyn Domain> = domains::ALL
+        .iter()
+        .copied()
+        .filter(|domain| config.domains.iter().any(|name| name == domain.domain()))
+        .collect();
     if config.role.serves() {
-        serve_reads(&supervisor, &served, Reads::new(read_pool.clone()), grpc.listener, http.listener)?;
+        serve_reads(
+            &supervisor,
+            &served,
+            Reads::new(read_pool.clone()),
+            grpc.listener,
+            http.listener,
+        )?;
     }
     let ready = {
         let (pool, is_migrated) = (read_pool, is_migrated.clone());
@@ -66,13 +81,20 @@ pub async fn serve(config: Config) -> anyhow::Result<ExitCode> {
             let (pool, migrated) = (pool.clone(), *is_migrated.borrow());
             async move {
                 let answers = db::is_migrated(&pool).await;
-                vec![("database", answers.is_ok()), ("migrations", migrated && answers.unwrap_or(false)), ("ports", true)]
+                vec![
+                    ("database", answers.is_ok()),
+                    ("migrations", migrated && answers.unwrap_or(false)),
+                    ("ports", true),
+                ]
             }
             .boxed()
         })
     };
     let rendered = metrics.clone();
-    let parts = admin::Parts { ready, metrics: Arc::new(move || rendered.render()) };
+    let parts = admin::Parts {
+        ready,
+        metrics: Arc::new(move || rendered.render()),
+    };
     let admin_listener = Shared::new(admin.listener);
     supervisor.spawn("admin", Kind::Vital, move |stop| {
         let (parts, listener) = (parts.clone(), admin_listener.take());
@@ -84,13 +106,22 @@ pub async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     supervisor.spawn("metrics-upkeep", Kind::Lasting, move |stop| {
         let metrics = metrics.clone();
         async move {
-            while stop.run_until_cancelled(tokio::time::sleep(UPKEEP_INTERVAL)).await.is_some() {
+            while stop
+                .run_until_cancelled(tokio::time::sleep(UPKEEP_INTERVAL))
+                .await
+                .is_some()
+            {
                 metrics.run_upkeep();
             }
             Ok(())
         }
     });
-    prepare_database(&supervisor, projector_pool.clone(), config.migrate, migrated);
+    prepare_database(
+        &supervisor,
+        projector_pool.clone(),
+        config.migrate,
+        migrated,
+    );
     if config.role.projects() {
         project(&supervisor, &config, &served, projector_pool, is_migrated);
     }
@@ -108,7 +139,9 @@ pub fn openapi_json() -> Result<String, Error> {
 }
 
 fn rest_routes(domains: &[&'static dyn Domain]) -> OpenApiRouter<Reads> {
-    domains.iter().fold(OpenApiRouter::new(), |routes, domain| routes.merge(domain.rest()))
+    domains.iter().fold(OpenApiRouter::new(), |routes, domain| {
+        routes.merge(domain.rest())
+    })
 }
 
 fn grpc_services(domains: &[&'static dyn Domain], reads: &Reads) -> Routes {
@@ -125,10 +158,14 @@ struct Bound {
 }
 
 async fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<Bound> {
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("{address} can't be listened on; {setting} chooses another (port 0 takes a free one)"))?;
-    let address = listener.local_addr().with_context(|| format!("the address of {setting}"))?;
+    let listener = TcpListener::bind(address).await.with_context(|| {
+        format!(
+            "{address} can't be listened on; {setting} chooses another (port 0 takes a free one)"
+        )
+    })?;
+    let address = listener
+        .local_addr()
+        .with_context(|| format!("the address of {setting}"))?;
     Ok(Bound { listener, address })
 }
 
@@ -141,7 +178,11 @@ impl<T> Shared<T> {
     }
 
     fn take(&self) -> anyhow::Result<T> {
-        self.0.lock().ok().and_then(|mut thing| thing.take()).context("a vital task runs once")
+        self.0
+            .lock()
+            .ok()
+            .and_then(|mut thing| thing.take())
+            .context("a vital task runs once")
     }
 }
 
@@ -152,7 +193,10 @@ fn serve_reads(
     grpc: TcpListener,
     http: TcpListener,
 ) -> anyhow::Result<()> {
-    let domains = Domains { served: served.iter().map(|domain| domain.domain()).collect(), known: domains::names() };
+    let domains = Domains {
+        served: served.iter().map(|domain| domain.domain()).collect(),
+        known: domains::names(),
+    };
     let lag = Lag::new(reads.clone(), domains.served.clone(), domains.known.clone());
     let parts = Shared::new((
         grpc,
@@ -167,22 +211,39 @@ fn serve_reads(
         let parts = parts.take();
         async move {
             let (listener, parts) = parts?;
-            server::grpc::serve(listener, parts, stop).await.context("reflection")
+            server::grpc::serve(listener, parts, stop)
+                .await
+                .context("reflection")
         }
     });
-    let parts = Shared::new((http, server::http::Parts { routes: rest_routes(served), reads, domains, lag }));
+    let parts = Shared::new((
+        http,
+        server::http::Parts {
+            routes: rest_routes(served),
+            reads,
+            domains,
+            lag,
+        },
+    ));
     supervisor.spawn("http", Kind::Vital, move |stop| {
         let parts = parts.take();
         async move {
             let (listener, parts) = parts?;
-            server::http::serve(listener, parts, stop).await.map_err(|_| anyhow::anyhow!("the API can't be documented"))
+            server::http::serve(listener, parts, stop)
+                .await
+                .map_err(|_| anyhow::anyhow!("the API can't be documented"))
         }
     });
     Ok(())
 }
 
 /// Brings the schema up to date, or waits until somebody else did.
-fn prepare_database(supervisor: &Supervisor, pool: PgPool, migrate: bool, migrated: watch::Sender<bool>) {
+fn prepare_database(
+    supervisor: &Supervisor,
+    pool: PgPool,
+    migrate: bool,
+    migrated: watch::Sender<bool>,
+) {
     let migrated = Arc::new(migrated);
     supervisor.spawn("migrations", Kind::Vital, move |stop| {
         let (pool, migrated) = (pool.clone(), Arc::clone(&migrated));
@@ -231,7 +292,11 @@ fn project(
 ) {
     let kafka = kafka_config(config);
     // Reading the log goes on until the projectors have ended, which is when the process ends.
-    let logs = log::monitor(kafka.clone(), config.kafka_topics.clone(), supervisor.stop().clone());
+    let logs = log::monitor(
+        kafka.clone(),
+        config.kafka_topics.clone(),
+        supervisor.stop().clone(),
+    );
     let projector = Projector {
         pool,
         kafka,
@@ -248,7 +313,13 @@ fn project(
     let beats = projector.clone();
     let migrated = is_migrated.clone();
     supervisor.spawn("heartbeats", Kind::Lasting, move |stop| {
-        let (projector, mut migrated) = (Projector { stop: stop.clone(), ..beats.clone() }, migrated.clone());
+        let (projector, mut migrated) = (
+            Projector {
+                stop: stop.clone(),
+                ..beats.clone()
+            },
+            migrated.clone(),
+        );
         async move {
             if becomes_true(&mut migrated, &stop).await {
                 heartbeat::run(projector).await;
@@ -258,21 +329,33 @@ fn project(
     });
     for domain in served.iter().copied() {
         let (projector, is_migrated) = (projector.clone(), is_migrated.clone());
-        supervisor.spawn(format!("project-{}", domain.domain()), Kind::Lasting, move |stop| {
-            let (projector, mut migrated) = (Projector { stop: stop.child_token(), ..projector.clone() }, is_migrated.clone());
-            async move {
-                if becomes_true(&mut migrated, &stop).await {
-                    versions::project_all(projector, domain).await;
+        supervisor.spawn(
+            format!("project-{}", domain.domain()),
+            Kind::Lasting,
+            move |stop| {
+                let (projector, mut migrated) = (
+                    Projector {
+                        stop: stop.child_token(),
+                        ..projector.clone()
+                    },
+                    is_migrated.clone(),
+                );
+                async move {
+                    if becomes_true(&mut migrated, &stop).await {
+                        versions::project_all(projector, domain).await;
+                    }
+                    Ok(())
                 }
-                Ok(())
-            }
-        });
+            },
+        );
     }
 }
 
 /// Waits until a condition holds; `false` where the process stops first.
 async fn becomes_true(condition: &mut watch::Receiver<bool>, stop: &CancellationToken) -> bool {
-    stop.run_until_cancelled(async { condition.wait_for(|holds| *holds).await.is_ok() }).await == Some(true)
+    stop.run_until_cancelled(async { condition.wait_for(|holds| *holds).await.is_ok() })
+        .await
+        == Some(true)
 }
 
 fn kafka_config(config: &Config) -> ClientConfig {

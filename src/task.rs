@@ -163,3 +163,77 @@ impl Supervisor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    /// Spawns a task that does as `act` says at its n-th start, and tells how often it was started.
+    fn spawn(
+        supervisor: &Supervisor,
+        kind: Kind,
+        act: fn(usize) -> anyhow::Result<bool>,
+    ) -> Arc<AtomicUsize> {
+        let starts = Arc::<AtomicUsize>::default();
+        let counter = Arc::clone(&starts);
+        supervisor.spawn("test", kind, move |stop| {
+            let start = counter.fetch_add(1, Ordering::Relaxed);
+            async move {
+                if act(start)? {
+                    stop.cancelled().await;
+                }
+                Ok(())
+            }
+        });
+        starts
+    }
+
+    async fn run(supervisor: Supervisor) -> String {
+        let signals = Signals::catch().unwrap();
+        let code = supervisor.run(signals, Duration::from_millis(100)).await;
+        format!("{code:?}")
+    }
+
+    #[tokio::test]
+    async fn ends_errors_and_panics_start_a_lasting_task_again() {
+        let supervisor = Supervisor::new();
+        let starts = spawn(&supervisor, Kind::Lasting, |start| match start {
+            0 => anyhow::bail!("no"),
+            1 => panic!("a panic of a test"),
+            2 => Ok(false),
+            _ => Ok(true),
+        });
+        let ended = spawn(&supervisor, Kind::Finite, |_| Ok(false));
+        while starts.load(Ordering::Relaxed) < 4 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(ended.load(Ordering::Relaxed), 1);
+        supervisor.stop().cancel();
+        assert_eq!(run(supervisor).await, format!("{:?}", ExitCode::SUCCESS));
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_vital_task_stops_the_others_and_is_a_failure() {
+        let supervisor = Supervisor::new();
+        spawn(&supervisor, Kind::Lasting, |_| Ok(true));
+        spawn(&supervisor, Kind::Vital, |_| Ok(false));
+        assert_eq!(
+            run(supervisor).await,
+            format!("{:?}", ExitCode::from(EXIT_FAILURE))
+        );
+    }
+
+    #[tokio::test]
+    async fn a_task_that_does_not_stop_is_left_after_the_grace() {
+        let supervisor = Supervisor::new();
+        supervisor.spawn("deaf", Kind::Lasting, |_| std::future::pending());
+        tokio::task::yield_now().await;
+        supervisor.stop().cancel();
+        assert_eq!(
+            run(supervisor).await,
+            format!("{:?}", ExitCode::from(EXIT_FAILURE))
+        );
+    }
+}

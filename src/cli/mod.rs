@@ -111,7 +111,9 @@ pub async fn run(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
             let config = settings.load(&domains, &["database_url"])?;
             telemetry::init_logs(&config.log, config.log_format)?;
             let pool = db::projector_pool(db::options(&config.database_direct_url)?, 1);
-            db::migrate(&pool).await.context("the database can't be migrated")?;
+            db::migrate(&pool)
+                .await
+                .context("the database can't be migrated")?;
         }
         "config" => {
             let config = settings.load(&domains, &["database_url", "kafka_brokers"])?;

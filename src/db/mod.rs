@@ -28,20 +28,39 @@ pub static MIGRATIONS: Migrator = sqlx::migrate!();
 /// The URL is none of Postgres.
 pub fn options(url: &Secret) -> Result<PgConnectOptions, ConfigError> {
     // The cause may quote the URL, and with it a password.
-    url.expose().parse().map_err(|_| ConfigError::new("a database URL is not of the form postgres://user:password@host:port/database"))
+    url.expose().parse().map_err(|_| {
+        ConfigError::new(
+            "a database URL is not of the form postgres://user:password@host:port/database",
+        )
+    })
 }
 
 /// The pool that answers reads.
 pub fn read_pool(options: PgConnectOptions, max_connections: u32) -> PgPool {
-    pool(options, max_connections, READ_ACQUIRE_TIMEOUT, READ_STATEMENT_TIMEOUT)
+    pool(
+        options,
+        max_connections,
+        READ_ACQUIRE_TIMEOUT,
+        READ_STATEMENT_TIMEOUT,
+    )
 }
 
 /// The pool that projectors write through, past any pooler.
 pub fn projector_pool(options: PgConnectOptions, max_connections: u32) -> PgPool {
-    pool(options, max_connections, PROJECTOR_ACQUIRE_TIMEOUT, PROJECTOR_STATEMENT_TIMEOUT)
+    pool(
+        options,
+        max_connections,
+        PROJECTOR_ACQUIRE_TIMEOUT,
+        PROJECTOR_STATEMENT_TIMEOUT,
+    )
 }
 
-fn pool(options: PgConnectOptions, max_connections: u32, acquire_timeout: Duration, statement_timeout: &'static str) -> PgPool {
+fn pool(
+    options: PgConnectOptions,
+    max_connections: u32,
+    acquire_timeout: Duration,
+    statement_timeout: &'static str,
+) -> PgPool {
     PgPoolOptions::new()
         .max_connections(max_connections)
         .acquire_timeout(acquire_timeout)
@@ -79,9 +98,11 @@ pub async fn is_migrated(pool: &PgPool) -> Result<bool, sqlx::Error> {
         .list_applied_migrations(&MIGRATIONS.table_name)
         .await
         .map_err(|error| sqlx::Error::Migrate(Box::new(error)))?;
-    Ok(MIGRATIONS
-        .iter()
-        .all(|ours| applied.iter().any(|theirs| theirs.version == ours.version && theirs.checksum == ours.checksum)))
+    Ok(MIGRATIONS.iter().all(|ours| {
+        applied
+            .iter()
+            .any(|theirs| theirs.version == ours.version && theirs.checksum == ours.checksum)
+    }))
 }
 
 /// What can be done about an error.
@@ -122,8 +143,14 @@ pub fn classify(error: &sqlx::Error) -> ErrorClass {
 pub fn describe(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::Database(database) => {
-            let mut text = format!("SQLSTATE {}", database.code().as_deref().unwrap_or("unknown"));
-            for (what, name) in [("constraint", database.constraint()), ("table", database.table())] {
+            let mut text = format!(
+                "SQLSTATE {}",
+                database.code().as_deref().unwrap_or("unknown")
+            );
+            for (what, name) in [
+                ("constraint", database.constraint()),
+                ("table", database.table()),
+            ] {
                 if let Some(name) = name {
                     text.push_str(&format!(", {what} {name}"));
                 }

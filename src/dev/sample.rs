@@ -53,6 +53,7 @@ struct User {
     email: String,
     first_name: &'static str,
     last_name: &'static str,
+    status: &'static str,
     addresses: Vec<String>,
 }
 
@@ -184,6 +185,7 @@ impl Samples {
             email: format!("{first_name}.{last_name}{n}@example.org").to_lowercase(),
             first_name,
             last_name,
+            status: "pending_verification",
             addresses: Vec::new(),
         };
         let id = user.id.clone();
@@ -208,6 +210,7 @@ impl Samples {
         if self.rng.u8(..100) < 85 {
             at += TimeDelta::minutes(self.rng.i64(1..90));
             records.push(self.verified(n, at));
+            self.users[n].status = "active";
             records.push(self.record(
                 "UserAccountStatusChanged",
                 &id,
@@ -297,14 +300,19 @@ impl Samples {
                     }),
                 )
             }
-            98 => (
-                "UserAccountStatusChanged",
-                json!({
-                    "newStatus": self.pick(&["suspended", "active", "deactivated"]),
-                    "changedBy": "admin-user-id-001",
-                    "changeTimestamp": time(now),
-                }),
-            ),
+            98 => {
+                let status = self.pick(&["suspended", "active", "deactivated"]);
+                let previous = std::mem::replace(&mut self.users[n].status, status);
+                (
+                    "UserAccountStatusChanged",
+                    json!({
+                        "newStatus": status,
+                        "previousStatus": previous,
+                        "changedBy": "admin-user-id-001",
+                        "changeTimestamp": time(now),
+                    }),
+                )
+            }
             // The first ones stay: they are in the commands that were printed.
             99 if n >= USERS / 2 => (
                 "UserDeleted",
@@ -523,4 +531,36 @@ impl Samples {
 
 fn time(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{self, Envelope};
+
+    #[test]
+    fn every_event_is_a_good_one() {
+        let mut samples = Samples::start("user.events").unwrap();
+        let mut records = std::mem::take(&mut samples.first);
+        while records.len() < 20_000 {
+            records.extend(samples.happening());
+        }
+        for record in records {
+            let text = String::from_utf8_lossy(&record.value).into_owned();
+            let headers = record.headers.into_iter();
+            let record = event::Record {
+                topic: samples.topic.as_str().into(),
+                partition: 0,
+                offset: 0,
+                timestamp_ms: None,
+                key: Some(record.key.into()),
+                value: Some(record.value.into()),
+                headers: headers
+                    .map(|(name, value)| (name.into(), Some(value.into())))
+                    .collect(),
+            };
+            let event = Envelope::read(&record).and_then(|envelope| envelope.decode());
+            assert!(event.is_ok(), "{event:?}: {text}");
+        }
+    }
 }

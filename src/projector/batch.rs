@@ -55,15 +55,22 @@ pub async fn project(
     if !progress::lock(&mut transaction, view, hold).await? {
         return Ok(Outcome::Fenced);
     }
-    let candidates: Vec<Candidate<'_>> =
-        batch.records.iter().map(|record| Candidate::read(record, projection, projector.max_value_bytes)).collect();
+    let candidates: Vec<Candidate<'_>> = batch
+        .records
+        .iter()
+        .map(|record| Candidate::read(record, projection, projector.max_value_bytes))
+        .collect();
     let mut run = Run {
         projection,
         view,
         hold,
         dedupe: projector.dedupe,
         seen: seen_events(&mut transaction, hold.log_id, &candidates).await?,
-        state: State { log_time: hold.log_time, parked: hold.parked.clone(), ..State::default() },
+        state: State {
+            log_time: hold.log_time,
+            parked: hold.parked.clone(),
+            ..State::default()
+        },
     };
     run.process(&mut transaction, &candidates).await?;
     let state = run.state;
@@ -71,7 +78,15 @@ pub async fn project(
     write_bookkeeping(&mut transaction, projection, view, hold, &state).await?;
     let mut books = state.books;
     books.holes = batch.next_offset - hold.next_offset - books.read;
-    progress::advance(&mut transaction, view, hold, batch.next_offset, state.log_time, &books).await?;
+    progress::advance(
+        &mut transaction,
+        view,
+        hold,
+        batch.next_offset,
+        state.log_time,
+        &books,
+    )
+    .await?;
     transaction.commit().await?;
 
     hold.next_offset = batch.next_offset;
@@ -93,9 +108,14 @@ enum Reading<'r> {
     /// Its type can't be read.
     Illegible(crate::event::Bad),
     /// Of a type that this view is not made from.
-    Skipped { unknown: Option<String> },
+    Skipped {
+        unknown: Option<String>,
+    },
     /// Of interest. The id is judged apart from the rest: one that was seen makes the rest irrelevant.
-    Event { envelope: Envelope<'r>, id: Option<(String, Uuid)> },
+    Event {
+        envelope: Envelope<'r>,
+        id: Option<(String, Uuid)>,
+    },
 }
 
 impl<'r> Candidate<'r> {
@@ -107,18 +127,30 @@ impl<'r> Candidate<'r> {
                 Err(bad) => Reading::Illegible(bad),
                 Ok(envelope) if !projection.is_interested(envelope.event_type()) => {
                     let unknown = match envelope.event_type() {
-                        TypeName::Unknown { name } => Some(name.chars().take(100).map(|c| if c == '\0' { '\u{fffd}' } else { c }).collect()),
+                        TypeName::Unknown { name } => Some(
+                            name.chars()
+                                .take(100)
+                                .map(|c| if c == '\0' { '\u{fffd}' } else { c })
+                                .collect(),
+                        ),
                         TypeName::Known { .. } => None,
                     };
                     Reading::Skipped { unknown }
                 }
                 Ok(envelope) => {
-                    let id = envelope.event_id().ok().map(|id| (id.to_owned(), hash16(id.as_bytes())));
+                    let id = envelope
+                        .event_id()
+                        .ok()
+                        .map(|id| (id.to_owned(), hash16(id.as_bytes())));
                     Reading::Event { envelope, id }
                 }
             },
         };
-        Candidate { record, key: record.key.as_deref().map(hash16), reading }
+        Candidate {
+            record,
+            key: record.key.as_deref().map(hash16),
+            reading,
+        }
     }
 }
 
@@ -131,15 +163,23 @@ async fn seen_events(
     let ids: Vec<Uuid> = candidates
         .iter()
         .filter_map(|candidate| match &candidate.reading {
-            Reading::Event { id: Some((_, hash)), .. } => Some(*hash),
+            Reading::Event {
+                id: Some((_, hash)),
+                ..
+            } => Some(*hash),
             _ => None,
         })
         .collect();
     if ids.is_empty() {
         return Ok(HashMap::new());
     }
-    let rows = sqlx::query_file!("src/projector/sql/seen_events.sql", log_id, &ids).fetch_all(connection).await?;
-    Ok(rows.into_iter().map(|row| (row.event_hash, row.log_time)).collect())
+    let rows = sqlx::query_file!("src/projector/sql/seen_events.sql", log_id, &ids)
+        .fetch_all(connection)
+        .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.event_hash, row.log_time))
+        .collect())
 }
 
 /// What a batch has come to so far. Cloned before each attempt, and put back when the attempt is undone.
@@ -177,7 +217,9 @@ impl Run<'_> {
             let mut attempt = 1;
             loop {
                 let events = self.judge(candidates);
-                let Err(class) = self.apply(connection, &events).await? else { return Ok(()) };
+                let Err(class) = self.apply(connection, &events).await? else {
+                    return Ok(());
+                };
                 self.state = before.clone();
                 if let [candidate] = candidates {
                     if class == ErrorClass::Bug && attempt < BUG_ATTEMPTS {
@@ -196,13 +238,23 @@ impl Run<'_> {
     }
 
     /// Applies events under a savepoint. The inner error is the data's or a bug's, and was undone.
-    async fn apply(&self, connection: &mut PgConnection, events: &[Applied]) -> Result<Result<(), ErrorClass>, sqlx::Error> {
+    async fn apply(
+        &self,
+        connection: &mut PgConnection,
+        events: &[Applied],
+    ) -> Result<Result<(), ErrorClass>, sqlx::Error> {
         if events.is_empty() {
             return Ok(Ok(()));
         }
         let mut savepoint = connection.begin().await?;
-        let mut target = Target { connection: &mut savepoint, log_id: self.hold.log_id, logs: self.hold.logs };
-        let applied = AssertUnwindSafe(self.projection.apply(&mut target, events)).catch_unwind().await;
+        let mut target = Target {
+            connection: &mut savepoint,
+            log_id: self.hold.log_id,
+            logs: self.hold.logs,
+        };
+        let applied = AssertUnwindSafe(self.projection.apply(&mut target, events))
+            .catch_unwind()
+            .await;
         let class = match applied {
             Ok(Ok(())) => {
                 savepoint.commit().await?;
@@ -212,7 +264,12 @@ impl Run<'_> {
                 ErrorClass::Transient => return Err(error),
                 class => {
                     let (first, last) = (events[0].offset, events[events.len() - 1].offset);
-                    tracing::debug!(first, last, error = db::describe(&error), "events could not be applied together");
+                    tracing::debug!(
+                        first,
+                        last,
+                        error = db::describe(&error),
+                        "events could not be applied together"
+                    );
                     class
                 }
             },
@@ -239,24 +296,39 @@ impl Run<'_> {
                     }
                 }
                 Reading::Oversized => {
-                    let mut letter = letter_of(candidate, "too_large", Class::Data, self.projection.parks(None));
+                    let mut letter = letter_of(
+                        candidate,
+                        "too_large",
+                        Class::Data,
+                        self.projection.parks(None),
+                    );
                     letter.without_value = true;
                     self.park(letter, candidate);
                 }
                 Reading::Illegible(bad) => {
-                    let letter = letter_of(candidate, "", Class::Data, self.projection.parks(None)).because(bad);
+                    let letter = letter_of(candidate, "", Class::Data, self.projection.parks(None))
+                        .because(bad);
                     self.park(letter, candidate);
                 }
-                Reading::Event { envelope, id } => events.extend(self.judge_event(candidate, envelope, id.as_ref())),
+                Reading::Event { envelope, id } => {
+                    events.extend(self.judge_event(candidate, envelope, id.as_ref()))
+                }
             }
         }
         events
     }
 
     /// Decides on an event of interest: it is returned if it is to be applied.
-    fn judge_event(&mut self, candidate: &Candidate<'_>, envelope: &Envelope<'_>, id: Option<&(String, Uuid)>) -> Option<Applied> {
+    fn judge_event(
+        &mut self,
+        candidate: &Candidate<'_>,
+        envelope: &Envelope<'_>,
+        id: Option<&(String, Uuid)>,
+    ) -> Option<Applied> {
         let parks = self.projection.parks(Some(envelope.event_type()));
-        let parked = candidate.key.filter(|key| parks && self.state.parked.contains(key));
+        let parked = candidate
+            .key
+            .filter(|key| parks && self.state.parked.contains(key));
         let seen = id.is_some_and(|(_, hash)| self.is_seen(*hash));
         if seen && parked.is_none() {
             self.state.books.duplicates += 1;
@@ -285,15 +357,29 @@ impl Run<'_> {
             }
         };
         if let Some((_, hash)) = id {
-            self.state.applied_ids.insert(*hash, (candidate.record.offset, record_time(candidate.record)));
+            self.state.applied_ids.insert(
+                *hash,
+                (candidate.record.offset, record_time(candidate.record)),
+            );
         }
         self.state.books.applied += 1;
-        Some(Applied { event, offset: candidate.record.offset })
+        Some(Applied {
+            event,
+            offset: candidate.record.offset,
+        })
     }
 
     /// Whether an id was applied, and is not forgotten by the log's time.
     fn is_seen(&self, hash: Uuid) -> bool {
-        let Some(at) = self.state.applied_ids.get(&hash).map(|(_, at)| at).or_else(|| self.seen.get(&hash)) else { return false };
+        let Some(at) = self
+            .state
+            .applied_ids
+            .get(&hash)
+            .map(|(_, at)| at)
+            .or_else(|| self.seen.get(&hash))
+        else {
+            return false;
+        };
         match (at, self.state.log_time) {
             (Some(at), Some(now)) => now - *at < self.dedupe,
             _ => true,
@@ -338,7 +424,10 @@ impl Run<'_> {
         };
         self.state.books.read += 1;
         self.state.log_time = later(self.state.log_time, record_time(candidate.record));
-        self.park(letter_of(candidate, reason, class, self.projection.parks(event_type)), candidate);
+        self.park(
+            letter_of(candidate, reason, class, self.projection.parks(event_type)),
+            candidate,
+        );
     }
 }
 
@@ -387,27 +476,58 @@ async fn write_bookkeeping(
 ) -> Result<(), sqlx::Error> {
     if !state.applied_ids.is_empty() {
         let hashes: Vec<Uuid> = state.applied_ids.keys().copied().collect();
-        let offsets: Vec<i64> = state.applied_ids.values().map(|(offset, _)| *offset).collect();
-        let times: Vec<Option<DateTime<Utc>>> = state.applied_ids.values().map(|(_, at)| *at).collect();
-        sqlx::query_file!("src/projector/sql/remember_events.sql", hold.log_id, &hashes, &offsets, &times as _)
-            .execute(&mut *connection)
-            .await?;
+        let offsets: Vec<i64> = state
+            .applied_ids
+            .values()
+            .map(|(offset, _)| *offset)
+            .collect();
+        let times: Vec<Option<DateTime<Utc>>> =
+            state.applied_ids.values().map(|(_, at)| *at).collect();
+        sqlx::query_file!(
+            "src/projector/sql/remember_events.sql",
+            hold.log_id,
+            &hashes,
+            &offsets,
+            &times as _
+        )
+        .execute(&mut *connection)
+        .await?;
     }
     if !state.closed.is_empty() {
         // Before this batch's own letters: those of its closed keys are closed already, later ones are not.
-        sqlx::query_file!("src/projector/sql/close_letters.sql", view.domain, view.version, hold.log_id, &state.closed)
-            .execute(&mut *connection)
-            .await?;
+        sqlx::query_file!(
+            "src/projector/sql/close_letters.sql",
+            view.domain,
+            view.version,
+            hold.log_id,
+            &state.closed
+        )
+        .execute(&mut *connection)
+        .await?;
     }
     if !state.letters.is_empty() {
-        letter::insert(connection, view, hold, projection.code_version(), &state.letters).await?;
+        letter::insert(
+            connection,
+            view,
+            hold,
+            projection.code_version(),
+            &state.letters,
+        )
+        .await?;
     }
     if !state.unknown_types.is_empty() {
         let names: Vec<String> = state.unknown_types.keys().cloned().collect();
         let counts: Vec<i64> = state.unknown_types.values().copied().collect();
-        sqlx::query_file!("src/projector/sql/count_unknown_types.sql", view.domain, view.version, hold.log_id, &names, &counts)
-            .execute(&mut *connection)
-            .await?;
+        sqlx::query_file!(
+            "src/projector/sql/count_unknown_types.sql",
+            view.domain,
+            view.version,
+            hold.log_id,
+            &names,
+            &counts
+        )
+        .execute(&mut *connection)
+        .await?;
     }
     Ok(())
 }
@@ -417,12 +537,20 @@ async fn write_bookkeeping(
 /// # Errors
 /// The database failed.
 pub async fn forget(projector: &Projector, hold: &Hold) -> Result<bool, sqlx::Error> {
-    let Some(now) = hold.log_time else { return Ok(false) };
+    let Some(now) = hold.log_time else {
+        return Ok(false);
+    };
     let mut transaction = projector.pool.begin().await?;
-    sqlx::query!("SELECT set_config('search_path', $1, true)", hold.schema).fetch_one(&mut *transaction).await?;
-    let done = sqlx::query_file!("src/projector/sql/forget_events.sql", hold.log_id, now - projector.dedupe)
-        .execute(&mut *transaction)
+    sqlx::query!("SELECT set_config('search_path', $1, true)", hold.schema)
+        .fetch_one(&mut *transaction)
         .await?;
+    let done = sqlx::query_file!(
+        "src/projector/sql/forget_events.sql",
+        hold.log_id,
+        now - projector.dedupe
+    )
+    .execute(&mut *transaction)
+    .await?;
     transaction.commit().await?;
     Ok(done.rows_affected() > 0)
 }

@@ -21,9 +21,10 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
-use tokio::sync::{mpsc as channel, oneshot};
+use tokio::sync::{mpsc as channel, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::log::Logs;
 use crate::event::Record;
 
 /// A partition's buffer is full at this many bytes or records, and takes more below half of them.
@@ -89,14 +90,23 @@ impl Buffered {
     }
 
     fn exceeds(&self, bytes: usize, records: usize) -> bool {
-        self.bytes.load(Ordering::Relaxed) >= bytes || self.records.load(Ordering::Relaxed) >= records
+        self.bytes.load(Ordering::Relaxed) >= bytes
+            || self.records.load(Ordering::Relaxed) >= records
     }
 }
 
 #[derive(Debug)]
 enum Request {
-    Seek { partition: i32, offset: i64, buffered: Arc<Buffered>, reply: oneshot::Sender<Records> },
-    Store { partition: i32, offset: i64 },
+    Seek {
+        partition: i32,
+        offset: i64,
+        buffered: Arc<Buffered>,
+        reply: oneshot::Sender<Records>,
+    },
+    Store {
+        partition: i32,
+        offset: i64,
+    },
 }
 
 impl Partition {
@@ -105,14 +115,24 @@ impl Partition {
     pub async fn seek(&self, offset: i64) -> Option<Records> {
         let (reply, records) = oneshot::channel();
         let buffered = Arc::clone(&self.buffered);
-        self.requests.send(Request::Seek { partition: self.number, offset, buffered, reply }).ok()?;
+        self.requests
+            .send(Request::Seek {
+                partition: self.number,
+                offset,
+                buffered,
+                reply,
+            })
+            .ok()?;
         records.await.ok()
     }
 
     /// Tells Kafka, some time, how far the partition was projected.
     pub fn store(&self, offset: i64) {
         // A thread that is gone has handed its partitions to another member, who tells it.
-        drop(self.requests.send(Request::Store { partition: self.number, offset }));
+        drop(self.requests.send(Request::Store {
+            partition: self.number,
+            offset,
+        }));
     }
 }
 
@@ -147,8 +167,15 @@ impl Drop for Records {
 
 /// What a record takes of a buffer, in bytes.
 fn cost(record: &Record) -> usize {
-    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Bytes::len)).sum();
-    record.value.as_ref().map_or(0, Bytes::len) + record.key.as_ref().map_or(0, Bytes::len) + headers + RECORD_OVERHEAD
+    let headers: usize = record
+        .headers
+        .iter()
+        .map(|(name, value)| name.len() + value.as_ref().map_or(0, Bytes::len))
+        .sum();
+    record.value.as_ref().map_or(0, Bytes::len)
+        + record.key.as_ref().map_or(0, Bytes::len)
+        + headers
+        + RECORD_OVERHEAD
 }
 
 /// The settings of a group's member on top of the connection's.
@@ -181,13 +208,18 @@ pub fn member_config(connection: &ClientConfig, group: &str) -> ClientConfig {
 
 /// Joins the group and serves its partitions until cancelled, in a thread of its own. Assignments come out of
 /// the receiver; a consumer that breaks is made anew after its partitions were revoked.
-pub fn join(config: ClientConfig, topic: String, stop: CancellationToken) -> channel::UnboundedReceiver<Assignment> {
+pub fn join(
+    config: ClientConfig,
+    topic: String,
+    logs: watch::Receiver<Option<Logs>>,
+    stop: CancellationToken,
+) -> channel::UnboundedReceiver<Assignment> {
     let (assignments, receiver) = channel::unbounded_channel();
     thread::Builder::new()
         .name(format!("consumer-{topic}"))
         .spawn(move || {
             while !stop.is_cancelled() {
-                if let Err(error) = run(&config, &topic, &stop, &assignments) {
+                if let Err(error) = run(&config, &topic, logs.clone(), &stop, &assignments) {
                     tracing::error!(%error, "the Kafka consumer broke; making a new one");
                     thread::sleep(RECREATE_PAUSE);
                 }
@@ -212,6 +244,7 @@ struct Member {
     slots: Mutex<HashMap<i32, Slot>>,
     assignments: channel::UnboundedSender<Assignment>,
     requests: mpsc::Sender<Request>,
+    logs: watch::Receiver<Option<Logs>>,
 }
 
 impl Member {
@@ -231,8 +264,14 @@ impl Member {
     fn assigned(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) -> KafkaResult<()> {
         let mut list = TopicPartitionList::new();
         for partition in partitions {
-            // Any offset would do: the partition is paused at once, and sought before it is resumed.
-            list.add_partition_offset(&self.topic, *partition, Offset::End)?;
+            // Any offset of the log would do: the partition is paused at once, and sought before it is resumed.
+            // But it must be a number: "the end" makes librdkafka ask for it, ask again half a second later if
+            // a seek came in between, and then jump there, past the records in between.
+            list.add_partition_offset(
+                &self.topic,
+                *partition,
+                Offset::Offset(self.some_offset(*partition)),
+            )?;
         }
         consumer.incremental_assign(&list)?;
         consumer.pause(&list)?;
@@ -240,12 +279,30 @@ impl Member {
             let buffered = Arc::new(Buffered::default());
             self.slots().insert(
                 *partition,
-                Slot { deliveries: None, buffered: Arc::clone(&buffered), paused: true, seek: None },
+                Slot {
+                    deliveries: None,
+                    buffered: Arc::clone(&buffered),
+                    paused: true,
+                    seek: None,
+                },
             );
-            let partition = Partition { number: *partition, requests: self.requests.clone(), buffered };
+            let partition = Partition {
+                number: *partition,
+                requests: self.requests.clone(),
+                buffered,
+            };
             drop(self.assignments.send(Assignment::Assigned(partition)));
         }
         Ok(())
+    }
+
+    /// An offset that the log is known to have.
+    fn some_offset(&self, partition: i32) -> i64 {
+        let logs = self.logs.borrow();
+        let ends = logs
+            .as_ref()
+            .and_then(|logs| logs.get(&self.topic)?.ends.get(&partition).copied());
+        ends.map_or(0, |ends| ends.end)
     }
 
     fn revoked(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) -> KafkaResult<()> {
@@ -270,10 +327,21 @@ impl ClientContext for Member {
 }
 
 impl ConsumerContext for Member {
-    fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        let partitions: Vec<i32> = list.elements().iter().map(|element| element.partition()).collect();
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        event: RDKafkaRespErr,
+        list: &mut TopicPartitionList,
+    ) {
+        let partitions: Vec<i32> = list
+            .elements()
+            .iter()
+            .map(|element| element.partition())
+            .collect();
         let outcome = match event {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assigned(consumer, &partitions),
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                self.assigned(consumer, &partitions)
+            }
             _ => self.revoked(consumer, &partitions),
         };
         if let Err(error) = outcome {
@@ -285,6 +353,7 @@ impl ConsumerContext for Member {
 fn run(
     config: &ClientConfig,
     topic: &str,
+    logs: watch::Receiver<Option<Logs>>,
     stop: &CancellationToken,
     assignments: &channel::UnboundedSender<Assignment>,
 ) -> KafkaResult<()> {
@@ -294,6 +363,7 @@ fn run(
         slots: Mutex::default(),
         assignments: assignments.clone(),
         requests: sender,
+        logs,
     };
     let consumer: BaseConsumer<Member> = config.create_with_context(member)?;
     consumer.subscribe(&[topic])?;
@@ -304,14 +374,23 @@ fn run(
     outcome
 }
 
-fn serve(consumer: &BaseConsumer<Member>, stop: &CancellationToken, requests: &mpsc::Receiver<Request>) -> KafkaResult<()> {
+fn serve(
+    consumer: &BaseConsumer<Member>,
+    stop: &CancellationToken,
+    requests: &mpsc::Receiver<Request>,
+) -> KafkaResult<()> {
     let member = Arc::clone(consumer.context());
     let mut stored: HashMap<i32, i64> = HashMap::new();
     let mut store_at = Instant::now();
     while !stop.is_cancelled() {
         while let Ok(request) = requests.try_recv() {
             match request {
-                Request::Seek { partition, offset, buffered, reply } => {
+                Request::Seek {
+                    partition,
+                    offset,
+                    buffered,
+                    reply,
+                } => {
                     if let Some(slot) = member.slots().get_mut(&partition)
                         // A worker of an earlier assignment has nothing to ask any more.
                         && Arc::ptr_eq(&slot.buffered, &buffered)
@@ -338,7 +417,11 @@ fn serve(consumer: &BaseConsumer<Member>, stop: &CancellationToken, requests: &m
                 None => break,
                 Some(Ok(message)) => deliver(consumer, &member, &message)?,
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    if let Some(Slot { deliveries: Some(deliveries), .. }) = member.slots().get(&partition) {
+                    if let Some(Slot {
+                        deliveries: Some(deliveries),
+                        ..
+                    }) = member.slots().get(&partition)
+                    {
                         drop(deliveries.send(Delivery::End));
                     }
                 }
@@ -366,8 +449,8 @@ fn serve(consumer: &BaseConsumer<Member>, stop: &CancellationToken, requests: &m
     Ok(())
 }
 
-/// Seeks what workers wait for. librdkafka refuses for the moment between assignment and its first fetch:
-/// such a seek is tried again at the next round.
+/// Seeks what workers wait for. A partition that librdkafka does not fetch (yet, or any more, after an error)
+/// can't be sought: it is assigned anew from there.
 fn seek_waiting(consumer: &BaseConsumer<Member>, member: &Member) {
     let waiting: Vec<(i32, i64)> = member
         .slots()
@@ -377,7 +460,18 @@ fn seek_waiting(consumer: &BaseConsumer<Member>, member: &Member) {
     for (partition, offset) in waiting {
         let list = member.list([partition]);
         let sought = consumer
-            .seek(&member.topic, partition, Offset::Offset(offset), SEEK_TIMEOUT)
+            .seek(
+                &member.topic,
+                partition,
+                Offset::Offset(offset),
+                SEEK_TIMEOUT,
+            )
+            .or_else(|_| {
+                let mut anew = TopicPartitionList::new();
+                anew.add_partition_offset(&member.topic, partition, Offset::Offset(offset))?;
+                consumer.incremental_unassign(&list)?;
+                consumer.incremental_assign(&anew)
+            })
             .and_then(|()| consumer.resume(&list));
         if let Err(error) = sought {
             tracing::debug!(%error, partition, "a partition can't be sought yet");
@@ -390,7 +484,10 @@ fn seek_waiting(consumer: &BaseConsumer<Member>, member: &Member) {
             let (sender, deliveries) = channel::unbounded_channel();
             slot.deliveries = Some(sender);
             slot.paused = false;
-            drop(reply.send(Records { deliveries, buffered: Arc::clone(&slot.buffered) }));
+            drop(reply.send(Records {
+                deliveries,
+                buffered: Arc::clone(&slot.buffered),
+            }));
         }
     }
 }
@@ -398,20 +495,35 @@ fn seek_waiting(consumer: &BaseConsumer<Member>, member: &Member) {
 fn resume_drained(consumer: &BaseConsumer<Member>, member: &Member) -> KafkaResult<()> {
     let mut drained = Vec::new();
     for (partition, slot) in member.slots().iter_mut() {
-        if slot.paused && slot.deliveries.is_some() && !slot.buffered.exceeds(BUFFER_BYTES / 2, BUFFER_RECORDS / 2) {
+        if slot.paused
+            && slot.deliveries.is_some()
+            && !slot.buffered.exceeds(BUFFER_BYTES / 2, BUFFER_RECORDS / 2)
+        {
             slot.paused = false;
             drained.push(*partition);
         }
     }
-    if drained.is_empty() { Ok(()) } else { consumer.resume(&member.list(drained)) }
+    if drained.is_empty() {
+        Ok(())
+    } else {
+        consumer.resume(&member.list(drained))
+    }
 }
 
-fn deliver(consumer: &BaseConsumer<Member>, member: &Member, message: &BorrowedMessage<'_>) -> KafkaResult<()> {
+fn deliver(
+    consumer: &BaseConsumer<Member>,
+    member: &Member,
+    message: &BorrowedMessage<'_>,
+) -> KafkaResult<()> {
     let partition = message.partition();
     let full = {
         let mut slots = member.slots();
-        let Some(slot) = slots.get_mut(&partition) else { return Ok(()) };
-        let Some(deliveries) = &slot.deliveries else { return Ok(()) };
+        let Some(slot) = slots.get_mut(&partition) else {
+            return Ok(());
+        };
+        let Some(deliveries) = &slot.deliveries else {
+            return Ok(());
+        };
         let record = to_record(message);
         let bytes = cost(&record);
         slot.buffered.add(bytes);
@@ -424,7 +536,11 @@ fn deliver(consumer: &BaseConsumer<Member>, member: &Member, message: &BorrowedM
         slot.paused = slot.paused || slot.buffered.exceeds(BUFFER_BYTES, BUFFER_RECORDS);
         slot.paused
     };
-    if full { consumer.pause(&member.list([partition])) } else { Ok(()) }
+    if full {
+        consumer.pause(&member.list([partition]))
+    } else {
+        Ok(())
+    }
 }
 
 fn to_record(message: &BorrowedMessage<'_>) -> Record {
@@ -436,7 +552,17 @@ fn to_record(message: &BorrowedMessage<'_>) -> Record {
         key: message.key().map(Bytes::copy_from_slice),
         headers: message
             .headers()
-            .map(|headers| headers.iter().map(|header| (header.key.to_owned(), header.value.map(Bytes::copy_from_slice))).collect())
+            .map(|headers| {
+                headers
+                    .iter()
+                    .map(|header| {
+                        (
+                            header.key.to_owned(),
+                            header.value.map(Bytes::copy_from_slice),
+                        )
+                    })
+                    .collect()
+            })
             .unwrap_or_default(),
         value: message.payload().map(Bytes::copy_from_slice),
     }

@@ -39,7 +39,13 @@ impl Heartbeats {
     pub fn begin(&self, view: &View, log_id: i32, epoch: i64) {
         self.pulses().insert(
             (view.clone(), log_id),
-            Pulse { epoch, oldest_unapplied_at: None, failure: None, window: (Instant::now(), 0), rate: 0.0 },
+            Pulse {
+                epoch,
+                oldest_unapplied_at: None,
+                failure: None,
+                window: (Instant::now(), 0),
+                rate: 0.0,
+            },
         );
     }
 
@@ -88,13 +94,17 @@ pub async fn run(projector: Projector) {
             }
         };
         if let Err(error) = written.await {
-            tracing::debug!(error = db::describe(&error), "a heartbeat could not be written");
+            tracing::debug!(
+                error = db::describe(&error),
+                "a heartbeat could not be written"
+            );
         }
     }
 }
 
 async fn write_owners(projector: &Projector) -> Result<(), sqlx::Error> {
-    let (mut domains, mut versions, mut log_ids, mut epochs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut domains, mut versions, mut log_ids, mut epochs) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut oldest, mut rates, mut failures) = (Vec::new(), Vec::new(), Vec::new());
     for ((view, log_id), pulse) in projector.heartbeats.pulses().iter_mut() {
         let (since, records) = pulse.window;
@@ -141,9 +151,17 @@ async fn write_ends(pool: &PgPool, logs: &log::Logs) -> Result<(), sqlx::Error> 
         let starts: Vec<i64> = log.ends.values().map(|ends| ends.start).collect();
         let ends: Vec<i64> = log.ends.values().map(|ends| ends.end).collect();
         let read: Vec<DateTime<Utc>> = log.ends.values().map(|ends| ends.read_at).collect();
-        sqlx::query_file!("src/projector/sql/write_ends.sql", topic, log.identity.stored(), &partitions, &starts, &ends, &read)
-            .execute(pool)
-            .await?;
+        sqlx::query_file!(
+            "src/projector/sql/write_ends.sql",
+            topic,
+            log.identity.stored(),
+            &partitions,
+            &starts,
+            &ends,
+            &read
+        )
+        .execute(pool)
+        .await?;
     }
     Ok(())
 }

@@ -56,26 +56,47 @@ pub struct Letter {
 impl Letter {
     /// The same letter, of a record that is bad for this reason.
     pub fn because(self, bad: &Bad) -> Self {
-        let class = if bad.reason == "unsupported_version" { Class::Schema } else { Class::Data };
-        Letter { reason: bad.reason, field: bad.field.clone(), class, ..self }
+        let class = if bad.reason == "unsupported_version" {
+            Class::Schema
+        } else {
+            Class::Data
+        };
+        Letter {
+            reason: bad.reason,
+            field: bad.field.clone(),
+            class,
+            ..self
+        }
     }
 }
 
 /// The time that Kafka gives a record, where it gives one that a timestamp can hold.
 pub fn record_time(record: &Record) -> Option<DateTime<Utc>> {
-    record.timestamp_ms.and_then(DateTime::from_timestamp_millis)
+    record
+        .timestamp_ms
+        .and_then(DateTime::from_timestamp_millis)
 }
 
 /// Text as Postgres takes it: without NUL, and no longer than anybody reads.
 fn text(text: &Option<String>) -> Option<String> {
-    text.as_ref().map(|text| text.chars().take(255).map(|c| if c == '\0' { '\u{fffd}' } else { c }).collect())
+    text.as_ref().map(|text| {
+        text.chars()
+            .take(255)
+            .map(|c| if c == '\0' { '\u{fffd}' } else { c })
+            .collect()
+    })
 }
 
 fn headers(record: &Record) -> Value {
     record
         .headers
         .iter()
-        .map(|(name, value)| json!([name.replace('\0', "\u{fffd}"), value.as_ref().map(|value| STANDARD.encode(value))]))
+        .map(|(name, value)| {
+            json!([
+                name.replace('\0', "\u{fffd}"),
+                value.as_ref().map(|value| STANDARD.encode(value))
+            ])
+        })
         .collect()
 }
 
@@ -93,25 +114,58 @@ pub async fn insert(
     let column = |f: fn(&Letter) -> Option<String>| letters.iter().map(f).collect::<Vec<_>>();
     let ids: Vec<Uuid> = letters.iter().map(|_| Uuid::now_v7()).collect();
     let offsets: Vec<i64> = letters.iter().map(|letter| letter.record.offset).collect();
-    let times: Vec<Option<DateTime<Utc>>> = letters.iter().map(|letter| record_time(&letter.record)).collect();
-    let keys: Vec<Option<&[u8]>> =
-        letters.iter().map(|letter| letter.record.key.as_deref().filter(|_| !letter.closed)).collect();
-    let hashes: Vec<Option<Uuid>> = letters.iter().map(|letter| letter.record.key.as_deref().map(hash16)).collect();
+    let times: Vec<Option<DateTime<Utc>>> = letters
+        .iter()
+        .map(|letter| record_time(&letter.record))
+        .collect();
+    let keys: Vec<Option<&[u8]>> = letters
+        .iter()
+        .map(|letter| letter.record.key.as_deref().filter(|_| !letter.closed))
+        .collect();
+    let hashes: Vec<Option<Uuid>> = letters
+        .iter()
+        .map(|letter| letter.record.key.as_deref().map(hash16))
+        .collect();
     let event_ids = column(|letter| text(&letter.event_id));
     let event_types = column(|letter| text(&letter.event_type));
-    let occurred: Vec<Option<DateTime<Utc>>> = letters.iter().map(|letter| letter.occurred_at).collect();
-    let reasons: Vec<String> = letters.iter().map(|letter| letter.reason.to_owned()).collect();
+    let occurred: Vec<Option<DateTime<Utc>>> =
+        letters.iter().map(|letter| letter.occurred_at).collect();
+    let reasons: Vec<String> = letters
+        .iter()
+        .map(|letter| letter.reason.to_owned())
+        .collect();
     let fields = column(|letter| text(&letter.field));
-    let classes: Vec<String> = letters.iter().map(|letter| letter.class.as_str().to_owned()).collect();
-    let parks: Vec<bool> = letters.iter().map(|letter| letter.parks && letter.record.key.is_some()).collect();
+    let classes: Vec<String> = letters
+        .iter()
+        .map(|letter| letter.class.as_str().to_owned())
+        .collect();
+    let parks: Vec<bool> = letters
+        .iter()
+        .map(|letter| letter.parks && letter.record.key.is_some())
+        .collect();
     let sizes: Vec<i64> = letters
         .iter()
-        .map(|letter| letter.record.value.as_ref().map_or(0, |value| i64::try_from(value.len()).unwrap_or(i64::MAX)))
+        .map(|letter| {
+            letter
+                .record
+                .value
+                .as_ref()
+                .map_or(0, |value| i64::try_from(value.len()).unwrap_or(i64::MAX))
+        })
         .collect();
-    let headers: Vec<Option<Value>> = letters.iter().map(|letter| (!letter.closed).then(|| headers(&letter.record))).collect();
+    let headers: Vec<Option<Value>> = letters
+        .iter()
+        .map(|letter| (!letter.closed).then(|| headers(&letter.record)))
+        .collect();
     let values: Vec<Option<&[u8]>> = letters
         .iter()
-        .map(|letter| letter.record.value.as_deref().filter(|_| !letter.closed && !letter.without_value))
+        .map(|letter| {
+            letter
+                .record
+                .value
+                .as_deref()
+                .filter(|_| !letter.closed && !letter.without_value)
+        })
         .collect();
     let closed: Vec<bool> = letters.iter().map(|letter| letter.closed).collect();
     sqlx::query_file!(

@@ -70,7 +70,11 @@ pub struct TopicLog {
 pub type Logs = Arc<BTreeMap<String, Arc<TopicLog>>>;
 
 /// Reads the cluster until cancelled; what it finds is in the receiver. `None` for as long as nothing was read.
-pub fn monitor(config: ClientConfig, topics: Vec<String>, stop: CancellationToken) -> watch::Receiver<Option<Logs>> {
+pub fn monitor(
+    config: ClientConfig,
+    topics: Vec<String>,
+    stop: CancellationToken,
+) -> watch::Receiver<Option<Logs>> {
     let (sender, receiver) = watch::channel(None);
     thread::Builder::new()
         .name("log-monitor".to_owned())
@@ -89,7 +93,12 @@ pub fn reader(config: &ClientConfig) -> KafkaResult<BaseConsumer> {
     config.set("enable.auto.commit", "false").create()
 }
 
-fn run(config: &ClientConfig, topics: &[String], stop: &CancellationToken, sender: &watch::Sender<Option<Logs>>) {
+fn run(
+    config: &ClientConfig,
+    topics: &[String],
+    stop: &CancellationToken,
+    sender: &watch::Sender<Option<Logs>>,
+) {
     let consumer = match reader(config) {
         Ok(consumer) => consumer,
         Err(error) => {
@@ -121,7 +130,9 @@ fn run(config: &ClientConfig, topics: &[String], stop: &CancellationToken, sende
             }
         }
         match (&failed, away) {
-            (Some(error), false) => tracing::warn!(%error, "Kafka can't be read; trying again until it can"),
+            (Some(error), false) => {
+                tracing::warn!(%error, "Kafka can't be read; trying again until it can")
+            }
             (None, true) => tracing::info!("Kafka can be read again"),
             _ => {}
         }
@@ -133,12 +144,24 @@ fn run(config: &ClientConfig, topics: &[String], stop: &CancellationToken, sende
     }
 }
 
-fn read_topic(consumer: &BaseConsumer, name: &str, previous: Option<&Arc<TopicLog>>) -> KafkaResult<Option<TopicLog>> {
-    let Some(found) = topic::describe(consumer, name, TIMEOUT)? else { return Ok(None) };
-    let cluster_id = consumer.client().fetch_cluster_id(TIMEOUT).unwrap_or_default();
+fn read_topic(
+    consumer: &BaseConsumer,
+    name: &str,
+    previous: Option<&Arc<TopicLog>>,
+) -> KafkaResult<Option<TopicLog>> {
+    let Some(found) = topic::describe(consumer, name, TIMEOUT)? else {
+        return Ok(None);
+    };
+    let cluster_id = consumer
+        .client()
+        .fetch_cluster_id(TIMEOUT)
+        .unwrap_or_default();
     // An id that can't be asked for at the moment is still the one that it was.
     let topic_id = found.id.or_else(|| previous?.identity.topic_id.clone());
-    let identity = Identity { cluster_id, topic_id };
+    let identity = Identity {
+        cluster_id,
+        topic_id,
+    };
     let mut ends = match previous {
         Some(previous) if previous.identity == identity => previous.ends.clone(),
         _ => BTreeMap::new(),
@@ -147,10 +170,22 @@ fn read_topic(consumer: &BaseConsumer, name: &str, previous: Option<&Arc<TopicLo
         let asked = Instant::now();
         // A partition without a leader keeps its last reading, which grows old.
         if let Ok((start, end)) = consumer.fetch_watermarks(name, partition, TIMEOUT) {
-            ends.insert(partition, Ends { start, end, read_at: Utc::now(), asked });
+            ends.insert(
+                partition,
+                Ends {
+                    start,
+                    end,
+                    read_at: Utc::now(),
+                    asked,
+                },
+            );
         }
     }
-    Ok(Some(TopicLog { identity, partitions: found.partitions, ends }))
+    Ok(Some(TopicLog {
+        identity,
+        partitions: found.partitions,
+        ends,
+    }))
 }
 
 /// The offsets of a topic's partitions at a time: of the first record that is not older, else the end.
@@ -158,7 +193,12 @@ fn read_topic(consumer: &BaseConsumer, name: &str, previous: Option<&Arc<TopicLo
 ///
 /// # Errors
 /// The cluster could not be asked, or has no answer for one of the partitions.
-pub fn offsets_at(consumer: &BaseConsumer, name: &str, log: &TopicLog, time: DateTime<Utc>) -> KafkaResult<BTreeMap<i32, i64>> {
+pub fn offsets_at(
+    consumer: &BaseConsumer,
+    name: &str,
+    log: &TopicLog,
+    time: DateTime<Utc>,
+) -> KafkaResult<BTreeMap<i32, i64>> {
     let mut asked = TopicPartitionList::new();
     for partition in log.ends.keys() {
         asked.add_partition_offset(name, *partition, Offset::Offset(time.timestamp_millis()))?;

@@ -33,7 +33,10 @@ pub enum TakeOver {
     /// The topic was deleted and created again: its positions are those of another log.
     TopicRecreated,
     /// The partition appeared later than others of its topic, which have to reach the ends that they had then.
-    Waiting { log_id: i32, epoch: i64 },
+    Waiting {
+        log_id: i32,
+        epoch: i64,
+    },
     /// The partition has no progress row yet: not all that has to be known of its topic is.
     NotReady,
 }
@@ -63,16 +66,32 @@ pub struct Books {
 ///
 /// # Errors
 /// The database failed.
-pub async fn ensure(pool: &PgPool, view: &View, topic: &str, log: &TopicLog, starts: &Starts) -> Result<(), sqlx::Error> {
+pub async fn ensure(
+    pool: &PgPool,
+    view: &View,
+    topic: &str,
+    log: &TopicLog,
+    starts: &Starts,
+) -> Result<(), sqlx::Error> {
     let mut transaction = pool.begin().await?;
     // One process at a time for a domain: which partitions are "the first ones" must not be decided twice.
-    sqlx::query!("SELECT pg_advisory_xact_lock(hashtextextended('sightline.progress.' || $1, 0))", view.domain)
-        .execute(&mut *transaction)
-        .await?;
-    let known = sqlx::query_file!("src/projector/sql/topic_progress.sql", view.domain, view.version, topic)
-        .fetch_all(&mut *transaction)
-        .await?;
-    let recreated = known.iter().any(|row| log.identity.differs_from(&row.topic_identity));
+    sqlx::query!(
+        "SELECT pg_advisory_xact_lock(hashtextextended('sightline.progress.' || $1, 0))",
+        view.domain
+    )
+    .execute(&mut *transaction)
+    .await?;
+    let known = sqlx::query_file!(
+        "src/projector/sql/topic_progress.sql",
+        view.domain,
+        view.version,
+        topic
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
+    let recreated = known
+        .iter()
+        .any(|row| log.identity.differs_from(&row.topic_identity));
     let missing: Vec<i32> = log
         .ends
         .keys()
@@ -87,7 +106,14 @@ pub async fn ensure(pool: &PgPool, view: &View, topic: &str, log: &TopicLog, sta
     let held_until = (!known.is_empty()).then(|| {
         let ends: BTreeMap<String, i64> = known
             .iter()
-            .map(|row| (row.partition.to_string(), log.ends.get(&row.partition).map_or(row.next_offset, |ends| ends.end)))
+            .map(|row| {
+                (
+                    row.partition.to_string(),
+                    log.ends
+                        .get(&row.partition)
+                        .map_or(row.next_offset, |ends| ends.end),
+                )
+            })
             .collect();
         Json(ends)
     });
@@ -139,9 +165,14 @@ async fn use_schema(connection: &mut PgConnection, view: &View) -> Result<(), sq
 /// # Errors
 /// The database failed.
 pub async fn has_begun(pool: &PgPool, view: &View, topic: &str) -> Result<bool, sqlx::Error> {
-    let known = sqlx::query_file!("src/projector/sql/topic_progress.sql", view.domain, view.version, topic)
-        .fetch_all(pool)
-        .await?;
+    let known = sqlx::query_file!(
+        "src/projector/sql/topic_progress.sql",
+        view.domain,
+        view.version,
+        topic
+    )
+    .fetch_all(pool)
+    .await?;
     Ok(!known.is_empty())
 }
 
@@ -149,32 +180,68 @@ pub async fn has_begun(pool: &PgPool, view: &View, topic: &str) -> Result<bool, 
 ///
 /// # Errors
 /// The database failed.
-pub async fn take_over(pool: &PgPool, view: &View, topic: &str, log: &TopicLog, partition: i32) -> Result<TakeOver, sqlx::Error> {
+pub async fn take_over(
+    pool: &PgPool,
+    view: &View,
+    topic: &str,
+    log: &TopicLog,
+    partition: i32,
+) -> Result<TakeOver, sqlx::Error> {
     let mut transaction = pool.begin().await?;
-    let known = sqlx::query_file!("src/projector/sql/topic_progress.sql", view.domain, view.version, topic)
-        .fetch_all(&mut *transaction)
-        .await?;
-    if known.iter().any(|row| log.identity.differs_from(&row.topic_identity)) {
+    let known = sqlx::query_file!(
+        "src/projector/sql/topic_progress.sql",
+        view.domain,
+        view.version,
+        topic
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
+    if known
+        .iter()
+        .any(|row| log.identity.differs_from(&row.topic_identity))
+    {
         return Ok(TakeOver::TopicRecreated);
     }
-    let Some(ours) = known.iter().find(|row| row.partition == partition) else { return Ok(TakeOver::NotReady) };
+    let Some(ours) = known.iter().find(|row| row.partition == partition) else {
+        return Ok(TakeOver::NotReady);
+    };
     if let Some(Json(held_until)) = &ours.held_until {
         let reached = |partition: &str, end: i64| {
-            known.iter().any(|row| row.partition.to_string() == partition && row.next_offset >= end)
+            known
+                .iter()
+                .any(|row| row.partition.to_string() == partition && row.next_offset >= end)
         };
-        if !held_until.iter().all(|(partition, end)| reached(partition, *end)) {
-            return Ok(TakeOver::Waiting { log_id: ours.log_id, epoch: ours.epoch });
+        if !held_until
+            .iter()
+            .all(|(partition, end)| reached(partition, *end))
+        {
+            return Ok(TakeOver::Waiting {
+                log_id: ours.log_id,
+                epoch: ours.epoch,
+            });
         }
     }
-    let row = sqlx::query_file!("src/projector/sql/take_over.sql", view.domain, view.version, ours.log_id)
+    let row = sqlx::query_file!(
+        "src/projector/sql/take_over.sql",
+        view.domain,
+        view.version,
+        ours.log_id
+    )
+    .fetch_one(&mut *transaction)
+    .await?;
+    // Read under the row's lock: a drain, which takes it too, can't change them before the epoch is ours.
+    let parked = sqlx::query_file_scalar!(
+        "src/projector/sql/parked_keys.sql",
+        view.domain,
+        view.version,
+        ours.log_id
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
+    use_schema(&mut transaction, view).await?;
+    let logs = sqlx::query_scalar!("SELECT logs FROM view_version")
         .fetch_one(&mut *transaction)
         .await?;
-    // Read under the row's lock: a drain, which takes it too, can't change them before the epoch is ours.
-    let parked = sqlx::query_file_scalar!("src/projector/sql/parked_keys.sql", view.domain, view.version, ours.log_id)
-        .fetch_all(&mut *transaction)
-        .await?;
-    use_schema(&mut transaction, view).await?;
-    let logs = sqlx::query_scalar!("SELECT logs FROM view_version").fetch_one(&mut *transaction).await?;
     transaction.commit().await?;
     Ok(TakeOver::Held(Hold {
         log_id: ours.log_id,
@@ -192,7 +259,11 @@ pub async fn take_over(pool: &PgPool, view: &View, topic: &str, log: &TopicLog, 
 ///
 /// # Errors
 /// The database failed.
-pub async fn lock(connection: &mut PgConnection, view: &View, hold: &Hold) -> Result<bool, sqlx::Error> {
+pub async fn lock(
+    connection: &mut PgConnection,
+    view: &View,
+    hold: &Hold,
+) -> Result<bool, sqlx::Error> {
     sqlx::query_file!(
         "src/projector/sql/lock_progress.sql",
         view.domain,
@@ -242,11 +313,24 @@ pub async fn advance(
 ///
 /// # Errors
 /// The database failed.
-pub async fn set_failure(pool: &PgPool, view: &View, topic: &str, partition: i32, failure: &str) -> Result<bool, sqlx::Error> {
-    sqlx::query_file!("src/projector/sql/set_failure.sql", view.domain, view.version, topic, partition, failure)
-        .execute(pool)
-        .await
-        .map(|done| done.rows_affected() > 0)
+pub async fn set_failure(
+    pool: &PgPool,
+    view: &View,
+    topic: &str,
+    partition: i32,
+    failure: &str,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_file!(
+        "src/projector/sql/set_failure.sql",
+        view.domain,
+        view.version,
+        topic,
+        partition,
+        failure
+    )
+    .execute(pool)
+    .await
+    .map(|done| done.rows_affected() > 0)
 }
 
 /// Notes that nothing keeps a log from being projected.

@@ -49,7 +49,9 @@ pub fn describe<C: ConsumerContext>(
     let partitions = match metadata.topics().iter().find(|topic| topic.name() == name) {
         Some(topic) => match topic.error() {
             None => topic.partitions().len(),
-            Some(sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => return Ok(None),
+            Some(sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => {
+                return Ok(None);
+            }
             Some(code) => return Err(failed(code)),
         },
         None => return Ok(None),
@@ -58,12 +60,20 @@ pub fn describe<C: ConsumerContext>(
     // SAFETY: the handle is alive for as long as `consumer` is borrowed. The answer comes from the metadata
     // that was just read.
     let controller = unsafe { sys::rd_kafka_controllerid(consumer.client().native_ptr(), 0) };
-    if !metadata.brokers().iter().any(|broker| broker.id() == controller) {
+    if !metadata
+        .brokers()
+        .iter()
+        .any(|broker| broker.id() == controller)
+    {
         // Ids are asked of the controller: without one (librdkafka's in-process broker has none) the question
         // would only time out.
-        return Ok(Some(Topic { id: None, partitions }));
+        return Ok(Some(Topic {
+            id: None,
+            partitions,
+        }));
     }
-    let name = CString::new(name).map_err(|_| KafkaError::MetadataFetch(RDKafkaErrorCode::InvalidTopic))?;
+    let name = CString::new(name)
+        .map_err(|_| KafkaError::MetadataFetch(RDKafkaErrorCode::InvalidTopic))?;
     let milliseconds = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
     let client = consumer.client().native_ptr();
 
@@ -78,7 +88,10 @@ pub fn describe<C: ConsumerContext>(
             sys::rd_kafka_TopicCollection_destroy,
         );
         let options = Owned(
-            sys::rd_kafka_AdminOptions_new(client, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS),
+            sys::rd_kafka_AdminOptions_new(
+                client,
+                sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
+            ),
             sys::rd_kafka_AdminOptions_destroy,
         );
         sys::rd_kafka_AdminOptions_set_request_timeout(options.0, milliseconds, ptr::null_mut(), 0);
@@ -90,7 +103,9 @@ pub fn describe<C: ConsumerContext>(
             sys::rd_kafka_event_destroy,
         );
         if event.0.is_null() {
-            return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut));
+            return Err(KafkaError::MetadataFetch(
+                RDKafkaErrorCode::OperationTimedOut,
+            ));
         }
         let error = sys::rd_kafka_event_error(event.0);
         if error != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
@@ -111,14 +126,20 @@ pub fn describe<C: ConsumerContext>(
             use sys::rd_kafka_resp_err_t as codes;
             match sys::rd_kafka_error_code(error) {
                 codes::RD_KAFKA_RESP_ERR_NO_ERROR => {}
-                codes::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART | codes::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC => return Ok(None),
+                codes::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART
+                | codes::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC => return Ok(None),
                 code => return Err(failed(code)),
             }
         }
         let id = sys::rd_kafka_TopicDescription_topic_id(topic);
         let is_zero = id.is_null()
-            || (sys::rd_kafka_Uuid_most_significant_bits(id) == 0 && sys::rd_kafka_Uuid_least_significant_bits(id) == 0);
-        let id = (!is_zero).then(|| CStr::from_ptr(sys::rd_kafka_Uuid_base64str(id)).to_string_lossy().into_owned());
+            || (sys::rd_kafka_Uuid_most_significant_bits(id) == 0
+                && sys::rd_kafka_Uuid_least_significant_bits(id) == 0);
+        let id = (!is_zero).then(|| {
+            CStr::from_ptr(sys::rd_kafka_Uuid_base64str(id))
+                .to_string_lossy()
+                .into_owned()
+        });
         Ok(Some(Topic { id, partitions }))
     }
 }

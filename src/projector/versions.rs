@@ -18,8 +18,14 @@ const INTERVAL: Duration = Duration::from_secs(2);
 pub enum SwitchError {
     #[error("there is no such version beside the live one")]
     NoSuchVersion,
-    #[error("the version is {behind} records behind the live one in partition {partition} of {topic}")]
-    Behind { topic: String, partition: i32, behind: i64 },
+    #[error(
+        "the version is {behind} records behind the live one in partition {partition} of {topic}"
+    )]
+    Behind {
+        topic: String,
+        partition: i32,
+        behind: i64,
+    },
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
 }
@@ -29,7 +35,13 @@ pub async fn project_all(projector: Projector, projection: &'static dyn Projecti
     let domain = projection.domain();
     let mut running: HashMap<i32, (CancellationToken, JoinHandle<()>)> = HashMap::new();
     loop {
-        match sqlx::query_scalar!("SELECT version FROM sightline.views WHERE domain = $1", domain).fetch_all(&projector.pool).await {
+        match sqlx::query_scalar!(
+            "SELECT version FROM sightline.views WHERE domain = $1",
+            domain
+        )
+        .fetch_all(&projector.pool)
+        .await
+        {
             Ok(versions) => {
                 running.retain(|version, (stop, _)| {
                     let there = versions.contains(version);
@@ -41,12 +53,26 @@ pub async fn project_all(projector: Projector, projection: &'static dyn Projecti
                 for version in versions {
                     running.entry(version).or_insert_with(|| {
                         let stop = projector.stop.child_token();
-                        let projector = Projector { stop: stop.clone(), ..projector.clone() };
-                        (stop, tokio::spawn(worker::run(projector, projection, View { domain, version })))
+                        let projector = Projector {
+                            stop: stop.clone(),
+                            ..projector.clone()
+                        };
+                        (
+                            stop,
+                            tokio::spawn(worker::run(
+                                projector,
+                                projection,
+                                View { domain, version },
+                            )),
+                        )
                     });
                 }
             }
-            Err(error) => tracing::debug!(domain, error = db::describe(&error), "the view's versions can't be read yet"),
+            Err(error) => tracing::debug!(
+                domain,
+                error = db::describe(&error),
+                "the view's versions can't be read yet"
+            ),
         }
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
@@ -67,23 +93,44 @@ pub async fn project_all(projector: Projector, projection: &'static dyn Projecti
 pub async fn create(pool: &PgPool, domain: &str, code_version: i32) -> Result<i32, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     lock_versions(&mut transaction, domain).await?;
-    let version = sqlx::query_scalar!("SELECT max(version) + 1 FROM sightline.views WHERE domain = $1", domain)
-        .fetch_one(&mut *transaction)
-        .await?
-        .ok_or(sqlx::Error::RowNotFound)?;
-    sqlx::query_file!("src/projector/sql/create_version.sql", domain, version, format!("{domain}_v{version}"), code_version)
-        .execute(&mut *transaction)
-        .await?;
-    let tables = sqlx::query_file_scalar!("src/projector/sql/view_tables.sql", format!("{domain}_live"), format!("{domain}_v{version}"))
-        .fetch_all(&mut *transaction)
-        .await?;
+    let version = sqlx::query_scalar!(
+        "SELECT max(version) + 1 FROM sightline.views WHERE domain = $1",
+        domain
+    )
+    .fetch_one(&mut *transaction)
+    .await?
+    .ok_or(sqlx::Error::RowNotFound)?;
+    sqlx::query_file!(
+        "src/projector/sql/create_version.sql",
+        domain,
+        version,
+        format!("{domain}_v{version}"),
+        code_version
+    )
+    .execute(&mut *transaction)
+    .await?;
+    let tables = sqlx::query_file_scalar!(
+        "src/projector/sql/view_tables.sql",
+        format!("{domain}_live"),
+        format!("{domain}_v{version}")
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
     for statement in tables.into_iter().flatten() {
         // Made by the database's own format(), with identifiers quoted.
-        sqlx::query(AssertSqlSafe(statement)).execute(&mut *transaction).await?;
+        sqlx::query(AssertSqlSafe(statement))
+            .execute(&mut *transaction)
+            .await?;
     }
-    sqlx::query_file!("src/projector/sql/copy_starts.sql", domain, version).execute(&mut *transaction).await?;
-    let counted = format!(r#"UPDATE "{domain}_v{version}".view_version SET logs = (SELECT logs FROM "{domain}_live".view_version)"#);
-    sqlx::query(AssertSqlSafe(counted)).execute(&mut *transaction).await?;
+    sqlx::query_file!("src/projector/sql/copy_starts.sql", domain, version)
+        .execute(&mut *transaction)
+        .await?;
+    let counted = format!(
+        r#"UPDATE "{domain}_v{version}".view_version SET logs = (SELECT logs FROM "{domain}_live".view_version)"#
+    );
+    sqlx::query(AssertSqlSafe(counted))
+        .execute(&mut *transaction)
+        .await?;
     transaction.commit().await?;
     Ok(version)
 }
@@ -99,9 +146,12 @@ pub async fn create(pool: &PgPool, domain: &str, code_version: i32) -> Result<i3
 pub async fn switch(pool: &PgPool, domain: &str, version: i32) -> Result<(), SwitchError> {
     let mut transaction = pool.begin().await?;
     lock_versions(&mut transaction, domain).await?;
-    let live = sqlx::query_scalar!("SELECT version FROM sightline.views WHERE domain = $1 AND state = 'live'", domain)
-        .fetch_one(&mut *transaction)
-        .await?;
+    let live = sqlx::query_scalar!(
+        "SELECT version FROM sightline.views WHERE domain = $1 AND state = 'live'",
+        domain
+    )
+    .fetch_one(&mut *transaction)
+    .await?;
     let schema = sqlx::query_scalar!(
         "SELECT schema_name FROM sightline.views WHERE domain = $1 AND version = $2 AND state <> 'live'",
         domain,
@@ -110,21 +160,36 @@ pub async fn switch(pool: &PgPool, domain: &str, version: i32) -> Result<(), Swi
     .fetch_optional(&mut *transaction)
     .await?
     .ok_or(SwitchError::NoSuchVersion)?;
-    sqlx::query_file!("src/projector/sql/lock_versions.sql", domain, &[live, version]).fetch_all(&mut *transaction).await?;
-    if let Some(row) = sqlx::query_file!("src/projector/sql/first_behind.sql", domain, live, version)
-        .fetch_optional(&mut *transaction)
-        .await?
+    sqlx::query_file!(
+        "src/projector/sql/lock_versions.sql",
+        domain,
+        &[live, version]
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
+    if let Some(row) =
+        sqlx::query_file!("src/projector/sql/first_behind.sql", domain, live, version)
+            .fetch_optional(&mut *transaction)
+            .await?
     {
-        return Err(SwitchError::Behind { topic: row.topic, partition: row.partition, behind: row.behind });
+        return Err(SwitchError::Behind {
+            topic: row.topic,
+            partition: row.partition,
+            behind: row.behind,
+        });
     }
     let (live_schema, former) = (format!("{domain}_live"), format!("{domain}_v{live}"));
     for statement in [
-        format!(r#"LOCK TABLE "{live_schema}".view_version, "{schema}".view_version IN ACCESS EXCLUSIVE MODE"#),
+        format!(
+            r#"LOCK TABLE "{live_schema}".view_version, "{schema}".view_version IN ACCESS EXCLUSIVE MODE"#
+        ),
         format!(r#"ALTER SCHEMA "{live_schema}" RENAME TO "{former}""#),
         format!(r#"ALTER SCHEMA "{schema}" RENAME TO "{live_schema}""#),
     ] {
         // Names of domains are the code's own, versions are numbers.
-        sqlx::query(AssertSqlSafe(statement)).execute(&mut *transaction).await?;
+        sqlx::query(AssertSqlSafe(statement))
+            .execute(&mut *transaction)
+            .await?;
     }
     for (version, schema, state) in [(live, &former, "retired"), (version, &live_schema, "live")] {
         sqlx::query!(
@@ -137,17 +202,24 @@ pub async fn switch(pool: &PgPool, domain: &str, version: i32) -> Result<(), Swi
         .execute(&mut *transaction)
         .await?;
     }
-    sqlx::query!("UPDATE sightline.progress SET epoch = epoch + 1 WHERE domain = $1 AND version = ANY ($2)", domain, &[live, version])
-        .execute(&mut *transaction)
-        .await?;
+    sqlx::query!(
+        "UPDATE sightline.progress SET epoch = epoch + 1 WHERE domain = $1 AND version = ANY ($2)",
+        domain,
+        &[live, version]
+    )
+    .execute(&mut *transaction)
+    .await?;
     transaction.commit().await?;
     Ok(())
 }
 
 /// One change of a domain's versions at a time, and none while partitions are added.
 async fn lock_versions(connection: &mut PgConnection, domain: &str) -> Result<(), sqlx::Error> {
-    sqlx::query!("SELECT pg_advisory_xact_lock(hashtextextended('sightline.progress.' || $1, 0))", domain)
-        .execute(connection)
-        .await
-        .map(drop)
+    sqlx::query!(
+        "SELECT pg_advisory_xact_lock(hashtextextended('sightline.progress.' || $1, 0))",
+        domain
+    )
+    .execute(connection)
+    .await
+    .map(drop)
 }

@@ -39,23 +39,41 @@ const FORGET_INTERVAL: chrono::TimeDelta = chrono::TimeDelta::hours(1);
 /// under way are finished.
 pub async fn run(projector: Projector, projection: &'static dyn Projection, view: View) {
     let topics = projector.topics.clone();
-    let members = topics.into_iter().map(|topic| run_topic(projector.clone(), projection, view.clone(), topic));
+    let members = topics
+        .into_iter()
+        .map(|topic| run_topic(projector.clone(), projection, view.clone(), topic));
     futures_util::future::join_all(members).await;
 }
 
-async fn run_topic(projector: Projector, projection: &'static dyn Projection, view: View, topic: String) {
+async fn run_topic(
+    projector: Projector,
+    projection: &'static dyn Projection,
+    view: View,
+    topic: String,
+) {
     let mut group = format!("{}.{}", projector.group_prefix, view.domain);
     if view.version > 1 {
         group.push_str(&format!(".v{}", view.version));
     }
     let config = consumer::member_config(&projector.kafka, &group);
-    let mut assignments = consumer::join(config, topic.clone(), projector.stop.clone());
+    let mut assignments = consumer::join(
+        config,
+        topic.clone(),
+        projector.logs.clone(),
+        projector.stop.clone(),
+    );
     let mut workers: HashMap<i32, (CancellationToken, JoinHandle<()>)> = HashMap::new();
     while let Some(assignment) = assignments.recv().await {
         match assignment {
             Assignment::Assigned(partition) => {
                 let stop = projector.stop.child_token();
-                tracing::info!(domain = view.domain, version = view.version, topic, partition = partition.number, "assigned");
+                tracing::info!(
+                    domain = view.domain,
+                    version = view.version,
+                    topic,
+                    partition = partition.number,
+                    "assigned"
+                );
                 let number = partition.number;
                 let worker = Worker {
                     projector: projector.clone(),
@@ -71,7 +89,13 @@ async fn run_topic(projector: Projector, projection: &'static dyn Projection, vi
                 }
             }
             Assignment::Revoked(partition) => {
-                tracing::info!(domain = view.domain, version = view.version, topic, partition, "revoked");
+                tracing::info!(
+                    domain = view.domain,
+                    version = view.version,
+                    topic,
+                    partition,
+                    "revoked"
+                );
                 if let Some((stop, _)) = workers.remove(&partition) {
                     stop.cancel();
                 }
@@ -110,7 +134,9 @@ impl Worker {
         let mut backoff = BACKOFF.0;
         let mut troubled = false;
         // A reading of the log that is a moment old will do, unless there is a reason to doubt it.
-        let mut log_since = Instant::now().checked_sub(Duration::from_secs(5)).unwrap_or_else(Instant::now);
+        let mut log_since = Instant::now()
+            .checked_sub(Duration::from_secs(5))
+            .unwrap_or_else(Instant::now);
         let mut log_id = None;
         while !self.stop.is_cancelled() {
             let committed = &mut false;
@@ -118,7 +144,12 @@ impl Worker {
             if *committed {
                 backoff = BACKOFF.0;
                 if std::mem::take(&mut troubled) {
-                    tracing::info!(domain = self.view.domain, topic = self.topic, partition = self.partition.number, "projecting again");
+                    tracing::info!(
+                        domain = self.view.domain,
+                        topic = self.topic,
+                        partition = self.partition.number,
+                        "projecting again"
+                    );
                 }
             }
             match ended {
@@ -127,9 +158,15 @@ impl Worker {
                 Ok(End::LogChanged) => log_since = Instant::now(),
                 Err(error) => {
                     let transient = db::classify(&error) == ErrorClass::Transient;
-                    let failure = if transient { "database_unavailable" } else { "database_refuses" };
+                    let failure = if transient {
+                        "database_unavailable"
+                    } else {
+                        "database_refuses"
+                    };
                     if let Some(log_id) = log_id {
-                        self.projector.heartbeats.failure(&self.view, log_id, Some(failure));
+                        self.projector
+                            .heartbeats
+                            .failure(&self.view, log_id, Some(failure));
                     }
                     if !troubled || !transient {
                         tracing::warn!(
@@ -160,20 +197,31 @@ impl Worker {
     }
 
     /// Takes the partition over and projects it until something ends that.
-    async fn project(&self, log_since: Instant, log_id: &mut Option<i32>, committed: &mut bool) -> Result<End, sqlx::Error> {
-        let Some(log) = self.log_read_since(log_since).await else { return Ok(End::Released) };
+    async fn project(
+        &self,
+        log_since: Instant,
+        log_id: &mut Option<i32>,
+        committed: &mut bool,
+    ) -> Result<End, sqlx::Error> {
+        let Some(log) = self.log_read_since(log_since).await else {
+            return Ok(End::Released);
+        };
         let Some(mut hold) = self.take_over(&log, log_id).await? else {
             self.wait(LOOK_AGAIN).await;
             return Ok(End::LookAgain);
         };
         let end = log.ends[&self.partition.number].end;
-        let Some(mut records) = self.partition.seek(hold.next_offset).await else { return Ok(End::Released) };
+        let Some(mut records) = self.partition.seek(hold.next_offset).await else {
+            return Ok(End::Released);
+        };
         // By the first `End` that comes, the log was read up to what its end was before the seek.
         let mut scanned_at_end = end;
         let mut probe = Probe::default();
         let mut forget_at = hold.log_time;
         loop {
-            let Some(now) = self.current_log(&log) else { return Ok(End::LogChanged) };
+            let Some(now) = self.current_log(&log) else {
+                return Ok(End::LogChanged);
+            };
             let ends = now.ends.get(&self.partition.number).copied();
             if ends.is_some_and(|ends| hold.next_offset < ends.start) {
                 return Ok(End::LogChanged);
@@ -196,21 +244,37 @@ impl Worker {
                     continue;
                 }
             };
-            let Some(delivery) = delivery else { return Ok(End::LogChanged) };
+            let Some(delivery) = delivery else {
+                return Ok(End::LogChanged);
+            };
             let batch = collect(delivery, &mut records, hold.next_offset, scanned_at_end);
             if batch.next_offset == hold.next_offset {
                 continue;
             }
             let oldest = batch.records.first().and_then(record_time);
-            self.projector.heartbeats.oldest_unapplied(&self.view, hold.log_id, oldest);
-            match batch::project(&self.projector, self.projection, &self.view, &mut hold, &batch).await? {
+            self.projector
+                .heartbeats
+                .oldest_unapplied(&self.view, hold.log_id, oldest);
+            match batch::project(
+                &self.projector,
+                self.projection,
+                &self.view,
+                &mut hold,
+                &batch,
+            )
+            .await?
+            {
                 Outcome::Fenced => return Ok(End::Fenced),
                 Outcome::Committed(books) => {
                     *committed = true;
                     probe = Probe::default();
                     self.partition.store(hold.next_offset);
-                    self.projector.heartbeats.count(&self.view, hold.log_id, books.read);
-                    self.projector.heartbeats.oldest_unapplied(&self.view, hold.log_id, None);
+                    self.projector
+                        .heartbeats
+                        .count(&self.view, hold.log_id, books.read);
+                    self.projector
+                        .heartbeats
+                        .oldest_unapplied(&self.view, hold.log_id, None);
                 }
             }
             if hold.log_time > forget_at.map(|at| at + FORGET_INTERVAL) {
@@ -224,9 +288,16 @@ impl Worker {
     async fn log_read_since(&self, since: Instant) -> Option<Arc<TopicLog>> {
         let mut logs = self.projector.logs.clone();
         loop {
-            let found = logs.borrow_and_update().as_ref().and_then(|logs| logs.get(&self.topic)).cloned();
+            let found = logs
+                .borrow_and_update()
+                .as_ref()
+                .and_then(|logs| logs.get(&self.topic))
+                .cloned();
             if let Some(log) = found
-                && log.ends.get(&self.partition.number).is_some_and(|ends| ends.asked >= since)
+                && log
+                    .ends
+                    .get(&self.partition.number)
+                    .is_some_and(|ends| ends.asked >= since)
             {
                 return Some(log);
             }
@@ -245,10 +316,23 @@ impl Worker {
     }
 
     /// Takes the progress row over, if the log is the one that it speaks of and still reaches back to it.
-    async fn take_over(&self, log: &TopicLog, log_id: &mut Option<i32>) -> Result<Option<Hold>, sqlx::Error> {
-        let Projector { pool, heartbeats, .. } = &self.projector;
+    async fn take_over(
+        &self,
+        log: &TopicLog,
+        log_id: &mut Option<i32>,
+    ) -> Result<Option<Hold>, sqlx::Error> {
+        let Projector {
+            pool, heartbeats, ..
+        } = &self.projector;
         let fail = async |failure: &'static str| {
-            let changed = progress::set_failure(pool, &self.view, &self.topic, self.partition.number, failure).await?;
+            let changed = progress::set_failure(
+                pool,
+                &self.view,
+                &self.topic,
+                self.partition.number,
+                failure,
+            )
+            .await?;
             if changed {
                 tracing::error!(
                     domain = self.view.domain,
@@ -268,7 +352,8 @@ impl Worker {
             },
         };
         progress::ensure(pool, &self.view, &self.topic, log, &starts).await?;
-        match progress::take_over(pool, &self.view, &self.topic, log, self.partition.number).await? {
+        match progress::take_over(pool, &self.view, &self.topic, log, self.partition.number).await?
+        {
             TakeOver::NotReady => Ok(None),
             TakeOver::TopicRecreated => fail("topic_recreated").await,
             TakeOver::Waiting { log_id: id, epoch } => {
@@ -282,7 +367,9 @@ impl Worker {
                 let mut ends = log.ends[&self.partition.number];
                 if hold.next_offset > ends.end {
                     // The reading may be older than the position.
-                    let Some(log) = self.log_read_since(Instant::now()).await else { return Ok(None) };
+                    let Some(log) = self.log_read_since(Instant::now()).await else {
+                        return Ok(None);
+                    };
                     ends = log.ends[&self.partition.number];
                 }
                 if hold.next_offset < ends.start {
@@ -300,11 +387,28 @@ impl Worker {
     /// Where the partitions of a topic without progress begin; `None` while Kafka does not say.
     async fn starts(&self, log: &TopicLog) -> Option<Starts> {
         match self.projector.start {
-            StartAt::Earliest => Some(log.ends.iter().map(|(partition, ends)| (*partition, ends.start)).collect()),
-            StartAt::Latest => Some(log.ends.iter().map(|(partition, ends)| (*partition, ends.end)).collect()),
+            StartAt::Earliest => Some(
+                log.ends
+                    .iter()
+                    .map(|(partition, ends)| (*partition, ends.start))
+                    .collect(),
+            ),
+            StartAt::Latest => Some(
+                log.ends
+                    .iter()
+                    .map(|(partition, ends)| (*partition, ends.end))
+                    .collect(),
+            ),
             StartAt::Time(time) => {
-                let (kafka, topic, log) = (self.projector.kafka.clone(), self.topic.clone(), log.clone());
-                let found = tokio::task::spawn_blocking(move || log::offsets_at(&log::reader(&kafka)?, &topic, &log, time)).await;
+                let (kafka, topic, log) = (
+                    self.projector.kafka.clone(),
+                    self.topic.clone(),
+                    log.clone(),
+                );
+                let found = tokio::task::spawn_blocking(move || {
+                    log::offsets_at(&log::reader(&kafka)?, &topic, &log, time)
+                })
+                .await;
                 match found {
                     Ok(Ok(starts)) => Some(starts),
                     Ok(Err(error)) => {
@@ -326,7 +430,10 @@ struct Probe {
 
 impl Default for Probe {
     fn default() -> Self {
-        Probe { since: Instant::now(), after: PROBE.0 }
+        Probe {
+            since: Instant::now(),
+            after: PROBE.0,
+        }
     }
 }
 
@@ -335,7 +442,10 @@ impl Probe {
     fn is_due(&mut self) -> bool {
         let due = self.since.elapsed() >= self.after;
         if due {
-            *self = Probe { since: Instant::now(), after: (self.after * 2).min(PROBE.1) };
+            *self = Probe {
+                since: Instant::now(),
+                after: (self.after * 2).min(PROBE.1),
+            };
         }
         due
     }
@@ -343,7 +453,10 @@ impl Probe {
 
 /// A batch of what is there, beginning with a delivery.
 fn collect(first: Delivery, records: &mut Records, position: i64, scanned_at_end: i64) -> Batch {
-    let mut batch = Batch { records: Vec::new(), next_offset: position };
+    let mut batch = Batch {
+        records: Vec::new(),
+        next_offset: position,
+    };
     let mut bytes = 0;
     let mut delivery = Some(first);
     while let Some(current) = delivery {

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName};
+use http::HeaderMap;
 
 use crate::error::Error;
 
@@ -12,11 +12,6 @@ use crate::error::Error;
 pub const DEFAULT: Duration = Duration::from_secs(10);
 /// The longest that a call may take.
 pub const MAX: Duration = Duration::from_secs(60);
-/// The metadata key of gRPC's own protocol.
-pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
-/// The header of REST.
-pub const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("request-timeout");
-
 /// How long the caller of a gRPC method waits.
 ///
 /// # Errors
@@ -24,7 +19,7 @@ pub const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("request-timeout
 pub fn of_grpc(headers: &HeaderMap) -> Result<Duration, Error> {
     of(
         headers,
-        &GRPC_TIMEOUT,
+        "grpc-timeout",
         grpc_timeout,
         "must be up to 8 digits and one of H, M, S, m, u, n",
     )
@@ -37,15 +32,15 @@ pub fn of_grpc(headers: &HeaderMap) -> Result<Duration, Error> {
 pub fn of_rest(headers: &HeaderMap) -> Result<Duration, Error> {
     of(
         headers,
-        &REQUEST_TIMEOUT,
-        seconds,
-        "must be a number of seconds, like 2 or 0.25",
+        "Request-Timeout",
+        |text| seconds(text).filter(|time| !time.is_zero()),
+        "must be a number of seconds above 0, like 2 or 0.25",
     )
 }
 
 fn of(
     headers: &HeaderMap,
-    name: &HeaderName,
+    name: &str,
     parse: fn(&str) -> Option<Duration>,
     rule: &str,
 ) -> Result<Duration, Error> {
@@ -55,7 +50,7 @@ fn of(
     };
     match value.to_str().ok().and_then(parse) {
         Some(duration) if values.next().is_none() => Ok(duration.min(MAX)),
-        _ => Err(Error::invalid(name.as_str(), rule)),
+        _ => Err(Error::invalid(name, rule)),
     }
 }
 
@@ -135,9 +130,11 @@ mod tests {
     fn absent_long_and_repeated() {
         let mut headers = HeaderMap::new();
         assert_eq!(of_rest(&headers).unwrap(), DEFAULT);
-        headers.insert(REQUEST_TIMEOUT, "3600".parse().unwrap());
+        headers.insert("request-timeout", "3600".parse().unwrap());
         assert_eq!(of_rest(&headers).unwrap(), MAX);
-        headers.append(REQUEST_TIMEOUT, "1".parse().unwrap());
+        headers.append("request-timeout", "1".parse().unwrap());
+        assert!(of_rest(&headers).is_err());
+        headers.insert("request-timeout", "0".parse().unwrap());
         assert!(of_rest(&headers).is_err());
     }
 

@@ -2,19 +2,22 @@
 //! and the one way in which an answer becomes a response.
 
 use axum::{
-    body::Bytes,
+    body::HttpBody,
     extract::{FromRequest, FromRequestParts, Request, path::ErrorKind, rejection::PathRejection},
     response::{IntoResponse, Response},
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use http::{HeaderValue, StatusCode, header, request::Parts};
+use http::{HeaderValue, header, request::Parts};
+use http_body_util::BodyExt;
 use percent_encoding::percent_decode;
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
-use super::Answer;
+use super::{Answer, MAX_REQUEST_BYTES};
 use crate::error::{Error, TOKEN_HEADER};
 
+/// Of a body that is too large, no more than this is read.
+const MAX_READ_BYTES: u64 = 64 * MAX_REQUEST_BYTES as u64;
 /// Answers may be kept, but not used again without asking: the view may have moved on.
 const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("private, no-cache");
 
@@ -43,22 +46,10 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
 pub struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// All values of the only parameter that there is.
-    ///
-    /// # Errors
-    /// INVALID_ARGUMENT: there is another one. A misspelt filter must not widen an answer.
-    pub fn only(self, name: &str) -> Result<Vec<String>, Error> {
-        let mut values = Vec::with_capacity(self.0.len());
-        for (key, value) in self.0 {
-            if key != name {
-                return Err(Error::invalid(
-                    "query",
-                    format!("holds a parameter that is not {name}"),
-                ));
-            }
-            values.push(value);
-        }
-        Ok(values)
+    /// All values of a parameter. Those of other names are nobody's business.
+    pub fn all(self, name: &str) -> Vec<String> {
+        let named = self.0.into_iter().filter(|(key, _)| key == name);
+        named.map(|(_, value)| value).collect()
     }
 
     fn parse(query: &str) -> Result<Self, Error> {
@@ -99,39 +90,67 @@ pub struct Json<T>(pub T);
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Error;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Error> {
-        let bytes = Bytes::from_request(request, state)
-            .await
-            .map_err(|rejection| {
-                if rejection.into_response().status() == StatusCode::PAYLOAD_TOO_LARGE {
-                    Error::payload_too_large()
-                } else {
-                    Error::invalid("body", "broke off")
-                }
-            })?;
+    async fn from_request(request: Request, _: &S) -> Result<Self, Error> {
+        let bytes = read_body(request).await?;
+        // serde would take a list for an object, by position.
+        if bytes.trim_ascii_start().first() != Some(&b'{') {
+            return Err(Error::invalid("body", "must be a JSON object"));
+        }
         let mut json = serde_json::Deserializer::from_slice(&bytes);
         let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+            let (line, character) = (error.inner().line(), error.inner().column());
+            if !error.inner().is_data() {
+                let place = format!("is not JSON at line {line}, character {character}");
+                return Error::invalid("body", place);
+            }
             let path = error.path().to_string();
-            let inner = error.inner();
-            if inner.is_data() {
-                // The root's path is a dot.
-                let field = if path == "." { "body".into() } else { path };
-                Error::invalid(field, "is missing, unknown or of the wrong type")
-            } else {
-                Error::invalid(
-                    "body",
-                    format!(
-                        "is not JSON at line {}, column {}",
-                        inner.line(),
-                        inner.column()
-                    ),
-                )
+            // The root's path is a dot; what misses there is named by the message alone.
+            let missing = error.inner().to_string();
+            let missing = missing
+                .strip_prefix("missing field `")
+                .and_then(|rest| rest.split('`').next());
+            match (path.as_str(), missing) {
+                (".", Some(name)) => Error::invalid(name, "is missing"),
+                (path, Some(name)) => Error::invalid(format!("{path}.{name}"), "is missing"),
+                (".", None) => Error::invalid("body", "is of the wrong shape"),
+                (path, None) => Error::invalid(path, "is unknown or of the wrong type"),
             }
         })?;
         json.end()
             .map_err(|_| Error::invalid("body", "holds more than one JSON value"))?;
         Ok(Self(value))
     }
+}
+
+/// The whole body, if it is not too large. One that is is read on for a while, and forgotten: many clients
+/// look for an answer only when they have sent all.
+async fn read_body(request: Request) -> Result<Vec<u8>, Error> {
+    let asks_first = request.headers().contains_key(header::EXPECT);
+    let mut body = request.into_body();
+    let announced = body.size_hint().lower();
+    if announced > MAX_READ_BYTES || (asks_first && announced > MAX_REQUEST_BYTES as u64) {
+        return Err(Error::payload_too_large());
+    }
+    let (mut bytes, mut length) = (Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else {
+            return Err(Error::invalid("body", "broke off"));
+        };
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        length += data.len() as u64;
+        if length > MAX_READ_BYTES {
+            break;
+        }
+        if length <= MAX_REQUEST_BYTES as u64 {
+            bytes.extend_from_slice(&data);
+        }
+    }
+    if length > MAX_REQUEST_BYTES as u64 {
+        return Err(Error::payload_too_large());
+    }
+    Ok(bytes)
 }
 
 /// The body as JSON, its token, and an ETag made of what is sent.
@@ -172,19 +191,13 @@ mod tests {
     #[test]
     fn queries_are_read_as_forms() {
         let query = Query::parse("userIds=a%2Fb&userIds=%F0%9F%98%80+x&&userIds=100%").unwrap();
-        assert_eq!(query.only("userIds").unwrap(), ["a/b", "😀 x", "100%"]);
+        assert_eq!(query.all("userIds"), ["a/b", "😀 x", "100%"]);
         assert_eq!(
             Query::parse("userIds=%FF").err().unwrap().fields()[0].field,
             "userIds"
         );
-        assert!(Query::parse("userId=a").unwrap().only("userIds").is_err());
-        assert!(
-            Query::parse("")
-                .unwrap()
-                .only("userIds")
-                .unwrap()
-                .is_empty()
-        );
+        assert_eq!(Query::parse("x=1&userIds=a").unwrap().all("userIds"), ["a"]);
+        assert!(Query::parse("").unwrap().all("userIds").is_empty());
     }
 
     #[tokio::test]
@@ -199,7 +212,8 @@ mod tests {
             (r#"{"userIds":["a",1]}"#, "userIds[1]"),
             (r#"{"userIds":"a"}"#, "userIds"),
             (r#"{"x":1}"#, "x"),
-            ("{}", "body"),
+            ("{}", "userIds"),
+            (r#"[["a"]]"#, "body"),
             ("{", "body"),
             ("", "body"),
             (r#"{"userIds":[]} 1"#, "body"),

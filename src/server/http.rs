@@ -74,9 +74,10 @@ pub fn router(parts: Parts, loopback_only: bool) -> Result<Router, Error> {
         .route(
             "/openapi.json",
             get(|| async { ([(header::CONTENT_TYPE, "application/json")], document) }),
-        )
-        .layer(from_fn(secure));
-    Ok(layers::apply(router, Surface::Rest, loopback_only))
+        );
+    let router = layers::apply(router, Surface::Rest, loopback_only);
+    // Around the layers, whose refusals are answers, too.
+    Ok(router.layer(from_fn(secure)))
 }
 
 /// The one route whose answer is of this process, not of a view.

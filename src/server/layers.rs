@@ -22,7 +22,7 @@ use std::{
 use axum::{
     Router,
     body::Body,
-    extract::{DefaultBodyLimit, MatchedPath, Request, State},
+    extract::{MatchedPath, Request, State},
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
 };
@@ -38,7 +38,7 @@ use tracing::Instrument;
 use crate::{
     error::{Code, Error, PROBLEM_JSON, TOKEN_HEADER},
     proto,
-    query::{MAX_REQUEST_BYTES, consistency::check_demand, deadline},
+    query::{consistency::check_demand, deadline},
     telemetry,
 };
 
@@ -97,8 +97,7 @@ pub fn apply(router: Router, surface: Surface, loopback_only: bool) -> Router {
                     .layer(CompressionLayer::new())
                     .layer(from_fn(check_media_type))
                     .layer(consistency)
-                    .layer(from_fn(answer_conditionally))
-                    .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES)),
+                    .layer(from_fn(answer_conditionally)),
             )
             .layer(within)
             .layer(from_fn(explain_rest)),
@@ -402,11 +401,7 @@ async fn limit_time(State(surface): State<Surface>, request: Request, next: Next
 }
 
 async fn check_media_type(request: Request, next: Next) -> Response {
-    let reads = matches!(
-        *request.method(),
-        Method::GET | Method::HEAD | Method::OPTIONS
-    );
-    if !reads && !is_json(request.headers()) {
+    if *request.method() == Method::POST && !is_json(request.headers()) {
         return unsupported_media_type().into_response();
     }
     next.run(request).await

@@ -201,7 +201,7 @@ async fn everything_that_is_refused_has_a_reason() {
         (
             "DELETE",
             "/v1/order/things/a",
-            &[JSON],
+            &[],
             405,
             "METHOD_NOT_ALLOWED",
         ),
@@ -264,6 +264,7 @@ async fn everything_that_is_refused_has_a_reason() {
         );
         assert_eq!(got.header("allow").is_empty(), status != 405, "{what}");
         assert!(!got.header("x-request-id").is_empty(), "{what}");
+        assert_eq!(got.header("x-content-type-options"), "nosniff", "{what}");
     }
     let gone = fetch("/v1/order/things/gone", &[]).await;
     assert_eq!(
@@ -423,6 +424,39 @@ async fn the_docs_come_from_here_alone() {
             .header("content-security-policy"),
         "default-src 'none'; frame-ancestors 'none'"
     );
+}
+
+#[test]
+fn every_operation_is_documented() {
+    let document = super::openapi::document(Default::default());
+    let document = serde_json::to_value(document).unwrap();
+    let paths = document["paths"].as_object().unwrap();
+    assert_eq!(paths.len(), 3);
+    for operation in paths
+        .values()
+        .flat_map(|item| item.as_object().unwrap().values())
+    {
+        for field in ["operationId", "summary", "description"] {
+            assert!(operation[field].is_string(), "{field}: {operation}");
+        }
+        let responses = operation["responses"].as_object().unwrap();
+        for status in ["200", "400", "403", "406", "500", "501", "503", "504"] {
+            assert!(responses.contains_key(status), "{status}: {operation}");
+        }
+        assert!(responses["200"]["content"]["application/json"]["example"].is_object());
+    }
+    let shared = &document["components"];
+    for (name, response) in shared["responses"].as_object().unwrap() {
+        let examples = &response["content"]["application/problem+json"]["examples"];
+        assert!(
+            examples.as_object().is_some_and(|e| !e.is_empty()),
+            "{name}"
+        );
+    }
+    let example = shared["headers"]["ConsistencyToken"]["example"]
+        .as_str()
+        .unwrap();
+    assert!(ConsistencyToken::parse(example).is_ok());
 }
 
 struct StandIn;

@@ -46,7 +46,10 @@ impl Projection for Order {
         let mut pending: BTreeMap<Uuid, Vec<&Event>> = BTreeMap::new();
         for Applied { event, .. } in events {
             if let Some(user_id) = event.user_id() {
-                pending.entry(event::hash16(user_id.as_bytes())).or_default().push(event);
+                pending
+                    .entry(event::hash16(user_id.as_bytes()))
+                    .or_default()
+                    .push(event);
             }
         }
         // One writer per customer is the rule, as a user's events share a partition; where two partitions
@@ -76,32 +79,59 @@ struct Row {
 /// The row that events of one user make of the row that was there.
 fn fold(row: Option<&Row>, events: &[&Event], target: &Target<'_>) -> Row {
     let (mut state, revision, log_id) = match row {
-        Some(row) => (row.state.clone(), row.revision + 1, row.log_id.filter(|log_id| *log_id == target.log_id)),
+        Some(row) => (
+            row.state.clone(),
+            row.revision + 1,
+            row.log_id.filter(|log_id| *log_id == target.log_id),
+        ),
         None => (State::default(), 1, Some(target.log_id)),
     };
-    let user_id = events.first().and_then(|event| event.user_id()).unwrap_or_default().to_owned();
+    let user_id = events
+        .first()
+        .and_then(|event| event.user_id())
+        .unwrap_or_default()
+        .to_owned();
     state.customer.user_id.clone_from(&user_id);
     for event in events {
         state.apply(event);
     }
-    Row { user_id, log_id, revision, state }
+    Row {
+        user_id,
+        log_id,
+        revision,
+        state,
+    }
 }
 
 async fn load(target: &mut Target<'_>, keys: Vec<Uuid>) -> Result<HashMap<Uuid, Row>, sqlx::Error> {
-    let rows = sqlx::query_file!("src/domains/order/sql/load.sql", &keys).fetch_all(&mut *target.connection).await?;
+    let rows = sqlx::query_file!("src/domains/order/sql/load.sql", &keys)
+        .fetch_all(&mut *target.connection)
+        .await?;
     Ok(rows
         .into_iter()
         .map(|row| {
             let Json(state) = row.state;
-            (row.user_key, Row { user_id: row.user_id, log_id: row.log_id, revision: row.revision, state })
+            (
+                row.user_key,
+                Row {
+                    user_id: row.user_id,
+                    log_id: row.log_id,
+                    revision: row.revision,
+                    state,
+                },
+            )
         })
         .collect())
 }
 
 /// Writes rows, and returns the keys of those that were not overtaken by another writer.
-async fn store(target: &mut Target<'_>, rows: BTreeMap<Uuid, Row>) -> Result<Vec<Uuid>, sqlx::Error> {
+async fn store(
+    target: &mut Target<'_>,
+    rows: BTreeMap<Uuid, Row>,
+) -> Result<Vec<Uuid>, sqlx::Error> {
     let keys: Vec<Uuid> = rows.keys().copied().collect();
-    let (mut user_ids, mut log_ids, mut revisions, mut states) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut user_ids, mut log_ids, mut revisions, mut states) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for row in rows.into_values() {
         user_ids.push(row.user_id);
         log_ids.push(row.log_id);
@@ -161,12 +191,17 @@ impl State {
                 customer.set_email(Change::Value(&verified.email));
                 customer.email_verified = Some(true);
             }
-            Payload::UserAccountStatusChanged(changed) => customer.set("status", Change::Value(&changed.new_status)),
+            Payload::UserAccountStatusChanged(changed) => {
+                customer.set("status", Change::Value(&changed.new_status))
+            }
             Payload::UserUpdated(updated) => customer.change(&updated.changes),
             Payload::UserProfileUpdated(updated) => customer.change(&updated.changes),
             Payload::UserAddressAdded(added) => {
                 let is_known = customer.address(&added.address_id).is_some();
-                for (default, wanted) in [(Default::Shipping, added.is_default_shipping), (Default::Billing, added.is_default_billing)] {
+                for (default, wanted) in [
+                    (Default::Shipping, added.is_default_shipping),
+                    (Default::Billing, added.is_default_billing),
+                ] {
                     if wanted {
                         customer.set_default(default, Some(&added.address_id), at);
                     } else if is_known && customer.is_default(default, &added.address_id) {
@@ -187,15 +222,20 @@ impl State {
                 if self.gone.contains(&updated.address_id) {
                     return;
                 }
-                let mut address = customer.address(&updated.address_id).cloned().unwrap_or_else(|| Address {
-                    address_id: updated.address_id.clone(),
-                    ..Address::default()
-                });
+                let mut address = customer
+                    .address(&updated.address_id)
+                    .cloned()
+                    .unwrap_or_else(|| Address {
+                        address_id: updated.address_id.clone(),
+                        ..Address::default()
+                    });
                 address.updated_at = Some(at);
                 match &updated.full_address {
                     Some(whole) => {
                         address.replace(whole.clone());
-                        if let Some(change @ (Change::Value(_) | Change::Cleared)) = updated.changes.text("addressType") {
+                        if let Some(change @ (Change::Value(_) | Change::Cleared)) =
+                            updated.changes.text("addressType")
+                        {
                             address.set("addressType", change);
                         }
                     }
@@ -209,7 +249,9 @@ impl State {
                         customer.set_default(default, None, at);
                     }
                 }
-                customer.addresses.retain(|address| address.address_id != deleted.address_id);
+                customer
+                    .addresses
+                    .retain(|address| address.address_id != deleted.address_id);
                 self.gone.insert(deleted.address_id.clone());
             }
             Payload::UserProfileDefaultAddressChanged(changed) => {
@@ -234,7 +276,11 @@ impl State {
             return;
         }
         let customer = std::mem::take(&mut self.customer);
-        let addresses = if is_hard { Vec::new() } else { customer.addresses };
+        let addresses = if is_hard {
+            Vec::new()
+        } else {
+            customer.addresses
+        };
         self.customer = Customer {
             user_id: customer.user_id,
             status: Some("deleted".to_owned()),
@@ -244,7 +290,11 @@ impl State {
             // Of an address its id and country stay, so that orders keep something to point at.
             addresses: addresses
                 .into_iter()
-                .map(|address| Address { address_id: address.address_id, country: address.country, ..Address::default() })
+                .map(|address| Address {
+                    address_id: address.address_id,
+                    country: address.country,
+                    ..Address::default()
+                })
                 .collect(),
             ..Customer::default()
         };
@@ -255,14 +305,19 @@ impl State {
 
 impl Customer {
     fn address(&self, address_id: &str) -> Option<&Address> {
-        self.addresses.iter().find(|address| address.address_id == address_id)
+        self.addresses
+            .iter()
+            .find(|address| address.address_id == address_id)
     }
 
     /// Adds an address, or replaces the one with its id; its flags follow from the defaults.
     fn put(&mut self, mut address: Address) {
         address.is_default_shipping = Some(self.is_default(Default::Shipping, &address.address_id));
         address.is_default_billing = Some(self.is_default(Default::Billing, &address.address_id));
-        match self.addresses.binary_search_by(|other| other.address_id.cmp(&address.address_id)) {
+        match self
+            .addresses
+            .binary_search_by(|other| other.address_id.cmp(&address.address_id))
+        {
             Ok(place) => self.addresses[place] = address,
             Err(place) => self.addresses.insert(place, address),
         }
@@ -302,7 +357,14 @@ impl Customer {
         if let Some(change) = changes.text("email") {
             self.set_email(change);
         }
-        for field in ["username", "firstName", "lastName", "displayName", "phoneNumber", "status"] {
+        for field in [
+            "username",
+            "firstName",
+            "lastName",
+            "displayName",
+            "phoneNumber",
+            "status",
+        ] {
             if let Some(change) = changes.text(field) {
                 self.set(field, change);
             }
@@ -312,7 +374,8 @@ impl Customer {
     /// A new address is not verified; of one that nobody knows, nobody knows whether it is.
     fn set_email(&mut self, change: Change<&str>) {
         match change {
-            Change::Value(email) if self.email.as_deref() == Some(email) && self.email_verified.is_some() => {}
+            Change::Value(email)
+                if self.email.as_deref() == Some(email) && self.email_verified.is_some() => {}
             Change::Value(_) => self.email_verified = Some(false),
             Change::Unknown | Change::Cleared => self.email_verified = None,
         }
@@ -379,7 +442,12 @@ impl Address {
 }
 
 /// Changes a value, and notes whether it is known: `stale` stays sorted, and holds a name once.
-fn set(value: &mut Option<String>, stale: &mut Vec<String>, name: &'static str, change: Change<&str>) {
+fn set(
+    value: &mut Option<String>,
+    stale: &mut Vec<String>,
+    name: &'static str,
+    change: Change<&str>,
+) {
     let place = stale.binary_search_by(|other| other.as_str().cmp(name));
     match (change, place) {
         (Change::Unknown, Err(place)) => stale.insert(place, name.to_owned()),

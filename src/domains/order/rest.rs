@@ -82,7 +82,7 @@ async fn batch_get_customers(
     State(reads): State<Reads>,
     query: Query,
 ) -> Result<Answer<Customers>, Error> {
-    let user_ids = query.only("userIds")?;
+    let user_ids = query.all("userIds");
     if user_ids.len() > MAX_IDS_IN_QUERY {
         return Err(Error::invalid(
             "userIds",

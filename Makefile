@@ -1,0 +1,35 @@
+# What to do with a fresh clone: `make run` and `make test`. Needs Rust, a C compiler and make;
+# `make test` also wants Java 17 and Maven, for a real Kafka.
+
+CARGO ?= cargo
+# Further cargo features, for example FEATURES=tls (Kafka over TLS and SASL; builds OpenSSL, which needs Perl).
+FEATURES ?=
+features = $(if $(FEATURES),--features $(FEATURES))
+
+.PHONY: help run test bench sqlx lint
+
+help:
+	@echo 'make run    build and start sightline with its own Kafka, Postgres and sample users'
+	@echo 'make test   all tests, against a real Kafka and a real Postgres that they start themselves'
+	@echo 'make bench  measure the projection of a backlog against the same SQL written by hand'
+	@echo 'make lint   format and clippy, warnings denied'
+	@echo 'make sqlx   write the data by which SQL is checked without a database (.sqlx)'
+
+# ARGS goes to the program: make run ARGS='--rate 100'. The built program is started by itself, so that
+# Ctrl-C reaches it and nothing else.
+run:
+	$(CARGO) build $(features)
+	@exec $${CARGO_TARGET_DIR:-target}/debug/sightline dev $(ARGS)
+
+test:
+	$(CARGO) test $(features)
+
+bench:
+	$(CARGO) bench $(features)
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets $(features) -- --deny warnings
+
+sqlx:
+	$(CARGO) run --quiet --package prepare -- .sqlx $(features)
