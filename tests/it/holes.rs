@@ -98,18 +98,23 @@ async fn partitions_that_come_later_lose_and_reorder_nothing() {
     let world = World::new(broker, Database::create().await, 2).await;
     let users: Vec<String> = (0..40).map(|n| format!("user-{n}")).collect();
     let writer = world.broker.writer();
-    let mut log = Vec::new();
-    for n in 0..4_000 {
+    let old = |n: usize| {
         let user = n % users.len();
-        log.push(update(&users[user], (user % 2) as i32, n));
-    }
+        update(&users[user], (user % 2) as i32, n)
+    };
+    let mut log: Vec<Record> = (0..200).map(old).collect();
     let running = world.serve().await;
     writer.write(&world.topic, &log).await;
+    // Only where there is progress do new partitions wait.
+    caught_up(&running.rest, &folded(&log, 2).1).await;
+    let backlog: Vec<Record> = (200..20_000).map(old).collect();
+    writer.write(&world.topic, &backlog).await;
+    log.extend(backlog);
     // The keys move, while what they were is still being read.
     world.broker.add_partitions(&world.topic, 5).await;
     let writer = world.broker.writer();
     let mut moved = Vec::new();
-    for n in 4_000..6_000 {
+    for n in 20_000..22_000 {
         let user = n % users.len();
         // Some keys move to new partitions. What moves between two old ones is in no order at all.
         let partition = if user % 5 > 1 { user % 5 } else { user % 2 };

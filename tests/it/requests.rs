@@ -155,7 +155,7 @@ fn assert_field(what: &str, problem: &Value, field: &str) {
     let named = fields.iter().any(|f| {
         f["field"]
             .as_str()
-            .is_some_and(|name| name.starts_with(field))
+            .is_some_and(|name| name.to_lowercase().starts_with(&field.to_lowercase()))
     });
     assert!(named, "{what} does not name {field}: {problem}");
     assert!(

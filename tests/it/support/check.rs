@@ -33,7 +33,7 @@ pub async fn caught_up_within(
         let reached = ends.iter().all(|(partition, end)| {
             partitions
                 .get(partition)
-                .is_some_and(|p| p["position"] == *end && p["lag"] == 0)
+                .is_some_and(|p| p["position"] == *end && p["endOffset"] == *end)
         });
         match reached && domain["state"] == "caught_up" && partitions.len() == ends.len() {
             true => Ok(partitions),
