@@ -151,12 +151,11 @@ impl Error {
 
     /// A defect. `cause` is logged, not sent, and must hold no personal data.
     pub fn internal(cause: impl Into<Cow<'static, str>>) -> Self {
-        let mut error = Self::new(
+        Self::new(
             Code::Internal,
             "The gateway failed to answer. The cause is in its log, under the id in x-request-id.",
-        );
-        error.0.cause = Some(cause.into());
-        error
+        )
+        .with_cause(cause)
     }
 
     /// The body of a request is larger than any may be.
@@ -174,6 +173,12 @@ impl Error {
             "The answer did not come within the deadline. Try again, or allow more time.",
         )
         .with_retry_after(Duration::from_secs(1))
+    }
+
+    /// What went wrong inside: logged, not sent, and without personal data.
+    pub fn with_cause(mut self, cause: impl Into<Cow<'static, str>>) -> Self {
+        self.0.cause = Some(cause.into());
+        self
     }
 
     /// When trying again makes sense; REST rounds it up to whole seconds.
@@ -334,63 +339,6 @@ impl From<Error> for tonic::Status {
             details,
             metadata,
         )
-    }
-}
-
-impl From<sqlx::Error> for Error {
-    /// Tells a database that is away from one that was too slow and from a statement that is wrong.
-    fn from(error: sqlx::Error) -> Self {
-        let cause: Cow<'static, str> = match &error {
-            sqlx::Error::Database(e) => {
-                let sqlstate = e.code().unwrap_or_default();
-                match e.constraint() {
-                    Some(constraint) => format!("SQLSTATE {sqlstate}, constraint {constraint}"),
-                    None => format!("SQLSTATE {sqlstate}"),
-                }
-                .into()
-            }
-            sqlx::Error::Io(e) => format!("connection: {:?}", e.kind()).into(),
-            sqlx::Error::Tls(_) => "connection: TLS".into(),
-            sqlx::Error::PoolTimedOut => "no connection became free".into(),
-            sqlx::Error::PoolClosed => "the pool is closed".into(),
-            sqlx::Error::WorkerCrashed => "a worker of the pool crashed".into(),
-            sqlx::Error::RowNotFound => "a row was expected".into(),
-            sqlx::Error::ColumnDecode { index, .. } => format!("column {index} not decoded").into(),
-            sqlx::Error::ColumnNotFound(name) => format!("no column {name}").into(),
-            _ => "the driver failed".into(),
-        };
-        let away = match &error {
-            sqlx::Error::Database(e) => {
-                let sqlstate = e.code().unwrap_or_default();
-                if sqlstate == "57014" {
-                    let mut error = Self::deadline_exceeded();
-                    error.0.cause = Some(cause);
-                    return error;
-                }
-                // Connection, refused log-in, missing database, read-only after a fail-over, rolled back
-                // by others, out of resources, locked, shut down.
-                ["08", "28", "3D", "25006", "40", "53", "55P03", "57"]
-                    .iter()
-                    .any(|class| sqlstate.starts_with(class))
-            }
-            sqlx::Error::Io(_)
-            | sqlx::Error::Tls(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed
-            | sqlx::Error::BeginFailed => true,
-            _ => false,
-        };
-        if !away {
-            return Self::internal(cause);
-        }
-        let mut error = Self::new(
-            Code::DatabaseUnavailable,
-            "The database does not answer at the moment. Try again.",
-        )
-        .with_retry_after(Duration::from_secs(1));
-        error.0.cause = Some(cause);
-        error
     }
 }
 

@@ -70,6 +70,14 @@ const RECORDS_BUCKETS: &[f64] = &[
 /// # Errors
 /// A filter that `config` has not checked, or a second call.
 pub fn init_logs(filter: &str, format: LogFormat) -> anyhow::Result<()> {
+    // Where it happened, not what was said: that may quote data.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic
+            .location()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        tracing::error!(place, "panicked");
+    }));
     let filter = EnvFilter::try_new(filter).context("the log filter")?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -9,6 +9,7 @@ use sqlx::migrate::{Migrate, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
 use crate::config::{ConfigError, Secret};
+use crate::error::{Code, Error};
 
 /// How long a statement of a read may run. A caller's deadline may be shorter: the statement then outlives
 /// the answer by no more than this.
@@ -167,5 +168,30 @@ pub fn describe(error: &sqlx::Error) -> String {
         sqlx::Error::Migrate(_) => "migrations could not be read".to_owned(),
         sqlx::Error::RowNotFound => "no row".to_owned(),
         _ => "unexpected database error".to_owned(),
+    }
+}
+
+/// What a caller is told of a failed read: whether trying again may help, and no more.
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        let cause = describe(&error);
+        let sqlstate = match &error {
+            sqlx::Error::Database(error) => error.code().unwrap_or_default().into_owned(),
+            _ => String::new(),
+        };
+        match (sqlstate.as_str(), classify(&error)) {
+            // The read's time ran out.
+            ("57014", _) => Error::deadline_exceeded().with_cause(cause),
+            // A log-in or database that is not there, or tables that are not there yet.
+            ("28000" | "28P01" | "3D000" | "3F000" | "42P01", _) | (_, ErrorClass::Transient) => {
+                Error::new(
+                    Code::DatabaseUnavailable,
+                    "The database does not answer at the moment. Try again.",
+                )
+                .with_retry_after(Duration::from_secs(1))
+                .with_cause(cause)
+            }
+            _ => Error::internal(cause),
+        }
     }
 }

@@ -8,6 +8,7 @@
 //! - Offsets committed to Kafka are for other people's tools: nothing here reads them.
 
 use std::collections::HashMap;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
@@ -18,7 +19,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::{mpsc as channel, oneshot, watch};
@@ -221,10 +222,15 @@ pub fn join(
         .name(format!("consumer-{topic}"))
         .spawn(move || {
             while !stop.is_cancelled() {
-                if let Err(error) = run(&config, &topic, logs.clone(), &stop, &assignments) {
-                    tracing::error!(%error, "the Kafka consumer broke; making a new one");
-                    thread::sleep(RECREATE_PAUSE);
+                let run = || run(&config, &topic, logs.clone(), &stop, &assignments);
+                match panic::catch_unwind(AssertUnwindSafe(run)) {
+                    Ok(Ok(())) => continue,
+                    Ok(Err(error)) => {
+                        tracing::error!(%error, topic, "the Kafka consumer broke; making a new one");
+                    }
+                    Err(_) => tracing::error!(topic, "the Kafka consumer panicked; making a new one"),
                 }
+                thread::sleep(RECREATE_PAUSE);
             }
         })
         .expect("the operating system has a thread left");
@@ -552,22 +558,26 @@ fn to_record(message: &BorrowedMessage<'_>) -> Record {
         offset: message.offset(),
         timestamp_ms: message.timestamp().to_millis(),
         key: message.key().map(Bytes::copy_from_slice),
-        headers: message
-            .headers()
-            .map(|headers| {
-                headers
-                    .iter()
-                    .map(|header| {
-                        (
-                            header.key.to_owned(),
-                            header.value.map(Bytes::copy_from_slice),
-                        )
-                    })
-                    .collect()
-            })
-            .unwrap_or_default(),
+        headers: message.headers().map(headers).unwrap_or_default(),
         value: message.payload().map(Bytes::copy_from_slice),
     }
+}
+
+/// The headers of a record. The client library panics on a name that is not UTF-8: such a header has no name
+/// that anybody here asks for, and is left out.
+fn headers(headers: &BorrowedHeaders) -> Vec<(String, Option<Bytes>)> {
+    (0..headers.count())
+        .filter_map(|index| {
+            panic::catch_unwind(AssertUnwindSafe(|| {
+                let header = headers.get(index);
+                (
+                    header.key.to_owned(),
+                    header.value.map(Bytes::copy_from_slice),
+                )
+            }))
+            .ok()
+        })
+        .collect()
 }
 
 fn store(consumer: &BaseConsumer<Member>, member: &Member, stored: &mut HashMap<i32, i64>) {

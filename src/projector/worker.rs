@@ -5,12 +5,14 @@
 //! says. After an error, a lost fence or a changed log nothing that was decided before is kept.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use tokio::task::JoinHandle;
+use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::batch::{self, Batch, Outcome};
 use super::consumer::{self, Assignment, Delivery, Partition, Records};
@@ -66,7 +68,8 @@ async fn run_topic(
         projector.logs.clone(),
         projector.stop.clone(),
     );
-    let mut workers: HashMap<i32, (CancellationToken, JoinHandle<()>)> = HashMap::new();
+    let workers = TaskTracker::new();
+    let mut stops: HashMap<i32, CancellationToken> = HashMap::new();
     while let Some(assignment) = assignments.recv().await {
         let change = match &assignment {
             Assignment::Assigned(_) => "assigned",
@@ -93,9 +96,9 @@ async fn run_topic(
                     partition,
                     stop: stop.clone(),
                 };
-                let former = workers.insert(number, (stop, tokio::spawn(worker.run())));
-                if let Some((stop, _)) = former {
-                    stop.cancel();
+                workers.spawn(worker.run());
+                if let Some(former) = stops.insert(number, stop) {
+                    former.cancel();
                 }
             }
             Assignment::Revoked(partition) => {
@@ -106,16 +109,14 @@ async fn run_topic(
                     partition,
                     "revoked"
                 );
-                if let Some((stop, _)) = workers.remove(&partition) {
+                if let Some(stop) = stops.remove(&partition) {
                     stop.cancel();
                 }
             }
         }
     }
-    for (_, task) in workers.into_values() {
-        // A worker ends by itself, and what a panic in it said was told by the panic hook.
-        drop(task.await);
-    }
+    workers.close();
+    workers.wait().await;
 }
 
 struct Worker {
@@ -154,8 +155,11 @@ impl Worker {
                 self.stop.cancelled().await;
                 tokio::time::sleep(DRAIN).await;
             };
+            let attempt =
+                AssertUnwindSafe(self.project(log_since, &mut log_id, committed)).catch_unwind();
             let ended = tokio::select! {
-                ended = self.project(log_since, &mut log_id, committed) => ended,
+                // A panic outside of a fold is nobody's data's fault: it is tried again like any failure.
+                ended = attempt => ended.unwrap_or(Err(sqlx::Error::WorkerCrashed)),
                 // Rolled back, and done again by whoever takes over.
                 () = overdue => Ok(End::Released),
             };
@@ -172,7 +176,10 @@ impl Worker {
             }
             match ended {
                 Ok(End::Released) => break,
-                Ok(End::Fenced | End::LookAgain) => {}
+                Ok(End::LookAgain) => {}
+                // Whoever fenced this owner may be about to be told that the partition is theirs: two that
+                // take it from each other at once get nowhere.
+                Ok(End::Fenced) => self.wait(LOOK_AGAIN).await,
                 Ok(End::LogChanged) => log_since = Instant::now(),
                 Err(error) => {
                     let transient = db::classify(&error) == ErrorClass::Transient;

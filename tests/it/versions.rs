@@ -21,13 +21,15 @@ const SHAPE: Shape = Shape {
 
 /// Switches as soon as the version is not behind any more.
 async fn switch(pool: &PgPool, version: i32) {
-    wait_until(LONG, "the version is switched to", async || {
-        match versions::switch(pool, "order", version).await {
+    wait_until(
+        LONG,
+        "the version is switched to",
+        async || match versions::switch(pool, "order", version).await {
             Ok(()) => Ok(()),
             Err(error @ SwitchError::Behind { .. }) => Err(error.to_string()),
             Err(error) => panic!("{error:?}"),
-        }
-    })
+        },
+    )
     .await;
 }
 
@@ -62,7 +64,9 @@ async fn two_versions_are_projected_side_by_side_and_switched() {
     let (during, after) = rest.split_at(SHAPE.records / 3);
     let folded_to = |parts: &[&[Record]]| folded(&parts.concat(), SHAPE.partitions);
     let world = World::new(broker, Database::create().await, SHAPE.partitions).await;
-    let pool = PgPool::connect(&world.database.url).await.expect("the database");
+    let pool = PgPool::connect(&world.database.url)
+        .await
+        .expect("the database");
     let writer = world.broker.writer();
     let running = world.serve().await;
 
@@ -78,12 +82,20 @@ async fn two_versions_are_projected_side_by_side_and_switched() {
     ));
 
     // One that has projected nothing yet is refused.
-    let second = versions::create(&pool, "order", 1).await.expect("a version");
+    let second = versions::create(&pool, "order", 1)
+        .await
+        .expect("a version");
     assert_eq!(second, 2);
     let refused = versions::switch(&pool, "order", second).await;
-    assert!(matches!(refused, Err(SwitchError::Behind { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(SwitchError::Behind { .. })),
+        "{refused:?}"
+    );
     let refused = versions::switch(&pool, "order", 7).await;
-    assert!(matches!(refused, Err(SwitchError::NoSuchVersion)), "{refused:?}");
+    assert!(
+        matches!(refused, Err(SwitchError::NoSuchVersion)),
+        "{refused:?}"
+    );
 
     // Both project the log that grows, and the switch comes while they do.
     writer.write(&world.topic, during).await;
@@ -97,12 +109,14 @@ async fn two_versions_are_projected_side_by_side_and_switched() {
     let (fold, ends) = folded_to(&[&log]);
     assert_books(&caught_up(&running.rest, &ends).await, &fold, &Ends::new());
     let all: i64 = ends.values().sum();
-    wait_until(SOON, "both versions are at the end", async || {
-        match positions(&pool).await {
+    wait_until(
+        SOON,
+        "both versions are at the end",
+        async || match positions(&pool).await {
             both if both == [(1, "retired".into(), all), (2, "live".into(), all)] => Ok(()),
             both => Err(format!("{both:?}, not {all}")),
-        }
-    })
+        },
+    )
     .await;
     switch(&pool, 1).await;
     assert_books(&caught_up(&running.rest, &ends).await, &fold, &Ends::new());
