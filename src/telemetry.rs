@@ -15,6 +15,7 @@ use crate::config::LogFormat;
 macro_rules! metric_list {
     ($($kind:ident $name:ident = $value:literal, $unit:ident, $help:literal;)*) => {
         $(#[doc = concat!("`", $value, "` (", stringify!($kind), "): ", $help)]
+        #[allow(rustdoc::broken_intra_doc_links, reason = "labels in brackets are no links")]
         pub const $name: &str = $value;)*
 
         fn describe() {

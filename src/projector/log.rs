@@ -24,6 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// One incarnation of a topic. A topic deleted and created again is another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
+    /// The id of the Kafka cluster.
     pub cluster_id: String,
     /// The topic's id, where the cluster tells one.
     pub topic_id: Option<String>,
@@ -45,11 +46,12 @@ impl Identity {
 /// What is stored of a topic without an id.
 const UNKNOWN: &str = "-";
 
-/// The ends of a partition: the first offset that is still there and the one that comes next (of what is
-/// committed, where producers use transactions).
+/// The ends of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ends {
+    /// The first offset that is still there.
     pub start: i64,
+    /// The offset that the next record gets; the last stable offset, where producers use transactions.
     pub end: i64,
     /// When the question was sent: a record before `end` was in the log by then.
     pub asked: Instant,
@@ -58,9 +60,11 @@ pub struct Ends {
 /// A topic, read at one time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TopicLog {
+    /// Which incarnation it is.
     pub identity: Identity,
     /// How many partitions there are; `ends` may lack one whose leader did not answer.
     pub partitions: i32,
+    /// By partition.
     pub ends: BTreeMap<i32, Ends>,
 }
 

@@ -57,6 +57,7 @@ pub trait Projection: Send + Sync + 'static {
 
 /// Where events are applied: a transaction that holds the log's progress row.
 pub struct Target<'t> {
+    /// The transaction's connection; its search path leads to the view's schema.
     pub connection: &'t mut PgConnection,
     /// The log that the events are from.
     pub log_id: i32,
@@ -67,25 +68,33 @@ pub struct Target<'t> {
 /// An event and where it stood.
 #[derive(Debug, Clone)]
 pub struct Applied {
+    /// What the record says.
     pub event: Event,
+    /// The record's offset in the log.
     pub offset: i64,
 }
 
 /// A version of a domain's view.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct View {
+    /// The domain's name, as in [`Projection::domain`].
     pub domain: &'static str,
+    /// From 1 on; the schema of version 2 of `order` is `order_v2`, until it is the live one.
     pub version: i32,
 }
 
 /// What every projector of a process shares.
 #[derive(Clone)]
 pub struct Projector {
+    /// The database that holds the views and their progress.
     pub pool: PgPool,
     /// How to reach Kafka: the bootstrap servers and the user's own properties.
     pub kafka: ClientConfig,
+    /// The topics that every view is made from.
     pub topics: Vec<String>,
+    /// What the names of consumer groups begin with: `<prefix>.<domain>`.
     pub group_prefix: String,
+    /// Where a log without progress is begun.
     pub start: StartAt,
     /// A value longer than this is not parsed.
     pub max_value_bytes: usize,
@@ -93,7 +102,10 @@ pub struct Projector {
     pub dedupe: chrono::TimeDelta,
     /// This process, in the heartbeats.
     pub instance: Uuid,
+    /// The ends of the topics' partitions, from [`log::monitor`].
     pub logs: watch::Receiver<Option<log::Logs>>,
+    /// What this process tells of the partitions that it projects.
     pub heartbeats: Arc<heartbeat::Heartbeats>,
+    /// Cancelled when projecting is to end, after the batches under way.
     pub stop: CancellationToken,
 }

@@ -16,16 +16,22 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// Why a version can't become the live one.
 #[derive(Debug, thiserror::Error)]
 pub enum SwitchError {
+    /// The domain has no such version, or it is the live one already.
     #[error("there is no such version beside the live one")]
     NoSuchVersion,
+    /// It has not read as far as the live one.
     #[error(
         "the version is {behind} records behind the live one in partition {partition} of {topic}"
     )]
     Behind {
+        /// The topic of a partition that lacks records.
         topic: String,
+        /// Its number.
         partition: i32,
+        /// How many offsets lie between the two positions.
         behind: i64,
     },
+    /// Nothing was switched.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
 }
