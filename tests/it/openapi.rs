@@ -37,6 +37,13 @@ async fn the_committed_document_is_the_programs() {
             assert!(operation["operationId"].is_string(), "{place} has no id");
             let responses = operation["responses"].as_object().expect("responses");
             for (status, response) in responses {
+                // What many operations answer alike stands once, and is referred to.
+                let response = match response["$ref"].as_str() {
+                    Some(there) => document
+                        .pointer(there.trim_start_matches('#'))
+                        .expect("what is referred to"),
+                    None => response,
+                };
                 let content = &response["content"];
                 if status.starts_with('2') {
                     let examples = content
