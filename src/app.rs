@@ -36,7 +36,8 @@ use crate::{db, telemetry};
 const PROJECTOR_CONNECTIONS: u32 = 12;
 /// How often it is tried to bring the database's schema up to date.
 const MIGRATE_INTERVAL: Duration = Duration::from_secs(1);
-const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// How often the gauges are set; lag is then also known for when the database is away.
+const GAUGES_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Projects and serves until a signal.
 ///
@@ -46,11 +47,13 @@ pub async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let signals = Signals::catch().context("catching signals")?;
     let metrics = telemetry::metrics()?;
     let supervisor = Supervisor::new();
-    let (grpc, http, admin) = (
-        bind("SIGHTLINE_GRPC_ADDR", config.grpc_addr).await?,
-        bind("SIGHTLINE_HTTP_ADDR", config.http_addr).await?,
-        bind("SIGHTLINE_ADMIN_ADDR", config.admin_addr).await?,
-    );
+    let admin = bind("SIGHTLINE_ADMIN_ADDR", config.admin_addr).await?;
+    let front = if config.role.serves() {
+        let grpc = bind("SIGHTLINE_GRPC_ADDR", config.grpc_addr).await?;
+        Some((grpc, bind("SIGHTLINE_HTTP_ADDR", config.http_addr).await?))
+    } else {
+        None
+    };
     let read_pool = db::read_pool(
         db::options(&config.database_url)?,
         config.database_max_connections,
@@ -66,17 +69,28 @@ pub async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         .copied()
         .filter(|domain| config.domains.iter().any(|name| name == domain.domain()))
         .collect();
-    if config.role.serves() {
+    let names = Domains {
+        served: served.iter().map(|domain| domain.domain()).collect(),
+        known: domains::names(),
+    };
+    let reads = Reads::new(read_pool.clone());
+    let lag = Lag::new(reads.clone(), names.served.clone(), names.known.clone());
+    if let Some((grpc, http)) = front {
+        tracing::info!(grpc = %grpc.address, http = %http.address, admin = %admin.address, "listening");
         serve_reads(
             &supervisor,
             &served,
-            Reads::new(read_pool.clone()),
+            names,
+            reads,
+            lag.clone(),
             grpc.listener,
             http.listener,
-        )?;
+        );
+    } else {
+        tracing::info!(admin = %admin.address, "listening");
     }
     let ready = {
-        let (pool, is_migrated) = (read_pool, is_migrated.clone());
+        let (pool, is_migrated) = (read_pool.clone(), is_migrated.clone());
         Arc::new(move || {
             let (pool, migrated) = (pool.clone(), *is_migrated.borrow());
             async move {
@@ -103,16 +117,18 @@ pub async fn serve(config: Config) -> anyhow::Result<ExitCode> {
             Ok(())
         }
     });
-    supervisor.spawn("metrics-upkeep", Kind::Lasting, move |stop| {
-        let metrics = metrics.clone();
+    let pools = [("reads", read_pool), ("projectors", projector_pool.clone())];
+    supervisor.spawn("metrics", Kind::Lasting, move |stop| {
+        let (metrics, lag, pools) = (metrics.clone(), lag.clone(), pools.clone());
         async move {
-            while stop
-                .run_until_cancelled(tokio::time::sleep(UPKEEP_INTERVAL))
-                .await
-                .is_some()
-            {
-                metrics.run_upkeep();
-            }
+            let refresh = async {
+                loop {
+                    metrics.run_upkeep();
+                    set_gauges(&lag, &pools).await;
+                    tokio::time::sleep(GAUGES_INTERVAL).await;
+                }
+            };
+            stop.run_until_cancelled(refresh).await;
             Ok(())
         }
     });
@@ -125,7 +141,6 @@ pub async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     if config.role.projects() {
         project(&supervisor, &config, &served, projector_pool, is_migrated);
     }
-    tracing::info!(grpc = %grpc.address, http = %http.address, admin = %admin.address, "listening");
     Ok(supervisor.run(signals, config.shutdown_grace).await)
 }
 
@@ -189,15 +204,12 @@ impl<T> Shared<T> {
 fn serve_reads(
     supervisor: &Supervisor,
     served: &[&'static dyn Domain],
+    domains: Domains,
     reads: Reads,
+    lag: Lag,
     grpc: TcpListener,
     http: TcpListener,
-) -> anyhow::Result<()> {
-    let domains = Domains {
-        served: served.iter().map(|domain| domain.domain()).collect(),
-        known: domains::names(),
-    };
-    let lag = Lag::new(reads.clone(), domains.served.clone(), domains.known.clone());
+) {
     let parts = Shared::new((
         grpc,
         server::grpc::Parts {
@@ -234,7 +246,6 @@ fn serve_reads(
                 .map_err(|_| anyhow::anyhow!("the API can't be documented"))
         }
     });
-    Ok(())
 }
 
 /// Brings the schema up to date, or waits until somebody else did.
@@ -250,10 +261,15 @@ fn prepare_database(
         async move {
             let mut said = false;
             while !stop.is_cancelled() {
-                let outcome = if migrate {
-                    db::migrate(&pool).await.map(|()| true)
-                } else {
-                    db::is_migrated(&pool).await.map_err(MigrateError::from)
+                let attempt = async {
+                    if migrate {
+                        db::migrate(&pool).await.map(|()| true)
+                    } else {
+                        db::is_migrated(&pool).await.map_err(MigrateError::from)
+                    }
+                };
+                let Some(outcome) = stop.run_until_cancelled(attempt).await else {
+                    break;
                 };
                 match outcome {
                     Ok(true) => {
@@ -348,6 +364,49 @@ fn project(
                 }
             },
         );
+    }
+}
+
+/// Sets what is read, not counted, anew.
+async fn set_gauges(lag: &Lag, pools: &[(&'static str, PgPool)]) {
+    for (name, pool) in pools {
+        let idle = u32::try_from(pool.num_idle()).unwrap_or(u32::MAX);
+        let used = pool.size().saturating_sub(idle);
+        for (state, connections) in [("idle", idle), ("used", used)] {
+            metrics::gauge!(telemetry::DATABASE_CONNECTIONS, "pool" => *name, "state" => state)
+                .set(connections);
+        }
+    }
+    // Without the database the gauges stay at what was last known.
+    let Ok(answer) = lag.all().await else { return };
+    for domain in &answer.body.domains {
+        for partition in &domain.partitions {
+            let labels = [
+                ("domain", domain.domain.clone()),
+                ("topic", partition.topic.clone()),
+                ("partition", partition.partition.to_string()),
+            ];
+            // Offsets and counts are far below 2^52.
+            #[allow(clippy::cast_precision_loss)]
+            for (gauge, value) in [
+                (telemetry::POSITION, Some(partition.position as f64)),
+                (telemetry::LAG_RECORDS, partition.lag.map(|lag| lag as f64)),
+                (
+                    telemetry::OLDEST_UNAPPLIED_SECONDS,
+                    partition.oldest_unapplied_seconds,
+                ),
+                (
+                    telemetry::END_READ_AGE_SECONDS,
+                    partition.end_read_age_seconds,
+                ),
+                (telemetry::DEAD_LETTERS, Some(partition.dead_letters as f64)),
+                (telemetry::PARKED_KEYS, Some(partition.parked_keys as f64)),
+            ] {
+                if let Some(value) = value {
+                    metrics::gauge!(gauge, &labels).set(value);
+                }
+            }
+        }
     }
 }
 

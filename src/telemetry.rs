@@ -38,13 +38,11 @@ metric_list! {
     counter TASK_RESTARTS = "sightline_task_restarts_total", Count, "Tasks started again after an error, a panic or an end [task]";
 
     counter RECORDS = "sightline_records_total", Count, "Records judged and committed [domain, outcome: applied, duplicate, skipped or dead_lettered]";
-    counter UNKNOWN_TYPES = "sightline_unknown_type_records_total", Count, "Records of a type that nobody knows [domain]";
-    counter BATCHES = "sightline_batches_total", Count, "Batches ended [domain, outcome: committed, isolated, fenced or retried]";
+    counter BATCHES = "sightline_batches_total", Count, "Batches ended [domain, outcome: committed, fenced or failed]";
     histogram BATCH_SECONDS = "sightline_batch_seconds", Seconds, "From a batch's first statement to its commit [domain]";
     histogram BATCH_RECORDS = "sightline_batch_records", Count, "Records of a committed batch [domain]";
-    histogram FRESHNESS_SECONDS = "sightline_freshness_seconds", Seconds, "From a record's Kafka timestamp to the commit of its effect [domain]";
+    histogram FRESHNESS_SECONDS = "sightline_freshness_seconds", Seconds, "From the Kafka timestamp of a batch's oldest record to its commit [domain]";
     counter REBALANCES = "sightline_rebalances_total", Count, "Partitions assigned or revoked [domain, change: assigned or revoked]";
-    counter KAFKA_ERRORS = "sightline_kafka_errors_total", Count, "Errors that the Kafka client reported [domain]";
 
     gauge POSITION = "sightline_position", Count, "Next offset to apply [domain, topic, partition]";
     gauge LAG_RECORDS = "sightline_lag_records", Count, "Offsets between the position and the end of the log [domain, topic, partition]";
@@ -57,7 +55,6 @@ metric_list! {
     histogram REQUEST_SECONDS = "sightline_request_seconds", Seconds, "Time to answer a request [protocol, route]";
     gauge REQUESTS_IN_FLIGHT = "sightline_requests_in_flight", Count, "Requests being answered [protocol]";
     gauge DATABASE_CONNECTIONS = "sightline_database_connections", Count, "Connections of a pool [pool, state: used or idle]";
-    counter DATABASE_ERRORS = "sightline_database_errors_total", Count, "Statements that failed [class: the SQLSTATE's first two characters]";
 }
 
 const SECONDS_BUCKETS: &[f64] = &[

@@ -186,7 +186,7 @@ async fn seen_events(
 #[derive(Default, Clone)]
 struct State {
     log_time: Option<DateTime<Utc>>,
-    /// The ids that this batch applied, with offset and time of their records.
+    /// The ids that this batch applied, with their offsets and the log's time after them.
     applied_ids: BTreeMap<Uuid, (i64, Option<DateTime<Utc>>)>,
     parked: HashSet<Uuid>,
     /// Keys whose user was deleted while letters were waiting: written by earlier batches, and by this one.
@@ -357,10 +357,10 @@ impl Run<'_> {
             }
         };
         if let Some((_, hash)) = id {
-            self.state.applied_ids.insert(
-                *hash,
-                (candidate.record.offset, record_time(candidate.record)),
-            );
+            let at = self.state.log_time;
+            self.state
+                .applied_ids
+                .insert(*hash, (candidate.record.offset, at));
         }
         self.state.books.applied += 1;
         Some(Applied {

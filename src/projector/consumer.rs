@@ -190,6 +190,8 @@ pub fn member_config(connection: &ClientConfig, group: &str) -> ClientConfig {
         ("allow.auto.create.topics", "false"),
         ("fetch.queue.backoff.ms", "5"),
         ("queued.max.messages.kbytes", "16384"),
+        // How soon a partition that was added is assigned.
+        ("topic.metadata.refresh.interval.ms", "10000"),
     ] {
         config.set(name, value);
     }

@@ -93,7 +93,7 @@ pub async fn run(projector: Projector) {
                 None => Ok(()),
             }
         };
-        if let Err(error) = written.await {
+        if let Some(Err(error)) = projector.stop.run_until_cancelled(written).await {
             tracing::debug!(
                 error = db::describe(&error),
                 "a heartbeat could not be written"
@@ -150,7 +150,11 @@ async fn write_ends(pool: &PgPool, logs: &log::Logs) -> Result<(), sqlx::Error> 
         let partitions: Vec<i32> = log.ends.keys().copied().collect();
         let starts: Vec<i64> = log.ends.values().map(|ends| ends.start).collect();
         let ends: Vec<i64> = log.ends.values().map(|ends| ends.end).collect();
-        let read: Vec<DateTime<Utc>> = log.ends.values().map(|ends| ends.read_at).collect();
+        let ages: Vec<f64> = log
+            .ends
+            .values()
+            .map(|ends| ends.asked.elapsed().as_secs_f64())
+            .collect();
         sqlx::query_file!(
             "src/projector/sql/write_ends.sql",
             topic,
@@ -158,7 +162,7 @@ async fn write_ends(pool: &PgPool, logs: &log::Logs) -> Result<(), sqlx::Error> 
             &partitions,
             &starts,
             &ends,
-            &read
+            &ages
         )
         .execute(pool)
         .await?;

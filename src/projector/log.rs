@@ -51,7 +51,6 @@ const UNKNOWN: &str = "-";
 pub struct Ends {
     pub start: i64,
     pub end: i64,
-    pub read_at: DateTime<Utc>,
     /// When the question was sent: a record before `end` was in the log by then.
     pub asked: Instant,
 }
@@ -170,15 +169,7 @@ fn read_topic(
         let asked = Instant::now();
         // A partition without a leader keeps its last reading, which grows old.
         if let Ok((start, end)) = consumer.fetch_watermarks(name, partition, TIMEOUT) {
-            ends.insert(
-                partition,
-                Ends {
-                    start,
-                    end,
-                    read_at: Utc::now(),
-                    asked,
-                },
-            );
+            ends.insert(partition, Ends { start, end, asked });
         }
     }
     Ok(Some(TopicLog {

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +21,7 @@ use super::{Projection, Projector, View};
 use crate::config::StartAt;
 use crate::db::{self, ErrorClass};
 use crate::event::Record;
+use crate::telemetry;
 
 /// A batch ends at this many records or bytes: enough to share the cost of a transaction, little enough that
 /// it never takes long.
@@ -32,6 +34,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 const PROBE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
 /// How often a held partition, or one whose log is not what it should be, is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// How long a batch under way has to finish when the process stops.
+const DRAIN: Duration = Duration::from_secs(5);
 /// How much log time passes between two rounds of deleting forgotten ids.
 const FORGET_INTERVAL: chrono::TimeDelta = chrono::TimeDelta::hours(1);
 
@@ -64,6 +68,12 @@ async fn run_topic(
     );
     let mut workers: HashMap<i32, (CancellationToken, JoinHandle<()>)> = HashMap::new();
     while let Some(assignment) = assignments.recv().await {
+        let change = match &assignment {
+            Assignment::Assigned(_) => "assigned",
+            Assignment::Revoked(_) => "revoked",
+        };
+        metrics::counter!(telemetry::REBALANCES, "domain" => view.domain, "change" => change)
+            .increment(1);
         match assignment {
             Assignment::Assigned(partition) => {
                 let stop = projector.stop.child_token();
@@ -77,7 +87,7 @@ async fn run_topic(
                 let number = partition.number;
                 let worker = Worker {
                     projector: projector.clone(),
-                    projection: projection,
+                    projection,
                     view: view.clone(),
                     topic: topic.clone(),
                     partition,
@@ -140,7 +150,15 @@ impl Worker {
         let mut log_id = None;
         while !self.stop.is_cancelled() {
             let committed = &mut false;
-            let ended = self.project(log_since, &mut log_id, committed).await;
+            let overdue = async {
+                self.stop.cancelled().await;
+                tokio::time::sleep(DRAIN).await;
+            };
+            let ended = tokio::select! {
+                ended = self.project(log_since, &mut log_id, committed) => ended,
+                // Rolled back, and done again by whoever takes over.
+                () = overdue => Ok(End::Released),
+            };
             if *committed {
                 backoff = BACKOFF.0;
                 if std::mem::take(&mut troubled) {
@@ -226,6 +244,10 @@ impl Worker {
             if ends.is_some_and(|ends| hold.next_offset < ends.start) {
                 return Ok(End::LogChanged);
             }
+            if now.ends.len() > log.ends.len() {
+                // A partition was added: whoever sees it first notes it, so that it shows before it is assigned.
+                return Ok(End::LookAgain);
+            }
             let delivery = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Ok(End::Released),
@@ -255,32 +277,66 @@ impl Worker {
             self.projector
                 .heartbeats
                 .oldest_unapplied(&self.view, hold.log_id, oldest);
-            match batch::project(
+            let began = Instant::now();
+            let outcome = batch::project(
                 &self.projector,
                 self.projection,
                 &self.view,
                 &mut hold,
                 &batch,
             )
-            .await?
-            {
+            .await;
+            self.measure(&outcome, began, oldest);
+            match outcome? {
                 Outcome::Fenced => return Ok(End::Fenced),
                 Outcome::Committed(books) => {
                     *committed = true;
                     probe = Probe::default();
                     self.partition.store(hold.next_offset);
-                    self.projector
-                        .heartbeats
-                        .count(&self.view, hold.log_id, books.read);
-                    self.projector
-                        .heartbeats
-                        .oldest_unapplied(&self.view, hold.log_id, None);
+                    let beats = &self.projector.heartbeats;
+                    beats.count(&self.view, hold.log_id, books.read);
+                    beats.oldest_unapplied(&self.view, hold.log_id, None);
                 }
             }
             if hold.log_time > forget_at.map(|at| at + FORGET_INTERVAL) {
                 forget_at = hold.log_time;
                 while !self.stop.is_cancelled() && batch::forget(&self.projector, &hold).await? {}
             }
+        }
+    }
+
+    /// Counts a batch, and times one that was committed.
+    fn measure(
+        &self,
+        outcome: &Result<Outcome, sqlx::Error>,
+        began: Instant,
+        oldest: Option<DateTime<Utc>>,
+    ) {
+        let domain = self.view.domain;
+        let end = match outcome {
+            Ok(Outcome::Committed(_)) => "committed",
+            Ok(Outcome::Fenced) => "fenced",
+            Err(_) => "failed",
+        };
+        metrics::counter!(telemetry::BATCHES, "domain" => domain, "outcome" => end).increment(1);
+        let Ok(Outcome::Committed(books)) = outcome else {
+            return;
+        };
+        for (outcome, records) in [
+            ("applied", books.applied),
+            ("duplicate", books.duplicates),
+            ("skipped", books.skipped),
+            ("dead_lettered", books.dead_lettered),
+        ] {
+            metrics::counter!(telemetry::RECORDS, "domain" => domain, "outcome" => outcome)
+                .increment(records.unsigned_abs());
+        }
+        metrics::histogram!(telemetry::BATCH_SECONDS, "domain" => domain).record(began.elapsed());
+        // A batch has some thousand records at most.
+        #[allow(clippy::cast_precision_loss)]
+        metrics::histogram!(telemetry::BATCH_RECORDS, "domain" => domain).record(books.read as f64);
+        if let Some(age) = oldest.and_then(|oldest| (Utc::now() - oldest).to_std().ok()) {
+            metrics::histogram!(telemetry::FRESHNESS_SECONDS, "domain" => domain).record(age);
         }
     }
 

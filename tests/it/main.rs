@@ -12,3 +12,4 @@ mod requests;
 mod starting;
 mod support;
 mod supports;
+mod versions;

@@ -23,7 +23,9 @@ SELECT shown.domain,
        progress.skipped,
        progress.dead_lettered,
        progress.holes,
-       ends.end_offset,
+       -- Where the position is younger than the reading of the end, the log reaches at least to it.
+       CASE WHEN ends.read_at < progress.updated_at THEN greatest(ends.end_offset, progress.next_offset)
+            ELSE ends.end_offset END AS end_offset,
        extract(epoch FROM now() - ends.read_at)::float8 AS end_read_age,
        extract(epoch FROM now() - owners.seen_at)::float8 AS owner_age,
        extract(epoch FROM now() - owners.oldest_unapplied_at)::float8 AS oldest_unapplied_age,
