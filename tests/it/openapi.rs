@@ -37,11 +37,9 @@ async fn the_committed_document_is_the_programs() {
             assert!(operation["operationId"].is_string(), "{place} has no id");
             let responses = operation["responses"].as_object().expect("responses");
             for (status, response) in responses {
-                // What many operations answer alike stands once, and is referred to.
+                // Shared answers stand under components.
                 let response = match response["$ref"].as_str() {
-                    Some(there) => document
-                        .pointer(there.trim_start_matches('#'))
-                        .expect("what is referred to"),
+                    Some(name) => document.pointer(&name[1..]).expect("what it refers to"),
                     None => response,
                 };
                 let content = &response["content"];

@@ -128,7 +128,7 @@ pub struct App {
 impl App {
     pub fn start(command: &Command) -> App {
         App {
-            process: Process::start(command, None),
+            process: Process::start(command),
         }
     }
 

@@ -5,7 +5,7 @@
 //! Where there is no `java` or no `mvn`, that is said and librdkafka's mock broker takes the shared one's place
 //! (small logs only: it keeps 5 MiB of a partition), and [`Broker::real`] gives `None`; never with `CI` set.
 
-use super::process::{Process, free_port};
+use super::process::{Directory, Process, free_port};
 use super::wait_until;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -14,6 +14,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
@@ -70,7 +71,7 @@ impl Broker {
                     };
                 }
                 match libraries() {
-                    Some(libraries) => Server::start(libraries, true),
+                    Some(libraries) => Server::start(libraries),
                     None => mock(),
                 }
             })
@@ -88,7 +89,7 @@ impl Broker {
 
     /// A broker of its own for a test that takes it down. `None` where there is no Java.
     pub fn private() -> Option<Broker> {
-        Some(Server::start(libraries()?, false))
+        Some(Server::start(libraries()?))
     }
 
     /// SIGKILL, at once.
@@ -354,18 +355,17 @@ impl Writer {
 /// A Kafka of ours: one node, broker and controller.
 struct Server {
     libraries: PathBuf,
-    home: PathBuf,
     port: u16,
-    /// Removed with the process: nobody drops the shared one.
-    shared: bool,
+    /// Before its home: dropped first.
     process: Option<Process>,
+    home: Directory,
 }
 
 impl Server {
-    fn start(libraries: PathBuf, shared: bool) -> Broker {
+    fn start(libraries: PathBuf) -> Broker {
         let mut tries = 0;
         loop {
-            let mut server = Server::prepare(libraries.clone(), shared);
+            let mut server = Server::prepare(libraries.clone());
             match server.run() {
                 Ok(()) => {
                     let address = server.address();
@@ -381,12 +381,8 @@ impl Server {
         }
     }
 
-    fn prepare(libraries: PathBuf, shared: bool) -> Server {
-        let home = tempfile::Builder::new()
-            .prefix("sightline-kafka-")
-            .tempdir()
-            .expect("a directory")
-            .keep();
+    fn prepare(libraries: PathBuf) -> Server {
+        let home = Directory::new("sightline-kafka-");
         let (port, controller) = (free_port(), free_port());
         let properties = format!(
             "process.roles=broker,controller\n\
@@ -408,14 +404,13 @@ impl Server {
              share.coordinator.state.topic.replication.factor=1\n\
              share.coordinator.state.topic.min.isr=1\n\
              log.cleaner.enable=false\n",
-            home.join("log").display()
+            home.path.join("log").display()
         );
-        std::fs::write(home.join("server.properties"), properties).expect("writable");
+        std::fs::write(home.path.join("server.properties"), properties).expect("writable");
         let server = Server {
             libraries,
             home,
             port,
-            shared,
             process: None,
         };
         let formatted = server
@@ -427,7 +422,7 @@ impl Server {
                 "c2lnaHRsaW5ldGVzdHMwMQ",
                 "-c",
             ])
-            .arg(server.home.join("server.properties"))
+            .arg(server.home.path.join("server.properties"))
             .output()
             .expect("java runs");
         assert!(
@@ -454,7 +449,7 @@ impl Server {
         .arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
         .arg("-cp")
         .arg(format!("{}/*", self.libraries.display()))
-        .current_dir(&self.home);
+        .current_dir(&self.home.path);
         java
     }
 
@@ -462,8 +457,8 @@ impl Server {
     fn run(&mut self) -> Result<(), String> {
         let mut java = self.java();
         java.arg("kafka.Kafka")
-            .arg(self.home.join("server.properties"));
-        let mut process = Process::start(&java, self.shared.then_some(self.home.as_path()));
+            .arg(self.home.path.join("server.properties"));
+        let mut process = Process::start(&java);
         let client: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", self.address())
             .set("reconnect.backoff.ms", "50")
@@ -490,13 +485,6 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.process = None;
-        let _ = std::fs::remove_dir_all(&self.home);
-    }
-}
-
 /// The directory of Kafka's jars, filled once; `None` where there is no Java to run them or no Maven to get them.
 fn libraries() -> Option<PathBuf> {
     static LIBRARIES: OnceLock<Option<PathBuf>> = OnceLock::new();
@@ -519,10 +507,10 @@ fn libraries() -> Option<PathBuf> {
             if !runs("mvn", "-version") {
                 return without("no `mvn` to get Apache Kafka with");
             }
-            eprintln!(
-                "tests: getting Apache Kafka 4.1 from Maven Central into {} (once)",
+            say(&format!(
+                "getting Apache Kafka 4.1 from Maven Central into {} (once)",
                 libraries.display()
-            );
+            ));
             let got = Command::new("mvn")
                 .args([
                     "--quiet",
@@ -562,9 +550,14 @@ fn without(reason: &str) -> Option<PathBuf> {
         std::env::var_os("CI").is_none(),
         "{reason}: with CI set, the tests need a real Kafka"
     );
-    eprintln!(
-        "tests: {reason}: an in-process broker stands in for Kafka, and what only a real one can show \
+    say(&format!(
+        "{reason}: an in-process broker stands in for Kafka, and what only a real one can show \
          (restarts, transactions, volume, new partitions) is left out"
-    );
+    ));
     None
+}
+
+/// To the terminal, past the capture of what tests print.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "tests: {line}");
 }

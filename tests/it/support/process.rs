@@ -1,32 +1,61 @@
 //! A child process that never outlives the tests, whatever kills them.
 //!
 //! A shell stands between: it starts the program, and when its own standard input ends (because the
-//! [`Process`] was dropped, or the test process died in any way) it kills the program with SIGKILL and removes
-//! the directory it was told to. No signal handler and no unsafe code is needed for that. The shell exits with
-//! the program's exit code, 128 + n where signal n ended it.
+//! [`Process`] was dropped, or the test process died in any way) it kills the program with SIGKILL. No signal
+//! handler and no unsafe code is needed for that. The shell exits with the program's exit code, 128 + n where
+//! signal n ended it. [`Directory`] is the same for what a program leaves behind.
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// `$1`: a directory to remove at the end, or nothing; the rest is the command. The first line on standard
-/// output is the program's process id.
+/// The first line on standard output is the program's process id.
 const GUARD: &str = r#"
-dir=$1; shift
 exec 3<&0
 "$@" 3<&- </dev/null &
 p=$!
-(cat <&3 >/dev/null; kill -9 $p; [ -z "$dir" ] || rm -rf "$dir") >/dev/null 2>&1 &
+(cat <&3 >/dev/null; kill -9 $p) >/dev/null 2>&1 &
 g=$!
 exec 3<&-
 echo "guarded pid $p"
 wait $p
 code=$?
-[ -n "$dir" ] || kill $g
+kill $g
 exit $code
 "#;
+
+/// Once standard input ends: what still writes there is being killed at the same moment.
+const JANITOR: &str = r#"cat >/dev/null; sleep 1; rm -rf "$1""#;
+
+/// A new directory that is removed when it is dropped, or soon after the test process died.
+pub struct Directory {
+    pub path: PathBuf,
+    janitor: Child,
+}
+
+impl Directory {
+    pub fn new(prefix: &str) -> Directory {
+        let path = tempfile::Builder::new().prefix(prefix).tempdir();
+        let path = path.expect("a temporary directory").keep();
+        let janitor = Command::new("sh")
+            .args(["-c", JANITOR, "janitor"])
+            .arg(&path)
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("sh starts");
+        Directory { path, janitor }
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.path);
+        let _ = self.janitor.kill();
+        let _ = self.janitor.wait();
+    }
+}
 
 /// Everything the program wrote so far, line by line, both streams together.
 #[derive(Clone, Default)]
@@ -69,12 +98,10 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command` (its program, arguments, environment and directory; user and group too). `remove` is
-    /// a directory to delete once it has ended because the tests did.
-    pub fn start(command: &Command, remove: Option<&Path>) -> Process {
+    /// Starts `command`: its program, arguments, environment and directory.
+    pub fn start(command: &Command) -> Process {
         let mut shell = Command::new("sh");
         shell.arg("-c").arg(GUARD).arg("guard");
-        shell.arg(remove.unwrap_or(Path::new("")));
         shell.arg(command.get_program()).args(command.get_args());
         for (name, value) in command.get_envs() {
             match value {
