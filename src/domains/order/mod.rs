@@ -6,6 +6,8 @@ mod model;
 mod projection;
 mod queries;
 mod rest;
+#[cfg(test)]
+mod tests;
 
 use tonic::service::RoutesBuilder;
 use utoipa_axum::router::OpenApiRouter;

@@ -1,0 +1,162 @@
+//! What holds for a customer whatever happens to them, in whatever order.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::model::State;
+use crate::event::{Envelope, Event, Record};
+
+/// Marks what must not outlive a user.
+const PERSONAL: &str = "personal";
+
+fn event(number: usize, event_type: &str, payload: Value) -> Event {
+    let body = json!({
+        "eventId": format!("e{number}"),
+        "eventType": event_type,
+        "eventTimestamp": format!("2026-10-01T00:{:02}:{:02}Z", number / 60, number % 60),
+        "payload": payload,
+    });
+    let record = Record {
+        topic: "user.events".into(),
+        partition: 0,
+        offset: 0,
+        timestamp_ms: None,
+        key: None,
+        headers: Vec::new(),
+        value: Some(serde_json::to_vec(&body).expect("JSON").into()),
+    };
+    Envelope::read(&record)
+        .and_then(|envelope| envelope.decode())
+        .expect("a good event")
+}
+
+fn personal() -> impl Strategy<Value = String> {
+    (0..4).prop_map(|n| format!("{PERSONAL}{n}"))
+}
+
+fn address_id() -> impl Strategy<Value = String> {
+    (0..4).prop_map(|n| format!("a{n}"))
+}
+
+/// A list of names without values, or values by name; `null` clears.
+fn updated_fields(names: &'static [&'static str]) -> impl Strategy<Value = Value> {
+    let name = prop::sample::select(names);
+    let value = prop_oneof![personal().prop_map(Value::from), Just(Value::Null)];
+    prop_oneof![
+        prop::collection::vec(name.clone(), 0..4).prop_map(|names| json!(names)),
+        prop::collection::btree_map(name, value, 0..4).prop_map(|values| json!(values)),
+    ]
+}
+
+/// The type and the payload of something that happens to one user.
+fn happening() -> impl Strategy<Value = (&'static str, Value)> {
+    const USER: &[&str] = &["email", "username", "secondaryEmail"];
+    const PROFILE: &[&str] = &["firstName", "lastName", "displayName", "phoneNumber", "bio"];
+    const ADDRESS: &[&str] = &[
+        "addressLine1",
+        "city",
+        "zipCode",
+        "contactName",
+        "addressType",
+    ];
+    let of = |payload: Value| {
+        let mut payload = payload;
+        payload["userId"] = json!("u");
+        payload["profileId"] = json!("p");
+        payload
+    };
+    prop_oneof![
+        4 => (personal(), prop::option::of(personal())).prop_map(move |(email, name)| (
+            "UserRegistered",
+            of(json!({"email": email, "firstName": name, "status": "active"})),
+        )),
+        2 => personal().prop_map(move |email| ("UserEmailVerified", of(json!({"email": email})))),
+        2 => Just(("UserAccountStatusChanged", of(json!({"newStatus": "banned", "previousStatus": "active"})))),
+        4 => updated_fields(USER).prop_map(move |f| ("UserUpdated", of(json!({"updatedFields": f})))),
+        4 => updated_fields(PROFILE).prop_map(move |f| ("UserProfileUpdated", of(json!({"updatedFields": f})))),
+        8 => (address_id(), any::<bool>(), any::<bool>(), personal()).prop_map(move |(id, shipping, billing, street)| (
+            "UserAddressAdded",
+            of(json!({
+                "addressId": id, "addressType": "home", "isDefaultShipping": shipping,
+                "isDefaultBilling": billing, "country": "de", "fullAddress": {"streetLine1": street},
+            })),
+        )),
+        4 => (address_id(), updated_fields(ADDRESS)).prop_map(move |(id, f)| (
+            "UserAddressUpdated",
+            of(json!({"addressId": id, "updatedFields": f})),
+        )),
+        4 => address_id().prop_map(move |id| ("UserAddressDeleted", of(json!({"addressId": id})))),
+        4 => (prop::option::of(address_id()), prop::option::of(address_id())).prop_map(move |(shipping, billing)| (
+            "UserProfileDefaultAddressChanged",
+            of(json!({"defaultShippingAddressId": shipping, "defaultBillingAddressId": billing})),
+        )),
+        1 => any::<bool>().prop_map(move |hard| (
+            "UserDeleted",
+            of(json!({"deletionType": if hard { "hard" } else { "soft" }})),
+        )),
+    ]
+}
+
+fn history() -> impl Strategy<Value = Vec<Event>> {
+    prop::collection::vec(happening(), 1..40).prop_map(|happenings| {
+        happenings
+            .into_iter()
+            .enumerate()
+            .map(|(number, (event_type, payload))| event(number, event_type, payload))
+            .collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_customer_stays_whole(events in history()) {
+        let mut state = State::default();
+        let mut deleted: Option<State> = None;
+        for event in &events {
+            state.apply(event);
+            let customer = &state.customer;
+            let ids: Vec<_> = customer.addresses.iter().map(|a| a.address_id.as_str()).collect();
+            prop_assert!(ids.is_sorted_by(|a, b| a < b), "{ids:?} in order, each once");
+            prop_assert!(customer.stale_fields.is_sorted_by(|a, b| a < b));
+            let gone: BTreeSet<&str> = state.gone.iter().map(String::as_str).collect();
+            prop_assert!(ids.iter().all(|id| !gone.contains(id)));
+            if let Some(deleted_at) = customer.deleted_at {
+                let text = serde_json::to_string(&state).expect("JSON");
+                prop_assert!(!text.contains(PERSONAL), "{text}");
+                prop_assert_eq!(customer.status.as_deref(), Some("deleted"));
+                if let Some(before) = &deleted {
+                    // Only a hard deletion has anything to add, once.
+                    prop_assert_eq!(before.customer.deleted_at, Some(deleted_at));
+                    prop_assert!(before == &state || (state.is_erased && !before.is_erased));
+                }
+                deleted = Some(state.clone());
+                continue;
+            }
+            prop_assert_eq!(customer.updated_at, Some(event.occurred_at));
+            for address in &customer.addresses {
+                let is = |default: &Option<String>| Some(default.as_ref() == Some(&address.address_id));
+                prop_assert_eq!(address.is_default_shipping, is(&customer.default_shipping_address_id));
+                prop_assert_eq!(address.is_default_billing, is(&customer.default_billing_address_id));
+                prop_assert_eq!(address.country.as_deref(), address.country.as_ref().map(|_| "DE"));
+            }
+        }
+    }
+
+    #[test]
+    fn it_does_not_matter_where_batches_end(events in history(), split in any::<prop::sample::Index>()) {
+        let whole = events.iter().fold(State::default(), |mut state, event| {
+            state.apply(event);
+            state
+        });
+        let (first, second) = events.split_at(split.index(events.len()));
+        let mut state = State::default();
+        first.iter().for_each(|event| state.apply(event));
+        // As it is stored between two batches.
+        let stored = serde_json::to_value(&state).expect("JSON");
+        let mut state: State = serde_json::from_value(stored).expect("a state");
+        second.iter().for_each(|event| state.apply(event));
+        prop_assert_eq!(state, whole);
+    }
+}
