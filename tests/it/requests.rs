@@ -720,20 +720,23 @@ async fn probes_and_metrics_have_a_port_of_their_own() {
         .await;
     assert_eq!(running.admin.get("/livez").await.status, 200);
     assert_eq!(running.admin.get("/readyz").await.status, 200);
-    let metrics = running.admin.get("/metrics").await;
-    assert_eq!(metrics.status, 200);
-    assert!(
-        metrics.header("content-type").starts_with("text/plain"),
-        "{metrics:?}"
-    );
-    let text = metrics.text();
-    for name in [
-        "sightline_records_total",
-        "sightline_requests_total",
-        "sightline_lag_records",
-    ] {
-        assert!(text.contains(name), "{name} in {text}");
-    }
+    // Figures of the lag are written from time to time.
+    let text = wait_until(SOON, "every metric is there", async || {
+        let metrics = running.admin.try_get("/metrics").await?;
+        assert_eq!(metrics.status, 200);
+        assert!(metrics.header("content-type").starts_with("text/plain"));
+        let text = metrics.text();
+        let names = [
+            "sightline_records_total",
+            "sightline_requests_total",
+            "sightline_lag_records",
+        ];
+        match names.iter().find(|name| !text.contains(*name)) {
+            None => Ok(text),
+            Some(name) => Err(format!("no {name} in {text}")),
+        }
+    })
+    .await;
     for leak in ["secret-user", "customers/secret", "a@example.com"] {
         assert!(!text.contains(leak), "{leak} in the metrics");
         assert!(
