@@ -22,6 +22,8 @@ pub struct Hold {
     pub schema: String,
     /// From how many logs the view is made.
     pub logs: i32,
+    /// Why projection stood still, as the row had it.
+    pub failure: Option<String>,
     /// The keys (by hash) that have letters: what comes behind is parked.
     pub parked: HashSet<Uuid>,
 }
@@ -249,6 +251,7 @@ pub async fn take_over(
         next_offset: row.next_offset,
         log_time: row.log_time,
         schema: row.schema_name,
+        failure: row.failure,
         logs,
         parked: parked.into_iter().flatten().collect(),
     }))

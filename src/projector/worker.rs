@@ -38,6 +38,10 @@ const PROBE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// How long a batch under way has to finish when the process stops.
 const DRAIN: Duration = Duration::from_secs(5);
+/// The log is shorter than what was read of it. Only an operator can tell what that means.
+const POSITION_BEYOND_END: &str = "position_beyond_end";
+/// How many readings of the log's end have to agree on that.
+const END_READINGS: usize = 3;
 /// How much log time passes between two rounds of deleting forgotten ids.
 const FORGET_INTERVAL: chrono::TimeDelta = chrono::TimeDelta::hours(1);
 
@@ -158,10 +162,9 @@ impl Worker {
             let attempt =
                 AssertUnwindSafe(self.project(log_since, &mut log_id, committed)).catch_unwind();
             let ended = tokio::select! {
-                // A panic outside of a fold is nobody's data's fault: it is tried again like any failure.
-                ended = attempt => ended.unwrap_or(Err(sqlx::Error::WorkerCrashed)),
+                ended = attempt => ended,
                 // Rolled back, and done again by whoever takes over.
-                () = overdue => Ok(End::Released),
+                () = overdue => break,
             };
             if *committed {
                 backoff = BACKOFF.0;
@@ -174,40 +177,45 @@ impl Worker {
                     );
                 }
             }
-            match ended {
-                Ok(End::Released) => break,
-                Ok(End::LookAgain) => {}
+            let (failure, cause) = match ended {
+                Ok(Ok(End::Released)) => break,
+                Ok(Ok(End::LookAgain)) => continue,
+                Ok(Ok(End::LogChanged)) => {
+                    log_since = Instant::now();
+                    continue;
+                }
                 // Whoever fenced this owner may be about to be told that the partition is theirs: two that
                 // take it from each other at once get nowhere.
-                Ok(End::Fenced) => self.wait(LOOK_AGAIN).await,
-                Ok(End::LogChanged) => log_since = Instant::now(),
-                Err(error) => {
-                    let transient = db::classify(&error) == ErrorClass::Transient;
-                    let failure = if transient {
-                        "database_unavailable"
-                    } else {
-                        "database_refuses"
-                    };
-                    if let Some(log_id) = log_id {
-                        self.projector
-                            .heartbeats
-                            .failure(&self.view, log_id, Some(failure));
-                    }
-                    if !troubled || !transient {
-                        tracing::warn!(
-                            domain = self.view.domain,
-                            topic = self.topic,
-                            partition = self.partition.number,
-                            error = db::describe(&error),
-                            "projection failed; trying again until it goes through"
-                        );
-                    }
-                    troubled = true;
-                    let jitter = fastrand::f64() / 2.0 + 0.75;
-                    self.wait(backoff.mul_f64(jitter)).await;
-                    backoff = (backoff * 2).min(BACKOFF.1);
+                Ok(Ok(End::Fenced)) => {
+                    self.wait(LOOK_AGAIN).await;
+                    continue;
                 }
+                Ok(Err(error)) => match db::classify(&error) {
+                    ErrorClass::Transient => ("database_unavailable", db::describe(&error)),
+                    ErrorClass::Data | ErrorClass::Bug => {
+                        ("database_refuses", db::describe(&error))
+                    }
+                },
+                // Outside of a fold it is nobody's data's fault. The panic hook has told where.
+                Err(_) => ("panicked", "a panic".to_owned()),
+            };
+            if let Some(log_id) = log_id {
+                let heartbeats = &self.projector.heartbeats;
+                heartbeats.failure(&self.view, log_id, Some(failure));
             }
+            if !std::mem::replace(&mut troubled, true) {
+                tracing::warn!(
+                    domain = self.view.domain,
+                    topic = self.topic,
+                    partition = self.partition.number,
+                    failure,
+                    cause,
+                    "projection failed; trying again until it goes through"
+                );
+            }
+            let jitter = fastrand::f64() / 2.0 + 0.75;
+            self.wait(backoff.mul_f64(jitter)).await;
+            backoff = (backoff * 2).min(BACKOFF.1);
         }
         if let Some(log_id) = log_id {
             self.projector.heartbeats.end(&self.view, log_id);
@@ -427,9 +435,17 @@ impl Worker {
             TakeOver::Held(hold) => {
                 *log_id = Some(hold.log_id);
                 heartbeats.begin(&self.view, hold.log_id, hold.epoch);
+                // A log that was shorter may have grown past the position since, with other records: that it
+                // does not show any more does not mend it.
+                if hold.failure.as_deref() == Some(POSITION_BEYOND_END) {
+                    return Ok(None);
+                }
                 let mut ends = log.ends[&self.partition.number];
-                if hold.next_offset > ends.end {
-                    // The reading may be older than the position.
+                // A reading may be older than the position, or be of a leader that is not up to date yet.
+                for _ in 0..END_READINGS {
+                    if hold.next_offset <= ends.end {
+                        break;
+                    }
                     let Some(log) = self.log_read_since(Instant::now()).await else {
                         return Ok(None);
                     };
@@ -438,7 +454,7 @@ impl Worker {
                 if hold.next_offset < ends.start {
                     fail("log_truncated").await
                 } else if hold.next_offset > ends.end {
-                    fail("position_beyond_end").await
+                    fail(POSITION_BEYOND_END).await
                 } else {
                     progress::clear_failure(pool, &self.view, hold.log_id).await?;
                     Ok(Some(hold))
