@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use sqlx::types::Json;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::View;
@@ -60,7 +60,7 @@ pub struct Books {
     pub holes: i64,
 }
 
-/// Makes the progress rows of a topic's partitions that have none, and says whether the topic had any before.
+/// Makes the progress rows of a topic's partitions that have none.
 ///
 /// All partitions of a topic without progress begin together, where `starts` says. One that appears later
 /// begins at its beginning, and is held until the others have reached their ends of now, so that a key that
@@ -83,14 +83,7 @@ pub async fn ensure(
     )
     .execute(&mut *transaction)
     .await?;
-    let known = sqlx::query_file!(
-        "src/projector/sql/topic_progress.sql",
-        view.domain,
-        view.version,
-        topic
-    )
-    .fetch_all(&mut *transaction)
-    .await?;
+    let known = of_topic(&mut *transaction, view, topic).await?;
     let recreated = known
         .iter()
         .any(|row| log.identity.differs_from(&row.topic_identity));
@@ -167,15 +160,33 @@ async fn use_schema(connection: &mut PgConnection, view: &View) -> Result<(), sq
 /// # Errors
 /// The database failed.
 pub async fn has_begun(pool: &PgPool, view: &View, topic: &str) -> Result<bool, sqlx::Error> {
-    let known = sqlx::query_file!(
+    Ok(!of_topic(pool, view, topic).await?.is_empty())
+}
+
+/// A partition's progress, as far as it matters to the topic's other partitions.
+struct PartitionProgress {
+    log_id: i32,
+    topic_identity: String,
+    partition: i32,
+    epoch: i64,
+    next_offset: i64,
+    held_until: Option<HeldUntil>,
+}
+
+async fn of_topic(
+    executor: impl PgExecutor<'_>,
+    view: &View,
+    topic: &str,
+) -> Result<Vec<PartitionProgress>, sqlx::Error> {
+    sqlx::query_file_as!(
+        PartitionProgress,
         "src/projector/sql/topic_progress.sql",
         view.domain,
         view.version,
         topic
     )
-    .fetch_all(pool)
-    .await?;
-    Ok(!known.is_empty())
+    .fetch_all(executor)
+    .await
 }
 
 /// Takes a partition over: raises its epoch, so that a batch of whoever had it before can't commit any more.
@@ -190,14 +201,7 @@ pub async fn take_over(
     partition: i32,
 ) -> Result<TakeOver, sqlx::Error> {
     let mut transaction = pool.begin().await?;
-    let known = sqlx::query_file!(
-        "src/projector/sql/topic_progress.sql",
-        view.domain,
-        view.version,
-        topic
-    )
-    .fetch_all(&mut *transaction)
-    .await?;
+    let known = of_topic(&mut *transaction, view, topic).await?;
     if known
         .iter()
         .any(|row| log.identity.differs_from(&row.topic_identity))
