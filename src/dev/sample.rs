@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::librdkafka;
 use anyhow::Context;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use fastrand::Rng;
@@ -91,6 +92,7 @@ impl Samples {
                 .mock_cluster()
                 .context("no broker in the client")?;
             broker.create_topic(topic, PARTITIONS, 1)?;
+            librdkafka::form_mock_groups_at_once(producer.client());
             broker.bootstrap_servers()
         };
         let mut this = Self {

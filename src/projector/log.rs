@@ -14,7 +14,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::topic;
+use crate::librdkafka;
 
 /// How often the ends are read.
 pub const INTERVAL: Duration = Duration::from_secs(1);
@@ -152,7 +152,7 @@ fn read_topic(
     name: &str,
     previous: Option<&Arc<TopicLog>>,
 ) -> KafkaResult<Option<TopicLog>> {
-    let Some(found) = topic::describe(consumer, name, TIMEOUT)? else {
+    let Some(found) = librdkafka::describe_topic(consumer, name, TIMEOUT)? else {
         return Ok(None);
     };
     let cluster_id = consumer

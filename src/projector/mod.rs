@@ -12,7 +12,6 @@ pub mod heartbeat;
 mod letter;
 pub mod log;
 mod progress;
-mod topic;
 pub mod versions;
 mod worker;
 

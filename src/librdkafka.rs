@@ -1,7 +1,7 @@
-//! Which incarnation of a topic the cluster has, and of how many partitions it is made.
+//! What librdkafka can do and its safe wrapper can't: tell a topic's id, and let members of the in-process
+//! broker's groups join at once. The one file with `unsafe` in it.
 //!
-//! A topic that was deleted and created again has the same name and another id (KIP-516). The safe wrapper
-//! around librdkafka has no ids yet, so this one small file calls it directly.
+//! A topic that was deleted and created again has the same name and another id (KIP-516).
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString};
@@ -39,7 +39,7 @@ impl<T> Drop for Owned<T> {
 ///
 /// # Errors
 /// The cluster could not be asked, or refused.
-pub fn describe<C: ConsumerContext>(
+pub fn describe_topic<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     name: &str,
     timeout: Duration,
@@ -141,5 +141,19 @@ pub fn describe<C: ConsumerContext>(
                 .into_owned()
         });
         Ok(Some(Topic { id, partitions }))
+    }
+}
+
+/// Lets the groups of a client's in-process broker form as soon as somebody joins, instead of after three
+/// seconds. Does nothing to a client without one.
+#[cfg(feature = "dev")]
+pub fn form_mock_groups_at_once<C: rdkafka::ClientContext>(client: &rdkafka::client::Client<C>) {
+    // SAFETY: the handle is alive for as long as `client` is borrowed, and so is the broker that belongs to
+    // it; a client without one answers with a null pointer, which is not used.
+    unsafe {
+        let broker = sys::rd_kafka_handle_mock_cluster(client.native_ptr());
+        if !broker.is_null() {
+            sys::rd_kafka_mock_group_initial_rebalance_delay_ms(broker, 0);
+        }
     }
 }
