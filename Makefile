@@ -6,20 +6,25 @@ CARGO ?= cargo
 FEATURES ?=
 features = $(if $(FEATURES),--features $(FEATURES))
 
-.PHONY: help run test bench sqlx lint
+# Where `make sqlx` writes.
+SQLX ?= .sqlx
+built = $${CARGO_TARGET_DIR:-target}/debug
+
+.PHONY: help run test bench lint audit sqlx
 
 help:
 	@echo 'make run    build and start sightline with its own Kafka, Postgres and sample users'
 	@echo 'make test   all tests, against a real Kafka and a real Postgres that they start themselves'
 	@echo 'make bench  measure the projection of a backlog against the same SQL written by hand'
-	@echo 'make lint   format and clippy, warnings denied'
+	@echo 'make lint   format and clippy, warnings denied; .ci/run checks more'
+	@echo 'make audit  licences, sources and known holes of dependencies, by cargo-deny'
 	@echo 'make sqlx   write the data by which SQL is checked without a database (.sqlx)'
 
 # ARGS goes to the program: make run ARGS='--rate 100'. The built program is started by itself, so that
 # Ctrl-C reaches it and nothing else.
 run:
 	$(CARGO) build $(features)
-	@exec $${CARGO_TARGET_DIR:-target}/debug/sightline dev $(ARGS)
+	@exec $(built)/sightline dev $(ARGS)
 
 test:
 	$(CARGO) test $(features)
@@ -31,5 +36,10 @@ lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets $(features) -- --deny warnings
 
+audit:
+	$(CARGO) deny --workspace check --hide-inclusion-graph
+
+# The workspace together, so that dependencies have the features, and are built once, as for everything else.
 sqlx:
-	$(CARGO) run --quiet --package prepare -- .sqlx $(features)
+	$(CARGO) build --locked --quiet --workspace $(features) --bin prepare
+	$(built)/prepare $(SQLX) --locked $(features)
