@@ -1,24 +1,45 @@
-//! Compiles the protos without `protoc`, and keeps their descriptors for gRPC reflection.
+//! Compiles every proto below `proto/` without `protoc`, and keeps their descriptors for gRPC reflection.
 
-use std::{env, error::Error, fs, path::PathBuf};
-
-const PROTOS: &[&str] = &[
-    "sightline/consistency/v1/consistency.proto",
-    "sightline/order/v1/order.proto",
-];
+use std::{
+    env,
+    error::Error,
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
+    let mut protos = Vec::new();
+    find(Path::new("proto"), &mut protos)?;
+    // The order of a folder's entries is the file system's; the output's is ours.
+    protos.sort();
     let mut compiler = protox::Compiler::new(["proto"])?;
     compiler
         .include_imports(true)
         .include_source_info(true)
-        .open_files(PROTOS)?;
+        .open_files(&protos)?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(
         out.join("descriptors.bin"),
         compiler.encode_file_descriptor_set(),
     )?;
-    tonic_prost_build::configure().compile_fds(compiler.file_descriptor_set())?;
+    tonic_prost_build::configure()
+        .include_file("packages.rs")
+        .compile_fds(compiler.file_descriptor_set())?;
+    Ok(())
+}
+
+fn find(folder: &Path, protos: &mut Vec<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            find(&path, protos)?;
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == "proto")
+        {
+            protos.push(path);
+        }
+    }
     Ok(())
 }

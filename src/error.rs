@@ -141,7 +141,7 @@ impl Error {
         error
     }
 
-    /// Nobody has heard of `what` (`customer`). Say with [`Self::with_token`] as of when.
+    /// Nobody has heard of `what` (`user`). Say with [`Self::with_token`] as of when.
     pub fn not_found(what: &'static str) -> Self {
         Self::new(
             Code::NotFound,
@@ -324,7 +324,7 @@ impl From<Error> for tonic::Status {
         let mut details = ErrorDetails::new();
         details.set_error_info(inner.code.reason(), ERROR_DOMAIN, HashMap::new());
         for violation in inner.fields {
-            details.add_bad_request_violation(violation.field, violation.problem);
+            details.add_bad_request_violation(snake_case(&violation.field), violation.problem);
         }
         if inner.retry_after.is_some() {
             details.set_retry_info(inner.retry_after);
@@ -340,6 +340,20 @@ impl From<Error> for tonic::Status {
             metadata,
         )
     }
+}
+
+/// A field as the protos name it (AIP-193): `userIds[3]` is `user_ids[3]` there. Headers stay as they are.
+fn snake_case(field: &str) -> String {
+    if !field.starts_with(|c: char| c.is_ascii_lowercase()) {
+        return field.to_owned();
+    }
+    field.chars().fold(String::new(), |mut name, c| {
+        if c.is_ascii_uppercase() {
+            name.push('_');
+        }
+        name.push(c.to_ascii_lowercase());
+        name
+    })
 }
 
 impl From<serde_json::Error> for Error {
@@ -380,7 +394,7 @@ mod tests {
             ("INVALID_ARGUMENT", ERROR_DOMAIN)
         );
         let violation = &details.bad_request().unwrap().field_violations[0];
-        assert_eq!(violation.field, "userId");
+        assert_eq!(violation.field, "user_id");
         assert_eq!(
             details.retry_info().unwrap().retry_delay,
             Some(Duration::from_millis(1500))

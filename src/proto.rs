@@ -5,23 +5,13 @@ use std::{collections::HashSet, sync::LazyLock};
 use prost::Message;
 use prost_types::FileDescriptorSet;
 
-/// The order domain.
-pub mod order {
-    /// `sightline.order.v1`
-    #[allow(missing_docs, clippy::all)]
-    pub mod v1 {
-        tonic::include_proto!("sightline.order.v1");
-    }
+#[allow(missing_docs, clippy::all)]
+mod packages {
+    include!(concat!(env!("OUT_DIR"), "/packages.rs"));
 }
 
-/// Lag and consistency of all domains.
-pub mod consistency {
-    /// `sightline.consistency.v1`
-    #[allow(missing_docs, clippy::all)]
-    pub mod v1 {
-        tonic::include_proto!("sightline.consistency.v1");
-    }
-}
+// A module for each package: `order::v1` is `sightline.order.v1`.
+pub use packages::sightline::*;
 
 /// The encoded descriptors of all services and of what they import, comments included.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -12,15 +12,16 @@ use serde::Deserialize;
 #[serde(rename_all = "camelCase")]
 struct Consistency {
     domains: Vec<Domain>,
-    /// When the figures were read, where they are the last known ones.
-    as_of: Option<String>,
-    failure: Option<String>,
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Domain {
     domain: String,
     state: String,
+    failure: Option<String>,
+    /// When the figures were read, where they are the last known ones.
+    as_of: Option<String>,
     #[serde(default)]
     partitions: Vec<Partition>,
 }
@@ -147,6 +148,13 @@ fn table(answer: &Consistency) -> String {
                 ));
             }
         }
+        if let Some(failure) = &domain.failure {
+            let mut note = format!("{}: {failure}", domain.domain);
+            if let Some(as_of) = &domain.as_of {
+                note.push_str(&format!("; last known figures, as of {as_of}"));
+            }
+            notes.push(note);
+        }
     }
     let widths: [usize; 17] = std::array::from_fn(|column| {
         rows.iter()
@@ -167,10 +175,6 @@ fn table(answer: &Consistency) -> String {
         text.truncate(text.trim_end().len());
         text.push('\n');
     }
-    if let Some(as_of) = &answer.as_of {
-        notes.push(format!("last known figures, as of {as_of}"));
-    }
-    notes.extend(answer.failure.clone());
     if !notes.is_empty() {
         text.push('\n');
         text.push_str(&notes.join("\n"));
@@ -206,7 +210,8 @@ mod tests {
                      "oldestUnappliedSeconds": 90.4, "state": "stalled", "failure": "no_owner",
                      "read": 41, "applied": 30, "duplicates": 6, "skipped": 4, "deadLettered": 1,
                      "deadLetters": 1, "parkedKeys": 2, "fieldOfTomorrow": true}]},
-                {"domain": "search", "state": "failed"}]}"#,
+                {"domain": "search", "state": "stalled", "failure": "database_unavailable",
+                 "asOf": "2026-10-01T00:00:00Z"}]}"#,
         )
         .unwrap();
         assert_eq!(
@@ -214,9 +219,10 @@ mod tests {
             "\
 domain  topic        part  state    position  end  lag  age  rate/s  eta  read  applied  duplicate  skipped  dead  letters  parked
 order   user.events     3  stalled        41   50    9  90s       -    -    41       30          6        4     1        1       2
-search                     failed
+search                     stalled
 
-order user.events/3: no_owner"
+order user.events/3: no_owner
+search: database_unavailable; last known figures, as of 2026-10-01T00:00:00Z"
         );
     }
 }

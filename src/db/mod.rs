@@ -18,7 +18,7 @@ const READ_STATEMENT_TIMEOUT: &str = "2s";
 const PROJECTOR_STATEMENT_TIMEOUT: &str = "60s";
 /// How long to wait for a free connection: a caller waits too, a projector has time.
 const READ_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
-const PROJECTOR_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
+const PROJECTOR_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Every change of the schema, in order, compiled in.
 pub static MIGRATIONS: Migrator = sqlx::migrate!();

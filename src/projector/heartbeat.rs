@@ -35,18 +35,18 @@ impl Heartbeats {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// This process owns a log from now on.
+    /// This process owns a log from now on, or owns it anew. What held it up holds until something goes through.
     pub fn begin(&self, view: &View, log_id: i32, epoch: i64) {
-        self.pulses().insert(
-            (view.clone(), log_id),
-            Pulse {
+        self.pulses()
+            .entry((view.clone(), log_id))
+            .or_insert_with(|| Pulse {
                 epoch,
                 oldest_unapplied_at: None,
                 failure: None,
                 window: (Instant::now(), 0),
                 rate: 0.0,
-            },
-        );
+            })
+            .epoch = epoch;
     }
 
     /// This process does not own the log any more.

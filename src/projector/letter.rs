@@ -70,11 +70,14 @@ impl Letter {
     }
 }
 
-/// The time that Kafka gives a record, where it gives one that a timestamp can hold.
+/// The last millisecond of the year 9999: neither Postgres nor arithmetic has to know what lies behind it.
+const MAX_TIMESTAMP_MS: i64 = 253_402_300_799_999;
+
+/// The time that Kafka gives a record. Producers may write anything there: what lies before 1970 or after
+/// 9999 counts as these.
 pub fn record_time(record: &Record) -> Option<DateTime<Utc>> {
-    record
-        .timestamp_ms
-        .and_then(DateTime::from_timestamp_millis)
+    let milliseconds = record.timestamp_ms?.clamp(0, MAX_TIMESTAMP_MS);
+    DateTime::from_timestamp_millis(milliseconds)
 }
 
 /// Text as Postgres takes it: without NUL, and no longer than anybody reads.

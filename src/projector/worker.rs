@@ -34,10 +34,12 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 /// How long a partition may be idle short of the log's end before the rest is probed for a hole, doubling
 /// while nothing comes.
 const PROBE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
-/// How often a held partition, or one whose log is not what it should be, is looked at again.
+/// How often a held partition is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// How long a batch under way has to finish when the process stops.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How often it is looked whether a partition that stands still may go on.
+const STAND_STILL: Duration = Duration::from_secs(5);
 /// The log is shorter than what was read of it. Only an operator can tell what that means.
 const POSITION_BEYOND_END: &str = "position_beyond_end";
 /// How many readings of the log's end have to agree on that.
@@ -286,6 +288,9 @@ impl Worker {
             };
             let batch = collect(delivery, &mut records, hold.next_offset, scanned_at_end);
             if batch.next_offset == hold.next_offset {
+                // At the end of the log, and nothing went wrong on the way.
+                let beats = &self.projector.heartbeats;
+                beats.failure(&self.view, hold.log_id, None);
                 continue;
             }
             let oldest = batch.records.first().and_then(record_time);
@@ -311,6 +316,17 @@ impl Worker {
                     let beats = &self.projector.heartbeats;
                     beats.count(&self.view, hold.log_id, books.read);
                     beats.oldest_unapplied(&self.view, hold.log_id, None);
+                    beats.failure(&self.view, hold.log_id, None);
+                    if books.dead_lettered > 0 {
+                        tracing::warn!(
+                            domain = self.view.domain,
+                            topic = self.topic,
+                            partition = self.partition.number,
+                            letters = books.dead_lettered,
+                            before_offset = hold.next_offset,
+                            "records became dead letters"
+                        );
+                    }
                 }
             }
             if hold.log_time > forget_at.map(|at| at + FORGET_INTERVAL) {
@@ -413,6 +429,7 @@ impl Worker {
                     "the log is not the one that was projected: standing still until that is resolved"
                 );
             }
+            self.wait(STAND_STILL).await;
             Ok(None)
         };
         let starts = match progress::has_begun(pool, &self.view, &self.topic).await? {
@@ -438,7 +455,7 @@ impl Worker {
                 // A log that was shorter may have grown past the position since, with other records: that it
                 // does not show any more does not mend it.
                 if hold.failure.as_deref() == Some(POSITION_BEYOND_END) {
-                    return Ok(None);
+                    return fail(POSITION_BEYOND_END).await;
                 }
                 let mut ends = log.ends[&self.partition.number];
                 // A reading may be older than the position, or be of a leader that is not up to date yet.

@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -303,7 +303,7 @@ fn of_partitions(domain: &str, partitions: Vec<PartitionConsistency>) -> DomainC
 /// Nobody knows what happened since: nothing may read as going well.
 fn mark_last_known(domain: &mut DomainConsistency, read_at: DateTime<Utc>) {
     const AWAY: &str = "database_unavailable";
-    domain.as_of = Some(read_at);
+    domain.as_of = Some(read_at.trunc_subsecs(6));
     domain.failure = Some(AWAY.into());
     domain.state = domain.state.max(DomainState::Stalled);
     for partition in &mut domain.partitions {
@@ -445,8 +445,8 @@ mod tests {
             (Stalled, why("end_of_log_unknown"))
         );
         assert_eq!(
-            judge(|r| r.owner_failure = why("kafka_unavailable")),
-            (Stalled, why("kafka_unavailable"))
+            judge(|r| r.owner_failure = why("database_refuses")),
+            (Stalled, why("database_refuses"))
         );
         assert_eq!(judge(|r| r.building = true), (Rebuilding, None));
         assert_eq!(
@@ -511,7 +511,7 @@ mod tests {
         };
         let answer = figures.answer(&["order"], false);
         let domain = &answer.body[0];
-        assert_eq!(domain.as_of, Some(figures.read_at));
+        assert_eq!(domain.as_of, Some(figures.read_at.trunc_subsecs(6)));
         assert_eq!(domain.failure.as_deref(), Some("database_unavailable"));
         assert_eq!(domain.partitions[0].state, DomainState::Stalled);
         assert_eq!(answer.token, figures.answer(&["order"], true).token);

@@ -420,6 +420,10 @@ async fn check_consistency(
     request: Request,
     next: Next,
 ) -> Response {
+    // Reflection and health know no positions.
+    if surface == Surface::Grpc && !request.uri().path().starts_with("/sightline.") {
+        return next.run(request).await;
+    }
     match check_demand(request.headers()) {
         Ok(()) => next.run(request).await,
         Err(error) => surface.refuse(error),

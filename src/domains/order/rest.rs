@@ -51,7 +51,7 @@ pub fn routes() -> OpenApiRouter<Reads> {
     responses(
         (status = 200, description = "The customer", body = Customer, example = json!(example_customer())),
         (status = 404, description = "Nobody has heard of this user, or this process does not serve order",
-            body = Problem, content_type = PROBLEM_JSON, example = json!(Error::not_found("customer").problem())),
+            body = Problem, content_type = PROBLEM_JSON, example = json!(Error::not_found("user").problem())),
     ),
 )]
 async fn get_customer(
