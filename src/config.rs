@@ -1038,6 +1038,21 @@ mod tests {
     }
 
     #[test]
+    fn tls_for_kafka_comes_with_its_feature_and_is_refused_without() {
+        let secured = "security.protocol=sasl_ssl,sasl.mechanism=SCRAM-SHA-512,sasl.username=u,sasl.password=p";
+        let flags = ["--kafka-properties", secured];
+        if cfg!(feature = "tls") {
+            let mut kafka = rdkafka::ClientConfig::new();
+            kafka.extend(load(&flags).unwrap().kafka_properties);
+            // Makes the TLS context, with the authorities that the machine trusts.
+            kafka.create::<rdkafka::consumer::BaseConsumer>().unwrap();
+        } else {
+            let message = error(&flags);
+            assert!(message.contains("\"security.protocol\""), "{message}");
+        }
+    }
+
+    #[test]
     fn listening_beyond_loopback_without_authentication_is_refused() {
         let message = error(&["--http-addr", "0.0.0.0:8080"]);
         assert!(message.contains("SIGHTLINE_ALLOW_OPEN"), "{message}");
