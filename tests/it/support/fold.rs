@@ -734,8 +734,8 @@ impl Customer {
                 self.gone.insert(id);
             }
             "UserProfileDefaultAddressChanged" => {
-                for kind in 0..2 {
-                    if let Some(id) = event.text(DEFAULT_IDS[kind]) {
+                for (kind, name) in DEFAULT_IDS.iter().enumerate() {
+                    if let Some(id) = event.text(name) {
                         self.make_default(kind, &id, at);
                     }
                 }
@@ -774,8 +774,10 @@ impl Customer {
     fn added(&mut self, event: &Event, id: String) {
         let at = event.occurred_at;
         let known = self.addresses.contains_key(&id);
-        let mut fields = Fields::default();
-        fields.values = event.full_address().expect("good").unwrap_or_default();
+        let mut fields = Fields {
+            values: event.full_address().expect("good").unwrap_or_default(),
+            ..Fields::default()
+        };
         if !fields.values.contains_key("country") {
             set(&mut fields.values, "country", event.text("country"));
         }
@@ -788,9 +790,9 @@ impl Customer {
                 updated_at: at,
             },
         );
-        for kind in 0..2 {
+        for (kind, name) in DEFAULT_FLAGS.iter().enumerate() {
             let named = self.defaults[kind].as_ref() == Some(&id);
-            if event.flag(DEFAULT_FLAGS[kind]) == Some(true) {
+            if event.flag(name) == Some(true) {
                 self.make_default(kind, &id, at);
             } else if named && known {
                 self.defaults[kind] = None;

@@ -479,7 +479,7 @@ impl Generator {
 
     fn full_address(&mut self, payload: &mut Map<String, Value>) {
         match self.rng.u32(0..6) {
-            0 => return,
+            0 => {}
             1 => drop(payload.insert("fullAddress".into(), Value::Null)),
             2 if self.rng.u32(0..4) == 0 => drop(payload.insert("fullAddress".into(), json!(""))),
             _ => {
