@@ -282,12 +282,19 @@ fn prepare_database(
                     Ok(false) if !std::mem::replace(&mut said, true) => {
                         tracing::warn!("the database's schema is not this release's: waiting for `sightline migrate`");
                     }
+                    // A database, a role or a right may come later; a migration that fails does not mend itself.
                     Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _))
-                        if db::classify(&error) == db::ErrorClass::Transient || !migrate =>
+                        if matches!(
+                            db::classify(&error),
+                            db::ErrorClass::Transient | db::ErrorClass::Systemic
+                        ) || !migrate =>
                     {
                         if !std::mem::replace(&mut said, true) {
                             tracing::warn!(error = db::describe(&error), "the database can't be used yet: trying until it can");
                         }
+                    }
+                    Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
+                        return Err(anyhow::anyhow!("the database can't be migrated: {}", db::describe(&error)));
                     }
                     Err(error) => return Err(anyhow::anyhow!("the database can't be migrated: {error}")),
                     Ok(false) => {}

@@ -311,7 +311,11 @@ const OWN_PROPERTIES: &[&str] = &[
     "enable.auto.offset.store",
     "enable.partition.eof",
     "group.id",
+    // What is of an open transaction may yet be undone.
+    "isolation.level",
     "metadata.broker.list",
+    // Partitions are taken and given back one by one.
+    "partition.assignment.strategy",
 ];
 
 impl Setting {

@@ -111,6 +111,9 @@ pub async fn is_migrated(pool: &PgPool) -> Result<bool, sqlx::Error> {
 pub enum ErrorClass {
     /// It may go well the next time: connection, deadlock, serialization, resources, shutdown.
     Transient,
+    /// It is the fault of neither the data nor the moment: rights, tables, limits, a damaged file. It goes well
+    /// when somebody has mended that.
+    Systemic,
     /// It is the data's fault, and will be the next time.
     Data,
     /// Nobody foresaw it: a bug until shown otherwise.
@@ -125,6 +128,10 @@ pub fn classify(error: &sqlx::Error) -> ErrorClass {
             Some(code) => match code.get(..2) {
                 Some("08" | "40" | "53" | "57") => ErrorClass::Transient,
                 Some("22" | "23" | "54") => ErrorClass::Data,
+                // The statements were checked against the schema: what refuses them is not in the data.
+                Some("0A" | "25" | "28" | "3D" | "3F" | "42" | "55" | "58" | "F0" | "XX") => {
+                    ErrorClass::Systemic
+                }
                 _ => ErrorClass::Bug,
             },
             None => ErrorClass::Bug,

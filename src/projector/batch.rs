@@ -261,7 +261,7 @@ impl Run<'_> {
                 return Ok(Ok(()));
             }
             Ok(Err(error)) => match db::classify(&error) {
-                ErrorClass::Transient => return Err(error),
+                ErrorClass::Transient | ErrorClass::Systemic => return Err(error),
                 class => {
                     let (first, last) = (events[0].offset, events[events.len() - 1].offset);
                     tracing::debug!(
@@ -409,7 +409,9 @@ impl Run<'_> {
     fn give_up(&mut self, candidate: &Candidate<'_>, class: ErrorClass) {
         let (reason, class) = match class {
             ErrorClass::Bug => ("failed", Class::Bug),
-            ErrorClass::Data | ErrorClass::Transient => ("refused_by_database", Class::Data),
+            ErrorClass::Data | ErrorClass::Transient | ErrorClass::Systemic => {
+                ("refused_by_database", Class::Data)
+            }
         };
         tracing::error!(
             domain = self.view.domain,

@@ -310,7 +310,7 @@ impl Member {
         let ends = logs
             .as_ref()
             .and_then(|logs| logs.get(&self.topic)?.ends.get(&partition).copied());
-        ends.map_or(0, |ends| ends.end)
+        ends.map_or(0, |ends| ends.stable_end)
     }
 
     fn revoked(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) -> KafkaResult<()> {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaResult;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -51,7 +51,10 @@ const UNKNOWN: &str = "-";
 pub struct Ends {
     /// The first offset that is still there.
     pub start: i64,
-    /// The offset that the next record gets; the last stable offset, where producers use transactions.
+    /// The first offset that can't be read yet: that of the next record, or of the first one of a transaction
+    /// that is still open.
+    pub stable_end: i64,
+    /// The offset that the next record gets, open transactions or not: what lag is counted to.
     pub end: i64,
     /// When the question was sent: a record before `end` was in the log by then.
     pub asked: Instant,
@@ -102,8 +105,12 @@ fn run(
     stop: &CancellationToken,
     sender: &watch::Sender<Option<Logs>>,
 ) {
-    let consumer = match reader(config) {
-        Ok(consumer) => consumer,
+    let mut unstable = config.clone();
+    unstable.set("isolation.level", "read_uncommitted");
+    let (stable, unstable) = match reader(config)
+        .and_then(|stable| Ok((stable, reader(&unstable)?)))
+    {
+        Ok(readers) => readers,
         Err(error) => {
             tracing::error!(%error, "the Kafka settings are unusable: no end of the log can be read");
             return;
@@ -112,13 +119,13 @@ fn run(
     let mut away = false;
     while !stop.is_cancelled() {
         let began = Instant::now();
-        // Serves the client's own events; there are no messages.
-        drop(consumer.poll(Duration::ZERO));
+        // Serves the clients' own events; there are no messages.
+        drop((stable.poll(Duration::ZERO), unstable.poll(Duration::ZERO)));
         let previous = sender.borrow().clone().unwrap_or_default();
         let mut logs = BTreeMap::new();
         let mut failed = None;
         for name in topics {
-            match read_topic(&consumer, name, previous.get(name)) {
+            match read_topic(&stable, &unstable, name, previous.get(name)) {
                 Ok(Some(log)) => {
                     logs.insert(name.clone(), Arc::new(log));
                 }
@@ -148,18 +155,22 @@ fn run(
 }
 
 fn read_topic(
-    consumer: &BaseConsumer,
+    stable: &BaseConsumer,
+    unstable: &BaseConsumer,
     name: &str,
     previous: Option<&Arc<TopicLog>>,
 ) -> KafkaResult<Option<TopicLog>> {
-    let Some(found) = librdkafka::describe_topic(consumer, name, TIMEOUT)? else {
+    let Some(found) = librdkafka::describe_topic(stable, name, TIMEOUT)? else {
         return Ok(None);
     };
-    let cluster_id = consumer
+    // An id that can't be asked for at the moment is still the one that it was.
+    let cluster_id = stable
         .client()
         .fetch_cluster_id(TIMEOUT)
-        .unwrap_or_default();
-    // An id that can't be asked for at the moment is still the one that it was.
+        .or_else(|| Some(previous?.identity.cluster_id.clone()))
+        .ok_or(KafkaError::MetadataFetch(
+            RDKafkaErrorCode::OperationTimedOut,
+        ))?;
     let topic_id = found.id.or_else(|| previous?.identity.topic_id.clone());
     let identity = Identity {
         cluster_id,
@@ -169,11 +180,22 @@ fn read_topic(
         Some(previous) if previous.identity == identity => previous.ends.clone(),
         _ => BTreeMap::new(),
     };
+    if previous.is_none_or(|previous| previous.partitions != found.partitions) {
+        // A client learns of partitions that were added when it asks for the topic; the other one just did.
+        unstable.fetch_metadata(Some(name), TIMEOUT)?;
+    }
     for partition in 0..found.partitions {
         let asked = Instant::now();
+        let read = |consumer: &BaseConsumer| consumer.fetch_watermarks(name, partition, TIMEOUT);
         // A partition without a leader keeps its last reading, which grows old.
-        if let Ok((start, end)) = consumer.fetch_watermarks(name, partition, TIMEOUT) {
-            ends.insert(partition, Ends { start, end, asked });
+        if let (Ok((start, stable_end)), Ok((_, end))) = (read(stable), read(unstable)) {
+            let ends_now = Ends {
+                start,
+                stable_end,
+                end: end.max(stable_end),
+                asked,
+            };
+            ends.insert(partition, ends_now);
         }
     }
     Ok(Some(TopicLog {
@@ -204,7 +226,7 @@ pub fn offsets_at(
         element.error()?;
         let offset = match element.offset() {
             Offset::Offset(offset) => offset,
-            _ => log.ends[&element.partition()].end,
+            _ => log.ends[&element.partition()].stable_end,
         };
         offsets.insert(element.partition(), offset);
     }

@@ -194,7 +194,7 @@ impl Worker {
                 }
                 Ok(Err(error)) => match db::classify(&error) {
                     ErrorClass::Transient => ("database_unavailable", db::describe(&error)),
-                    ErrorClass::Data | ErrorClass::Bug => {
+                    ErrorClass::Systemic | ErrorClass::Data | ErrorClass::Bug => {
                         ("database_refuses", db::describe(&error))
                     }
                 },
@@ -245,12 +245,12 @@ impl Worker {
             self.wait(LOOK_AGAIN).await;
             return Ok(End::LookAgain);
         };
-        let end = log.ends[&self.partition.number].end;
+        let readable = log.ends[&self.partition.number].stable_end;
         let Some(mut records) = self.partition.seek(hold.next_offset).await else {
             return Ok(End::Released);
         };
         // By the first `End` that comes, the log was read up to what its end was before the seek.
-        let mut scanned_at_end = end;
+        let mut scanned_at_end = readable;
         let mut probe = Probe::default();
         let mut forget_at = hold.log_time;
         loop {
@@ -271,8 +271,8 @@ impl Worker {
                 delivery = records.next() => delivery,
                 () = tokio::time::sleep(log::INTERVAL) => {
                     match ends {
-                        Some(ends) if ends.end > hold.next_offset && probe.is_due() => {
-                            scanned_at_end = ends.end;
+                        Some(ends) if ends.stable_end > hold.next_offset && probe.is_due() => {
+                            scanned_at_end = ends.stable_end;
                             let Some(anew) = self.partition.seek(hold.next_offset).await else { return Ok(End::Released) };
                             records = anew;
                         }
@@ -492,7 +492,7 @@ impl Worker {
             StartAt::Latest => Some(
                 log.ends
                     .iter()
-                    .map(|(partition, ends)| (*partition, ends.end))
+                    .map(|(partition, ends)| (*partition, ends.stable_end))
                     .collect(),
             ),
             StartAt::Time(time) => {

@@ -3,7 +3,10 @@
 
 use axum::{
     body::HttpBody,
-    extract::{FromRequest, FromRequestParts, Request, path::ErrorKind, rejection::PathRejection},
+    extract::{
+        FromRequest, FromRequestParts, MatchedPath, Request, path::ErrorKind,
+        rejection::PathRejection,
+    },
     response::{IntoResponse, Response},
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -28,6 +31,12 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        if has_broken_escape(parts.uri.path()) {
+            return Err(Error::invalid(
+                path_parameter(parts),
+                "has a % that two hexadecimal digits do not follow: % itself is %25",
+            ));
+        }
         match axum::extract::Path::<T>::from_request_parts(parts, state).await {
             Ok(axum::extract::Path(value)) => Ok(Self(value)),
             Err(PathRejection::FailedToDeserializePathParams(error)) => Err(match error.kind() {
@@ -40,6 +49,32 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
             Err(_) => Err(Error::internal("a route without its path parameters")),
         }
     }
+}
+
+/// Whether a `%` in a path escapes nothing (RFC 3986, 2.1).
+fn has_broken_escape(path: &str) -> bool {
+    let is_escape = |rest: &str| {
+        let digits = rest.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    path.split('%').skip(1).any(|rest| !is_escape(rest))
+}
+
+/// The last parameter of the route, by its name.
+fn path_parameter(parts: &Parts) -> String {
+    let route = parts.extensions.get::<MatchedPath>();
+    let name = route.and_then(|route| {
+        Some(
+            route
+                .as_str()
+                .rsplit_once('{')?
+                .1
+                .split('}')
+                .next()?
+                .to_owned(),
+        )
+    });
+    name.unwrap_or_else(|| "path".to_owned())
 }
 
 /// The parameters of the query, as pairs in their order; a name may repeat.

@@ -158,6 +158,9 @@ enum Default {
     Billing,
 }
 
+/// What a profile's update may change of a customer.
+const PROFILE_FIELDS: &[&str] = &["firstName", "lastName", "displayName", "phoneNumber"];
+
 const DEFAULTS: [Default; 2] = [Default::Shipping, Default::Billing];
 
 impl State {
@@ -194,8 +197,10 @@ impl State {
             Payload::UserAccountStatusChanged(changed) => {
                 customer.set("status", Change::Value(&changed.new_status))
             }
-            Payload::UserUpdated(updated) => customer.change(&updated.changes),
-            Payload::UserProfileUpdated(updated) => customer.change(&updated.changes),
+            Payload::UserUpdated(updated) => customer.change_account(&updated.changes),
+            Payload::UserProfileUpdated(updated) => {
+                customer.change(&updated.changes, PROFILE_FIELDS);
+            }
             Payload::UserAddressAdded(added) => {
                 let is_known = customer.address(&added.address_id).is_some();
                 for (default, wanted) in [
@@ -353,18 +358,17 @@ impl Customer {
         }
     }
 
-    fn change(&mut self, changes: &Changes) {
+    /// An account's update may name any field of the view; a profile's has no say in what is the account's.
+    fn change_account(&mut self, changes: &Changes) {
         if let Some(change) = changes.text("email") {
             self.set_email(change);
         }
-        for field in [
-            "username",
-            "firstName",
-            "lastName",
-            "displayName",
-            "phoneNumber",
-            "status",
-        ] {
+        self.change(changes, &["username", "status"]);
+        self.change(changes, PROFILE_FIELDS);
+    }
+
+    fn change(&mut self, changes: &Changes, fields: &[&'static str]) {
+        for field in fields {
             if let Some(change) = changes.text(field) {
                 self.set(field, change);
             }
