@@ -41,5 +41,5 @@ audit:
 
 # The workspace together, so that dependencies have the features, and are built once, as for everything else.
 sqlx:
-	$(CARGO) build --locked --quiet --workspace $(features) --bin prepare
+	$(CARGO) build --locked --workspace $(features) --bin prepare
 	$(built)/prepare $(SQLX) --locked $(features)
