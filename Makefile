@@ -15,7 +15,7 @@ built = $${CARGO_TARGET_DIR:-target}/debug
 help:
 	@echo 'make run    build and start sightline with its own Kafka, Postgres and sample users'
 	@echo 'make test   all tests, against a real Kafka and a real Postgres that they start themselves'
-	@echo 'make bench  measure the projection of a backlog against the same SQL written by hand'
+	@echo 'make bench  measure a backlog against the same SQL written by hand, and what storage and reads cost'
 	@echo 'make lint   format and clippy, warnings denied; .ci/run checks more'
 	@echo 'make audit  licences, sources and known holes of dependencies, by cargo-deny'
 	@echo 'make sqlx   write the data by which SQL is checked without a database (.sqlx)'
@@ -29,8 +29,9 @@ run:
 test:
 	$(CARGO) test $(features)
 
+# BENCH names parts and settings: make bench BENCH='ids --ids 10000000'; BENCH=--help tells them.
 bench:
-	$(CARGO) bench $(features)
+	$(CARGO) bench --bench sightline $(features) -- $(BENCH)
 
 lint:
 	$(CARGO) fmt --check

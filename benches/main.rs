@@ -1,0 +1,151 @@
+//! The benchmark (`make bench`): how fast a backlog is projected, and what the choices cost on which all
+//! domains are built. docs/performance.md tells what came out, and what was chosen by it.
+//!
+//! Promises: what is compared is measured in the same run, against the same servers (a real Kafka, and a
+//! Postgres that waits for the disk), in rounds that take turns; of every figure the median is told with the
+//! smallest and the largest. The figures of each section go to target/bench/<section>.json as well.
+
+mod backlog;
+mod ids;
+mod log;
+mod reads;
+mod report;
+mod rows;
+// What the tests have for themselves, and the benchmark needs a part of.
+#[allow(dead_code)]
+#[path = "../tests/it/support/mod.rs"]
+mod support;
+
+use std::process::Command;
+
+use clap::Parser;
+use sightline::dev::postgres::{Options, Postgres};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+use report::Report;
+use support::broker::Broker;
+
+/// Measures sightline.
+#[derive(Parser)]
+pub struct Settings {
+    /// What to measure: backlog, ids, rows, reads; all of them where none is named.
+    sections: Vec<String>,
+    /// Events of the backlog.
+    #[arg(long, default_value_t = 200_000)]
+    events: usize,
+    /// How often each thing is measured.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// How many event ids are remembered when more are added.
+    #[arg(long, value_delimiter = ',', default_values_t = [0, 1_000_000])]
+    ids: Vec<i64>,
+    /// Customers with one address; of those with more addresses there are fewer.
+    #[arg(long, default_value_t = 60_000)]
+    customers: i64,
+    /// Only the alternatives whose name holds this.
+    #[arg(long, default_value = "")]
+    only: String,
+    /// `cargo bench` says so.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// Where it is measured.
+pub struct Bench {
+    /// What was asked for.
+    pub settings: Settings,
+    postgres: Postgres,
+}
+
+impl Bench {
+    /// The URL of a new, empty database.
+    pub async fn database(&self) -> String {
+        let name = support::unique("bench");
+        let mut connection = PgConnection::connect(&self.postgres.url())
+            .await
+            .expect("Postgres answers");
+        sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}")))
+            .execute(&mut connection)
+            .await
+            .expect("a database");
+        self.postgres.database_url(&name)
+    }
+
+    /// The broker of all sections.
+    pub fn broker(&self) -> Broker {
+        Broker::real().expect("a real Kafka, for which Java and Maven are needed")
+    }
+}
+
+#[tokio::main]
+async fn main() {
+    let settings = Settings::parse();
+    if cfg!(debug_assertions) {
+        eprintln!("This is a debug build: its figures mean nothing.");
+    }
+    // As in production, a commit is on the disk; checkpoints come when a section asks for them.
+    let server = [
+        ("fsync", "on"),
+        ("synchronous_commit", "on"),
+        ("shared_buffers", "1GB"),
+        ("max_wal_size", "16GB"),
+        ("checkpoint_timeout", "1h"),
+    ];
+    let postgres = Postgres::start(Options {
+        settings: server
+            .map(|(name, value)| (name.into(), value.into()))
+            .into(),
+        ..Options::default()
+    })
+    .await
+    .expect("Postgres starts");
+    let bench = Bench { settings, postgres };
+    let wanted = |section: &str| {
+        let sections = &bench.settings.sections;
+        sections.is_empty() || sections.iter().any(|name| name == section)
+    };
+    println!("{}", machine());
+    if wanted("backlog") {
+        let mut report = Report::new("backlog");
+        backlog::run(&bench, &mut report).await;
+        report.finish();
+    }
+    if wanted("ids") {
+        let mut report = Report::new("ids");
+        ids::run(&bench, &mut report).await;
+        report.finish();
+    }
+    if wanted("rows") {
+        let mut report = Report::new("rows");
+        rows::run(&bench, &mut report).await;
+        report.finish();
+    }
+    if wanted("reads") {
+        let mut report = Report::new("reads");
+        reads::run(&bench, &mut report).await;
+        report.finish();
+    }
+    bench.postgres.stop().await;
+}
+
+/// Where and when: figures mean nothing without it.
+fn machine() -> String {
+    let text = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let model = text("/proc/cpuinfo")
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
+        .map_or("processor unknown".to_owned(), |(_, model)| {
+            model.to_owned()
+        });
+    let commit = Command::new("git")
+        .args(["describe", "--always", "--dirty"])
+        .output()
+        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    format!(
+        "{} · {} cores, {model} · load {} · commit {}",
+        chrono::Utc::now().format("%F %H:%M UTC"),
+        std::thread::available_parallelism().map_or(0, usize::from),
+        text("/proc/loadavg").split(' ').next().unwrap_or("unknown"),
+        commit.as_deref().unwrap_or("unknown"),
+    )
+}

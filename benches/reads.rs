@@ -1,0 +1,123 @@
+//! How long GetCustomer takes, over REST and gRPC: while nothing else goes on, and while a backlog is projected.
+//! The callers share the machine with what they call.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use sightline::proto::order::v1::GetCustomerRequest;
+
+use crate::Bench;
+use crate::backlog::{Topic, migrated};
+use crate::report::Report;
+use crate::support::app::Running;
+use crate::support::client::{Grpc, Rest, customer_path};
+
+const CONNECTIONS: [usize; 3] = [1, 8, 32];
+const TIME: Duration = Duration::from_secs(3);
+
+#[derive(Clone, Copy)]
+enum Coat {
+    Rest,
+    Grpc,
+}
+
+const COATS: [(Coat, &str); 2] = [(Coat::Rest, "REST"), (Coat::Grpc, "gRPC")];
+
+pub async fn run(bench: &Bench, report: &mut Report) {
+    let topic = Topic::fill(bench).await;
+    let users: Arc<[String]> = topic.users.clone().into();
+    let running = topic.project(&bench.database().await).await;
+    for _ in 0..bench.settings.rounds {
+        for connections in CONNECTIONS {
+            for (coat, name) in COATS {
+                let row = format!("{name}, {connections} connections, idle");
+                let stop = Arc::new(AtomicBool::new(false));
+                let calls = call(&running, coat, connections, &users, &stop);
+                tokio::time::sleep(TIME).await;
+                stop.store(true, Ordering::Relaxed);
+                add(report, &row, calls.await, TIME);
+            }
+        }
+    }
+    drop(running);
+    for _ in 0..bench.settings.rounds {
+        for (coat, name) in COATS {
+            let row = format!("{name}, 8 connections, while a backlog is projected");
+            let database = bench.database().await;
+            let pool = migrated(&database).await;
+            let app = topic.serve(&database);
+            let running = app.listening().await;
+            let stop = Arc::new(AtomicBool::new(false));
+            let began = Instant::now();
+            let calls = call(&running, coat, 8, &users, &stop);
+            let (_, rate) = topic.projected(&pool, began).await;
+            stop.store(true, Ordering::Relaxed);
+            let time = began.elapsed();
+            add(report, &row, calls.await, time);
+            report.add(&row, "events/s projected meanwhile", rate);
+        }
+    }
+}
+
+fn add(report: &mut Report, row: &str, mut latencies: Vec<f64>, time: Duration) {
+    latencies.sort_by(f64::total_cmp);
+    report.add(
+        row,
+        "answers/s",
+        latencies.len() as f64 / time.as_secs_f64(),
+    );
+    for (figure, share) in [("p50 ms", 0.5), ("p99 ms", 0.99)] {
+        let place = (latencies.len() as f64 * share) as usize;
+        report.add(row, figure, latencies[place] * 1e3);
+    }
+}
+
+/// Calls, one after the other on each connection, until told to stop: how long each answer took, in seconds.
+fn call(
+    running: &Running,
+    coat: Coat,
+    connections: usize,
+    users: &Arc<[String]>,
+    stop: &Arc<AtomicBool>,
+) -> impl Future<Output = Vec<f64>> + use<> {
+    let callers: Vec<_> = (0..connections)
+        .map(|_| {
+            let (users, stop) = (Arc::clone(users), Arc::clone(stop));
+            let rest = Rest::new(running.rest.address.clone());
+            let grpc = Grpc::new(&running.raw_grpc.address);
+            tokio::spawn(async move {
+                let mut latencies = Vec::new();
+                let mut order = grpc.order();
+                while !stop.load(Ordering::Relaxed) {
+                    let user = &users[fastrand::usize(..users.len())];
+                    let began = Instant::now();
+                    match coat {
+                        // Not found while a backlog has not come that far: that costs as much.
+                        Coat::Rest => {
+                            let answer = rest.get(&customer_path(user)).await;
+                            assert!(matches!(answer.status, 200 | 404), "{}", answer.text());
+                        }
+                        Coat::Grpc => {
+                            let request = GetCustomerRequest {
+                                user_id: user.clone(),
+                            };
+                            if let Err(status) = order.get_customer(request).await {
+                                assert_eq!(status.code(), tonic::Code::NotFound);
+                            }
+                        }
+                    }
+                    latencies.push(began.elapsed().as_secs_f64());
+                }
+                latencies
+            })
+        })
+        .collect();
+    async move {
+        let mut all = Vec::new();
+        for caller in callers {
+            all.extend(caller.await.expect("no panic"));
+        }
+        all
+    }
+}
