@@ -4,10 +4,13 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+/// The samples of each figure of a row.
+type Figures = Vec<(&'static str, Vec<f64>)>;
+
 /// One section's figures, in the order in which they were first seen.
 pub struct Report {
     section: &'static str,
-    rows: Vec<(String, Vec<(&'static str, Vec<f64>)>)>,
+    rows: Vec<(String, Figures)>,
 }
 
 impl Report {
