@@ -1,4 +1,4 @@
-//! The seven domains: what each is, told once. Everything else walks [`ALL`].
+//! The domains: what each is, told once. Everything else walks [`ALL`].
 
 pub mod order;
 
