@@ -13,7 +13,6 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use sightline::db;
 use sightline::domains::order::Order;
 use sightline::event::{Envelope, Record, hash16};
 use sightline::projector::{Applied, Projection, Target};
@@ -69,9 +68,9 @@ impl Topic {
     }
 
     /// Starts it and waits until everything is projected.
-    pub async fn project(&self, database: &str) -> Running {
-        let pool = migrated(database).await;
-        let app = self.serve(database);
+    pub async fn project(&self, bench: &Bench) -> Running {
+        let (database, pool) = bench.migrated().await;
+        let app = self.serve(&database);
         self.projected(&pool, Instant::now()).await;
         app.ready().await
     }
@@ -102,12 +101,6 @@ impl Topic {
     }
 }
 
-pub async fn migrated(database: &str) -> PgPool {
-    let pool = PgPool::connect(database).await.expect("Postgres answers");
-    db::migrate(&pool).await.expect("migrations");
-    pool
-}
-
 pub async fn run(bench: &Bench, report: &mut Report) {
     let topic = Arc::new(Topic::fill(bench).await);
     let (by_hand, sightline) = ("by hand", "sightline serve");
@@ -115,8 +108,7 @@ pub async fn run(bench: &Bench, report: &mut Report) {
         let mut outcomes = Vec::new();
         // They take turns in going first.
         for turn in 0..2 {
-            let database = bench.database().await;
-            let pool = migrated(&database).await;
+            let (database, pool) = bench.migrated().await;
             sqlx::query("CHECKPOINT")
                 .execute(&pool)
                 .await

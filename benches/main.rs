@@ -19,8 +19,9 @@ mod support;
 use std::process::Command;
 
 use clap::Parser;
+use sightline::db;
 use sightline::dev::postgres::{Options, Postgres};
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 
 use report::Report;
 use support::broker::Broker;
@@ -45,6 +46,9 @@ pub struct Settings {
     /// Only the alternatives whose name holds this.
     #[arg(long, default_value = "")]
     only: String,
+    /// SQL to run on the migrated databases of backlog and reads: to try another index or option.
+    #[arg(long, default_value = "")]
+    sql: String,
     /// `cargo bench` says so.
     #[arg(long, hide = true)]
     bench: bool,
@@ -69,6 +73,18 @@ impl Bench {
             .await
             .expect("a database");
         self.postgres.database_url(&name)
+    }
+
+    /// A migrated database: its URL, and connections to it.
+    pub async fn migrated(&self) -> (String, PgPool) {
+        let url = self.database().await;
+        let pool = PgPool::connect(&url).await.expect("Postgres answers");
+        db::migrate(&pool).await.expect("migrations");
+        sqlx::raw_sql(AssertSqlSafe(self.settings.sql.clone()))
+            .execute(&pool)
+            .await
+            .expect("--sql");
+        (url, pool)
     }
 
     /// The broker of all sections.

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use sightline::proto::order::v1::GetCustomerRequest;
 
 use crate::Bench;
-use crate::backlog::{Topic, migrated};
+use crate::backlog::Topic;
 use crate::report::Report;
 use crate::support::app::Running;
 use crate::support::client::{Grpc, Rest, customer_path};
 
 const CONNECTIONS: [usize; 3] = [1, 8, 32];
-const TIME: Duration = Duration::from_secs(3);
+const TIME: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Copy)]
 enum Coat {
@@ -27,7 +27,7 @@ const COATS: [(Coat, &str); 2] = [(Coat::Rest, "REST"), (Coat::Grpc, "gRPC")];
 pub async fn run(bench: &Bench, report: &mut Report) {
     let topic = Topic::fill(bench).await;
     let users: Arc<[String]> = topic.users.clone().into();
-    let running = topic.project(&bench.database().await).await;
+    let running = topic.project(bench).await;
     for _ in 0..bench.settings.rounds {
         for connections in CONNECTIONS {
             for (coat, name) in COATS {
@@ -44,8 +44,7 @@ pub async fn run(bench: &Bench, report: &mut Report) {
     for _ in 0..bench.settings.rounds {
         for (coat, name) in COATS {
             let row = format!("{name}, 8 connections, while a backlog is projected");
-            let database = bench.database().await;
-            let pool = migrated(&database).await;
+            let (database, pool) = bench.migrated().await;
             let app = topic.serve(&database);
             let running = app.listening().await;
             let stop = Arc::new(AtomicBool::new(false));

@@ -17,8 +17,8 @@ use crate::report::Report;
 
 /// Customers whom one batch changes, by one address each.
 const BATCH: i64 = 800;
-const BATCHES: i64 = 20;
-const READS: usize = 2_000;
+const BATCHES: i64 = 12;
+const READS: usize = 1_000;
 
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -82,13 +82,6 @@ const SHAPES: &[(&str, Shape)] = &[
         Shape::Document {
             column: "jsonb",
             options: "WITH (fillfactor = 80)",
-        },
-    ),
-    (
-        "jsonb, fillfactor 50",
-        Shape::Document {
-            column: "jsonb",
-            options: "WITH (fillfactor = 50)",
         },
     ),
     (
