@@ -55,6 +55,20 @@ impl OrderService for Service {
             missing: found.missing,
         })))
     }
+
+    async fn list_customer_addresses(
+        &self,
+        _request: Request<pb::ListCustomerAddressesRequest>,
+    ) -> Result<Response<pb::ListCustomerAddressesResponse>, Status> {
+        Err(Status::unimplemented("soon"))
+    }
+
+    async fn list_address_changes(
+        &self,
+        _request: Request<pb::ListAddressChangesRequest>,
+    ) -> Result<Response<pb::ListAddressChangesResponse>, Status> {
+        Err(Status::unimplemented("soon"))
+    }
 }
 
 impl From<Customer> for pb::Customer {
