@@ -15,7 +15,7 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use sightline::domains::order::Order;
 use sightline::event::{Envelope, Record, hash16};
-use sightline::projector::{Applied, Projection, Target};
+use sightline::projector::{Applied, Place, Projection, Target};
 use sqlx::{Connection, PgConnection, PgPool, Row};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -156,7 +156,7 @@ async fn outcome(pool: &PgPool) -> (i64, i64, String) {
     sqlx::query_as(
         "SELECT count(*), (SELECT count(*) FROM order_live.seen_events),
                 md5(string_agg(state::text, '' ORDER BY user_key))
-         FROM order_live.customers",
+         FROM order_live.users",
     )
     .fetch_one(pool)
     .await
@@ -330,7 +330,9 @@ impl ByHand {
             new.insert(*id, (record.offset, time(record)));
             events.push(Applied {
                 event: envelope.decode().expect("a good event"),
+                log_id: self.log_id,
                 offset: record.offset,
+                place: Place::in_turn(record.offset),
             });
         }
         self.steps.add("% of time: parse and decode", &mut since);

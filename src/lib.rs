@@ -10,6 +10,7 @@ pub mod dev;
 pub mod domains;
 pub mod error;
 pub mod event;
+pub mod fold;
 mod librdkafka;
 pub mod projector;
 pub mod proto;

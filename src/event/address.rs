@@ -1,5 +1,7 @@
 //! An address and the spellings of its parts.
 
+use serde::{Deserialize, Serialize};
+
 use super::bad::Bad;
 use super::fields::Fields;
 
@@ -31,31 +33,59 @@ pub(super) const PARTS: [Spellings; 10] = [
 ];
 
 /// A whole address: a part that is `None` is a part that the address lacks.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Address {
     /// Street and number.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub street_line1: Option<String>,
     /// What else the street needs.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub street_line2: Option<String>,
     /// City or town.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub city: Option<String>,
     /// State, province or region.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub state_or_province: Option<String>,
     /// Postal code, as written.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub postal_code: Option<String>,
     /// Country (ISO 3166-1 alpha-2), in upper case.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub country: Option<String>,
     /// Who receives what is sent there.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub contact_name: Option<String>,
     /// The receiver's phone number.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub contact_phone: Option<String>,
     /// The receiver's company.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub company_name: Option<String>,
     /// Notes for the carrier.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub additional_notes: Option<String>,
 }
 
 impl Address {
+    /// The part of this name, in the spelling that events are read into; `None` where no part has it.
+    pub fn part_mut(&mut self, name: &str) -> Option<&mut Option<String>> {
+        Some(match name {
+            "streetLine1" => &mut self.street_line1,
+            "streetLine2" => &mut self.street_line2,
+            "city" => &mut self.city,
+            "stateOrProvince" => &mut self.state_or_province,
+            "postalCode" => &mut self.postal_code,
+            "country" => &mut self.country,
+            "contactName" => &mut self.contact_name,
+            "contactPhone" => &mut self.contact_phone,
+            "companyName" => &mut self.company_name,
+            "additionalNotes" => &mut self.additional_notes,
+            _ => return None,
+        })
+    }
+
     pub(super) fn read(fields: &Fields) -> Result<Self, Bad> {
         // The first spelling that says something counts, but none may have a wrong type.
         let part = |spellings: Spellings| {

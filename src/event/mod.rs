@@ -35,6 +35,7 @@ pub use bad::Bad;
 pub use catalogue::*;
 pub use changes::{Change, Changes, FieldChange};
 pub use envelope::{Envelope, TypeName};
+pub use time::rfc3339;
 
 /// A record of the log, as the consumer got it.
 #[derive(Clone)]

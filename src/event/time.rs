@@ -5,9 +5,13 @@
 
 use chrono::{DateTime, Datelike, NaiveDate, TimeDelta, Utc};
 
-/// Reads `2026-10-01T12:00:00.123456+02:00`; `None` where it is something else or lies outside
-/// the years 1970 to 2200 (UTC).
+/// Reads an event's time; `None` where it is none or lies outside the years 1970 to 2200 (UTC).
 pub(super) fn parse(text: &str) -> Option<DateTime<Utc>> {
+    in_range(rfc3339(text)?)
+}
+
+/// Reads `2026-10-01T12:00:00.123456+02:00` (RFC 3339), cut to microseconds; `None` where it is something else.
+pub fn rfc3339(text: &str) -> Option<DateTime<Utc>> {
     let mut rest = Digits(text.as_bytes());
     let year = rest.number(4)?;
     rest.one_of(b"-")?;
@@ -33,7 +37,7 @@ pub(super) fn parse(text: &str) -> Option<DateTime<Utc>> {
     if second == 60 && minute_utc.timestamp().rem_euclid(86_400) != 86_340 {
         return None;
     }
-    in_range(minute_utc + TimeDelta::seconds(second.into()) + TimeDelta::microseconds(micros))
+    Some(minute_utc + TimeDelta::seconds(second.into()) + TimeDelta::microseconds(micros))
 }
 
 /// Reads a Kafka timestamp; `None` where it lies outside the years 1970 to 2200.

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::letter::{self, Class, Letter, record_time};
 use super::progress::{self, Books, Hold};
-use super::{Applied, Projection, Projector, Target, View};
+use super::{Applied, Place, Projection, Projector, Target, View};
 use crate::db::{self, ErrorClass};
 use crate::event::{Envelope, Payload, Record, TypeName, hash16};
 
@@ -365,7 +365,9 @@ impl Run<'_> {
         self.state.books.applied += 1;
         Some(Applied {
             event,
+            log_id: self.hold.log_id,
             offset: candidate.record.offset,
+            place: Place::in_turn(candidate.record.offset),
         })
     }
 

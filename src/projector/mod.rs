@@ -64,13 +64,43 @@ pub struct Target<'t> {
     pub logs: i32,
 }
 
-/// An event and where it stood.
+/// An event, where it stood, and when its turn was.
 #[derive(Debug, Clone)]
 pub struct Applied {
     /// What the record says.
     pub event: Event,
+    /// The log of the record.
+    pub log_id: i32,
     /// The record's offset in the log.
     pub offset: i64,
+    /// Its place among all that was ever applied from the log.
+    pub place: Place,
+}
+
+/// The order in which a log's events were applied: what a feed is ordered by, and its cursors name. Whoever has
+/// read up to a place has missed nothing, as no later transaction writes a place before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// How far the log was applied then: the offset behind the event's own or, where a dead letter was
+    /// retried, the progress row's of the retry. So an event that was applied in its turn has the same place
+    /// in every version of a view, wherever batches ended.
+    pub next_offset: i64,
+    /// Orders events at one offset: 0 in turn, and above it retries, one after the other. Up to
+    /// [`Place::ROOM`] - 1 may be added, for an event that makes several rows.
+    pub sequence: i64,
+}
+
+impl Place {
+    /// How many rows an event may make at one place.
+    pub const ROOM: i64 = 16;
+
+    /// The place of an event that is applied in its turn.
+    pub fn in_turn(offset: i64) -> Self {
+        Self {
+            next_offset: offset + 1,
+            sequence: 0,
+        }
+    }
 }
 
 /// A version of a domain's view.

@@ -6,8 +6,8 @@
 pub mod consistency;
 pub mod deadline;
 pub mod grpc;
-
 pub mod lag;
+pub mod page;
 pub mod rest;
 pub mod token;
 

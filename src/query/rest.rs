@@ -10,14 +10,18 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use chrono::{DateTime, Utc};
 use http::{HeaderValue, header, request::Parts};
 use http_body_util::BodyExt;
 use percent_encoding::percent_decode;
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
-use super::{Answer, MAX_REQUEST_BYTES};
-use crate::error::{Error, TOKEN_HEADER};
+use super::{Answer, MAX_REQUEST_BYTES, page::PageRequest};
+use crate::{
+    error::{Error, TOKEN_HEADER},
+    event::rfc3339,
+};
 
 /// Of a body that is too large, no more than this is read.
 const MAX_READ_BYTES: u64 = 64 * MAX_REQUEST_BYTES as u64;
@@ -82,9 +86,73 @@ pub struct Query(Vec<(String, String)>);
 
 impl Query {
     /// All values of a parameter. Those of other names are nobody's business.
-    pub fn all(self, name: &str) -> Vec<String> {
-        let named = self.0.into_iter().filter(|(key, _)| key == name);
-        named.map(|(_, value)| value).collect()
+    pub fn all(&self, name: &str) -> Vec<String> {
+        let named = self.0.iter().filter(|(key, _)| key == name);
+        named.map(|(_, value)| value.clone()).collect()
+    }
+
+    /// The value of a parameter that may be there once. Empty is as absent.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT: it is there more than once.
+    pub fn text(&self, name: &str) -> Result<Option<String>, Error> {
+        let mut named = self.0.iter().filter(|(key, _)| key == name);
+        let value = named.next().map(|(_, value)| value.clone());
+        if named.next().is_some() {
+            return Err(Error::invalid(name, "must be given once"));
+        }
+        Ok(value.filter(|value| !value.is_empty()))
+    }
+
+    /// An instant (RFC 3339).
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT: it is none, or there more than once.
+    pub fn time(&self, name: &str) -> Result<Option<DateTime<Utc>>, Error> {
+        let read = |text: String| {
+            rfc3339(&text).ok_or_else(|| {
+                let problem =
+                    "must be a time like 2026-10-01T12:00:00Z (RFC 3339; in an address, + is %2B)";
+                Error::invalid(name, problem)
+            })
+        };
+        self.text(name)?.map(read).transpose()
+    }
+
+    /// `true` or `false`.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT: it is neither, or there more than once.
+    pub fn flag(&self, name: &str) -> Result<Option<bool>, Error> {
+        match self.text(name)?.as_deref() {
+            None => Ok(None),
+            Some("true") => Ok(Some(true)),
+            Some("false") => Ok(Some(false)),
+            Some(_) => Err(Error::invalid(name, "must be true or false")),
+        }
+    }
+
+    /// A whole number.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT: it is none, or there more than once.
+    pub fn number(&self, name: &str) -> Result<Option<i32>, Error> {
+        let read = |text: String| {
+            text.parse()
+                .map_err(|_| Error::invalid(name, "must be a whole number"))
+        };
+        self.text(name)?.map(read).transpose()
+    }
+
+    /// What a list is asked for beside its filters: `pageSize` and `pageToken`.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT: one of them is no such thing.
+    pub fn page(&self) -> Result<PageRequest, Error> {
+        Ok(PageRequest {
+            size: self.number("pageSize")?.unwrap_or_default(),
+            token: self.text("pageToken")?.unwrap_or_default(),
+        })
     }
 
     fn parse(query: &str) -> Result<Self, Error> {
@@ -233,6 +301,30 @@ mod tests {
         );
         assert_eq!(Query::parse("x=1&userIds=a").unwrap().all("userIds"), ["a"]);
         assert!(Query::parse("").unwrap().all("userIds").is_empty());
+    }
+
+    #[test]
+    fn parameters_are_read_by_their_type() {
+        let query = Query::parse("t=2026-10-01T00:00:00%2B01:00&f=false&n=-3&e=&r=1&r=2").unwrap();
+        assert_eq!(
+            query.time("t").unwrap().unwrap().to_rfc3339(),
+            "2026-09-30T23:00:00+00:00"
+        );
+        assert_eq!(query.flag("f").unwrap(), Some(false));
+        assert_eq!(query.number("n").unwrap(), Some(-3));
+        assert_eq!(query.text("e").unwrap(), None);
+        assert_eq!(query.text("absent").unwrap(), None);
+        let refused = [
+            query.text("r").err(),
+            query.time("f").err(),
+            query.flag("n").err(),
+            query.number("t").err(),
+        ];
+        let fields: Vec<_> = refused
+            .iter()
+            .map(|error| error.as_ref().unwrap().fields()[0].field.as_str())
+            .collect();
+        assert_eq!(fields, ["r", "f", "n", "t"]);
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! Lag, in both coats: `/v1/consistency` and `ConsistencyService`.
 
 use axum::{Router, extract::State};
-use tonic::{Request, Response, Status, codec::CompressionEncoding};
+use tonic::{Request, Response, Status};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
@@ -11,8 +11,8 @@ use crate::{
         consistency_service_server::{ConsistencyService, ConsistencyServiceServer},
     },
     query::{
-        Answer, MAX_REQUEST_BYTES,
-        grpc::{respond, timestamp},
+        Answer,
+        grpc::{self, respond, timestamp},
         lag::{
             Consistency, DomainConsistency, DomainState, Lag, PartitionConsistency, unknown_domain,
         },
@@ -110,12 +110,7 @@ pub const SERVICE_NAME: &str =
 
 /// The gRPC service, over `lag`.
 pub fn service(lag: Lag) -> ConsistencyServiceServer<impl ConsistencyService> {
-    ConsistencyServiceServer::new(Service { lag })
-        .max_decoding_message_size(MAX_REQUEST_BYTES)
-        .accept_compressed(CompressionEncoding::Gzip)
-        .accept_compressed(CompressionEncoding::Zstd)
-        .send_compressed(CompressionEncoding::Gzip)
-        .send_compressed(CompressionEncoding::Zstd)
+    grpc::service!(ConsistencyServiceServer::new(Service { lag }))
 }
 
 struct Service {

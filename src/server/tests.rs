@@ -482,6 +482,20 @@ impl OrderService for StandIn {
     ) -> Result<tonic::Response<pb::BatchGetCustomersResponse>, tonic::Status> {
         Err(Error::internal("not asked for").into())
     }
+
+    async fn list_customer_addresses(
+        &self,
+        _: tonic::Request<pb::ListCustomerAddressesRequest>,
+    ) -> Result<tonic::Response<pb::ListCustomerAddressesResponse>, tonic::Status> {
+        Err(Error::internal("not asked for").into())
+    }
+
+    async fn list_address_changes(
+        &self,
+        _: tonic::Request<pb::ListAddressChangesRequest>,
+    ) -> Result<tonic::Response<pb::ListAddressChangesResponse>, tonic::Status> {
+        Err(Error::internal("not asked for").into())
+    }
 }
 
 fn grpc_parts() -> grpc::Parts {

@@ -1,6 +1,6 @@
 //! order over gRPC.
 
-use tonic::{Request, Response, Status, codec::CompressionEncoding};
+use tonic::{Request, Response, Status};
 
 use super::{
     model::{Address, Customer},
@@ -12,19 +12,14 @@ use crate::{
         order_service_server::{OrderService, OrderServiceServer},
     },
     query::{
-        MAX_REQUEST_BYTES, Reads,
-        grpc::{respond, timestamp},
+        Reads,
+        grpc::{self, respond, timestamp},
     },
 };
 
 /// The service, over `reads`.
 pub fn service(reads: Reads) -> OrderServiceServer<impl OrderService> {
-    OrderServiceServer::new(Service { reads })
-        .max_decoding_message_size(MAX_REQUEST_BYTES)
-        .accept_compressed(CompressionEncoding::Gzip)
-        .accept_compressed(CompressionEncoding::Zstd)
-        .send_compressed(CompressionEncoding::Gzip)
-        .send_compressed(CompressionEncoding::Zstd)
+    grpc::service!(OrderServiceServer::new(Service { reads }))
 }
 
 struct Service {

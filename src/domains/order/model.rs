@@ -1,10 +1,10 @@
 //! What the order domain answers with. Absent means unknown; nothing is ever guessed.
 
-use std::collections::BTreeSet;
-
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+use crate::fold::addresses::{AddressBook, DefaultKind, KnownAddress};
 
 /// A customer, as the Order Service sees one: who it is, how to reach them, and where they want orders sent.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -104,11 +104,99 @@ pub struct Customers {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct State {
+    /// Without addresses and defaults, which are in the book.
     pub customer: Customer,
-    /// Addresses that were deleted, known before or not: no late update brings them to life.
-    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
-    pub gone: BTreeSet<String>,
+    pub book: AddressBook,
     /// Whether the deletion was a hard one, after which nothing can change.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub is_erased: bool,
+}
+
+impl State {
+    /// The customer as it is answered.
+    pub fn into_customer(self) -> Customer {
+        let addresses = Addresses::of(&self.book, self.customer.deleted_at.is_some());
+        Customer {
+            default_shipping_address_id: addresses.default_shipping_address_id,
+            default_billing_address_id: addresses.default_billing_address_id,
+            addresses: addresses.addresses,
+            ..self.customer
+        }
+    }
+}
+
+/// A customer's addresses and defaults.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Addresses {
+    /// In the order of their ids.
+    pub addresses: Vec<Address>,
+    /// May name an address that is not known yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_shipping_address_id: Option<String>,
+    /// May name an address that is not known yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_billing_address_id: Option<String>,
+}
+
+impl Addresses {
+    /// Those of a book; of a deleted customer's no more than ids and countries.
+    pub fn of(book: &AddressBook, is_deleted: bool) -> Self {
+        let named = |default| {
+            book.default_id(default)
+                .filter(|_| !is_deleted)
+                .map(str::to_owned)
+        };
+        Self {
+            addresses: book
+                .iter()
+                .map(|(id, _)| id)
+                .filter_map(|id| Address::of(book, id, is_deleted))
+                .collect(),
+            default_shipping_address_id: named(DefaultKind::Shipping),
+            default_billing_address_id: named(DefaultKind::Billing),
+        }
+    }
+}
+
+impl Address {
+    /// One of a book's addresses, if it is known.
+    pub fn of(book: &AddressBook, address_id: &str, is_deleted: bool) -> Option<Self> {
+        let KnownAddress {
+            address_type,
+            parts,
+            stale,
+            updated,
+        } = book.get(address_id)?.clone();
+        if is_deleted {
+            return Some(Self::without_personal_data(address_id, parts.country));
+        }
+        Some(Self {
+            address_id: address_id.to_owned(),
+            address_type,
+            street_line1: parts.street_line1,
+            street_line2: parts.street_line2,
+            city: parts.city,
+            state_or_province: parts.state_or_province,
+            postal_code: parts.postal_code,
+            country: parts.country,
+            contact_name: parts.contact_name,
+            contact_phone: parts.contact_phone,
+            company_name: parts.company_name,
+            additional_notes: parts.additional_notes,
+            is_default_shipping: Some(book.is_default(DefaultKind::Shipping, address_id)),
+            is_default_billing: Some(book.is_default(DefaultKind::Billing, address_id)),
+            stale_fields: stale,
+            updated_at: Some(updated.at),
+        })
+    }
+
+    /// What is left of an address of a deleted customer, so that orders keep something to point at.
+    fn without_personal_data(address_id: &str, country: Option<String>) -> Self {
+        Self {
+            address_id: address_id.to_owned(),
+            country,
+            ..Self::default()
+        }
+    }
 }

@@ -27,8 +27,8 @@ pub async fn get_customer(reads: &Reads, user_id: &str) -> Result<Answer<Custome
     .map_err(|error| Error::from(error).in_statement("order/get_customer"))?;
     let token = reads.token(&row.logs, &row.offsets).await?;
     match row.state {
-        Some(Json(State { customer, .. })) => Ok(Answer {
-            body: customer,
+        Some(Json(state)) => Ok(Answer {
+            body: state.into_customer(),
             token,
         }),
         None => Err(Error::not_found("user").with_token(&token)),
@@ -53,7 +53,7 @@ pub async fn batch_get_customers(
     let mut found: HashMap<String, Customer> = row
         .states
         .into_iter()
-        .map(|Json(state)| (state.customer.user_id.clone(), state.customer))
+        .map(|Json(state)| (state.customer.user_id.clone(), state.into_customer()))
         .collect();
     let mut body = Customers::default();
     for id in ids {

@@ -3,7 +3,7 @@ SELECT coalesce(c.states, '{}') AS "states!: Vec<Json<State>>",
        coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!"
 FROM order_live.view_version v
 CROSS JOIN LATERAL (
-    SELECT array_agg(state) AS states FROM order_live.customers WHERE user_key = ANY ($1)
+    SELECT array_agg(state) AS states FROM order_live.users WHERE user_key = ANY ($1)
 ) c
 CROSS JOIN LATERAL (
     SELECT array_agg(log_id) AS logs, array_agg(next_offset) AS offsets

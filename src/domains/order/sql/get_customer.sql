@@ -3,7 +3,7 @@
 SELECT c.state AS "state?: Json<State>",
        coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!"
 FROM order_live.view_version v
-LEFT JOIN order_live.customers c ON c.user_key = $1
+LEFT JOIN order_live.users c ON c.user_key = $1
 CROSS JOIN LATERAL (
     SELECT array_agg(log_id) AS logs, array_agg(next_offset) AS offsets
     FROM sightline.progress

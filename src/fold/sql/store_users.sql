@@ -1,6 +1,6 @@
 -- In the order of the key, so that two writers can't deadlock. A row whose revision is not the one that was
 -- folded onto is left alone: its writer sees its key missing here, and folds again.
-INSERT INTO customers AS c (user_key, user_id, log_id, logs, revision, state)
+INSERT INTO users AS c (user_key, user_id, log_id, logs, revision, state)
 SELECT n.user_key, n.user_id, n.log_id, $4, n.revision, n.state
 FROM unnest($1::uuid[], $2::text[], $3::integer[], $5::bigint[], $6::jsonb[]) AS n (user_key, user_id, log_id, revision, state)
 ORDER BY n.user_key

@@ -1,0 +1,111 @@
+//! What was folded, kept so that it can be folded again up to an instant: "as of" is the same fold over the facts
+//! that had happened by then, in the order of the log, which is not the order in which they happened.
+//!
+//! A domain that keeps one has a table `user_history` in its schema:
+//! `(user_key uuid, revision bigint, sequence integer, occurred_at timestamptz, log_id integer, record_offset bigint,
+//! fact jsonb, PRIMARY KEY (user_key, revision, sequence))`.
+
+use chrono::{DateTime, Utc};
+use serde::{Serialize, de::DeserializeOwned};
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use super::addresses::Source;
+use crate::projector::Target;
+
+/// A fact of a user, in the place that the fold took it in.
+pub struct Entry<F> {
+    /// Whose it is.
+    pub user_key: Uuid,
+    /// The row's revision that the fact led to.
+    pub revision: i64,
+    /// Orders the facts of one revision.
+    pub sequence: i32,
+    /// Where it is from.
+    pub source: Source,
+    /// What was told.
+    pub fact: F,
+}
+
+/// Writes facts.
+///
+/// # Errors
+/// The database failed.
+pub async fn append<F: Serialize + Send + Sync>(
+    target: &mut Target<'_>,
+    entries: &[Entry<F>],
+) -> Result<(), sqlx::Error> {
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let keys: Vec<Uuid> = entries.iter().map(|entry| entry.user_key).collect();
+    let revisions: Vec<i64> = entries.iter().map(|entry| entry.revision).collect();
+    let sequences: Vec<i32> = entries.iter().map(|entry| entry.sequence).collect();
+    let times: Vec<DateTime<Utc>> = entries.iter().map(|entry| entry.source.at).collect();
+    let logs: Vec<i32> = entries.iter().map(|entry| entry.source.log).collect();
+    let offsets: Vec<i64> = entries.iter().map(|entry| entry.source.offset).collect();
+    let facts: Vec<Json<&F>> = entries.iter().map(|entry| Json(&entry.fact)).collect();
+    sqlx::query_file!(
+        "src/fold/sql/append_history.sql",
+        &keys,
+        &revisions,
+        &sequences,
+        &times,
+        &logs,
+        &offsets,
+        &facts as _,
+    )
+    .execute(&mut *target.connection)
+    .await
+    .map(drop)
+}
+
+/// Erases the whole history of users.
+///
+/// # Errors
+/// The database failed.
+pub async fn erase(target: &mut Target<'_>, user_keys: &[Uuid]) -> Result<(), sqlx::Error> {
+    if user_keys.is_empty() {
+        return Ok(());
+    }
+    sqlx::query_file!("src/fold/sql/erase_history.sql", user_keys)
+        .execute(&mut *target.connection)
+        .await
+        .map(drop)
+}
+
+/// Puts in the place of each fact of users what `reduce` leaves of it.
+///
+/// # Errors
+/// The database failed, or a fact can't be read.
+pub async fn reduce<F: Serialize + DeserializeOwned + Send + Sync>(
+    target: &mut Target<'_>,
+    user_keys: &[Uuid],
+    reduce: impl Fn(F) -> Option<F>,
+) -> Result<(), sqlx::Error> {
+    if user_keys.is_empty() {
+        return Ok(());
+    }
+    let rows = sqlx::query_file!("src/fold/sql/take_history.sql", user_keys)
+        .fetch_all(&mut *target.connection)
+        .await?;
+    let mut entries = Vec::with_capacity(rows.len());
+    for row in rows {
+        let fact = serde_json::from_str(&row.fact)
+            .map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+        if let Some(fact) = reduce(fact) {
+            entries.push(Entry {
+                user_key: row.user_key,
+                revision: row.revision,
+                sequence: row.sequence,
+                source: Source {
+                    at: row.occurred_at,
+                    log: row.log_id,
+                    offset: row.record_offset,
+                },
+                fact,
+            });
+        }
+    }
+    append(target, &entries).await
+}

@@ -1,0 +1,1 @@
+DELETE FROM user_history WHERE user_key = ANY ($1)
