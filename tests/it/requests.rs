@@ -3,7 +3,7 @@
 use crate::first_light::folded;
 use crate::support::app::{Running, SOON, World};
 use crate::support::broker::Record;
-use crate::support::check::{assert_answers, caught_up};
+use crate::support::check::{Depth, assert_answers, caught_up};
 use crate::support::client::{Answer, Rest, customer_json, customer_path, escape};
 use crate::support::database::Database;
 use crate::support::log::odd_ids;
@@ -61,7 +61,7 @@ async fn odd_ids_are_read_by_path_query_body_and_grpc() {
     let (fold, _) = folded(&log, 1);
     let dots = [".".to_owned(), "..".to_owned()];
     let running = with_users(&world, &[&ids[..], &dots].concat()).await;
-    assert_answers(&running, &fold, true).await;
+    assert_answers(&running, &fold, Depth::Thorough).await;
 
     // Escaped no more than needed, in lower case, or everywhere: the same id.
     for path in ["a%2fb%2fc", "a%2Fb%2Fc", "%61%2F%62%2F%63"] {
