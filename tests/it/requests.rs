@@ -117,7 +117,7 @@ async fn odd_ids_are_read_by_path_query_body_and_grpc() {
 }
 
 /// A problem as it must be: complete, consistent, without anything of the inside.
-fn assert_problem(what: &str, answer: &Answer, status: u16) -> Value {
+pub fn assert_problem(what: &str, answer: &Answer, status: u16) -> Value {
     assert_eq!(answer.status, status, "{what}: {}", answer.text());
     let media = answer
         .header("content-type")
@@ -150,7 +150,7 @@ fn assert_problem(what: &str, answer: &Answer, status: u16) -> Value {
     problem
 }
 
-fn assert_field(what: &str, problem: &Value, field: &str) {
+pub fn assert_field(what: &str, problem: &Value, field: &str) {
     let fields = problem["fields"].as_array().cloned().unwrap_or_default();
     let named = fields.iter().any(|f| {
         f["field"]
