@@ -141,6 +141,11 @@ impl Addresses {
         }
     }
 
+    /// Whether an address was deleted and has not come back.
+    pub fn is_gone(&self, id: &str) -> bool {
+        self.gone.contains(id)
+    }
+
     /// The address that a default names, where it is known.
     pub fn in_use(&self, kind: usize) -> Option<(&String, &Address)> {
         self.known.get_key_value(self.defaults[kind].as_ref()?)

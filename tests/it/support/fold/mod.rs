@@ -34,13 +34,13 @@ mod order;
 mod validation;
 
 pub use addresses::Addresses;
-pub use event::{Change, Event, event_of};
+pub use event::{Change, event_of};
 pub use fulfillment::{Parcels, STATUSES};
 pub use order::Customers;
 
 use super::broker::Record;
 use chrono::{DateTime, SecondsFormat, Utc};
-use event::{Envelope, decode, known_type};
+use event::{Envelope, Event, decode, known_type};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 

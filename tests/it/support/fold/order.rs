@@ -95,6 +95,17 @@ impl Customers {
         Some(customer.addresses_json(&addresses))
     }
 
+    /// A user's addresses now.
+    pub fn current(&self, user: &str) -> Addresses {
+        let customer = self.customers.get(user);
+        customer.map_or_else(Addresses::default, |customer| customer.addresses.clone())
+    }
+
+    /// Whether a user was deleted, and whether for good.
+    pub fn deletion(&self, user: &str) -> Option<bool> {
+        Some(self.customers.get(user)?.deleted?.hard)
+    }
+
     /// When the things happened that are known of a user, whatever was erased since.
     pub fn instants(&self, user: &str) -> Vec<DateTime<Utc>> {
         let customer = self.customers.get(user);
