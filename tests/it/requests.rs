@@ -603,6 +603,7 @@ async fn reflection_and_health_answer() {
     let running = World::shared(1).await.serve().await;
     let services = [
         "sightline.order.v1.OrderService",
+        "sightline.fulfillment.v1.FulfillmentService",
         "sightline.consistency.v1.ConsistencyService",
     ];
     let mut health = HealthClient::new(running.grpc.channel.clone());
@@ -772,6 +773,13 @@ async fn without_a_database_reads_say_so_and_lag_is_the_last_known() {
     for path in [
         "/v1/order/customers/u",
         "/v1/order/customers:batchGet?userIds=u",
+        "/v1/order/customers/u/addresses",
+        "/v1/order/customers/u/addresses?asOf=2026-10-01T12:00:00Z",
+        "/v1/order/address-changes",
+        "/v1/fulfillment/users/u/addresses",
+        "/v1/fulfillment/users/u/default-address?kind=billing",
+        "/v1/fulfillment/addresses/a",
+        "/v1/fulfillment/addresses?validation=invalid",
     ] {
         let answer = running.rest.get(path).await;
         let problem = assert_problem(path, &answer, 503);

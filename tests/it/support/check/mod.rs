@@ -1,6 +1,6 @@
 //! Whether the program says what the fold says: answers over every way to ask, books, positions.
 
-mod fulfillment;
+pub mod fulfillment;
 pub mod order;
 
 use super::app::{LONG, Running};
