@@ -357,6 +357,20 @@ pub fn args(keys: &[&str]) -> Vec<Arg> {
     args
 }
 
+/// Those of `names` that look like variables of this program and are none: mistyped, or of another release.
+pub fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<String> {
+    let known: Vec<String> = SETTINGS.iter().map(Setting::variable).collect();
+    let is_known = |name: &str| {
+        name == "SIGHTLINE_CONFIG"
+            // What the tests are told by.
+            || name.starts_with("SIGHTLINE_TEST_")
+            || known.iter().any(|known| name == known || name.strip_suffix("_FILE") == Some(known))
+    };
+    names
+        .filter(|name| name.starts_with("SIGHTLINE_") && !is_known(name))
+        .collect()
+}
+
 fn argument(key: &'static str, variable: String, value_name: &'static str) -> Arg {
     Arg::new(key)
         // These names live as long as the process: the command line is built once.
@@ -994,6 +1008,19 @@ mod tests {
         assert_eq!(config.kafka_topics, ["user.events"]);
         assert_eq!(config.http_addr, "127.0.0.1:8080".parse().unwrap());
         assert_eq!(config.shutdown_grace, Duration::from_secs(20));
+    }
+
+    #[test]
+    fn a_mistyped_variable_is_noticed() {
+        let names = [
+            "PATH",
+            "SIGHTLINE_KAFKA_BROKER",
+            "SIGHTLINE_KAFKA_BROKERS",
+            "SIGHTLINE_DATABASE_URL_FILE",
+            "SIGHTLINE_CONFIG",
+        ];
+        let unknown = unknown_variables(names.into_iter().map(String::from));
+        assert_eq!(unknown, ["SIGHTLINE_KAFKA_BROKER"]);
     }
 
     #[test]

@@ -103,6 +103,10 @@ pub async fn run(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
             let mut config = settings.load(&domains, &["database_url", "kafka_brokers"])?;
             config.migrate = !arguments.get_flag("no-migrate");
             telemetry::init_logs(&config.log, config.log_format)?;
+            let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+            for variable in config::unknown_variables(names) {
+                tracing::warn!(variable, "no setting has this variable: it is ignored");
+            }
             return app::serve(config).await;
         }
         #[cfg(feature = "dev")]
