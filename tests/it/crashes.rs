@@ -3,7 +3,7 @@
 use crate::first_light::folded;
 use crate::support::app::{App, LONG, SOON, World};
 use crate::support::broker::{Broker, Record};
-use crate::support::check::{Ends, assert_answers, assert_books, caught_up, partitions};
+use crate::support::check::{Depth, Ends, assert_answers, assert_books, caught_up, partitions};
 use crate::support::client::Rest;
 use crate::support::database::Database;
 use crate::support::log::{Shape, generate, seed};
@@ -73,7 +73,7 @@ async fn killed_again_and_again_while_projecting() {
     }
     let running = app.ready().await;
     assert_books(&caught_up(&running.rest, &ends).await, &fold, &Ends::new());
-    assert_answers(&running, &fold, false).await;
+    assert_answers(&running, &fold, Depth::Brief).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -112,7 +112,7 @@ async fn instances_join_leave_freeze_and_die() {
     for running in [&first, &third, &fourth] {
         assert_books(&caught_up(&running.rest, &ends).await, &fold, &Ends::new());
     }
-    assert_answers(&third, &fold, false).await;
+    assert_answers(&third, &fold, Depth::Brief).await;
     // All but one die: the one takes over and says so.
     third.app.process.kill();
     drop(first);
@@ -171,7 +171,7 @@ async fn postgres_and_the_broker_go_away_and_come_back() {
         world.broker.start();
     }
     assert_books(&caught_up(&running.rest, &ends).await, &fold, &Ends::new());
-    assert_answers(&running, &fold, false).await;
+    assert_answers(&running, &fold, Depth::Brief).await;
     assert_eq!(
         running.app.process.exited(),
         None,

@@ -2,9 +2,13 @@
 //! promise, in quantity.
 
 use crate::support::broker::Record;
-use crate::support::fold::{Books, Customers, Fold, Verdict, normal};
+use crate::support::fold::{
+    Addresses, Books, Change, Customers, Fold, Folds, Parcels, Verdict, event_of, normal,
+};
 use crate::support::log::{MAX_VALUE_BYTES, Shape, generate, seed};
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 
 struct Case {
     fold: Fold<Customers>,
@@ -348,4 +352,402 @@ fn the_logs_hold_everything() {
     assert!(having(&|a| a.get("deletedAt").is_none() && a["addresses"] != json!([])) > 50);
     assert!(having(&|a| a["emailVerified"] == true) > 5);
     assert!(having(&|a| a.get("email").is_some() && a.get("emailVerified").is_none()) > 2);
+}
+
+/// What happens in a log, counted by what it is.
+#[derive(Default)]
+struct Seen(BTreeMap<String, usize>);
+
+impl Seen {
+    fn is(&mut self, what: impl Into<String>, seen: bool) {
+        *self.0.entry(what.into()).or_default() += usize::from(seen);
+    }
+}
+
+/// All that is hard to get right about addresses occurs, often enough to be found out.
+#[test]
+fn the_logs_hold_what_is_hard_about_addresses() {
+    let shape = Shape {
+        records: 20_000,
+        partitions: 3,
+        users: 300,
+    };
+    let mut folds = Folds::new(MAX_VALUE_BYTES);
+    let mut seen = Seen::default();
+    let mut claimed: BTreeMap<String, BTreeMap<String, i32>> = BTreeMap::new();
+    let mut last_at: BTreeMap<String, BTreeSet<DateTime<Utc>>> = BTreeMap::new();
+    let mut former: BTreeMap<String, [Option<String>; 2]> = BTreeMap::new();
+    let mut registered = BTreeSet::new();
+    for record in generate(seed(), shape) {
+        let event = event_of(&record);
+        let user = event.as_ref().and_then(|event| event.text("userId"));
+        let user = user.unwrap_or_default();
+        let before = folds.order.view.current(&user);
+        let was_deleted = folds.order.view.deletion(&user);
+        let [verdict, _] = folds.take(&record);
+        let Some(event) = event.filter(|_| verdict == Verdict::Applied) else {
+            continue;
+        };
+        let after = folds.order.view.current(&user);
+        if event.name == "UserDeleted" {
+            let hard = event.text("deletionType").as_deref() == Some("hard");
+            seen.is("hard after soft", was_deleted == Some(false) && hard);
+            seen.is("soft after hard", was_deleted == Some(true) && !hard);
+            continue;
+        }
+        if was_deleted.is_some() {
+            seen.is("after a deletion", true);
+            continue;
+        }
+        if event.name == "UserRegistered" {
+            registered.insert(user.clone());
+        }
+        let times = last_at.entry(user.clone()).or_default();
+        seen.is("out of order", times.last() > Some(&event.occurred_at));
+        seen.is("a tie", !times.insert(event.occurred_at));
+        let Some(id) = event.text("addressId") else {
+            if event.name == "UserProfileDefaultAddressChanged" {
+                let kinds = 0..2;
+                let moved = kinds.filter(|kind| before.defaults[*kind] != after.defaults[*kind]);
+                let moved: Vec<usize> = moved.collect();
+                seen.is("both defaults moved", moved.len() == 2);
+                seen.is("a default named anew", moved.is_empty());
+                for kind in moved {
+                    let is_known = after.in_use(kind).is_some();
+                    seen.is("a default named before its address", !is_known);
+                    let gone = after.defaults[kind].as_ref();
+                    seen.is(
+                        "a default that was deleted",
+                        gone.is_some_and(|id| after.is_gone(id)),
+                    );
+                    let former = &mut former.entry(user.clone()).or_default()[kind];
+                    let back = before.in_use(kind).is_none() && before.defaults[kind].is_some();
+                    seen.is(
+                        "back to the former before the new one came",
+                        back && former.is_some() && *former == after.defaults[kind],
+                    );
+                    if let Some((id, _)) = before.in_use(kind) {
+                        *former = Some(id.clone());
+                    }
+                }
+            }
+            continue;
+        };
+        seen.is("before a registration", !registered.contains(&user));
+        let partition = record.partition;
+        claimed
+            .entry(id.clone())
+            .or_default()
+            .insert(user.clone(), partition);
+        let was_known = before.known.contains_key(&id);
+        let flags = ["isDefaultShipping", "isDefaultBilling"].map(|flag| event.flag(flag));
+        match event.name {
+            "UserAddressAdded" => {
+                seen.is("added after its deletion", before.is_gone(&id));
+                for (kind, flag) in flags.into_iter().enumerate() {
+                    let flag = flag.expect("required");
+                    let named = before.defaults[kind].as_ref() == Some(&id);
+                    seen.is(format!("known, added with {flag}"), was_known);
+                    seen.is(
+                        format!("the known default, added with {flag}"),
+                        was_known && named,
+                    );
+                    seen.is(
+                        format!("the default that was not known, added with {flag}"),
+                        !was_known && named,
+                    );
+                }
+            }
+            "UserAddressUpdated" => {
+                seen.is("updated after its deletion", before.is_gone(&id));
+                seen.is(
+                    "updated before it was added",
+                    !was_known && !before.is_gone(&id),
+                );
+                updates(
+                    &mut seen,
+                    &before,
+                    &after,
+                    &id,
+                    &event.changes().expect("good"),
+                );
+            }
+            _ => {
+                seen.is("deleted without being known", !was_known);
+                let named = before.defaults.contains(&Some(id.clone()));
+                seen.is("the default deleted", was_known && named);
+                seen.is(
+                    "the default deleted before it was known",
+                    !was_known && named,
+                );
+            }
+        }
+    }
+    for claims in claimed.values() {
+        let partitions: BTreeSet<&i32> = claims.values().collect();
+        seen.is("claimed by several", claims.len() > 1);
+        seen.is("claimed on several partitions", partitions.len() > 1);
+    }
+    for partition in folds.order.partitions() {
+        for entry in folds.order.view.feed(partition) {
+            let text = |name: &str| entry[name].to_string();
+            seen.is(
+                format!(
+                    "entry {}, significant {}",
+                    text("kind"),
+                    text("significant")
+                ),
+                true,
+            );
+            for name in ["affectsDefaultShipping", "affectsDefaultBilling"] {
+                seen.is(format!("entry with {name}"), entry[name] == true);
+            }
+        }
+    }
+    for address in folds.fulfillment.view.all() {
+        let status = address["validation"]["status"].as_str().expect("text");
+        seen.is(format!("validation {status}"), true);
+        for problem in address["validation"]["problems"]
+            .as_array()
+            .expect("a list")
+        {
+            seen.is(format!("problem {problem}"), true);
+        }
+    }
+    println!("{:#?}", seen.0);
+    for (what, count) in &seen.0 {
+        // Deleted by hard and soft ones in turn are few of few users.
+        let enough = if what.contains("soft") { 3 } else { 10 };
+        assert!(*count >= enough, "{what}: {count} times");
+    }
+    assert!(seen.0.len() > 35, "{} kinds", seen.0.len());
+}
+
+/// What an update did to fields that were stale.
+fn updates(
+    seen: &mut Seen,
+    before: &Addresses,
+    after: &Addresses,
+    id: &str,
+    changes: &[(String, Change)],
+) {
+    let (Some(was), Some(is)) = (before.known.get(id), after.known.get(id)) else {
+        return;
+    };
+    seen.is("an update of nothing", was.fields == is.fields);
+    let unknown = changes.iter().any(|(_, to)| *to == Change::Unknown);
+    seen.is(
+        "became stale",
+        unknown && was.fields.stale.len() < is.fields.stale.len(),
+    );
+    for name in &was.fields.stale {
+        if !is.fields.is_stale(name) {
+            let same = was.fields.get(name) == is.fields.get(name);
+            seen.is(format!("stale, confirmed as it was: {same}"), true);
+        }
+    }
+}
+
+struct Parcel(Fold<Parcels>, i64);
+
+impl Parcel {
+    fn new() -> Parcel {
+        Parcel(Fold::new(Parcels::default(), 1000), 0)
+    }
+
+    /// An event of a user, that many seconds after the epoch.
+    fn event(&mut self, user: &str, event_type: &str, at: i64, mut payload: Value) -> Verdict {
+        self.1 += 1;
+        payload["userId"] = json!(user);
+        payload["profileId"] = json!("p");
+        let time = DateTime::from_timestamp(at, 0)
+            .expect("in range")
+            .to_rfc3339();
+        let value = json!({"eventType": event_type, "eventId": self.1.to_string(), "eventTimestamp": time,
+            "payload": payload});
+        self.0.take(&Record {
+            partition: 0,
+            key: Some(user.into()),
+            value: Some(value.to_string().into_bytes()),
+            headers: vec![],
+            timestamp: self.1,
+        })
+    }
+}
+
+fn at(seconds: i64) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp(seconds, 0)
+}
+
+#[test]
+fn a_shipping_address_in_full() {
+    let mut case = Parcel::new();
+    case.event(
+        "u",
+        "UserUpdated",
+        1,
+        json!({"updatedFields": {"username": "n"}}),
+    );
+    assert_eq!(
+        case.0.view.addresses("u", None),
+        None,
+        "nothing of interest"
+    );
+    let name = json!({"email": "a@b.c", "status": "active", "firstName": "F", "lastName": "L"});
+    case.event("u", "UserRegistered", 10, name);
+    assert_eq!(
+        case.0.view.addresses("u", None),
+        Some(json!({"addresses": []}))
+    );
+    let mut address = added("x", true);
+    address["fullAddress"] = json!({"addressLine1": "1 Road", "zipCode": "10115", "city": "Berlin",
+        "companyName": "C", "additionalNotes": "N"});
+    case.event("u", "UserAddressAdded", 20, address);
+    let mut expected = json!({
+        "userId": "u", "addressId": "x", "type": "home", "recipientName": "F L", "companyName": "C",
+        "lines": ["1 Road"], "city": "Berlin", "postalCode": "10115", "countryCode": "DE", "notes": "N",
+        "isDefaultShipping": true, "isDefaultBilling": false, "staleFields": [],
+        "updatedAt": "1970-01-01T00:00:20Z", "validation": {"status": "valid", "problems": []},
+    });
+    assert_eq!(case.0.view.address("x", None).as_ref(), Some(&expected));
+    assert_eq!(
+        case.0.view.default_address("u", 0, None).as_ref(),
+        Some(&expected)
+    );
+    assert_eq!(case.0.view.default_address("u", 1, None), None);
+
+    let stale =
+        json!({"updatedFields": ["firstName", "phoneNumber"], "newValues": {"phoneNumber": "1"}});
+    case.event("u", "UserProfileUpdated", 30, stale);
+    expected["staleFields"] = json!(["recipientName"]);
+    expected["phone"] = json!("1");
+    assert_eq!(case.0.view.address("x", None).as_ref(), Some(&expected));
+    // A contact's name that is known is what counts; one that is stale does, too.
+    let contact = json!({"addressId": "x", "updatedFields": {"contactName": "P", "addressLine2": {"old": "z"}}});
+    case.event("u", "UserAddressUpdated", 40, contact);
+    expected["recipientName"] = json!("P");
+    expected["staleFields"] = json!(["lines"]);
+    expected["updatedAt"] = json!("1970-01-01T00:00:40Z");
+    assert_eq!(case.0.view.address("x", None).as_ref(), Some(&expected));
+    let contact = json!({"addressId": "x", "updatedFields": ["contactName", "contactPhone"]});
+    case.event("u", "UserAddressUpdated", 40, contact);
+    expected["staleFields"] = json!(["lines", "phone", "recipientName"]);
+    assert_eq!(case.0.view.address("x", None).as_ref(), Some(&expected));
+
+    // As it was: the names, too.
+    assert_eq!(case.0.view.address("x", at(19)), None);
+    assert_eq!(
+        case.0.view.addresses("u", at(9)),
+        Some(json!({"addresses": []}))
+    );
+    let then = case.0.view.address("x", at(29)).expect("there");
+    assert_eq!(
+        (
+            &then["recipientName"],
+            &then["staleFields"],
+            then.get("phone")
+        ),
+        (&json!("F L"), &json!([]), None)
+    );
+}
+
+#[test]
+fn of_two_who_claim_an_address_the_last_by_time_counts() {
+    let mut case = Parcel::new();
+    case.event("late", "UserAddressAdded", 100, added("x", true));
+    case.event("early", "UserAddressAdded", 50, added("x", true));
+    let owner = |case: &Parcel, at| {
+        let address = case.0.view.address("x", at);
+        address.map(|address| address["userId"].as_str().expect("text").to_owned())
+    };
+    assert_eq!(owner(&case, None).as_deref(), Some("late"));
+    assert_eq!(owner(&case, at(99)).as_deref(), Some("early"));
+    assert_eq!(owner(&case, at(49)), None);
+    // By a move of its flag, too; a tie goes to what stands later.
+    case.event(
+        "early",
+        "UserProfileDefaultAddressChanged",
+        100,
+        json!({"defaultBillingAddressId": "x"}),
+    );
+    assert_eq!(owner(&case, None).as_deref(), Some("early"));
+    case.event(
+        "early",
+        "UserAddressDeleted",
+        200,
+        json!({"addressId": "x"}),
+    );
+    assert_eq!(owner(&case, None).as_deref(), Some("late"));
+    assert_eq!(owner(&case, at(199)).as_deref(), Some("early"));
+    case.event("early", "UserDeleted", 300, json!({}));
+    assert_eq!(owner(&case, at(199)).as_deref(), Some("late"));
+    assert_eq!(
+        (
+            case.0.view.addresses("early", at(120)),
+            case.0.view.default_address("early", 1, at(120))
+        ),
+        (Some(json!({"addresses": []})), None)
+    );
+    // Of somebody never heard of, nothing is known after the deletion.
+    case.event("nobody", "UserDeleted", 300, json!({}));
+    case.event("nobody", "UserAddressAdded", 400, added("x", true));
+    assert_eq!(case.0.view.addresses("nobody", None), None);
+    assert_eq!(owner(&case, None).as_deref(), Some("late"));
+}
+
+#[test]
+fn as_of_a_time_is_what_happened_until_then_in_log_order() {
+    let mut case = Case::new();
+    let event = |case: &mut Case, event_type: &str, second: u32, mut payload: Value| {
+        payload["addTimestamp"] = json!(format!("2026-10-01T00:00:{second:02}Z"));
+        payload["deleteTimestamp"] = payload["addTimestamp"].clone();
+        payload["deletionTimestamp"] = payload["addTimestamp"].clone();
+        case.event(event_type, payload)
+    };
+    event(&mut case, "UserAddressAdded", 30, added("x", true));
+    event(&mut case, "UserAddressAdded", 10, added("y", true));
+    event(
+        &mut case,
+        "UserAddressDeleted",
+        40,
+        json!({"addressId": "x"}),
+    );
+    let as_of = |case: &Case, second: u32| {
+        let at = format!("2026-10-01T00:00:{second:02}Z")
+            .parse()
+            .expect("a time");
+        let answer = case.fold.view.addresses("u", Some(at)).expect("known");
+        let addresses = answer["addresses"].as_array().expect("a list").clone();
+        let ids: Vec<String> = addresses
+            .iter()
+            .map(|address| address["addressId"].as_str().expect("text").to_owned())
+            .collect();
+        (
+            ids.join(" "),
+            answer.get("defaultShippingAddressId").cloned(),
+        )
+    };
+    assert_eq!(as_of(&case, 9), (String::new(), None));
+    assert_eq!(as_of(&case, 10), ("y".into(), Some(json!("y"))));
+    // y came later in the log, though it happened before.
+    assert_eq!(as_of(&case, 30), ("x y".into(), Some(json!("y"))));
+    assert_eq!(as_of(&case, 40), ("y".into(), Some(json!("y"))));
+    event(&mut case, "UserDeleted", 20, json!({}));
+    event(&mut case, "UserAddressAdded", 10, added("z", true));
+    assert_eq!(as_of(&case, 30), ("x y".into(), None));
+    let left = case
+        .fold
+        .view
+        .addresses("u", Some("2026-10-01T00:00:15Z".parse().unwrap()));
+    assert_eq!(
+        left,
+        Some(json!({"addresses": [{"addressId": "y", "country": "DE", "staleFields": []}]}))
+    );
+    event(
+        &mut case,
+        "UserDeleted",
+        50,
+        json!({"deletionType": "hard"}),
+    );
+    assert_eq!(as_of(&case, 30), (String::new(), None));
 }

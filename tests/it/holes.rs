@@ -3,10 +3,10 @@
 use crate::first_light::folded;
 use crate::support::app::World;
 use crate::support::broker::{Broker, Record};
-use crate::support::check::{Ends, assert_answers, assert_books, caught_up};
+use crate::support::check::{Depth, Ends, assert_answers, assert_books, caught_up};
 use crate::support::client::customer_path;
 use crate::support::database::Database;
-use crate::support::fold::{Customers, Fold};
+use crate::support::fold::Folds;
 use crate::support::log::{MAX_VALUE_BYTES, Shape, generate, seed};
 use serde_json::json;
 
@@ -35,7 +35,7 @@ async fn transactions_leave_holes_that_are_counted() {
     let log = generate(seed(), shape);
     let world = World::new(broker, Database::create().await, 2).await;
     let writer = world.broker.transactional_writer();
-    let mut fold = Fold::new(Customers::default(), MAX_VALUE_BYTES);
+    let mut fold = Folds::new(MAX_VALUE_BYTES);
     for (n, part) in log.chunks(50).enumerate() {
         writer.begin();
         writer.write(&world.topic, part).await;
@@ -53,7 +53,7 @@ async fn transactions_leave_holes_that_are_counted() {
         .collect();
     let holes: Ends = ends
         .iter()
-        .map(|(p, end)| (*p, end - fold.books(*p).read))
+        .map(|(p, end)| (*p, end - fold.read(*p)))
         .collect();
     assert!(
         holes.values().all(|holes| *holes > 50),
@@ -62,7 +62,7 @@ async fn transactions_leave_holes_that_are_counted() {
 
     let running = world.serve().await;
     assert_books(&caught_up(&running.rest, &ends).await, &fold, &holes);
-    assert_answers(&running, &fold, false).await;
+    assert_answers(&running, &fold, Depth::Brief).await;
 
     // Now live, and with a hole at the very end: an aborted transaction is the last thing in the log.
     writer.begin();
@@ -85,10 +85,10 @@ async fn transactions_leave_holes_that_are_counted() {
         .collect();
     let holes: Ends = ends
         .iter()
-        .map(|(p, end)| (*p, end - fold.books(*p).read))
+        .map(|(p, end)| (*p, end - fold.read(*p)))
         .collect();
     assert_books(&caught_up(&running.rest, &ends).await, &fold, &holes);
-    assert_answers(&running, &fold, false).await;
+    assert_answers(&running, &fold, Depth::Brief).await;
     assert_eq!(running.rest.get(&customer_path("never")).await.status, 404);
 }
 
@@ -125,5 +125,5 @@ async fn partitions_that_come_later_lose_and_reorder_nothing() {
     // In the order of the log as a whole: what is in the new partitions came later.
     let (fold, ends) = folded(&log, 5);
     assert_books(&caught_up(&running.rest, &ends).await, &fold, &Ends::new());
-    assert_answers(&running, &fold, false).await;
+    assert_answers(&running, &fold, Depth::Brief).await;
 }

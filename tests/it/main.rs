@@ -2,6 +2,9 @@
 //! never through the inside. One binary, one file per concern; tests run side by side, each with its own topic,
 //! group and database, wait on conditions with deadlines, and are never retried.
 
+mod address_requests;
+mod as_of;
+mod changes;
 mod crashes;
 mod first_light;
 mod folds;

@@ -59,7 +59,7 @@ async fn the_committed_document_is_the_programs() {
                     );
                 }
             }
-            if path.starts_with("/v1/order") {
+            if path.starts_with("/v1/order") || path.starts_with("/v1/fulfillment") {
                 for status in ["400", "503", "504"] {
                     assert!(
                         responses.contains_key(status),
@@ -69,10 +69,16 @@ async fn the_committed_document_is_the_programs() {
             }
         }
     }
-    assert!(operations >= 5, "{operations} operations");
+    assert!(operations >= 11, "{operations} operations");
     for path in [
         "/v1/order/customers/{userId}",
         "/v1/order/customers:batchGet",
+        "/v1/order/customers/{userId}/addresses",
+        "/v1/order/address-changes",
+        "/v1/fulfillment/users/{userId}/addresses",
+        "/v1/fulfillment/users/{userId}/default-address",
+        "/v1/fulfillment/addresses/{addressId}",
+        "/v1/fulfillment/addresses",
         "/v1/consistency",
         "/v1/consistency/{domain}",
     ] {

@@ -3,7 +3,7 @@
 use crate::first_light::folded;
 use crate::support::app::{SOON, World};
 use crate::support::broker::Broker;
-use crate::support::check::{assert_answers, caught_up, partitions};
+use crate::support::check::{Depth, assert_answers, caught_up, partitions};
 use crate::support::database::Database;
 use crate::support::log::{Shape, generate, seed};
 use crate::support::wait_until;
@@ -64,10 +64,10 @@ async fn recreated(stopped: bool) {
     for (number, partition) in &after {
         for name in ["position", "read", "applied"] {
             assert_eq!(
-                partition[name], before[number][name],
+                partition[name], before["order"][number][name],
                 "nothing of the new topic: {name} of {number}"
             );
         }
     }
-    assert_answers(&running, &fold, false).await;
+    assert_answers(&running, &fold, Depth::Brief).await;
 }

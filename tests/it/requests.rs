@@ -3,7 +3,7 @@
 use crate::first_light::folded;
 use crate::support::app::{Running, SOON, World};
 use crate::support::broker::Record;
-use crate::support::check::{assert_answers, caught_up};
+use crate::support::check::{Depth, assert_answers, caught_up};
 use crate::support::client::{Answer, Rest, customer_json, customer_path, escape};
 use crate::support::database::Database;
 use crate::support::log::odd_ids;
@@ -61,7 +61,7 @@ async fn odd_ids_are_read_by_path_query_body_and_grpc() {
     let (fold, _) = folded(&log, 1);
     let dots = [".".to_owned(), "..".to_owned()];
     let running = with_users(&world, &[&ids[..], &dots].concat()).await;
-    assert_answers(&running, &fold, true).await;
+    assert_answers(&running, &fold, Depth::Thorough).await;
 
     // Escaped no more than needed, in lower case, or everywhere: the same id.
     for path in ["a%2fb%2fc", "a%2Fb%2Fc", "%61%2F%62%2F%63"] {
@@ -117,7 +117,7 @@ async fn odd_ids_are_read_by_path_query_body_and_grpc() {
 }
 
 /// A problem as it must be: complete, consistent, without anything of the inside.
-fn assert_problem(what: &str, answer: &Answer, status: u16) -> Value {
+pub fn assert_problem(what: &str, answer: &Answer, status: u16) -> Value {
     assert_eq!(answer.status, status, "{what}: {}", answer.text());
     let media = answer
         .header("content-type")
@@ -150,7 +150,7 @@ fn assert_problem(what: &str, answer: &Answer, status: u16) -> Value {
     problem
 }
 
-fn assert_field(what: &str, problem: &Value, field: &str) {
+pub fn assert_field(what: &str, problem: &Value, field: &str) {
     let fields = problem["fields"].as_array().cloned().unwrap_or_default();
     let named = fields.iter().any(|f| {
         f["field"]
@@ -603,6 +603,7 @@ async fn reflection_and_health_answer() {
     let running = World::shared(1).await.serve().await;
     let services = [
         "sightline.order.v1.OrderService",
+        "sightline.fulfillment.v1.FulfillmentService",
         "sightline.consistency.v1.ConsistencyService",
     ];
     let mut health = HealthClient::new(running.grpc.channel.clone());
@@ -772,6 +773,13 @@ async fn without_a_database_reads_say_so_and_lag_is_the_last_known() {
     for path in [
         "/v1/order/customers/u",
         "/v1/order/customers:batchGet?userIds=u",
+        "/v1/order/customers/u/addresses",
+        "/v1/order/customers/u/addresses?asOf=2026-10-01T12:00:00Z",
+        "/v1/order/address-changes",
+        "/v1/fulfillment/users/u/addresses",
+        "/v1/fulfillment/users/u/default-address?kind=billing",
+        "/v1/fulfillment/addresses/a",
+        "/v1/fulfillment/addresses?validation=invalid",
     ] {
         let answer = running.rest.get(path).await;
         let problem = assert_problem(path, &answer, 503);

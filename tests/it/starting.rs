@@ -3,7 +3,7 @@
 use crate::first_light::folded;
 use crate::support::app::{SOON, World, finish, sightline};
 use crate::support::broker::Broker;
-use crate::support::check::{Ends, assert_answers, assert_books, caught_up};
+use crate::support::check::{Depth, Ends, assert_answers, assert_books, caught_up};
 use crate::support::client::customer_path;
 use crate::support::database::Database;
 use crate::support::log::{Shape, generate, seed};
@@ -46,7 +46,7 @@ async fn it_starts_before_postgres_and_kafka_and_recovers() {
 
     world.broker.start();
     assert_books(&caught_up(&running.rest, &ends).await, &fold, &Ends::new());
-    assert_answers(&running, &fold, false).await;
+    assert_answers(&running, &fold, Depth::Brief).await;
     assert_eq!(running.app.process.exited(), None);
 }
 
@@ -97,7 +97,7 @@ async fn sigterm_drains_and_exits_with_0_and_the_next_goes_on() {
     writer.write(&world.topic, rest).await;
     let running = world.serve().await;
     assert_books(&caught_up(&running.rest, &ends).await, &fold, &Ends::new());
-    assert_answers(&running, &fold, false).await;
+    assert_answers(&running, &fold, Depth::Brief).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 use crate::first_light::folded;
 use crate::support::app::{LONG, SOON, World};
 use crate::support::broker::{Broker, Record};
-use crate::support::check::{Ends, assert_answers, assert_books, caught_up};
+use crate::support::check::{Depth, Ends, assert_answers, assert_books, caught_up};
 use crate::support::client::{Rest, customer_path};
 use crate::support::database::Database;
 use crate::support::log::{Shape, generate, seed};
@@ -73,7 +73,7 @@ async fn two_versions_are_projected_side_by_side_and_switched() {
     writer.write(&world.topic, before).await;
     let (fold, ends) = folded_to(&[before]);
     caught_up(&running.rest, &ends).await;
-    let user = fold.view.ids().first().expect("a user").clone();
+    let user = fold.order.view.ids().first().expect("a user").clone();
     let stop = Arc::new(AtomicBool::new(false));
     let reader = tokio::spawn(keep_reading(
         running.rest.clone(),
@@ -102,7 +102,7 @@ async fn two_versions_are_projected_side_by_side_and_switched() {
     switch(&pool, second).await;
     let (fold, ends) = folded_to(&[before, during]);
     assert_books(&caught_up(&running.rest, &ends).await, &fold, &Ends::new());
-    assert_answers(&running, &fold, false).await;
+    assert_answers(&running, &fold, Depth::Brief).await;
 
     // The former one goes on beside it, so that the way back never goes back in time.
     writer.write(&world.topic, after).await;
@@ -120,7 +120,7 @@ async fn two_versions_are_projected_side_by_side_and_switched() {
     .await;
     switch(&pool, 1).await;
     assert_books(&caught_up(&running.rest, &ends).await, &fold, &Ends::new());
-    assert_answers(&running, &fold, false).await;
+    assert_answers(&running, &fold, Depth::Brief).await;
     stop.store(true, Ordering::Relaxed);
     assert!(reader.await.expect("every read was answered") > 0);
 }

@@ -26,7 +26,7 @@ pub struct World {
 }
 
 impl World {
-    /// A topic with this many partitions and an empty database.
+    /// A topic with this many partitions and an empty database. All domains are projected.
     pub async fn new(broker: Broker, database: Database, partitions: i32) -> World {
         let topic = unique("user.events");
         broker.create_topic(&topic, partitions).await;
@@ -40,7 +40,6 @@ impl World {
                 &super::log::MAX_VALUE_BYTES.to_string(),
             ),
             ("SIGHTLINE_DATABASE_MAX_CONNECTIONS", "4"),
-            ("SIGHTLINE_DOMAINS", "order"),
         ];
         let settings = settings
             .map(|(name, value)| (name.to_owned(), value.to_owned()))

@@ -8,8 +8,12 @@ use hyper_util::rt::TokioExecutor;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 use sightline::proto::consistency::v1::consistency_service_client::ConsistencyServiceClient;
+use sightline::proto::fulfillment::v1::fulfillment_service_client::FulfillmentServiceClient;
+use sightline::proto::fulfillment::v1::{ShippingAddress, ValidationStatus};
 use sightline::proto::order::v1::order_service_client::OrderServiceClient;
-use sightline::proto::order::v1::{Address, Customer};
+use sightline::proto::order::v1::{
+    Address, AddressChange, AddressChangeKind, Customer, ListCustomerAddressesResponse,
+};
 use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 
@@ -29,6 +33,19 @@ pub fn escape(id: &str) -> String {
 /// The path of a customer.
 pub fn customer_path(id: &str) -> String {
     format!("/v1/order/customers/{}", escape(id))
+}
+
+/// A path with a query, of the parameters that have a value.
+pub fn with_query(path: &str, parameters: &[(&str, Option<&str>)]) -> String {
+    let given = parameters
+        .iter()
+        .filter_map(|(name, value)| Some(format!("{name}={}", escape((*value)?))));
+    let query: Vec<String> = given.collect();
+    if query.is_empty() {
+        path.to_owned()
+    } else {
+        format!("{path}?{}", query.join("&"))
+    }
 }
 
 /// An HTTP client of one address.
@@ -195,6 +212,10 @@ impl Grpc {
         OrderServiceClient::new(self.channel.clone()).max_decoding_message_size(64 << 20)
     }
 
+    pub fn fulfillment(&self) -> FulfillmentServiceClient<Channel> {
+        FulfillmentServiceClient::new(self.channel.clone()).max_decoding_message_size(64 << 20)
+    }
+
     pub fn consistency(&self) -> ConsistencyServiceClient<Channel> {
         ConsistencyServiceClient::new(self.channel.clone())
     }
@@ -248,6 +269,88 @@ fn address_json(address: Address) -> Value {
     json.always("staleFields", address.stale_fields);
     json.known("updatedAt", address.updated_at.map(instant));
     Value::Object(json.0)
+}
+
+/// A gRPC list of a customer's addresses as REST must say it.
+pub fn addresses_json(answer: ListCustomerAddressesResponse) -> Value {
+    let mut json = Fields::default();
+    let addresses: Vec<Value> = answer.addresses.into_iter().map(address_json).collect();
+    json.always("addresses", addresses);
+    json.known(
+        "defaultShippingAddressId",
+        answer.default_shipping_address_id,
+    );
+    json.known("defaultBillingAddressId", answer.default_billing_address_id);
+    Value::Object(json.0)
+}
+
+/// A gRPC change of an address as REST must say it.
+pub fn change_json(change: AddressChange) -> Value {
+    let mut json = Fields::default();
+    let kind = match change.kind() {
+        AddressChangeKind::Unspecified => "not told",
+        AddressChangeKind::Added => "added",
+        AddressChangeKind::Updated => "updated",
+        AddressChangeKind::Deleted => "deleted",
+        AddressChangeKind::DefaultChanged => "default_changed",
+    };
+    json.always("kind", kind);
+    json.always("cursor", change.cursor);
+    json.always("userId", change.user_id);
+    json.always("addressId", change.address_id);
+    json.always("affectsDefaultShipping", change.affects_default_shipping);
+    json.always("affectsDefaultBilling", change.affects_default_billing);
+    json.always("significant", change.significant);
+    json.known("before", change.before.map(address_json));
+    json.known("after", change.after.map(address_json));
+    json.known("occurredAt", change.occurred_at.map(instant));
+    json.always("eventId", change.event_id);
+    Value::Object(json.0)
+}
+
+/// A gRPC shipping address as REST must say it.
+pub fn shipping_json(address: ShippingAddress) -> Value {
+    let mut json = Fields::default();
+    json.always("userId", address.user_id);
+    json.always("addressId", address.address_id);
+    json.known("type", address.r#type);
+    json.known("recipientName", address.recipient_name);
+    json.known("phone", address.phone);
+    json.known("companyName", address.company_name);
+    json.always("lines", address.lines);
+    json.known("city", address.city);
+    json.known("state", address.state);
+    json.known("postalCode", address.postal_code);
+    json.known("countryCode", address.country_code);
+    json.known("notes", address.notes);
+    json.always("isDefaultShipping", address.is_default_shipping);
+    json.always("isDefaultBilling", address.is_default_billing);
+    json.always("staleFields", address.stale_fields);
+    json.known("updatedAt", address.updated_at.map(instant));
+    let validation = address.validation.map(|validation| {
+        let status = match validation.status() {
+            ValidationStatus::Unspecified => "not told",
+            ValidationStatus::Valid => "valid",
+            ValidationStatus::Incomplete => "incomplete",
+            ValidationStatus::Invalid => "invalid",
+        };
+        let problems: Vec<Value> = validation
+            .problems
+            .into_iter()
+            .map(|problem| json!({"field": problem.field, "problem": problem.problem}))
+            .collect();
+        json!({"status": status, "problems": problems})
+    });
+    json.known("validation", validation);
+    Value::Object(json.0)
+}
+
+/// An instant as gRPC takes it.
+pub fn timestamp(at: chrono::DateTime<chrono::Utc>) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: at.timestamp(),
+        nanos: at.timestamp_subsec_nanos() as i32,
+    }
 }
 
 fn instant(at: prost_types::Timestamp) -> String {

@@ -1,6 +1,9 @@
 //! Random logs, as hostile as the contract allows: every dialect, spelling, type and bad record, the same for the
 //! same seed.
 //!
+//! Users have few addresses, and values come from few, so that what is hard to get right meets often: scenes of some
+//! events see to the rest. What happened when is not in the order of the log, and ties.
+//!
 //! A user's events stay on one partition, whatever the records' keys are, because nothing orders partitions among
 //! each other. Redeliveries are younger than 80 days or older than 100: what happens at the very edge of the 90 is
 //! for a test of its own.
@@ -8,6 +11,7 @@
 use super::broker::Record;
 use fastrand::Rng;
 use serde_json::{Map, Value, json};
+use std::collections::VecDeque;
 
 /// Larger values than this are dead letters: `SIGHTLINE_MAX_VALUE_BYTES` of the tests that use these logs.
 pub const MAX_VALUE_BYTES: usize = 16_384;
@@ -79,7 +83,14 @@ struct User {
     unlucky: bool,
     started: bool,
     addresses: Vec<String>,
+    /// What is to happen to it next, in this order.
+    scene: VecDeque<Told>,
+    /// The own time of its last event.
+    last_time: Option<String>,
 }
+
+/// Type, payload and names of the own time fields of an event.
+type Told = (&'static str, Map<String, Value>, &'static [&'static str]);
 
 /// An event as a producer means it, before it is written down.
 struct Draft {
@@ -133,6 +144,8 @@ impl Generator {
                 unlucky,
                 started: false,
                 addresses: Vec::new(),
+                scene: VecDeque::new(),
+                last_time: None,
             });
         }
         Generator {
@@ -184,9 +197,61 @@ impl Generator {
     // ---- what happens to users
 
     fn draft(&mut self, user: usize, now: i64) -> Draft {
+        let next = self.users[user].scene.pop_front();
+        let (event_type, mut payload, own_times) = match next {
+            Some(next) => next,
+            None => self.happening(user),
+        };
+        let own_time = self.own_time(user, now);
+        let user = &self.users[user];
+        payload.insert("userId".into(), json!(user.id));
+        if event_type.starts_with("UserProfile") || event_type.starts_with("UserAddress") {
+            payload.insert(
+                "profileId".into(),
+                json!(format!("profile-{}", user.partition)),
+            );
+        }
+        match self.rng.u32(0..10) {
+            0 => drop(payload.insert(own_times[0].into(), Value::Null)),
+            1 => drop(payload.insert(own_times[0].into(), json!(""))),
+            2 => {}
+            _ => {
+                let name = own_times[self.rng.usize(0..own_times.len())];
+                payload.insert(name.into(), json!(own_time));
+            }
+        }
+        if self.rng.u32(0..8) == 0 {
+            payload.insert(
+                "futureField".into(),
+                json!({"a": [1, 2.5e10, {"b": null}], "updatedFields": 7}),
+            );
+        }
+        Draft {
+            event_type,
+            payload,
+        }
+    }
+
+    /// Mostly about now; sometimes the very instant of the user's event before, sometimes long ago.
+    fn own_time(&mut self, user: usize, now: i64) -> String {
+        let last = self.users[user].last_time.clone();
+        let time = match (self.rng.u32(0..10), last) {
+            (0..2, Some(last)) => last,
+            (2..4, _) => {
+                let ago = self.rng.i64(0..40 * DAY);
+                self.time(now - ago)
+            }
+            _ => self.time(now),
+        };
+        self.users[user].last_time = Some(time.clone());
+        time
+    }
+
+    /// Anything that may happen to a user, or the beginning of a scene.
+    fn happening(&mut self, user: usize) -> Told {
         let first = !std::mem::replace(&mut self.users[user].started, true);
         let kind = self.rng.u32(0..200);
-        let (event_type, mut payload, own_times): (_, Map<String, Value>, &[&str]) = match kind {
+        match kind {
             _ if first && kind < 160 => self.registered(),
             0..3 => self.registered(),
             3..10 => (
@@ -230,7 +295,7 @@ impl Generator {
                 let names = ["username", "email", "secondaryEmail", "futureField"];
                 ("UserUpdated", self.changes(&names), &["updateTimestamp"])
             }
-            42..44 => {
+            42 => {
                 let mut payload = Map::new();
                 match self.rng.u32(0..6) {
                     0..2 => payload.insert("deletionType".into(), json!("hard")),
@@ -241,7 +306,7 @@ impl Generator {
                 };
                 ("UserDeleted", payload, &["deletionTimestamp"])
             }
-            44..74 => {
+            43..74 => {
                 let names = [
                     "firstName",
                     "lastName",
@@ -321,36 +386,189 @@ impl Generator {
                 object(json!({"attemptedEmail": "who@example.com", "reason": "user_not_found"})),
                 &["failureTimestamp"],
             ),
-            _ => self.role(),
-        };
-        let user = &self.users[user];
-        payload.insert("userId".into(), json!(user.id));
-        if event_type.starts_with("UserProfile") || event_type.starts_with("UserAddress") {
-            payload.insert(
-                "profileId".into(),
-                json!(format!("profile-{}", user.partition)),
-            );
-        }
-        match self.rng.u32(0..10) {
-            0 => drop(payload.insert(own_times[0].into(), Value::Null)),
-            1 => drop(payload.insert(own_times[0].into(), json!(""))),
-            2..4 => {}
+            180..184 => self.role(),
             _ => {
-                let name = own_times[self.rng.usize(0..own_times.len())];
-                let time = self.time(now);
-                payload.insert(name.into(), json!(time));
+                let mut scene = self.scene(user);
+                let beginning = scene.pop_front().expect("a scene has events");
+                self.users[user].scene = scene;
+                beginning
             }
         }
-        if self.rng.u32(0..8) == 0 {
-            payload.insert(
-                "futureField".into(),
-                json!({"a": [1, 2.5e10, {"b": null}], "updatedFields": 7}),
-            );
+    }
+
+    // ---- scenes: what meets seldom by chance
+
+    /// Some events of one user that belong together; others of the same key may come between.
+    fn scene(&mut self, user: usize) -> VecDeque<Told> {
+        let a = self.address_id(user);
+        let b = if self.rng.bool() {
+            uuid(&mut self.rng)
+        } else {
+            self.address_id(user)
+        };
+        let (yes, no) = ([true, true], [false, false]);
+        let one = [self.rng.bool(), self.rng.bool()];
+        let scene = match self.rng.u32(0..14) {
+            // Something becomes stale, and known again: as it was, or as another.
+            0..3 => {
+                let fields = [
+                    ("city", "Berlin", "Paris"),
+                    ("postalCode", "10115", "75001"),
+                    ("streetLine1", "1 Main Street", "2 High Street"),
+                    ("country", "DE", "FR"),
+                    ("stateOrProvince", "CA", "NY"),
+                    ("contactName", "A. Person", "B. Person"),
+                ];
+                let (name, was, other) = fields[self.rng.usize(0..fields.len())];
+                let confirmed = if self.rng.bool() { was } else { other };
+                vec![
+                    self.add(&a, one),
+                    update(&a, json!({"updatedFields": {name: was}})),
+                    update(&a, json!({"updatedFields": [name]})),
+                    update(&a, json!({"updatedFields": {name: {"new": confirmed}}})),
+                    update(
+                        &a,
+                        json!({"updatedFields": [name], "newValues": {name: was}}),
+                    ),
+                    update(&a, json!({"updatedFields": {name: {"old": was}}})),
+                    update(&a, json!({"updatedFields": {name: null}})),
+                ]
+            }
+            // A default is named before its address, and goes back to the former before the new one comes.
+            3..6 => {
+                let new = uuid(&mut self.rng);
+                let mut scene = vec![self.add(&a, yes), name_defaults(Some(&new), Some(&new))];
+                if self.rng.bool() {
+                    scene.push(update(
+                        &a,
+                        json!({"updatedFields": {"city": self.pick(&["Berlin", "Rome"])}}),
+                    ));
+                }
+                match self.rng.u32(0..4) {
+                    0 => scene.push(delete(&new)),
+                    1 => scene.push(self.add(&new, no)),
+                    _ => {}
+                }
+                scene.push(name_defaults(Some(&a), self.rng.bool().then_some(&*a)));
+                scene.push(self.add(&new, no));
+                scene
+            }
+            // A default, deleted and back.
+            6..8 => {
+                let flags = if self.rng.bool() { yes } else { no };
+                vec![
+                    self.add(&a, yes),
+                    delete(&a),
+                    update(&a, json!({"updatedFields": {"city": "Nowhere"}})),
+                    self.add(&a, flags),
+                    update(&a, json!({"updatedFields": {"city": "Berlin"}})),
+                ]
+            }
+            // Both move at once, to and fro, and once to where they are.
+            8..10 => vec![
+                self.add(&a, one),
+                self.add(&b, no),
+                name_defaults(Some(&b), Some(&b)),
+                name_defaults(Some(&a), Some(&a)),
+                name_defaults(Some(&a), Some(&a)),
+                name_defaults(Some(&b), Some(&a)),
+            ],
+            // Added while it is known: taking the default, keeping it, losing it, and the very same again.
+            10..13 => {
+                let again = self.add(&b, yes);
+                vec![
+                    self.add(&a, yes),
+                    again.clone(),
+                    again,
+                    self.add(&b, one),
+                    self.add(&b, no),
+                    self.add(&a, [true, false]),
+                ]
+            }
+            // Deleted twice, the other way the second time, with something between.
+            _ if self.rng.u32(0..3) == 0 => {
+                let mut ways = ["soft", "hard"];
+                self.rng.shuffle(&mut ways);
+                vec![
+                    self.add(&a, yes),
+                    name_defaults(Some(&b), None),
+                    remove(ways[0]),
+                    self.add(&b, yes),
+                    delete(&a),
+                    remove(ways[1]),
+                    self.add(&a, one),
+                ]
+            }
+            _ => vec![
+                delete(&b),
+                update(&b, json!({"updatedFields": {"city": "Rome"}})),
+                name_defaults(Some(&b), None),
+                self.add(&b, no),
+            ],
+        };
+        scene.into()
+    }
+
+    /// An address added whole, sometimes with some of it missing or wrong.
+    fn add(&mut self, id: &str, [shipping, billing]: [bool; 2]) -> Told {
+        let mut payload = object(json!({
+            "addressId": id, "addressType": "home",
+            "isDefaultShipping": shipping, "isDefaultBilling": billing, "country": "DE",
+        }));
+        let address = self.place();
+        payload.insert("fullAddress".into(), Value::Object(address));
+        ("UserAddressAdded", payload, &["addTimestamp"])
+    }
+
+    /// An address as one might stand on a parcel, right or nearly so.
+    fn place(&mut self) -> Map<String, Value> {
+        let places = [
+            ("DE", "Berlin", None, "10115"),
+            ("US", "San Francisco", Some("CA"), "94103"),
+            ("US", "New York", Some("NY"), "10001-1234"),
+            ("CA", "Toronto", Some("ON"), "M5V 3L9"),
+            ("GB", "London", None, "SW1A 1AA"),
+            ("fr", "Paris", None, "75001"),
+            ("JP", "Chiyoda", Some("Tokyo"), "100-0001"),
+            ("AU", "Sydney", Some("NSW"), "2000"),
+            ("IT", "Roma", Some("RM"), "00184"),
+            ("BR", "Rio de Janeiro", Some("RJ"), "20040-002"),
+            ("IE", "Dublin", Some("Co. Dublin"), "D02 X285"),
+            ("HK", "Central", Some("Hong Kong Island"), ""),
+            ("AE", "Dubai", Some("Dubai"), ""),
+            ("in", "Mumbai", Some("Maharashtra"), "400001"),
+            ("SG", "Singapore", None, "018956"),
+        ];
+        let (country, city, state, postal_code) = places[self.rng.usize(0..places.len())];
+        let mut place = object(json!({
+            "streetLine1": self.pick(&["1 Main Street", "2 High Street"]),
+            "city": city, "postalCode": postal_code, "country": country,
+        }));
+        if let Some(state) = state {
+            place.insert("state".into(), json!(state));
         }
-        Draft {
-            event_type,
-            payload,
+        for (name, value) in [
+            ("streetLine2", "Floor 3"),
+            ("contactName", "A. Person"),
+            ("phone", "+49 30 1234"),
+            ("companyName", "A & Co"),
+            ("additionalNotes", "Ring twice"),
+        ] {
+            if self.rng.u32(0..3) == 0 {
+                place.insert(name.into(), json!(value));
+            }
         }
+        match self.rng.u32(0..12) {
+            0 => drop(place.remove("city")),
+            1 => drop(place.remove("postalCode")),
+            2 => drop(place.remove("state")),
+            3 => drop(place.remove("streetLine1")),
+            4 => drop(place.insert("postalCode".into(), json!("ABCDEF-1"))),
+            5 => drop(place.insert("state".into(), json!("Atlantis"))),
+            6 => drop(place.insert("country".into(), json!(self.pick(&["XX", "Germany", "zz"])))),
+            _ => {}
+        }
+        place
     }
 
     fn registered(&mut self) -> (&'static str, Map<String, Value>, &'static [&'static str]) {
@@ -428,6 +646,36 @@ impl Generator {
         match self.rng.u32(0..8) {
             0 => Value::Null,
             1 => json!(""),
+            // From few: what is written is what was there, again and again.
+            2..5 if self.is_of_address(name) => {
+                let written = [
+                    "Berlin",
+                    "10115",
+                    "1 Main Street",
+                    "CA",
+                    "94103",
+                    "Bayern",
+                    "California",
+                    "SW1A 1AA",
+                    "M5V 3L9",
+                ];
+                match name {
+                    "city" => json!(self.pick(&["Berlin", "Paris", "Rome"])),
+                    "postalCode" | "zipCode" => {
+                        json!(self.pick(&["10115", "94103", "SW1A 1AA", "1011", "M5V3L9", "00000"]))
+                    }
+                    "stateOrProvince" | "state" | "province" => {
+                        json!(self.pick(&["CA", "NY", "ON", "Bayern", "ca", "California", "ZZ"]))
+                    }
+                    "streetLine1" | "addressLine1" => {
+                        json!(self.pick(&["1 Main Street", "2 High Street"]))
+                    }
+                    "country" | "countryCode" => {
+                        json!(self.pick(&["DE", "US", "ca", "GB", "JP", "xx", "USA"]))
+                    }
+                    _ => json!(self.pick(&written)),
+                }
+            }
             _ => match name {
                 "email" | "secondaryEmail" => json!(self.email()),
                 "country" | "countryCode" => json!(self.pick(&["DE", "fr", "Us"])),
@@ -435,6 +683,10 @@ impl Generator {
                 _ => json!(self.text()),
             },
         }
+    }
+
+    fn is_of_address(&self, name: &str) -> bool {
+        SPELLINGS.iter().any(|spellings| spellings.contains(&name))
     }
 
     fn address_added(
@@ -482,6 +734,10 @@ impl Generator {
             0 => {}
             1 => drop(payload.insert("fullAddress".into(), Value::Null)),
             2 if self.rng.u32(0..4) == 0 => drop(payload.insert("fullAddress".into(), json!(""))),
+            3 => {
+                let address = self.place();
+                payload.insert("fullAddress".into(), Value::Object(address));
+            }
             _ => {
                 let mut address = Map::new();
                 for spellings in SPELLINGS {
@@ -517,9 +773,15 @@ impl Generator {
 
     fn address_id(&mut self, user: usize) -> String {
         let known = &self.users[user].addresses;
-        if known.is_empty() || known.len() < 5 && self.rng.u32(0..3) == 0 {
+        if known.is_empty() || known.len() < 4 && self.rng.u32(0..3) == 0 {
             let id = match self.rng.u32(0..6) {
                 0 => self.rng.choice(odd_ids()).expect("some"),
+                // Somebody else's, perhaps on another partition.
+                1 => {
+                    let other = self.rng.usize(0..self.users.len());
+                    let id = self.users[other].addresses.first().cloned();
+                    id.unwrap_or_else(|| uuid(&mut self.rng))
+                }
                 _ => uuid(&mut self.rng),
             };
             self.users[user].addresses.push(id.clone());
@@ -1017,6 +1279,31 @@ const SPELLINGS: &[&[&str]] = &[
     &["companyName"],
     &["additionalNotes"],
 ];
+
+fn update(id: &str, what: Value) -> Told {
+    let mut payload = object(what);
+    payload.insert("addressId".into(), json!(id));
+    ("UserAddressUpdated", payload, &["updateTimestamp"])
+}
+
+fn delete(id: &str) -> Told {
+    let payload = object(json!({"addressId": id}));
+    ("UserAddressDeleted", payload, &["deleteTimestamp"])
+}
+
+fn name_defaults(shipping: Option<&str>, billing: Option<&str>) -> Told {
+    let payload = json!({"defaultShippingAddressId": shipping, "defaultBillingAddressId": billing});
+    (
+        "UserProfileDefaultAddressChanged",
+        object(payload),
+        &["changeTimestamp"],
+    )
+}
+
+fn remove(deletion: &str) -> Told {
+    let payload = object(json!({"deletionType": deletion}));
+    ("UserDeleted", payload, &["deletionTimestamp"])
+}
 
 fn object(value: Value) -> Map<String, Value> {
     match value {

@@ -1,0 +1,161 @@
+//! As of a time: what one world says of an instant is what another says now, whose log ends there.
+
+use crate::first_light::folded;
+use crate::support::app::{Running, World};
+use crate::support::broker::Record;
+use crate::support::check::fulfillment::{address_path, default_path, user_path};
+use crate::support::check::order::addresses_path;
+use crate::support::check::{Depth, assert_answers, caught_up};
+use crate::support::client::Answer;
+use crate::support::fold::{Folds, Verdict, event_of};
+use crate::support::log::{MAX_VALUE_BYTES, Shape, generate, seed};
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+
+const SHAPE: Shape = Shape {
+    records: 4_000,
+    partitions: 3,
+    users: 60,
+};
+
+/// An event of a log in which every record is applied.
+struct Applied {
+    record: Record,
+    at: DateTime<Utc>,
+    /// It deletes its user, or comes after such a one.
+    is_of_deleted: bool,
+}
+
+/// A hostile log without what is not applied.
+fn applied() -> Vec<Applied> {
+    let mut folds = Folds::new(MAX_VALUE_BYTES);
+    let mut log = Vec::new();
+    for record in generate(seed() + 11, SHAPE) {
+        let verdicts = folds.take(&record);
+        let clean = [
+            [Verdict::Applied, Verdict::Applied],
+            [Verdict::Applied, Verdict::Skipped],
+        ];
+        if !clean.contains(&verdicts) {
+            continue;
+        }
+        let event = event_of(&record).expect("a good one");
+        let user = event.text("userId").expect("required");
+        log.push(Applied {
+            record,
+            at: event.occurred_at,
+            is_of_deleted: folds.order.view.deletion(&user).is_some(),
+        });
+    }
+    log
+}
+
+async fn world_of(log: &[Record]) -> (World, Running, Folds) {
+    let world = World::shared(SHAPE.partitions).await;
+    world.broker.writer().write(&world.topic, log).await;
+    let (folds, ends) = folded(log, SHAPE.partitions);
+    let read: i64 = ends.values().sum();
+    let applied: i64 = ends.keys().map(|p| folds.books("order", *p).applied).sum();
+    assert_eq!(read, applied, "nothing but what is applied");
+    let running = world.serve().await;
+    caught_up(&running.rest, &ends).await;
+    (world, running, folds)
+}
+
+/// Status and body; an unknown one where the log ends is one without anything where it goes on.
+fn or_empty(answer: &Answer, is_known: bool) -> Value {
+    match answer.status {
+        200 => answer.json(),
+        404 if is_known => json!({"addresses": []}),
+        status => json!({"status": status}),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn as_of_a_time_is_what_a_log_that_ends_there_says_now() {
+    let log = applied();
+    let records: Vec<Record> = log.iter().map(|event| event.record.clone()).collect();
+    let (_whole, now, folds) = world_of(&records).await;
+    assert_answers(&now, &folds, Depth::Brief).await;
+    let mut instants: Vec<DateTime<Utc>> = log.iter().map(|event| event.at).collect();
+    instants.sort();
+    let (mut compared, mut with_addresses) = (0, 0);
+    for part in [0.2, 0.5, 0.9] {
+        let until = instants[(instants.len() as f64 * part) as usize];
+        let cut: Vec<Record> = log
+            .iter()
+            .filter(|event| event.at <= until && !event.is_of_deleted)
+            .map(|event| event.record.clone())
+            .collect();
+        let (_ended, then, _) = world_of(&cut).await;
+        let at = Some(until);
+        for user in folds.order.view.ids() {
+            let said = now.rest.get(&addresses_path(&user, at)).await;
+            let expected = then.rest.get(&addresses_path(&user, None)).await;
+            let mut expected = or_empty(&expected, true);
+            match folds.order.view.deletion(&user) {
+                Some(true) => expected = json!({"addresses": []}),
+                Some(false) => expected = left(&expected),
+                None => {}
+            }
+            let what = format!("{user:?} as of {until}");
+            assert_eq!(said.json(), expected, "{what}");
+            compared += 1;
+            with_addresses += usize::from(expected["addresses"] != json!([]));
+        }
+        let known = folds.fulfillment.view.ids();
+        for user in &known {
+            let is_deleted = folds.order.view.deletion(user).is_some();
+            let said = now.rest.get(&user_path(user, at)).await;
+            let expected = then.rest.get(&user_path(user, None)).await;
+            let mut expected = or_empty(&expected, true);
+            if is_deleted {
+                expected = json!({"addresses": []});
+            }
+            let what = format!("{user:?} of fulfillment as of {until}");
+            assert_eq!(said.json(), expected, "{what}");
+            for kind in [0, 1] {
+                let said = now.rest.get(&default_path(user, kind, at)).await;
+                let expected = then.rest.get(&default_path(user, kind, None)).await;
+                let mut expected = or_empty(&expected, false);
+                if is_deleted {
+                    expected = json!({"status": 404});
+                }
+                assert_eq!(or_empty(&said, false), expected, "{what}, default {kind}");
+            }
+        }
+        for address in folds.fulfillment.view.address_ids() {
+            let said = now.rest.get(&address_path(&address, at)).await;
+            let expected = then.rest.get(&address_path(&address, None)).await;
+            let expected = or_empty(&expected, false);
+            let owner = expected["userId"].as_str();
+            // What a deleted user claimed there, another may have here.
+            if owner.is_some_and(|owner| folds.order.view.deletion(owner).is_some()) {
+                continue;
+            }
+            assert_eq!(
+                or_empty(&said, false),
+                expected,
+                "{address:?} as of {until}"
+            );
+        }
+    }
+    assert!(
+        compared > 100 && with_addresses > 50,
+        "{compared} users compared, {with_addresses} with addresses"
+    );
+    assert!(log.iter().filter(|event| event.is_of_deleted).count() > 10);
+}
+
+/// What a soft deletion leaves of a customer's addresses.
+fn left(answer: &Value) -> Value {
+    let addresses = answer["addresses"].as_array().expect("a list");
+    let left = addresses.iter().map(|address| {
+        let mut left = json!({"addressId": address["addressId"], "staleFields": []});
+        if let Some(country) = address.get("country") {
+            left["country"] = country.clone();
+        }
+        left
+    });
+    json!({"addresses": left.collect::<Vec<_>>()})
+}

@@ -1,0 +1,341 @@
+//! Whether the program says what the fold says: answers over every way to ask, books, positions.
+
+pub mod fulfillment;
+pub mod order;
+
+use super::app::{LONG, Running};
+use super::client::{Answer, Rest, with_query};
+use super::fold::{Folds, normal};
+use super::wait_until;
+use chrono::{DateTime, FixedOffset, TimeDelta, Utc};
+use futures_util::{StreamExt, stream};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use tonic::Status;
+use tonic_types::StatusExt;
+
+/// The end offset of each partition.
+pub type Ends = BTreeMap<i32, i64>;
+/// What is said of each domain's partitions.
+pub type Lag = BTreeMap<String, BTreeMap<i32, Value>>;
+
+/// The domains that there are, in the order in which they are listed.
+pub const DOMAINS: [&str; 2] = ["order", "fulfillment"];
+
+/// How many requests are under way at once.
+const AT_ONCE: usize = 16;
+
+/// The partitions of every domain that is served, once all of them have reached these ends and read as caught up.
+pub async fn caught_up(rest: &Rest, ends: &Ends) -> Lag {
+    caught_up_within(LONG, rest, ends).await
+}
+
+pub async fn caught_up_within(deadline: Duration, rest: &Rest, ends: &Ends) -> Lag {
+    wait_until(deadline, "every domain is caught up", async || {
+        let answer = rest.try_get("/v1/consistency").await?;
+        if answer.status != 200 {
+            return Err(format!("{}: {}", answer.status, answer.text()));
+        }
+        let mut lag = Lag::new();
+        for domain in answer.json()["domains"].as_array().into_iter().flatten() {
+            let partitions = partitions(domain);
+            let reached = ends.iter().all(|(partition, end)| {
+                partitions
+                    .get(partition)
+                    .is_some_and(|p| p["position"] == *end && p["endOffset"] == *end)
+            });
+            if !reached || domain["state"] != "caught_up" || partitions.len() != ends.len() {
+                return Err(domain.to_string());
+            }
+            let name = domain["domain"].as_str().expect("a name");
+            lag.insert(name.to_owned(), partitions);
+        }
+        assert!(!lag.is_empty(), "no domain: {}", answer.text());
+        Ok(lag)
+    })
+    .await
+}
+
+/// The partitions of a domain's answer, by number.
+pub fn partitions(domain: &Value) -> BTreeMap<i32, Value> {
+    let partitions = domain["partitions"].as_array().cloned().unwrap_or_default();
+    partitions
+        .into_iter()
+        .map(|p| (p["partition"].as_i64().unwrap_or(-1) as i32, p))
+        .collect()
+}
+
+/// Every book of every domain balances and says what the fold says; `holes` of each partition are those given
+/// (default none).
+pub fn assert_books(lag: &Lag, folds: &Folds, holes: &Ends) {
+    for (domain, partitions) in lag {
+        for (number, partition) in partitions {
+            let books = folds.books(domain, *number);
+            let holes = holes.get(number).copied().unwrap_or(0);
+            let expected = json!({
+                "startPosition": 0,
+                "position": books.read + holes,
+                "endOffset": books.read + holes,
+                "lag": 0,
+                "oldestUnappliedSeconds": 0.0,
+                "holes": holes,
+                "read": books.read,
+                "applied": books.applied,
+                "duplicates": books.duplicates,
+                "skipped": books.skipped,
+                "deadLettered": books.dead_lettered,
+                "deadLetters": books.dead_letters,
+                "parkedKeys": books.parked_keys,
+                "state": "caught_up",
+            });
+            for (name, value) in expected.as_object().expect("an object") {
+                let said = &partition[name];
+                let same = said == value
+                    || said
+                        .as_f64()
+                        .is_some_and(|said| value.as_f64() == Some(said));
+                assert!(
+                    same,
+                    "{domain}, partition {number}, {name}: {said}, not {value}; all of it: {partition}"
+                );
+            }
+            let count = |name: &str| partition[name].as_i64().expect("a number");
+            let kinds = ["applied", "duplicates", "skipped", "deadLettered"].map(count);
+            assert_eq!(
+                count("read"),
+                kinds.iter().sum::<i64>(),
+                "{domain}, partition {number}"
+            );
+            assert_eq!(
+                count("position"),
+                count("startPosition") + count("read") + count("holes")
+            );
+        }
+    }
+}
+
+/// How much is asked.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Depth {
+    /// Every user's own answers by path, now and at one instant; the feed and the search as a whole.
+    Brief,
+    /// Everything over REST and gRPC, at several instants, by every filter.
+    Thorough,
+}
+
+/// Every answer of every domain that is served equals the fold's.
+pub async fn assert_answers(running: &Running, folds: &Folds, depth: Depth) {
+    let lag = running.rest.get("/v1/consistency").await.json();
+    let served: BTreeSet<&str> = lag["domains"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|domain| domain["domain"].as_str())
+        .collect();
+    let mut wrong = Differences::default();
+    if served.contains("order") {
+        order::compare(running, &folds.order, depth, &mut wrong).await;
+    }
+    if served.contains("fulfillment") {
+        fulfillment::compare(running, &folds.fulfillment, depth, &mut wrong).await;
+    }
+    wrong.none();
+}
+
+/// What was asked, what was said, and what the fold says.
+struct Compared {
+    how: String,
+    said: Value,
+    expected: Value,
+}
+
+impl Compared {
+    /// `None`: it must not be found.
+    fn new(how: String, said: Value, expected: Option<Value>) -> Compared {
+        let expected = expected.unwrap_or_else(|| json!({"status": 404, "reason": "NOT_FOUND"}));
+        Compared {
+            how,
+            said,
+            expected,
+        }
+    }
+}
+
+/// Asks REST for one thing. Every answer tells its token, that there is none, too.
+async fn get(rest: &Rest, path: String, expected: Option<Value>) -> Compared {
+    let answer = rest.get(&path).await;
+    assert!(!answer.token().is_empty(), "{path} without a token");
+    Compared::new(format!("GET {path}"), said(&answer), expected)
+}
+
+fn said(answer: &Answer) -> Value {
+    match answer.status {
+        200 => answer.json(),
+        404 => json!({"status": 404, "reason": answer.json()["reason"]}),
+        status => json!({"status": status, "body": answer.text()}),
+    }
+}
+
+/// What gRPC said, in the same form.
+fn called<T>(
+    answer: Result<tonic::Response<T>, Status>,
+    into_json: impl FnOnce(T) -> Value,
+) -> Value {
+    let token = match &answer {
+        Ok(answer) => answer.metadata().get("sightline-consistency-token"),
+        Err(status) => status.metadata().get("sightline-consistency-token"),
+    };
+    assert!(token.is_some(), "without a token");
+    match answer {
+        Ok(answer) => into_json(answer.into_inner()),
+        Err(status) if status.code() == tonic::Code::NotFound => {
+            let details = status.get_error_details();
+            let reason = details.error_info().map(|info| info.reason.clone());
+            json!({"status": 404, "reason": reason})
+        }
+        Err(status) => json!({"code": status.code() as i32, "message": status.message()}),
+    }
+}
+
+/// All pages of a list, of so many rows each.
+pub async fn pages(
+    rest: &Rest,
+    path: &str,
+    filters: &[(&str, Option<&str>)],
+    list: &str,
+    size: usize,
+) -> Vec<Value> {
+    let mut rows: Vec<Value> = Vec::new();
+    let mut token: Option<String> = None;
+    let text = size.to_string();
+    loop {
+        let paging = [("pageSize", Some(&*text)), ("pageToken", token.as_deref())];
+        let path = with_query(path, &[filters, &paging].concat());
+        let answer = rest.get(&path).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        assert!(!answer.token().is_empty(), "{path} without a token");
+        let mut page = answer.json();
+        let Value::Array(some) = page[list].take() else {
+            panic!("{path}: no {list}: {}", answer.text())
+        };
+        assert!(some.len() <= size, "{path}: {} rows", some.len());
+        rows.extend(some);
+        match page.get("nextPageToken") {
+            None => return rows,
+            Some(next) => {
+                let next = next.as_str().expect("text").to_owned();
+                assert!(!next.is_empty(), "{path}: an empty token");
+                assert_ne!(Some(&next), token.as_ref(), "{path}: it goes in circles");
+                token = Some(next);
+            }
+        }
+    }
+}
+
+/// An instant as somebody might write it, in some offset.
+pub fn written(at: DateTime<Utc>) -> String {
+    let offsets = [0, 7_200, -34_200];
+    let offset = offsets[at.timestamp_subsec_micros() as usize % offsets.len()];
+    let local = at.with_timezone(&FixedOffset::east_opt(offset).expect("an offset"));
+    local.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true)
+}
+
+/// Some of the instants at which an answer may change: just before, at and just behind some of these, and before and
+/// behind all of them.
+fn around(instants: Vec<DateTime<Utc>>, depth: Depth) -> Vec<DateTime<Utc>> {
+    let instants: Vec<DateTime<Utc>> = instants
+        .into_iter()
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect();
+    let (Some(first), Some(last)) = (instants.first(), instants.last()) else {
+        return vec![DateTime::UNIX_EPOCH];
+    };
+    let within = instants.len() as i64;
+    let instant = |n: i64| instants[n.rem_euclid(within) as usize];
+    let tick = TimeDelta::microseconds(1);
+    match depth {
+        Depth::Brief => vec![instant(within / 2)],
+        Depth::Thorough => vec![
+            *first - tick,
+            *first,
+            instant(within / 3) - tick,
+            instant(within / 2),
+            instant(within * 2 / 3) + tick,
+            *last,
+            *last + TimeDelta::days(1),
+        ],
+    }
+}
+
+#[derive(Default)]
+struct Differences {
+    compared: usize,
+    count: usize,
+    first: Vec<String>,
+}
+
+impl Differences {
+    fn compare(&mut self, compared: Compared) {
+        self.compared += 1;
+        let said = normal(compared.said);
+        let expected = normal(compared.expected);
+        if said == expected {
+            return;
+        }
+        self.count += 1;
+        if self.first.len() < 5 {
+            let how = compared.how;
+            self.first
+                .push(format!("{how}\n  says {said}\n  not  {expected}"));
+        }
+    }
+
+    /// Compares all that these give, many at once.
+    async fn compare_all(
+        &mut self,
+        asked: impl IntoIterator<Item = impl Future<Output = Compared>>,
+    ) {
+        let mut asked = stream::iter(asked).buffer_unordered(AT_ONCE);
+        while let Some(compared) = asked.next().await {
+            self.compare(compared);
+        }
+    }
+
+    /// Compares two lists, row by row.
+    fn compare_lists(&mut self, how: &str, said: Vec<Value>, expected: Vec<Value>) {
+        let (many, wanted) = (said.len(), expected.len());
+        let mut pairs = said.into_iter().zip(expected).enumerate();
+        let differs = pairs.find(|(_, (said, expected))| {
+            self.compared += 1;
+            normal(said.clone()) != normal(expected.clone())
+        });
+        if let Some((n, (said, expected))) = differs {
+            let how = format!("{how}: row {n} of {many}, {wanted} wanted");
+            self.compare(Compared {
+                how,
+                said,
+                expected,
+            });
+        } else if many != wanted {
+            let (said, expected) = (json!(many), json!(wanted));
+            let how = format!("{how}: how many rows");
+            self.compare(Compared {
+                how,
+                said,
+                expected,
+            });
+        }
+    }
+
+    fn none(self) {
+        println!("{} answers compared", self.compared);
+        assert_eq!(
+            self.count,
+            0,
+            "answers that are not the fold's, among them:\n{}",
+            self.first.join("\n")
+        );
+    }
+}
