@@ -70,6 +70,15 @@ pub struct AddressProblem {
     pub problem: Problem,
 }
 
+impl AddressProblem {
+    fn new(field: &str, problem: Problem) -> Self {
+        Self {
+            field: field.to_owned(),
+            problem,
+        }
+    }
+}
+
 /// What validation by the rules of the address's country says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Validation {
@@ -97,57 +106,56 @@ pub struct Subject<'a> {
 
 /// Judges an address.
 pub fn validate(subject: Subject<'_>) -> Validation {
-    let mut validation = Validation::default();
-    let mut find = |field: &str, problem, status| {
-        let is_worse = validation.status != ValidationStatus::Incomplete;
-        validation.status = match status {
-            Some(status) if is_worse => status,
-            _ => validation.status,
-        };
-        validation.problems.push(AddressProblem {
-            field: field.to_owned(),
-            problem,
-        });
+    let mut problems = problems(&subject);
+    let is = |wanted: Problem| problems.iter().any(|found| found.problem == wanted);
+    let status = if is(Problem::Missing) {
+        ValidationStatus::Incomplete
+    } else if problems.is_empty() {
+        ValidationStatus::Valid
+    } else {
+        ValidationStatus::Invalid
     };
-    const INCOMPLETE: Option<ValidationStatus> = Some(ValidationStatus::Incomplete);
-    const INVALID: Option<ValidationStatus> = Some(ValidationStatus::Invalid);
-
     if subject.recipient_name.is_none() {
-        find("recipientName", Problem::Missing, None);
+        problems.push(AddressProblem::new("recipientName", Problem::Missing));
     }
+    Validation { status, problems }
+}
+
+/// What the status is made of.
+fn problems(subject: &Subject<'_>) -> Vec<AddressProblem> {
     // Without the country nobody knows the rules.
     let Some(country_code) = subject.country_code else {
-        find("countryCode", Problem::Missing, INCOMPLETE);
-        return validation;
+        return vec![AddressProblem::new("countryCode", Problem::Missing)];
     };
     let Some(country) = RULES.get(country_code) else {
-        find("countryCode", Problem::Unknown, INVALID);
-        return validation;
+        return vec![AddressProblem::new("countryCode", Problem::Unknown)];
     };
-    for field in &country.required {
-        let is_missing = match field {
-            Field::Lines => subject.lines.is_empty(),
-            Field::City => subject.city.is_none(),
-            Field::State => subject.state.is_none(),
-            Field::PostalCode => subject.postal_code.is_none(),
-        };
-        if is_missing {
-            find(field.name(), Problem::Missing, INCOMPLETE);
-        }
+    let is_missing = |field: &&Field| match field {
+        Field::Lines => subject.lines.is_empty(),
+        Field::City => subject.city.is_none(),
+        Field::State => subject.state.is_none(),
+        Field::PostalCode => subject.postal_code.is_none(),
+    };
+    let missing = country.required.iter().filter(is_missing);
+    let mut problems: Vec<AddressProblem> = missing
+        .map(|field| AddressProblem::new(field.name(), Problem::Missing))
+        .collect();
+    if subject
+        .postal_code
+        .is_some_and(|code| !country.takes_postal_code(code))
+    {
+        problems.push(AddressProblem::new(
+            Field::PostalCode.name(),
+            Problem::Malformed,
+        ));
     }
     if subject
         .state
         .is_some_and(|state| !country.has_state(country_code, state))
     {
-        find(Field::State.name(), Problem::Unknown, INVALID);
+        problems.push(AddressProblem::new(Field::State.name(), Problem::Unknown));
     }
-    if subject
-        .postal_code
-        .is_some_and(|code| !country.takes_postal_code(code))
-    {
-        find(Field::PostalCode.name(), Problem::Malformed, INVALID);
-    }
-    validation
+    problems
 }
 
 static RULES: LazyLock<HashMap<String, Country>> = LazyLock::new(|| {
@@ -216,17 +224,22 @@ impl Country {
         let pattern = self.postal_codes.get_or_init(|| {
             let pattern = self.postal_code.as_deref()?;
             // Every pattern of the file compiles, as a test sees to.
-            Regex::new(&format!("^(?i:{pattern})$")).ok()
+            Regex::new(&whole(pattern)).ok()
         });
         pattern
             .as_ref()
-            .is_none_or(|pattern| pattern.is_match(code.trim()))
+            .is_none_or(|pattern| pattern.is_match(code))
     }
+}
+
+/// A pattern for the whole of a text, in either case, digits being ASCII's alone.
+fn whole(pattern: &str) -> String {
+    format!("^(?i-u:{pattern})$")
 }
 
 /// As names are compared: in upper case, in which more of them meet than in lower case.
 fn fold(name: &str) -> String {
-    name.trim().to_uppercase()
+    name.to_uppercase()
 }
 
 #[cfg(test)]
@@ -299,7 +312,7 @@ mod tests {
             state: Some(state),
             ..us()
         };
-        for name in ["ca", "California", " CALIFORNIA ", "US-CA", "us-ca"] {
+        for name in ["ca", "California", "CALIFORNIA", "US-CA", "us-ca"] {
             assert_eq!(problems(state(name)), (Valid, vec![]), "{name}");
         }
         assert_eq!(
@@ -312,8 +325,8 @@ mod tests {
             ..us()
         };
         let expected = vec![
-            found("recipientName", Missing),
             found("postalCode", Malformed),
+            found("recipientName", Missing),
         ];
         assert_eq!(problems(wrong), (Invalid, expected));
         // What is missing weighs more than what is wrong, whichever is found first.
@@ -326,8 +339,8 @@ mod tests {
         assert_eq!(problems(both), (Incomplete, expected));
         let nothing = Subject::default();
         let expected = vec![
-            found("recipientName", Missing),
             found("countryCode", Missing),
+            found("recipientName", Missing),
         ];
         assert_eq!(problems(nothing), (Incomplete, expected));
         let nowhere = Subject {
