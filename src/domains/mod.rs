@@ -1,5 +1,6 @@
 //! The domains: what each is, told once. Everything else walks [`ALL`].
 
+pub mod fulfillment;
 pub mod order;
 
 use tonic::service::RoutesBuilder;
@@ -21,7 +22,7 @@ pub trait Domain: Projection {
 }
 
 /// Every domain that this release knows.
-pub static ALL: &[&dyn Domain] = &[&order::Order];
+pub static ALL: &[&dyn Domain] = &[&fulfillment::Fulfillment, &order::Order];
 
 /// The names of all domains.
 pub fn names() -> Vec<&'static str> {

@@ -86,14 +86,14 @@ pub struct Place {
     /// retried, the progress row's of the retry. So an event that was applied in its turn has the same place
     /// in every version of a view, wherever batches ended.
     pub next_offset: i64,
-    /// Orders events at one offset: 0 in turn, and above it retries, one after the other. Up to
-    /// [`Place::ROOM`] - 1 may be added, for an event that makes several rows.
+    /// Orders events at one offset: 0 in turn; above it retries, by the epoch of the retry's transaction and their
+    /// order in it. Up to [`Place::ROOM`] - 1 may be added, for an event that makes several rows.
     pub sequence: i64,
 }
 
 impl Place {
     /// How many rows an event may make at one place.
-    pub const ROOM: i64 = 16;
+    pub const ROOM: i64 = 1 << 16;
 
     /// The place of an event that is applied in its turn.
     pub fn in_turn(offset: i64) -> Self {

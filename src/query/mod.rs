@@ -157,10 +157,25 @@ impl Reads {
     /// # Errors
     /// The database fails while a log that is new to this process is looked up.
     pub async fn fingerprints(&self, log_ids: &[i32]) -> Result<Vec<Fingerprint>, Error> {
+        self.look_up(log_ids, |log| log.fingerprint).await
+    }
+
+    /// The topics and numbers of logs' partitions.
+    ///
+    /// # Errors
+    /// The database fails while a log that is new to this process is looked up.
+    pub async fn partitions(&self, log_ids: &[i32]) -> Result<Vec<(String, u32)>, Error> {
+        self.look_up(log_ids, |log| (log.topic.topic.clone(), log.partition))
+            .await
+    }
+
+    async fn look_up<T>(&self, log_ids: &[i32], f: impl Fn(&Log) -> T) -> Result<Vec<T>, Error> {
         self.load_missing(log_ids).await?;
         let logs = self.0.logs.read().unwrap_or_else(PoisonError::into_inner);
-        let fingerprint = |log_id| logs.get(log_id).map(|log| log.fingerprint);
-        let found: Option<Vec<_>> = log_ids.iter().map(fingerprint).collect();
+        let found: Option<Vec<_>> = log_ids
+            .iter()
+            .map(|log_id| logs.get(log_id).map(&f))
+            .collect();
         found.ok_or_else(|| Error::internal("a row names a log that is not there"))
     }
 

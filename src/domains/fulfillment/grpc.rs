@@ -1,0 +1,161 @@
+//! fulfillment over gRPC.
+
+use tonic::{Request, Response, Status};
+
+use super::{
+    model::ShippingAddress,
+    queries::{self, SearchFilter},
+    validation::{AddressProblem, Validation, ValidationStatus},
+};
+use crate::{
+    error::Error,
+    fold::addresses::DefaultKind,
+    proto::fulfillment::v1::{
+        self as pb,
+        fulfillment_service_server::{FulfillmentService, FulfillmentServiceServer},
+    },
+    query::{
+        Reads,
+        grpc::{self, respond, timestamp},
+        page::PageRequest,
+    },
+};
+
+/// The service, over `reads`.
+pub fn service(reads: Reads) -> FulfillmentServiceServer<impl FulfillmentService> {
+    grpc::service!(FulfillmentServiceServer::new(Service { reads }))
+}
+
+struct Service {
+    reads: Reads,
+}
+
+#[tonic::async_trait]
+impl FulfillmentService for Service {
+    async fn list_addresses(
+        &self,
+        request: Request<pb::ListAddressesRequest>,
+    ) -> Result<Response<pb::ListAddressesResponse>, Status> {
+        let request = request.into_inner();
+        let as_of = grpc::instant("asOf", request.as_of)?;
+        let answer = queries::list_addresses(&self.reads, &request.user_id, as_of).await?;
+        Ok(respond(answer.map(|found| pb::ListAddressesResponse {
+            addresses: found.addresses.into_iter().map(Into::into).collect(),
+        })))
+    }
+
+    async fn get_default_address(
+        &self,
+        request: Request<pb::GetDefaultAddressRequest>,
+    ) -> Result<Response<pb::GetDefaultAddressResponse>, Status> {
+        let request = request.into_inner();
+        let default = match request.kind() {
+            pb::DefaultKind::Shipping => DefaultKind::Shipping,
+            pb::DefaultKind::Billing => DefaultKind::Billing,
+            pb::DefaultKind::Unspecified => {
+                return Err(Error::invalid("kind", "must be shipping or billing").into());
+            }
+        };
+        let as_of = grpc::instant("asOf", request.as_of)?;
+        let answer =
+            queries::get_default_address(&self.reads, &request.user_id, default, as_of).await?;
+        Ok(respond(answer.map(|address| {
+            pb::GetDefaultAddressResponse {
+                address: Some(address.into()),
+            }
+        })))
+    }
+
+    async fn get_address(
+        &self,
+        request: Request<pb::GetAddressRequest>,
+    ) -> Result<Response<pb::GetAddressResponse>, Status> {
+        let request = request.into_inner();
+        let as_of = grpc::instant("asOf", request.as_of)?;
+        let answer = queries::get_address(&self.reads, &request.address_id, as_of).await?;
+        Ok(respond(answer.map(|address| pb::GetAddressResponse {
+            address: Some(address.into()),
+        })))
+    }
+
+    async fn search_addresses(
+        &self,
+        request: Request<pb::SearchAddressesRequest>,
+    ) -> Result<Response<pb::SearchAddressesResponse>, Status> {
+        let request = request.into_inner();
+        let validation: Option<Vec<ValidationStatus>> = request.validation().map(status).collect();
+        let filter = SearchFilter {
+            country_code: request.country_code.filter(|code| !code.is_empty()),
+            validation: validation
+                .filter(|known| known.len() == request.validation.len())
+                .ok_or_else(|| {
+                    Error::invalid("validation", "must be valid, incomplete or invalid")
+                })?,
+        };
+        let page = PageRequest {
+            size: request.page_size,
+            token: request.page_token,
+        };
+        let answer = queries::search_addresses(&self.reads, filter, &page).await?;
+        Ok(respond(answer.map(|found| pb::SearchAddressesResponse {
+            addresses: found.addresses.into_iter().map(Into::into).collect(),
+            next_page_token: found.next_page_token,
+        })))
+    }
+}
+
+fn status(status: pb::ValidationStatus) -> Option<ValidationStatus> {
+    match status {
+        pb::ValidationStatus::Unspecified => None,
+        pb::ValidationStatus::Valid => Some(ValidationStatus::Valid),
+        pb::ValidationStatus::Incomplete => Some(ValidationStatus::Incomplete),
+        pb::ValidationStatus::Invalid => Some(ValidationStatus::Invalid),
+    }
+}
+
+impl From<ShippingAddress> for pb::ShippingAddress {
+    fn from(address: ShippingAddress) -> Self {
+        Self {
+            user_id: address.user_id,
+            address_id: address.address_id,
+            r#type: address.address_type,
+            recipient_name: address.recipient_name,
+            phone: address.phone,
+            company_name: address.company_name,
+            lines: address.lines,
+            city: address.city,
+            state: address.state,
+            postal_code: address.postal_code,
+            country_code: address.country_code,
+            notes: address.notes,
+            is_default_shipping: address.is_default_shipping,
+            is_default_billing: address.is_default_billing,
+            stale_fields: address.stale_fields,
+            updated_at: Some(timestamp(address.updated_at)),
+            validation: Some(address.validation.into()),
+        }
+    }
+}
+
+impl From<Validation> for pb::Validation {
+    fn from(validation: Validation) -> Self {
+        let status = match validation.status {
+            ValidationStatus::Valid => pb::ValidationStatus::Valid,
+            ValidationStatus::Incomplete => pb::ValidationStatus::Incomplete,
+            ValidationStatus::Invalid => pb::ValidationStatus::Invalid,
+        };
+        Self {
+            status: status.into(),
+            problems: validation.problems.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<AddressProblem> for pb::AddressProblem {
+    fn from(problem: AddressProblem) -> Self {
+        Self {
+            field: problem.field,
+            problem: problem.problem.as_str().to_owned(),
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! fulfillment over HTTP/JSON.
+
+use axum::extract::State;
+use serde_json::{Value, json};
+use utoipa::openapi::{OpenApiBuilder, tag::TagBuilder};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    model::{FoundAddresses, ShippingAddress, ShippingAddresses},
+    queries::{self, SearchFilter},
+    validation::ValidationStatus,
+};
+use crate::{
+    error::{Error, PROBLEM_JSON, Problem},
+    fold::addresses::DefaultKind,
+    query::{
+        Answer, Reads,
+        rest::{Path, Query},
+    },
+};
+
+/// The routes, documented.
+pub fn routes() -> OpenApiRouter<Reads> {
+    let tag = TagBuilder::new()
+        .name("fulfillment")
+        .description(Some("Addresses for shipping, for the Fulfillment Service."))
+        .build();
+    OpenApiRouter::with_openapi(OpenApiBuilder::new().tags(Some([tag])).build())
+        .routes(routes!(list_addresses))
+        .routes(routes!(get_default_address))
+        .routes(routes!(get_address))
+        .routes(routes!(search_addresses))
+}
+
+/// A user's shipping addresses, now or as of a time
+///
+/// In the form that a label needs, each with what validation says of it. With `asOf` as they stood at that instant,
+/// names and phones, too. A deleted user has none.
+#[utoipa::path(
+    get,
+    path = "/v1/fulfillment/users/{userId}/addresses",
+    operation_id = "listShippingAddresses",
+    tag = "fulfillment",
+    params(
+        ("userId" = String, Path, min_length = 1, max_length = 255,
+            description = "The user's id: opaque, percent-encoded (`/` as `%2F`)", example = "u-1001"),
+        ("asOf" = Option<DateTime<Utc>>, Query,
+            description = "An instant (RFC 3339; `+` is written `%2B`)", example = "2026-11-01T00:00:00Z"),
+    ),
+    responses(
+        (status = 200, description = "The addresses", body = ShippingAddresses,
+            example = json!({"addresses": [example_address()]})),
+        (status = 404, description = "Nobody has heard of this user, or this process does not serve fulfillment",
+            body = Problem, content_type = PROBLEM_JSON, example = json!(Error::not_found("user").problem())),
+    ),
+)]
+async fn list_addresses(
+    State(reads): State<Reads>,
+    Path(user_id): Path<String>,
+    query: Query,
+) -> Result<Answer<ShippingAddresses>, Error> {
+    queries::list_addresses(&reads, &user_id, query.time("asOf")?).await
+}
+
+/// A user's default address, now or as of a time
+#[utoipa::path(
+    get,
+    path = "/v1/fulfillment/users/{userId}/default-address",
+    operation_id = "getDefaultShippingAddress",
+    tag = "fulfillment",
+    params(
+        ("userId" = String, Path, min_length = 1, max_length = 255,
+            description = "The user's id: opaque, percent-encoded (`/` as `%2F`)", example = "u-1001"),
+        ("kind" = String, Query, description = "`shipping` or `billing`", example = "shipping"),
+        ("asOf" = Option<DateTime<Utc>>, Query,
+            description = "An instant (RFC 3339; `+` is written `%2B`)", example = "2026-11-01T00:00:00Z"),
+    ),
+    responses(
+        (status = 200, description = "The address", body = ShippingAddress, example = json!(example_address())),
+        (status = 404, description = "The user is unknown or deleted, has no such default, or nothing is known of its \
+            address; or this process does not serve fulfillment",
+            body = Problem, content_type = PROBLEM_JSON, example = json!(Error::not_found("default address").problem())),
+    ),
+)]
+async fn get_default_address(
+    State(reads): State<Reads>,
+    Path(user_id): Path<String>,
+    query: Query,
+) -> Result<Answer<ShippingAddress>, Error> {
+    let default = match query.text("kind")?.as_deref() {
+        Some("shipping") => DefaultKind::Shipping,
+        Some("billing") => DefaultKind::Billing,
+        _ => return Err(Error::invalid("kind", "must be shipping or billing")),
+    };
+    queries::get_default_address(&reads, &user_id, default, query.time("asOf")?).await
+}
+
+/// One address by its own id, now or as of a time
+///
+/// Of two users who claim one id, the one of whom it was told last.
+#[utoipa::path(
+    get,
+    path = "/v1/fulfillment/addresses/{addressId}",
+    operation_id = "getShippingAddress",
+    tag = "fulfillment",
+    params(
+        ("addressId" = String, Path, min_length = 1, max_length = 255,
+            description = "The address's id: opaque, percent-encoded (`/` as `%2F`)", example = "a-1"),
+        ("asOf" = Option<DateTime<Utc>>, Query,
+            description = "An instant (RFC 3339; `+` is written `%2B`)", example = "2026-11-01T00:00:00Z"),
+    ),
+    responses(
+        (status = 200, description = "The address", body = ShippingAddress, example = json!(example_address())),
+        (status = 404, description = "There is no such address (any more), or this process does not serve fulfillment",
+            body = Problem, content_type = PROBLEM_JSON, example = json!(Error::not_found("address").problem())),
+    ),
+)]
+async fn get_address(
+    State(reads): State<Reads>,
+    Path(address_id): Path<String>,
+    query: Query,
+) -> Result<Answer<ShippingAddress>, Error> {
+    queries::get_address(&reads, &address_id, query.time("asOf")?).await
+}
+
+/// Addresses by country and validation
+///
+/// `validation=incomplete&validation=invalid` lists those that need attention.
+#[utoipa::path(
+    get,
+    path = "/v1/fulfillment/addresses",
+    operation_id = "searchShippingAddresses",
+    tag = "fulfillment",
+    params(
+        ("countryCode" = Option<String>, Query, description = "ISO 3166-1 alpha-2, in either case", example = "US"),
+        ("validation" = Option<Vec<String>>, Query,
+            description = "`valid`, `incomplete`, `invalid`; may be repeated. Whatever it says where there is none",
+            example = json!(["incomplete", "invalid"])),
+        ("pageSize" = Option<i32>, Query, minimum = 0,
+            description = "The most addresses to answer with: 50 unless told, never more than 1,000", example = 100),
+        ("pageToken" = Option<String>, Query,
+            description = "`nextPageToken` of the page before, with the other parameters as they were"),
+    ),
+    responses(
+        (status = 200, description = "Addresses, in an order that stays", body = FoundAddresses,
+            example = json!(example_found())),
+        (status = 404, description = "This process does not serve fulfillment"),
+    ),
+)]
+async fn search_addresses(
+    State(reads): State<Reads>,
+    query: Query,
+) -> Result<Answer<FoundAddresses>, Error> {
+    let validation = query
+        .all("validation")
+        .iter()
+        .filter(|word| !word.is_empty())
+        .map(|word| {
+            ValidationStatus::ALL
+                .into_iter()
+                .find(|status| status.as_str() == word)
+                .ok_or_else(|| Error::invalid("validation", "must be valid, incomplete or invalid"))
+        })
+        .collect::<Result<_, _>>()?;
+    let filter = SearchFilter {
+        country_code: query.text("countryCode")?,
+        validation,
+    };
+    queries::search_addresses(&reads, filter, &query.page()?).await
+}
+
+fn example_address() -> Value {
+    json!({
+        "userId": "u-1001",
+        "addressId": "a-1",
+        "type": "shipping",
+        "recipientName": "Ada Lovelace",
+        "phone": "+44 20 7946 0958",
+        "lines": ["12 St James's Square"],
+        "city": "London",
+        "postalCode": "SW1Y 4JH",
+        "countryCode": "GB",
+        "isDefaultShipping": true,
+        "isDefaultBilling": false,
+        "staleFields": [],
+        "updatedAt": "2026-10-03T09:00:00Z",
+        "validation": {"status": "valid", "problems": []},
+    })
+}
+
+fn example_found() -> Value {
+    let mut address = example_address();
+    let map = address.as_object_mut().expect("an object");
+    map.remove("postalCode");
+    map["validation"] = json!({
+        "status": "incomplete",
+        "problems": [{"field": "postalCode", "problem": "missing"}],
+    });
+    json!({"addresses": [address]})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_examples_are_addresses() {
+        let found: FoundAddresses = serde_json::from_value(example_found()).unwrap();
+        assert_eq!(serde_json::to_value(found).unwrap(), example_found());
+        let address: ShippingAddress = serde_json::from_value(example_address()).unwrap();
+        assert_eq!(serde_json::to_value(address).unwrap(), example_address());
+    }
+}

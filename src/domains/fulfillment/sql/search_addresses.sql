@@ -1,0 +1,32 @@
+-- A page of addresses, and the positions of all logs, in one snapshot. Each status ($1) is read by itself from the
+-- place of the page ($4, $5) on, so that an index gives the rows in their order. Of the two branches the one that the
+-- country ($2) contradicts is not run.
+WITH page AS (
+    SELECT a.*
+    FROM unnest($1::text[]) AS s (status)
+    CROSS JOIN LATERAL (
+        (SELECT c.address_key, c.user_key, c.address
+         FROM fulfillment_live.shipping_addresses c
+         WHERE $2::uuid IS NULL AND c.status = s.status
+           AND (c.address_key, c.user_key) > ($4, $5)
+         ORDER BY c.address_key, c.user_key
+         LIMIT $3)
+        UNION ALL
+        (SELECT c.address_key, c.user_key, c.address
+         FROM fulfillment_live.shipping_addresses c
+         WHERE c.country_key = $2 AND c.status = s.status
+           AND (c.address_key, c.user_key) > ($4, $5)
+         ORDER BY c.address_key, c.user_key
+         LIMIT $3)
+    ) a
+    ORDER BY a.address_key, a.user_key
+    LIMIT $3
+)
+SELECT (SELECT jsonb_agg(page ORDER BY address_key, user_key) FROM page) AS "found?: Json<Vec<Found>>",
+       coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!"
+FROM fulfillment_live.view_version v
+CROSS JOIN LATERAL (
+    SELECT array_agg(log_id) AS logs, array_agg(next_offset) AS offsets
+    FROM sightline.progress
+    WHERE domain = 'fulfillment' AND version = v.version
+) p
