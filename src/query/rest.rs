@@ -132,25 +132,26 @@ impl Query {
         }
     }
 
-    /// A whole number.
-    ///
-    /// # Errors
-    /// INVALID_ARGUMENT: it is none, or there more than once.
-    pub fn number(&self, name: &str) -> Result<Option<i32>, Error> {
-        let read = |text: String| {
-            text.parse()
-                .map_err(|_| Error::invalid(name, "must be a whole number"))
-        };
-        self.text(name)?.map(read).transpose()
-    }
-
-    /// What a list is asked for beside its filters: `pageSize` and `pageToken`.
+    /// What a list is asked for beside its filters: `pageSize` and `pageToken`. A size beyond all counting is as good
+    /// as a large one, which is cut.
     ///
     /// # Errors
     /// INVALID_ARGUMENT: one of them is no such thing.
     pub fn page(&self) -> Result<PageRequest, Error> {
+        let size = match self.text("pageSize")? {
+            None => 0,
+            Some(size) if !size.is_empty() && size.bytes().all(|b| b.is_ascii_digit()) => {
+                size.parse().unwrap_or(i32::MAX)
+            }
+            Some(_) => {
+                return Err(Error::invalid(
+                    "pageSize",
+                    "must be a whole number from 0 on",
+                ));
+            }
+        };
         Ok(PageRequest {
-            size: self.number("pageSize")?.unwrap_or_default(),
+            size,
             token: self.text("pageToken")?.unwrap_or_default(),
         })
     }
@@ -311,20 +312,21 @@ mod tests {
             "2026-09-30T23:00:00+00:00"
         );
         assert_eq!(query.flag("f").unwrap(), Some(false));
-        assert_eq!(query.number("n").unwrap(), Some(-3));
         assert_eq!(query.text("e").unwrap(), None);
         assert_eq!(query.text("absent").unwrap(), None);
         let refused = [
             query.text("r").err(),
             query.time("f").err(),
             query.flag("n").err(),
-            query.number("t").err(),
+            Query::parse("pageSize=-1").unwrap().page().err(),
         ];
         let fields: Vec<_> = refused
             .iter()
             .map(|error| error.as_ref().unwrap().fields()[0].field.as_str())
             .collect();
-        assert_eq!(fields, ["r", "f", "n", "t"]);
+        assert_eq!(fields, ["r", "f", "n", "pageSize"]);
+        let large = Query::parse("pageSize=99999999999999999999").unwrap();
+        assert_eq!(large.page().unwrap().size, i32::MAX);
     }
 
     #[tokio::test]
