@@ -22,6 +22,8 @@ END $$;
 -- What order stored so far lacks what happened before: the view is projected anew, from where it began.
 DELETE FROM sightline.views WHERE domain = 'order';
 DELETE FROM sightline.owners WHERE domain = 'order';
+-- (Nobody has to be told what goes with a schema.)
+SET LOCAL client_min_messages = warning;
 DO $$
 DECLARE s text;
 BEGIN

@@ -132,6 +132,7 @@ sightline is ready. Sample users register, log in, move and change their minds i
 Try:
 
   curl -i http://{http_addr}/v1/order/customers/{first}
+  curl 'http://{http_addr}/v1/fulfillment/addresses?validation=incomplete&validation=invalid'
   grpcurl -plaintext -d '{{"user_id": "{second}"}}' {grpc_addr} sightline.order.v1.OrderService/GetCustomer
   {program} status --watch --http-addr {http_addr}
 

@@ -460,7 +460,14 @@ impl Samples {
     }
 
     fn full_address(&mut self, n: usize) -> Value {
-        let [country, state, city, postal_code, street] = self.pick(PLACES);
+        let [country, mut state, city, mut postal_code, street] = self.pick(PLACES);
+        // Users make mistakes: some addresses need attention before anything is shipped there.
+        match self.rng.u8(..40) {
+            0 => postal_code = "",
+            1 => postal_code = "0815?",
+            2 => state = "Atlantis",
+            _ => {}
+        }
         let name = format!("{} {}", self.users[n].first_name, self.users[n].last_name);
         let line = format!("{street} {}", self.rng.u8(1..=120));
         // Two of the spellings that occur.
