@@ -12,7 +12,7 @@ mod reads;
 mod report;
 mod rows;
 // What the tests have for themselves, and the benchmark needs a part of.
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports)]
 #[path = "../tests/it/support/mod.rs"]
 mod support;
 

@@ -11,6 +11,7 @@ use crate::support::fold::{Folds, Verdict, event_of};
 use crate::support::log::{MAX_VALUE_BYTES, Shape, generate, seed};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
+use std::collections::HashSet;
 
 const SHAPE: Shape = Shape {
     records: 4_000,
@@ -26,9 +27,10 @@ struct Applied {
     is_of_deleted: bool,
 }
 
-/// A hostile log without what is not applied.
+/// A hostile log without what is not applied, and without what would be applied twice.
 fn applied() -> Vec<Applied> {
     let mut folds = Folds::new(MAX_VALUE_BYTES);
+    let mut ids = HashSet::new();
     let mut log = Vec::new();
     for record in generate(seed() + 11, SHAPE) {
         let verdicts = folds.take(&record);
@@ -41,6 +43,9 @@ fn applied() -> Vec<Applied> {
         }
         let event = event_of(&record).expect("a good one");
         let user = event.text("userId").expect("required");
+        if !ids.insert(event.id) {
+            continue;
+        }
         log.push(Applied {
             record,
             at: event.occurred_at,

@@ -4,7 +4,7 @@
 use crate::first_light::folded;
 use crate::support::app::{LONG, World};
 use crate::support::broker::{Broker, Record};
-use crate::support::check::order::{FEED, Filter, call_feed, cursors, read_feed};
+use crate::support::check::order::{FEED, Filter, assert_same, call_feed, cursors, read_feed};
 use crate::support::check::{Depth, Ends, assert_answers, assert_books, caught_up};
 use crate::support::client::{Rest, with_query};
 use crate::support::database::Database;
@@ -794,13 +794,12 @@ async fn every_cursor_resumes_there_and_tokens_hold_for_their_filters() {
             ..Filter::default()
         };
         let said = read_feed(rest, &filter, 1000).await;
-        assert_same_rest(&said, &whole[n + 1..], n);
+        let expected: Vec<&Value> = whole[n + 1..].iter().collect();
+        let how = format!("after change {n}");
+        assert_same(&how, &said, &expected);
         if n % 10 == 0 {
-            assert_same_rest(
-                &call_feed(&running.grpc, &filter, 40).await,
-                &whole[n + 1..],
-                n,
-            );
+            let called = call_feed(&running.grpc, &filter, 40).await;
+            assert_same(&how, &called, &expected);
         }
     }
 
@@ -874,24 +873,4 @@ async fn every_cursor_resumes_there_and_tokens_hold_for_their_filters() {
             }
         }
     }
-}
-
-/// Whether two lists of changes tell the same of every user, in the same order.
-fn assert_same_rest(said: &[Value], expected: &[Value], n: usize) {
-    let by_user = |changes: &[Value]| {
-        let mut by_user: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-        for change in changes {
-            let mut change = change.clone();
-            change.as_object_mut().expect("a change").remove("cursor");
-            let user = change["userId"].to_string();
-            by_user.entry(user).or_default().push(change);
-        }
-        by_user
-    };
-    assert!(
-        by_user(said) == by_user(expected),
-        "after change {n}: {:?}, not {:?}",
-        said.iter().map(identity).collect::<Vec<_>>(),
-        expected.iter().map(identity).collect::<Vec<_>>()
-    );
 }

@@ -25,12 +25,12 @@ pub fn folded(log: &[Record], partitions: i32) -> (Folds, Ends) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_thousand_hostile_records_read_as_the_fold_says() {
+async fn sixty_thousand_hostile_records_read_as_the_fold_says() {
     let Some(broker) = Broker::real() else { return };
     let shape = Shape {
-        records: 100_000,
+        records: 60_000,
         partitions: 6,
-        users: 2_000,
+        users: 1_200,
     };
     project_and_compare(broker, shape).await;
 }

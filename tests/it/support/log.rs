@@ -670,10 +670,21 @@ impl Generator {
                 match name {
                     "city" => json!(self.pick(&["Berlin", "Paris", "Rome"])),
                     "postalCode" | "zipCode" => {
-                        json!(self.pick(&["10115", "94103", "SW1A 1AA", "1011", "M5V3L9", "00000"]))
+                        json!(
+                            self.pick(&["10115", "94103", "SW1A 1AA", "1011", "m5v3L9", " 00000 "])
+                        )
                     }
                     "stateOrProvince" | "state" | "province" => {
-                        json!(self.pick(&["CA", "NY", "ON", "Bayern", "ca", "California", "ZZ"]))
+                        json!(self.pick(&[
+                            "CA",
+                            "NY",
+                            "ON",
+                            "Bayern",
+                            "ca",
+                            "California",
+                            "US-CA",
+                            "ZZ"
+                        ]))
                     }
                     "streetLine1" | "addressLine1" => {
                         json!(self.pick(&["1 Main Street", "2 High Street"]))

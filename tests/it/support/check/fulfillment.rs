@@ -1,9 +1,9 @@
 //! The fulfillment domain's answers.
 
-use super::{Compared, Depth, Differences, around, called, get, pages, written};
+use super::{Compared, Depth, Differences, Moment, called, get, moments, pages, sampled, written};
 use crate::support::app::Running;
 use crate::support::client::{Grpc, escape, shipping_json, timestamp, with_query};
-use crate::support::fold::{Fold, Parcels, STATUSES};
+use crate::support::fold::{Fold, Parcels, STATUSES, normal};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use sightline::proto::fulfillment::v1::{
@@ -15,8 +15,6 @@ use std::collections::BTreeSet;
 const SEARCH: &str = "/v1/fulfillment/addresses";
 const KINDS: [&str; 2] = ["shipping", "billing"];
 
-type Moment<'a> = (&'a String, Option<DateTime<Utc>>);
-
 pub(super) async fn compare(
     running: &Running,
     fold: &Fold<Parcels>,
@@ -25,41 +23,33 @@ pub(super) async fn compare(
 ) {
     let (rest, view) = (&running.rest, &fold.view);
     let (users, unknown, addresses) = (view.ids(), view.never_known(), view.address_ids());
-    let mut of_users: Vec<Moment> = Vec::new();
-    for id in &users {
-        of_users.push((id, None));
-        let around = around(view.instants(id), depth);
-        of_users.extend(around.into_iter().map(|at| (id, Some(at))));
-    }
+    let mut of_users = moments(&users, depth, |id| view.instants(id));
     of_users.extend(unknown.iter().map(|id| (id, None)));
-    let mut of_addresses: Vec<Moment> = Vec::new();
-    for id in &addresses {
-        of_addresses.push((id, None));
-        // What only one user ever had to do with, that user's answers show.
-        if depth == Depth::Thorough || view.claimants(id) > 1 {
-            let around = around(view.instants_of(id), depth);
-            of_addresses.extend(around.into_iter().map(|at| (id, Some(at))));
-        }
-    }
+    let mut of_addresses = moments(&addresses, depth, |id| view.instants_of(id));
+    // What only one user ever had to do with, that user's answers show.
+    let of_some = sampled(&addresses);
+    of_addresses.retain(|(id, at)| at.is_none() || of_some.contains(id) || view.claimants(id) > 1);
     let lists = of_users
         .iter()
         .map(|(id, at)| get(rest, user_path(id, *at), view.addresses(id, *at)));
     wrong.compare_all(lists).await;
-    let defaults = of_users.iter().flat_map(|(id, at)| {
-        let both = [0, 1].into_iter();
-        both.map(|kind| {
-            let path = default_path(id, kind, *at);
-            get(rest, path, view.default_address(id, kind, *at))
-        })
+    let defaults = of_users.iter().enumerate().map(|(n, (id, at))| {
+        // Which of the two takes turns.
+        let kind = (n + n / 2) % 2;
+        let path = default_path(id, kind, *at);
+        get(rest, path, view.default_address(id, kind, *at))
     });
     wrong.compare_all(defaults).await;
     let one = of_addresses
         .iter()
         .map(|(id, at)| get(rest, address_path(id, *at), view.address(id, *at)));
     wrong.compare_all(one).await;
-    let all = view.all();
+    let all: Vec<Value> = view.all().into_iter().map(normal).collect();
     compare_searches(running, &all, depth, wrong).await;
     if depth == Depth::Thorough {
+        let of_some_users = sampled(&users);
+        of_users.retain(|(id, _)| of_some_users.contains(id));
+        of_addresses.retain(|(id, _)| of_some.contains(id));
         compare_grpc(&running.grpc, view, &of_users, &of_addresses, wrong).await;
     }
 }
@@ -205,9 +195,10 @@ fn by_ids(address: &Value) -> (String, String) {
     )
 }
 
-fn compare_sorted(how: &str, mut said: Vec<Value>, expected: &[Value], wrong: &mut Differences) {
+fn compare_sorted(how: &str, said: Vec<Value>, expected: &[Value], wrong: &mut Differences) {
+    let mut said: Vec<Value> = said.into_iter().map(normal).collect();
     said.sort_by_key(by_ids);
-    wrong.compare_lists(how, said, expected.to_vec());
+    wrong.compare_lists(how, said.iter(), expected.iter());
 }
 
 async fn call_search(grpc: &Grpc, country: Option<&str>, statuses: &[&str]) -> Vec<Value> {

@@ -120,7 +120,7 @@ pub fn assert_books(lag: &Lag, folds: &Folds, holes: &Ends) {
 pub enum Depth {
     /// Every user's own answers by path, now and at one instant; the feed and the search as a whole.
     Brief,
-    /// Everything over REST and gRPC, at several instants, by every filter.
+    /// That, everything else over REST and gRPC, by every filter, and some of the users' at many instants.
     Thorough,
 }
 
@@ -241,32 +241,43 @@ pub fn written(at: DateTime<Utc>) -> String {
     local.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true)
 }
 
-/// Some of the instants at which an answer may change: just before, at and just behind some of these, and before and
-/// behind all of them.
-fn around(instants: Vec<DateTime<Utc>>, depth: Depth) -> Vec<DateTime<Utc>> {
-    let instants: Vec<DateTime<Utc>> = instants
-        .into_iter()
-        .collect::<BTreeSet<_>>()
-        .into_iter()
-        .collect();
-    let (Some(first), Some(last)) = (instants.first(), instants.last()) else {
-        return vec![DateTime::UNIX_EPOCH];
-    };
-    let within = instants.len() as i64;
-    let instant = |n: i64| instants[n.rem_euclid(within) as usize];
-    let tick = TimeDelta::microseconds(1);
-    match depth {
-        Depth::Brief => vec![instant(within / 2)],
-        Depth::Thorough => vec![
-            *first - tick,
-            *first,
-            instant(within / 3) - tick,
-            instant(within / 2),
-            instant(within * 2 / 3) + tick,
-            *last,
-            *last + TimeDelta::days(1),
-        ],
+/// An id, and the instant as of which it is asked about; `None`: now.
+type Moment<'a> = (&'a String, Option<DateTime<Utc>>);
+
+/// How many ids of a kind are asked about at many instants, and over gRPC.
+const SAMPLED: usize = 60;
+
+/// Every id now and at one instant; where all is asked, some of them around many instants.
+fn moments<'a>(
+    ids: &'a [String],
+    depth: Depth,
+    instants: impl Fn(&str) -> Vec<DateTime<Utc>>,
+) -> Vec<Moment<'a>> {
+    let sampled = sampled(ids);
+    let mut moments = Vec::new();
+    for id in ids {
+        moments.push((id, None));
+        let instants: Vec<DateTime<Utc>> = BTreeSet::from_iter(instants(id)).into_iter().collect();
+        let Some((first, last)) = instants.first().zip(instants.last()) else {
+            moments.push((id, Some(DateTime::UNIX_EPOCH)));
+            continue;
+        };
+        let at = |part: usize| instants[instants.len() * part / 6];
+        let tick = TimeDelta::microseconds(1);
+        let mut asked = vec![at(3)];
+        if depth == Depth::Thorough && sampled.contains(id) {
+            // Before and behind all, just before, at and just behind some.
+            asked.extend([*first - tick, *first, at(2) - tick, at(4) + tick]);
+            asked.extend([*last, *last + TimeDelta::days(1)]);
+        }
+        moments.extend(asked.into_iter().map(|at| (id, Some(at))));
     }
+    moments
+}
+
+/// Some of these, from all over.
+fn sampled(ids: &[String]) -> BTreeSet<&String> {
+    ids.iter().step_by(ids.len() / SAMPLED + 1).collect()
 }
 
 #[derive(Default)]
@@ -281,14 +292,8 @@ impl Differences {
         self.compared += 1;
         let said = normal(compared.said);
         let expected = normal(compared.expected);
-        if said == expected {
-            return;
-        }
-        self.count += 1;
-        if self.first.len() < 5 {
-            let how = compared.how;
-            self.first
-                .push(format!("{how}\n  says {said}\n  not  {expected}"));
+        if said != expected {
+            self.differs(&compared.how, Some(&said), Some(&expected));
         }
     }
 
@@ -303,29 +308,39 @@ impl Differences {
         }
     }
 
-    /// Compares two lists, row by row.
-    fn compare_lists(&mut self, how: &str, said: Vec<Value>, expected: Vec<Value>) {
-        let (many, wanted) = (said.len(), expected.len());
-        let mut pairs = said.into_iter().zip(expected).enumerate();
-        let differs = pairs.find(|(_, (said, expected))| {
+    /// Compares two lists of what is in one form, row by row.
+    fn compare_lists<'a>(
+        &mut self,
+        how: &str,
+        said: impl Iterator<Item = &'a Value>,
+        expected: impl Iterator<Item = &'a Value>,
+    ) {
+        let (mut said, mut expected) = (said.fuse(), expected.fuse());
+        for n in 0.. {
+            let (said, expected) = (said.next(), expected.next());
+            if said.is_none() && expected.is_none() {
+                return;
+            }
             self.compared += 1;
-            normal(said.clone()) != normal(expected.clone())
-        });
-        if let Some((n, (said, expected))) = differs {
-            let how = format!("{how}: row {n} of {many}, {wanted} wanted");
-            self.compare(Compared {
-                how,
-                said,
-                expected,
-            });
-        } else if many != wanted {
-            let (said, expected) = (json!(many), json!(wanted));
-            let how = format!("{how}: how many rows");
-            self.compare(Compared {
-                how,
-                said,
-                expected,
-            });
+            if said != expected {
+                // What follows differs, too.
+                return self.differs(&format!("{how}: row {n}"), said, expected);
+            }
+        }
+    }
+
+    fn differs(&mut self, how: &str, said: Option<&Value>, expected: Option<&Value>) {
+        self.count += 1;
+        if self.first.len() < 5 {
+            let (said, expected) = (
+                said.unwrap_or(&Value::Null),
+                expected.unwrap_or(&Value::Null),
+            );
+            let mut where_it_differs = Vec::new();
+            spot(String::new(), said, expected, &mut where_it_differs);
+            let shown = where_it_differs.join("\n  ");
+            self.first
+                .push(format!("{how}\n  {shown}\n  all of it: {said}"));
         }
     }
 
@@ -337,5 +352,28 @@ impl Differences {
             "answers that are not the fold's, among them:\n{}",
             self.first.join("\n")
         );
+    }
+}
+
+/// Where in two values the difference is; null is what is not there.
+fn spot(path: String, said: &Value, expected: &Value, spots: &mut Vec<String>) {
+    match (said, expected) {
+        (said, expected) if said == expected => {}
+        (Value::Object(said), Value::Object(expected)) => {
+            for name in BTreeSet::from_iter(said.keys().chain(expected.keys())) {
+                let (said, expected) = (said.get(name), expected.get(name));
+                let (said, expected) = (
+                    said.unwrap_or(&Value::Null),
+                    expected.unwrap_or(&Value::Null),
+                );
+                spot(format!("{path}/{name}"), said, expected, spots);
+            }
+        }
+        (Value::Array(said), Value::Array(expected)) if said.len() == expected.len() => {
+            for (n, (said, expected)) in said.iter().zip(expected).enumerate() {
+                spot(format!("{path}/{n}"), said, expected, spots);
+            }
+        }
+        _ => spots.push(format!("{path} is {said}, not {expected}")),
     }
 }

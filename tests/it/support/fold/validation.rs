@@ -1,5 +1,8 @@
 //! What validation must say of an address, by the rules that the program has: the rules are data, how they are
 //! applied is worked out here.
+//!
+//! Where the contract leaves room: postal codes and states count in either case and without blanks around them; a
+//! state counts by any of its names, or by its code behind the country's (`US-CA`). Digits are ASCII's.
 
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -36,14 +39,15 @@ pub fn validate(address: &Value) -> Value {
                     }
                 }
                 if let (Some(form), Some(code)) = (rules["postalCode"].as_str(), text("postalCode"))
-                    && !matches(form, &code.to_uppercase())
+                    && !matches(form, &code.trim().to_uppercase())
                 {
                     problems.push(("postalCode", "malformed"));
                 }
                 if let (Some(states), Some(state)) = (rules["states"].as_array(), text("state")) {
+                    let state = state.trim().to_uppercase();
                     let listed = states.iter().any(|listed| {
-                        let listed = listed.as_str().expect("text");
-                        listed.to_lowercase() == state.to_lowercase()
+                        let listed = listed.as_str().expect("text").to_uppercase();
+                        state == listed || state == format!("{country}-{listed}")
                     });
                     if !listed {
                         problems.push(("state", "unknown"));
