@@ -41,7 +41,7 @@ CREATE TABLE order_live.users (
     logs     integer NOT NULL,     -- from how many logs the view was made then: when it is other now, the user may have moved
     revision bigint  NOT NULL,     -- counts the writes: a fold of an older one is not written
     state    jsonb   NOT NULL
-);
+) WITH (fillfactor = 90);          -- room for the next version of a row beside it
 
 -- What events told of a customer's addresses, in the order in which it was folded.
 CREATE TABLE order_live.user_history (
@@ -76,4 +76,3 @@ CREATE TABLE order_live.address_changes (
     PRIMARY KEY (log_id, next_offset, sequence)
 );
 CREATE INDEX address_changes_of_user ON order_live.address_changes (user_key, log_id, next_offset, sequence);
-CREATE INDEX address_changes_significant ON order_live.address_changes (log_id, next_offset, sequence) WHERE significant;

@@ -6,7 +6,7 @@
 //! fact jsonb, PRIMARY KEY (user_key, revision, sequence))`.
 
 use chrono::{DateTime, Utc};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sqlx::types::Json;
 use uuid::Uuid;
 
@@ -22,6 +22,16 @@ pub struct Entry<F> {
     /// Orders the facts of one revision.
     pub sequence: i32,
     /// Where it is from.
+    pub source: Source,
+    /// What was told.
+    pub fact: F,
+}
+
+/// A fact as reads get it: `{"at", "log", "offset", "fact"}`.
+#[derive(Debug, Deserialize)]
+pub struct Remembered<F> {
+    /// Where it is from.
+    #[serde(flatten)]
     pub source: Source,
     /// What was told.
     pub fact: F,

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use rdkafka::ClientConfig;
+use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -79,7 +80,7 @@ pub struct Applied {
 
 /// The order in which a log's events were applied: what a feed is ordered by, and its cursors name. Whoever has
 /// read up to a place has missed nothing, as no later transaction writes a place before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Place {
     /// How far the log was applied then: the offset behind the event's own or, where a dead letter was
     /// retried, the progress row's of the retry. So an event that was applied in its turn has the same place

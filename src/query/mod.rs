@@ -4,6 +4,7 @@
 //! Promises: rows and position come from one SQL statement; ids are opaque, and never part of an error.
 
 pub mod consistency;
+pub mod cursor;
 pub mod deadline;
 pub mod grpc;
 pub mod lag;
@@ -19,7 +20,10 @@ use std::{
 use sqlx::PgPool;
 
 pub use self::token::ConsistencyToken;
-use self::token::{Identity, TopicRef};
+use self::{
+    cursor::{Cursor, Fingerprint},
+    token::{Identity, TopicRef},
+};
 use crate::error::{Error, FieldViolation};
 
 /// The largest request body of REST, and the largest message of gRPC: 1,000 ids fit.
@@ -61,6 +65,18 @@ struct Inner {
 struct Log {
     topic: TopicRef,
     partition: u32,
+    fingerprint: Fingerprint,
+}
+
+/// Where reading resumes in each log: the n-th place belongs to the n-th log.
+#[derive(Debug, Default)]
+pub struct Resume {
+    /// Rows of `sightline.logs`.
+    pub log_ids: Vec<i32>,
+    /// Of the places.
+    pub next_offsets: Vec<i64>,
+    /// Of the places.
+    pub sequences: Vec<i64>,
 }
 
 impl Reads {
@@ -104,6 +120,50 @@ impl Reads {
         Ok(token)
     }
 
+    /// Where a cursor's reader resumes.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT, naming `field`: it holds a partition that nobody here has heard of. The database fails
+    /// while logs that are new to this process are looked up.
+    pub async fn resume(&self, field: &str, cursor: &Cursor) -> Result<Resume, Error> {
+        if let Some(resume) = self.known_places(cursor) {
+            return Ok(resume);
+        }
+        self.load(None).await?;
+        self.known_places(cursor).ok_or_else(|| {
+            let problem = "is a cursor of another gateway, or of a topic that is no more: read from the beginning";
+            Error::invalid(field, problem)
+        })
+    }
+
+    /// `None` where a partition is new to this process.
+    fn known_places(&self, cursor: &Cursor) -> Option<Resume> {
+        let logs = self.0.logs.read().unwrap_or_else(PoisonError::into_inner);
+        let by_fingerprint: HashMap<Fingerprint, i32> = logs
+            .iter()
+            .map(|(log_id, log)| (log.fingerprint, *log_id))
+            .collect();
+        let mut resume = Resume::default();
+        for (fingerprint, place) in cursor.iter() {
+            resume.log_ids.push(*by_fingerprint.get(&fingerprint)?);
+            resume.next_offsets.push(place.next_offset);
+            resume.sequences.push(place.sequence);
+        }
+        Some(resume)
+    }
+
+    /// The fingerprints of logs, for cursors.
+    ///
+    /// # Errors
+    /// The database fails while a log that is new to this process is looked up.
+    pub async fn fingerprints(&self, log_ids: &[i32]) -> Result<Vec<Fingerprint>, Error> {
+        self.load_missing(log_ids).await?;
+        let logs = self.0.logs.read().unwrap_or_else(PoisonError::into_inner);
+        let fingerprint = |log_id| logs.get(log_id).map(|log| log.fingerprint);
+        let found: Option<Vec<_>> = log_ids.iter().map(fingerprint).collect();
+        found.ok_or_else(|| Error::internal("a row names a log that is not there"))
+    }
+
     async fn load_missing(&self, log_ids: &[i32]) -> Result<(), Error> {
         let missing: Vec<i32> = {
             let logs = self.0.logs.read().unwrap_or_else(PoisonError::into_inner);
@@ -116,21 +176,28 @@ impl Reads {
         if missing.is_empty() {
             return Ok(());
         }
+        self.load(Some(missing)).await
+    }
+
+    /// Reads logs, all or these.
+    async fn load(&self, log_ids: Option<Vec<i32>>) -> Result<(), Error> {
         let rows: Vec<(i32, String, String, String, i32)> = sqlx::query_as(
             "SELECT log_id, cluster_id, topic, topic_identity, partition
-             FROM sightline.logs WHERE log_id = ANY($1)",
+             FROM sightline.logs WHERE $1::integer[] IS NULL OR log_id = ANY($1)",
         )
-        .bind(missing)
+        .bind(log_ids)
         .fetch_all(self.pool())
         .await
         .map_err(|e| Error::from(e).in_statement("query/logs"))?;
         let mut logs = self.0.logs.write().unwrap_or_else(PoisonError::into_inner);
         for (log_id, cluster_id, topic, topic_identity, partition) in rows {
+            let fingerprint = Fingerprint::of(&cluster_id, &topic, &topic_identity, partition);
             let identity = Some(Identity::of(&cluster_id, &topic_identity));
             let log = Log {
                 topic: TopicRef { topic, identity },
                 // The table's CHECK.
                 partition: partition.unsigned_abs(),
+                fingerprint,
             };
             logs.insert(log_id, log);
         }

@@ -227,7 +227,8 @@ fn number(text: &str) -> Option<u64> {
         .then(|| text.parse().ok())?
 }
 
-fn put(out: &mut Vec<u8>, mut value: u64) {
+/// A number in groups of seven bits, the lowest first.
+pub(super) fn put(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -236,7 +237,7 @@ fn put(out: &mut Vec<u8>, mut value: u64) {
 }
 
 /// The shortest spelling of a number only.
-fn take(bytes: &mut &[u8]) -> Option<u64> {
+pub(super) fn take(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0_u64;
     for shift in (0..64).step_by(7) {
         let byte = *bytes.split_off_first()?;

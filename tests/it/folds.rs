@@ -3,7 +3,8 @@
 
 use crate::support::broker::Record;
 use crate::support::fold::{
-    Addresses, Books, Change, Customers, Fold, Folds, Parcels, Verdict, event_of, normal,
+    Addresses, Books, Change, Customers, Fold, Folds, Parcels, Verdict, event_of, matches, normal,
+    validate,
 };
 use crate::support::log::{MAX_VALUE_BYTES, Shape, generate, seed};
 use chrono::{DateTime, Utc};
@@ -750,4 +751,138 @@ fn as_of_a_time_is_what_happened_until_then_in_log_order() {
         json!({"deletionType": "hard"}),
     );
     assert_eq!(as_of(&case, 30), (String::new(), None));
+}
+
+#[test]
+fn forms_of_postal_codes_are_read() {
+    for (form, good, bad) in [
+        (
+            r"\d{5}",
+            &["10115"][..],
+            &[
+                "1011",
+                "101156",
+                "1011A",
+                "",
+                "\u{661}\u{660}\u{661}\u{661}\u{665}",
+            ][..],
+        ),
+        (
+            r"(\d{5})(?:[ \-](\d{4}))?",
+            &["94103", "94103-1234", "94103 1234"],
+            &["94103-", "94103+1234"],
+        ),
+        (
+            r"948[5-9]|949[0-8]",
+            &["9485", "9498"],
+            &["9484", "9499", "94859490"],
+        ),
+        (
+            r"\d{4,5}|\d{3}-\d{4}",
+            &["1234", "12345", "123-4567"],
+            &["123", "123456"],
+        ),
+        (
+            r"(?:^|\b)(?:1[0-2]|[1-9])\d{2}(?:$|\b)",
+            &["1234", "101"],
+            &["1334", "01"],
+        ),
+        (
+            r"[1-9]\d{3} ?(?:[A-RT-Z][A-Z]|S[BCE-RT-Z])",
+            &["1234 AB", "1234SB"],
+            &["1234 SA", "0234 AB"],
+        ),
+        (
+            r"\d[\dA-Z]? ?\d[ABD-HJLN-UW-Z]{2}",
+            &["1A 1AA", "11AB"],
+            &["1A 1CC"],
+        ),
+    ] {
+        for text in good {
+            assert!(matches(form, text), "{text} has the form {form}");
+        }
+        for text in bad {
+            assert!(!matches(form, text), "{text} has not the form {form}");
+        }
+    }
+}
+
+#[test]
+fn validation_by_the_rules_of_the_country() {
+    let judged = |address: Value| {
+        let mut whole = json!({"lines": ["1 Road"], "city": "C", "recipientName": "R"});
+        for (name, value) in address.as_object().expect("an object") {
+            whole[name] = value.clone();
+        }
+        let said = validate(&whole);
+        let problem = |problem: &Value| {
+            format!(
+                "{}:{}",
+                problem["field"].as_str().unwrap(),
+                problem["problem"].as_str().unwrap()
+            )
+        };
+        let problems = said["problems"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(problem);
+        let mut words = vec![said["status"].as_str().expect("text").to_owned()];
+        words.extend(problems);
+        words.join(" ")
+    };
+    for (address, expected) in [
+        (json!({"countryCode": "DE", "postalCode": "10115"}), "valid"),
+        (
+            json!({"countryCode": "DE", "postalCode": "10115", "state": "Bayern"}),
+            "valid",
+        ),
+        (
+            json!({"countryCode": "DE"}),
+            "incomplete postalCode:missing",
+        ),
+        (
+            json!({"countryCode": "DE", "postalCode": "10115", "recipientName": null}),
+            "valid recipientName:missing",
+        ),
+        (
+            json!({"countryCode": "DE", "postalCode": "1", "recipientName": null}),
+            "invalid postalCode:malformed recipientName:missing",
+        ),
+        (
+            json!({"countryCode": "US", "postalCode": "1"}),
+            "incomplete state:missing postalCode:malformed",
+        ),
+        (
+            json!({"countryCode": "US", "postalCode": "94103", "state": "Atlantis"}),
+            "invalid state:unknown",
+        ),
+        (
+            json!({"countryCode": "US", "postalCode": "94103", "state": "ca"}),
+            "valid",
+        ),
+        (
+            json!({"countryCode": "US", "postalCode": "94103", "state": "California"}),
+            "valid",
+        ),
+        (
+            json!({"countryCode": "GB", "postalCode": "sw1a 1aa"}),
+            "valid",
+        ),
+        (json!({"countryCode": "AG", "city": null}), "valid"),
+        (
+            json!({"countryCode": "AG", "lines": [], "postalCode": "anything"}),
+            "incomplete lines:missing",
+        ),
+        (
+            json!({"countryCode": "XX", "lines": []}),
+            "invalid countryCode:unknown",
+        ),
+        (
+            json!({"lines": [], "postalCode": "1"}),
+            "incomplete countryCode:missing",
+        ),
+    ] {
+        assert_eq!(judged(address.clone()), expected, "{address}");
+    }
 }

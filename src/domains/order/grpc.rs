@@ -3,8 +3,8 @@
 use tonic::{Request, Response, Status};
 
 use super::{
-    model::{Address, Customer},
-    queries,
+    model::{Address, AddressChange, AddressChangeKind, Customer},
+    queries::{self, ChangesFilter},
 };
 use crate::{
     proto::order::v1::{
@@ -14,6 +14,7 @@ use crate::{
     query::{
         Reads,
         grpc::{self, respond, timestamp},
+        page::PageRequest,
     },
 };
 
@@ -53,16 +54,42 @@ impl OrderService for Service {
 
     async fn list_customer_addresses(
         &self,
-        _request: Request<pb::ListCustomerAddressesRequest>,
+        request: Request<pb::ListCustomerAddressesRequest>,
     ) -> Result<Response<pb::ListCustomerAddressesResponse>, Status> {
-        Err(Status::unimplemented("soon"))
+        let request = request.into_inner();
+        let as_of = grpc::instant("asOf", request.as_of)?;
+        let answer = queries::list_addresses(&self.reads, &request.user_id, as_of).await?;
+        Ok(respond(answer.map(|found| {
+            pb::ListCustomerAddressesResponse {
+                addresses: found.addresses.into_iter().map(Into::into).collect(),
+                default_shipping_address_id: found.default_shipping_address_id,
+                default_billing_address_id: found.default_billing_address_id,
+            }
+        })))
     }
 
     async fn list_address_changes(
         &self,
-        _request: Request<pb::ListAddressChangesRequest>,
+        request: Request<pb::ListAddressChangesRequest>,
     ) -> Result<Response<pb::ListAddressChangesResponse>, Status> {
-        Err(Status::unimplemented("soon"))
+        let request = request.into_inner();
+        let filter = ChangesFilter {
+            user_id: request.user_id,
+            significant: request.significant,
+            since: grpc::instant("since", request.since)?,
+            after: request.after.filter(|after| !after.is_empty()),
+        };
+        let page = PageRequest {
+            size: request.page_size,
+            token: request.page_token,
+        };
+        let answer = queries::list_address_changes(&self.reads, &filter, &page).await?;
+        Ok(respond(answer.map(|found| {
+            pb::ListAddressChangesResponse {
+                changes: found.changes.into_iter().map(Into::into).collect(),
+                next_page_token: found.next_page_token,
+            }
+        })))
     }
 }
 
@@ -108,6 +135,35 @@ impl From<Address> for pb::Address {
             is_default_billing: address.is_default_billing,
             stale_fields: address.stale_fields,
             updated_at: address.updated_at.map(timestamp),
+        }
+    }
+}
+
+impl From<AddressChangeKind> for pb::AddressChangeKind {
+    fn from(kind: AddressChangeKind) -> Self {
+        match kind {
+            AddressChangeKind::Added => Self::Added,
+            AddressChangeKind::Updated => Self::Updated,
+            AddressChangeKind::Deleted => Self::Deleted,
+            AddressChangeKind::DefaultChanged => Self::DefaultChanged,
+        }
+    }
+}
+
+impl From<AddressChange> for pb::AddressChange {
+    fn from(change: AddressChange) -> Self {
+        Self {
+            cursor: change.cursor,
+            user_id: change.user_id,
+            address_id: change.address_id,
+            kind: pb::AddressChangeKind::from(change.kind).into(),
+            affects_default_shipping: change.affects_default_shipping,
+            affects_default_billing: change.affects_default_billing,
+            significant: change.significant,
+            before: change.before.map(Into::into),
+            after: change.after.map(Into::into),
+            occurred_at: Some(timestamp(change.occurred_at)),
+            event_id: change.event_id,
         }
     }
 }

@@ -1,6 +1,7 @@
-//! order: customers for the Order Service, by id: who they are, how to reach them, and the addresses that
-//! they have now. Made from what events tell of accounts, profiles and addresses.
+//! order: customers for the Order Service: who they are, how to reach them, the addresses that they have and had,
+//! and a feed of what changed in them. Made from what events tell of accounts, profiles and addresses.
 
+mod changes;
 mod grpc;
 mod model;
 mod projection;

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::changes::LastInUse;
 use crate::fold::addresses::{AddressBook, DefaultKind, KnownAddress};
 
 /// A customer, as the Order Service sees one: who it is, how to reach them, and where they want orders sent.
@@ -100,6 +101,70 @@ pub struct Customers {
     pub missing: Vec<String>,
 }
 
+/// What happened to an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AddressChangeKind {
+    /// It was added, or added again.
+    Added,
+    /// Some of it changed.
+    Updated,
+    /// It was deleted.
+    Deleted,
+    /// It became a default.
+    DefaultChanged,
+}
+
+impl AddressChangeKind {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Added => "added",
+            Self::Updated => "updated",
+            Self::Deleted => "deleted",
+            Self::DefaultChanged => "default_changed",
+        }
+    }
+}
+
+/// One change of an address, or of which address is a default.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AddressChange {
+    /// Where a reader who has come this far resumes.
+    pub cursor: String,
+    pub user_id: String,
+    /// The address; of `default_changed` the new default.
+    pub address_id: String,
+    pub kind: AddressChangeKind,
+    /// Whether the address was or became the default to ship to.
+    pub affects_default_shipping: bool,
+    /// Whether the address was or became the default to bill.
+    pub affects_default_billing: bool,
+    /// Whether the address that unshipped orders would use has changed.
+    pub significant: bool,
+    /// The address before; of `default_changed` the former default. Absent where there was none, or it was not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<Address>,
+    /// The address after; of `default_changed` the new default. Absent where there is none, or it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<Address>,
+    pub occurred_at: DateTime<Utc>,
+    /// The event that told of it.
+    pub event_id: String,
+}
+
+/// A page of the feed.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AddressChanges {
+    /// Per partition of the log in the order in which they were applied.
+    pub changes: Vec<AddressChange>,
+    /// Where the next page begins; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_page_token: Option<String>,
+}
+
 /// A customer as it is stored: what is answered, and what the fold must remember beside it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -107,15 +172,21 @@ pub struct State {
     /// Without addresses and defaults, which are in the book.
     pub customer: Customer,
     pub book: AddressBook,
+    pub last_in_use: LastInUse,
     /// Whether the deletion was a hard one, after which nothing can change.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub is_erased: bool,
 }
 
 impl State {
+    /// Whether the customer was deleted.
+    pub fn is_deleted(&self) -> bool {
+        self.customer.deleted_at.is_some()
+    }
+
     /// The customer as it is answered.
     pub fn into_customer(self) -> Customer {
-        let addresses = Addresses::of(&self.book, self.customer.deleted_at.is_some());
+        let addresses = Addresses::of(&self.book, self.is_deleted());
         Customer {
             default_shipping_address_id: addresses.default_shipping_address_id,
             default_billing_address_id: addresses.default_billing_address_id,

@@ -2,15 +2,18 @@
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use sqlx::types::Json;
+use uuid::Uuid;
 
 use super::Order;
-use super::model::{Customer, State};
-use crate::event::{Change, Changes, DeletionType, EventType, Payload, TypeName};
+use super::changes::{self, Change, LastInUse};
+use super::model::{Address, Customer, State};
+use crate::event::{self, Changes, DeletionType, EventType, Payload, TypeName};
 use crate::fold::addresses::{AddressBook, AddressFact, Source};
 use crate::fold::change_text;
 use crate::fold::history::{self, Entry};
 use crate::fold::users::{self, Folded, UserState};
-use crate::projector::{Applied, Projection, Target};
+use crate::projector::{Applied, Place, Projection, Target};
 
 #[async_trait]
 impl Projection for Order {
@@ -43,43 +46,189 @@ impl Projection for Order {
 
     async fn apply(&self, target: &mut Target<'_>, events: &[Applied]) -> Result<(), sqlx::Error> {
         let mut folded = users::fold::<State>(target, events).await?;
-        write_history(target, &mut folded).await
+        let deleted = Deleted::of(&folded);
+        write_history(target, &mut folded, &deleted).await?;
+        write_changes(target, folded, &deleted).await
     }
 }
 
 /// What a fold tells beside the customer that it leads to.
 #[derive(Default)]
 pub struct Effects {
-    history: Vec<(Source, AddressFact)>,
-    deletion: Option<DeletionType>,
+    pub history: Vec<(Source, AddressFact)>,
+    pub feed: Vec<FeedEntry>,
+    /// The last one; a hard one is.
+    pub deletion: Option<DeletionType>,
+}
+
+/// A row of the feed.
+pub struct FeedEntry {
+    pub place: Place,
+    pub occurred_at: DateTime<Utc>,
+    pub event_id: String,
+    pub told: Told,
+}
+
+/// What a row of the feed tells.
+pub enum Told {
+    Change(Change),
+    /// For whoever mirrors addresses, and is to forget them.
+    CustomerDeleted(DeletionType),
+}
+
+/// The users of a batch that were deleted in it.
+struct Deleted {
+    soft: Vec<Uuid>,
+    hard: Vec<Uuid>,
+}
+
+impl Deleted {
+    fn of(folded: &[Folded<State>]) -> Self {
+        let keys = |deletion| {
+            let deleted = folded
+                .iter()
+                .filter(|row| row.effects.deletion == Some(deletion));
+            deleted.map(|row| row.user_key).collect()
+        };
+        Self {
+            soft: keys(DeletionType::Soft),
+            hard: keys(DeletionType::Hard),
+        }
+    }
 }
 
 /// Writes what was told of addresses, then takes from the history what deletions leave nothing of.
 async fn write_history(
     target: &mut Target<'_>,
     folded: &mut [Folded<State>],
+    deleted: &Deleted,
 ) -> Result<(), sqlx::Error> {
     let mut entries = Vec::new();
-    let (mut soft, mut hard) = (Vec::new(), Vec::new());
     for row in folded {
-        match row.effects.deletion {
-            Some(DeletionType::Soft) => soft.push(row.user_key),
-            Some(DeletionType::Hard) => hard.push(row.user_key),
-            None => {}
-        }
-        for (source, fact) in row.effects.history.drain(..) {
+        for (sequence, (source, fact)) in (0..).zip(row.effects.history.drain(..)) {
             entries.push(Entry {
                 user_key: row.user_key,
                 revision: row.revision,
-                sequence: i32::try_from(entries.len()).unwrap_or(i32::MAX),
+                sequence,
                 source,
                 fact,
             });
         }
     }
     history::append(target, &entries).await?;
-    history::reduce(target, &soft, AddressFact::without_personal_data).await?;
-    history::erase(target, &hard).await
+    history::reduce(target, &deleted.soft, AddressFact::without_personal_data).await?;
+    history::erase(target, &deleted.hard).await
+}
+
+/// Writes the feed, then takes from it what deletions leave nothing of.
+async fn write_changes(
+    target: &mut Target<'_>,
+    folded: Vec<Folded<State>>,
+    deleted: &Deleted,
+) -> Result<(), sqlx::Error> {
+    let mut rows = Columns::default();
+    for folded in folded {
+        // The entries of one event follow one another.
+        let (mut place, mut index) = (None, 0);
+        for entry in folded.effects.feed {
+            index = if place == Some(entry.place) {
+                index + 1
+            } else {
+                0
+            };
+            place = Some(entry.place);
+            rows.push(folded.user_key, &folded.user_id, entry, index);
+        }
+    }
+    if !rows.user_keys.is_empty() {
+        sqlx::query_file!(
+            "src/domains/order/sql/add_changes.sql",
+            target.log_id,
+            &rows.next_offsets,
+            &rows.sequences,
+            &rows.user_keys,
+            &rows.user_ids,
+            &rows.kinds as _,
+            &rows.address_ids as _,
+            &rows.affects_shipping,
+            &rows.affects_billing,
+            &rows.significant,
+            &rows.before as _,
+            &rows.after as _,
+            &rows.deletion_types as _,
+            &rows.occurred_at,
+            &rows.event_ids,
+        )
+        .execute(&mut *target.connection)
+        .await?;
+    }
+    if !deleted.soft.is_empty() {
+        sqlx::query_file!("src/domains/order/sql/reduce_changes.sql", &deleted.soft)
+            .execute(&mut *target.connection)
+            .await?;
+    }
+    if !deleted.hard.is_empty() {
+        sqlx::query_file!("src/domains/order/sql/erase_changes.sql", &deleted.hard)
+            .execute(&mut *target.connection)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Rows of the feed, column by column.
+#[derive(Default)]
+struct Columns {
+    next_offsets: Vec<i64>,
+    sequences: Vec<i64>,
+    user_keys: Vec<Uuid>,
+    user_ids: Vec<String>,
+    kinds: Vec<&'static str>,
+    address_ids: Vec<Option<String>>,
+    affects_shipping: Vec<bool>,
+    affects_billing: Vec<bool>,
+    significant: Vec<bool>,
+    before: Vec<Option<Json<Address>>>,
+    after: Vec<Option<Json<Address>>>,
+    deletion_types: Vec<Option<&'static str>>,
+    occurred_at: Vec<DateTime<Utc>>,
+    event_ids: Vec<String>,
+}
+
+impl Columns {
+    fn push(&mut self, user_key: Uuid, user_id: &str, entry: FeedEntry, index: i64) {
+        self.next_offsets.push(entry.place.next_offset);
+        self.sequences.push(entry.place.sequence + index);
+        self.user_keys.push(user_key);
+        self.user_ids.push(user_id.to_owned());
+        self.occurred_at.push(entry.occurred_at);
+        self.event_ids.push(entry.event_id);
+        let (change, deletion_type) = match entry.told {
+            Told::Change(change) => (Some(change), None),
+            Told::CustomerDeleted(DeletionType::Soft) => (None, Some("soft")),
+            Told::CustomerDeleted(DeletionType::Hard) => (None, Some("hard")),
+        };
+        self.deletion_types.push(deletion_type);
+        let is = |flag: fn(&Change) -> bool| change.as_ref().is_some_and(flag);
+        self.affects_shipping
+            .push(is(|change| change.affects_default_shipping));
+        self.affects_billing
+            .push(is(|change| change.affects_default_billing));
+        self.significant.push(is(|change| change.significant));
+        match change {
+            Some(change) => {
+                self.kinds.push(change.kind.as_str());
+                self.address_ids.push(Some(change.address_id));
+                self.before.push(change.before.map(Json));
+                self.after.push(change.after.map(Json));
+            }
+            None => {
+                self.kinds.push("customer_deleted");
+                self.address_ids.push(None);
+                self.before.push(None);
+                self.after.push(None);
+            }
+        }
+    }
 }
 
 /// What a profile's update may change of a customer.
@@ -96,7 +245,16 @@ impl UserState for State {
             user_id.clone_into(&mut customer.user_id);
         }
         if let Payload::UserDeleted(deleted) = &event.payload {
-            return self.delete(deleted.deletion_type, at, effects);
+            if self.delete(deleted.deletion_type, at) {
+                effects.deletion = Some(deleted.deletion_type);
+                effects.feed.push(FeedEntry {
+                    place: applied.place,
+                    occurred_at: at,
+                    event_id: event.id.clone(),
+                    told: Told::CustomerDeleted(deleted.deletion_type),
+                });
+            }
+            return;
         }
         if customer.deleted_at.is_some() {
             return;
@@ -104,31 +262,38 @@ impl UserState for State {
         customer.updated_at = Some(at);
         if let Some(fact) = AddressFact::of(&event.payload) {
             let source = Source::from(applied);
-            self.book.apply(&fact, source);
+            for change in changes::apply(&mut self.book, &mut self.last_in_use, &fact, source) {
+                effects.feed.push(FeedEntry {
+                    place: applied.place,
+                    occurred_at: at,
+                    event_id: event.id.clone(),
+                    told: Told::Change(change),
+                });
+            }
             effects.history.push((source, fact));
             return;
         }
         match &event.payload {
             Payload::UserRegistered(registered) => {
                 customer.registered_at.get_or_insert(at);
-                customer.set_email(Change::Value(&registered.email));
-                customer.set("status", Change::Value(&registered.status));
+                customer.set_email(event::Change::Value(&registered.email));
+                customer.set("status", event::Change::Value(&registered.status));
                 for (field, value) in [
                     ("username", &registered.username),
                     ("firstName", &registered.first_name),
                     ("lastName", &registered.last_name),
                 ] {
                     if let Some(value) = value {
-                        customer.set(field, Change::Value(value));
+                        customer.set(field, event::Change::Value(value));
                     }
                 }
             }
             Payload::UserEmailVerified(verified) => {
-                customer.set_email(Change::Value(&verified.email));
+                customer.set_email(event::Change::Value(&verified.email));
                 customer.email_verified = Some(true);
             }
             Payload::UserAccountStatusChanged(changed) => {
-                customer.set("status", Change::Value(&changed.new_status))
+                customer.set("status", event::Change::Value(&changed.new_status))
             }
             Payload::UserUpdated(updated) => customer.change_account(&updated.changes),
             Payload::UserProfileUpdated(updated) => {
@@ -142,10 +307,11 @@ impl UserState for State {
 
 impl State {
     /// Deletion is final, and only a hard one has anything to add to a soft one.
-    fn delete(&mut self, deletion: DeletionType, at: DateTime<Utc>, effects: &mut Effects) {
+    /// Says whether it had.
+    fn delete(&mut self, deletion: DeletionType, at: DateTime<Utc>) -> bool {
         let is_hard = deletion == DeletionType::Hard;
         if self.is_erased || (self.customer.deleted_at.is_some() && !is_hard) {
-            return;
+            return false;
         }
         let customer = std::mem::take(&mut self.customer);
         self.customer = Customer {
@@ -161,8 +327,10 @@ impl State {
         } else {
             self.book.erase_personal_data();
         }
+        // The fold needs neither any more, and both hold personal data.
+        self.last_in_use = LastInUse::default();
         self.is_erased = is_hard;
-        effects.deletion = Some(deletion);
+        true
     }
 }
 
@@ -185,17 +353,17 @@ impl Customer {
     }
 
     /// A new address is not verified; of one that nobody knows, nobody knows whether it is.
-    fn set_email(&mut self, change: Change<&str>) {
+    fn set_email(&mut self, change: event::Change<&str>) {
         match change {
-            Change::Value(email)
+            event::Change::Value(email)
                 if self.email.as_deref() == Some(email) && self.email_verified.is_some() => {}
-            Change::Value(_) => self.email_verified = Some(false),
-            Change::Unknown | Change::Cleared => self.email_verified = None,
+            event::Change::Value(_) => self.email_verified = Some(false),
+            event::Change::Unknown | event::Change::Cleared => self.email_verified = None,
         }
         self.set("email", change);
     }
 
-    fn set(&mut self, field: &'static str, change: Change<&str>) {
+    fn set(&mut self, field: &'static str, change: event::Change<&str>) {
         let value = match field {
             "email" => &mut self.email,
             "username" => &mut self.username,

@@ -10,8 +10,8 @@ use utoipa::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    model::{Customer, Customers},
-    queries,
+    model::{AddressChanges, Addresses, Customer, Customers},
+    queries::{self, ChangesFilter},
 };
 use crate::{
     error::{Error, PROBLEM_JSON, Problem},
@@ -28,11 +28,15 @@ const MAX_IDS_IN_QUERY: usize = 100;
 pub fn routes() -> OpenApiRouter<Reads> {
     let tag = TagBuilder::new()
         .name("order")
-        .description(Some("Customers, for the Order Service."))
+        .description(Some(
+            "Customers and their addresses, for the Order Service.",
+        ))
         .build();
     OpenApiRouter::with_openapi(OpenApiBuilder::new().tags(Some([tag])).build())
         .routes(routes!(get_customer))
         .routes(routes!(batch_get_customers, batch_get_customers_by_body))
+        .routes(routes!(list_customer_addresses))
+        .routes(routes!(list_address_changes))
 }
 
 /// One customer
@@ -124,6 +128,117 @@ async fn batch_get_customers_by_body(
     queries::batch_get_customers(&reads, &request.user_ids).await
 }
 
+/// A customer's addresses, now or as of a time
+///
+/// With `asOf`, as they stood at that instant: what happened later is left out, in whatever order it was told. That is
+/// the address for an order that was placed then, whatever has changed since. Before the first event about the user
+/// there are none. Of a deleted customer ids and countries are left, after a hard deletion nothing.
+#[utoipa::path(
+    get,
+    path = "/v1/order/customers/{userId}/addresses",
+    operation_id = "listCustomerAddresses",
+    tag = "order",
+    params(
+        ("userId" = String, Path, min_length = 1, max_length = 255,
+            description = "The user's id: opaque, percent-encoded (`/` as `%2F`)", example = "u-1001"),
+        ("asOf" = Option<DateTime<Utc>>, Query,
+            description = "An instant (RFC 3339; `+` is written `%2B`)", example = "2026-11-01T00:00:00Z"),
+    ),
+    responses(
+        (status = 200, description = "Addresses, and which are the defaults", body = Addresses,
+            example = json!(example_addresses())),
+        (status = 404, description = "Nobody has heard of this user, or this process does not serve order",
+            body = Problem, content_type = PROBLEM_JSON, example = json!(Error::not_found("user").problem())),
+    ),
+)]
+async fn list_customer_addresses(
+    State(reads): State<Reads>,
+    Path(user_id): Path<String>,
+    query: Query,
+) -> Result<Answer<Addresses>, Error> {
+    queries::list_addresses(&reads, &user_id, query.time("asOf")?).await
+}
+
+/// What changed in customers' addresses
+///
+/// A feed that skips none and repeats none: read page by page, keep the `cursor` of the last change, and ask again
+/// with `after` set to it. Changes of one partition of the log come in the order in which they were applied, those of
+/// several in any order. `significant` are those after which an unshipped order would go elsewhere.
+#[utoipa::path(
+    get,
+    path = "/v1/order/address-changes",
+    operation_id = "listAddressChanges",
+    tag = "order",
+    params(
+        ("userId" = Option<String>, Query, max_length = 255, description = "Changes of this user only", example = "u-1001"),
+        ("significant" = Option<bool>, Query, description = "Significant changes only, or the others only", example = true),
+        ("since" = Option<DateTime<Utc>>, Query,
+            description = "Changes that happened then or later (RFC 3339)", example = "2026-11-01T00:00:00Z"),
+        ("after" = Option<String>, Query, description = "Changes behind this cursor, from a change of an earlier answer"),
+        ("pageSize" = Option<i32>, Query, minimum = 0,
+            description = "The most changes to answer with: 50 unless told, never more than 1,000", example = 100),
+        ("pageToken" = Option<String>, Query,
+            description = "`nextPageToken` of the page before, with the other parameters as they were"),
+    ),
+    responses(
+        (status = 200, description = "Changes, in the order of the feed", body = AddressChanges,
+            example = json!(example_changes())),
+        (status = 404, description = "This process does not serve order"),
+    ),
+)]
+async fn list_address_changes(
+    State(reads): State<Reads>,
+    query: Query,
+) -> Result<Answer<AddressChanges>, Error> {
+    let filter = ChangesFilter {
+        user_id: query.text("userId")?,
+        significant: query.flag("significant")?,
+        since: query.time("since")?,
+        after: query.text("after")?,
+    };
+    queries::list_address_changes(&reads, &filter, &query.page()?).await
+}
+
+fn example_address() -> Value {
+    json!({
+        "addressId": "a-1",
+        "type": "shipping",
+        "streetLine1": "12 St James's Square",
+        "city": "London",
+        "postalCode": "SW1Y 4JH",
+        "country": "GB",
+        "isDefaultShipping": true,
+        "isDefaultBilling": false,
+        "staleFields": [],
+        "updatedAt": "2026-10-03T09:00:00Z",
+    })
+}
+
+fn example_addresses() -> Value {
+    json!({"addresses": [example_address()], "defaultShippingAddressId": "a-1"})
+}
+
+fn example_changes() -> Value {
+    let mut before = example_address();
+    before["streetLine1"] = json!("5 Old Street");
+    before["updatedAt"] = json!("2026-10-01T08:30:00Z");
+    json!({
+        "changes": [{
+            "cursor": "AQEBAgMEBQYHCNQPAA",
+            "userId": "u-1001",
+            "addressId": "a-1",
+            "kind": "updated",
+            "affectsDefaultShipping": true,
+            "affectsDefaultBilling": false,
+            "significant": true,
+            "before": before,
+            "after": example_address(),
+            "occurredAt": "2026-10-03T09:00:00Z",
+            "eventId": "e-7",
+        }],
+    })
+}
+
 fn example_customer() -> Value {
     json!({
         "userId": "u-1001",
@@ -138,18 +253,7 @@ fn example_customer() -> Value {
         "updatedAt": "2026-11-02T17:05:12.250Z",
         "staleFields": ["phoneNumber"],
         "defaultShippingAddressId": "a-1",
-        "addresses": [{
-            "addressId": "a-1",
-            "type": "shipping",
-            "streetLine1": "12 St James's Square",
-            "city": "London",
-            "postalCode": "SW1Y 4JH",
-            "country": "GB",
-            "isDefaultShipping": true,
-            "isDefaultBilling": false,
-            "staleFields": [],
-            "updatedAt": "2026-10-03T09:00:00Z",
-        }],
+        "addresses": [example_address()],
     })
 }
 
@@ -160,10 +264,18 @@ fn example_customers() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::query::cursor::Cursor;
 
     #[test]
     fn the_example_is_a_customer() {
         let customer: Customer = serde_json::from_value(example_customer()).unwrap();
         assert_eq!(serde_json::to_value(customer).unwrap(), example_customer());
+    }
+
+    #[test]
+    fn the_example_is_a_page_of_the_feed() {
+        let page: AddressChanges = serde_json::from_value(example_changes()).unwrap();
+        assert!(Cursor::parse(&page.changes[0].cursor).is_some());
+        assert_eq!(serde_json::to_value(page).unwrap(), example_changes());
     }
 }

@@ -1,10 +1,14 @@
 //! What holds for a customer whatever happens to them, in whatever order.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::model::State;
+use super::model::{Address, AddressChangeKind, Addresses, State};
+use super::projection::{Effects, FeedEntry, Told};
 use crate::event::{Envelope, Record};
+use crate::fold::addresses::{AddressBook, AddressFact, Source};
 use crate::fold::users::UserState;
 use crate::projector::{Applied, Place};
 
@@ -167,5 +171,174 @@ proptest! {
         let mut state: State = serde_json::from_value(stored).expect("a state");
         second.iter().for_each(|event| apply(&mut state, event));
         prop_assert_eq!(state, whole);
+    }
+
+    #[test]
+    fn the_feed_tells_every_change_of_an_address_once(events in history()) {
+        let mut state = State::default();
+        let mut mirror: BTreeMap<String, Address> = BTreeMap::new();
+        for event in &events {
+            let was_deleted = state.is_deleted();
+            let mut effects = Effects::default();
+            state.apply(event, &mut effects);
+            if state.is_deleted() {
+                let told = |entry: &FeedEntry| matches!(entry.told, Told::CustomerDeleted(_));
+                prop_assert!(effects.feed.iter().all(told), "nothing of an address once it is deleted");
+                prop_assert_eq!(effects.feed.len(), usize::from(effects.deletion.is_some()));
+                prop_assert!(was_deleted || effects.deletion.is_some());
+                continue;
+            }
+            for entry in effects.feed {
+                prop_assert_eq!(entry.place, event.place);
+                let Told::Change(change) = entry.told else { panic!("no deletion") };
+                if change.kind == AddressChangeKind::DefaultChanged {
+                    continue;
+                }
+                let known = mirror.get(&change.address_id).map(without_flags);
+                prop_assert_eq!(change.before.as_ref().map(without_flags), known);
+                match change.after {
+                    Some(after) => mirror.insert(change.address_id, after),
+                    None => mirror.remove(&change.address_id),
+                };
+            }
+            let addresses = state.clone().into_customer().addresses;
+            let now: Vec<Address> = addresses.iter().map(without_flags).collect();
+            let mirrored: Vec<Address> = mirror.values().map(without_flags).collect();
+            prop_assert_eq!(mirrored, now, "whoever mirrors the feed has what the view has");
+        }
+    }
+
+    #[test]
+    fn as_of_the_end_is_now(events in history()) {
+        let mut state = State::default();
+        let mut effects = Effects::default();
+        for event in &events {
+            state.apply(event, &mut effects);
+        }
+        let fold = |facts: &[(Source, AddressFact)]| {
+            let mut book = AddressBook::default();
+            for (source, fact) in facts {
+                // As it is kept between.
+                let kept = serde_json::to_value(fact).expect("JSON");
+                book.apply(&serde_json::from_value(kept).expect("a fact"), *source);
+            }
+            book
+        };
+        if state.is_deleted() {
+            let left: Vec<_> = effects.history.into_iter()
+                .filter_map(|(source, fact)| Some((source, fact.without_personal_data()?)))
+                .collect();
+            let text = serde_json::to_string(&left.iter().map(|(_, fact)| fact).collect::<Vec<_>>()).expect("JSON");
+            prop_assert!(!text.contains(PERSONAL), "{text}");
+            if !state.is_erased {
+                prop_assert_eq!(Addresses::of(&fold(&left), true), Addresses::of(&state.book, true));
+            }
+        } else {
+            prop_assert_eq!(fold(&effects.history), state.book);
+        }
+    }
+}
+
+/// The address, apart from what other addresses' events change of it.
+fn without_flags(address: &Address) -> Address {
+    Address {
+        is_default_shipping: None,
+        is_default_billing: None,
+        updated_at: None,
+        ..address.clone()
+    }
+}
+
+/// What happens to an address, shortly.
+fn told(
+    state: &mut State,
+    number: usize,
+    event_type: &str,
+    mut payload: Value,
+) -> Vec<(AddressChangeKind, bool)> {
+    payload["userId"] = json!("u");
+    payload["profileId"] = json!("p");
+    let mut effects = Effects::default();
+    state.apply(&event(number, event_type, payload), &mut effects);
+    let told = effects.feed.into_iter().map(|entry| match entry.told {
+        Told::Change(change) => (change.kind, change.significant),
+        Told::CustomerDeleted(_) => panic!("nobody was deleted"),
+    });
+    told.collect()
+}
+
+#[test]
+fn significant_is_what_sends_parcels_elsewhere() {
+    use AddressChangeKind::{Added, DefaultChanged, Deleted, Updated};
+    let added = |id: &str, shipping: bool, city: &str| {
+        (
+            "UserAddressAdded",
+            json!({
+                "addressId": id, "addressType": "home", "isDefaultShipping": shipping, "isDefaultBilling": false,
+                "country": "de", "fullAddress": {"streetLine1": "1", "city": city},
+            }),
+        )
+    };
+    let updated = |id: &str, fields: Value| {
+        (
+            "UserAddressUpdated",
+            json!({"addressId": id, "updatedFields": fields}),
+        )
+    };
+    let deleted = |id: &str| ("UserAddressDeleted", json!({"addressId": id}));
+    let named = |id: &str| {
+        (
+            "UserProfileDefaultAddressChanged",
+            json!({"defaultShippingAddressId": id}),
+        )
+    };
+    let steps = [
+        // Named before it is known; the first default of all is no news.
+        (named("a"), vec![(DefaultChanged, false)]),
+        (added("a", false, "Bonn"), vec![(Added, false)]),
+        (
+            updated("a", json!({"streetLine2": "x"})),
+            vec![(Updated, false)],
+        ),
+        (updated("a", json!({"streetLine2": "x"})), vec![]),
+        (updated("a", json!({"city": "Köln"})), vec![(Updated, true)]),
+        // Stale: nobody knows where to. Confirmed: all as it was.
+        (updated("a", json!(["city"])), vec![(Updated, true)]),
+        (
+            updated("a", json!({"city": "Köln"})),
+            vec![(Updated, false)],
+        ),
+        // Another one, known or not yet; back before it came.
+        (added("b", false, "Bonn"), vec![(Added, false)]),
+        (named("b"), vec![(DefaultChanged, true)]),
+        (named("c"), vec![(DefaultChanged, false)]),
+        (named("b"), vec![(DefaultChanged, false)]),
+        (named("c"), vec![(DefaultChanged, false)]),
+        // Changed while it was not in use: judged on its return.
+        (updated("b", json!({"city": "Ulm"})), vec![(Updated, false)]),
+        (named("b"), vec![(DefaultChanged, true)]),
+        (named("c"), vec![(DefaultChanged, false)]),
+        (added("c", false, "Trier"), vec![(Added, true)]),
+        // A false flag unsets it, as does its deletion; the next one is another then.
+        (added("c", false, "Trier"), vec![(Added, true)]),
+        (added("c", true, "Trier"), vec![(Added, true)]),
+        (deleted("c"), vec![(Deleted, true)]),
+        (deleted("c"), vec![]),
+        (updated("c", json!({"city": "Hof"})), vec![]),
+        (named("a"), vec![(DefaultChanged, true)]),
+        (deleted("b"), vec![(Deleted, false)]),
+        // Named and deleted before it was known: orders were never sent there.
+        (named("d"), vec![(DefaultChanged, false)]),
+        (deleted("d"), vec![]),
+        (named("a"), vec![(DefaultChanged, false)]),
+    ];
+    let mut state = State::default();
+    for (number, ((event_type, payload), expected)) in steps.into_iter().enumerate() {
+        let what = format!("step {number}: {event_type} {payload}");
+        assert_eq!(
+            told(&mut state, number, event_type, payload),
+            expected,
+            "{what}"
+        );
     }
 }

@@ -563,7 +563,15 @@ impl Generator {
             1 => drop(place.remove("postalCode")),
             2 => drop(place.remove("state")),
             3 => drop(place.remove("streetLine1")),
-            4 => drop(place.insert("postalCode".into(), json!("ABCDEF-1"))),
+            4 => {
+                let bad = [
+                    "ABCDEF-1",
+                    "1",
+                    "sw1a 1aa",
+                    "\u{661}\u{660}\u{661}\u{661}\u{665}",
+                ];
+                drop(place.insert("postalCode".into(), json!(self.pick(&bad))));
+            }
             5 => drop(place.insert("state".into(), json!("Atlantis"))),
             6 => drop(place.insert("country".into(), json!(self.pick(&["XX", "Germany", "zz"])))),
             _ => {}

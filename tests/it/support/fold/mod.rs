@@ -37,6 +37,7 @@ pub use addresses::Addresses;
 pub use event::{Change, event_of};
 pub use fulfillment::{Parcels, STATUSES};
 pub use order::Customers;
+pub use validation::{matches, validate};
 
 use super::broker::Record;
 use chrono::{DateTime, SecondsFormat, Utc};

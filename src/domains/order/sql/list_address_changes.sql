@@ -1,0 +1,39 @@
+-- A page of the feed, and the positions of all logs, in one snapshot. Each log is read from its own place on ($1 to
+-- $3), a page of it at most; of what comes the logs' first entries go first, then their second ones, so that a log
+-- with much to tell holds none back. Of the two branches the one that $5 contradicts is not run.
+WITH logs AS (
+    SELECT v.version, p.log_id, p.next_offset AS position,
+           coalesce(a.next_offset, 0) AS next_offset, coalesce(a.sequence, 0) AS sequence
+    FROM order_live.view_version v
+    JOIN sightline.progress p ON p.domain = 'order' AND p.version = v.version
+    LEFT JOIN unnest($1::integer[], $2::bigint[], $3::bigint[]) AS a (log_id, next_offset, sequence) USING (log_id)
+), page AS (
+    SELECT c.*
+    FROM logs l
+    CROSS JOIN LATERAL (
+        SELECT e.*, row_number() OVER (ORDER BY e.next_offset, e.sequence) AS rank
+        FROM (
+            (SELECT * FROM order_live.address_changes c
+             WHERE $5::uuid IS NULL
+               AND c.log_id = l.log_id AND (c.next_offset, c.sequence) > (l.next_offset, l.sequence)
+               AND c.kind <> 'customer_deleted'
+               AND ($6::boolean IS NULL OR c.significant = $6) AND ($7::timestamptz IS NULL OR c.occurred_at >= $7)
+             ORDER BY c.next_offset, c.sequence
+             LIMIT $4)
+            UNION ALL
+            (SELECT * FROM order_live.address_changes c
+             WHERE c.user_key = $5
+               AND c.log_id = l.log_id AND (c.next_offset, c.sequence) > (l.next_offset, l.sequence)
+               AND c.kind <> 'customer_deleted'
+               AND ($6::boolean IS NULL OR c.significant = $6) AND ($7::timestamptz IS NULL OR c.occurred_at >= $7)
+             ORDER BY c.next_offset, c.sequence
+             LIMIT $4)
+        ) e
+    ) c
+    ORDER BY c.rank, c.log_id
+    LIMIT $4
+)
+SELECT (SELECT jsonb_agg(page ORDER BY rank, log_id) FROM page) AS "changes?: Json<Vec<Row>>",
+       (SELECT version FROM order_live.view_version) AS "version!",
+       coalesce(array_agg(log_id), '{}') AS "logs!", coalesce(array_agg(position), '{}') AS "offsets!"
+FROM logs

@@ -1,0 +1,18 @@
+-- A customer, what had happened to its addresses by then, and the positions that the answer reflects, in one snapshot:
+-- of the one log that the row is made from, or of all (as in get_customer.sql).
+SELECT c.state AS "state?: Json<State>", h.facts AS "facts?: Json<Vec<Remembered<AddressFact>>>",
+       coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!"
+FROM order_live.view_version v
+LEFT JOIN order_live.users c ON c.user_key = $1
+CROSS JOIN LATERAL (
+    SELECT jsonb_agg(jsonb_build_object('at', occurred_at, 'log', log_id, 'offset', record_offset, 'fact', fact)
+                     ORDER BY revision, sequence) AS facts
+    FROM order_live.user_history
+    WHERE user_key = $1 AND occurred_at <= $2
+) h
+CROSS JOIN LATERAL (
+    SELECT array_agg(log_id) AS logs, array_agg(next_offset) AS offsets
+    FROM sightline.progress
+    WHERE domain = 'order' AND version = v.version
+      AND (log_id = c.log_id OR c.log_id IS NULL OR c.logs <> v.logs)
+) p
