@@ -1,5 +1,8 @@
--- Of deleted customers' addresses ids and countries are left, so that orders keep something to point at.
+-- Of deleted customers' addresses ids and countries are left, so that orders keep something to point at. Where there was
+-- no address, there is none: jsonb_build_object would make one of nothing.
 UPDATE address_changes
-SET before = jsonb_strip_nulls(jsonb_build_object('addressId', before -> 'addressId', 'country', before -> 'country')),
-    after  = jsonb_strip_nulls(jsonb_build_object('addressId', after -> 'addressId', 'country', after -> 'country'))
+SET before = CASE WHEN before IS NOT NULL THEN jsonb_strip_nulls(
+                 jsonb_build_object('addressId', before -> 'addressId', 'country', before -> 'country')) END,
+    after  = CASE WHEN after IS NOT NULL THEN jsonb_strip_nulls(
+                 jsonb_build_object('addressId', after -> 'addressId', 'country', after -> 'country')) END
 WHERE user_key = ANY ($1) AND kind <> 'customer_deleted'
