@@ -14,8 +14,9 @@ mod producer;
 mod stage;
 mod witness;
 
+use crate::changes::assert_followed;
 use crate::support::app::LONG;
-use crate::support::check::{Ends, caught_up_within};
+use crate::support::check::{Depth, Ends, assert_answers, assert_books, caught_up_within};
 use crate::support::fold::Folds;
 use crate::support::log::{MAX_VALUE_BYTES, Shape, generate, seed};
 use fastrand::Rng;
@@ -23,6 +24,7 @@ use stage::Stage;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -150,6 +152,13 @@ async fn break_and_compare(stage: Arc<Stage>, plan: Plan) {
             witness::read(of, witness, users, from, until)
         }));
     }
+    let everything_is_there = Arc::new(AtomicBool::new(false));
+    let mut followers = Vec::new();
+    for _ in 0..2 {
+        let (of, from) = (Arc::clone(&stage), rng.fork());
+        let (witness, done) = (Arc::clone(&witness), Arc::clone(&everything_is_there));
+        followers.push(beside(move || witness::follow(of, witness, from, done)));
+    }
     for ended in trouble {
         ended.await.expect("no panic");
     }
@@ -182,19 +191,27 @@ async fn break_and_compare(stage: Arc<Stage>, plan: Plan) {
     stage
         .diary
         .count("holes", holes.values().sum::<i64>() as u64);
-    crate::support::check::assert_books(&lag, &folds, &holes);
+    assert_books(&lag, &folds, &holes);
+    assert_answers(running, &folds, Depth::Brief).await;
+    everything_is_there.store(true, Ordering::Release);
+    for follower in followers {
+        let changes = follower.await.expect("no panic");
+        stage.diary.count("changes followed", changes.len() as u64);
+        assert_followed(&changes, &folds);
+    }
     stage.read_outputs();
 }
 
-/// Runs something on a thread of its own, where it may block. It tells when it is done; that it panicked, too.
-fn beside<F: Future<Output = ()>>(
+/// Runs something on a thread of its own, where it may block. What it gives comes when it is done; nothing if it
+/// panicked.
+fn beside<T: Send + 'static, F: Future<Output = T>>(
     make: impl FnOnce() -> F + Send + 'static,
-) -> oneshot::Receiver<()> {
+) -> oneshot::Receiver<T> {
     let (done, receiver) = oneshot::channel();
     let runtime = Handle::current();
     std::thread::spawn(move || {
-        runtime.block_on(make());
-        let _ = done.send(());
+        let made = runtime.block_on(make());
+        let _ = done.send(made);
     });
     receiver
 }

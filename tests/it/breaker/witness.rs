@@ -3,12 +3,14 @@
 
 use super::stage::{Diary, Stage};
 use crate::support::broker::Record;
-use crate::support::client::{Answer, customer_path};
+use crate::support::check::order;
+use crate::support::client::{Answer, customer_path, with_query};
 use crate::support::fold::{Folds, event_of, normal};
 use fastrand::Rng;
 use serde_json::Value;
 use sightline::query::token::ConsistencyToken;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
@@ -28,10 +30,16 @@ pub struct Question {
 /// What a domain can be asked about one user. Every domain has something.
 pub fn questions(domain: &str) -> &'static [Question] {
     match domain {
-        "order" => &[Question {
-            path: customer_path,
-            answer: |folds, user| folds.order.view.answer(user),
-        }],
+        "order" => &[
+            Question {
+                path: customer_path,
+                answer: |folds, user| folds.order.view.answer(user),
+            },
+            Question {
+                path: |user| order::addresses_path(user, None),
+                answer: |folds, user| folds.order.view.addresses(user, None),
+            },
+        ],
         other => panic!("nothing is known to ask the domain {other}"),
     }
 }
@@ -75,35 +83,88 @@ pub async fn read(
             few[rng.usize(0..few.len())]
         };
         let user = &users[user];
-        let Some(rest) = stage.rest(&mut rng) else {
-            continue;
-        };
         let path = (questions(domain)[question].path)(user);
         let before = witness.reached(domain);
-        stage.diary.count("reads", 1);
-        let answer = tokio::time::timeout(PATIENCE, rest.try_get(&path)).await;
-        // Killed, frozen or just gone: nothing was said.
-        let Ok(Ok(answer)) = answer else { continue };
-        match answer.status {
-            200 | 404 => {
-                let positions = positions(&answer);
-                witness.compare_and_raise(&stage.diary, domain, &path, &before, &positions);
-                stage.diary.count("answers", 1);
-                witness.reads.lock().unwrap().push(Read {
-                    domain,
-                    question,
-                    user: user.clone(),
-                    positions,
-                    said: (answer.status == 200).then(|| answer.json()),
-                });
+        let Some(answer) = ask(&stage, &path, &mut rng).await else {
+            continue;
+        };
+        let positions = positions(&answer);
+        witness.compare_and_raise(&stage.diary, domain, &path, &before, &positions);
+        witness.reads.lock().unwrap().push(Read {
+            domain,
+            question,
+            user: user.clone(),
+            positions,
+            said: (answer.status == 200).then(|| answer.json()),
+        });
+    }
+}
+
+/// Follows order's feed from its beginning until somebody says that all is there and it has come to the end: in pages
+/// of odd sizes, sometimes by page token, sometimes from the last cursor, of any instance.
+pub async fn follow(
+    stage: Arc<Stage>,
+    witness: Arc<Witness>,
+    mut rng: Rng,
+    done: Arc<AtomicBool>,
+) -> Vec<Value> {
+    let mut read: Vec<Value> = Vec::new();
+    let (mut after, mut size, mut token): (Option<String>, usize, Option<String>) = (None, 7, None);
+    loop {
+        let last_round = done.load(Ordering::Acquire);
+        let text = size.to_string();
+        let query = [
+            ("after", after.as_deref()),
+            ("pageSize", Some(&*text)),
+            ("pageToken", token.as_deref()),
+        ];
+        let path = with_query(order::FEED, &query);
+        let before = witness.reached("order");
+        let mut is_empty = false;
+        if let Some(answer) = ask(&stage, &path, &mut rng).await {
+            let positions = positions(&answer);
+            witness.compare_and_raise(&stage.diary, "order", &path, &before, &positions);
+            stage.diary.count("pages of the feed", 1);
+            let mut answer = answer.json();
+            let Value::Array(changes) = answer["changes"].take() else {
+                panic!("no changes: {answer}")
+            };
+            is_empty = changes.is_empty();
+            read.extend(changes);
+            token = answer["nextPageToken"].as_str().map(str::to_owned);
+            if token.is_none() || rng.bool() {
+                (size, token) = (rng.usize(1..60), None);
+                after = order::cursors(&read[read.len().saturating_sub(1)..]).pop();
             }
-            // Nothing can be said without the database.
-            503 | 504 => stage.diary.count("reads refused", 1),
-            status => stage
-                .diary
-                .violation(format!("{path}: {status}: {}", answer.text())),
+        }
+        if is_empty && token.is_none() {
+            if last_round {
+                return read;
+            }
+            sleep(Duration::from_millis(rng.u64(1..300))).await;
         }
     }
+}
+
+/// Asks any instance, and gives what it says of the view: that there is something, or nothing.
+async fn ask(stage: &Stage, path: &str, rng: &mut Rng) -> Option<Answer> {
+    let Some(rest) = stage.rest(rng) else {
+        sleep(Duration::from_millis(50)).await;
+        return None;
+    };
+    stage.diary.count("reads", 1);
+    let answer = tokio::time::timeout(PATIENCE, rest.try_get(path)).await;
+    // Killed, frozen or just gone: nothing was said.
+    let answer = answer.ok()?.ok()?;
+    match answer.status {
+        200 | 404 => return Some(answer),
+        // Nothing can be said without the database.
+        503 | 504 => stage.diary.count("reads refused", 1),
+        status => stage
+            .diary
+            .violation(format!("{path}: {status}: {}", answer.text())),
+    }
+    None
 }
 
 /// The position that an answer names.
