@@ -10,11 +10,12 @@ features = $(if $(FEATURES),--features $(FEATURES))
 SQLX ?= .sqlx
 built = $${CARGO_TARGET_DIR:-target}/debug
 
-.PHONY: help run test bench lint audit sqlx
+.PHONY: help run test break bench lint audit sqlx
 
 help:
 	@echo 'make run    build and start sightline with its own Kafka, Postgres and sample users'
 	@echo 'make test   all tests, against a real Kafka and a real Postgres that they start themselves'
+	@echo 'make break  break everything that can break for SECONDS (600), from SEED on, and compare what is left'
 	@echo 'make bench  measure a backlog against the same SQL written by hand, and what storage and reads cost'
 	@echo 'make lint   format and clippy, warnings denied; .ci/run checks more'
 	@echo 'make audit  licences, sources and known holes of dependencies, by cargo-deny'
@@ -28,6 +29,12 @@ run:
 
 test:
 	$(CARGO) test $(features)
+
+# A failure says which SEED and SECONDS try it again.
+SECONDS ?= 600
+break:
+	SIGHTLINE_TEST_BREAKER_SECONDS=$(SECONDS) $(if $(SEED),SIGHTLINE_TEST_SEED=$(SEED)) \
+		$(CARGO) test $(features) --test it breaker:: -- --nocapture
 
 # BENCH names parts and settings: make bench BENCH='ids --ids 10000000'; BENCH=--help tells them.
 bench:

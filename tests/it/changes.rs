@@ -734,7 +734,7 @@ async fn who_follows_the_feed_misses_nothing_and_gets_nothing_twice() {
 
 /// Whether it is, partition by partition, what was made: all of what is still there, and of what was removed since
 /// some, in order.
-fn assert_followed(read: &[Value], folds: &Folds) {
+pub fn assert_followed(read: &[Value], folds: &Folds) {
     let mut by_partition: BTreeMap<i32, Vec<[String; 4]>> = BTreeMap::new();
     let mut partition_of = BTreeMap::new();
     let partitions: Vec<i32> = folds.order.partitions().collect();

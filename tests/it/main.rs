@@ -4,6 +4,7 @@
 
 mod address_requests;
 mod as_of;
+mod breaker;
 mod changes;
 mod crashes;
 mod first_light;

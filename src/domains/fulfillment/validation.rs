@@ -275,10 +275,7 @@ mod tests {
         let mut examples = 0;
         for (code, country) in RULES.iter() {
             let pattern = country.postal_code.as_deref().unwrap_or_default();
-            assert!(
-                Regex::new(&format!("^(?i:{pattern})$")).is_ok(),
-                "{code}: {pattern}"
-            );
+            assert!(Regex::new(&whole(pattern)).is_ok(), "{code}: {pattern}");
             for example in &country.examples {
                 assert!(country.takes_postal_code(example), "{code}: {example}");
                 assert!(

@@ -11,9 +11,12 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicRe
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -33,6 +36,31 @@ pub struct Record {
     pub headers: Vec<(String, Vec<u8>)>,
     /// Milliseconds since the epoch.
     pub timestamp: i64,
+}
+
+impl Record {
+    fn of(message: &BorrowedMessage<'_>) -> Record {
+        let headers = message
+            .headers()
+            .into_iter()
+            .flat_map(|headers| headers.iter());
+        let header = |header: Header<'_, &[u8]>| {
+            (
+                header.key.to_owned(),
+                header.value.unwrap_or_default().to_vec(),
+            )
+        };
+        Record {
+            partition: message.partition(),
+            key: message.key().map(<[u8]>::to_vec),
+            value: message.payload().map(<[u8]>::to_vec),
+            headers: headers.map(header).collect(),
+            timestamp: message
+                .timestamp()
+                .to_millis()
+                .expect("every record has one"),
+        }
+    }
 }
 
 /// A broker that tests talk to.
@@ -71,7 +99,7 @@ impl Broker {
                     };
                 }
                 match libraries() {
-                    Some(libraries) => Server::start(libraries),
+                    Some(libraries) => Server::start(libraries, &[]),
                     None => mock(),
                 }
             })
@@ -89,7 +117,18 @@ impl Broker {
 
     /// A broker of its own for a test that takes it down. `None` where there is no Java.
     pub fn private() -> Option<Broker> {
-        Some(Server::start(libraries()?))
+        Some(Server::start(libraries()?, &[]))
+    }
+
+    /// One that can also be reached through these ports: it tells who comes through one of them to come back
+    /// there. Where each must lead to: [`Broker::behind`].
+    pub fn private_behind(proxies: &[u16]) -> Option<Broker> {
+        Some(Server::start(libraries()?, proxies))
+    }
+
+    /// The ports behind the proxies, in their order.
+    pub fn behind(&self) -> Vec<u16> {
+        self.server(|server| server.behind.clone())
     }
 
     /// SIGKILL, at once.
@@ -178,6 +217,45 @@ impl Broker {
             .1
     }
 
+    /// Everything that a topic holds, below these ends: what was committed, with its offset.
+    pub fn read(
+        &self,
+        topic: &str,
+        ends: &BTreeMap<i32, i64>,
+    ) -> BTreeMap<i32, Vec<(i64, Record)>> {
+        let mut config = self.plain();
+        config
+            .set("group.id", super::unique("reader"))
+            .set("isolation.level", "read_committed")
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true");
+        let consumer: BaseConsumer = config.create().expect("a client");
+        let mut log = BTreeMap::new();
+        for (partition, end) in ends {
+            let mut list = TopicPartitionList::new();
+            list.add_partition_offset(topic, *partition, Offset::Beginning)
+                .expect("a partition");
+            consumer.assign(&list).expect("assigned");
+            let mut records = Vec::new();
+            let deadline = Instant::now() + START;
+            loop {
+                assert!(
+                    Instant::now() < deadline,
+                    "partition {partition} is not read"
+                );
+                match consumer.poll(Duration::from_millis(500)) {
+                    None => {}
+                    Some(Err(KafkaError::PartitionEOF(_))) => break,
+                    Some(Err(error)) => panic!("partition {partition}: {error}"),
+                    Some(Ok(message)) if message.offset() >= *end => break,
+                    Some(Ok(message)) => records.push((message.offset(), Record::of(&message))),
+                }
+            }
+            log.insert(*partition, records);
+        }
+        log
+    }
+
     /// An idempotent producer: what it writes is there once and in order, whatever happens to the broker.
     pub fn writer(&self) -> Writer {
         let mut config = self.config();
@@ -187,16 +265,18 @@ impl Broker {
 
     /// A transactional producer.
     pub fn transactional_writer(&self) -> Writer {
+        self.try_transactional_writer().expect("transactions")
+    }
+
+    /// The same, where the broker may be away.
+    pub fn try_transactional_writer(&self) -> KafkaResult<Writer> {
         let mut config = self.config();
         config
             .set("transactional.id", super::unique("writer"))
             .set("message.timeout.ms", "30000");
         let writer = Writer::new(config);
-        writer
-            .producer
-            .init_transactions(ANSWER)
-            .expect("transactions");
-        writer
+        writer.producer.init_transactions(ANSWER)?;
+        Ok(writer)
     }
 
     fn config(&self) -> ClientConfig {
@@ -294,6 +374,11 @@ impl Writer {
 
     /// Writes the records in their order and waits until the broker has all of them; the offset of each.
     pub async fn write(&self, topic: &str, records: &[Record]) -> Vec<i64> {
+        self.try_write(topic, records).await.expect("delivered")
+    }
+
+    /// Writes the records in their order. After an error some of them may be there.
+    pub async fn try_write(&self, topic: &str, records: &[Record]) -> KafkaResult<Vec<i64>> {
         let mut sent = Vec::with_capacity(records.len());
         for record in records {
             let headers =
@@ -314,23 +399,14 @@ impl Writer {
                 timestamp: Some(record.timestamp),
                 headers: (!record.headers.is_empty()).then_some(headers),
             };
-            sent.push(
-                self.producer
-                    .send_result(future)
-                    .map_err(|(e, _)| e)
-                    .expect("room to queue"),
-            );
+            sent.push(self.producer.send_result(future).map_err(|(e, _)| e)?);
         }
         let mut offsets = Vec::with_capacity(records.len());
         for delivery in sent {
-            let delivery = delivery
-                .await
-                .expect("a delivery report")
-                .map_err(|(e, _)| e)
-                .expect("delivered");
-            offsets.push(delivery.offset);
+            let delivery = delivery.await.expect("a delivery report");
+            offsets.push(delivery.map_err(|(e, _)| e)?.offset);
         }
-        offsets
+        Ok(offsets)
     }
 
     pub fn begin(&self) {
@@ -356,16 +432,17 @@ impl Writer {
 struct Server {
     libraries: PathBuf,
     port: u16,
+    behind: Vec<u16>,
     /// Before its home: dropped first.
     process: Option<Process>,
     home: Directory,
 }
 
 impl Server {
-    fn start(libraries: PathBuf) -> Broker {
+    fn start(libraries: PathBuf, proxies: &[u16]) -> Broker {
         let mut tries = 0;
         loop {
-            let mut server = Server::prepare(libraries.clone());
+            let mut server = Server::prepare(libraries.clone(), proxies);
             match server.run() {
                 Ok(()) => {
                     let address = server.address();
@@ -381,17 +458,27 @@ impl Server {
         }
     }
 
-    fn prepare(libraries: PathBuf) -> Server {
+    fn prepare(libraries: PathBuf, proxies: &[u16]) -> Server {
         let home = Directory::new("sightline-kafka-");
         let (port, controller) = (free_port(), free_port());
+        let behind: Vec<u16> = proxies.iter().map(|_| free_port()).collect();
+        let mut names = String::new();
+        let (mut listeners, mut advertised) = (String::new(), String::new());
+        for (n, (proxy, port)) in proxies.iter().zip(&behind).enumerate() {
+            names += &format!(",PROXIED{n}:PLAINTEXT");
+            listeners += &format!(",PROXIED{n}://127.0.0.1:{port}");
+            advertised += &format!(",PROXIED{n}://127.0.0.1:{proxy}");
+        }
         let properties = format!(
             "process.roles=broker,controller\n\
              node.id=1\n\
              controller.quorum.voters=1@127.0.0.1:{controller}\n\
              controller.listener.names=CONTROLLER\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
-             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{listeners}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port}{advertised}\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{names}\n\
+             inter.broker.listener.name=PLAINTEXT\n\
+             group.min.session.timeout.ms=1000\n\
              log.dirs={}\n\
              auto.create.topics.enable=false\n\
              message.max.bytes=4194304\n\
@@ -411,6 +498,7 @@ impl Server {
             libraries,
             home,
             port,
+            behind,
             process: None,
         };
         let formatted = server

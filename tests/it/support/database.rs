@@ -44,6 +44,22 @@ impl Database {
         }
     }
 
+    /// The server's port.
+    pub fn port(&self) -> u16 {
+        let (_, after) = self.url.rsplit_once('@').expect("a URL with a password");
+        let digits = after
+            .split(['/', '?'])
+            .next()
+            .and_then(|host| host.rsplit(':').next());
+        digits.and_then(|port| port.parse().ok()).expect("a port")
+    }
+
+    /// The URL of the same database through another port of this machine.
+    pub fn url_through(&self, port: u16) -> String {
+        let here = format!(":{}/", self.port());
+        self.url.replacen(&here, &format!(":{port}/"), 1)
+    }
+
     /// SIGKILL to the server, at once.
     pub async fn kill(&self) {
         self.server().lock().await.kill();

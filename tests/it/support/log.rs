@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 pub const MAX_VALUE_BYTES: usize = 16_384;
 
 /// What kind of log.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub struct Shape {
     pub records: usize,
     pub partitions: i32,

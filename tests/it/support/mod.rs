@@ -9,6 +9,7 @@ pub mod database;
 pub mod fold;
 pub mod log;
 pub mod process;
+pub mod proxy;
 
 use std::time::Duration;
 
