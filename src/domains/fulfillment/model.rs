@@ -73,7 +73,7 @@ pub struct FoundAddresses {
 #[serde(untagged)]
 pub enum Fact {
     /// Of an address.
-    Address(AddressFact),
+    Address(Box<AddressFact>),
     /// Of the user: `firstName`, `lastName`, `phoneNumber`.
     Person {
         /// By the fields' names.
@@ -96,7 +96,7 @@ impl Fact {
                 .into_iter()
                 .filter_map(|name| Some((name.to_owned(), updated.changes.text(name)?.into())))
                 .collect(),
-            payload => return AddressFact::of(payload).map(Self::Address),
+            payload => return AddressFact::of(payload).map(|fact| Self::Address(Box::new(fact))),
         };
         (!person.is_empty()).then_some(Self::Person { person })
     }
@@ -192,7 +192,8 @@ impl Recipient {
             ("type", is_stale("type")),
         ]
         .into_iter()
-        .filter_map(|(name, is_stale)| is_stale.then(|| name.to_owned()))
+        .filter(|(_, is_stale)| *is_stale)
+        .map(|(name, _)| name.to_owned())
         .collect();
         stale_fields.sort_unstable();
         let mut address = ShippingAddress {

@@ -117,7 +117,7 @@ fn concerned(fact: &Fact, before: &Recipient, after: &Recipient) -> BTreeSet<Str
     let defaults = [before, after]
         .into_iter()
         .flat_map(|recipient| DefaultKind::BOTH.map(|default| recipient.book.default_id(default)));
-    let named = match fact {
+    let named = match fact.as_ref() {
         AddressFact::Added { address_id, .. }
         | AddressFact::Updated { address_id, .. }
         | AddressFact::Deleted { address_id } => Some(address_id.as_str()),

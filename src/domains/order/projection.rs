@@ -71,7 +71,7 @@ pub struct FeedEntry {
 
 /// What a row of the feed tells.
 pub enum Told {
-    Change(Change),
+    Change(Box<Change>),
     /// For whoever mirrors addresses, and is to forget them.
     CustomerDeleted(DeletionType),
 }
@@ -203,7 +203,7 @@ impl Columns {
         self.occurred_at.push(entry.occurred_at);
         self.event_ids.push(entry.event_id);
         let (change, deletion_type) = match entry.told {
-            Told::Change(change) => (Some(change), None),
+            Told::Change(change) => (Some(*change), None),
             Told::CustomerDeleted(DeletionType::Soft) => (None, Some("soft")),
             Told::CustomerDeleted(DeletionType::Hard) => (None, Some("hard")),
         };
@@ -267,7 +267,7 @@ impl UserState for State {
                     place: applied.place,
                     occurred_at: at,
                     event_id: event.id.clone(),
-                    told: Told::Change(change),
+                    told: Told::Change(Box::new(change)),
                 });
             }
             effects.history.push((source, fact));
