@@ -25,12 +25,12 @@ pub fn folded(log: &[Record], partitions: i32) -> (Folds, Ends) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sixty_thousand_hostile_records_read_as_the_fold_says() {
+async fn fifty_thousand_hostile_records_read_as_the_fold_says() {
     let Some(broker) = Broker::real() else { return };
     let shape = Shape {
-        records: 60_000,
+        records: 50_000,
         partitions: 6,
-        users: 1_200,
+        users: 800,
     };
     project_and_compare(broker, shape).await;
 }
@@ -73,8 +73,8 @@ async fn project_and_compare(broker: Broker, shape: Shape) {
         .await
         .expect("an answer")
         .into_inner();
-    let names: Vec<&str> = answer.domains.iter().map(|d| d.domain.as_str()).collect();
-    assert_eq!(names, DOMAINS);
+    let names: BTreeSet<&str> = answer.domains.iter().map(|d| d.domain.as_str()).collect();
+    assert_eq!(names, BTreeSet::from(DOMAINS));
     for domain in &answer.domains {
         assert_eq!(domain.state(), DomainState::CaughtUp, "{}", domain.domain);
         assert_eq!(domain.partitions.len(), shape.partitions as usize);

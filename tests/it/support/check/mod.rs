@@ -20,7 +20,7 @@ pub type Ends = BTreeMap<i32, i64>;
 /// What is said of each domain's partitions.
 pub type Lag = BTreeMap<String, BTreeMap<i32, Value>>;
 
-/// The domains that there are, in the order in which they are listed.
+/// The domains that there are.
 pub const DOMAINS: [&str; 2] = ["order", "fulfillment"];
 
 /// How many requests are under way at once.
