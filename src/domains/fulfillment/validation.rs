@@ -228,7 +228,7 @@ impl Country {
         });
         pattern
             .as_ref()
-            .is_none_or(|pattern| pattern.is_match(code))
+            .is_none_or(|pattern| pattern.is_match(code.trim()))
     }
 }
 
@@ -239,7 +239,7 @@ fn whole(pattern: &str) -> String {
 
 /// As names are compared: in upper case, in which more of them meet than in lower case.
 fn fold(name: &str) -> String {
-    name.to_uppercase()
+    name.trim().to_uppercase()
 }
 
 #[cfg(test)]

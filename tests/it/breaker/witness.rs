@@ -3,7 +3,7 @@
 
 use super::stage::{Diary, Stage};
 use crate::support::broker::Record;
-use crate::support::check::order;
+use crate::support::check::{fulfillment, order};
 use crate::support::client::{Answer, customer_path, with_query};
 use crate::support::fold::{Folds, event_of, normal};
 use fastrand::Rng;
@@ -38,6 +38,16 @@ pub fn questions(domain: &str) -> &'static [Question] {
             Question {
                 path: |user| order::addresses_path(user, None),
                 answer: |folds, user| folds.order.view.addresses(user, None),
+            },
+        ],
+        "fulfillment" => &[
+            Question {
+                path: |user| fulfillment::user_path(user, None),
+                answer: |folds, user| folds.fulfillment.view.addresses(user, None),
+            },
+            Question {
+                path: |user| fulfillment::default_path(user, 0, None),
+                answer: |folds, user| folds.fulfillment.view.default_address(user, 0, None),
             },
         ],
         other => panic!("nothing is known to ask the domain {other}"),
