@@ -64,14 +64,14 @@ enum Shape {
 
 const SHAPES: &[(&str, Shape)] = &[
     (
-        "jsonb (the product's)",
+        "jsonb",
         Shape::Document {
             column: "jsonb",
             options: "",
         },
     ),
     (
-        "jsonb, fillfactor 90",
+        "jsonb, fillfactor 90 (the product's)",
         Shape::Document {
             column: "jsonb",
             options: "WITH (fillfactor = 90)",
