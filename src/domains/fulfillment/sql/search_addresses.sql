@@ -14,7 +14,7 @@ WITH page AS (
         UNION ALL
         (SELECT c.address_key, c.user_key, c.address
          FROM fulfillment_live.shipping_addresses c
-         WHERE c.country_key = $2 AND c.status = s.status
+         WHERE $2::uuid IS NOT NULL AND c.country_key = $2 AND c.status = s.status
            AND (c.address_key, c.user_key) > ($4, $5)
          ORDER BY c.address_key, c.user_key
          LIMIT $3)
