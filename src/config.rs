@@ -359,12 +359,16 @@ pub fn args(keys: &[&str]) -> Vec<Arg> {
 
 /// Those of `names` that look like variables of this program and are none: mistyped, or of another release.
 pub fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<String> {
-    let known: Vec<String> = SETTINGS.iter().map(Setting::variable).collect();
+    let is_setting = |name: &str, of_file: bool| {
+        let mut settings = SETTINGS.iter().filter(|setting| !of_file || setting.secret);
+        settings.any(|setting| setting.variable() == name)
+    };
     let is_known = |name: &str| {
         name == "SIGHTLINE_CONFIG"
             // What the tests are told by.
             || name.starts_with("SIGHTLINE_TEST_")
-            || known.iter().any(|known| name == known || name.strip_suffix("_FILE") == Some(known))
+            || is_setting(name, false)
+            || name.strip_suffix("_FILE").is_some_and(|name| is_setting(name, true))
     };
     names
         .filter(|name| name.starts_with("SIGHTLINE_") && !is_known(name))
@@ -1017,10 +1021,14 @@ mod tests {
             "SIGHTLINE_KAFKA_BROKER",
             "SIGHTLINE_KAFKA_BROKERS",
             "SIGHTLINE_DATABASE_URL_FILE",
+            "SIGHTLINE_HTTP_ADDR_FILE",
             "SIGHTLINE_CONFIG",
         ];
         let unknown = unknown_variables(names.into_iter().map(String::from));
-        assert_eq!(unknown, ["SIGHTLINE_KAFKA_BROKER"]);
+        assert_eq!(
+            unknown,
+            ["SIGHTLINE_KAFKA_BROKER", "SIGHTLINE_HTTP_ADDR_FILE"]
+        );
     }
 
     #[test]

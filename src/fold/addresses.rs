@@ -261,6 +261,12 @@ impl AddressBook {
         }
     }
 
+    /// The address that a default names, with its id, if it is known.
+    pub fn default_address(&self, default: DefaultKind) -> Option<(&str, &KnownAddress)> {
+        let id = self.default_id(default)?;
+        Some((id, self.get(id)?))
+    }
+
     /// Whether a default names this address.
     pub fn is_default(&self, default: DefaultKind, address_id: &str) -> bool {
         self.default_id(default) == Some(address_id)

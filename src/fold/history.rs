@@ -14,17 +14,14 @@ use super::addresses::Source;
 use crate::projector::Target;
 
 /// A fact of a user, in the place that the fold took it in.
-pub struct Entry<F> {
-    /// Whose it is.
-    pub user_key: Uuid,
+struct Entry<F> {
+    user_key: Uuid,
     /// The row's revision that the fact led to.
-    pub revision: i64,
+    revision: i64,
     /// Orders the facts of one revision.
-    pub sequence: i32,
-    /// Where it is from.
-    pub source: Source,
-    /// What was told.
-    pub fact: F,
+    sequence: i32,
+    source: Source,
+    fact: F,
 }
 
 /// A fact as reads get it: `{"at", "log", "offset", "fact"}`.
@@ -37,11 +34,31 @@ pub struct Remembered<F> {
     pub fact: F,
 }
 
-/// Writes facts.
+/// Writes what was told of users in a batch: whose, the revision of the row that it led to, and the facts in the order
+/// in which they were folded.
 ///
 /// # Errors
 /// The database failed.
 pub async fn append<F: Serialize + Send + Sync>(
+    target: &mut Target<'_>,
+    told: impl IntoIterator<Item = (Uuid, i64, Vec<(Source, F)>)>,
+) -> Result<(), sqlx::Error> {
+    let mut entries = Vec::new();
+    for (user_key, revision, facts) in told {
+        for (sequence, (source, fact)) in (0..).zip(facts) {
+            entries.push(Entry {
+                user_key,
+                revision,
+                sequence,
+                source,
+                fact,
+            });
+        }
+    }
+    write(target, &entries).await
+}
+
+async fn write<F: Serialize + Send + Sync>(
     target: &mut Target<'_>,
     entries: &[Entry<F>],
 ) -> Result<(), sqlx::Error> {
@@ -117,5 +134,5 @@ pub async fn reduce<F: Serialize + DeserializeOwned + Send + Sync>(
             });
         }
     }
-    append(target, &entries).await
+    write(target, &entries).await
 }

@@ -7,6 +7,9 @@ pub mod addresses;
 pub mod history;
 pub mod users;
 
+#[cfg(test)]
+pub mod examples;
+
 use crate::event::Change;
 
 /// Changes a text, and notes whether it is known: `stale` stays sorted, and holds a name once.

@@ -13,7 +13,7 @@ use crate::event::hash16;
 use crate::projector::{Applied, Target};
 
 /// What a domain keeps of a user, as it is stored: what is answered, and what the fold must remember beside it.
-pub trait UserState: Clone + Default + Serialize + DeserializeOwned + Send + Sync {
+pub trait UserState: Default + Serialize + DeserializeOwned + Send + Sync {
     /// What the fold tells beside the state that it leads to: rows of other tables.
     type Effects: Default + Send;
 

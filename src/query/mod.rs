@@ -106,16 +106,14 @@ impl Reads {
         if log_ids.len() != next_offsets.len() {
             return Err(Error::internal("as many offsets as logs were expected"));
         }
-        self.load_missing(log_ids).await?;
-        let logs = self.0.logs.read().unwrap_or_else(PoisonError::into_inner);
+        let logs = self
+            .look_up(log_ids, |log| (log.topic.clone(), log.partition))
+            .await?;
         let mut token = ConsistencyToken::default();
-        for (log_id, next_offset) in log_ids.iter().zip(next_offsets) {
-            let log = logs
-                .get(log_id)
-                .ok_or_else(|| Error::internal("a position names a log that is not there"))?;
+        for ((topic, partition), next_offset) in logs.into_iter().zip(next_offsets) {
             let position = u64::try_from(*next_offset)
                 .map_err(|_| Error::internal("a position is negative"))?;
-            token.advance(log.topic.clone(), log.partition, position);
+            token.advance(topic, partition, position);
         }
         Ok(token)
     }

@@ -140,7 +140,7 @@ impl Query {
     pub fn page(&self) -> Result<PageRequest, Error> {
         let size = match self.text("pageSize")? {
             None => 0,
-            Some(size) if !size.is_empty() && size.bytes().all(|b| b.is_ascii_digit()) => {
+            Some(size) if size.bytes().all(|b| b.is_ascii_digit()) => {
                 size.parse().unwrap_or(i32::MAX)
             }
             Some(_) => {

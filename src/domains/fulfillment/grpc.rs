@@ -83,14 +83,12 @@ impl FulfillmentService for Service {
         request: Request<pb::SearchAddressesRequest>,
     ) -> Result<Response<pb::SearchAddressesResponse>, Status> {
         let request = request.into_inner();
-        let validation: Option<Vec<ValidationStatus>> = request.validation().map(status).collect();
+        let validation: Option<Vec<_>> = request.validation.into_iter().map(status).collect();
         let filter = SearchFilter {
             country_code: request.country_code.filter(|code| !code.is_empty()),
-            validation: validation
-                .filter(|known| known.len() == request.validation.len())
-                .ok_or_else(|| {
-                    Error::invalid("validation", "must be valid, incomplete or invalid")
-                })?,
+            validation: validation.ok_or_else(|| {
+                Error::invalid("validation", "must be valid, incomplete or invalid")
+            })?,
         };
         let page = PageRequest {
             size: request.page_size,
@@ -104,8 +102,9 @@ impl FulfillmentService for Service {
     }
 }
 
-fn status(status: pb::ValidationStatus) -> Option<ValidationStatus> {
-    match status {
+/// `None` where the number is not told, or of a newer caller.
+fn status(number: i32) -> Option<ValidationStatus> {
+    match pb::ValidationStatus::try_from(number).ok()? {
         pb::ValidationStatus::Unspecified => None,
         pb::ValidationStatus::Valid => Some(ValidationStatus::Valid),
         pb::ValidationStatus::Incomplete => Some(ValidationStatus::Incomplete),

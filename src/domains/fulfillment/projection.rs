@@ -1,7 +1,7 @@
 //! How the fulfillment domain's events become shipping addresses: a pure fold, and the statements that write what it
 //! tells.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -11,8 +11,8 @@ use uuid::Uuid;
 use super::Fulfillment;
 use super::model::{Fact, Recipient, ShippingAddress, State};
 use crate::event::{EventType, Payload, TypeName, hash16};
-use crate::fold::addresses::{AddressFact, DefaultKind, Source};
-use crate::fold::history::{self, Entry};
+use crate::fold::addresses::{AddressFact, Source};
+use crate::fold::history;
 use crate::fold::users::{self, Folded, UserState};
 use crate::projector::{Applied, Place, Projection, Target};
 
@@ -80,16 +80,8 @@ impl UserState for State {
             return;
         };
         let source = Source::from(applied);
-        let before = self.recipient.clone();
-        self.recipient.apply(&fact, source);
-        // The event that last told of it counts, too: two claims of one id are compared by it.
-        let told = |of: &Recipient, id: &str| of.book.get(id).map(|address| address.updated);
-        let is_other = |id: &String| {
-            told(&before, id) != told(&self.recipient, id)
-                || before.address("", id) != self.recipient.address("", id)
-        };
-        let ids = concerned(&fact, &before, &self.recipient);
-        effects.change(applied.place, ids.into_iter().filter(is_other));
+        let changed = self.recipient.apply_and_tell(&fact, source);
+        effects.change(applied.place, changed.into_iter());
         effects.history.push((source, fact));
     }
 }
@@ -108,26 +100,35 @@ impl Effects {
     }
 }
 
-/// Which addresses a fact may have changed: the one that it is about, those whose flags it may move, and all where
-/// it is about the person.
-fn concerned(fact: &Fact, before: &Recipient, after: &Recipient) -> BTreeSet<String> {
-    let Fact::Address(fact) = fact else {
-        return after.book.iter().map(|(id, _)| id.to_owned()).collect();
-    };
-    let defaults = [before, after]
-        .into_iter()
-        .flat_map(|recipient| DefaultKind::BOTH.map(|default| recipient.book.default_id(default)));
-    let named = match fact.as_ref() {
-        AddressFact::Added { address_id, .. }
-        | AddressFact::Updated { address_id, .. }
-        | AddressFact::Deleted { address_id } => Some(address_id.as_str()),
-        AddressFact::DefaultsNamed { .. } => None,
-    };
-    defaults
-        .chain([named])
-        .flatten()
-        .map(str::to_owned)
-        .collect()
+impl Recipient {
+    /// Applies a fact, and tells which addresses it made others.
+    fn apply_and_tell(&mut self, fact: &Fact, source: Source) -> Vec<String> {
+        match fact {
+            Fact::Address(about) => {
+                let known = |id: &&String| self.book.get(id).is_some();
+                let gone = match about.as_ref() {
+                    AddressFact::Deleted { address_id } => Some(address_id).filter(known).cloned(),
+                    _ => None,
+                };
+                self.apply(fact, source);
+                // Whatever a fact changes of an address, its flags too, is noted there.
+                let told = self
+                    .book
+                    .iter()
+                    .filter(|(_, address)| address.updated == source);
+                gone.into_iter()
+                    .chain(told.map(|(id, _)| id.to_owned()))
+                    .collect()
+            }
+            Fact::Person { .. } => {
+                let before = self.addresses("");
+                self.apply(fact, source);
+                let after = self.addresses("").into_iter();
+                let pairs = after.zip(before).filter(|(after, before)| after != before);
+                pairs.map(|(after, _)| after.address_id).collect()
+            }
+        }
+    }
 }
 
 /// Writes what was told; of deleted users nothing is left.
@@ -140,19 +141,12 @@ async fn write_history(
         .filter(|row| row.effects.is_deleted)
         .map(|row| row.user_key)
         .collect();
-    let mut entries = Vec::new();
-    for row in folded.iter_mut().filter(|row| !row.effects.is_deleted) {
-        for (sequence, (source, fact)) in (0..).zip(row.effects.history.drain(..)) {
-            entries.push(Entry {
-                user_key: row.user_key,
-                revision: row.revision,
-                sequence,
-                source,
-                fact,
-            });
-        }
-    }
-    history::append(target, &entries).await?;
+    let kept = folded.iter_mut().filter(|row| !row.effects.is_deleted);
+    let told = kept.map(|row| {
+        let facts = std::mem::take(&mut row.effects.history);
+        (row.user_key, row.revision, facts)
+    });
+    history::append(target, told).await?;
     history::erase(target, &deleted).await
 }
 

@@ -43,10 +43,8 @@ pub async fn get_default_address(
         body: recipient,
         token,
     } = get_recipient(reads, user_id, as_of).await?;
-    let address = recipient
-        .book
-        .default_id(default)
-        .and_then(|address_id| recipient.address(user_id, address_id));
+    let named = recipient.book.default_id(default);
+    let address = named.and_then(|address_id| recipient.address(user_id, address_id));
     match address {
         Some(body) => Ok(Answer { body, token }),
         None => Err(Error::not_found("default address").with_token(&token)),

@@ -7,42 +7,12 @@ use serde_json::{Value, json};
 
 use super::model::{Fact, Recipient, ShippingAddress, State};
 use super::projection::Effects;
-use crate::event::{Envelope, Record};
+use crate::fold::examples::event;
 use crate::fold::users::UserState;
 use crate::projector::{Applied, Place};
 
 /// Marks what must not outlive a user.
 const PERSONAL: &str = "personal";
-
-fn event(number: usize, event_type: &str, mut payload: Value) -> Applied {
-    payload["userId"] = json!("u");
-    payload["profileId"] = json!("p");
-    let body = json!({
-        "eventId": format!("e{number}"),
-        "eventType": event_type,
-        "eventTimestamp": format!("2026-10-01T00:{:02}:{:02}Z", number / 60, number % 60),
-        "payload": payload,
-    });
-    let record = Record {
-        topic: "user.events".into(),
-        partition: 0,
-        offset: 0,
-        timestamp_ms: None,
-        key: None,
-        headers: Vec::new(),
-        value: Some(serde_json::to_vec(&body).expect("JSON").into()),
-    };
-    let event = Envelope::read(&record)
-        .and_then(|envelope| envelope.decode())
-        .expect("a good event");
-    let offset = number as i64;
-    Applied {
-        event,
-        log_id: 1,
-        offset,
-        place: Place::in_turn(offset),
-    }
-}
 
 fn added(id: &str, shipping: bool, whole: Value) -> (&'static str, Value) {
     let payload = json!({

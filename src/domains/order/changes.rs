@@ -103,16 +103,19 @@ pub fn apply(
     fact: &AddressFact,
     source: Source,
 ) -> Vec<Change> {
-    let named = |book: &AddressBook, default| book.default_id(default).map(str::to_owned);
-    let before = DefaultKind::BOTH.map(|default| {
-        let id = named(book, default);
-        let address = id.as_deref().and_then(|id| Address::of(book, id, false));
-        (id, address)
-    });
+    let was_in_use = DefaultKind::BOTH.map(|default| book.default_address(default).is_some());
     match fact {
         AddressFact::DefaultsNamed { .. } => {
+            let named = |book: &AddressBook, default| book.default_id(default).map(str::to_owned);
+            let before = DefaultKind::BOTH.map(|default| {
+                let former = named(book, default);
+                let address = former
+                    .as_deref()
+                    .and_then(|id| Address::of(book, id, false));
+                (former, address)
+            });
             book.apply(fact, source);
-            let significant = judge(book, last_in_use, &before);
+            let significant = judge(book, last_in_use, was_in_use);
             let mut changes = Vec::new();
             for ((default, (former, before)), significant) in
                 DefaultKind::BOTH.into_iter().zip(before).zip(significant)
@@ -139,7 +142,7 @@ pub fn apply(
         | AddressFact::Deleted { address_id } => {
             let address = Address::of(book, address_id, false);
             book.apply(fact, source);
-            let significant = judge(book, last_in_use, &before);
+            let significant = judge(book, last_in_use, was_in_use);
             let after = Address::of(book, address_id, false);
             if without_time(&address) == without_time(&after) {
                 return Vec::new();
@@ -166,24 +169,16 @@ pub fn apply(
 }
 
 /// For each default, whether a fact that was applied has changed where unshipped orders go.
-fn judge(
-    book: &AddressBook,
-    last_in_use: &mut LastInUse,
-    before: &[(Option<String>, Option<Address>); 2],
-) -> [bool; 2] {
+fn judge(book: &AddressBook, last_in_use: &mut LastInUse, was_in_use: [bool; 2]) -> [bool; 2] {
     let mut significant = [false; 2];
-    for ((default, (_, before)), significant) in DefaultKind::BOTH
+    for ((default, was_in_use), significant) in DefaultKind::BOTH
         .into_iter()
-        .zip(before)
+        .zip(was_in_use)
         .zip(&mut significant)
     {
         let last = last_in_use.of(default);
-        match book.default_id(default) {
-            Some(id) => {
-                // While the address is not known, nothing else is in use.
-                let Some(address) = book.get(id) else {
-                    continue;
-                };
+        match book.default_address(default) {
+            Some((id, address)) => {
                 let now = Used::of(id, address);
                 *significant = match last {
                     InUse::Never => false,
@@ -192,10 +187,11 @@ fn judge(
                 };
                 *last = InUse::Address(Box::new(now));
             }
-            None if before.is_some() => {
+            None if was_in_use && book.default_id(default).is_none() => {
                 *significant = true;
                 *last = InUse::Deleted;
             }
+            // While the address that it names is not known, nothing else is in use.
             None => {}
         }
     }

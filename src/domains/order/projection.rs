@@ -11,7 +11,7 @@ use super::model::{Address, Customer, State};
 use crate::event::{self, Changes, DeletionType, EventType, Payload, TypeName};
 use crate::fold::addresses::{AddressBook, AddressFact, Source};
 use crate::fold::change_text;
-use crate::fold::history::{self, Entry};
+use crate::fold::history;
 use crate::fold::users::{self, Folded, UserState};
 use crate::projector::{Applied, Place, Projection, Target};
 
@@ -103,19 +103,11 @@ async fn write_history(
     folded: &mut [Folded<State>],
     deleted: &Deleted,
 ) -> Result<(), sqlx::Error> {
-    let mut entries = Vec::new();
-    for row in folded {
-        for (sequence, (source, fact)) in (0..).zip(row.effects.history.drain(..)) {
-            entries.push(Entry {
-                user_key: row.user_key,
-                revision: row.revision,
-                sequence,
-                source,
-                fact,
-            });
-        }
-    }
-    history::append(target, &entries).await?;
+    let told = folded.iter_mut().map(|row| {
+        let facts = std::mem::take(&mut row.effects.history);
+        (row.user_key, row.revision, facts)
+    });
+    history::append(target, told).await?;
     history::reduce(target, &deleted.soft, AddressFact::without_personal_data).await?;
     history::erase(target, &deleted.hard).await
 }

@@ -7,41 +7,13 @@ use serde_json::{Value, json};
 
 use super::model::{Address, AddressChangeKind, Addresses, State};
 use super::projection::{Effects, FeedEntry, Told};
-use crate::event::{Envelope, Record};
 use crate::fold::addresses::{AddressBook, AddressFact, Source};
+use crate::fold::examples::event;
 use crate::fold::users::UserState;
-use crate::projector::{Applied, Place};
+use crate::projector::Applied;
 
 /// Marks what must not outlive a user.
 const PERSONAL: &str = "personal";
-
-fn event(number: usize, event_type: &str, payload: Value) -> Applied {
-    let body = json!({
-        "eventId": format!("e{number}"),
-        "eventType": event_type,
-        "eventTimestamp": format!("2026-10-01T00:{:02}:{:02}Z", number / 60, number % 60),
-        "payload": payload,
-    });
-    let record = Record {
-        topic: "user.events".into(),
-        partition: 0,
-        offset: 0,
-        timestamp_ms: None,
-        key: None,
-        headers: Vec::new(),
-        value: Some(serde_json::to_vec(&body).expect("JSON").into()),
-    };
-    let event = Envelope::read(&record)
-        .and_then(|envelope| envelope.decode())
-        .expect("a good event");
-    let offset = number as i64;
-    Applied {
-        event,
-        log_id: 1,
-        offset,
-        place: Place::in_turn(offset),
-    }
-}
 
 fn apply(state: &mut State, event: &Applied) {
     state.apply(event, &mut Default::default());
@@ -76,40 +48,34 @@ fn happening() -> impl Strategy<Value = (&'static str, Value)> {
         "contactName",
         "addressType",
     ];
-    let of = |payload: Value| {
-        let mut payload = payload;
-        payload["userId"] = json!("u");
-        payload["profileId"] = json!("p");
-        payload
-    };
     prop_oneof![
-        4 => (personal(), prop::option::of(personal())).prop_map(move |(email, name)| (
+        4 => (personal(), prop::option::of(personal())).prop_map(|(email, name)| (
             "UserRegistered",
-            of(json!({"email": email, "firstName": name, "status": "active"})),
+            json!({"email": email, "firstName": name, "status": "active"}),
         )),
-        2 => personal().prop_map(move |email| ("UserEmailVerified", of(json!({"email": email})))),
-        2 => Just(("UserAccountStatusChanged", of(json!({"newStatus": "banned", "previousStatus": "active"})))),
-        4 => updated_fields(USER).prop_map(move |f| ("UserUpdated", of(json!({"updatedFields": f})))),
-        4 => updated_fields(PROFILE).prop_map(move |f| ("UserProfileUpdated", of(json!({"updatedFields": f})))),
-        8 => (address_id(), any::<bool>(), any::<bool>(), personal()).prop_map(move |(id, shipping, billing, street)| (
+        2 => personal().prop_map(|email| ("UserEmailVerified", json!({"email": email}))),
+        2 => Just(("UserAccountStatusChanged", json!({"newStatus": "banned", "previousStatus": "active"}))),
+        4 => updated_fields(USER).prop_map(|f| ("UserUpdated", json!({"updatedFields": f}))),
+        4 => updated_fields(PROFILE).prop_map(|f| ("UserProfileUpdated", json!({"updatedFields": f}))),
+        8 => (address_id(), any::<bool>(), any::<bool>(), personal()).prop_map(|(id, shipping, billing, street)| (
             "UserAddressAdded",
-            of(json!({
+            json!({
                 "addressId": id, "addressType": "home", "isDefaultShipping": shipping,
                 "isDefaultBilling": billing, "country": "de", "fullAddress": {"streetLine1": street},
-            })),
+            }),
         )),
-        4 => (address_id(), updated_fields(ADDRESS)).prop_map(move |(id, f)| (
+        4 => (address_id(), updated_fields(ADDRESS)).prop_map(|(id, f)| (
             "UserAddressUpdated",
-            of(json!({"addressId": id, "updatedFields": f})),
+            json!({"addressId": id, "updatedFields": f}),
         )),
-        4 => address_id().prop_map(move |id| ("UserAddressDeleted", of(json!({"addressId": id})))),
-        4 => (prop::option::of(address_id()), prop::option::of(address_id())).prop_map(move |(shipping, billing)| (
+        4 => address_id().prop_map(|id| ("UserAddressDeleted", json!({"addressId": id}))),
+        4 => (prop::option::of(address_id()), prop::option::of(address_id())).prop_map(|(shipping, billing)| (
             "UserProfileDefaultAddressChanged",
-            of(json!({"defaultShippingAddressId": shipping, "defaultBillingAddressId": billing})),
+            json!({"defaultShippingAddressId": shipping, "defaultBillingAddressId": billing}),
         )),
-        1 => any::<bool>().prop_map(move |hard| (
+        1 => any::<bool>().prop_map(|hard| (
             "UserDeleted",
-            of(json!({"deletionType": if hard { "hard" } else { "soft" }})),
+            json!({"deletionType": if hard { "hard" } else { "soft" }}),
         )),
     ]
 }
@@ -254,10 +220,8 @@ fn told(
     state: &mut State,
     number: usize,
     event_type: &str,
-    mut payload: Value,
+    payload: Value,
 ) -> Vec<(AddressChangeKind, bool)> {
-    payload["userId"] = json!("u");
-    payload["profileId"] = json!("p");
     let mut effects = Effects::default();
     state.apply(&event(number, event_type, payload), &mut effects);
     let told = effects.feed.into_iter().map(|entry| match entry.told {

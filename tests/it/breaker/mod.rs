@@ -99,9 +99,7 @@ async fn run(plan: Plan) -> Option<BTreeMap<&'static str, u64>> {
     let world = Arc::clone(&stage);
     let world = beside(move || break_and_compare(world, plan));
     let failed = async {
-        while stage.diary.violations().is_empty() {
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
+        stage.diary.violated().await;
         stage.diary.violations()
     };
     let broken = tokio::select! {

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 
 /// How long a member of a consumer group may be silent.
 pub const SESSION: Duration = Duration::from_secs(6);
@@ -187,6 +188,7 @@ pub struct Diary {
     lines: Mutex<Vec<String>>,
     counts: Mutex<BTreeMap<&'static str, u64>>,
     violations: Mutex<Vec<String>>,
+    violated: Notify,
 }
 
 impl Diary {
@@ -196,6 +198,7 @@ impl Diary {
             lines: Mutex::default(),
             counts: Mutex::default(),
             violations: Mutex::default(),
+            violated: Notify::new(),
         }
     }
 
@@ -216,6 +219,12 @@ impl Diary {
     pub fn violation(&self, what: String) {
         self.note(format!("VIOLATION {what}"));
         self.violations.lock().unwrap().push(what);
+        self.violated.notify_one();
+    }
+
+    /// Waits for the first violation.
+    pub async fn violated(&self) {
+        self.violated.notified().await;
     }
 
     pub fn violations(&self) -> Vec<String> {

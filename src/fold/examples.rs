@@ -1,0 +1,37 @@
+//! Events for the tests of folds.
+
+use serde_json::{Value, json};
+
+use crate::event::{Envelope, Record};
+use crate::projector::{Applied, Place};
+
+/// Something that happens to the user `u`, in the n-th second, told by the n-th record of a log.
+pub fn event(number: usize, event_type: &str, mut payload: Value) -> Applied {
+    payload["userId"] = json!("u");
+    payload["profileId"] = json!("p");
+    let body = json!({
+        "eventId": format!("e{number}"),
+        "eventType": event_type,
+        "eventTimestamp": format!("2026-10-01T00:{:02}:{:02}Z", number / 60, number % 60),
+        "payload": payload,
+    });
+    let record = Record {
+        topic: "user.events".into(),
+        partition: 0,
+        offset: 0,
+        timestamp_ms: None,
+        key: None,
+        headers: Vec::new(),
+        value: Some(serde_json::to_vec(&body).expect("JSON").into()),
+    };
+    let event = Envelope::read(&record)
+        .and_then(|envelope| envelope.decode())
+        .expect("a good event");
+    let offset = number as i64;
+    Applied {
+        event,
+        log_id: 1,
+        offset,
+        place: Place::in_turn(offset),
+    }
+}
