@@ -24,8 +24,11 @@ use uuid::Uuid;
 use crate::config::Config;
 use crate::domains::{self, Domain};
 use crate::error::Error;
+use crate::operations::Operations;
 use crate::projector::heartbeat::{self, Heartbeats};
-use crate::projector::{Projector, log, versions};
+use crate::projector::retry::Retrier;
+use crate::projector::upkeep::{self, LetterPolicy};
+use crate::projector::{Projection, Projector, log, versions};
 use crate::query::Reads;
 use crate::query::lag::Lag;
 use crate::server::{self, Domains, admin};
@@ -75,6 +78,13 @@ pub async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     };
     let reads = Reads::new(read_pool.clone());
     let lag = Lag::new(reads.clone(), names.served.clone(), names.known.clone());
+    let operations = Operations::new(
+        reads.clone(),
+        lag.clone(),
+        retrier(&config, projector_pool.clone()),
+        projections(&served),
+        names.known.clone(),
+    );
     if let Some((grpc, http)) = front {
         tracing::info!(grpc = %grpc.address, http = %http.address, admin = %admin.address, "listening");
         serve_reads(
@@ -83,8 +93,8 @@ pub async fn serve(config: Config) -> anyhow::Result<ExitCode> {
             names,
             reads,
             lag.clone(),
-            grpc.listener,
-            http.listener,
+            operations,
+            (grpc.listener, http.listener),
         );
     } else {
         tracing::info!(admin = %admin.address, "listening");
@@ -207,8 +217,8 @@ fn serve_reads(
     domains: Domains,
     reads: Reads,
     lag: Lag,
-    grpc: TcpListener,
-    http: TcpListener,
+    operations: Operations,
+    (grpc, http): (TcpListener, TcpListener),
 ) {
     let parts = Shared::new((
         grpc,
@@ -217,6 +227,7 @@ fn serve_reads(
             names: served.iter().map(|domain| domain.grpc_service()).collect(),
             domains: domains.clone(),
             lag: lag.clone(),
+            operations: operations.clone(),
         },
     ));
     supervisor.spawn("grpc", Kind::Vital, move |stop| {
@@ -235,6 +246,7 @@ fn serve_reads(
             reads,
             domains,
             lag,
+            operations,
         },
     ));
     supervisor.spawn("http", Kind::Vital, move |stop| {
@@ -350,6 +362,28 @@ fn project(
             Ok(())
         }
     });
+    let upkeep = projector.clone();
+    let retrier = retrier(config, projector.pool.clone());
+    let migrated = is_migrated.clone();
+    let projections = projections(served);
+    let policy = LetterPolicy {
+        retention: chrono::TimeDelta::days(config.dead_letter_retention_days.into()),
+        publish_values: config.dead_letter_topic_values,
+    };
+    supervisor.spawn("upkeep", Kind::Lasting, move |stop| {
+        let projector = Projector {
+            stop: stop.clone(),
+            ..upkeep.clone()
+        };
+        let (retrier, projections) = (retrier.clone(), projections.clone());
+        let mut migrated = migrated.clone();
+        async move {
+            if becomes_true(&mut migrated, &stop).await {
+                upkeep::run(projector, projections, retrier, policy).await;
+            }
+            Ok(())
+        }
+    });
     for domain in served.iter().copied() {
         let (projector, is_migrated) = (projector.clone(), is_migrated.clone());
         supervisor.spawn(
@@ -422,6 +456,30 @@ async fn becomes_true(condition: &mut watch::Receiver<bool>, stop: &Cancellation
     stop.run_until_cancelled(async { condition.wait_for(|holds| *holds).await.is_ok() })
         .await
         == Some(true)
+}
+
+/// What the projector, which knows no domain, gets of these.
+fn projections(domains: &[&'static dyn Domain]) -> Vec<&'static dyn Projection> {
+    let projections = domains.iter();
+    projections
+        .map(|domain| *domain as &dyn Projection)
+        .collect()
+}
+
+/// What tries letters again, here or for an operator.
+fn retrier(config: &Config, pool: PgPool) -> Retrier {
+    let mut kafka = kafka_config(config);
+    // Reading by offset needs a group's name, though nobody joins it.
+    kafka.set(
+        "group.id",
+        format!("{}.dead-letters", config.kafka_group_prefix),
+    );
+    Retrier {
+        pool,
+        kafka,
+        max_value_bytes: config.max_value_bytes,
+        dedupe: chrono::TimeDelta::days(config.dedupe_days.into()),
+    }
 }
 
 fn kafka_config(config: &Config) -> ClientConfig {

@@ -60,6 +60,10 @@ pub struct Config {
     pub max_value_bytes: usize,
     /// For how many days of log time an event id is remembered.
     pub dedupe_days: u32,
+    /// For how many days the bytes of a dead letter are kept.
+    pub dead_letter_retention_days: u32,
+    /// Whether keys and values go to the dead letter topic, too.
+    pub dead_letter_topic_values: bool,
     /// Whether `serve` applies migrations first. A flag of that command, no setting.
     pub migrate: bool,
 }
@@ -300,6 +304,18 @@ const SETTINGS: &[Setting] = &[
         "DAYS",
         Some("90"),
         "Days of log time for which an event id is remembered",
+    ),
+    setting(
+        "dead_letter_retention_days",
+        "DAYS",
+        Some("30"),
+        "Days for which the bytes of a dead letter are kept; the log may have them for longer",
+    ),
+    setting(
+        "dead_letter_topic_values",
+        "BOOL",
+        Some("false"),
+        "Whether keys and values go to the dead letter topic, beside coordinates and reason",
     ),
 ];
 
@@ -582,6 +598,12 @@ impl Settings {
                 .choice(&[("true", true), ("false", false)])?,
             max_value_bytes: self.value("max_value_bytes").number(1, 1 << 30)?,
             dedupe_days: self.value("dedupe_days").number(1, 36_500)?,
+            dead_letter_retention_days: self
+                .value("dead_letter_retention_days")
+                .number(1, 36_500)?,
+            dead_letter_topic_values: self
+                .value("dead_letter_topic_values")
+                .choice(&[("true", true), ("false", false)])?,
             migrate: true,
         };
         self.refuse_open(&config)?;
@@ -957,6 +979,14 @@ impl Config {
         put("allow_open", self.allow_open.into());
         put("max_value_bytes", (self.max_value_bytes as i64).into());
         put("dedupe_days", self.dedupe_days.into());
+        put(
+            "dead_letter_retention_days",
+            self.dead_letter_retention_days.into(),
+        );
+        put(
+            "dead_letter_topic_values",
+            self.dead_letter_topic_values.into(),
+        );
         table.to_string()
     }
 }

@@ -65,6 +65,22 @@ codes! {
     UnknownPath = "UNKNOWN_PATH", Unimplemented, NOT_FOUND;
     /// The route exists, but not with this HTTP method.
     MethodNotAllowed = "METHOD_NOT_ALLOWED", Unimplemented, METHOD_NOT_ALLOWED;
+    /// The dead letter is applied or discarded already.
+    LetterClosed = "LETTER_CLOSED", FailedPrecondition, CONFLICT;
+    /// No version of the view is being built.
+    NoRebuild = "NO_REBUILD", FailedPrecondition, CONFLICT;
+    /// A version of the view is being built already.
+    RebuildRunning = "REBUILD_RUNNING", FailedPrecondition, CONFLICT;
+    /// There is no version to go back to, or to drop.
+    NoRetiredVersion = "NO_RETIRED_VERSION", FailedPrecondition, CONFLICT;
+    /// The version is behind the live one: switching would go back in time.
+    NotCaughtUp = "NOT_CAUGHT_UP", FailedPrecondition, CONFLICT;
+    /// The log does not hold (any more) what the view was made from.
+    LogTruncated = "LOG_TRUNCATED", FailedPrecondition, CONFLICT;
+    /// Two versions of the view hold different rows at the same positions.
+    ViewsDiffer = "VIEWS_DIFFER", FailedPrecondition, CONFLICT;
+    /// A cursor's reader would miss changes that lie elsewhere since the view was rebuilt: read from the beginning.
+    Resync = "RESYNC", FailedPrecondition, GONE;
     /// The request refuses every encoding that an answer could have.
     NotAcceptable = "NOT_ACCEPTABLE", InvalidArgument, NOT_ACCEPTABLE;
     /// The request body is larger than allowed.
@@ -77,6 +93,8 @@ codes! {
     ConsistencyUnsupported = "CONSISTENCY_UNSUPPORTED", Unimplemented, NOT_IMPLEMENTED;
     /// More calls at once than this process takes.
     Overloaded = "OVERLOADED", ResourceExhausted, SERVICE_UNAVAILABLE;
+    /// Kafka does not answer.
+    KafkaUnavailable = "KAFKA_UNAVAILABLE", Unavailable, SERVICE_UNAVAILABLE;
     /// The database does not answer.
     DatabaseUnavailable = "DATABASE_UNAVAILABLE", Unavailable, SERVICE_UNAVAILABLE;
     /// The answer did not come within the deadline.

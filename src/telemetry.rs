@@ -50,6 +50,7 @@ metric_list! {
     gauge OLDEST_UNAPPLIED_SECONDS = "sightline_oldest_unapplied_seconds", Seconds, "Age of the oldest record not applied, 0 when caught up [domain, topic, partition]";
     gauge END_READ_AGE_SECONDS = "sightline_end_read_age_seconds", Seconds, "Age of the reading of the log's end that the lag is made of [domain, topic, partition]";
     gauge DEAD_LETTERS = "sightline_dead_letters", Count, "Letters neither applied nor discarded [domain, topic, partition]";
+    gauge DEAD_LETTERS_EXPIRING = "sightline_dead_letters_expiring", Count, "Open letters whose bytes are erased within 7 days [domain]";
     gauge PARKED_KEYS = "sightline_parked_keys", Count, "Keys behind whose letter later events wait [domain, topic, partition]";
 
     counter REQUESTS = "sightline_requests_total", Count, "Requests answered [protocol: grpc or http, route, code]";

@@ -189,15 +189,14 @@ impl From<sqlx::Error> for Error {
         match (sqlstate.as_str(), classify(&error)) {
             // The read's time ran out.
             ("57014", _) => Error::deadline_exceeded().with_cause(cause),
-            // A log-in or database that is not there, or tables that are not there yet.
-            ("28000" | "28P01" | "3D000" | "3F000" | "42P01", _) | (_, ErrorClass::Transient) => {
-                Error::new(
-                    Code::DatabaseUnavailable,
-                    "The database does not answer at the moment. Try again.",
-                )
-                .with_retry_after(Duration::from_secs(1))
-                .with_cause(cause)
-            }
+            // A log-in or database that is not there, or tables, columns and functions that are not there yet.
+            ("28000" | "28P01" | "3D000" | "3F000" | "42P01" | "42703" | "42883", _)
+            | (_, ErrorClass::Transient) => Error::new(
+                Code::DatabaseUnavailable,
+                "The database does not answer at the moment. Try again.",
+            )
+            .with_retry_after(Duration::from_secs(1))
+            .with_cause(cause),
             _ => Error::internal(cause),
         }
     }

@@ -28,3 +28,32 @@ pub static ALL: &[&dyn Domain] = &[&fulfillment::Fulfillment, &order::Order];
 pub fn names() -> Vec<&'static str> {
     ALL.iter().map(|domain| domain.domain()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    /// A switch locks `view_version` before it renames schemas, and a statement's tables are looked up in the order in
+    /// which it names them: one that names another table first could find the rows of one version, and the positions of
+    /// the other.
+    #[test]
+    fn reads_name_the_version_of_the_view_first() {
+        let domains = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/domains");
+        for domain in super::names() {
+            let mut read = 0;
+            for entry in fs::read_dir(domains.join(domain).join("sql")).unwrap() {
+                let path = entry.unwrap().path();
+                let text = fs::read_to_string(&path).unwrap();
+                let code = text.lines().filter(|line| !line.starts_with("--"));
+                let code: Vec<&str> = code.collect();
+                let schema = format!("{domain}_live.");
+                if let Some((_, table)) = code.join("\n").split_once(&schema) {
+                    assert!(table.starts_with("view_version"), "{}", path.display());
+                    read += 1;
+                }
+            }
+            assert!(read > 0, "{domain} reads nothing");
+        }
+    }
+}

@@ -13,8 +13,9 @@ use futures_util::future::BoxFuture;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
-use super::letter::{self, Class, Letter, record_time};
-use super::progress::{self, Books, Hold};
+use super::letter::{self, BEHIND, Class, LOST, Letter, USER_DELETED, record_time};
+use super::pause;
+use super::progress::{self, Books, Discard, Hold};
 use super::{Applied, Place, Projection, Projector, Target, View};
 use crate::db::{self, ErrorClass};
 use crate::event::{Envelope, Payload, Record, TypeName, hash16};
@@ -33,8 +34,9 @@ pub struct Batch {
 
 /// How a batch ended.
 #[derive(Debug)]
-pub enum Outcome {
-    Committed(Books),
+pub enum End {
+    /// The books, and why the version is to be paused, if it is.
+    Committed(Books, Option<String>),
     /// The progress row is not as it was taken over: nothing was written.
     Fenced,
 }
@@ -50,33 +52,49 @@ pub async fn project(
     view: &View,
     hold: &mut Hold,
     batch: &Batch,
-) -> Result<Outcome, sqlx::Error> {
+) -> Result<End, sqlx::Error> {
     let mut transaction = projector.pool.begin().await?;
     if !progress::lock(&mut transaction, view, hold).await? {
-        return Ok(Outcome::Fenced);
+        return Ok(End::Fenced);
     }
     let candidates: Vec<Candidate<'_>> = batch
         .records
         .iter()
-        .map(|record| Candidate::read(record, projection, projector.max_value_bytes))
+        .map(|record| Candidate {
+            record,
+            key: record.key.as_deref().map(hash16),
+            turn: Turn::Now,
+            reading: Reading::of(record, projection, projector.max_value_bytes),
+        })
         .collect();
-    let mut run = Run {
-        projection,
-        view,
-        hold,
-        dedupe: projector.dedupe,
-        seen: seen_events(&mut transaction, hold.log_id, &candidates).await?,
-        state: State {
-            log_time: hold.log_time,
-            parked: hold.parked.clone(),
-            ..State::default()
-        },
-    };
-    run.process(&mut transaction, &candidates).await?;
-    let state = run.state;
+    let parked = hold.parked.clone();
+    let dedupe = projector.dedupe;
+    let run = Run::new(projection, view, hold, dedupe, parked);
+    let state = run.judge_and_apply(&mut transaction, &candidates).await?;
 
-    write_bookkeeping(&mut transaction, projection, view, hold, &state).await?;
-    let mut books = state.books;
+    state
+        .write_bookkeeping(&mut transaction, view, hold)
+        .await?;
+    let mut piled_up = None;
+    if !state.letters.is_empty() {
+        let code_version = projection.code_version();
+        letter::insert(
+            &mut transaction,
+            view,
+            hold.log_id,
+            code_version,
+            &state.letters,
+        )
+        .await?;
+        let keys = state.letters.iter().filter_map(|l| l.record.key.as_deref());
+        let keys: HashSet<Uuid> = keys.map(hash16).collect();
+        let keys: Vec<Uuid> = keys.into_iter().collect();
+        let (log_id, next_offset) = (hold.log_id, batch.next_offset);
+        piled_up = pause::piled_up(&mut transaction, view, log_id, next_offset, &keys).await?;
+    }
+    let last = batch.records.last();
+    let last = last.map(|record| (record.offset, record.fingerprint()));
+    let mut books = state.books();
     books.holes = batch.next_offset - hold.next_offset - books.read;
     progress::advance(
         &mut transaction,
@@ -85,6 +103,7 @@ pub async fn project(
         batch.next_offset,
         state.log_time,
         &books,
+        last,
     )
     .await?;
     transaction.commit().await?;
@@ -92,19 +111,35 @@ pub async fn project(
     hold.next_offset = batch.next_offset;
     hold.log_time = state.log_time;
     hold.parked = state.parked;
-    Ok(Outcome::Committed(books))
+    Ok(End::Committed(books, piled_up))
 }
 
 /// A record with what can be told of it without knowing what came before.
-struct Candidate<'r> {
-    record: &'r Record,
-    key: Option<Uuid>,
-    reading: Reading<'r>,
+pub struct Candidate<'r> {
+    pub record: &'r Record,
+    /// The hash of its key.
+    pub key: Option<Uuid>,
+    pub turn: Turn,
+    pub reading: Reading<'r>,
 }
 
-enum Reading<'r> {
+/// When it is a record's turn.
+#[derive(Debug, Clone, Copy)]
+pub enum Turn {
+    /// Now: it moves the log's time, and its change lies at its own place.
+    Now,
+    /// It was before. The log's time was this then, and its change lies where nobody has read yet.
+    Missed {
+        log_time: Option<DateTime<Utc>>,
+        place: Place,
+    },
+}
+
+pub enum Reading<'r> {
     Tombstone,
     Oversized,
+    /// A dead letter whose bytes are nowhere any more.
+    Lost,
     /// Its type can't be read.
     Illegible(crate::event::Bad),
     /// Of a type that this view is not made from.
@@ -118,9 +153,9 @@ enum Reading<'r> {
     },
 }
 
-impl<'r> Candidate<'r> {
-    fn read(record: &'r Record, projection: &dyn Projection, max_value_bytes: usize) -> Self {
-        let reading = match &record.value {
+impl<'r> Reading<'r> {
+    pub fn of(record: &'r Record, projection: &dyn Projection, max_value_bytes: usize) -> Self {
+        match &record.value {
             None => Reading::Tombstone,
             Some(value) if value.len() > max_value_bytes => Reading::Oversized,
             Some(_) => match Envelope::read(record) {
@@ -145,13 +180,35 @@ impl<'r> Candidate<'r> {
                     Reading::Event { envelope, id }
                 }
             },
-        };
-        Candidate {
-            record,
-            key: record.key.as_deref().map(hash16),
-            reading,
         }
     }
+}
+
+impl Candidate<'_> {
+    /// The log's time behind the record, which was `now` before it.
+    fn log_time(&self, now: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
+        match self.turn {
+            Turn::Now => later(now, record_time(self.record)),
+            Turn::Missed { log_time, .. } => log_time,
+        }
+    }
+
+    /// Where its change lies.
+    fn place(&self) -> Place {
+        match self.turn {
+            Turn::Now => Place::in_turn(self.record.offset),
+            Turn::Missed { place, .. } => place,
+        }
+    }
+}
+
+/// What became of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Applied,
+    Duplicate,
+    Skipped,
+    DeadLettered,
 }
 
 /// When each of the batch's ids was applied from this log, of those that were.
@@ -184,19 +241,97 @@ async fn seen_events(
 
 /// What a batch has come to so far. Cloned before each attempt, and put back when the attempt is undone.
 #[derive(Default, Clone)]
-struct State {
-    log_time: Option<DateTime<Utc>>,
+pub struct State {
+    pub log_time: Option<DateTime<Utc>>,
+    /// What became of each candidate, in their order.
+    pub outcomes: Vec<Outcome>,
     /// The ids that this batch applied, with their offsets and the log's time after them.
     applied_ids: BTreeMap<Uuid, (i64, Option<DateTime<Utc>>)>,
-    parked: HashSet<Uuid>,
-    /// Keys whose user was deleted while letters were waiting: written by earlier batches, and by this one.
-    closed: Vec<Uuid>,
-    letters: Vec<Letter>,
+    pub parked: HashSet<Uuid>,
+    /// Keys whose user was deleted while letters were waiting, and where: all letters before are closed.
+    pub closed: Vec<(Uuid, i64)>,
+    pub letters: Vec<Letter>,
     unknown_types: BTreeMap<String, i64>,
-    books: Books,
 }
 
-struct Run<'b> {
+impl State {
+    pub fn books(&self) -> Books {
+        let mut books = Books::default();
+        for outcome in &self.outcomes {
+            books.read += 1;
+            *match outcome {
+                Outcome::Applied => &mut books.applied,
+                Outcome::Duplicate => &mut books.duplicates,
+                Outcome::Skipped => &mut books.skipped,
+                Outcome::DeadLettered => &mut books.dead_lettered,
+            } += 1;
+        }
+        books
+    }
+
+    /// Writes what every view has beside its own rows: remembered ids, closed letters, counts of unknown types.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn write_bookkeeping(
+        &self,
+        connection: &mut PgConnection,
+        view: &View,
+        hold: &Hold,
+    ) -> Result<(), sqlx::Error> {
+        if !self.applied_ids.is_empty() {
+            let hashes: Vec<Uuid> = self.applied_ids.keys().copied().collect();
+            let offsets: Vec<i64> = self
+                .applied_ids
+                .values()
+                .map(|(offset, _)| *offset)
+                .collect();
+            let times: Vec<Option<DateTime<Utc>>> =
+                self.applied_ids.values().map(|(_, at)| *at).collect();
+            sqlx::query_file!(
+                "src/projector/sql/remember_events.sql",
+                hold.log_id,
+                &hashes,
+                &offsets,
+                &times as _
+            )
+            .execute(&mut *connection)
+            .await?;
+        }
+        if !self.closed.is_empty() {
+            let keys: Vec<Uuid> = self.closed.iter().map(|(key, _)| *key).collect();
+            let offsets: Vec<i64> = self.closed.iter().map(|(_, offset)| *offset).collect();
+            sqlx::query_file!(
+                "src/projector/sql/close_letters.sql",
+                view.domain,
+                view.version,
+                hold.log_id,
+                &keys,
+                &offsets
+            )
+            .execute(&mut *connection)
+            .await?;
+        }
+        if !self.unknown_types.is_empty() {
+            let names: Vec<String> = self.unknown_types.keys().cloned().collect();
+            let counts: Vec<i64> = self.unknown_types.values().copied().collect();
+            sqlx::query_file!(
+                "src/projector/sql/count_unknown_types.sql",
+                view.domain,
+                view.version,
+                hold.log_id,
+                &names,
+                &counts
+            )
+            .execute(&mut *connection)
+            .await?;
+        }
+        Ok(())
+    }
+}
+
+/// Candidates on their way into a view, within a transaction that holds the log's progress row.
+pub struct Run<'b> {
     projection: &'b dyn Projection,
     view: &'b View,
     hold: &'b Hold,
@@ -205,7 +340,44 @@ struct Run<'b> {
     state: State,
 }
 
-impl Run<'_> {
+impl<'b> Run<'b> {
+    /// `parked` are the keys that candidates have to wait behind.
+    pub fn new(
+        projection: &'b dyn Projection,
+        view: &'b View,
+        hold: &'b Hold,
+        dedupe: TimeDelta,
+        parked: HashSet<Uuid>,
+    ) -> Self {
+        let state = State {
+            log_time: hold.log_time,
+            parked,
+            ..State::default()
+        };
+        Run {
+            projection,
+            view,
+            hold,
+            dedupe,
+            seen: HashMap::new(),
+            state,
+        }
+    }
+
+    /// Judges and applies candidates, in their order.
+    ///
+    /// # Errors
+    /// Transient: nothing of the transaction may stay.
+    pub async fn judge_and_apply(
+        mut self,
+        connection: &mut PgConnection,
+        candidates: &[Candidate<'_>],
+    ) -> Result<State, sqlx::Error> {
+        self.seen = seen_events(connection, self.hold.log_id, candidates).await?;
+        self.process(connection, candidates).await?;
+        Ok(self.state)
+    }
+
     /// Judges and applies candidates in order; by halves where they can't be applied together.
     fn process<'f>(
         &'f mut self,
@@ -285,25 +457,35 @@ impl Run<'_> {
     fn judge(&mut self, candidates: &[Candidate<'_>]) -> Vec<Applied> {
         let mut events = Vec::with_capacity(candidates.len());
         for candidate in candidates {
-            self.state.books.read += 1;
-            self.state.log_time = later(self.state.log_time, record_time(candidate.record));
+            self.state.log_time = candidate.log_time(self.state.log_time);
+            if let Some(discard) = self.hold.discarded.get(&candidate.record.offset) {
+                self.discard(candidate, discard);
+                continue;
+            }
             match &candidate.reading {
-                Reading::Tombstone => self.state.books.skipped += 1,
+                Reading::Tombstone => self.state.outcomes.push(Outcome::Skipped),
                 Reading::Skipped { unknown } => {
-                    self.state.books.skipped += 1;
+                    self.state.outcomes.push(Outcome::Skipped);
                     if let Some(name) = unknown {
                         *self.state.unknown_types.entry(name.clone()).or_default() += 1;
                     }
                 }
                 Reading::Oversized => {
-                    let mut letter = letter_of(
-                        candidate,
-                        "too_large",
-                        Class::Data,
-                        self.projection.parks(None),
-                    );
+                    let parks = self.projection.parks(None);
+                    let mut letter = letter_of(candidate, "too_large", Class::Data, parks);
                     letter.without_value = true;
                     self.park(letter, candidate);
+                }
+                Reading::Lost => {
+                    let parks = self.projection.parks(None);
+                    let waits = candidate
+                        .key
+                        .is_some_and(|key| self.state.parked.contains(&key));
+                    let (reason, class) = match waits {
+                        true => (BEHIND, Class::Parked),
+                        false => (LOST, Class::Data),
+                    };
+                    self.park(letter_of(candidate, reason, class, parks), candidate);
                 }
                 Reading::Illegible(bad) => {
                     let letter = letter_of(candidate, "", Class::Data, self.projection.parks(None))
@@ -316,6 +498,15 @@ impl Run<'_> {
             }
         }
         events
+    }
+
+    /// An operator took the record out, maybe in another version of the view: it holds nothing back.
+    fn discard(&mut self, candidate: &Candidate<'_>, discard: &Discard) {
+        let mut letter = letter_of(candidate, "", discard.class, false);
+        letter.reason = discard.reason.clone().into();
+        letter.field = discard.field.clone();
+        letter.resolution = Some(discard.resolution.clone().into());
+        self.write(letter);
     }
 
     /// Decides on an event of interest: it is returned if it is to be applied.
@@ -331,21 +522,21 @@ impl Run<'_> {
             .filter(|key| parks && self.state.parked.contains(key));
         let seen = id.is_some_and(|(_, hash)| self.is_seen(*hash));
         if seen && parked.is_none() {
-            self.state.books.duplicates += 1;
+            self.state.outcomes.push(Outcome::Duplicate);
             return None;
         }
         let event = match (envelope.decode(), parked) {
             (Ok(event), None) => event,
             (Ok(event), Some(key)) if matches!(event.payload, Payload::UserDeleted(_)) => {
                 if seen {
-                    self.state.books.duplicates += 1;
+                    self.state.outcomes.push(Outcome::Duplicate);
                     return None;
                 }
-                self.close(key);
+                self.close(key, candidate.record.offset);
                 event
             }
             (decoded, Some(_)) => {
-                let mut letter = letter_of(candidate, "parked_behind", Class::Parked, parks);
+                let mut letter = letter_of(candidate, BEHIND, Class::Parked, parks);
                 letter.occurred_at = decoded.ok().map(|event| event.occurred_at);
                 self.park(letter, candidate);
                 return None;
@@ -362,12 +553,12 @@ impl Run<'_> {
                 .applied_ids
                 .insert(*hash, (candidate.record.offset, at));
         }
-        self.state.books.applied += 1;
+        self.state.outcomes.push(Outcome::Applied);
         Some(Applied {
             event,
             log_id: self.hold.log_id,
             offset: candidate.record.offset,
-            place: Place::in_turn(candidate.record.offset),
+            place: candidate.place(),
         })
     }
 
@@ -392,17 +583,24 @@ impl Run<'_> {
         if let (Some(key), true) = (candidate.key, letter.parks) {
             self.state.parked.insert(key);
         }
-        self.state.books.dead_lettered += 1;
-        self.state.letters.push(letter);
+        self.write(letter);
+    }
+
+    fn write(&mut self, letter: Letter) {
+        self.state.outcomes.push(Outcome::DeadLettered);
+        self.state.letters.push(Letter {
+            log_time: self.state.log_time,
+            ..letter
+        });
     }
 
     /// The key's user was deleted: its letters are closed, and it is live again.
-    fn close(&mut self, key: Uuid) {
+    fn close(&mut self, key: Uuid, offset: i64) {
         self.state.parked.remove(&key);
-        self.state.closed.push(key);
+        self.state.closed.push((key, offset));
         for letter in &mut self.state.letters {
             if letter.record.key.as_deref().map(hash16) == Some(key) {
-                letter.closed = true;
+                letter.resolution.get_or_insert(USER_DELETED.into());
             }
         }
     }
@@ -426,8 +624,7 @@ impl Run<'_> {
             Reading::Event { envelope, .. } => Some(envelope.event_type()),
             _ => None,
         };
-        self.state.books.read += 1;
-        self.state.log_time = later(self.state.log_time, record_time(candidate.record));
+        self.state.log_time = candidate.log_time(self.state.log_time);
         self.park(
             letter_of(candidate, reason, class, self.projection.parks(event_type)),
             candidate,
@@ -458,100 +655,39 @@ fn letter_of(candidate: &Candidate<'_>, reason: &'static str, class: Class, park
     };
     Letter {
         record: candidate.record.clone(),
+        log_time: None,
         event_id,
         event_type,
         occurred_at: None,
-        reason,
+        reason: reason.into(),
         field: None,
         class,
         parks,
         without_value: false,
-        closed: false,
+        resolution: None,
     }
-}
-
-/// Writes what every view has beside its own rows: remembered ids, letters, counts of unknown types.
-async fn write_bookkeeping(
-    connection: &mut PgConnection,
-    projection: &dyn Projection,
-    view: &View,
-    hold: &Hold,
-    state: &State,
-) -> Result<(), sqlx::Error> {
-    if !state.applied_ids.is_empty() {
-        let hashes: Vec<Uuid> = state.applied_ids.keys().copied().collect();
-        let offsets: Vec<i64> = state
-            .applied_ids
-            .values()
-            .map(|(offset, _)| *offset)
-            .collect();
-        let times: Vec<Option<DateTime<Utc>>> =
-            state.applied_ids.values().map(|(_, at)| *at).collect();
-        sqlx::query_file!(
-            "src/projector/sql/remember_events.sql",
-            hold.log_id,
-            &hashes,
-            &offsets,
-            &times as _
-        )
-        .execute(&mut *connection)
-        .await?;
-    }
-    if !state.closed.is_empty() {
-        // Before this batch's own letters: those of its closed keys are closed already, later ones are not.
-        sqlx::query_file!(
-            "src/projector/sql/close_letters.sql",
-            view.domain,
-            view.version,
-            hold.log_id,
-            &state.closed
-        )
-        .execute(&mut *connection)
-        .await?;
-    }
-    if !state.letters.is_empty() {
-        letter::insert(
-            connection,
-            view,
-            hold,
-            projection.code_version(),
-            &state.letters,
-        )
-        .await?;
-    }
-    if !state.unknown_types.is_empty() {
-        let names: Vec<String> = state.unknown_types.keys().cloned().collect();
-        let counts: Vec<i64> = state.unknown_types.values().copied().collect();
-        sqlx::query_file!(
-            "src/projector/sql/count_unknown_types.sql",
-            view.domain,
-            view.version,
-            hold.log_id,
-            &names,
-            &counts
-        )
-        .execute(&mut *connection)
-        .await?;
-    }
-    Ok(())
 }
 
 /// Deletes rows of ids that the log's time has forgotten. Says whether there may be more.
 ///
 /// # Errors
 /// The database failed.
-pub async fn forget(projector: &Projector, hold: &Hold) -> Result<bool, sqlx::Error> {
+pub async fn forget(projector: &Projector, view: &View, hold: &Hold) -> Result<bool, sqlx::Error> {
     let Some(now) = hold.log_time else {
         return Ok(false);
     };
     let mut transaction = projector.pool.begin().await?;
-    sqlx::query!("SELECT set_config('search_path', $1, true)", hold.schema)
-        .fetch_one(&mut *transaction)
-        .await?;
+    // Names may lead to another version's tables by now.
+    if !progress::lock(&mut transaction, view, hold).await? {
+        return Ok(false);
+    }
     let done = sqlx::query_file!(
         "src/projector/sql/forget_events.sql",
+        view.domain,
+        view.version,
         hold.log_id,
-        now - projector.dedupe
+        now,
+        projector.dedupe as _,
     )
     .execute(&mut *transaction)
     .await?;

@@ -5,6 +5,9 @@
 //!   partition stays paused, and what is fetched is thrown away, until the worker has sought it.
 //! - Back-pressure is a pause of the partition whose buffer is full, never a poll that does not happen.
 //! - Rebalances are deltas (cooperative, KIP-429, or KIP-848).
+//! - A topic that is created anew under the same name is read on by librdkafka as if nothing had happened, at offsets
+//!   that mean nothing there, and of a partition that lost its tail (KIP-320) it does not say which one. That it has
+//!   noticed either is in its log alone, before the first record of what is there now: who reads is cut off there.
 //! - Offsets committed to Kafka are for other people's tools: nothing here reads them.
 
 use std::collections::HashMap;
@@ -38,6 +41,7 @@ const POLL: Duration = Duration::from_millis(50);
 /// How often positions are handed to Kafka for other people's lag tools.
 const STORE_INTERVAL: Duration = Duration::from_secs(1);
 const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
+const COMMITTED_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long to wait before a consumer that broke is made anew.
 const RECREATE_PAUSE: Duration = Duration::from_secs(2);
 
@@ -71,6 +75,9 @@ pub struct Records {
     deliveries: channel::UnboundedReceiver<Delivery>,
     buffered: Arc<Buffered>,
 }
+
+/// What librdkafka prints for no topic id at all.
+const NO_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
 /// How much waits for a worker.
 #[derive(Debug, Default)]
@@ -107,6 +114,12 @@ enum Request {
     Store {
         partition: i32,
         offset: i64,
+        identity: String,
+    },
+    Committed {
+        partition: i32,
+        identity: String,
+        reply: oneshot::Sender<KafkaResult<Option<i64>>>,
     },
 }
 
@@ -127,12 +140,30 @@ impl Partition {
         records.await.ok()
     }
 
-    /// Tells Kafka, some time, how far the partition was projected.
-    pub fn store(&self, offset: i64) {
+    /// Asks Kafka how far it was told that the partition was projected, of this incarnation of its topic. `None` where it
+    /// was told nothing.
+    ///
+    /// # Errors
+    /// Kafka does not say.
+    pub async fn committed(&self, identity: &str) -> KafkaResult<Option<i64>> {
+        let (reply, committed) = oneshot::channel();
+        let request = Request::Committed {
+            partition: self.number,
+            identity: identity.to_owned(),
+            reply,
+        };
+        // A thread that is gone has no answer.
+        drop(self.requests.send(request));
+        committed.await.unwrap_or(Err(KafkaError::Canceled))
+    }
+
+    /// Tells Kafka, some time, how far the partition of this incarnation of its topic was projected.
+    pub fn store(&self, offset: i64, identity: &str) {
         // A thread that is gone has handed its partitions to another member, who tells it.
         drop(self.requests.send(Request::Store {
             partition: self.number,
             offset,
+            identity: identity.to_owned(),
         }));
     }
 }
@@ -184,6 +215,8 @@ pub fn member_config(connection: &ClientConfig, group: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     for (name, value) in [
         ("enable.auto.commit", "true"),
+        // What is told here shows later how far the log was projected, should the database forget it.
+        ("auto.commit.interval.ms", "1000"),
         ("enable.auto.offset.store", "false"),
         ("enable.partition.eof", "true"),
         // A position outside of the log is a loss that somebody has to look at, not a place to jump from.
@@ -196,6 +229,11 @@ pub fn member_config(connection: &ClientConfig, group: &str) -> ClientConfig {
     ] {
         config.set(name, value);
     }
+    // What `Member::log` listens for.
+    let mut debug = "metadata,topic".to_owned();
+    if let Some(more) = connection.get("debug") {
+        debug.push_str(&format!(",{more}"));
+    }
     // These two belong to the classic protocol; KIP-848 leaves them to the broker and forbids them here.
     if connection.get("group.protocol") != Some("consumer") {
         config.set("partition.assignment.strategy", "cooperative-sticky");
@@ -205,7 +243,8 @@ pub fn member_config(connection: &ClientConfig, group: &str) -> ClientConfig {
         config.set(name, value);
     }
     config.set("group.id", group);
-    config.set_log_level(RDKafkaLogLevel::Warning);
+    config.set("debug", debug);
+    config.set_log_level(RDKafkaLogLevel::Debug);
     config
 }
 
@@ -253,6 +292,31 @@ struct Member {
     assignments: channel::UnboundedSender<Assignment>,
     requests: mpsc::Sender<Request>,
     logs: watch::Receiver<Option<Logs>>,
+    /// What librdkafka has told of the topic, until somebody is cut off for it.
+    noticed: Mutex<Vec<Noticed>>,
+}
+
+/// What librdkafka tells in its log alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Noticed {
+    /// The topic was created anew.
+    Recreated,
+    /// A partition has lost its tail.
+    Truncated(i32),
+}
+
+impl Noticed {
+    /// What a line tells of a topic.
+    fn read(line: &str, topic: &str) -> Option<Self> {
+        let changed = format!("Topic {topic} changed id from ");
+        if let Some((_, ids)) = line.split_once(&changed) {
+            return (!ids.starts_with(NO_ID)).then_some(Self::Recreated);
+        }
+        let (_, of_partition) = line.split_once(&format!("{topic} ["))?;
+        let (partition, reset) = of_partition.split_once("]: offset reset")?;
+        let truncated = reset.contains("log truncation detected");
+        truncated.then(|| partition.parse().ok().map(Self::Truncated))?
+    }
 }
 
 impl Member {
@@ -319,6 +383,35 @@ impl Member {
         consumer.incremental_unassign(&self.list(partitions.iter().copied()))
     }
 
+    /// Ends what is delivered: whoever goes on must look at the log first.
+    fn cut_off(&self) {
+        for slot in self.slots().values_mut() {
+            slot.deliveries = None;
+        }
+    }
+
+    /// Cuts off who must not read on.
+    fn heed(&self) {
+        let noticed =
+            std::mem::take(&mut *self.noticed.lock().unwrap_or_else(PoisonError::into_inner));
+        for noticed in noticed {
+            tracing::warn!(
+                topic = self.topic,
+                ?noticed,
+                "the log is another one; looking at it anew"
+            );
+            match noticed {
+                Noticed::Recreated => self.cut_off(),
+                Noticed::Truncated(partition) => {
+                    let mut slots = self.slots();
+                    if let Some(slot) = slots.get_mut(&partition) {
+                        slot.deliveries = None;
+                    }
+                }
+            }
+        }
+    }
+
     fn forget(&self, partitions: &[i32]) {
         for partition in partitions {
             if self.slots().remove(partition).is_some() {
@@ -329,6 +422,24 @@ impl Member {
 }
 
 impl ClientContext for Member {
+    /// Comes in the order of records: before the first that was fetched after what it tells.
+    fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
+        if let Some(noticed) = Noticed::read(message, &self.topic) {
+            let mut all = self.noticed.lock().unwrap_or_else(PoisonError::into_inner);
+            all.push(noticed);
+        }
+        match level {
+            RDKafkaLogLevel::Emerg
+            | RDKafkaLogLevel::Alert
+            | RDKafkaLogLevel::Critical
+            | RDKafkaLogLevel::Error
+            | RDKafkaLogLevel::Warning => {
+                tracing::warn!(target: "librdkafka", fac, message, topic = self.topic);
+            }
+            _ => tracing::debug!(target: "librdkafka", fac, message, topic = self.topic),
+        }
+    }
+
     fn error(&self, error: KafkaError, _reason: &str) {
         tracing::debug!(%error, topic = self.topic, "librdkafka reports an error, and goes on");
     }
@@ -372,6 +483,7 @@ fn run(
         assignments: assignments.clone(),
         requests: sender,
         logs,
+        noticed: Mutex::default(),
     };
     let consumer: BaseConsumer<Member> = config.create_with_context(member)?;
     consumer.subscribe(&[topic])?;
@@ -388,7 +500,7 @@ fn serve(
     requests: &mpsc::Receiver<Request>,
 ) -> KafkaResult<()> {
     let member = Arc::clone(consumer.context());
-    let mut stored: HashMap<i32, i64> = HashMap::new();
+    let mut stored: HashMap<i32, (i64, String)> = HashMap::new();
     let mut store_at = Instant::now();
     while !stop.is_cancelled() {
         while let Ok(request) = requests.try_recv() {
@@ -407,9 +519,18 @@ fn serve(
                         slot.seek = Some((offset, reply));
                     }
                 }
-                Request::Store { partition, offset } => {
-                    stored.insert(partition, offset);
+                Request::Store {
+                    partition,
+                    offset,
+                    identity,
+                } => {
+                    stored.insert(partition, (offset, identity));
                 }
+                Request::Committed {
+                    partition,
+                    identity,
+                    reply,
+                } => drop(reply.send(committed(consumer, &member, partition, &identity))),
             }
         }
         seek_waiting(consumer, &member);
@@ -421,7 +542,9 @@ fn serve(
         // As many as are there, but not so many that a worker's request waits long.
         let mut wait = POLL;
         for _ in 0..1_000 {
-            match consumer.poll(wait) {
+            let polled = consumer.poll(wait);
+            member.heed();
+            match polled {
                 None => break,
                 Some(Ok(message)) => deliver(consumer, &member, &message)?,
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
@@ -444,9 +567,7 @@ fn serve(
                 ))) => {
                     // The log may be another one now: whoever goes on must look at it first.
                     tracing::warn!(topic = member.topic, %code, "the log is not as it was; looking at it anew");
-                    for slot in member.slots().values_mut() {
-                        slot.deliveries = None;
-                    }
+                    member.cut_off();
                 }
                 Some(Err(error)) => tracing::debug!(%error, "a poll failed; polling on"),
             }
@@ -529,19 +650,19 @@ fn deliver(
         let Some(slot) = slots.get_mut(&partition) else {
             return Ok(());
         };
-        let Some(deliveries) = &slot.deliveries else {
-            return Ok(());
-        };
-        let record = to_record(message);
-        let bytes = cost(&record);
-        slot.buffered.add(bytes);
-        if let Err(returned) = deliveries.send(Delivery::Record(record)) {
-            drop(returned);
-            slot.buffered.remove(bytes);
-            slot.deliveries = None;
-            return Ok(());
+        if let Some(deliveries) = &slot.deliveries {
+            let record = to_record(message);
+            let bytes = cost(&record);
+            slot.buffered.add(bytes);
+            if deliveries.send(Delivery::Record(record)).is_err() {
+                slot.buffered.remove(bytes);
+                slot.deliveries = None;
+            }
         }
-        slot.paused = slot.paused || slot.buffered.exceeds(BUFFER_BYTES, BUFFER_RECORDS);
+        // Nobody wants it: fetching stands still until the worker seeks, whenever that is.
+        slot.paused = slot.paused
+            || slot.deliveries.is_none()
+            || slot.buffered.exceeds(BUFFER_BYTES, BUFFER_RECORDS);
         slot.paused
     };
     if full {
@@ -551,7 +672,8 @@ fn deliver(
     }
 }
 
-fn to_record(message: &BorrowedMessage<'_>) -> Record {
+/// A record as Kafka gave it.
+pub fn to_record(message: &BorrowedMessage<'_>) -> Record {
     Record {
         topic: message.topic().into(),
         partition: message.partition(),
@@ -580,17 +702,66 @@ fn headers(headers: &BorrowedHeaders) -> Vec<(String, Option<Bytes>)> {
         .collect()
 }
 
-fn store(consumer: &BaseConsumer<Member>, member: &Member, stored: &mut HashMap<i32, i64>) {
+/// How far Kafka was told that a partition was projected. What was told of another incarnation of the topic says
+/// nothing; nobody knows of which one is meant what others have told.
+fn committed(
+    consumer: &BaseConsumer<Member>,
+    member: &Member,
+    partition: i32,
+    identity: &str,
+) -> KafkaResult<Option<i64>> {
+    let told = consumer.committed_offsets(member.list([partition]), COMMITTED_TIMEOUT)?;
+    let Some(told) = told.find_partition(&member.topic, partition) else {
+        return Ok(None);
+    };
+    told.error()?;
+    // The client library panics on what is not UTF-8, which is nothing that was told here.
+    let of = panic::catch_unwind(AssertUnwindSafe(|| told.metadata().to_owned()));
+    Ok(match (told.offset(), of) {
+        (Offset::Offset(offset), Ok(of)) if of.is_empty() || of == identity => Some(offset),
+        _ => None,
+    })
+}
+
+fn store(
+    consumer: &BaseConsumer<Member>,
+    member: &Member,
+    stored: &mut HashMap<i32, (i64, String)>,
+) {
     let mut list = TopicPartitionList::new();
-    for (partition, offset) in stored.drain() {
+    for (partition, (offset, identity)) in stored.drain() {
         if member.slots().contains_key(&partition) {
             // A list of numbers that Kafka gave can't be refused.
             drop(list.add_partition_offset(&member.topic, partition, Offset::Offset(offset)));
+            if let Some(mut told) = list.find_partition(&member.topic, partition) {
+                told.set_metadata(identity);
+            }
         }
     }
     if list.count() > 0
         && let Err(error) = consumer.store_offsets(&list)
     {
         tracing::debug!(%error, "positions could not be told to Kafka");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_librdkafka_tells_in_its_log_is_read() {
+        let read = |line| Noticed::read(line, "user.events");
+        let changed = "[thrd:main]: Topic user.events changed id from ";
+        let first = format!("{changed}{NO_ID} to mRk1v5vYQ3aaaaaaaaaaaa");
+        assert_eq!(read(&first), None);
+        let again = format!("{changed}mRk1v5vYQ3aaaaaaaaaaaa to zRk1v5vYQ3aaaaaaaaaaaa");
+        assert_eq!(read(&again), Some(Noticed::Recreated));
+        assert_eq!(Noticed::read(&again, "events"), None);
+        let reset = "[thrd:main]: user.events [7]: offset reset (at offset INVALID (leader epoch 4), broker 1) to ";
+        let truncated = format!("{reset}offset INVALID: Local: Partition log truncation detected");
+        assert_eq!(read(&truncated), Some(Noticed::Truncated(7)));
+        let other = format!("{reset}offset INVALID: Broker: Offset out of range");
+        assert_eq!(read(&other), None);
     }
 }

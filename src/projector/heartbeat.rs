@@ -2,11 +2,12 @@
 //! every two seconds, apart from the progress rows, so that no heartbeat waits for a batch.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
+use tokio::sync::Notify;
 
 use super::{Projector, View, log};
 use crate::db;
@@ -23,6 +24,9 @@ pub struct Heartbeats(Mutex<HashMap<(View, i32), Pulse>>);
 #[derive(Debug)]
 struct Pulse {
     epoch: i64,
+    next_offset: i64,
+    /// Told when the database knows less than its owner: it was restored to an earlier state.
+    forgotten: Arc<Notify>,
     oldest_unapplied_at: Option<DateTime<Utc>>,
     failure: Option<&'static str>,
     window: (Instant, i64),
@@ -35,18 +39,23 @@ impl Heartbeats {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// This process owns a log from now on, or owns it anew. What held it up holds until something goes through.
-    pub fn begin(&self, view: &View, log_id: i32, epoch: i64) {
-        self.pulses()
+    /// This process owns a log from now on, or owns it anew, from an offset on. What held it up holds until something
+    /// goes through. Returns what is told when the database does not know that any more.
+    pub fn begin(&self, view: &View, log_id: i32, epoch: i64, next_offset: i64) -> Arc<Notify> {
+        let mut pulses = self.pulses();
+        let pulse = pulses
             .entry((view.clone(), log_id))
             .or_insert_with(|| Pulse {
                 epoch,
+                next_offset,
+                forgotten: Arc::default(),
                 oldest_unapplied_at: None,
                 failure: None,
                 window: (Instant::now(), 0),
                 rate: 0.0,
-            })
-            .epoch = epoch;
+            });
+        (pulse.epoch, pulse.next_offset) = (epoch, next_offset);
+        Arc::clone(&pulse.forgotten)
     }
 
     /// This process does not own the log any more.
@@ -54,10 +63,11 @@ impl Heartbeats {
         self.pulses().remove(&(view.clone(), log_id));
     }
 
-    /// Records were read and committed.
-    pub fn count(&self, view: &View, log_id: i32, records: i64) {
+    /// Records were read and committed, up to an offset.
+    pub fn count(&self, view: &View, log_id: i32, records: i64, next_offset: i64) {
         if let Some(pulse) = self.pulses().get_mut(&(view.clone(), log_id)) {
             pulse.window.1 += records;
+            pulse.next_offset = next_offset;
         }
     }
 
@@ -103,8 +113,8 @@ pub async fn run(projector: Projector) {
 }
 
 async fn write_owners(projector: &Projector) -> Result<(), sqlx::Error> {
-    let (mut domains, mut versions, mut log_ids, mut epochs) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut domains, mut versions, mut log_ids, mut epochs, mut offsets) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut oldest, mut rates, mut failures) = (Vec::new(), Vec::new(), Vec::new());
     for ((view, log_id), pulse) in projector.heartbeats.pulses().iter_mut() {
         let (since, records) = pulse.window;
@@ -122,6 +132,7 @@ async fn write_owners(projector: &Projector) -> Result<(), sqlx::Error> {
         versions.push(view.version);
         log_ids.push(*log_id);
         epochs.push(pulse.epoch);
+        offsets.push(pulse.next_offset);
         oldest.push(pulse.oldest_unapplied_at);
         rates.push(pulse.rate);
         failures.push(pulse.failure.map(str::to_owned));
@@ -129,7 +140,7 @@ async fn write_owners(projector: &Projector) -> Result<(), sqlx::Error> {
     if log_ids.is_empty() {
         return Ok(());
     }
-    sqlx::query_file!(
+    let forgotten = sqlx::query_file!(
         "src/projector/sql/write_owners.sql",
         projector.instance,
         &domains,
@@ -139,10 +150,21 @@ async fn write_owners(projector: &Projector) -> Result<(), sqlx::Error> {
         &oldest as _,
         &rates,
         &failures as _,
+        &offsets,
     )
-    .execute(&projector.pool)
-    .await
-    .map(drop)
+    .fetch_all(&projector.pool)
+    .await?;
+    let pulses = projector.heartbeats.pulses();
+    for row in forgotten {
+        let is_it = |view: &View| view.domain == row.domain && view.version == row.version;
+        let found = pulses
+            .iter()
+            .find(|((view, log_id), _)| *log_id == row.log_id && is_it(view));
+        if let Some((_, pulse)) = found {
+            pulse.forgotten.notify_one();
+        }
+    }
+    Ok(())
 }
 
 async fn write_ends(pool: &PgPool, logs: &log::Logs) -> Result<(), sqlx::Error> {

@@ -1,5 +1,7 @@
 //! Dead letters: records that could not be applied, and those that wait behind them.
 
+use std::borrow::Cow;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Utc};
@@ -8,7 +10,6 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::View;
-use super::progress::Hold;
 use crate::event::{Bad, Record, hash16};
 
 /// Why a record became a letter.
@@ -25,7 +26,7 @@ pub enum Class {
 }
 
 impl Class {
-    fn as_str(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Class::Data => "data",
             Class::Schema => "schema",
@@ -33,24 +34,43 @@ impl Class {
             Class::Parked => "parked",
         }
     }
+
+    /// A class as the table has it.
+    pub fn stored(word: &str) -> Self {
+        match word {
+            "schema" => Class::Schema,
+            "bug" => Class::Bug,
+            "parked" => Class::Parked,
+            _ => Class::Data,
+        }
+    }
 }
+
+/// Why a record is a letter that is good as far as anybody knows.
+pub const BEHIND: &str = "parked_behind";
+/// Why a letter is closed that a deletion of its user overtook.
+pub const USER_DELETED: &str = "user_deleted";
+/// Why a letter can't be tried again: its bytes are neither here nor in the log.
+pub const LOST: &str = "bytes_lost";
 
 /// A record on its way into the table.
 #[derive(Debug, Clone)]
 pub struct Letter {
     pub record: Record,
+    /// The log's time behind it.
+    pub log_time: Option<DateTime<Utc>>,
     pub event_id: Option<String>,
     pub event_type: Option<String>,
     pub occurred_at: Option<DateTime<Utc>>,
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     pub field: Option<String>,
     pub class: Class,
     /// Whether it holds back later events of its key.
     pub parks: bool,
     /// Its value is too large to be kept here: the log has it.
     pub without_value: bool,
-    /// Its user was deleted by a later record of the same batch: only coordinates and reason are kept.
-    pub closed: bool,
+    /// Nobody waits for it, and only coordinates and reason are kept: why, in a word, or in an operator's words.
+    pub resolution: Option<Cow<'static, str>>,
 }
 
 impl Letter {
@@ -62,7 +82,7 @@ impl Letter {
             Class::Data
         };
         Letter {
-            reason: bad.reason,
+            reason: bad.reason.into(),
             field: bad.field.clone(),
             class,
             ..self
@@ -81,7 +101,7 @@ pub fn record_time(record: &Record) -> Option<DateTime<Utc>> {
 }
 
 /// Text as Postgres takes it: without NUL, and no longer than anybody reads.
-fn text(text: &Option<String>) -> Option<String> {
+pub fn text(text: &Option<String>) -> Option<String> {
     text.as_ref().map(|text| {
         text.chars()
             .take(255)
@@ -110,7 +130,7 @@ fn headers(record: &Record) -> Value {
 pub async fn insert(
     connection: &mut PgConnection,
     view: &View,
-    hold: &Hold,
+    log_id: i32,
     code_version: i32,
     letters: &[Letter],
 ) -> Result<(), sqlx::Error> {
@@ -121,9 +141,17 @@ pub async fn insert(
         .iter()
         .map(|letter| record_time(&letter.record))
         .collect();
+    let log_times: Vec<Option<DateTime<Utc>>> =
+        letters.iter().map(|letter| letter.log_time).collect();
     let keys: Vec<Option<&[u8]>> = letters
         .iter()
-        .map(|letter| letter.record.key.as_deref().filter(|_| !letter.closed))
+        .map(|letter| {
+            letter
+                .record
+                .key
+                .as_deref()
+                .filter(|_| letter.resolution.is_none())
+        })
         .collect();
     let hashes: Vec<Option<Uuid>> = letters
         .iter()
@@ -135,7 +163,7 @@ pub async fn insert(
         letters.iter().map(|letter| letter.occurred_at).collect();
     let reasons: Vec<String> = letters
         .iter()
-        .map(|letter| letter.reason.to_owned())
+        .map(|letter| letter.reason.clone().into_owned())
         .collect();
     let fields = column(|letter| text(&letter.field));
     let classes: Vec<String> = letters
@@ -158,7 +186,7 @@ pub async fn insert(
         .collect();
     let headers: Vec<Option<Value>> = letters
         .iter()
-        .map(|letter| (!letter.closed).then(|| headers(&letter.record)))
+        .map(|letter| (letter.resolution.is_none()).then(|| headers(&letter.record)))
         .collect();
     let values: Vec<Option<&[u8]>> = letters
         .iter()
@@ -167,19 +195,20 @@ pub async fn insert(
                 .record
                 .value
                 .as_deref()
-                .filter(|_| !letter.closed && !letter.without_value)
+                .filter(|_| letter.resolution.is_none() && !letter.without_value)
         })
         .collect();
-    let closed: Vec<bool> = letters.iter().map(|letter| letter.closed).collect();
+    let resolutions = column(|letter| Some(letter.resolution.clone()?.into_owned()));
     sqlx::query_file!(
         "src/projector/sql/add_letters.sql",
         view.domain,
         view.version,
-        hold.log_id,
+        log_id,
         code_version,
         &ids,
         &offsets,
         &times as _,
+        &log_times as _,
         &keys as _,
         &hashes as _,
         &event_ids as _,
@@ -192,7 +221,7 @@ pub async fn insert(
         &sizes,
         &headers as _,
         &values as _,
-        &closed,
+        &resolutions as _,
     )
     .execute(connection)
     .await

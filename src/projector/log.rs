@@ -1,7 +1,7 @@
 //! What the Kafka cluster has: each topic's identity, its partitions and their ends, read once a second by
 //! one thread for all that the process projects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,10 +10,13 @@ use chrono::{DateTime, Utc};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::consumer;
+use crate::event::Record;
 use crate::librdkafka;
 
 /// How often the ends are read.
@@ -231,4 +234,57 @@ pub fn offsets_at(
         offsets.insert(element.partition(), offset);
     }
     Ok(offsets)
+}
+
+/// Reads records of a partition again, by their offsets, in ascending order. One that is not there any more is left
+/// out, and so are all where the topic is another one by now. Blocks. The configuration has to name a group, though
+/// nobody joins it.
+///
+/// # Errors
+/// The cluster could not be read.
+pub fn read_records(
+    config: &ClientConfig,
+    name: &str,
+    identity: &str,
+    partition: i32,
+    offsets: &[i64],
+) -> KafkaResult<HashMap<i64, Record>> {
+    let mut config = config.clone();
+    config.set("enable.partition.eof", "true");
+    config.set("enable.auto.commit", "false");
+    let consumer: BaseConsumer = config.create()?;
+    let mut records = HashMap::new();
+    let found = librdkafka::describe_topic(&consumer, name, TIMEOUT)?;
+    if found.is_none_or(|topic| identity != UNKNOWN && topic.id.is_some_and(|id| id != identity)) {
+        return Ok(records);
+    }
+    let (start, end) = consumer.fetch_watermarks(name, partition, TIMEOUT)?;
+    for offset in offsets
+        .iter()
+        .filter(|offset| (start..end).contains(offset))
+    {
+        let mut assigned = TopicPartitionList::new();
+        assigned.add_partition_offset(name, partition, Offset::Offset(*offset))?;
+        consumer.assign(&assigned)?;
+        let deadline = Instant::now() + TIMEOUT;
+        loop {
+            match consumer.poll(deadline.saturating_duration_since(Instant::now())) {
+                // Compaction or an abort may have left only the next one.
+                Some(Ok(message)) if message.offset() > *offset => break,
+                Some(Ok(message)) if message.offset() == *offset => {
+                    records.insert(*offset, consumer::to_record(&message));
+                    break;
+                }
+                Some(Ok(_)) => {}
+                Some(Err(KafkaError::PartitionEOF(_))) => break,
+                Some(Err(error)) => return Err(error),
+                None => {
+                    return Err(KafkaError::MessageConsumption(
+                        RDKafkaErrorCode::OperationTimedOut,
+                    ));
+                }
+            }
+        }
+    }
+    Ok(records)
 }

@@ -11,7 +11,11 @@ mod consumer;
 pub mod heartbeat;
 mod letter;
 pub mod log;
+mod outbox;
+pub mod pause;
 mod progress;
+pub mod retry;
+pub mod upkeep;
 pub mod versions;
 mod worker;
 

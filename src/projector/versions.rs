@@ -1,24 +1,43 @@
-//! The versions of a view: which there are, a new one beside the live one, and the switch between them.
+//! The versions of a view: which there are, a new one beside the live one, the switch between them, and their end.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Projection, Projector, View, worker};
+use super::{Place, Projection, Projector, View, worker};
 use crate::db;
 
 /// How often a process looks for versions that came or went.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// Why a version can't become the live one.
+/// Why nothing was changed.
 #[derive(Debug, thiserror::Error)]
-pub enum SwitchError {
-    /// The domain has no such version, or it is the live one already.
-    #[error("there is no such version beside the live one")]
+pub enum VersionError {
+    /// A version is being built already.
+    #[error("version {0} is being built already")]
+    Building(i32),
+    /// The domain has no version of the kind that was asked for.
+    #[error("there is no such version")]
     NoSuchVersion,
+    /// The log does not reach back to where the view began.
+    #[error("partition {partition} of {topic} can't be read from {wanted} on")]
+    LogTruncated {
+        /// The topic of the first such partition.
+        topic: String,
+        /// Its number.
+        partition: i32,
+        /// Where the view began.
+        wanted: i64,
+        /// Where the log begins now; none where the log is another one.
+        start: Option<i64>,
+    },
+    /// Nobody has read lately where the logs begin and end.
+    #[error("the ends of the log are not known at the moment")]
+    EndsUnknown,
     /// It has not read as far as the live one.
     #[error(
         "the version is {behind} records behind the live one in partition {partition} of {topic}"
@@ -31,10 +50,39 @@ pub enum SwitchError {
         /// How many offsets lie between the two positions.
         behind: i64,
     },
-    /// Nothing was switched.
+    /// The two versions never stood at the same positions while it was tried.
+    #[error("the versions did not come to stand at the same positions")]
+    NeverLevel,
+    /// At the same positions the versions hold different rows.
+    #[error("the tables {} differ", .0.join(", "))]
+    Different(Vec<String>),
+    /// Nothing was changed, unless the answer to a COMMIT was lost.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
 }
+
+/// Which version of a view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// The one that is being built.
+    Building,
+    /// The one that was the live one last.
+    Retired,
+}
+
+impl Which {
+    fn state(self) -> &'static str {
+        match self {
+            Which::Building => "building",
+            Which::Retired => "retired",
+        }
+    }
+}
+
+/// How often, and after which pauses, it is tried to find two versions at the same positions.
+const LEVEL: (u32, Duration) = (30, Duration::from_millis(200));
+/// How long summing up a table may take: as long as a caller may wait.
+const COMPARE_TIMEOUT: &str = "10min";
 
 /// Projects every version that a domain's view has, each in a group of its own, until `projector.stop` is cancelled.
 pub async fn project_all(projector: Projector, projection: &'static dyn Projection) {
@@ -92,20 +140,54 @@ pub async fn project_all(projector: Projector, projection: &'static dyn Projecti
 }
 
 /// Makes a version beside the live one, with the same tables, empty, and progress that begins where the live
-/// one's began. Projectors find it by themselves. Returns its number.
+/// one's began; with `accept_loss`, where that is no more, at the beginning that the log has now. Projectors find it by
+/// themselves. Returns its number.
 ///
 /// # Errors
-/// The database failed.
-pub async fn create(pool: &PgPool, domain: &str, code_version: i32) -> Result<i32, sqlx::Error> {
+/// One is being built already, the log does not reach back, its ends are not known, or the database failed.
+pub async fn create(
+    pool: &PgPool,
+    domain: &str,
+    code_version: i32,
+    accept_loss: bool,
+) -> Result<i32, VersionError> {
     let mut transaction = pool.begin().await?;
-    lock_versions(&mut transaction, domain).await?;
+    lock(&mut transaction, domain).await?;
+    if let Some((building, _)) = find(&mut transaction, domain, Which::Building).await? {
+        return Err(VersionError::Building(building));
+    }
+    // Who takes a record out holds these rows: what he has done is seen by whoever projects the new version.
+    let live = live(&mut transaction, domain).await?;
+    sqlx::query_file!("src/projector/sql/lock_versions.sql", domain, &[live])
+        .fetch_all(&mut *transaction)
+        .await?;
+    let logs = sqlx::query_file!("src/projector/sql/reach.sql", domain)
+        .fetch_all(&mut *transaction)
+        .await?;
+    for log in logs {
+        // Of a topic that was created anew nobody reads the ends any more.
+        let another = log.failure.as_deref() == Some("topic_recreated");
+        let start = log.log_start.filter(|_| !another);
+        if start.is_none() && !another {
+            return Err(VersionError::EndsUnknown);
+        }
+        let whole = start.is_some_and(|start| start <= log.start_offset)
+            && log.failure.as_deref() != Some("tail_lost");
+        if !whole && !accept_loss {
+            return Err(VersionError::LogTruncated {
+                topic: log.topic,
+                partition: log.partition,
+                wanted: log.start_offset,
+                start,
+            });
+        }
+    }
     let version = sqlx::query_scalar!(
-        "SELECT max(version) + 1 FROM sightline.views WHERE domain = $1",
+        "UPDATE sightline.domains SET last_version = last_version + 1 WHERE domain = $1 RETURNING last_version",
         domain
     )
     .fetch_one(&mut *transaction)
-    .await?
-    .ok_or(sqlx::Error::RowNotFound)?;
+    .await?;
     sqlx::query_file!(
         "src/projector/sql/create_version.sql",
         domain,
@@ -122,7 +204,7 @@ pub async fn create(pool: &PgPool, domain: &str, code_version: i32) -> Result<i3
     )
     .fetch_all(&mut *transaction)
     .await?;
-    for statement in tables.into_iter().flatten() {
+    for statement in tables {
         // Made by the database's own format(), with identifiers quoted.
         sqlx::query(AssertSqlSafe(statement))
             .execute(&mut *transaction)
@@ -132,59 +214,184 @@ pub async fn create(pool: &PgPool, domain: &str, code_version: i32) -> Result<i3
         .execute(&mut *transaction)
         .await?;
     let counted = format!(
-        r#"UPDATE "{domain}_v{version}".view_version SET logs = (SELECT logs FROM "{domain}_live".view_version)"#
+        r#"UPDATE "{domain}_v{version}".view_version SET logs =
+           (SELECT count(*)::integer FROM sightline.progress WHERE domain = $1 AND version = $2)"#
     );
     sqlx::query(AssertSqlSafe(counted))
+        .bind(domain)
+        .bind(version)
+        .execute(&mut *transaction)
+        .await?;
+    sqlx::query!(
+        "UPDATE sightline.views SET accepts_loss = $3 WHERE domain = $1 AND version = $2",
+        domain,
+        version,
+        accept_loss
+    )
+    .execute(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    Ok(version)
+}
+
+/// Ends a version and removes all that is its own: tables, progress, letters. Returns its number.
+///
+/// # Errors
+/// There is none of that kind, or the database failed.
+pub async fn remove(pool: &PgPool, domain: &str, which: Which) -> Result<i32, VersionError> {
+    let mut transaction = pool.begin().await?;
+    lock(&mut transaction, domain).await?;
+    let (version, schema) = find(&mut transaction, domain, which)
+        .await?
+        .ok_or(VersionError::NoSuchVersion)?;
+    // Batches under way end first; whoever comes later finds no row.
+    fence(&mut transaction, domain, &[version]).await?;
+    sqlx::query!(
+        "DELETE FROM sightline.views WHERE domain = $1 AND version = $2",
+        domain,
+        version
+    )
+    .execute(&mut *transaction)
+    .await?;
+    sqlx::query!(
+        "DELETE FROM sightline.owners WHERE domain = $1 AND version = $2",
+        domain,
+        version
+    )
+    .execute(&mut *transaction)
+    .await?;
+    // Names of domains are the code's own, versions are numbers.
+    sqlx::query(AssertSqlSafe(format!(r#"DROP SCHEMA "{schema}" CASCADE"#)))
         .execute(&mut *transaction)
         .await?;
     transaction.commit().await?;
     Ok(version)
 }
 
-/// Makes a version the live one, for reads that begin from then on; the former one goes on projecting.
+/// Removes versions that were retired for longer than this. Returns how many.
+///
+/// # Errors
+/// The database failed.
+pub async fn remove_retired(
+    pool: &PgPool,
+    domain: &str,
+    after: TimeDelta,
+) -> Result<u64, VersionError> {
+    let mut removed = 0;
+    // The newest is found first, so it must be old enough, too.
+    while sqlx::query_scalar!(
+        r#"SELECT bool_and(retired_at < now() - make_interval(secs => $2)) AS "old"
+           FROM sightline.views WHERE domain = $1 AND state = 'retired'"#,
+        domain,
+        after.num_seconds() as f64,
+    )
+    .fetch_one(pool)
+    .await?
+        == Some(true)
+    {
+        remove(pool, domain, Which::Retired).await?;
+        removed += 1;
+    }
+    Ok(removed)
+}
+
+/// The newest version of a kind, and its schema.
+async fn find(
+    connection: &mut PgConnection,
+    domain: &str,
+    which: Which,
+) -> Result<Option<(i32, String)>, sqlx::Error> {
+    let found = sqlx::query!(
+        "SELECT version, schema_name FROM sightline.views WHERE domain = $1 AND state = $2
+         ORDER BY retired_at DESC NULLS LAST, version DESC LIMIT 1",
+        domain,
+        which.state(),
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(found.map(|row| (row.version, row.schema_name)))
+}
+
+/// Makes a version the live one, for reads that begin from then on; the former one goes on projecting. Returns its
+/// number. With `compare`, only where both have held the same rows at the same positions. Where a `number` is given,
+/// this one only; if it is the live one already, that is as good.
+///
+/// # Errors
+/// There is no such version, it is behind the live one in some partition, it differs, or the database failed.
+pub async fn switch(
+    pool: &PgPool,
+    domain: &str,
+    which: Which,
+    number: Option<i32>,
+    compare: bool,
+) -> Result<i32, VersionError> {
+    let mut tries = 1;
+    if let Some(number) = number
+        && live(&mut *pool.acquire().await?, domain).await? == number
+    {
+        return Ok(number);
+    }
+    if compare {
+        while let Err(error) = compare_with_live(pool, domain, which).await {
+            if !matches!(error, VersionError::NeverLevel) || tries == LEVEL.0 {
+                return Err(error);
+            }
+            tries += 1;
+            tokio::time::sleep(LEVEL.1).await;
+        }
+    }
+    let mut transaction = pool.begin().await?;
+    lock(&mut transaction, domain).await?;
+    let version = make_live(&mut transaction, domain, which, number).await?;
+    transaction.commit().await?;
+    Ok(version)
+}
+
+/// Within a transaction that has the domain's lock.
 ///
 /// The progress rows of both are taken first, and their epochs raised: a batch that chose its schema before
 /// the names changed fails its comparison. The lock on what tells a reader its version keeps a read from
 /// seeing the tables of one version and the progress of the other.
-///
-/// # Errors
-/// There is no such version, it is behind the live one in some partition, or the database failed.
-pub async fn switch(pool: &PgPool, domain: &str, version: i32) -> Result<(), SwitchError> {
-    let mut transaction = pool.begin().await?;
-    lock_versions(&mut transaction, domain).await?;
-    let live = sqlx::query_scalar!(
-        "SELECT version FROM sightline.views WHERE domain = $1 AND state = 'live'",
-        domain
-    )
-    .fetch_one(&mut *transaction)
-    .await?;
-    let schema = sqlx::query_scalar!(
-        "SELECT schema_name FROM sightline.views WHERE domain = $1 AND version = $2 AND state <> 'live'",
-        domain,
-        version,
-    )
-    .fetch_optional(&mut *transaction)
-    .await?
-    .ok_or(SwitchError::NoSuchVersion)?;
-    sqlx::query_file!(
-        "src/projector/sql/lock_versions.sql",
-        domain,
-        &[live, version]
-    )
-    .fetch_all(&mut *transaction)
-    .await?;
+async fn make_live(
+    connection: &mut PgConnection,
+    domain: &str,
+    which: Which,
+    number: Option<i32>,
+) -> Result<i32, VersionError> {
+    let (version, schema) = find(&mut *connection, domain, which)
+        .await?
+        .filter(|(version, _)| number.is_none_or(|number| number == *version))
+        .ok_or(VersionError::NoSuchVersion)?;
+    let live = live(&mut *connection, domain).await?;
+    fence(&mut *connection, domain, &[live, version]).await?;
     if let Some(row) =
         sqlx::query_file!("src/projector/sql/first_behind.sql", domain, live, version)
-            .fetch_optional(&mut *transaction)
+            .fetch_optional(&mut *connection)
             .await?
     {
-        return Err(SwitchError::Behind {
+        return Err(VersionError::Behind {
             topic: row.topic,
             partition: row.partition,
             behind: row.behind,
         });
     }
     let (live_schema, former) = (format!("{domain}_live"), format!("{domain}_v{live}"));
+    note_moved_changes(
+        &mut *connection,
+        domain,
+        (live, &live_schema),
+        (version, &schema),
+    )
+    .await?;
+    // Other versions' letters of the same records are not published again.
+    sqlx::query_file!(
+        "src/projector/sql/carry_published.sql",
+        domain,
+        live,
+        version
+    )
+    .execute(&mut *connection)
+    .await?;
     for statement in [
         format!(
             r#"LOCK TABLE "{live_schema}".view_version, "{schema}".view_version IN ACCESS EXCLUSIVE MODE"#
@@ -194,33 +401,167 @@ pub async fn switch(pool: &PgPool, domain: &str, version: i32) -> Result<(), Swi
     ] {
         // Names of domains are the code's own, versions are numbers.
         sqlx::query(AssertSqlSafe(statement))
-            .execute(&mut *transaction)
+            .execute(&mut *connection)
             .await?;
     }
+    // There is one live version at any time.
     for (version, schema, state) in [(live, &former, "retired"), (version, &live_schema, "live")] {
         sqlx::query!(
-            "UPDATE sightline.views SET schema_name = $3, state = $4 WHERE domain = $1 AND version = $2",
+            "UPDATE sightline.views
+             SET schema_name = $3, state = $4, retired_at = CASE WHEN $4 = 'retired' THEN now() END
+             WHERE domain = $1 AND version = $2",
             domain,
             version,
             schema,
             state,
         )
-        .execute(&mut *transaction)
+        .execute(&mut *connection)
         .await?;
     }
+    Ok(version)
+}
+
+/// Notes a switch between two versions, each with its schema, and up to which places cursors of the one mean something
+/// else in the other.
+async fn note_moved_changes(
+    connection: &mut PgConnection,
+    domain: &str,
+    (from, from_schema): (i32, &str),
+    (to, to_schema): (i32, &str),
+) -> Result<(), sqlx::Error> {
+    let switch = sqlx::query_file_scalar!("src/projector/sql/note_switch.sql", domain, from, to)
+        .fetch_one(&mut *connection)
+        .await?;
+    let forget = sqlx::query_file_scalar!(
+        "src/projector/sql/forget_silent_moves.sql",
+        from_schema,
+        to_schema,
+        Place::ROOM
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    // Made by the database's own format(), with identifiers quoted.
+    sqlx::query(AssertSqlSafe(forget))
+        .bind(switch)
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query_file!(
+        "src/projector/sql/note_losses.sql",
+        domain,
+        from,
+        to,
+        switch
+    )
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+async fn live(connection: &mut PgConnection, domain: &str) -> Result<i32, sqlx::Error> {
+    sqlx::query_scalar!(
+        "SELECT version FROM sightline.views WHERE domain = $1 AND state = 'live'",
+        domain
+    )
+    .fetch_one(connection)
+    .await
+}
+
+/// Compares a version with the live one, in a snapshot in which both stand at the same positions: what follows is the
+/// same log for both. Projection goes on meanwhile.
+async fn compare_with_live(pool: &PgPool, domain: &str, which: Which) -> Result<(), VersionError> {
+    let mut snapshot = pool
+        .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        .await?;
+    let (version, schema) = find(&mut snapshot, domain, which)
+        .await?
+        .ok_or(VersionError::NoSuchVersion)?;
+    let live = live(&mut snapshot, domain).await?;
+    if !is_level(&mut snapshot, domain, live, version).await? {
+        return Err(VersionError::NeverLevel);
+    }
+    sqlx::query("SELECT set_config('statement_timeout', $1, true)")
+        .bind(COMPARE_TIMEOUT)
+        .execute(&mut *snapshot)
+        .await?;
+    let ours = checksums(&mut snapshot, &format!("{domain}_live")).await?;
+    let theirs = checksums(&mut snapshot, &schema).await?;
+    let different = ours
+        .into_iter()
+        .zip(theirs)
+        .filter_map(|(ours, theirs)| (ours != theirs).then_some(ours.0));
+    let different: Vec<String> = different.collect();
+    match different.is_empty() {
+        true => Ok(()),
+        false => Err(VersionError::Different(different)),
+    }
+}
+
+/// Whether two versions stand at the same positions in all logs.
+async fn is_level(
+    connection: &mut PgConnection,
+    domain: &str,
+    live: i32,
+    version: i32,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"SELECT NOT EXISTS (
+               SELECT FROM sightline.progress WHERE domain = $1 AND version IN ($2, $3) AND ended_at IS NULL
+               GROUP BY log_id HAVING count(*) <> 2 OR min(next_offset) <> max(next_offset)) AS "level!""#,
+        domain,
+        live,
+        version,
+    )
+    .fetch_one(connection)
+    .await
+}
+
+/// What the tables of a version hold, whatever its batches were: names, and sums over rows.
+async fn checksums(
+    connection: &mut PgConnection,
+    schema: &str,
+) -> Result<Vec<(String, i64, String)>, sqlx::Error> {
+    let tables = sqlx::query_file!("src/projector/sql/checksums.sql", schema)
+        .fetch_all(&mut *connection)
+        .await?;
+    let mut sums = Vec::new();
+    for table in tables {
+        // Made by the database's own format(), with identifiers quoted.
+        let (rows, sum) = sqlx::query_as(AssertSqlSafe(table.statement))
+            .fetch_one(&mut *connection)
+            .await?;
+        sums.push((table.name, rows, sum));
+    }
+    Ok(sums)
+}
+
+/// Takes the progress rows of versions, in the order of the key, as everybody does who takes several, and fences
+/// their owners.
+///
+/// # Errors
+/// The database failed.
+pub async fn fence(
+    connection: &mut PgConnection,
+    domain: &str,
+    versions: &[i32],
+) -> Result<(), sqlx::Error> {
+    sqlx::query_file!("src/projector/sql/lock_versions.sql", domain, versions)
+        .fetch_all(&mut *connection)
+        .await?;
     sqlx::query!(
         "UPDATE sightline.progress SET epoch = epoch + 1 WHERE domain = $1 AND version = ANY ($2)",
         domain,
-        &[live, version]
+        versions
     )
-    .execute(&mut *transaction)
-    .await?;
-    transaction.commit().await?;
-    Ok(())
+    .execute(connection)
+    .await
+    .map(drop)
 }
 
 /// One change of a domain's versions at a time, and none while partitions are added.
-async fn lock_versions(connection: &mut PgConnection, domain: &str) -> Result<(), sqlx::Error> {
+///
+/// # Errors
+/// The database failed.
+pub async fn lock(connection: &mut PgConnection, domain: &str) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "SELECT pg_advisory_xact_lock(hashtextextended('sightline.progress.' || $1, 0))",
         domain

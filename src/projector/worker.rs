@@ -11,13 +11,15 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::batch::{self, Batch, Outcome};
+use super::batch::{self, Batch};
 use super::consumer::{self, Assignment, Delivery, Partition, Records};
 use super::letter::record_time;
 use super::log::{self, TopicLog};
+use super::pause::{self, By};
 use super::progress::{self, Hold, Starts, TakeOver};
 use super::{Projection, Projector, View};
 use crate::config::StartAt;
@@ -40,8 +42,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 const DRAIN: Duration = Duration::from_secs(5);
 /// How often it is looked whether a partition that stands still may go on.
 const STAND_STILL: Duration = Duration::from_secs(5);
-/// The log is shorter than what was read of it. Only an operator can tell what that means.
-const POSITION_BEYOND_END: &str = "position_beyond_end";
+/// The log is shorter than what was read of it, or something else stands there. Only an operator can tell what that means.
+const TAIL_LOST: &str = "tail_lost";
 /// How many readings of the log's end have to agree on that.
 const END_READINGS: usize = 3;
 /// How much log time passes between two rounds of deleting forgotten ids.
@@ -146,6 +148,19 @@ enum End {
     LookAgain,
 }
 
+/// What a worker remembers from one take-over to the next.
+#[derive(Default)]
+struct Memory {
+    log_id: Option<i32>,
+    /// Up to where the partition is known to have been projected: as Kafka was told before, or as it was done here.
+    /// None before Kafka was asked.
+    projected: Option<i64>,
+    /// Told when the database knows less than this.
+    forgotten: Arc<Notify>,
+    /// Whether anything was committed since the last take-over.
+    committed: bool,
+}
+
 impl Worker {
     async fn run(self) {
         let mut backoff = BACKOFF.0;
@@ -154,21 +169,20 @@ impl Worker {
         let mut log_since = Instant::now()
             .checked_sub(Duration::from_secs(5))
             .unwrap_or_else(Instant::now);
-        let mut log_id = None;
+        let mut memory = Memory::default();
         while !self.stop.is_cancelled() {
-            let committed = &mut false;
+            memory.committed = false;
             let overdue = async {
                 self.stop.cancelled().await;
                 tokio::time::sleep(DRAIN).await;
             };
-            let attempt =
-                AssertUnwindSafe(self.project(log_since, &mut log_id, committed)).catch_unwind();
+            let attempt = AssertUnwindSafe(self.project(log_since, &mut memory)).catch_unwind();
             let ended = tokio::select! {
                 ended = attempt => ended,
                 // Rolled back, and done again by whoever takes over.
                 () = overdue => break,
             };
-            if *committed {
+            if memory.committed {
                 backoff = BACKOFF.0;
                 if std::mem::take(&mut troubled) {
                     tracing::info!(
@@ -201,10 +215,7 @@ impl Worker {
                 // Outside of a fold it is nobody's data's fault. The panic hook has told where.
                 Err(_) => ("panicked", "a panic".to_owned()),
             };
-            if let Some(log_id) = log_id {
-                let heartbeats = &self.projector.heartbeats;
-                heartbeats.failure(&self.view, log_id, Some(failure));
-            }
+            self.fails(&memory, failure);
             if !std::mem::replace(&mut troubled, true) {
                 tracing::warn!(
                     domain = self.view.domain,
@@ -219,8 +230,16 @@ impl Worker {
             self.wait(backoff.mul_f64(jitter)).await;
             backoff = (backoff * 2).min(BACKOFF.1);
         }
-        if let Some(log_id) = log_id {
+        if let Some(log_id) = memory.log_id {
             self.projector.heartbeats.end(&self.view, log_id);
+        }
+    }
+
+    /// Tells what holds the partition up at the moment.
+    fn fails(&self, memory: &Memory, failure: &'static str) {
+        if let Some(log_id) = memory.log_id {
+            let heartbeats = &self.projector.heartbeats;
+            heartbeats.failure(&self.view, log_id, Some(failure));
         }
     }
 
@@ -232,21 +251,20 @@ impl Worker {
     }
 
     /// Takes the partition over and projects it until something ends that.
-    async fn project(
-        &self,
-        log_since: Instant,
-        log_id: &mut Option<i32>,
-        committed: &mut bool,
-    ) -> Result<End, sqlx::Error> {
+    async fn project(&self, log_since: Instant, memory: &mut Memory) -> Result<End, sqlx::Error> {
         let Some(log) = self.log_read_since(log_since).await else {
             return Ok(End::Released);
         };
-        let Some(mut hold) = self.take_over(&log, log_id).await? else {
+        let Some(mut hold) = self.take_over(&log, memory).await? else {
             self.wait(LOOK_AGAIN).await;
             return Ok(End::LookAgain);
         };
         let readable = log.ends[&self.partition.number].stable_end;
-        let Some(mut records) = self.partition.seek(hold.next_offset).await else {
+        // The last record that was read is read again, to see whether it still is the one.
+        let start = log.ends[&self.partition.number].start;
+        let mut last = hold.last.filter(|(offset, _)| *offset >= start);
+        let begin = last.map_or(hold.next_offset, |(offset, _)| offset);
+        let Some(mut records) = self.partition.seek(begin).await else {
             return Ok(End::Released);
         };
         // By the first `End` that comes, the log was read up to what its end was before the seek.
@@ -268,6 +286,7 @@ impl Worker {
             let delivery = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Ok(End::Released),
+                () = memory.forgotten.notified() => return Ok(End::LookAgain),
                 delivery = records.next() => delivery,
                 () = tokio::time::sleep(log::INTERVAL) => {
                     match ends {
@@ -286,6 +305,14 @@ impl Worker {
             let Some(delivery) = delivery else {
                 return Ok(End::LogChanged);
             };
+            // Where it is no more (compaction, retention) nobody can tell.
+            if let (Some((offset, known)), Delivery::Record(record)) = (last.take(), &delivery)
+                && record.offset == offset
+                && record.fingerprint() != known
+            {
+                self.lost_tail(&hold, offset).await?;
+                return Ok(End::LookAgain);
+            }
             let batch = collect(delivery, &mut records, hold.next_offset, scanned_at_end);
             if batch.next_offset == hold.next_offset {
                 // At the end of the log, and nothing went wrong on the way.
@@ -308,13 +335,15 @@ impl Worker {
             .await;
             self.measure(&outcome, began, oldest);
             match outcome? {
-                Outcome::Fenced => return Ok(End::Fenced),
-                Outcome::Committed(books) => {
-                    *committed = true;
+                batch::End::Fenced => return Ok(End::Fenced),
+                batch::End::Committed(books, piled_up) => {
+                    memory.committed = true;
+                    memory.projected = Some(hold.next_offset);
                     probe = Probe::default();
-                    self.partition.store(hold.next_offset);
+                    self.partition
+                        .store(hold.next_offset, log.identity.stored());
                     let beats = &self.projector.heartbeats;
-                    beats.count(&self.view, hold.log_id, books.read);
+                    beats.count(&self.view, hold.log_id, books.read, hold.next_offset);
                     beats.oldest_unapplied(&self.view, hold.log_id, None);
                     beats.failure(&self.view, hold.log_id, None);
                     if books.dead_lettered > 0 {
@@ -327,30 +356,49 @@ impl Worker {
                             "records became dead letters"
                         );
                     }
+                    if let Some(reason) = piled_up {
+                        self.pause(&reason).await?;
+                    }
                 }
             }
             if hold.log_time > forget_at.map(|at| at + FORGET_INTERVAL) {
                 forget_at = hold.log_time;
-                while !self.stop.is_cancelled() && batch::forget(&self.projector, &hold).await? {}
+                while !self.stop.is_cancelled()
+                    && batch::forget(&self.projector, &self.view, &hold).await?
+                {}
             }
         }
+    }
+
+    /// Pauses the version. Who can't say so finds the letters again with the next one.
+    async fn pause(&self, reason: &str) -> Result<(), sqlx::Error> {
+        tracing::error!(
+            domain = self.view.domain,
+            version = self.view.version,
+            topic = self.topic,
+            partition = self.partition.number,
+            reason,
+            "projection pauses itself until an operator resumes it"
+        );
+        let (pool, version) = (&self.projector.pool, Some(self.view.version));
+        pause::pause(pool, self.view.domain, version, By::Sightline, reason).await
     }
 
     /// Counts a batch, and times one that was committed.
     fn measure(
         &self,
-        outcome: &Result<Outcome, sqlx::Error>,
+        outcome: &Result<batch::End, sqlx::Error>,
         began: Instant,
         oldest: Option<DateTime<Utc>>,
     ) {
         let domain = self.view.domain;
         let end = match outcome {
-            Ok(Outcome::Committed(_)) => "committed",
-            Ok(Outcome::Fenced) => "fenced",
+            Ok(batch::End::Committed(..)) => "committed",
+            Ok(batch::End::Fenced) => "fenced",
             Err(_) => "failed",
         };
         metrics::counter!(telemetry::BATCHES, "domain" => domain, "outcome" => end).increment(1);
-        let Ok(Outcome::Committed(books)) = outcome else {
+        let Ok(batch::End::Committed(books, _)) = outcome else {
             return;
         };
         for (outcome, records) in [
@@ -406,58 +454,49 @@ impl Worker {
     async fn take_over(
         &self,
         log: &TopicLog,
-        log_id: &mut Option<i32>,
+        memory: &mut Memory,
     ) -> Result<Option<Hold>, sqlx::Error> {
         let Projector {
             pool, heartbeats, ..
         } = &self.projector;
-        let fail = async |failure: &'static str| {
-            let changed = progress::set_failure(
-                pool,
-                &self.view,
-                &self.topic,
-                self.partition.number,
-                failure,
-            )
-            .await?;
-            if changed {
-                tracing::error!(
-                    domain = self.view.domain,
-                    topic = self.topic,
-                    partition = self.partition.number,
-                    failure,
-                    "the log is not the one that was projected: standing still until that is resolved"
-                );
-            }
-            self.wait(STAND_STILL).await;
-            Ok(None)
-        };
-        let starts = match progress::has_begun(pool, &self.view, &self.topic).await? {
-            true => Starts::new(),
-            false => match self.starts(log).await {
-                Some(starts) => starts,
-                None => return Ok(None),
-            },
-        };
-        progress::ensure(pool, &self.view, &self.topic, log, &starts).await?;
-        match progress::take_over(pool, &self.view, &self.topic, log, self.partition.number).await?
-        {
+        let (view, topic, number) = (&self.view, &self.topic, self.partition.number);
+        let mut is_new = false;
+        let mut taken = progress::take_over(pool, view, topic, log, number).await?;
+        if matches!(taken, TakeOver::NotReady) {
+            let starts = match progress::has_begun(pool, view, topic).await? {
+                true => Some(Starts::new()),
+                false => self.configured_starts(log).await,
+            };
+            let Some(starts) = starts else {
+                return Ok(None);
+            };
+            is_new = progress::ensure(pool, view, topic, log, &starts)
+                .await?
+                .contains(&number);
+            taken = progress::take_over(pool, view, topic, log, number).await?;
+        }
+        match taken {
             TakeOver::NotReady => Ok(None),
-            TakeOver::TopicRecreated => fail("topic_recreated").await,
-            TakeOver::Waiting { log_id: id, epoch } => {
-                *log_id = Some(id);
-                heartbeats.begin(&self.view, id, epoch);
+            TakeOver::TopicRecreated => self.stand_still("topic_recreated").await,
+            // The heart beats on: somebody is there to go on.
+            TakeOver::Waiting { log_id, epoch } | TakeOver::Paused { log_id, epoch } => {
+                memory.log_id = Some(log_id);
+                heartbeats.begin(view, log_id, epoch, 0);
                 Ok(None)
             }
             TakeOver::Held(hold) => {
-                *log_id = Some(hold.log_id);
-                heartbeats.begin(&self.view, hold.log_id, hold.epoch);
+                memory.log_id = Some(hold.log_id);
+                let (log_id, epoch) = (hold.log_id, hold.epoch);
+                memory.forgotten = heartbeats.begin(view, log_id, epoch, hold.next_offset);
+                if !self.compare_with_kafka(log, &hold, is_new, memory).await? {
+                    return Ok(None);
+                }
                 // A log that was shorter may have grown past the position since, with other records: that it
                 // does not show any more does not mend it.
-                if hold.failure.as_deref() == Some(POSITION_BEYOND_END) {
-                    return fail(POSITION_BEYOND_END).await;
+                if hold.failure.as_deref() == Some(TAIL_LOST) {
+                    return self.stand_still(TAIL_LOST).await;
                 }
-                let mut ends = log.ends[&self.partition.number];
+                let mut ends = log.ends[&number];
                 // A reading may be older than the position, or be of a leader that is not up to date yet.
                 for _ in 0..END_READINGS {
                     if hold.next_offset <= ends.end {
@@ -466,22 +505,83 @@ impl Worker {
                     let Some(log) = self.log_read_since(Instant::now()).await else {
                         return Ok(None);
                     };
-                    ends = log.ends[&self.partition.number];
+                    ends = log.ends[&number];
                 }
                 if hold.next_offset < ends.start {
-                    fail("log_truncated").await
+                    self.stand_still("log_truncated").await
                 } else if hold.next_offset > ends.end {
-                    fail(POSITION_BEYOND_END).await
+                    self.lost_tail(&hold, ends.end).await
                 } else {
-                    progress::clear_failure(pool, &self.view, hold.log_id).await?;
-                    Ok(Some(hold))
+                    progress::clear_failure(pool, view, hold.log_id).await?;
+                    Ok(Some(*hold))
                 }
             }
         }
     }
 
-    /// Where the partitions of a topic without progress begin; `None` while Kafka does not say.
-    async fn starts(&self, log: &TopicLog) -> Option<Starts> {
+    /// Notes that the log has lost its tail from an offset on, and stands still.
+    async fn lost_tail(&self, hold: &Hold, end: i64) -> Result<Option<Hold>, sqlx::Error> {
+        let pool = &self.projector.pool;
+        progress::note_lost_tail(pool, &self.view, hold.log_id, end).await?;
+        self.stand_still(TAIL_LOST).await
+    }
+
+    /// Notes why an operator has to decide before the partition goes on, and waits a while.
+    async fn stand_still(&self, failure: &'static str) -> Result<Option<Hold>, sqlx::Error> {
+        let (pool, number) = (&self.projector.pool, self.partition.number);
+        if progress::set_failure(pool, &self.view, &self.topic, number, failure).await? {
+            tracing::error!(
+                domain = self.view.domain,
+                version = self.view.version,
+                topic = self.topic,
+                partition = number,
+                failure,
+                "the log is not the one that was projected: standing still until that is resolved"
+            );
+        }
+        self.wait(STAND_STILL).await;
+        Ok(None)
+    }
+
+    /// Notes it where the partition was projected further than the database knows: it was restored to an earlier
+    /// state. What follows is projected again, which makes the view whole; but what was done outside of it on the word
+    /// of the view must not be done again by itself. `false` while Kafka does not say.
+    async fn compare_with_kafka(
+        &self,
+        log: &TopicLog,
+        hold: &Hold,
+        is_new: bool,
+        memory: &mut Memory,
+    ) -> Result<bool, sqlx::Error> {
+        let projected = match memory.projected {
+            Some(projected) => Some(projected),
+            None => match self.partition.committed(log.identity.stored()).await {
+                Ok(committed) => committed,
+                Err(error) => {
+                    tracing::debug!(%error, topic = self.topic, "Kafka does not say how far it was projected");
+                    self.fails(memory, "committed_offset_unknown");
+                    return Ok(false);
+                }
+            },
+        };
+        let went_back = projected.is_some_and(|projected| is_new || projected > hold.next_offset);
+        if went_back && progress::note_went_back(&self.projector.pool, &self.view).await? {
+            tracing::error!(
+                domain = self.view.domain,
+                version = self.view.version,
+                topic = self.topic,
+                partition = self.partition.number,
+                position = hold.next_offset,
+                projected,
+                "the database was restored to an earlier state: projecting again what it lacks"
+            );
+        }
+        memory.projected = Some(hold.next_offset);
+        Ok(true)
+    }
+
+    /// Where the partitions of a topic begin that no version of the view has met; `None` while Kafka does not say.
+    async fn configured_starts(&self, log: &TopicLog) -> Option<Starts> {
         match self.projector.start {
             StartAt::Earliest => Some(
                 log.ends

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest, Sha256};
 
 use super::token::{put, take};
+use crate::error::{Code, Error};
 use crate::projector::Place;
 
 /// No cursor is longer than this, in characters: a thousand partitions fit.
@@ -94,6 +95,16 @@ impl Cursor {
             places,
         })
     }
+}
+
+/// The refusal of a cursor from before a rebuild that has put changes elsewhere: its reader would miss some, or get them
+/// again.
+pub fn resync() -> Error {
+    Error::new(
+        Code::Resync,
+        "The view was rebuilt, and changes that this cursor has passed lie elsewhere in it now. Read the feed anew, \
+         without a cursor.",
+    )
 }
 
 impl fmt::Display for Cursor {

@@ -59,7 +59,9 @@ pub struct DomainConsistency {
     pub domain: String,
     /// The worst of its partitions' states.
     pub state: DomainState,
-    /// What holds the whole domain, one word: `no_partitions`, `database_unavailable`.
+    /// What holds the whole domain, one word: `no_partitions`, `database_unavailable`. `database_went_back`: the
+    /// database was restored to an earlier state; projection goes on, but nothing that was done on the word of the view
+    /// is done again before an operator resumes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
     /// Present where the database does not answer: when these figures, the last known ones, were read.
@@ -100,7 +102,8 @@ pub struct PartitionConsistency {
     pub eta_seconds: Option<f64>,
     /// What it is doing.
     pub state: DomainState,
-    /// What holds it, one word: `no_owner`, `end_of_log_unknown`, `database_unavailable`, …
+    /// What holds it, one word: `no_owner`, `end_of_log_unknown`, `database_unavailable`, …; of a paused one, the reason
+    /// that was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
     /// Dead letters that are neither applied nor discarded.
@@ -128,6 +131,8 @@ pub struct PartitionConsistency {
 struct Row {
     domain: String,
     building: bool,
+    pause_reason: Option<String>,
+    went_back: bool,
     cluster_id: String,
     topic: String,
     topic_identity: String,
@@ -268,7 +273,9 @@ impl Figures {
         for domain in domains {
             let rows = self.rows.iter().filter(|row| row.domain == *domain);
             let mut partitions = Vec::new();
+            let mut went_back = false;
             for row in rows {
+                went_back |= row.went_back;
                 token.advance(
                     TopicRef {
                         topic: row.topic.clone(),
@@ -280,6 +287,9 @@ impl Figures {
                 partitions.push(partition(row));
             }
             let mut element = of_partitions(domain, partitions);
+            if went_back {
+                element.failure = Some("database_went_back".into());
+            }
             if !current {
                 mark_last_known(&mut element, self.read_at);
             }
@@ -362,6 +372,9 @@ fn state(row: &Row) -> (DomainState, Option<String>) {
     if let Some(failure) = &row.failure {
         return (DomainState::Failed, Some(failure.clone()));
     }
+    if let Some(reason) = &row.pause_reason {
+        return (DomainState::Paused, Some(reason.clone()));
+    }
     if !is_fresh(row.owner_age) {
         return (DomainState::Stalled, Some("no_owner".into()));
     }
@@ -395,6 +408,8 @@ mod tests {
         Row {
             domain: "order".into(),
             building: false,
+            pause_reason: None,
+            went_back: false,
             cluster_id: "c".into(),
             topic: "user.events".into(),
             topic_identity: "i".into(),
@@ -449,6 +464,10 @@ mod tests {
             (Stalled, why("database_refuses"))
         );
         assert_eq!(judge(|r| r.building = true), (Rebuilding, None));
+        assert_eq!(
+            judge(|r| (r.pause_reason, r.owner_age) = (why("maintenance"), None)),
+            (Paused, why("maintenance"))
+        );
         assert_eq!(
             judge(|r| {
                 r.failure = why("log_truncated");

@@ -71,6 +71,8 @@ struct Log {
 /// Where reading resumes in each log: the n-th place belongs to the n-th log.
 #[derive(Debug, Default)]
 pub struct Resume {
+    /// The version of the view in which the places were read.
+    pub view_version: i32,
     /// Rows of `sightline.logs`.
     pub log_ids: Vec<i32>,
     /// Of the places.
@@ -141,7 +143,11 @@ impl Reads {
             .iter()
             .map(|(log_id, log)| (log.fingerprint, *log_id))
             .collect();
-        let mut resume = Resume::default();
+        // A version beyond counting is none that there ever was.
+        let mut resume = Resume {
+            view_version: i32::try_from(cursor.view_version).unwrap_or(i32::MAX),
+            ..Resume::default()
+        };
         for (fingerprint, place) in cursor.iter() {
             resume.log_ids.push(*by_fingerprint.get(&fingerprint)?);
             resume.next_offsets.push(place.next_offset);

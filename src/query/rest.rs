@@ -188,14 +188,27 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
     }
 }
 
-/// A JSON body. That it says so (`application/json`) is seen to by the server, for every POST.
+/// A JSON body. That a request says so (`application/json`) is seen to by the server, for every POST; one without a body
+/// is as good as `{}`. An answer that is of no view, and has no position.
 pub struct Json<T>(pub T);
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        let mut response = axum::Json(self.0).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+}
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Error> {
-        let bytes = read_body(request).await?;
+        let mut bytes = read_body(request).await?;
+        if bytes.is_empty() {
+            bytes.extend(b"{}");
+        }
         // serde would take a list for an object, by position.
         if bytes.trim_ascii_start().first() != Some(&b'{') {
             return Err(Error::invalid("body", "must be a JSON object"));
@@ -344,7 +357,8 @@ mod tests {
             ("{}", "userIds"),
             (r#"[["a"]]"#, "body"),
             ("{", "body"),
-            ("", "body"),
+            ("", "userIds"),
+            (" ", "body"),
             (r#"{"userIds":[]} 1"#, "body"),
             ("\u{0}", "body"),
         ] {

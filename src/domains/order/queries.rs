@@ -15,7 +15,7 @@ use crate::event::hash16;
 use crate::fold::addresses::{AddressBook, AddressFact};
 use crate::fold::history::Remembered;
 use crate::projector::Place;
-use crate::query::cursor::Cursor;
+use crate::query::cursor::{self, Cursor};
 use crate::query::page::{Page, PageRequest};
 use crate::query::{self, Answer, Reads};
 
@@ -145,7 +145,8 @@ struct Row {
 /// A page of the feed.
 ///
 /// # Errors
-/// INVALID_ARGUMENT where a filter, the cursor or the page can't be one; the database.
+/// INVALID_ARGUMENT where a filter, the cursor or the page can't be one. RESYNC where the view was rebuilt, and what the
+/// cursor has passed lies elsewhere now. The database.
 pub async fn list_address_changes(
     reads: &Reads,
     filter: &ChangesFilter,
@@ -177,11 +178,15 @@ pub async fn list_address_changes(
         filter.user_id.as_ref().map(|id| hash16(id.as_bytes())),
         filter.significant,
         filter.since,
+        resume.view_version,
     )
     .fetch_one(reads.pool())
     .await
     .map_err(|error| Error::from(error).in_statement("order/list_address_changes"))?;
     let token = reads.token(&row.logs, &row.offsets).await?;
+    if row.resync {
+        return Err(cursor::resync().with_token(&token));
+    }
 
     let mut rows = row.changes.map_or_else(Vec::new, |Json(rows)| rows);
     let has_more = rows.len() > page.size;

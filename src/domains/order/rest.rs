@@ -16,7 +16,7 @@ use super::{
 use crate::{
     error::{Error, PROBLEM_JSON, Problem},
     query::{
-        Answer, Reads,
+        Answer, Reads, cursor,
         rest::{Json, Path, Query},
     },
 };
@@ -184,6 +184,8 @@ async fn list_customer_addresses(
         (status = 200, description = "Changes, in the order of the feed", body = AddressChanges,
             example = json!(example_changes())),
         (status = 404, description = "This process does not serve order"),
+        (status = 410, description = "The view was rebuilt, and the cursor does not mean the same in it any more: read the \
+            feed anew, without one", body = Problem, content_type = PROBLEM_JSON, example = json!(cursor::resync().problem())),
     ),
 )]
 async fn list_address_changes(

@@ -8,5 +8,7 @@ SET next_offset   = $4,
     skipped       = skipped + $9,
     dead_lettered = dead_lettered + $10,
     holes         = holes + $11,
+    last_offset   = coalesce($12, last_offset),
+    last_record   = coalesce($13, last_record),
     updated_at    = now()
 WHERE domain = $1 AND version = $2 AND log_id = $3

@@ -1,4 +1,8 @@
--- The user of these keys was deleted: what was parked for them is nobody's any more, its bytes least of all.
-UPDATE sightline.dead_letters
-SET state = 'discarded', resolution = 'user_deleted', value = NULL, headers = NULL, record_key = NULL, last_failed_at = now()
-WHERE domain = $1 AND version = $2 AND log_id = $3 AND key_hash = ANY ($4) AND state IN ('parked', 'retrying')
+-- The user of these keys was deleted there: what was parked for them before is nobody's any more, its bytes least of all.
+UPDATE sightline.dead_letters AS letter
+SET state = 'discarded', resolution = 'user_deleted', value = NULL, headers = NULL, record_key = NULL,
+    resolved_at = now(), erased_at = now()
+FROM unnest($4::uuid[], $5::bigint[]) AS closed (key_hash, record_offset)
+WHERE letter.domain = $1 AND letter.version = $2 AND letter.log_id = $3
+  AND letter.key_hash = closed.key_hash AND letter.record_offset < closed.record_offset
+  AND letter.state IN ('parked', 'retrying')

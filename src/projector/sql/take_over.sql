@@ -1,7 +1,5 @@
 -- A new owner: whoever held the partition before is fenced from here on.
-UPDATE sightline.progress p
-SET epoch = p.epoch + 1
-FROM sightline.views v
-WHERE p.domain = $1 AND p.version = $2 AND p.log_id = $3
-  AND v.domain = p.domain AND v.version = p.version
-RETURNING p.epoch, p.next_offset, p.log_time, p.failure, v.schema_name
+UPDATE sightline.progress
+SET epoch = epoch + 1
+WHERE domain = $1 AND version = $2 AND log_id = $3
+RETURNING epoch, next_offset, log_time, failure, last_offset, last_record

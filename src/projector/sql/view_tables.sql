@@ -1,5 +1,8 @@
--- The statements that make a version's own tables ($2) in the form of the live ones ($1).
-SELECT format('CREATE TABLE %I.%I (LIKE %I.%I INCLUDING ALL)', $2::text, tablename, schemaname, tablename) AS statement
-FROM pg_tables
-WHERE schemaname = $1 AND tablename NOT IN ('view_version', 'seen_events')
-ORDER BY tablename
+-- The statements that make a version's own tables ($2) in the form of the live ones ($1): columns, constraints,
+-- indexes, and how full their pages are.
+SELECT format('CREATE TABLE %I.%I (LIKE %I.%I INCLUDING ALL)%s', $2::text, c.relname, n.nspname, c.relname,
+              ' WITH (' || array_to_string(c.reloptions, ', ') || ')') AS "statement!"
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = $1 AND c.relkind = 'r' AND c.relname NOT IN ('view_version', 'seen_events')
+ORDER BY c.relname

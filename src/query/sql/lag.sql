@@ -1,15 +1,10 @@
 -- Every partition of the asked domains ($1) as the view that is shown has it: progress and books, the owner,
 -- the last reading of the log's end, and the letters. One statement, so one snapshot. All ages are by the
 -- database's clock, which wrote the times.
-WITH shown AS (
-    -- The live version; the newest that is being built where none is live yet.
-    SELECT DISTINCT ON (domain) domain, version, state
-    FROM sightline.views
-    WHERE domain = ANY ($1) AND state IN ('live', 'building')
-    ORDER BY domain, state = 'live' DESC, version DESC
-)
 SELECT shown.domain,
        shown.state = 'building' AS building,
+       shown.pause_reason,
+       domains.database_went_back_at IS NOT NULL AS went_back,
        logs.cluster_id,
        logs.topic,
        logs.topic_identity,
@@ -33,7 +28,8 @@ SELECT shown.domain,
        owners.failure AS owner_failure,
        letters.open AS open_letters,
        letters.parked_keys
-FROM shown
+FROM sightline.shown_views AS shown
+JOIN sightline.domains AS domains USING (domain)
 JOIN sightline.progress AS progress USING (domain, version)
 JOIN sightline.logs AS logs USING (log_id)
 LEFT JOIN sightline.owners AS owners USING (domain, version, log_id)
@@ -48,4 +44,5 @@ CROSS JOIN LATERAL (
       AND dead.log_id = progress.log_id
       AND dead.state IN ('parked', 'retrying')
 ) AS letters
+WHERE shown.domain = ANY ($1) AND progress.ended_at IS NULL
 ORDER BY shown.domain, logs.topic, logs.partition, logs.log_id

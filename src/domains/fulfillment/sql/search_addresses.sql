@@ -1,7 +1,11 @@
 -- A page of addresses, and the positions of all logs, in one snapshot. Each status ($1) is read by itself from the
 -- place of the page ($4, $5) on, so that an index gives the rows in their order. Of the two branches the one that the
 -- country ($2) contradicts is not run.
-WITH page AS (
+WITH logs AS (
+    SELECT p.log_id, p.next_offset
+    FROM fulfillment_live.view_version v
+    JOIN sightline.progress p ON p.domain = 'fulfillment' AND p.version = v.version
+), page AS (
     SELECT a.*
     FROM unnest($1::text[]) AS s (status)
     CROSS JOIN LATERAL (
@@ -23,10 +27,5 @@ WITH page AS (
     LIMIT $3
 )
 SELECT (SELECT jsonb_agg(page ORDER BY address_key, user_key) FROM page) AS "found?: Json<Vec<Found>>",
-       coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!"
-FROM fulfillment_live.view_version v
-CROSS JOIN LATERAL (
-    SELECT array_agg(log_id) AS logs, array_agg(next_offset) AS offsets
-    FROM sightline.progress
-    WHERE domain = 'fulfillment' AND version = v.version
-) p
+       coalesce(array_agg(log_id), '{}') AS "logs!", coalesce(array_agg(next_offset), '{}') AS "offsets!"
+FROM logs

@@ -1,6 +1,7 @@
 -- A page of the feed, and the positions of all logs, in one snapshot. Each log is read from its own place on ($1 to
 -- $3), a page of it at most; of what comes the logs' first entries go first, then their second ones, so that a log
--- with much to tell holds none back. Of the two branches the one that $5 contradicts is not run.
+-- with much to tell holds none back. Of the two branches the one that $5 contradicts is not run. The places are of a
+-- version of the view ($8); what they do not mean in this one is not read from there.
 WITH logs AS (
     SELECT v.version, p.log_id, p.next_offset AS position,
            coalesce(a.next_offset, 0) AS next_offset, coalesce(a.sequence, 0) AS sequence
@@ -35,5 +36,6 @@ WITH logs AS (
 )
 SELECT (SELECT jsonb_agg(page ORDER BY rank, log_id) FROM page) AS "changes?: Json<Vec<Row>>",
        (SELECT version FROM order_live.view_version) AS "version!",
+       (SELECT sightline.must_resync('order', $8, version, $1, $2, $3) FROM order_live.view_version) AS "resync!",
        coalesce(array_agg(log_id), '{}') AS "logs!", coalesce(array_agg(position), '{}') AS "offsets!"
 FROM logs

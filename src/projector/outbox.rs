@@ -1,0 +1,234 @@
+//! The way of letters to the dead letter topic, `<topic>.dlq.<domain>`. The table is the outbox: a letter is marked
+//! only after Kafka has acknowledged it, so that each arrives at least once, and maybe again after a crash.
+//!
+//! Headers are those that Kafka Streams gives to dead letters (KIP-1034), and some of ours. Key and value, which are
+//! personal data, go along only where that is configured.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::Projector;
+use crate::db;
+
+/// How many letters go out at a time.
+const LETTERS: i64 = 200;
+/// How long Kafka may take to acknowledge one.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Publishes letters.
+pub struct Outbox {
+    pool: PgPool,
+    config: ClientConfig,
+    with_values: bool,
+    producer: Option<FutureProducer>,
+    /// The topics that were found or made.
+    topics: HashSet<String>,
+    /// Whether the last attempt failed: said once, not every time.
+    troubled: bool,
+}
+
+/// What a letter is published with.
+struct Letter {
+    id: Uuid,
+    topic: String,
+    partition: i32,
+    record_offset: i64,
+    record_key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+    event_type: Option<String>,
+    reason: String,
+    field: Option<String>,
+    class: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum PublishError {
+    #[error("{}", db::describe(.0))]
+    Database(#[from] sqlx::Error),
+    #[error("{0}")]
+    Kafka(#[from] KafkaError),
+}
+
+impl Outbox {
+    /// Nothing is connected to before there is a letter.
+    pub fn new(projector: &Projector, with_values: bool) -> Self {
+        let mut config = projector.kafka.clone();
+        // These are a consumer's.
+        config.remove("isolation.level").remove("group.protocol");
+        config
+            .set("enable.idempotence", "true")
+            .set("message.timeout.ms", TIMEOUT.as_millis().to_string());
+        Outbox {
+            pool: projector.pool.clone(),
+            config,
+            with_values,
+            producer: None,
+            topics: HashSet::new(),
+            troubled: false,
+        }
+    }
+
+    /// Publishes all letters of a domain's live version that were not published yet.
+    pub async fn publish(&mut self, domain: &'static str) {
+        loop {
+            match self.publish_some(domain).await {
+                Ok(letters) => {
+                    if letters > 0 && std::mem::take(&mut self.troubled) {
+                        tracing::info!(domain, "dead letters are published again");
+                    }
+                    if letters < LETTERS {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut self.troubled, true) {
+                        tracing::warn!(domain, %error, "dead letters can't be published; trying until they can");
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn publish_some(&mut self, domain: &'static str) -> Result<i64, PublishError> {
+        // One process at a time, and no row locked while Kafka is waited for.
+        let mut transaction = self.pool.begin().await?;
+        let ours = sqlx::query_scalar!(
+            r#"SELECT pg_try_advisory_xact_lock(hashtextextended('sightline.outbox.' || $1, 0)) AS "ours!""#,
+            domain
+        )
+        .fetch_one(&mut *transaction)
+        .await?;
+        if !ours {
+            return Ok(0);
+        }
+        let letters = sqlx::query_file_as!(
+            Letter,
+            "src/projector/sql/letters_to_publish.sql",
+            domain,
+            LETTERS
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
+        if letters.is_empty() {
+            return Ok(0);
+        }
+        for letter in &letters {
+            self.make_topic(name(&letter.topic, domain)).await?;
+        }
+        let producer = self.producer()?;
+        let sent = letters
+            .iter()
+            .map(|letter| self.send(&producer, domain, letter));
+        for sent in futures_util::future::join_all(sent).await {
+            sent?;
+        }
+        let ids: Vec<Uuid> = letters.iter().map(|letter| letter.id).collect();
+        sqlx::query!(
+            "UPDATE sightline.dead_letters SET published_at = now() WHERE id = ANY ($1)",
+            &ids
+        )
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(i64::try_from(ids.len()).unwrap_or(i64::MAX))
+    }
+
+    fn producer(&mut self) -> Result<FutureProducer, KafkaError> {
+        if let Some(producer) = &self.producer {
+            return Ok(producer.clone());
+        }
+        let producer: FutureProducer = self.config.create()?;
+        Ok(self.producer.insert(producer).clone())
+    }
+
+    async fn send(
+        &self,
+        producer: &FutureProducer,
+        domain: &str,
+        letter: &Letter,
+    ) -> Result<(), KafkaError> {
+        let message = match &letter.field {
+            Some(field) => format!("{}: {field}", letter.reason),
+            None => letter.reason.clone(),
+        };
+        let (partition, offset) = (
+            letter.partition.to_string(),
+            letter.record_offset.to_string(),
+        );
+        let id = letter.id.to_string();
+        let mut headers = OwnedHeaders::new();
+        for (key, value) in [
+            ("__streams.errors.exception", Some(letter.class.as_str())),
+            ("__streams.errors.message", Some(message.as_str())),
+            ("__streams.errors.topic", Some(letter.topic.as_str())),
+            ("__streams.errors.partition", Some(partition.as_str())),
+            ("__streams.errors.offset", Some(offset.as_str())),
+            ("sightline.domain", Some(domain)),
+            ("sightline.dead-letter-id", Some(id.as_str())),
+            ("sightline.event-type", letter.event_type.as_deref()),
+        ] {
+            if value.is_some() {
+                headers = headers.insert(Header { key, value });
+            }
+        }
+        let topic = name(&letter.topic, domain);
+        let mut record = FutureRecord::<[u8], [u8]>::to(&topic).headers(headers);
+        if self.with_values {
+            record.key = letter.record_key.as_deref();
+            record.payload = letter.value.as_deref();
+        }
+        producer
+            .send(record, TIMEOUT)
+            .await
+            .map(drop)
+            .map_err(|(error, _)| error)
+    }
+
+    /// Makes a topic, unless it is there. Who may not make any goes on: it may be there, or be made by the broker.
+    async fn make_topic(&mut self, name: String) -> Result<(), KafkaError> {
+        if self.topics.contains(&name) {
+            return Ok(());
+        }
+        let admin: AdminClient<DefaultClientContext> = self.config.create()?;
+        // As many copies as the brokers make by default (KIP-464).
+        let topic = NewTopic::new(&name, 1, TopicReplication::Fixed(-1));
+        let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
+        match admin
+            .create_topics([&topic], &options)
+            .await
+            .map(|made| made.into_iter().next())
+        {
+            Ok(Some(Ok(_))) => tracing::info!(topic = name, "made the topic for dead letters"),
+            Ok(Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) | None) => {}
+            Ok(Some(Err((
+                _,
+                code @ (RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::ClusterAuthorizationFailed
+                | RDKafkaErrorCode::PolicyViolation),
+            )))) => {
+                tracing::info!(topic = name, %code, "may not make the topic for dead letters: it has to be there")
+            }
+            Ok(Some(Err((_, code)))) => return Err(KafkaError::AdminOp(code)),
+            // What can't make topics at all (the in-process broker) makes them when they are written to.
+            Err(KafkaError::AdminOp(RDKafkaErrorCode::UnsupportedFeature)) => {}
+            Err(error) => return Err(error),
+        }
+        self.topics.insert(name);
+        Ok(())
+    }
+}
+
+/// The dead letter topic of a domain for a topic.
+fn name(topic: &str, domain: &str) -> String {
+    format!("{topic}.dlq.{domain}")
+}

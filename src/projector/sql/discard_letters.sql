@@ -1,0 +1,27 @@
+-- Takes a letter ($3) out, in every version that has one for its record, and, by its coordinates, in every one that comes
+-- to the record later: their owners are fenced, so that they learn of it. Whoever comes here holds the rows of all.
+WITH discarded AS (
+    UPDATE sightline.dead_letters AS d
+    SET state = 'discarded', resolution = $4, resolved_at = now()
+    FROM sightline.dead_letters AS chosen
+    WHERE chosen.id = $3 AND chosen.state IN ('parked', 'retrying')
+      AND d.domain = $1 AND d.log_id = $2 AND d.record_offset = chosen.record_offset
+      AND d.state IN ('parked', 'retrying')
+    RETURNING d.id, d.version, d.record_offset, d.key_hash, d.parks, d.reason, d.field, d.class
+), kept AS (
+    INSERT INTO sightline.discards (domain, log_id, record_offset, resolution, reason, field, class)
+    SELECT $1, $2, record_offset, $4, reason, field, class FROM discarded WHERE id = $3
+    ON CONFLICT (domain, log_id, record_offset) DO NOTHING
+), fenced AS (
+    UPDATE sightline.progress
+    SET epoch = epoch + 1
+    WHERE domain = $1 AND log_id = $2 AND EXISTS (SELECT FROM discarded)
+)
+SELECT version, record_offset,
+       NOT EXISTS (
+           SELECT FROM sightline.dead_letters AS before
+           WHERE before.domain = $1 AND before.version = discarded.version AND before.log_id = $2
+             AND before.key_hash = discarded.key_hash AND before.record_offset < discarded.record_offset
+             AND before.state IN ('parked', 'retrying') AND before.parks AND discarded.parks
+       ) AS "is_first!"
+FROM discarded

@@ -1,0 +1,23 @@
+-- What is to be tried again, per version and log: keys and letters that stand alone which failed in an older release, and
+-- keys whose first letter waits behind nothing any more, as somebody was interrupted who tried them. Some at a time, so
+-- that each step is short.
+WITH first AS (
+    (SELECT DISTINCT ON (version, log_id, key_hash) version, log_id, key_hash, id, parks, class, code_version
+     FROM sightline.dead_letters
+     WHERE domain = $1 AND state IN ('parked', 'retrying') AND parks
+     ORDER BY version, log_id, key_hash, record_offset)
+    UNION ALL
+    SELECT version, log_id, key_hash, id, parks, class, code_version
+    FROM sightline.dead_letters
+    WHERE domain = $1 AND state IN ('parked', 'retrying') AND NOT parks
+), chosen AS (
+    SELECT * FROM first
+    WHERE class = 'parked' OR code_version < $2
+    ORDER BY version, log_id, id
+    LIMIT 500
+)
+SELECT version AS "version!", log_id AS "log_id!",
+       coalesce(array_agg(key_hash) FILTER (WHERE parks), '{}') AS "keys!",
+       coalesce(array_agg(id) FILTER (WHERE NOT parks), '{}') AS "alone!"
+FROM chosen
+GROUP BY version, log_id

@@ -1,0 +1,6 @@
+-- Where versions of a view have begun in the partitions of a topic, of whichever incarnation.
+SELECT l.topic_identity, l.partition, min(p.start_offset) AS "start_offset!"
+FROM sightline.progress p
+JOIN sightline.logs l USING (log_id)
+WHERE p.domain = $1 AND l.topic = $2
+GROUP BY l.topic_identity, l.partition
