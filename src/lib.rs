@@ -12,6 +12,7 @@ pub mod error;
 pub mod event;
 pub mod fold;
 mod librdkafka;
+pub mod operations;
 pub mod projector;
 pub mod proto;
 pub mod query;

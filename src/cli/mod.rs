@@ -1,11 +1,13 @@
 //! The commands, their arguments, and what each needs of the settings.
 //!
 //! `serve` and `dev` run the gateway, `migrate` prepares its database, `openapi` and `config` print, `status` and
-//! `healthcheck` ask a running one. What a command prints goes to stdout, everything else to stderr.
+//! `healthcheck` ask a running one, `dead-letters` and `projections` tell it what to do. What a command prints goes to stdout, everything else to stderr.
 
 mod healthcheck;
 mod http;
+mod operations;
 mod status;
+mod table;
 
 use std::process::ExitCode;
 
@@ -79,6 +81,7 @@ pub fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommands(commands)
+        .subcommands(operations::commands())
         .after_help(EXIT_CODES)
 }
 
@@ -94,6 +97,11 @@ pub async fn run(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
     let (name, arguments) = arguments.subcommand().expect("a required subcommand");
     if name == "openapi" {
         print!("{}", app::openapi_json()?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some((command, arguments)) = arguments.subcommand() {
+        let address = Settings::gather(arguments)?.address("http_addr")?;
+        operations::run(address, name, command, arguments).await?;
         return Ok(ExitCode::SUCCESS);
     }
     let settings = Settings::gather(arguments)?;

@@ -1,11 +1,12 @@
 //! `sightline status`: lag and books of a running gateway as a table, live, or as JSON.
 
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use serde::Deserialize;
+
+use super::table::{self, seconds};
 
 /// What `GET /v1/consistency` says, as far as the table shows it.
 #[derive(Deserialize)]
@@ -74,8 +75,22 @@ const COLUMNS: [&str; 17] = [
     "letters",
     "parked",
 ];
-/// The columns that hold words; the others hold numbers, which stand on the right.
-const WORDS: [usize; 3] = [0, 1, 3];
+const NUMBERS: [&str; 14] = [
+    "part",
+    "position",
+    "end",
+    "lag",
+    "age",
+    "rate/s",
+    "eta",
+    "read",
+    "applied",
+    "duplicate",
+    "skipped",
+    "dead",
+    "letters",
+    "parked",
+];
 
 /// Prints once, or every second where `watch`; there, what cannot be reached is said and asked again.
 pub async fn run(address: SocketAddr, watch: bool, json: bool) -> anyhow::Result<()> {
@@ -108,11 +123,11 @@ async fn ask(address: SocketAddr, json: bool) -> anyhow::Result<String> {
     }
     let answer =
         serde_json::from_slice(&body).context("the answer is not the one of this version")?;
-    Ok(table(&answer))
+    Ok(shown(&answer))
 }
 
-fn table(answer: &Consistency) -> String {
-    let mut rows = vec![COLUMNS.map(str::to_owned)];
+fn shown(answer: &Consistency) -> String {
+    let mut rows = Vec::new();
     let mut notes = Vec::new();
     for domain in &answer.domains {
         if domain.partitions.is_empty() {
@@ -156,25 +171,7 @@ fn table(answer: &Consistency) -> String {
             notes.push(note);
         }
     }
-    let widths: [usize; 17] = std::array::from_fn(|column| {
-        rows.iter()
-            .map(|row| row[column].chars().count())
-            .max()
-            .unwrap_or(0)
-    });
-    let mut text = String::new();
-    for row in &rows {
-        for (column, cell) in row.iter().enumerate() {
-            let width = widths[column];
-            let written = match WORDS.contains(&column) {
-                true => write!(text, "{cell:<width$}  "),
-                false => write!(text, "{cell:>width$}  "),
-            };
-            written.expect("a string takes everything");
-        }
-        text.truncate(text.trim_end().len());
-        text.push('\n');
-    }
+    let mut text = table::table(COLUMNS, &NUMBERS, rows);
     if !notes.is_empty() {
         text.push('\n');
         text.push_str(&notes.join("\n"));
@@ -184,17 +181,6 @@ fn table(answer: &Consistency) -> String {
 
 fn number(value: Option<i64>) -> String {
     value.map_or("-".to_owned(), |value| value.to_string())
-}
-
-/// Seconds in the unit that reads best.
-fn seconds(value: f64) -> String {
-    match value {
-        value if value < 10.0 => format!("{value:.1}s"),
-        value if value < 120.0 => format!("{value:.0}s"),
-        value if value < 7_200.0 => format!("{:.0}m", value / 60.0),
-        value if value < 172_800.0 => format!("{:.0}h", value / 3_600.0),
-        value => format!("{:.0}d", value / 86_400.0),
-    }
 }
 
 #[cfg(test)]
@@ -215,7 +201,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(
-            table(&answer),
+            shown(&answer),
             "\
 domain  topic        part  state    position  end  lag  age  rate/s  eta  read  applied  duplicate  skipped  dead  letters  parked
 order   user.events     3  stalled        41   50    9  90s       -    -    41       30          6        4     1        1       2

@@ -19,6 +19,7 @@ use super::{
     layers::{self, Surface},
 };
 use crate::{
+    operations::{self, Operations},
     proto,
     query::lag::{Lag, not_served},
 };
@@ -36,6 +37,8 @@ pub struct Parts {
     pub domains: Domains,
     /// Where lag is read.
     pub lag: Lag,
+    /// What operators go through.
+    pub operations: Operations,
 }
 
 /// Serves on `listener` until `shutdown`: then health says NOT_SERVING, and what was begun is finished.
@@ -49,7 +52,7 @@ pub async fn serve(
 ) -> Result<(), tonic_reflection::server::Error> {
     let loopback_only = listener.local_addr().is_ok_and(|a| a.ip().is_loopback());
     let mut names = parts.names.clone();
-    names.push(consistency::SERVICE_NAME);
+    names.extend([consistency::SERVICE_NAME, operations::SERVICE_NAME]);
     // The whole server.
     names.push("");
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -83,6 +86,7 @@ pub(super) fn router(
     };
     let shared = health
         .add_service(consistency::service(parts.lag))
+        .add_service(operations::service(parts.operations))
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
     let router = Router::new()

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     error::Error,
+    operations::{self, Operations},
     query::{
         Reads,
         lag::{Lag, not_served},
@@ -40,6 +41,8 @@ pub struct Parts {
     pub domains: Domains,
     /// Where lag is read.
     pub lag: Lag,
+    /// What operators go through.
+    pub operations: Operations,
 }
 
 /// Serves on `listener` until `shutdown`, then finishes what was begun.
@@ -71,6 +74,7 @@ pub fn router(parts: Parts, loopback_only: bool) -> Result<Router, Error> {
         .with_state(parts.domains)
         .merge(routes.with_state(parts.reads))
         .merge(consistency::router(parts.lag))
+        .merge(operations::router(parts.operations))
         .route(
             "/openapi.json",
             get(|| async { ([(header::CONTENT_TYPE, "application/json")], document) }),

@@ -17,6 +17,7 @@ use utoipa::{
 use super::{consistency, http, layers};
 use crate::{
     error::{Code, Error, FieldViolation, PROBLEM_JSON, Problem},
+    operations,
     query::{consistency::check_demand, lag::not_served},
 };
 
@@ -52,9 +53,12 @@ pub fn document(domains: OpenApi) -> OpenApi {
         .build();
     document.merge(domains);
     document.merge(consistency::routes().into_openapi());
-    document.merge(http::version_routes().into_openapi());
+    let mut apart = http::version_routes().into_openapi();
+    apart.merge(operations::routes().into_openapi());
+    let of_no_view: Vec<String> = apart.paths.paths.keys().cloned().collect();
+    document.merge(apart);
     for (path, item) in &mut document.paths.paths {
-        let of_view = path != http::VERSION_PATH;
+        let of_view = !of_no_view.contains(path);
         for (operation, reads) in [(&mut item.get, true), (&mut item.post, false)] {
             if let Some(operation) = operation {
                 complete(operation, reads, of_view);
@@ -98,7 +102,7 @@ const REQUEST_HEADERS: &[(&str, &str, &str, &str)] = &[
     (
         "RequestTimeout",
         "Request-Timeout",
-        "How many seconds the caller waits, decimals allowed; by default 10, at most 60. Then: 504.",
+        "How many seconds the caller waits, decimals allowed; by default 10, at most 600. Then: 504.",
         "2.5",
     ),
     (
@@ -285,7 +289,7 @@ fn complete(operation: &mut Operation, reads: bool, of_view: bool) {
         match status.as_str() {
             "200" | "304" if of_view => sends.extend([&TOKEN, &ETAG]),
             "404" => {
-                sends.push(&TOKEN);
+                sends.extend(of_view.then_some(&TOKEN));
                 let problem = RefOr::T(not_found(response));
                 response.content.insert(PROBLEM_JSON.into(), problem);
             }

@@ -23,6 +23,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{Domains, grpc, http as rest};
 use crate::{
     error::Error,
+    operations::Operations,
+    projector::retry::Retrier,
     proto::order::v1::{
         self as pb,
         order_service_server::{OrderService, OrderServiceServer},
@@ -43,6 +45,20 @@ fn reads() -> Reads {
         .connect_lazy("postgres://127.0.0.1:1/none")
         .unwrap();
     Reads::new(pool)
+}
+
+fn lag() -> Lag {
+    Lag::new(reads(), ["order"], ["audit", "order"])
+}
+
+fn operations() -> Operations {
+    let retrier = Retrier {
+        pool: reads().pool().clone(),
+        kafka: rdkafka::ClientConfig::new(),
+        max_value_bytes: 1,
+        dedupe: chrono::TimeDelta::days(1),
+    };
+    Operations::new(reads(), lag(), retrier, vec![], vec!["audit", "order"])
 }
 
 fn domains() -> Domains {
@@ -94,14 +110,14 @@ async fn get_things(Json(things): Json<Things>) -> Answer<usize> {
 }
 
 fn http() -> Router {
-    let reads = reads();
     let parts = rest::Parts {
         routes: OpenApiRouter::new()
             .routes(routes!(get_thing))
             .routes(routes!(get_things)),
-        reads: reads.clone(),
+        reads: reads(),
         domains: domains(),
-        lag: Lag::new(reads, ["order"], ["audit", "order"]),
+        lag: lag(),
+        operations: operations(),
     };
     rest::router(parts, true).unwrap()
 }
@@ -431,7 +447,7 @@ fn every_operation_is_documented() {
     let document = super::openapi::document(Default::default());
     let document = serde_json::to_value(document).unwrap();
     let paths = document["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 3);
+    assert_eq!(paths.len(), 16);
     for operation in paths
         .values()
         .flat_map(|item| item.as_object().unwrap().values())
@@ -503,7 +519,8 @@ fn grpc_parts() -> grpc::Parts {
         services: Routes::new(OrderServiceServer::new(StandIn)),
         names: vec!["sightline.order.v1.OrderService"],
         domains: domains(),
-        lag: Lag::new(reads(), ["order"], ["audit", "order"]),
+        lag: lag(),
+        operations: operations(),
     }
 }
 

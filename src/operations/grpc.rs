@@ -1,0 +1,358 @@
+//! Operations over gRPC.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use tonic::{Request, Response, Status};
+
+use super::Operations;
+use super::letters::{
+    DeadLetter, DeadLetterClass, DeadLetterHeader, DeadLetterState, LetterFilter, LetterOutcome,
+    RetryRequest, TriedLetter,
+};
+use super::projections::{Pause, Projection, ProjectionVersion, VersionState};
+use crate::error::Error;
+use crate::proto::consistency::v1::DomainState;
+use crate::proto::operations::v1::operations_service_server::{
+    self, OperationsService, OperationsServiceServer,
+};
+use crate::proto::operations::v1::{self as pb};
+use crate::query::grpc::{self, timestamp};
+use crate::query::page::PageRequest;
+
+/// The full name of the gRPC service.
+pub const SERVICE_NAME: &str = operations_service_server::SERVICE_NAME;
+
+/// The gRPC service, over `operations`.
+pub fn service(operations: Operations) -> OperationsServiceServer<impl OperationsService> {
+    grpc::service!(OperationsServiceServer::new(Service { operations }))
+}
+
+struct Service {
+    operations: Operations,
+}
+
+/// A key, as text or, where it is not UTF-8, as bytes.
+fn key(text: Option<String>, bytes: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, Error> {
+    match (text, bytes) {
+        (Some(_), Some(_)) => Err(Error::invalid("keyBytes", "must not be given beside key")),
+        (text, bytes) => Ok(text.map(String::into_bytes).or(bytes)),
+    }
+}
+
+#[tonic::async_trait]
+impl OperationsService for Service {
+    async fn list_dead_letters(
+        &self,
+        request: Request<pb::ListDeadLettersRequest>,
+    ) -> Result<Response<pb::ListDeadLettersResponse>, Status> {
+        let request = request.into_inner();
+        let state = match request.state.map(pb::DeadLetterState::try_from) {
+            None | Some(Ok(pb::DeadLetterState::Unspecified)) => None,
+            Some(Ok(pb::DeadLetterState::Parked)) => Some(DeadLetterState::Parked),
+            Some(Ok(pb::DeadLetterState::Retrying)) => Some(DeadLetterState::Retrying),
+            Some(Ok(pb::DeadLetterState::Discarded)) => Some(DeadLetterState::Discarded),
+            Some(Ok(pb::DeadLetterState::Applied)) => Some(DeadLetterState::Applied),
+            Some(Err(_)) => return Err(Error::invalid("state", "is no state of a letter").into()),
+        };
+        let filter = LetterFilter {
+            domain: request.domain,
+            key: key(request.key, request.key_bytes)?,
+            reason: request.reason,
+            state,
+        };
+        let page = PageRequest {
+            size: request.page_size,
+            token: request.page_token,
+        };
+        let found = self.operations.list_letters(&filter, &page).await?;
+        Ok(Response::new(pb::ListDeadLettersResponse {
+            dead_letters: found.dead_letters.into_iter().map(Into::into).collect(),
+            next_page_token: found.next_page_token,
+        }))
+    }
+
+    async fn get_dead_letter(
+        &self,
+        request: Request<pb::GetDeadLetterRequest>,
+    ) -> Result<Response<pb::GetDeadLetterResponse>, Status> {
+        let letter = self.operations.letter(&request.into_inner().id).await?;
+        Ok(Response::new(pb::GetDeadLetterResponse {
+            dead_letter: Some(letter.into()),
+        }))
+    }
+
+    async fn retry_dead_letters(
+        &self,
+        request: Request<pb::RetryDeadLettersRequest>,
+    ) -> Result<Response<pb::RetryDeadLettersResponse>, Status> {
+        let request = request.into_inner();
+        let tried = match (request.id, request.domain) {
+            (Some(id), None) => self.operations.retry_letter(&id, request.dry_run).await?,
+            (None, Some(domain)) => {
+                let request = RetryRequest {
+                    domain,
+                    key: key(request.key, request.key_bytes)?,
+                    reason: request.reason,
+                    dry_run: request.dry_run,
+                    page_token: request.page_token,
+                };
+                self.operations.retry_letters(&request).await?
+            }
+            (Some(_), Some(_)) => {
+                return Err(Error::invalid("domain", "must not be given beside an id").into());
+            }
+            (None, None) => {
+                return Err(
+                    Error::invalid("domain", "must be given, or the id of one letter").into(),
+                );
+            }
+        };
+        Ok(Response::new(pb::RetryDeadLettersResponse {
+            outcomes: tried.outcomes.into_iter().map(Into::into).collect(),
+            next_page_token: tried.next_page_token,
+        }))
+    }
+
+    async fn discard_dead_letter(
+        &self,
+        request: Request<pb::DiscardDeadLetterRequest>,
+    ) -> Result<Response<pb::DiscardDeadLetterResponse>, Status> {
+        let pb::DiscardDeadLetterRequest {
+            id,
+            reason,
+            dry_run,
+        } = request.into_inner();
+        let tried = self
+            .operations
+            .discard_letter(&id, &reason, dry_run)
+            .await?;
+        Ok(Response::new(pb::DiscardDeadLetterResponse {
+            outcomes: tried.outcomes.into_iter().map(Into::into).collect(),
+        }))
+    }
+
+    async fn list_projections(
+        &self,
+        _: Request<pb::ListProjectionsRequest>,
+    ) -> Result<Response<pb::ListProjectionsResponse>, Status> {
+        let found = self.operations.projections().await?;
+        Ok(Response::new(pb::ListProjectionsResponse {
+            projections: found.projections.into_iter().map(Into::into).collect(),
+        }))
+    }
+
+    async fn pause_projection(
+        &self,
+        request: Request<pb::PauseProjectionRequest>,
+    ) -> Result<Response<pb::PauseProjectionResponse>, Status> {
+        let pb::PauseProjectionRequest { domain, reason } = request.into_inner();
+        let paused = self.operations.pause(&domain, reason.as_deref()).await?;
+        Ok(Response::new(pb::PauseProjectionResponse {
+            projection: Some(paused.into()),
+        }))
+    }
+
+    async fn resume_projection(
+        &self,
+        request: Request<pb::ResumeProjectionRequest>,
+    ) -> Result<Response<pb::ResumeProjectionResponse>, Status> {
+        let request = request.into_inner();
+        let resumed = self
+            .operations
+            .resume(&request.domain, request.accept_loss)
+            .await?;
+        Ok(Response::new(pb::ResumeProjectionResponse {
+            projection: Some(resumed.into()),
+        }))
+    }
+
+    async fn rebuild_projection(
+        &self,
+        request: Request<pb::RebuildProjectionRequest>,
+    ) -> Result<Response<pb::RebuildProjectionResponse>, Status> {
+        let request = request.into_inner();
+        let rebuilding = self
+            .operations
+            .rebuild(&request.domain, request.accept_loss)
+            .await?;
+        Ok(Response::new(pb::RebuildProjectionResponse {
+            projection: Some(rebuilding.into()),
+        }))
+    }
+
+    async fn cancel_rebuild(
+        &self,
+        request: Request<pb::CancelRebuildRequest>,
+    ) -> Result<Response<pb::CancelRebuildResponse>, Status> {
+        let cancelled = self.operations.cancel(&request.into_inner().domain).await?;
+        Ok(Response::new(pb::CancelRebuildResponse {
+            projection: Some(cancelled.into()),
+        }))
+    }
+
+    async fn switch_projection(
+        &self,
+        request: Request<pb::SwitchProjectionRequest>,
+    ) -> Result<Response<pb::SwitchProjectionResponse>, Status> {
+        let request = request.into_inner();
+        let switched = self
+            .operations
+            .switch(&request.domain, request.version, request.compare)
+            .await?;
+        Ok(Response::new(pb::SwitchProjectionResponse {
+            projection: Some(switched.into()),
+        }))
+    }
+
+    async fn rollback_projection(
+        &self,
+        request: Request<pb::RollbackProjectionRequest>,
+    ) -> Result<Response<pb::RollbackProjectionResponse>, Status> {
+        let pb::RollbackProjectionRequest { domain, version } = request.into_inner();
+        let went_back = self.operations.rollback(&domain, version).await?;
+        Ok(Response::new(pb::RollbackProjectionResponse {
+            projection: Some(went_back.into()),
+        }))
+    }
+
+    async fn drop_projection(
+        &self,
+        request: Request<pb::DropProjectionRequest>,
+    ) -> Result<Response<pb::DropProjectionResponse>, Status> {
+        let dropped = self
+            .operations
+            .drop_retired(&request.into_inner().domain)
+            .await?;
+        Ok(Response::new(pb::DropProjectionResponse {
+            projection: Some(dropped.into()),
+        }))
+    }
+}
+
+/// Bytes that REST has in base64.
+fn bytes(base64: Option<String>) -> Option<Vec<u8>> {
+    STANDARD.decode(base64?).ok()
+}
+
+impl From<DeadLetter> for pb::DeadLetter {
+    fn from(letter: DeadLetter) -> Self {
+        Self {
+            id: letter.id.to_string(),
+            domain: letter.domain,
+            topic: letter.topic,
+            partition: letter.partition,
+            offset: letter.offset,
+            key: letter.key,
+            key_bytes: bytes(letter.key_base64),
+            event_id: letter.event_id,
+            event_type: letter.event_type,
+            reason: letter.reason,
+            field: letter.field,
+            class: match letter.class {
+                DeadLetterClass::Data => pb::DeadLetterClass::Data,
+                DeadLetterClass::Schema => pb::DeadLetterClass::Schema,
+                DeadLetterClass::Bug => pb::DeadLetterClass::Bug,
+                DeadLetterClass::Parked => pb::DeadLetterClass::Parked,
+            }
+            .into(),
+            state: match letter.state {
+                DeadLetterState::Parked => pb::DeadLetterState::Parked,
+                DeadLetterState::Retrying => pb::DeadLetterState::Retrying,
+                DeadLetterState::Discarded => pb::DeadLetterState::Discarded,
+                DeadLetterState::Applied => pb::DeadLetterState::Applied,
+            }
+            .into(),
+            resolution: letter.resolution,
+            attempts: letter.attempts,
+            first_failed_at: Some(timestamp(letter.first_failed_at)),
+            last_failed_at: Some(timestamp(letter.last_failed_at)),
+            occurred_at: letter.occurred_at.map(timestamp),
+            resolved_at: letter.resolved_at.map(timestamp),
+            size: letter.size,
+            headers: letter
+                .headers
+                .into_iter()
+                .flatten()
+                .map(Into::into)
+                .collect(),
+            value: bytes(letter.value),
+        }
+    }
+}
+
+impl From<DeadLetterHeader> for pb::DeadLetterHeader {
+    fn from(header: DeadLetterHeader) -> Self {
+        Self {
+            name: header.name,
+            value: bytes(header.value),
+        }
+    }
+}
+
+impl From<TriedLetter> for pb::TriedLetter {
+    fn from(tried: TriedLetter) -> Self {
+        Self {
+            id: tried.id.to_string(),
+            outcome: match tried.outcome {
+                LetterOutcome::Applied => pb::LetterOutcome::Applied,
+                LetterOutcome::Duplicate => pb::LetterOutcome::Duplicate,
+                LetterOutcome::Skipped => pb::LetterOutcome::Skipped,
+                LetterOutcome::Discarded => pb::LetterOutcome::Discarded,
+                LetterOutcome::Failed => pb::LetterOutcome::Failed,
+                LetterOutcome::Waiting => pb::LetterOutcome::Waiting,
+            }
+            .into(),
+            reason: tried.reason,
+            field: tried.field,
+        }
+    }
+}
+
+impl From<Projection> for pb::Projection {
+    fn from(projection: Projection) -> Self {
+        Self {
+            domain: projection.domain,
+            state: DomainState::from(projection.state).into(),
+            outdated: projection.outdated,
+            versions: projection.versions.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<ProjectionVersion> for pb::ProjectionVersion {
+    fn from(version: ProjectionVersion) -> Self {
+        Self {
+            version: version.version,
+            state: match version.state {
+                VersionState::Live => pb::VersionState::Live,
+                VersionState::Building => pb::VersionState::Building,
+                VersionState::Retired => pb::VersionState::Retired,
+            }
+            .into(),
+            code_version: version.code_version,
+            outdated: version.outdated,
+            created_at: Some(timestamp(version.created_at)),
+            retired_at: version.retired_at.map(timestamp),
+            drops_at: version.drops_at.map(timestamp),
+            accepts_loss: version.accepts_loss,
+            pause: version.pause.map(Into::into),
+            failure: version.failure,
+            read: version.read,
+            lag: version.lag,
+            progress: version.progress,
+            rate: version.rate,
+            eta_seconds: version.eta_seconds,
+            dead_letters: version.dead_letters,
+        }
+    }
+}
+
+impl From<Pause> for pb::Pause {
+    fn from(pause: Pause) -> Self {
+        Self {
+            reason: pause.reason,
+            by: pause.by,
+            paused_at: Some(timestamp(pause.paused_at)),
+        }
+    }
+}

@@ -1,0 +1,25 @@
+-- The versions of these domains' views ($1), and how far each has come.
+SELECT v.domain, v.version, v.state, v.code_version, v.created_at, v.retired_at, v.accepts_loss,
+       v.paused_at, v.paused_by, v.pause_reason,
+       p.failure, coalesce(p.read, 0)::bigint AS "read!", p.done, p.whole, p.rate, letters.open AS "dead_letters!"
+FROM sightline.views v
+CROSS JOIN LATERAL (
+    SELECT min(p.failure) AS failure,
+           sum(p.read) AS read,
+           sum(p.next_offset - p.start_offset)::bigint AS done,
+           -- Where the position is younger than the reading of the end, the log reaches at least to it. An end that
+           -- nobody has read makes the sum unknown.
+           CASE WHEN count(e.log_id) = count(*) THEN sum(greatest(e.end_offset, p.next_offset) - p.start_offset) END::bigint AS whole,
+           sum(o.rate) FILTER (WHERE o.seen_at > now() - interval '10 seconds') AS rate
+    FROM sightline.progress p
+    LEFT JOIN sightline.log_ends e USING (log_id)
+    LEFT JOIN sightline.owners o USING (domain, version, log_id)
+    WHERE p.domain = v.domain AND p.version = v.version AND p.ended_at IS NULL
+) AS p
+CROSS JOIN LATERAL (
+    SELECT count(*) AS open
+    FROM sightline.dead_letters d
+    WHERE d.domain = v.domain AND d.version = v.version AND d.state IN ('parked', 'retrying')
+) AS letters
+WHERE v.domain = ANY ($1::text[])
+ORDER BY v.domain, v.state = 'live' DESC, v.version DESC
