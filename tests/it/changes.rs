@@ -648,7 +648,7 @@ fn identity(entry: &Value) -> [String; 4] {
 
 /// Follows the feed until told that there is nothing more to come: pages of odd sizes, sometimes by page token,
 /// sometimes from the last cursor.
-async fn follow(rest: Vec<Rest>, seed: u64, done: Arc<AtomicBool>) -> Vec<Value> {
+pub async fn follow(rest: Vec<Rest>, seed: u64, done: Arc<AtomicBool>) -> Vec<Value> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut read: Vec<Value> = Vec::new();
     let (mut after, mut size, mut token): (Option<String>, usize, Option<String>) = (None, 7, None);
@@ -733,41 +733,48 @@ async fn who_follows_the_feed_misses_nothing_and_gets_nothing_twice() {
 }
 
 /// Whether it is, partition by partition, what was made: all of what is still there, and of what was removed since
-/// some, in order.
+/// some, in order. Where the order of the partitions is not known, that of every user is.
 pub fn assert_followed(read: &[Value], folds: &Folds) {
-    let mut by_partition: BTreeMap<i32, Vec<[String; 4]>> = BTreeMap::new();
-    let mut partition_of = BTreeMap::new();
-    let partitions: Vec<i32> = folds.order.partitions().collect();
+    let fold = &folds.order;
+    let by_user = |entry: &Value| entry["userId"].to_string();
+    let partitions: Vec<i32> = fold.partitions().collect();
+    let mut row_of = BTreeMap::new();
     for partition in &partitions {
-        for entry in folds.order.view.feed_ever(*partition) {
-            partition_of.insert(entry["userId"].to_string(), *partition);
+        for entry in fold.view.feed_ever(*partition) {
+            let row = match fold.order_is_known {
+                true => partition.to_string(),
+                false => by_user(&entry),
+            };
+            row_of.insert(by_user(&entry), row);
         }
     }
-    for entry in read {
-        let partition = partition_of[&entry["userId"].to_string()];
-        by_partition
-            .entry(partition)
-            .or_default()
-            .push(identity(entry));
-    }
-    for partition in partitions {
-        let mut read = by_partition
-            .remove(&partition)
-            .unwrap_or_default()
-            .into_iter()
-            .peekable();
-        let mut left = folds.order.view.feed(partition).into_iter().peekable();
-        for (n, made) in folds.order.view.feed_ever(partition).iter().enumerate() {
-            let made = identity(made);
-            let is_left = left.next_if(|entry| identity(entry) == made).is_some();
+    let in_rows = |entries: Vec<Value>| {
+        let mut rows: BTreeMap<&str, Vec<[String; 4]>> = BTreeMap::new();
+        for entry in entries {
+            let row = &row_of[&by_user(&entry)];
+            rows.entry(row).or_default().push(identity(&entry));
+        }
+        rows
+    };
+    let of_all = |feed: &dyn Fn(i32) -> Vec<Value>| {
+        let all: Vec<Value> = partitions.iter().flat_map(|p| feed(*p)).collect();
+        in_rows(all)
+    };
+    let mut read = in_rows(read.to_vec());
+    let mut left = of_all(&|partition| fold.view.feed(partition));
+    for (row, made) in of_all(&|partition| fold.view.feed_ever(partition)) {
+        let mut read = read.remove(row).unwrap_or_default().into_iter().peekable();
+        let mut left = left.remove(row).unwrap_or_default().into_iter().peekable();
+        for (n, made) in made.into_iter().enumerate() {
+            let is_left = left.next_if_eq(&made).is_some();
             let was_read = read.next_if_eq(&made).is_some();
             assert!(
                 was_read || !is_left,
-                "entry {n} of partition {partition} was missed: {made:?}; read instead: {:?}",
+                "entry {n} of {row} was missed: {made:?}; read instead: {:?}",
                 read.peek()
             );
         }
-        assert_eq!(read.next(), None, "too much of partition {partition}");
+        assert_eq!(read.next(), None, "too much of {row}");
     }
 }
 

@@ -8,6 +8,7 @@ use crate::support::client::customer_path;
 use crate::support::database::Database;
 use crate::support::fold::Folds;
 use crate::support::log::{MAX_VALUE_BYTES, Shape, generate, seed};
+use crate::support::operations::{built, project};
 use serde_json::json;
 
 fn update(user: &str, partition: i32, n: usize) -> Record {
@@ -124,6 +125,12 @@ async fn partitions_that_come_later_lose_and_reorder_nothing() {
     log.extend(moved);
     // In the order of the log as a whole: what is in the new partitions came later.
     let (fold, ends) = folded(&log, 5);
+    assert_books(&caught_up(&running.rest, &ends).await, &fold, &Ends::new());
+    assert_answers(&running, &fold, Depth::Brief).await;
+    // Whoever projects it anew waits in the same places.
+    project(&running.rest, "order", "rebuild", json!({})).await;
+    built(&running.rest, "order", ends.values().sum()).await;
+    project(&running.rest, "order", "switch", json!({"compare": true})).await;
     assert_books(&caught_up(&running.rest, &ends).await, &fold, &Ends::new());
     assert_answers(&running, &fold, Depth::Brief).await;
 }

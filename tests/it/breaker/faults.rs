@@ -14,8 +14,8 @@ use tokio::time::sleep;
 
 /// A way to break something, and how often it is chosen among those of its lane.
 pub struct Fault {
-    weight: u32,
-    act: fn(Arc<Stage>, Rng) -> LocalBoxFuture<'static, ()>,
+    pub weight: u32,
+    pub act: fn(Arc<Stage>, Rng) -> LocalBoxFuture<'static, ()>,
 }
 
 /// Faults of which one is there at a time, with pauses between them of up to so long.
@@ -26,12 +26,13 @@ pub struct Lane {
 
 macro_rules! faults {
     ($($weight:literal $act:ident),* $(,)?) => {
-        vec![$(Fault {
+        vec![$($crate::breaker::faults::Fault {
             weight: $weight,
             act: |stage, rng| Box::pin($act(stage, rng)),
         }),*]
     };
 }
+pub(super) use faults;
 
 /// All lanes.
 pub fn lanes() -> Vec<Lane> {
@@ -93,7 +94,7 @@ fn up_to(rng: &mut Rng, longest: Duration) -> Duration {
     longest.mul_f64(rng.f64())
 }
 
-fn between(rng: &mut Rng, shortest: u64, longest: u64) -> Duration {
+pub fn between(rng: &mut Rng, shortest: u64, longest: u64) -> Duration {
     Duration::from_millis(rng.u64(shortest..longest))
 }
 

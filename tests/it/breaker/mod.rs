@@ -1,6 +1,7 @@
 //! The breaker of things: real Kafka, real Postgres and real processes of the program, all of which are killed,
-//! frozen, restarted and cut off from each other while a hostile log is written and everybody reads; and in the end
-//! every view, every book and every answer that was given meanwhile must be what the naive fold says.
+//! frozen, restarted and cut off from each other while a hostile log is written, everybody reads, and operators try dead
+//! letters again, take them out, pause, rebuild and switch; and in the end every view, every book and every answer that
+//! was given meanwhile must be what the naive fold says.
 //!
 //! It runs for a short while among the other tests. `SIGHTLINE_TEST_BREAKER_SECONDS` says for how long instead, and
 //! `SIGHTLINE_TEST_SEED` begins with another seed; `make break SECONDS=… SEED=…` sets both. A long run is a row of
@@ -10,18 +11,24 @@
 //! scheduling of processes: a failure comes again with its seed likely, not surely.
 
 mod faults;
+mod operator;
 mod producer;
 mod stage;
 mod witness;
 
 use crate::changes::assert_followed;
-use crate::support::app::LONG;
+use crate::support::app::{LONG, Running};
+use crate::support::broker::Record;
 use crate::support::check::{Depth, Ends, assert_answers, assert_books, caught_up_within};
-use crate::support::fold::Folds;
-use crate::support::log::{MAX_VALUE_BYTES, Shape, generate, seed};
+use crate::support::client::Rest;
+use crate::support::fold::{Folds, event_of};
+use crate::support::log::{HEALING_BYTES, MAX_VALUE_BYTES, Shape, generate_healing, seed};
+use crate::support::operations::{letters, project, retry_all};
+use crate::support::wait_until;
 use fastrand::Rng;
+use serde_json::{Value, json};
 use stage::Stage;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -128,7 +135,7 @@ async fn run(plan: Plan) -> Option<BTreeMap<&'static str, u64>> {
 
 async fn break_and_compare(stage: Arc<Stage>, plan: Plan) {
     let mut rng = Rng::with_seed(plan.seed);
-    let log = generate(plan.seed, plan.shape);
+    let log = generate_healing(plan.seed, plan.shape);
     let users = Arc::new(users(&log));
     let until = Instant::now() + plan.lasts;
     let witness = Arc::new(Witness::default());
@@ -139,7 +146,7 @@ async fn break_and_compare(stage: Arc<Stage>, plan: Plan) {
     for slot in &stage.slots {
         stage.start(slot, &mut *slot.instance.lock().await).await;
     }
-    for lane in faults::lanes() {
+    for lane in faults::lanes().into_iter().chain(operator::lanes()) {
         let (of, from) = (Arc::clone(&stage), rng.fork());
         trouble.push(beside(move || faults::run(lane, of, from, until)));
     }
@@ -163,34 +170,41 @@ async fn break_and_compare(stage: Arc<Stage>, plan: Plan) {
 
     stage.diary.note("calm");
     stage.calm().await;
+    let topic = &stage.world.topic;
     let ends: Ends = (0..plan.shape.partitions)
-        .map(|partition| {
-            (
-                partition,
-                stage.world.broker.end(&stage.world.topic, partition),
-            )
-        })
+        .map(|partition| (partition, stage.world.broker.end(topic, partition)))
         .collect();
+    let log = stage.world.broker.read(topic, &ends);
+    let discards = stage.discards.lock().unwrap().clone();
+    witness.compare(&stage.diary, &log, &of_unknown_history(&log, &discards));
+    let count = |what, records: i64| stage.diary.count(what, records as u64);
+    count(
+        "records",
+        log.values().map(|records| records.len() as i64).sum(),
+    );
+
     let first = stage.slots[0].instance.lock().await;
     let running = first.as_ref().expect("it was started");
-    let lag = caught_up_within(2 * LONG, &running.rest, &ends).await;
+    heal(&running.rest).await;
+    caught_up_within(2 * LONG, &running.rest, &ends).await;
     stage.diary.note("caught up");
-    let log = stage.world.broker.read(&stage.world.topic, &ends);
-    let mut folds = Folds::new(MAX_VALUE_BYTES);
-    witness.compare(&stage.diary, &log, &mut folds);
-    let holes: Ends = ends
-        .iter()
-        .map(|(partition, end)| (*partition, end - log[partition].len() as i64))
-        .collect();
-    stage.diary.count(
-        "records",
-        log.values().map(|records| records.len() as u64).sum(),
-    );
-    stage
-        .diary
-        .count("holes", holes.values().sum::<i64>() as u64);
-    assert_books(&lag, &folds, &holes);
-    assert_answers(running, &folds, Depth::Brief).await;
+    // What could be healed is by now, or will be never.
+    heal(&running.rest).await;
+    compare_all(&stage, running, &log, &ends, &discards).await;
+    stage.diary.note("as it should be, and now anew");
+    for domain in sightline::domains::names() {
+        project(&running.rest, domain, "rebuild", json!({})).await;
+        let path = format!("/v1/projections/{domain}/switch");
+        wait_until(2 * LONG, "the new version is switched to", async || {
+            let answer = running.rest.try_post(&path, &json!({})).await?;
+            match answer.status {
+                200 => Ok(()),
+                _ => Err(answer.text()),
+            }
+        })
+        .await;
+    }
+    let folds = compare_all(&stage, running, &log, &ends, &discards).await;
     everything_is_there.store(true, Ordering::Release);
     for follower in followers {
         let changes = follower.await.expect("no panic");
@@ -198,6 +212,94 @@ async fn break_and_compare(stage: Arc<Stage>, plan: Plan) {
         assert_followed(&changes, &folds);
     }
     stage.read_outputs();
+}
+
+/// Lets everything go on, and tries all letters again until none goes through any more.
+async fn heal(rest: &Rest) {
+    for domain in sightline::domains::names() {
+        project(rest, domain, "resume", json!({})).await;
+        // One that was begun is of no use any more.
+        rest.post(&format!("/v1/projections/{domain}/cancel"), &json!({}))
+            .await;
+        wait_until(LONG, "nothing more goes through", async || {
+            let tried = retry_all(rest, domain).await;
+            let stands = |tried: &&Value| {
+                let outcome = &tried["outcome"];
+                outcome == "failed" || outcome == "waiting"
+            };
+            match tried.iter().filter(stands).count() == tried.len() {
+                true => Ok(()),
+                false => Err(format!("{} letters", tried.len())),
+            }
+        })
+        .await;
+    }
+}
+
+/// Whether answers and books are the fold's, given what was taken out; that fold.
+async fn compare_all(
+    stage: &Stage,
+    running: &Running,
+    log: &BTreeMap<i32, Vec<(i64, Record)>>,
+    ends: &Ends,
+    discards: &BTreeSet<(&'static str, i32, i64)>,
+) -> Folds {
+    let lag = caught_up_within(2 * LONG, &running.rest, ends).await;
+    let mut closed = BTreeSet::new();
+    for domain in sightline::domains::names() {
+        let filters = [("domain", Some(domain)), ("state", Some("discarded"))];
+        for letter in letters(&running.rest, &filters).await {
+            let coordinate = |name: &str| letter[name].as_i64().expect("a number");
+            let place = (domain, coordinate("partition") as i32, coordinate("offset"));
+            if letter["resolution"] != "user_deleted" && !discards.contains(&place) {
+                let violation = format!("nobody took this out: {letter}");
+                stage.diary.violation(violation);
+            }
+            closed.insert(place);
+        }
+    }
+    let mut folds = Folds::new(HEALING_BYTES);
+    for (partition, records) in log {
+        for (offset, record) in records {
+            folds.take_but(record, |domain| {
+                closed
+                    .iter()
+                    .any(|place| *place == (domain, *partition, *offset))
+            });
+        }
+    }
+    // Each user's own is.
+    folds.order_is_known(false);
+    let holes: Ends = ends
+        .iter()
+        .map(|(partition, end)| (*partition, end - log[partition].len() as i64))
+        .collect();
+    assert_books(&lag, &folds, &holes);
+    assert_answers(running, &folds, Depth::Brief).await;
+    folds
+}
+
+/// Users whose letters were or may have been tried again with success, or taken out, at some time.
+fn of_unknown_history(
+    log: &BTreeMap<i32, Vec<(i64, Record)>>,
+    discards: &BTreeSet<(&'static str, i32, i64)>,
+) -> BTreeSet<String> {
+    let mut keys = BTreeSet::new();
+    for (partition, records) in log {
+        for (offset, record) in records {
+            let size = record.value.as_ref().map_or(0, Vec::len);
+            let mut domains = sightline::domains::names().into_iter();
+            let taken_out = domains.any(|domain| discards.contains(&(domain, *partition, *offset)));
+            if size > MAX_VALUE_BYTES || taken_out {
+                keys.extend(record.key.clone());
+            }
+        }
+    }
+    let records = log.values().flatten().map(|(_, record)| record);
+    let of_key = records.filter(|record| record.key.as_ref().is_some_and(|key| keys.contains(key)));
+    of_key
+        .filter_map(|record| event_of(record)?.text("userId"))
+        .collect()
 }
 
 /// Runs something on a thread of its own, where it may block. What it gives comes when it is done; nothing if it
@@ -215,11 +317,9 @@ fn beside<T: Send + 'static, F: Future<Output = T>>(
 }
 
 /// Everybody that the log tells of.
-fn users(log: &[crate::support::broker::Record]) -> Vec<String> {
-    let mut folds = Folds::new(MAX_VALUE_BYTES);
-    for record in log {
-        folds.take(record);
-    }
+fn users(log: &[Record]) -> Vec<String> {
+    let mut folds = Folds::new(HEALING_BYTES);
+    folds.take_all(log);
     folds.order.view.ids()
 }
 

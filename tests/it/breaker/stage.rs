@@ -4,12 +4,14 @@ use crate::support::app::{App, Running, SOON, World, sightline};
 use crate::support::broker::Broker;
 use crate::support::client::Rest;
 use crate::support::database::Database;
+use crate::support::log::{HEALING_BYTES, MAX_VALUE_BYTES};
 use crate::support::process::Output;
 use crate::support::proxy::{Mode, Proxy};
 use fastrand::Rng;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
@@ -21,6 +23,10 @@ pub struct Stage {
     pub world: World,
     pub slots: Vec<Slot>,
     pub diary: Diary,
+    /// The limit of values for whoever is started next.
+    limit: AtomicUsize,
+    /// Which letters somebody has tried to take out: domain, partition, offset.
+    pub discards: Mutex<BTreeSet<(&'static str, i32, i64)>>,
 }
 
 /// The place of one instance, which may be empty.
@@ -67,7 +73,14 @@ impl Stage {
             world,
             slots,
             diary: Diary::new(),
+            limit: AtomicUsize::new(MAX_VALUE_BYTES),
+            discards: Mutex::default(),
         })
+    }
+
+    /// Whether it was lower before.
+    pub fn raise_the_limit(&self) -> bool {
+        self.limit.swap(HEALING_BYTES, Ordering::Relaxed) < HEALING_BYTES
     }
 
     /// Any slot.
@@ -97,6 +110,8 @@ impl Stage {
         );
         let url = self.world.database.url_through(slot.postgres.port);
         command.env("SIGHTLINE_DATABASE_URL", url);
+        let limit = self.limit.load(Ordering::Relaxed);
+        command.env("SIGHTLINE_MAX_VALUE_BYTES", limit.to_string());
         let app = App::start(&command);
         slot.outputs
             .lock()
@@ -105,21 +120,21 @@ impl Stage {
         app
     }
 
-    /// The end of all trouble: the ways are open and every slot has an instance that lives.
+    /// The end of all trouble: the ways are open, and every slot has an instance that lives and has the last limit.
     pub async fn calm(&self) {
+        self.raise_the_limit();
         for slot in &self.slots {
             slot.kafka.set(Mode::Open);
             slot.postgres.set(Mode::Open);
             let mut instance = slot.instance.lock().await;
-            match &mut *instance {
-                None => self.start(slot, &mut instance).await,
-                Some(running) => {
-                    if let Some(code) = running.app.process.exited() {
-                        self.diary
-                            .violation(format!("instance {} ended with {code}", slot.number));
-                    }
-                }
+            if let Some(running) = &mut *instance
+                && let Some(code) = running.app.process.exited()
+            {
+                let violation = format!("instance {} ended with {code}", slot.number);
+                self.diary.violation(violation);
             }
+            slot.terminate(&mut instance);
+            self.start(slot, &mut instance).await;
         }
     }
 

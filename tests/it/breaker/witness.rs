@@ -6,10 +6,11 @@ use crate::support::broker::Record;
 use crate::support::check::{fulfillment, order};
 use crate::support::client::{Answer, customer_path, with_query};
 use crate::support::fold::{Folds, event_of, normal};
+use crate::support::log::MAX_VALUE_BYTES;
 use fastrand::Rng;
 use serde_json::Value;
 use sightline::query::token::ConsistencyToken;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -111,7 +112,8 @@ pub async fn read(
 }
 
 /// Follows order's feed from its beginning until somebody says that all is there and it has come to the end: in pages
-/// of odd sizes, sometimes by page token, sometimes from the last cursor, of any instance.
+/// of odd sizes, sometimes by page token, sometimes from the last cursor, of any instance. Who is told that changes lie
+/// elsewhere since a rebuild begins anew.
 pub async fn follow(
     stage: Arc<Stage>,
     witness: Arc<Witness>,
@@ -131,7 +133,14 @@ pub async fn follow(
         let path = with_query(order::FEED, &query);
         let before = witness.reached("order");
         let mut is_empty = false;
-        if let Some(answer) = ask(&stage, &path, &mut rng).await {
+        let answer = ask(&stage, &path, &mut rng).await;
+        if let Some(answer) = &answer
+            && answer.status == 410
+        {
+            stage.diary.count("feeds read anew", 1);
+            (after, token) = (None, None);
+            read.clear();
+        } else if let Some(answer) = answer {
             let positions = positions(&answer);
             witness.compare_and_raise(&stage.diary, "order", &path, &before, &positions);
             stage.diary.count("pages of the feed", 1);
@@ -168,6 +177,7 @@ async fn ask(stage: &Stage, path: &str, rng: &mut Rng) -> Option<Answer> {
     let answer = answer.ok()?.ok()?;
     match answer.status {
         200 | 404 => return Some(answer),
+        410 if answer.json()["reason"] == "RESYNC" => return Some(answer),
         // Nothing can be said without the database.
         503 | 504 => stage.diary.count("reads refused", 1),
         status => stage
@@ -217,16 +227,19 @@ impl Witness {
         }
     }
 
-    /// Folds the log, and compares every answer on the way with what the fold says where it was given.
+    /// Folds the log, and compares every answer on the way with what the fold says where it was given. Of some users
+    /// that is not known: when their letters were tried again or taken out, and in which version of a view.
     pub fn compare(
         &self,
         diary: &Diary,
         log: &BTreeMap<i32, Vec<(i64, Record)>>,
-        folds: &mut Folds,
+        unknown: &BTreeSet<String>,
     ) {
+        let mut folds = Folds::new(MAX_VALUE_BYTES);
         let mut reads = std::mem::take(&mut *self.reads.lock().unwrap());
+        reads.retain(|read| !unknown.contains(&read.user));
         for (partition, records) in log {
-            let users: std::collections::BTreeSet<String> = records
+            let users: BTreeSet<String> = records
                 .iter()
                 .filter_map(|(_, record)| event_of(record)?.text("userId"))
                 .collect();
@@ -238,15 +251,15 @@ impl Witness {
             let mut here = here.into_iter().peekable();
             for (offset, record) in records {
                 while let Some(read) = here.next_if(|read| read.at(*partition) <= *offset) {
-                    read.compare(diary, *partition, folds);
+                    read.compare(diary, *partition, &folds);
                 }
                 folds.take(record);
             }
-            here.for_each(|read| read.compare(diary, *partition, folds));
+            here.for_each(|read| read.compare(diary, *partition, &folds));
         }
         // Nobody there ever was.
         for read in reads {
-            read.compare(diary, -1, folds);
+            read.compare(diary, -1, &folds);
         }
     }
 }

@@ -63,6 +63,12 @@ impl World {
         self
     }
 
+    /// The consumer group of a domain.
+    pub fn group(&self, domain: &str) -> String {
+        let prefix = &self.settings["SIGHTLINE_KAFKA_GROUP_PREFIX"];
+        format!("{prefix}.{domain}")
+    }
+
     /// Starts `sightline serve`; its ports may not be open yet.
     pub fn launch(&self) -> App {
         let mut command = sightline(&["serve"]);

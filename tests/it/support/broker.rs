@@ -141,6 +141,60 @@ impl Broker {
         self.server(|server| server.run().expect("the broker starts"));
     }
 
+    /// Keeps what it holds now. Everybody is cut off for a moment.
+    pub fn back_up(&self) {
+        self.server(|server| {
+            server.process = None;
+            copy(
+                &server.home.path.join("log"),
+                &server.home.path.join("backup"),
+            );
+            server.run().expect("the broker starts");
+        });
+    }
+
+    /// Puts what was kept in the place of what it holds, as after the loss of a disk.
+    pub fn restore(&self) {
+        self.server(|server| {
+            server.process = None;
+            let log = server.home.path.join("log");
+            std::fs::remove_dir_all(&log).expect("removable");
+            copy(&server.home.path.join("backup"), &log);
+            // Twice, as the first start gives an epoch of leadership again that was given after the backup.
+            for _ in 0..2 {
+                server.process = None;
+                server.run().expect("the broker starts");
+            }
+        });
+    }
+
+    /// What a consumer group has committed of a topic.
+    pub fn committed(
+        &self,
+        group: &str,
+        topic: &str,
+        partitions: &BTreeMap<i32, i64>,
+    ) -> BTreeMap<i32, i64> {
+        let mut config = self.plain();
+        let consumer: BaseConsumer = config.set("group.id", group).create().expect("a client");
+        let mut list = TopicPartitionList::new();
+        for partition in partitions.keys() {
+            list.add_partition(topic, *partition);
+        }
+        let Ok(committed) = consumer.committed_offsets(list, ANSWER) else {
+            return BTreeMap::new();
+        };
+        let offset = |offset| match offset {
+            Offset::Offset(offset) => offset,
+            _ => -1,
+        };
+        let elements = committed.elements();
+        let of = elements
+            .iter()
+            .map(|element| (element.partition(), offset(element.offset())));
+        of.collect()
+    }
+
     fn server<T>(&self, act: impl FnOnce(&mut Server) -> T) -> T {
         match &self.kind {
             Kind::Started(server) => act(&mut server.lock().unwrap()),
@@ -193,6 +247,21 @@ impl Broker {
             }
         })
         .await;
+    }
+
+    /// Deletes what a partition holds before an offset, as retention does.
+    pub async fn delete_records(&self, name: &str, partition: i32, before: i64) {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(name, partition, Offset::Offset(before))
+            .expect("an offset");
+        let deleted = self
+            .admin()
+            .delete_records(&list, &options())
+            .await
+            .expect("an answer");
+        for element in deleted.elements() {
+            element.error().expect("records are deleted");
+        }
     }
 
     /// Raises the number of partitions of a topic.
@@ -254,6 +323,17 @@ impl Broker {
             log.insert(*partition, records);
         }
         log
+    }
+
+    /// Everything that partition 0 of a topic holds, if there is such a topic.
+    pub fn read_all(&self, topic: &str) -> Vec<Record> {
+        if self.partitions(topic) == 0 {
+            return Vec::new();
+        }
+        let ends = BTreeMap::from([(0, self.end(topic, 0))]);
+        let mut log = self.read(topic, &ends);
+        let records = log.remove(&0).unwrap_or_default();
+        records.into_iter().map(|(_, record)| record).collect()
     }
 
     /// An idempotent producer: what it writes is there once and in order, whatever happens to the broker.
@@ -569,6 +649,20 @@ impl Server {
                 "no Kafka within {START:?}:\n{}",
                 process.output.text()
             );
+        }
+    }
+}
+
+/// Copies a directory with all that is in it.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("writable");
+    for entry in std::fs::read_dir(from).expect("readable") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.file_type().expect("a type").is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("copied");
         }
     }
 }

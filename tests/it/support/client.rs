@@ -187,10 +187,15 @@ impl Rest {
         self.send(Method::GET, path, &[], &[]).await
     }
 
-    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+    pub async fn try_post(&self, path: &str, body: &Value) -> Result<Answer, String> {
         let headers = [("content-type", "application/json")];
-        self.send(Method::POST, path, &headers, body.to_string().as_bytes())
+        self.try_send(Method::POST, path, &headers, body.to_string().as_bytes())
             .await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        let answer = self.try_post(path, body).await;
+        answer.unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 }
 

@@ -44,6 +44,50 @@ impl Database {
         }
     }
 
+    /// The same database for somebody else.
+    pub fn of(database: &Database) -> Database {
+        Database {
+            url: database.url.clone(),
+            server: None,
+        }
+    }
+
+    /// Keeps its present state, which nobody may be connected to.
+    pub async fn back_up(&mut self) {
+        let name = self.name();
+        let statement = format!("CREATE DATABASE {name}_backup TEMPLATE {name}");
+        self.beside(&[statement]).await;
+    }
+
+    /// Puts the state that was kept in the place of the present one. Who is connected is thrown out.
+    pub async fn restore(&mut self) {
+        let name = self.name();
+        self.beside(&[
+            format!("DROP DATABASE {name} WITH (FORCE)"),
+            format!("ALTER DATABASE {name}_backup RENAME TO {name}"),
+        ])
+        .await;
+    }
+
+    fn name(&self) -> String {
+        let base = self.url.split('?').next().unwrap_or_default();
+        let (_, name) = base.rsplit_once('/').expect("a URL with a database");
+        name.to_owned()
+    }
+
+    /// Runs statements in another database of the server.
+    async fn beside(&self, statements: &[String]) {
+        let mut server = PgConnection::connect(&with_database(&self.url, "postgres"))
+            .await
+            .expect("a connection to the test server");
+        for statement in statements {
+            sqlx::query(AssertSqlSafe(statement.clone()))
+                .execute(&mut server)
+                .await
+                .expect("a superuser may");
+        }
+    }
+
     /// The server's port.
     pub fn port(&self) -> u16 {
         let (_, after) = self.url.rsplit_once('@').expect("a URL with a password");

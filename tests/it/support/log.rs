@@ -15,6 +15,8 @@ use std::collections::VecDeque;
 
 /// Larger values than this are dead letters: `SIGHTLINE_MAX_VALUE_BYTES` of the tests that use these logs.
 pub const MAX_VALUE_BYTES: usize = 16_384;
+/// Larger ones than this there are none.
+pub const HEALING_BYTES: usize = 65_536;
 
 /// What kind of log.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +39,13 @@ pub fn seed() -> u64 {
 
 /// A log, in an order in which it may be written.
 pub fn generate(seed: u64, shape: Shape) -> Vec<Record> {
-    Generator::new(seed, shape).run()
+    Generator::new(seed, shape, false).run()
+}
+
+/// One whose records that are too large would be good under [`HEALING_BYTES`]: they carry their user's own key, which
+/// everybody has, and ids come again under the same key only, so that it does not matter when they are tried again.
+pub fn generate_healing(seed: u64, shape: Shape) -> Vec<Record> {
+    Generator::new(seed, shape, true).run()
 }
 
 /// Ids that HTTP, SQL or JSON might stumble over; all legal.
@@ -105,6 +113,7 @@ struct Past {
 }
 
 struct Generator {
+    heals: bool,
     rng: Rng,
     shape: Shape,
     users: Vec<User>,
@@ -117,7 +126,7 @@ const DAY: i64 = 86_400_000;
 const DAYS: i64 = 200;
 
 impl Generator {
-    fn new(seed: u64, shape: Shape) -> Generator {
+    fn new(seed: u64, shape: Shape, heals: bool) -> Generator {
         let mut rng = Rng::with_seed(seed);
         let mut users: Vec<User> = Vec::new();
         let odd = odd_ids();
@@ -129,7 +138,7 @@ impl Generator {
             let partition = rng.i32(0..shape.partitions);
             let neighbour = users.iter().rev().find(|user| user.partition == partition);
             let key = match rng.u32(0..40) {
-                0 => None,
+                0 if !heals => None,
                 1 => Some(vec![0xff, 0x00, 0xfe, rng.u8(..), rng.u8(..)]),
                 2 => Some(format!("a/b {n} \u{1f980}").into_bytes()),
                 // Two users behind one key.
@@ -149,6 +158,7 @@ impl Generator {
             });
         }
         Generator {
+            heals,
             rng,
             shape,
             users,
@@ -183,6 +193,7 @@ impl Generator {
             35..45 => self.unknown(now),
             45..52 => self.tombstone(),
             52..54 => self.oversized(),
+            54..56 if self.heals => self.oversized(),
             _ => None,
         }
         .unwrap_or_else(|| {
@@ -816,7 +827,7 @@ impl Generator {
         let id = match self.rng.u32(0..50) {
             0 => format!("{}/{}", "\u{1f4e8}".repeat(100), self.next_id),
             // Seen on another partition, where it is another event.
-            1 if !self.past.is_empty() => {
+            1 if !self.heals && !self.past.is_empty() => {
                 let past = &self.past[self.rng.usize(0..self.past.len())];
                 let elsewhere = past.record.partition != self.users[user].partition;
                 if elsewhere {
@@ -1013,8 +1024,10 @@ impl Generator {
             self.past.swap_remove(at);
         } else if self.rng.u32(0..3) == 0 {
             // The same id with other contents, even bad ones.
-            let near =
-                (0..self.users.len()).find(|n| self.users[*n].partition == record.partition)?;
+            let near = (0..self.users.len()).find(|n| {
+                let user = &self.users[*n];
+                user.partition == record.partition && (!self.heals || user.key == record.key)
+            })?;
             let draft = self.draft(near, now);
             let mut payload = draft.payload;
             if self.rng.bool() {
@@ -1039,7 +1052,10 @@ impl Generator {
     }
 
     fn oversized(&mut self) -> Option<Record> {
-        let mut record = self.bad_base(0)?;
+        let (user, mut record) = self.bad_base(0)?;
+        if !self.heals {
+            record = self.shielded(user, record);
+        }
         let exact = self.rng.bool();
         let value = record.value.as_mut()?;
         value.resize(
@@ -1073,7 +1089,8 @@ impl Generator {
     }
 
     /// A good record whose key is the user's own for the unlucky, else one of its own or none.
-    fn bad_base(&mut self, now: i64) -> Option<Record> {
+    /// A good record and whose it is, to be spoilt.
+    fn bad_base(&mut self, now: i64) -> Option<(usize, Record)> {
         let user = self.rng.usize(0..self.users.len());
         let draft = self.draft(user, now);
         let id = uuid(&mut self.rng);
@@ -1087,7 +1104,7 @@ impl Generator {
             Some(&time),
             draft.payload,
         );
-        Some(self.shielded(user, record))
+        Some((user, record))
     }
 
     fn shielded(&mut self, user: usize, mut record: Record) -> Record {
@@ -1102,7 +1119,8 @@ impl Generator {
     fn bad(&mut self, now: i64) -> Option<Record> {
         let kind = self.rng.u32(0..24);
         if kind < 9 {
-            let mut record = self.bad_base(now)?;
+            let (user, record) = self.bad_base(now)?;
+            let mut record = self.shielded(user, record);
             let value = record.value.as_mut()?;
             match kind {
                 0 => value.truncate(value.len() / 2),

@@ -8,6 +8,7 @@ pub mod client;
 pub mod database;
 pub mod fold;
 pub mod log;
+pub mod operations;
 pub mod process;
 pub mod proxy;
 
