@@ -14,7 +14,7 @@ built = $${CARGO_TARGET_DIR:-target}/debug
 
 help:
 	@echo 'make run    build and start sightline with its own Kafka, Postgres and sample users'
-	@echo 'make test   all tests, against a real Kafka and a real Postgres that they start themselves'
+	@echo 'make test   all tests, against a real Kafka and a real Postgres that they start themselves, and of the model'
 	@echo 'make break  break everything that can break for SECONDS (600), from SEED on, and compare what is left'
 	@echo 'make bench  measure a backlog against the same SQL written by hand, and what storage and reads cost'
 	@echo 'make lint   format and clippy, warnings denied; .ci/run checks more'
@@ -27,7 +27,9 @@ run:
 	$(CARGO) build $(features)
 	@exec $(built)/sightline dev $(ARGS)
 
+# The model of the protocol first, by itself: it keeps the processor busy, and tests with a broker mind that.
 test:
+	$(CARGO) test -p protocol
 	$(CARGO) test $(features)
 
 # A failure says which SEED and SECONDS try it again.

@@ -1,0 +1,465 @@
+//! What can happen next.
+
+use stateright::{Model, Property};
+
+use crate::state::{
+    Errand, Hold, Keeper, LOGS, Name, Owner, Standing, State, VERSIONS, owner_name, version_name,
+};
+use crate::transactions::{Release, raise_all};
+use crate::{Protocol, Rule, properties};
+
+/// A step. Owners are numbered as in [`Scope::owners`](crate::Scope::owners), keepers up to
+/// [`Scope::keepers`](crate::Scope::keepers).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// An owner reads what taking over needs, before it has the row.
+    ReadFirst(usize),
+    /// An owner takes its partition over. It is one step, since nobody else gets at what it reads meanwhile.
+    TakeOver(usize),
+    /// An owner begins a transaction for a batch of so many records, with the comparison.
+    Begin(usize, u8),
+    /// It judges them, and writes rows and letters.
+    Write(usize, Release),
+    /// It commits, and is told so.
+    Commit(usize),
+    /// It commits, and the answer is lost.
+    CommitUnanswered(usize),
+    /// It crashes, fails or loses its connection: what it has not committed is rolled back, what it knew is gone.
+    Crash(usize),
+    /// A keeper wants something, and has looked around before.
+    Plan(usize, Errand),
+    /// A keeper does it, in a transaction, up to its end.
+    Do(usize, Errand, Release),
+    /// That transaction commits.
+    CommitErrand(usize),
+    /// It commits, and the answer is lost: what would follow is not done.
+    CommitErrandUnanswered(usize),
+    /// A keeper crashes: a transaction under way is rolled back, what would follow is not done.
+    CrashErrand(usize),
+    /// A version is paused.
+    Pause(u8),
+    /// All are to go on.
+    Resume,
+    /// A rebuild begins.
+    Create(u8),
+    /// A version that is not the live one is removed.
+    Remove(u8),
+    /// Somebody finds this version not to be behind, and will switch to it without another look.
+    LookBeforeSwitch(u8),
+    /// This version becomes the live one.
+    Switch(u8),
+    /// A read finds the tables that it wants.
+    FindTables,
+    /// And then which version it reads, and so whose position goes with its rows.
+    FindVersion,
+}
+
+impl Model for Protocol {
+    type State = State;
+    type Action = Step;
+
+    fn init_states(&self) -> Vec<State> {
+        let mut state = State::default();
+        state.view_mut(0).standing = Standing::Live;
+        state.names[Name::Live.index()] = Some(0);
+        self.settle(&mut state);
+        vec![state]
+    }
+
+    fn actions(&self, state: &State, steps: &mut Vec<Step>) {
+        for owner in 0..self.scope.owners.len() {
+            self.steps_of_owner(state, owner, steps);
+        }
+        for keeper in 0..self.scope.keepers {
+            self.steps_of_keeper(state, keeper, steps);
+        }
+        if self.scope.pauses {
+            self.steps_of_pause(state, steps);
+        }
+        if self.scope.rebuilds {
+            for version in 0..VERSIONS as u8 {
+                self.steps_of_rebuild(state, version, steps);
+            }
+        }
+        // Who begins with the version keeps switches off until the answer is there: no step of its own.
+        if !self.keeps(Rule::ReadsBeginWithTheVersion) {
+            steps.push(match state.reading {
+                None => Step::FindTables,
+                Some(_) => Step::FindVersion,
+            });
+        }
+    }
+
+    fn next_state(&self, state: &State, step: Step) -> Option<State> {
+        let mut next = *state;
+        match step {
+            Step::ReadFirst(owner) => {
+                let (version, log) = self.scope.owners[owner];
+                next.owners[owner] = Owner::HasRead(Hold {
+                    epoch: 0,
+                    next: 0,
+                    ..self.look(state, version, log)
+                });
+            }
+            Step::TakeOver(owner) => self.take_over(&mut next, owner),
+            Step::Begin(owner, count) => {
+                let (version, log) = self.scope.owners[owner];
+                let Owner::Holds(hold) = state.owners[owner] else {
+                    return None;
+                };
+                let is_same = self.compare(state, version, log, &hold);
+                next.owners[owner] = if is_same {
+                    Owner::Begun(hold, count)
+                } else {
+                    Owner::Idle
+                };
+                next.turned_away |= !is_same && self.scope.remembers;
+            }
+            Step::Write(owner, release) => self.write_batch(&mut next, owner, release),
+            Step::Commit(owner) => self.commit_batch(&mut next, owner, true),
+            Step::CommitUnanswered(owner) => self.commit_batch(&mut next, owner, false),
+            Step::Crash(owner) => next.owners[owner] = Owner::Idle,
+            Step::Plan(keeper, errand) => next.keepers[keeper] = Keeper::About(errand),
+            Step::Do(keeper, errand, release) => self.do_errand(&mut next, keeper, errand, release),
+            Step::CommitErrand(keeper) => self.commit_errand(&mut next, keeper, true),
+            Step::CommitErrandUnanswered(keeper) => self.commit_errand(&mut next, keeper, false),
+            Step::CrashErrand(keeper) => next.keepers[keeper] = Keeper::Idle,
+            Step::Pause(version) => {
+                next.view_mut(version).paused = true;
+                if self.keeps(Rule::PauseRaisesEpochs) {
+                    raise_all(&mut next, version);
+                }
+            }
+            Step::Resume => {
+                for version in state.versions() {
+                    next.view_mut(version).paused = false;
+                    if self.keeps(Rule::ResumeRaisesEpochs) {
+                        raise_all(&mut next, version);
+                    }
+                }
+            }
+            Step::Create(version) => self.create(&mut next, version),
+            Step::Remove(version) => self.remove(&mut next, version),
+            Step::LookBeforeSwitch(_) => next.switching = true,
+            Step::Switch(version) => self.switch(&mut next, version),
+            Step::FindTables => next.reading = state.tables_of(Name::Live),
+            Step::FindVersion => {
+                next.read_broken = state.reading != state.tables_of(Name::Live);
+                next.reading = None;
+            }
+        }
+        self.settle(&mut next);
+        Some(next)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        properties::of(&self.scope)
+    }
+
+    fn within_boundary(&self, state: &State) -> bool {
+        let mut rows = state.views.iter().flat_map(|view| &view.progress);
+        self.scope
+            .exact_epochs
+            .is_none_or(|most| rows.all(|row| row.epoch <= most))
+    }
+
+    fn format_action(&self, step: &Step) -> String {
+        self.tell_step(*step)
+    }
+}
+
+impl Protocol {
+    fn steps_of_owner(&self, state: &State, owner: usize, steps: &mut Vec<Step>) {
+        let (version, log) = self.scope.owners[owner];
+        let view = state.view(version);
+        let is_free = self.is_free(state, version, log);
+        let may_take = view.exists() && (!view.paused || !self.keeps(Rule::PauseKeepsOwnersOut));
+        let reads_first = !self.keeps(Rule::LettersAreReadUnderTheLock)
+            || !self.keeps(Rule::SchemaIsReadUnderTheLock);
+        match state.owners[owner] {
+            Owner::Idle if reads_first && may_take => steps.push(Step::ReadFirst(owner)),
+            Owner::Idle | Owner::HasRead(_) if may_take && is_free => {
+                steps.push(Step::TakeOver(owner))
+            }
+            Owner::Idle | Owner::HasRead(_) => {}
+            Owner::Holds(hold) => {
+                steps.push(Step::Crash(owner));
+                if is_free {
+                    let most = match self.compare(state, version, log, &hold) {
+                        true => self.records(log).len() as u8 - hold.next,
+                        // It is turned away, whatever it comes with.
+                        false => 1,
+                    };
+                    steps.extend((1..=most).map(|count| Step::Begin(owner, count)));
+                }
+            }
+            Owner::Begun(hold, count) => {
+                steps.push(Step::Crash(owner));
+                let releases = self.releases(log, hold.next..hold.next + count);
+                steps.extend(releases.iter().map(|release| Step::Write(owner, *release)));
+            }
+            Owner::Written(..) => {
+                steps.extend([
+                    Step::Crash(owner),
+                    Step::CommitUnanswered(owner),
+                    Step::Commit(owner),
+                ]);
+            }
+        }
+    }
+
+    fn steps_of_keeper(&self, state: &State, keeper: usize, steps: &mut Vec<Step>) {
+        match state.keepers[keeper] {
+            Keeper::Idle => {
+                for errand in self.errands(state) {
+                    if matches!(errand, Errand::Discard { .. })
+                        && !self.keeps(Rule::DiscardsLookUnderTheLock)
+                    {
+                        steps.push(Step::Plan(keeper, Self::with_others(state, errand)));
+                    } else {
+                        self.steps_of_errand(state, keeper, errand, steps);
+                    }
+                }
+            }
+            Keeper::About(errand) => {
+                steps.push(Step::CrashErrand(keeper));
+                self.steps_of_errand(state, keeper, errand, steps);
+            }
+            Keeper::Done {
+                errand, rows, then, ..
+            } => {
+                steps.push(Step::CrashErrand(keeper));
+                // Raising an epoch waits for the row, too.
+                if rows
+                    .iter()
+                    .all(|version| self.is_free_of_owners(state, version, errand.log()))
+                {
+                    if then.is_some() {
+                        steps.push(Step::CommitErrandUnanswered(keeper));
+                    }
+                    steps.push(Step::CommitErrand(keeper));
+                }
+            }
+        }
+    }
+
+    fn steps_of_errand(&self, state: &State, keeper: usize, errand: Errand, steps: &mut Vec<Step>) {
+        let log = errand.log();
+        if !self.keeps(Rule::DrainsTakeTheRow)
+            || state
+                .versions()
+                .all(|version| self.is_free(state, version, log))
+        {
+            let releases = self.releases(log, 0..self.records(log).len() as u8);
+            steps.extend(
+                releases
+                    .iter()
+                    .map(|release| Step::Do(keeper, errand, *release)),
+            );
+        }
+    }
+
+    fn steps_of_pause(&self, state: &State, steps: &mut Vec<Step>) {
+        let can_take = |version: u8| self.is_all_free(state, version);
+        let (paused, running): (Vec<u8>, Vec<u8>) = state
+            .versions()
+            .partition(|version| state.view(*version).paused);
+        steps.extend(
+            running
+                .into_iter()
+                .filter(|version| can_take(*version))
+                .map(Step::Pause),
+        );
+        if !paused.is_empty() && state.versions().all(can_take) {
+            steps.push(Step::Resume);
+        }
+    }
+
+    fn steps_of_rebuild(&self, state: &State, version: u8, steps: &mut Vec<Step>) {
+        let other = 1 - version;
+        let standing = state.view(version).standing;
+        match standing {
+            Standing::Live => return,
+            Standing::Absent => {
+                let waits = self.keeps(Rule::RebuildsWaitForDiscards);
+                let is_free = !waits
+                    || self
+                        .logs()
+                        .all(|log| self.is_free_of_keepers(state, other, log));
+                // A number comes again only where it was the highest.
+                if is_free && (self.keeps(Rule::NumbersAreNew) || version > other) {
+                    steps.push(Step::Create(version));
+                }
+                return;
+            }
+            Standing::Building | Standing::Retired => {}
+        }
+        if self.is_all_free(state, version) {
+            steps.push(Step::Remove(version));
+        }
+        let takes = self.keeps(Rule::SwitchTakesProgress);
+        let is_free = !takes
+            || [version, other]
+                .into_iter()
+                .all(|version| self.is_all_free(state, version));
+        // Who drains has read `view_version`, which the switch locks.
+        let is_locked = state
+            .keepers
+            .iter()
+            .any(|keeper| matches!(keeper, Keeper::Done { .. }));
+        let (this, live) = (state.view(version), state.view(other));
+        let is_behind = this
+            .progress
+            .iter()
+            .zip(&live.progress)
+            .any(|(this, live)| this.next < live.next);
+        let is_refused = is_behind && self.keeps(Rule::SwitchWaitsForPositions);
+        let looks_under_lock = self.keeps(Rule::SwitchLooksUnderTheLock);
+        if is_free
+            && !is_locked
+            && (if looks_under_lock {
+                !is_refused
+            } else {
+                state.switching
+            })
+        {
+            steps.push(Step::Switch(version));
+        }
+        if !looks_under_lock && !state.switching && !is_refused {
+            steps.push(Step::LookBeforeSwitch(version));
+        }
+    }
+
+    pub(crate) fn logs(&self) -> impl Iterator<Item = u8> {
+        (0..LOGS as u8).filter(|log| !self.records(*log).is_empty())
+    }
+
+    /// Which releases make a difference to who reads these records.
+    fn releases(&self, log: u8, mut offsets: std::ops::Range<u8>) -> &'static [Release] {
+        if offsets.any(|offset| self.records(log)[usize::from(offset)].late) {
+            &[Release::New, Release::Old]
+        } else {
+            &[Release::New]
+        }
+    }
+
+    /// Whether no transaction holds a progress row.
+    fn is_free(&self, state: &State, version: u8, log: u8) -> bool {
+        self.is_free_of_owners(state, version, log) && self.is_free_of_keepers(state, version, log)
+    }
+
+    fn is_free_of_owners(&self, state: &State, version: u8, log: u8) -> bool {
+        let mut owners = self.scope.owners.iter().zip(&state.owners);
+        !self.keeps(Rule::BatchesTakeTheRow)
+            || !owners.any(|(of, owner)| {
+                *of == (version, log) && matches!(owner, Owner::Begun(..) | Owner::Written(..))
+            })
+    }
+
+    fn is_free_of_keepers(&self, state: &State, version: u8, log: u8) -> bool {
+        !self.keeps(Rule::DrainsTakeTheRow)
+            || !state.keepers.iter().any(
+                |keeper| matches!(keeper, Keeper::Done { errand, rows, .. } if errand.log() == log && rows.has(version)),
+            )
+    }
+
+    /// Whether all rows of a version can be taken.
+    fn is_all_free(&self, state: &State, version: u8) -> bool {
+        self.logs().all(|log| self.is_free(state, version, log))
+    }
+
+    /// Ends a step: notes what a reader may have seen, and forgets what can't matter any more.
+    ///
+    /// Epochs only rise, and are only compared for being the same: a hold with the row's epoch, and one with any other,
+    /// are all that has to be told apart. So there is no end to how often partitions change hands, and few states.
+    fn settle(&self, state: &mut State) {
+        if let Some(version) = state.tables_of(Name::Live) {
+            let progress = state.view(version).progress;
+            for (shown, row) in state.shown.iter_mut().zip(progress) {
+                *shown = (*shown).max(row.next);
+            }
+        }
+        if self.scope.exact_epochs.is_some() {
+            return;
+        }
+        for (owner, (version, log)) in self.scope.owners.iter().enumerate() {
+            let epoch = state.row(*version, *log).epoch;
+            let owner = &mut state.owners[owner];
+            if let Owner::Holds(hold) | Owner::Begun(hold, _) | Owner::Written(hold, ..) = owner {
+                hold.epoch = u8::from(hold.epoch == epoch);
+            }
+            // Whatever it knows, the comparison will not let it use that.
+            if let Owner::Holds(hold) = owner
+                && hold.epoch == 0
+                && self.keeps(Rule::EpochIsCompared)
+            {
+                *hold = Hold::default();
+            }
+        }
+        for row in state.views.iter_mut().flat_map(|view| &mut view.progress) {
+            row.epoch = 1;
+        }
+    }
+
+    fn tell_step(&self, step: Step) -> String {
+        let owner = |owner: usize| {
+            let (version, log) = self.scope.owners[owner];
+            format!(
+                "{}, owner of {}/{log},",
+                owner_name(owner),
+                version_name(version)
+            )
+        };
+        let keeper = |keeper: usize| ["an operator", "another operator"][keeper];
+        let release = |release: Release| match release {
+            Release::Old => "with the old release",
+            Release::New => "with the new release",
+        };
+        let errand = |errand: Errand| match errand {
+            Errand::Retry {
+                version,
+                log,
+                key,
+                from,
+                ..
+            } => {
+                format!(
+                    "retry key {key} of {}/{log} from {from} on",
+                    version_name(version)
+                )
+            }
+            Errand::Discard {
+                version,
+                log,
+                offset,
+                ..
+            } => {
+                format!("discard record {offset} of {}/{log}", version_name(version))
+            }
+        };
+        match step {
+            Step::ReadFirst(o) => format!("{} reads letters and schema", owner(o)),
+            Step::TakeOver(o) => format!("{} takes over", owner(o)),
+            Step::Begin(o, count) => format!("{} begins a batch of {count}", owner(o)),
+            Step::Write(o, r) => format!("{} writes it, {}", owner(o), release(r)),
+            Step::Commit(o) => format!("{} commits", owner(o)),
+            Step::CommitUnanswered(o) => format!("{} commits, and gets no answer", owner(o)),
+            Step::Crash(o) => format!("{} crashes", owner(o)),
+            Step::Plan(k, e) => format!("{} looks around, and will {}", keeper(k), errand(e)),
+            Step::Do(k, e, r) => format!("{} begins to {}, {}", keeper(k), errand(e), release(r)),
+            Step::CommitErrand(k) => format!("{} commits", keeper(k)),
+            Step::CommitErrandUnanswered(k) => format!("{} commits, and gets no answer", keeper(k)),
+            Step::CrashErrand(k) => format!("{} crashes", keeper(k)),
+            Step::Pause(version) => format!("{} is paused", version_name(version)),
+            Step::Resume => "all versions go on".to_owned(),
+            Step::Create(version) => format!("a rebuild begins with {}", version_name(version)),
+            Step::Remove(version) => format!("{} is removed", version_name(version)),
+            Step::LookBeforeSwitch(version) => {
+                format!("{} is found not to be behind", version_name(version))
+            }
+            Step::Switch(version) => format!("{} becomes the live one", version_name(version)),
+            Step::FindTables => "a read finds its tables".to_owned(),
+            Step::FindVersion => "the read finds its version, and answers".to_owned(),
+        }
+    }
+}

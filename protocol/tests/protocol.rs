@@ -1,0 +1,343 @@
+//! What the checker says. `cargo test -p protocol -- --nocapture` shows its figures, and how things go wrong without a
+//! rule; `PROTOCOL_SIZE=large` lets it walk further.
+
+use std::time::Instant;
+
+use protocol::properties::{
+    DECIDED, DISCARDS, NO_ORPHANS, ONCE, ONE_VERSION, ORDER, OWN_ROWS, PAUSES, READS, TURNED_AWAY,
+};
+use protocol::{Protocol, Record, Rule, Scope};
+use stateright::{Checker, Model};
+
+const A: u8 = 0;
+const B: u8 = 1;
+
+fn is_large() -> bool {
+    std::env::var("PROTOCOL_SIZE").is_ok_and(|size| size == "large")
+}
+
+/// Letters of one version, looked after by two: a key with a record that is late, what waits behind it, the same event
+/// again, and a deletion that is late as well.
+fn letters() -> Scope {
+    let log = [
+        Record::new(A, 0).late(),
+        Record::new(A, 1),
+        Record::new(A, 0),
+        Record::new(A, 2).deletes().late(),
+        Record::new(B, 3).late(),
+    ];
+    Scope {
+        logs: vec![log.to_vec()],
+        owners: vec![(0, 0); if is_large() { 3 } else { 2 }],
+        keepers: 2,
+        retries: true,
+        letters_at_a_time: 1,
+        discards: true,
+        pauses: true,
+        ..Scope::default()
+    }
+}
+
+/// Two versions, with letters in both.
+fn versions() -> Scope {
+    let log = [
+        Record::new(A, 0).late(),
+        Record::new(A, 1),
+        // The same event, of another key.
+        Record::new(B, 1).late(),
+    ];
+    let mut scope = Scope {
+        logs: vec![log.to_vec()],
+        owners: vec![(0, 0), (1, 0)],
+        keepers: 1,
+        letters_at_a_time: usize::MAX,
+        pauses: false,
+        rebuilds: true,
+        ..letters()
+    };
+    if is_large() {
+        scope.owners.push((1, 0));
+        scope.keepers = 2;
+        scope.pauses = true;
+    }
+    scope
+}
+
+/// Two versions, each with a zombie.
+fn zombies() -> Scope {
+    Scope {
+        logs: vec![vec![Record::new(A, 0).late(), Record::new(A, 1)]],
+        owners: vec![(0, 0), (0, 0), (1, 0), (1, 0)],
+        keepers: if is_large() { 2 } else { 1 },
+        letters_at_a_time: if is_large() { 1 } else { usize::MAX },
+        pauses: true,
+        ..versions()
+    }
+}
+
+/// Two versions of two partitions.
+fn partitions() -> Scope {
+    let logs = [
+        vec![Record::new(A, 0).late(), Record::new(A, 1)],
+        vec![Record::new(B, 2)],
+    ];
+    Scope {
+        logs: logs.to_vec(),
+        owners: vec![(0, 0), (0, 1), (1, 0), (1, 1)],
+        keepers: 1,
+        retries: true,
+        letters_at_a_time: usize::MAX,
+        discards: is_large(),
+        rebuilds: true,
+        ..Scope::default()
+    }
+}
+
+/// As little as shows what is wrong with letters.
+fn few_letters() -> Scope {
+    let log = [
+        Record::new(A, 0).late(),
+        Record::new(A, 1),
+        Record::new(A, 0),
+        Record::new(A, 2).deletes(),
+    ];
+    Scope {
+        logs: vec![log.to_vec()],
+        owners: vec![(0, 0); 2],
+        keepers: 1,
+        ..letters()
+    }
+}
+
+/// As little as shows what is wrong with versions.
+fn two_versions() -> Scope {
+    Scope {
+        owners: vec![(0, 0), (1, 0)],
+        keepers: 1,
+        letters_at_a_time: 1,
+        pauses: false,
+        ..zombies()
+    }
+}
+
+/// The same with epochs as they are, so that they can come again.
+fn numbered_versions() -> Scope {
+    Scope {
+        exact_epochs: Some(3),
+        ..two_versions()
+    }
+}
+
+/// The same with a zombie of the second.
+fn numbered_zombies() -> Scope {
+    Scope {
+        owners: vec![(0, 0), (1, 0), (1, 0)],
+        exact_epochs: Some(2),
+        ..two_versions()
+    }
+}
+
+/// Walks through a scope: all that has to hold does, and all that has to be possible is.
+fn assert_holds(name: &str, scope: Scope, left_out: &[Rule]) {
+    let protocol = Protocol {
+        scope,
+        left_out: left_out.to_vec(),
+    };
+    let began = Instant::now();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let checker = protocol.check(if is_large() { threads } else { 1 });
+    println!(
+        "{name}{}: {} states, {} steps, {} of them in a row, {:.1?}",
+        if left_out.is_empty() {
+            String::new()
+        } else {
+            format!(" without {left_out:?}")
+        },
+        checker.unique_state_count(),
+        checker.state_count(),
+        checker.max_depth(),
+        began.elapsed()
+    );
+    for property in protocol.properties() {
+        let is_found = checker.discovery(property.name).is_some();
+        let is_failure = property.expectation.discovery_is_failure();
+        assert!(
+            !(is_failure && is_found),
+            "{}",
+            story(&protocol, property.name)
+        );
+        assert!(
+            is_failure || is_found,
+            "this never happens: {}",
+            property.name
+        );
+    }
+}
+
+/// How a property goes wrong.
+fn story(protocol: &Protocol, property: &'static str) -> String {
+    let left_out = &protocol.left_out;
+    let Some(path) = protocol.shortest(property) else {
+        panic!("without {left_out:?} it still holds that {property}");
+    };
+    let (length, told) = (path.clone().into_actions().len(), protocol.tell(path));
+    format!(
+        "without {left_out:?} it takes {length} steps until it does not hold that {property}:\n{told}"
+    )
+}
+
+fn assert_noticed(left_out: &[Rule], scope: Scope, property: &'static str) {
+    let protocol = Protocol {
+        scope,
+        left_out: left_out.to_vec(),
+    };
+    println!("{}", story(&protocol, property));
+}
+
+#[test]
+fn letters_hold() {
+    assert_holds("letters", letters(), &[]);
+}
+
+#[test]
+fn versions_hold() {
+    assert_holds("versions", versions(), &[]);
+}
+
+#[test]
+fn zombies_hold() {
+    assert_holds("zombies", zombies(), &[]);
+}
+
+#[test]
+fn partitions_hold() {
+    assert_holds("partitions", partitions(), &[]);
+}
+
+/// Epochs are told apart as far as matters: with numbers, nothing else comes out.
+#[test]
+fn epochs_may_be_numbers() {
+    let few_letters = Scope {
+        exact_epochs: Some(5),
+        ..few_letters()
+    };
+    assert_holds("few letters, numbered epochs", few_letters, &[]);
+    let two_versions = Scope {
+        exact_epochs: Some(4),
+        ..two_versions()
+    };
+    assert_holds("two versions, numbered epochs", two_versions, &[]);
+}
+
+#[test]
+fn owners_are_turned_away_and_lost_answers_are_decided() {
+    let scope = Scope {
+        remembers: true,
+        ..few_letters()
+    };
+    let protocol = Protocol {
+        scope: scope.clone(),
+        ..Protocol::default()
+    };
+    for property in [TURNED_AWAY, DECIDED] {
+        let path = protocol.shortest(property).expect(property);
+        println!("{property}:\n{}", protocol.tell(path));
+    }
+    assert_holds("few letters", scope, &[]);
+}
+
+#[test]
+fn a_drain_that_does_not_raise_the_epoch_is_noticed() {
+    assert_noticed(&[Rule::DrainsRaiseTheEpoch], few_letters(), NO_ORPHANS);
+}
+
+#[test]
+fn a_switch_that_does_not_take_the_progress_rows_is_noticed() {
+    assert_noticed(&[Rule::SwitchTakesProgress], two_versions(), OWN_ROWS);
+}
+
+/// A rule, where it is missed, and what goes wrong then.
+type Missed = (Rule, fn() -> Scope, &'static str);
+
+/// The rules that nothing else stands in for.
+const NOTICED: [Missed; 25] = [
+    (Rule::EpochIsCompared, few_letters, NO_ORPHANS),
+    (Rule::BatchesTakeTheRow, few_letters, ONCE),
+    (Rule::LettersAreReadUnderTheLock, few_letters, ORDER),
+    (Rule::SchemaIsReadUnderTheLock, two_versions, OWN_ROWS),
+    (Rule::IdsAreRemembered, few_letters, ONCE),
+    (Rule::ParkedKeysHoldBack, few_letters, ORDER),
+    (Rule::DeletionsCloseLetters, few_letters, ORDER),
+    (Rule::DrainsTakeTheRow, few_letters, NO_ORPHANS),
+    (Rule::DrainsRaiseTheEpoch, few_letters, NO_ORPHANS),
+    (Rule::DrainsStopAtAFailure, few_letters, ORDER),
+    (Rule::DrainsLeaveAHead, few_letters, NO_ORPHANS),
+    (Rule::DiscardsAreKept, two_versions, DISCARDS),
+    (Rule::DiscardsFenceAllVersions, two_versions, DISCARDS),
+    (Rule::DiscardsLookUnderTheLock, two_versions, DISCARDS),
+    (Rule::DiscardsAreOneTransaction, two_versions, DISCARDS),
+    (Rule::RebuildsWaitForDiscards, two_versions, DISCARDS),
+    (Rule::NumbersAreNew, numbered_versions, ORDER),
+    (Rule::NumbersAreNew, numbered_zombies, NO_ORPHANS),
+    (Rule::PauseRaisesEpochs, few_letters, PAUSES),
+    (Rule::PauseKeepsOwnersOut, few_letters, PAUSES),
+    (Rule::SwitchTakesProgress, two_versions, OWN_ROWS),
+    (Rule::SwitchRaisesEpochs, two_versions, OWN_ROWS),
+    (Rule::SwitchWaitsForPositions, two_versions, READS),
+    (Rule::SwitchLooksUnderTheLock, two_versions, READS),
+    (Rule::ReadsBeginWithTheVersion, two_versions, ONE_VERSION),
+];
+
+#[test]
+fn a_rule_that_is_left_out_is_noticed() {
+    for (rule, scope, property) in NOTICED {
+        assert_noticed(&[rule], scope(), property);
+    }
+}
+
+/// Rules that are a second net: what goes wrong without them does so only without another rule, too.
+const SECOND_NETS: [(Rule, Rule); 2] = [
+    (Rule::OffsetIsCompared, Rule::TakingOverRaisesTheEpoch),
+    (Rule::OffsetIsCompared, Rule::UnansweredMeansUnknown),
+];
+
+/// A rule without which nothing goes wrong here.
+const SPARE: Rule = Rule::ResumeRaisesEpochs;
+
+#[test]
+fn second_nets_are_second_nets() {
+    for rule in [
+        Rule::OffsetIsCompared,
+        Rule::TakingOverRaisesTheEpoch,
+        Rule::UnansweredMeansUnknown,
+        SPARE,
+    ] {
+        assert_holds("few letters", few_letters(), &[rule]);
+        assert_holds(
+            "zombies",
+            Scope {
+                keepers: 1,
+                ..zombies()
+            },
+            &[rule],
+        );
+    }
+    for (one, other) in SECOND_NETS {
+        assert_noticed(&[one, other], few_letters(), ORDER);
+    }
+}
+
+#[test]
+fn every_rule_is_tried() {
+    for rule in Rule::ALL {
+        let is_noticed = NOTICED.iter().any(|(noticed, ..)| *noticed == rule);
+        let is_net = SECOND_NETS
+            .iter()
+            .any(|(one, other)| *one == rule || *other == rule);
+        assert_eq!(
+            usize::from(is_noticed) + usize::from(is_net) + usize::from(rule == SPARE),
+            1,
+            "{rule:?}"
+        );
+    }
+}
