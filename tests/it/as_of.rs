@@ -152,6 +152,50 @@ async fn as_of_a_time_is_what_a_log_that_ends_there_says_now() {
     assert!(log.iter().filter(|event| event.is_of_deleted).count() > 10);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_is_told_of_after_its_deletion_was_there_before_it() {
+    // In the order of the log; when each happened is another matter.
+    let log: Vec<Record> = [
+        ("UserRegistered", 1, json!({"email": "e", "status": "active"})),
+        ("UserAddressDeleted", 9, json!({"addressId": "late"})),
+        ("UserAddressUpdated", 4, json!({"addressId": "late", "updatedFields": {"city": "Rome"}})),
+        ("UserAddressUpdated", 5, json!({"addressId": "late", "updatedFields": {"city": "Bari"}})),
+    ]
+    .into_iter()
+    .map(|(event_type, second, mut payload)| {
+        payload["userId"] = json!("u");
+        payload["profileId"] = json!("p");
+        let at = format!("2026-10-01T00:00:0{second}Z");
+        let event = json!({
+            "eventType": event_type, "eventId": second.to_string(), "timestamp": at, "payload": payload,
+        });
+        Record {
+            partition: 0,
+            key: Some(b"u".to_vec()),
+            value: Some(event.to_string().into()),
+            headers: vec![],
+            timestamp: 1_790_000_000_000,
+        }
+    })
+    .collect();
+    let world = World::shared(1).await;
+    world.broker.writer().write(&world.topic, &log).await;
+    let running = world.serve().await;
+    let (folds, ends) = folded(&log, 1);
+    caught_up(&running.rest, &ends).await;
+    assert_answers(&running, &folds, Depth::Thorough).await;
+    for (second, city) in [(3, None), (4, Some("Rome")), (8, Some("Bari")), (9, None)] {
+        let at = DateTime::from_timestamp(1_790_812_800 + second, 0);
+        let said = running.rest.get(&address_path("late", at)).await;
+        let said = or_empty(&said, false);
+        assert_eq!(
+            said.get("city").and_then(Value::as_str),
+            city,
+            "{at:?}: {said}"
+        );
+    }
+}
+
 /// What a soft deletion leaves of a customer's addresses.
 fn left(answer: &Value) -> Value {
     let addresses = answer["addresses"].as_array().expect("a list");

@@ -1,7 +1,7 @@
 //! How the fulfillment domain's events become shipping addresses: a pure fold, and the statements that write what it
 //! tells.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -23,7 +23,7 @@ impl Projection for Fulfillment {
     }
 
     fn code_version(&self) -> i32 {
-        1
+        2
     }
 
     fn is_interested(&self, event_type: &TypeName) -> bool {
@@ -56,6 +56,8 @@ pub struct Effects {
     pub history: Vec<(Source, Fact)>,
     /// Addresses that became others, and at which place they last did.
     pub changed: BTreeMap<String, Place>,
+    /// Addresses that were told of after they were deleted: they may have been known at an earlier instant.
+    pub claimed: BTreeSet<String>,
     /// Whether the user was deleted.
     pub is_deleted: bool,
 }
@@ -82,6 +84,12 @@ impl UserState for State {
         let source = Source::from(applied);
         let changed = self.recipient.apply_and_tell(&fact, source);
         effects.change(applied.place, changed.into_iter());
+        if let Fact::Address(about) = &fact
+            && let AddressFact::Updated { address_id, .. } = about.as_ref()
+            && self.recipient.book.get(address_id).is_none()
+        {
+            effects.claimed.insert(address_id.clone());
+        }
         effects.history.push((source, fact));
     }
 }
@@ -150,15 +158,20 @@ async fn write_history(
     history::erase(target, &deleted).await
 }
 
-/// Writes the addresses that became others; of those that are gone ids alone are left.
+/// Writes the addresses that became others, and who claimed one; of those that are gone ids alone are left.
 async fn write_addresses(
     target: &mut Target<'_>,
     folded: &[Folded<State>],
 ) -> Result<(), sqlx::Error> {
     let mut rows = Columns::default();
     for row in folded {
-        for (address_id, place) in &row.effects.changed {
-            rows.push(row, address_id, *place);
+        let changed = &row.effects.changed;
+        for (address_id, place) in changed {
+            rows.push(row, address_id, Some(*place));
+        }
+        let claimed = row.effects.claimed.iter();
+        for address_id in claimed.filter(|id| !changed.contains_key(*id)) {
+            rows.push(row, address_id, None);
         }
     }
     if rows.user_keys.is_empty() {
@@ -171,8 +184,8 @@ async fn write_addresses(
         &rows.user_keys,
         &rows.address_ids,
         &rows.user_ids,
-        &rows.next_offsets,
-        &rows.sequences,
+        &rows.next_offsets as _,
+        &rows.sequences as _,
         &rows.addresses as _,
         &rows.country_keys as _,
         &rows.statuses as _,
@@ -192,8 +205,8 @@ struct Columns {
     user_keys: Vec<Uuid>,
     address_ids: Vec<String>,
     user_ids: Vec<String>,
-    next_offsets: Vec<i64>,
-    sequences: Vec<i64>,
+    next_offsets: Vec<Option<i64>>,
+    sequences: Vec<Option<i64>>,
     addresses: Vec<Option<Json<ShippingAddress>>>,
     country_keys: Vec<Option<Uuid>>,
     statuses: Vec<Option<&'static str>>,
@@ -203,13 +216,13 @@ struct Columns {
 }
 
 impl Columns {
-    fn push(&mut self, row: &Folded<State>, address_id: &str, place: Place) {
+    fn push(&mut self, row: &Folded<State>, address_id: &str, place: Option<Place>) {
         self.address_keys.push(hash16(address_id.as_bytes()));
         self.user_keys.push(row.user_key);
         self.address_ids.push(address_id.to_owned());
         self.user_ids.push(row.user_id.clone());
-        self.next_offsets.push(place.next_offset);
-        self.sequences.push(place.sequence);
+        self.next_offsets.push(place.map(|place| place.next_offset));
+        self.sequences.push(place.map(|place| place.sequence));
         let recipient = &row.state.recipient;
         let updated = recipient
             .book

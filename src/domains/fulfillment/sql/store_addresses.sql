@@ -1,7 +1,8 @@
--- In the order of the key, as everybody who writes several of these rows does.
+-- In the order of the key, as everybody who writes several of these rows does. What has no place says only that the
+-- user has to do with the address.
 INSERT INTO shipping_addresses AS a (log_id, address_key, user_key, address_id, user_id, next_offset, sequence,
                                      address, country_key, status, updated_at, updated_log, updated_offset)
-SELECT $1, n.*
+SELECT CASE WHEN n.next_offset IS NOT NULL THEN $1::integer END, n.*
 FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::bigint[], $7::bigint[],
             $8::jsonb[], $9::uuid[], $10::text[], $11::timestamptz[], $12::integer[], $13::bigint[])
      AS n (address_key, user_key, address_id, user_id, next_offset, sequence,
@@ -11,3 +12,4 @@ ON CONFLICT (address_key, user_key) DO UPDATE
 SET log_id = EXCLUDED.log_id, next_offset = EXCLUDED.next_offset, sequence = EXCLUDED.sequence,
     address = EXCLUDED.address, country_key = EXCLUDED.country_key, status = EXCLUDED.status,
     updated_at = EXCLUDED.updated_at, updated_log = EXCLUDED.updated_log, updated_offset = EXCLUDED.updated_offset
+WHERE EXCLUDED.next_offset IS NOT NULL
