@@ -217,7 +217,8 @@ impl Retrier {
     }
 
     /// Takes a letter out, for a reason in the operator's words, in every version of the view and all in one transaction;
-    /// what waited behind it goes on.
+    /// what waited behind it goes on. Where Kafka does not give a record that has to be read again, that is left to the
+    /// upkeep, which finds it waiting behind nothing.
     ///
     /// # Errors
     /// As [`RetryError`] says; what was tried in transactions before stays done.
@@ -246,9 +247,13 @@ impl Retrier {
             alone: Vec::new(),
         };
         let mut again = HashMap::new();
-        again.insert(view.version, self.read_again(view, &lines, -1).await?);
-        for (other, lines) in self.elsewhere(view, &lines).await? {
-            again.insert(other.version, self.read_again(&other, &lines, -1).await?);
+        let others = self.elsewhere(view, &lines).await?;
+        for (view, lines) in [(view.clone(), lines.clone())].into_iter().chain(others) {
+            match self.read_again(&view, &lines, -1).await {
+                Ok(records) => drop(again.insert(view.version, records)),
+                Err(RetryError::Kafka(_)) => {}
+                Err(error) => return Err(error),
+            }
         }
 
         let mut transaction = self.begin(view, lines.log_id).await?;
@@ -275,8 +280,10 @@ impl Retrier {
                 version: row.version,
                 ..view.clone()
             };
+            let Some(again) = again.remove(&row.version) else {
+                continue;
+            };
             let hold = self.hold(&mut transaction, &view, lines.log_id).await?;
-            let again = again.remove(&row.version).unwrap_or_default();
             let mut round = Round::default();
             let tried = self.try_some(
                 &mut transaction,
@@ -354,6 +361,7 @@ impl Retrier {
             next_offset: row.next_offset,
             log_time: row.log_time,
             schema: String::new(),
+            is_live: false,
             logs,
             failure: None,
             last: None,

@@ -77,7 +77,8 @@ pub async fn run(
     }
 }
 
-/// Tries letters again, of every version, that an older release gave up.
+/// Tries letters again, of every version, that an older release gave up, or that wait behind nothing because somebody was
+/// interrupted who tried them.
 async fn retry_outdated(
     retrier: &Retrier,
     projection: &'static dyn Projection,
@@ -102,13 +103,18 @@ async fn retry_outdated(
         };
         mark(retrier, &view, &lines).await?;
         let retried = retrier.retry_in(projection, &view, &lines, false).await?;
+        if retried.is_empty() {
+            // Another process was faster.
+            continue;
+        }
         let failed = |retried: &&Retried| matches!(retried.verdict, Verdict::Failed { .. });
         tracing::info!(
             domain,
+            version = log.version,
             code_version,
             tried = retried.len(),
             failed = retried.iter().filter(failed).count(),
-            "this release tried letters of an older one again"
+            "letters were tried again that an older release gave up, or that waited behind nothing"
         );
     }
     Ok(())
