@@ -15,7 +15,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use sqlx::PgPool;
 use sqlx::migrate::MigrateError;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::service::{Routes, RoutesBuilder};
 use utoipa_axum::router::OpenApiRouter;
@@ -37,6 +37,8 @@ use crate::{db, telemetry};
 
 /// How many connections the projectors of a process share; who has a batch while all are taken waits.
 const PROJECTOR_CONNECTIONS: u32 = 12;
+/// How many of them versions take that are not read: those that are being built, and retired ones.
+const CONNECTIONS_BESIDE: usize = 6;
 /// How often it is tried to bring the database's schema up to date.
 const MIGRATE_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the gauges are set; lag is then also known for when the database is away.
@@ -334,6 +336,7 @@ fn project(
     );
     let projector = Projector {
         pool,
+        beside: Arc::new(Semaphore::new(CONNECTIONS_BESIDE)),
         kafka,
         topics: config.kafka_topics.clone(),
         group_prefix: config.kafka_group_prefix.clone(),

@@ -25,7 +25,7 @@ use async_trait::async_trait;
 use rdkafka::ClientConfig;
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgPool};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -122,6 +122,8 @@ pub struct View {
 pub struct Projector {
     /// The database that holds the views and their progress.
     pub pool: PgPool,
+    /// How many batches of versions that are not read may be under way: what is left of the pool is for those that are.
+    pub beside: Arc<Semaphore>,
     /// How to reach Kafka: the bootstrap servers and the user's own properties.
     pub kafka: ClientConfig,
     /// The topics that every view is made from.

@@ -21,6 +21,8 @@ pub struct Hold {
     pub log_time: Option<DateTime<Utc>>,
     /// The schema that holds the version's tables.
     pub schema: String,
+    /// Whether it is the version that is read.
+    pub is_live: bool,
     /// From how many logs the view is made.
     pub logs: i32,
     /// Why projection stood still, as the row had it.
@@ -333,6 +335,7 @@ pub async fn take_over(
         epoch: row.epoch,
         next_offset: row.next_offset,
         log_time: row.log_time,
+        is_live: schema == format!("{}_live", view.domain),
         schema,
         failure: row.failure,
         last: row.last_offset.zip(row.last_record),

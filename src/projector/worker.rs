@@ -152,9 +152,9 @@ enum End {
 #[derive(Default)]
 struct Memory {
     log_id: Option<i32>,
-    /// Up to where the partition is known to have been projected: as Kafka was told before, or as it was done here.
-    /// None before Kafka was asked.
-    projected: Option<i64>,
+    /// Up to where a log is known to have been projected: as Kafka was told before, or as it was done here. None before
+    /// Kafka was asked.
+    projected: Option<(i32, i64)>,
     /// Told when the database knows less than this.
     forgotten: Arc<Notify>,
     /// Whether anything was committed since the last take-over.
@@ -324,6 +324,10 @@ impl Worker {
             self.projector
                 .heartbeats
                 .oldest_unapplied(&self.view, hold.log_id, oldest);
+            let place = match hold.is_live {
+                true => None,
+                false => self.projector.beside.acquire().await.ok(),
+            };
             let began = Instant::now();
             let outcome = batch::project(
                 &self.projector,
@@ -333,12 +337,13 @@ impl Worker {
                 &batch,
             )
             .await;
+            drop(place);
             self.measure(&outcome, began, oldest);
             match outcome? {
                 batch::End::Fenced => return Ok(End::Fenced),
                 batch::End::Committed(books, piled_up) => {
                     memory.committed = true;
-                    memory.projected = Some(hold.next_offset);
+                    memory.projected = Some((hold.log_id, hold.next_offset));
                     probe = Probe::default();
                     self.partition
                         .store(hold.next_offset, log.identity.stored());
@@ -554,8 +559,8 @@ impl Worker {
         memory: &mut Memory,
     ) -> Result<bool, sqlx::Error> {
         let projected = match memory.projected {
-            Some(projected) => Some(projected),
-            None => match self.partition.committed(log.identity.stored()).await {
+            Some((log_id, projected)) if log_id == hold.log_id => Some(projected),
+            _ => match self.partition.committed(log.identity.stored()).await {
                 Ok(committed) => committed,
                 Err(error) => {
                     tracing::debug!(%error, topic = self.topic, "Kafka does not say how far it was projected");
@@ -576,7 +581,7 @@ impl Worker {
                 "the database was restored to an earlier state: projecting again what it lacks"
             );
         }
-        memory.projected = Some(hold.next_offset);
+        memory.projected = Some((hold.log_id, hold.next_offset));
         Ok(true)
     }
 

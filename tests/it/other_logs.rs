@@ -98,6 +98,9 @@ async fn a_topic_created_anew_while_it_runs_fails_the_domain_until_it_is_taken_f
             assert_eq!(partition["startPosition"], 0, "{domain}");
             assert_eq!(partition["read"], ends[&number], "{domain}");
         }
+        let path = format!("/v1/consistency/{domain}");
+        let answer = rest.get(&path).await.json();
+        assert_eq!(answer.get("failure"), None, "nothing is wrong: {answer}");
     }
     for (user, found) in [("u-old", "old"), ("u-new", "new"), ("u-both", "new")] {
         let customer = rest.get(&customer_path(user)).await.json();
