@@ -21,7 +21,7 @@ pub fn lanes() -> Vec<Lane> {
         faults![
             5 retry_all,
             4 retry_one,
-            2 discard_one,
+            4 discard_one,
             2 pause_for_a_while,
             4 rebuild_and_switch,
             1 rebuild_and_cancel,

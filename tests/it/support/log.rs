@@ -192,8 +192,8 @@ impl Generator {
             20..35 => self.bad(now),
             35..45 => self.unknown(now),
             45..52 => self.tombstone(),
-            52..54 => self.oversized(),
-            54..56 if self.heals => self.oversized(),
+            52..54 => self.oversized(now),
+            54..56 if self.heals => self.oversized(now),
             _ => None,
         }
         .unwrap_or_else(|| {
@@ -1051,8 +1051,8 @@ impl Generator {
         })
     }
 
-    fn oversized(&mut self) -> Option<Record> {
-        let (user, mut record) = self.bad_base(0)?;
+    fn oversized(&mut self, now: i64) -> Option<Record> {
+        let (user, mut record) = self.bad_base(now)?;
         if !self.heals {
             record = self.shielded(user, record);
         }
