@@ -63,6 +63,7 @@ impl Topic {
             ("SIGHTLINE_KAFKA_BROKERS", &self.broker.address),
             ("SIGHTLINE_KAFKA_TOPICS", &self.name),
             ("SIGHTLINE_KAFKA_GROUP_PREFIX", &unique("group")),
+            ("SIGHTLINE_DOMAINS", "order"),
         ]);
         App::start(&command)
     }

@@ -9,6 +9,7 @@ mod backlog;
 mod ids;
 mod log;
 mod reads;
+mod rebuild;
 mod report;
 mod rows;
 // What the tests have for themselves, and the benchmark needs a part of.
@@ -29,7 +30,7 @@ use support::broker::Broker;
 /// Measures sightline.
 #[derive(Parser)]
 pub struct Settings {
-    /// What to measure: backlog, ids, rows, reads; all of them where none is named.
+    /// What to measure: backlog, ids, rows, reads, rebuild; all of them where none is named.
     sections: Vec<String>,
     /// Events of the backlog.
     #[arg(long, default_value_t = 200_000)]
@@ -139,6 +140,11 @@ async fn main() {
     if wanted("reads") {
         let mut report = Report::new("reads");
         reads::run(&bench, &mut report).await;
+        report.finish();
+    }
+    if wanted("rebuild") {
+        let mut report = Report::new("rebuild");
+        rebuild::run(&bench, &mut report).await;
         report.finish();
     }
     bench.postgres.stop().await;

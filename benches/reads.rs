@@ -17,7 +17,7 @@ const CONNECTIONS: [usize; 3] = [1, 8, 32];
 const TIME: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Copy)]
-enum Coat {
+pub enum Coat {
     Rest,
     Grpc,
 }
@@ -59,7 +59,7 @@ pub async fn run(bench: &Bench, report: &mut Report) {
     }
 }
 
-fn add(report: &mut Report, row: &str, mut latencies: Vec<f64>, time: Duration) {
+pub fn add(report: &mut Report, row: &str, mut latencies: Vec<f64>, time: Duration) {
     latencies.sort_by(f64::total_cmp);
     report.add(
         row,
@@ -73,7 +73,7 @@ fn add(report: &mut Report, row: &str, mut latencies: Vec<f64>, time: Duration) 
 }
 
 /// Calls, one after the other on each connection, until told to stop: how long each answer took, in seconds.
-fn call(
+pub fn call(
     running: &Running,
     coat: Coat,
     connections: usize,

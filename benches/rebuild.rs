@@ -1,0 +1,71 @@
+//! What a rebuild costs who reads and who projects, and how fast it is: a view of a whole log is projected anew while
+//! customers are read, and switched to.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::Bench;
+use crate::backlog::Topic;
+use crate::reads::{self, Coat};
+use crate::report::Report;
+use crate::support::client::Rest;
+use crate::support::operations::{project, versions};
+
+const CONNECTIONS: usize = 8;
+
+pub async fn run(bench: &Bench, report: &mut Report) {
+    let topic = Topic::fill(bench).await;
+    let users: Arc<[String]> = topic.users.clone().into();
+    let running = topic.project(bench).await;
+    let rest = &running.rest;
+    for _ in 0..bench.settings.rounds {
+        for read in [false, true] {
+            let row = match read {
+                false => "nobody reads",
+                true => "8 connections read customers",
+            };
+            let stop = Arc::new(AtomicBool::new(false));
+            let connections = if read { CONNECTIONS } else { 0 };
+            let calls = reads::call(&running, Coat::Rest, connections, &users, &stop);
+            let began = Instant::now();
+            project(rest, "order", "rebuild", json!({})).await;
+            built(rest, topic.events).await;
+            let time = began.elapsed();
+            stop.store(true, Ordering::Relaxed);
+            let latencies = calls.await;
+            report.add(
+                row,
+                "events/s rebuilt",
+                topic.events as f64 / time.as_secs_f64(),
+            );
+            if read {
+                reads::add(report, row, latencies, time);
+            }
+            // There and back again, so that each round begins with the same version.
+            for (what, verb, body) in [
+                ("switch, compared", "switch", json!({"compare": true})),
+                ("rollback", "rollback", json!({})),
+            ] {
+                let began = Instant::now();
+                project(rest, "order", verb, body).await;
+                report.add(what, "ms", began.elapsed().as_secs_f64() * 1e3);
+            }
+            project(rest, "order", "drop", json!({})).await;
+        }
+    }
+}
+
+/// Waits until the version that is being built has read all.
+async fn built(rest: &Rest, events: i64) {
+    loop {
+        let versions = versions(rest, "order").await;
+        let of_new = versions.iter().find(|(_, state, _)| state == "building");
+        if of_new.is_some_and(|(.., read)| *read == events) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
