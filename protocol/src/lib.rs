@@ -117,7 +117,7 @@ pub enum Rule {
     /// that failed (`sql/outdated_letters.sql`).
     DrainsLeaveAHead,
     /// What an operator takes out is kept by its coordinates, for versions that come to it later
-    /// (`sql/discard_letter.sql`).
+    /// (`sql/discard_letters.sql`).
     DiscardsAreKept,
     /// And the owners of all versions are fenced, so that they learn of it.
     DiscardsFenceAllVersions,
