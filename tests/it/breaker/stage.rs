@@ -78,9 +78,15 @@ impl Stage {
         })
     }
 
-    /// Whether it was lower before.
-    pub fn raise_the_limit(&self) -> bool {
-        self.limit.swap(HEALING_BYTES, Ordering::Relaxed) < HEALING_BYTES
+    /// The larger limit after the smaller one, and the other way round; which it is now.
+    pub fn change_the_limit(&self) -> usize {
+        let other = |limit| MAX_VALUE_BYTES + HEALING_BYTES - limit;
+        let before = self
+            .limit
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |limit| {
+                Some(other(limit))
+            });
+        other(before.expect("there is another"))
     }
 
     /// Any slot.
@@ -122,7 +128,7 @@ impl Stage {
 
     /// The end of all trouble: the ways are open, and every slot has an instance that lives and has the last limit.
     pub async fn calm(&self) {
-        self.raise_the_limit();
+        self.limit.store(HEALING_BYTES, Ordering::Relaxed);
         for slot in &self.slots {
             slot.kafka.set(Mode::Open);
             slot.postgres.set(Mode::Open);
