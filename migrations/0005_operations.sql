@@ -41,6 +41,20 @@ ALTER TABLE sightline.views
     ADD CONSTRAINT a_pause_is_whole CHECK (num_nulls(paused_at, paused_by, pause_reason) IN (0, 3));
 UPDATE sightline.views SET retired_at = now() WHERE state = 'retired';
 
+-- Changes tables of a view, which the statement names without their schema, in every version that there is.
+CREATE FUNCTION sightline.in_every_version(p_domain text, p_statement text)
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    before text := current_setting('search_path');
+    schema text;
+BEGIN
+    FOR schema IN SELECT schema_name FROM sightline.views WHERE domain = p_domain LOOP
+        PERFORM set_config('search_path', quote_ident(schema), true);
+        EXECUTE p_statement;
+    END LOOP;
+    PERFORM set_config('search_path', before, true);
+END $$;
+
 -- The version of each domain's view that is shown to callers: the live one; the newest that is being built where none
 -- is live yet.
 CREATE VIEW sightline.shown_views AS
