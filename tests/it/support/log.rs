@@ -9,6 +9,7 @@
 //! for a test of its own.
 
 use super::broker::Record;
+use super::fold::{Folds, Verdict, event_of};
 use fastrand::Rng;
 use serde_json::{Map, Value, json};
 use std::collections::VecDeque;
@@ -202,6 +203,21 @@ impl Generator {
             self.written(user, draft, now)
         });
         record.timestamp = now;
+        if self.heals
+            && Folds::new(HEALING_BYTES)
+                .take(&record)
+                .contains(&Verdict::Applied)
+        {
+            // What turns out to be good comes in its turn, as all of its user's does.
+            let owner = event_of(&record).and_then(|event| event.text("userId"));
+            let owner = self
+                .users
+                .iter()
+                .find(|user| owner.as_ref() == Some(&user.id));
+            if let Some(owner) = owner {
+                (record.key, record.partition) = (owner.key.clone(), owner.partition);
+            }
+        }
         record
     }
 
