@@ -2,7 +2,7 @@
 //!
 //! Without one it is 10 s; more than 10 minutes is cut to these.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 
@@ -12,6 +12,26 @@ use crate::error::Error;
 pub const DEFAULT: Duration = Duration::from_secs(10);
 /// The longest that a call may take.
 pub const MAX: Duration = Duration::from_secs(600);
+
+tokio::task_local! {
+    static UNTIL: Instant;
+}
+
+/// Runs a call within its time; `None` where that was not enough.
+pub async fn keep<T>(time: Duration, call: impl Future<Output = T>) -> Option<T> {
+    let until = Instant::now() + time;
+    tokio::time::timeout(time, UNTIL.scope(until, call))
+        .await
+        .ok()
+}
+
+/// How much time the call has left that this runs in; outside of calls [`MAX`].
+pub fn left() -> Duration {
+    UNTIL
+        .try_with(|until| until.saturating_duration_since(Instant::now()))
+        .unwrap_or(MAX)
+}
+
 /// How long the caller of a gRPC method waits.
 ///
 /// # Errors
@@ -87,6 +107,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_call_knows_how_much_time_it_has_left() {
+        assert_eq!(left(), MAX);
+        let time = Duration::from_secs(60);
+        let told = keep(time, async { left() }).await.expect("enough");
+        assert!(told <= time && !told.is_zero(), "{told:?}");
+        let told = keep(Duration::ZERO, std::future::pending::<()>()).await;
+        assert_eq!(told, None);
+    }
 
     #[test]
     fn grpc_timeouts() {

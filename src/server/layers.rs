@@ -393,9 +393,9 @@ async fn limit_time(State(surface): State<Surface>, request: Request, next: Next
         Surface::Rest => deadline::of_rest(request.headers()),
     };
     match time {
-        Ok(time) => tokio::time::timeout(time, next.run(request))
+        Ok(time) => deadline::keep(time, next.run(request))
             .await
-            .unwrap_or_else(|_| surface.refuse(Error::deadline_exceeded())),
+            .unwrap_or_else(|| surface.refuse(Error::deadline_exceeded())),
         Err(error) => surface.refuse(error),
     }
 }
