@@ -248,13 +248,7 @@ impl<'r> Envelope<'r> {
             let current = version.upcast(self.payload_object(body)?);
             let fields = Fields::of_payload(&current);
             let payload = Payload::read(event_type, &fields)?;
-            let mut names = event_type.time_fields().iter();
-            let own_time = names.find_map(|name| Some((*name, fields.given(name)?)));
-            let own_time = own_time.map(|(name, value)| {
-                let time = value.as_str().and_then(time::parse);
-                time.ok_or_else(|| Bad::bad_timestamp(name))
-            });
-            Ok((payload, own_time.transpose()?))
+            Ok((payload, own_time(event_type, &fields)?))
         };
         read().map_err(|bad: Bad| {
             if !version.is_known() && bad.is_of_form() {
@@ -263,6 +257,22 @@ impl<'r> Envelope<'r> {
                 bad
             }
         })
+    }
+
+    /// When it happened, as far as that can be read of an event that is bad.
+    pub fn occurred_at(&self) -> Option<DateTime<Utc>> {
+        let own_time = match (&self.event_type, &self.body) {
+            (TypeName::Known { event_type, .. }, Ok(body)) => {
+                let payload = self.payload_object(body).ok();
+                payload.map(|payload| own_time(*event_type, &Fields::of_payload(payload)))
+            }
+            _ => None,
+        };
+        match own_time {
+            Some(Ok(Some(time))) => Some(time),
+            Some(Err(_)) => None,
+            Some(Ok(None)) | None => self.envelope_time().ok(),
+        }
     }
 
     fn payload_object<'a>(&self, body: &'a Value) -> Result<&'a Map<String, Value>, Bad> {
@@ -320,6 +330,17 @@ impl<'r> Envelope<'r> {
         let value = value.as_ref().filter(|value| !value.is_empty())?;
         Some((name, std::str::from_utf8(value).ok()))
     }
+}
+
+/// The first of a type's own times that a payload has.
+fn own_time(event_type: EventType, fields: &Fields<'_>) -> Result<Option<DateTime<Utc>>, Bad> {
+    let mut names = event_type.time_fields().iter();
+    let found = names.find_map(|name| Some((*name, fields.given(name)?)));
+    let time = found.map(|(name, value)| {
+        let time = value.as_str().and_then(time::parse);
+        time.ok_or_else(|| Bad::bad_timestamp(name))
+    });
+    time.transpose()
 }
 
 fn as_text<'a>(
