@@ -1,5 +1,6 @@
 //! The way of letters to the dead letter topic, `<topic>.dlq.<domain>`. The table is the outbox: a letter is marked
-//! only after Kafka has acknowledged it, so that each arrives at least once, and maybe again after a crash.
+//! only after Kafka has acknowledged it, so that each arrives at least once, and maybe again after a crash. One that Kafka
+//! refuses holds up no other.
 //!
 //! Headers are those that Kafka Streams gives to dead letters (KIP-1034), and some of ours. Key and value, which are
 //! personal data, go along only where that is configured.
@@ -16,11 +17,11 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::Projector;
 use crate::db;
 
-/// How many letters go out at a time.
+/// How many letters, and of how many bytes (but one at least), go out at a time.
 const LETTERS: i64 = 200;
+const BYTES: i64 = 16 << 20;
 /// How long Kafka may take to acknowledge one.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -60,15 +61,17 @@ enum PublishError {
 
 impl Outbox {
     /// Nothing is connected to before there is a letter.
-    pub fn new(projector: &Projector, with_values: bool) -> Self {
-        let mut config = projector.kafka.clone();
+    pub fn new(pool: PgPool, kafka: &ClientConfig, with_values: bool) -> Self {
+        let mut config = kafka.clone();
         // These are a consumer's.
         config.remove("isolation.level").remove("group.protocol");
         config
             .set("enable.idempotence", "true")
+            // The topic's own limit counts, not the client's.
+            .set("message.max.bytes", "1000000000")
             .set("message.timeout.ms", TIMEOUT.as_millis().to_string());
         Outbox {
-            pool: projector.pool.clone(),
+            pool,
             config,
             with_values,
             producer: None,
@@ -81,11 +84,11 @@ impl Outbox {
     pub async fn publish(&mut self, domain: &'static str) {
         loop {
             match self.publish_some(domain).await {
-                Ok(letters) => {
-                    if letters > 0 && std::mem::take(&mut self.troubled) {
+                Ok(published) => {
+                    if published > 0 && std::mem::take(&mut self.troubled) {
                         tracing::info!(domain, "dead letters are published again");
                     }
-                    if letters < LETTERS {
+                    if published == 0 {
                         return;
                     }
                 }
@@ -99,7 +102,8 @@ impl Outbox {
         }
     }
 
-    async fn publish_some(&mut self, domain: &'static str) -> Result<i64, PublishError> {
+    /// Returns how many were published, which is 0 at the end.
+    async fn publish_some(&mut self, domain: &'static str) -> Result<usize, PublishError> {
         // One process at a time, and no row locked while Kafka is waited for.
         let mut transaction = self.pool.begin().await?;
         let ours = sqlx::query_scalar!(
@@ -115,7 +119,9 @@ impl Outbox {
             Letter,
             "src/projector/sql/letters_to_publish.sql",
             domain,
-            LETTERS
+            LETTERS,
+            BYTES,
+            self.with_values
         )
         .fetch_all(&mut *transaction)
         .await?;
@@ -128,11 +134,21 @@ impl Outbox {
         let producer = self.producer()?;
         let sent = letters
             .iter()
-            .map(|letter| self.send(&producer, domain, letter));
-        for sent in futures_util::future::join_all(sent).await {
-            sent?;
+            .map(|letter| send(&producer, domain, letter, self.with_values));
+        let sent = futures_util::future::join_all(sent).await;
+        let (mut ids, mut refused): (Vec<Uuid>, _) = (Vec::new(), None);
+        for (letter, mut sent) in letters.iter().zip(sent) {
+            // It may be only because of those that went with it.
+            for with_values in [self.with_values, false] {
+                if is_too_large(&sent) {
+                    sent = send(&producer, domain, letter, with_values).await;
+                }
+            }
+            match sent {
+                Ok(()) => ids.push(letter.id),
+                Err(error) => refused = Some(error),
+            }
         }
-        let ids: Vec<Uuid> = letters.iter().map(|letter| letter.id).collect();
         sqlx::query!(
             "UPDATE sightline.dead_letters SET published_at = now() WHERE id = ANY ($1)",
             &ids
@@ -140,7 +156,15 @@ impl Outbox {
         .execute(&mut *transaction)
         .await?;
         transaction.commit().await?;
-        Ok(i64::try_from(ids.len()).unwrap_or(i64::MAX))
+        match refused {
+            None => Ok(ids.len()),
+            Some(error) => {
+                // The producer may have failed for good, and a topic may be gone.
+                self.producer = None;
+                self.topics.clear();
+                Err(error.into())
+            }
+        }
     }
 
     fn producer(&mut self) -> Result<FutureProducer, KafkaError> {
@@ -149,49 +173,6 @@ impl Outbox {
         }
         let producer: FutureProducer = self.config.create()?;
         Ok(self.producer.insert(producer).clone())
-    }
-
-    async fn send(
-        &self,
-        producer: &FutureProducer,
-        domain: &str,
-        letter: &Letter,
-    ) -> Result<(), KafkaError> {
-        let message = match &letter.field {
-            Some(field) => format!("{}: {field}", letter.reason),
-            None => letter.reason.clone(),
-        };
-        let (partition, offset) = (
-            letter.partition.to_string(),
-            letter.record_offset.to_string(),
-        );
-        let id = letter.id.to_string();
-        let mut headers = OwnedHeaders::new();
-        for (key, value) in [
-            ("__streams.errors.exception", Some(letter.class.as_str())),
-            ("__streams.errors.message", Some(message.as_str())),
-            ("__streams.errors.topic", Some(letter.topic.as_str())),
-            ("__streams.errors.partition", Some(partition.as_str())),
-            ("__streams.errors.offset", Some(offset.as_str())),
-            ("sightline.domain", Some(domain)),
-            ("sightline.dead-letter-id", Some(id.as_str())),
-            ("sightline.event-type", letter.event_type.as_deref()),
-        ] {
-            if value.is_some() {
-                headers = headers.insert(Header { key, value });
-            }
-        }
-        let topic = name(&letter.topic, domain);
-        let mut record = FutureRecord::<[u8], [u8]>::to(&topic).headers(headers);
-        if self.with_values {
-            record.key = letter.record_key.as_deref();
-            record.payload = letter.value.as_deref();
-        }
-        producer
-            .send(record, TIMEOUT)
-            .await
-            .map(drop)
-            .map_err(|(error, _)| error)
     }
 
     /// Makes a topic, unless it is there. Who may not make any goes on: it may be there, or be made by the broker.
@@ -226,6 +207,54 @@ impl Outbox {
         self.topics.insert(name);
         Ok(())
     }
+}
+
+async fn send(
+    producer: &FutureProducer,
+    domain: &str,
+    letter: &Letter,
+    with_values: bool,
+) -> Result<(), KafkaError> {
+    let message = match &letter.field {
+        Some(field) => format!("{}: {field}", letter.reason),
+        None => letter.reason.clone(),
+    };
+    let (partition, offset) = (
+        letter.partition.to_string(),
+        letter.record_offset.to_string(),
+    );
+    let id = letter.id.to_string();
+    let mut headers = OwnedHeaders::new();
+    for (key, value) in [
+        ("__streams.errors.exception", Some(letter.class.as_str())),
+        ("__streams.errors.message", Some(message.as_str())),
+        ("__streams.errors.topic", Some(letter.topic.as_str())),
+        ("__streams.errors.partition", Some(partition.as_str())),
+        ("__streams.errors.offset", Some(offset.as_str())),
+        ("sightline.domain", Some(domain)),
+        ("sightline.dead-letter-id", Some(id.as_str())),
+        ("sightline.event-type", letter.event_type.as_deref()),
+    ] {
+        if value.is_some() {
+            headers = headers.insert(Header { key, value });
+        }
+    }
+    let topic = name(&letter.topic, domain);
+    let mut record = FutureRecord::<[u8], [u8]>::to(&topic).headers(headers);
+    if with_values {
+        record.key = letter.record_key.as_deref();
+        record.payload = letter.value.as_deref();
+    }
+    producer
+        .send(record, TIMEOUT)
+        .await
+        .map(drop)
+        .map_err(|(error, _)| error)
+}
+
+fn is_too_large(sent: &Result<(), KafkaError>) -> bool {
+    let code = RDKafkaErrorCode::MessageSizeTooLarge;
+    *sent == Err(KafkaError::MessageProduction(code))
 }
 
 /// The dead letter topic of a domain for a topic.
