@@ -39,6 +39,8 @@ use crate::{db, telemetry};
 const PROJECTOR_CONNECTIONS: u32 = 12;
 /// How many of them versions take that are not read: those that are being built, and retired ones.
 const CONNECTIONS_BESIDE: usize = 6;
+/// How many connections operations and upkeep share.
+const OPERATION_CONNECTIONS: u32 = 4;
 /// How often it is tried to bring the database's schema up to date.
 const MIGRATE_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the gauges are set; lag is then also known for when the database is away.
@@ -67,6 +69,11 @@ pub async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         db::options(&config.database_direct_url)?,
         PROJECTOR_CONNECTIONS,
     );
+    let operation_pool = db::operation_pool(
+        db::options(&config.database_direct_url)?,
+        OPERATION_CONNECTIONS,
+    );
+    let retrier = retrier(&config, operation_pool.clone());
     let (migrated, is_migrated) = watch::channel(false);
 
     let served: Vec<&'static dyn Domain> = domains::ALL
@@ -83,7 +90,7 @@ pub async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let operations = Operations::new(
         reads.clone(),
         lag.clone(),
-        retrier(&config, projector_pool.clone()),
+        retrier.clone(),
         projections(&served),
         names.known.clone(),
     );
@@ -129,7 +136,11 @@ pub async fn serve(config: Config) -> anyhow::Result<ExitCode> {
             Ok(())
         }
     });
-    let pools = [("reads", read_pool), ("projectors", projector_pool.clone())];
+    let pools = [
+        ("reads", read_pool),
+        ("projectors", projector_pool.clone()),
+        ("operations", operation_pool),
+    ];
     supervisor.spawn("metrics", Kind::Lasting, move |stop| {
         let (metrics, lag, pools) = (metrics.clone(), lag.clone(), pools.clone());
         async move {
@@ -151,7 +162,14 @@ pub async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         migrated,
     );
     if config.role.projects() {
-        project(&supervisor, &config, &served, projector_pool, is_migrated);
+        project(
+            &supervisor,
+            &config,
+            &served,
+            projector_pool,
+            retrier,
+            is_migrated,
+        );
     }
     Ok(supervisor.run(signals, config.shutdown_grace).await)
 }
@@ -325,6 +343,7 @@ fn project(
     config: &Config,
     served: &[&'static dyn Domain],
     pool: PgPool,
+    retrier: Retrier,
     is_migrated: watch::Receiver<bool>,
 ) {
     let kafka = kafka_config(config);
@@ -366,7 +385,6 @@ fn project(
         }
     });
     let upkeep = projector.clone();
-    let retrier = retrier(config, projector.pool.clone());
     let migrated = is_migrated.clone();
     let projections = projections(served);
     let policy = LetterPolicy {

@@ -1,6 +1,6 @@
-//! Postgres: the two pools, the migrations, and what an error from it means.
+//! Postgres: the pools, the migrations, and what an error from it means.
 //!
-//! Reads and projectors have a pool each, so that neither starves the other. Pools connect when they are
+//! Reads, projectors and operations have a pool each, so that none starves another. Pools connect when they are
 //! first used: the process starts without a database, and goes on when one comes back.
 
 use std::time::Duration;
@@ -16,8 +16,10 @@ use crate::error::{Code, Error};
 const READ_STATEMENT_TIMEOUT: &str = "2s";
 /// How long a projector's statement may run before it is taken for stuck, and tried again.
 const PROJECTOR_STATEMENT_TIMEOUT: &str = "60s";
+/// How long a statement of an operation may run, waiting for a batch under way included.
+const OPERATION_STATEMENT_TIMEOUT: &str = "10s";
 /// How long to wait for a free connection: a caller waits too, a projector has time.
-const READ_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+const CALLER_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 const PROJECTOR_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Every change of the schema, in order, compiled in.
@@ -41,8 +43,19 @@ pub fn read_pool(options: PgConnectOptions, max_connections: u32) -> PgPool {
     pool(
         options,
         max_connections,
-        READ_ACQUIRE_TIMEOUT,
+        CALLER_ACQUIRE_TIMEOUT,
         READ_STATEMENT_TIMEOUT,
+    )
+}
+
+/// The pool that operations and upkeep write through, past any pooler: whoever waits there for a progress row keeps no
+/// connection from projectors.
+pub fn operation_pool(options: PgConnectOptions, max_connections: u32) -> PgPool {
+    pool(
+        options,
+        max_connections,
+        CALLER_ACQUIRE_TIMEOUT,
+        OPERATION_STATEMENT_TIMEOUT,
     )
 }
 
