@@ -7,12 +7,14 @@ use utoipa::ToSchema;
 use super::{Operations, check_reason};
 use crate::error::{Code, Error};
 use crate::projector::pause::{self, By};
-use crate::projector::upkeep::RETIRED_FOR;
-use crate::projector::versions::{self, VersionError, Which};
+use crate::projector::versions::{self, How, RETIRED_FOR, VersionError, Which};
+use crate::query::deadline;
 use crate::query::lag::DomainState;
 
 /// What is told where an operator gives no reason.
 const PAUSED: &str = "paused by an operator";
+/// Of how many lost partitions is told each by itself.
+const TOLD: usize = 10;
 
 /// All projections that this process serves.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -240,7 +242,13 @@ impl Operations {
     ) -> Result<Projection, Error> {
         self.projection(domain)?;
         let pool = &self.0.retrier.pool;
-        let version = versions::switch(pool, domain, Which::Building, number, compare)
+        if compare {
+            // One at a time: it may take as long as a caller waits, and others need a connection, too.
+            let _place = self.0.comparing.lock().await;
+            let compared = versions::compare(pool, domain, number, deadline::left());
+            compared.await.map_err(|error| none_or(error, no_rebuild))?;
+        }
+        let version = versions::switch(pool, domain, Which::Building, number)
             .await
             .map_err(|error| none_or(error, no_rebuild))?;
         tracing::info!(
@@ -258,7 +266,7 @@ impl Operations {
     pub async fn rollback(&self, domain: &str, number: Option<i32>) -> Result<Projection, Error> {
         self.projection(domain)?;
         let pool = &self.0.retrier.pool;
-        let version = versions::switch(pool, domain, Which::Retired, number, false)
+        let version = versions::switch(pool, domain, Which::Retired, number)
             .await
             .map_err(|error| none_or(error, no_retired))?;
         tracing::info!(
@@ -373,23 +381,27 @@ fn refused(error: VersionError) -> Error {
             Code::RebuildRunning,
             format!("Version {version} is being built already. Switch to it, or cancel it."),
         ),
-        VersionError::LogTruncated {
-            topic,
-            partition,
-            wanted,
-            start,
-        } => {
-            let has = match start {
-                Some(start) => format!(
-                    "reaches back to offset {start} only, or is shorter than what was read of it"
-                ),
-                None => "is of a topic that was created anew".to_owned(),
-            };
+        VersionError::LogTruncated(lost) => {
+            let told = lost.iter().take(TOLD).map(|lost| {
+                let how = match lost.how {
+                    How::Begins(start) => format!("reaches back to offset {start} only"),
+                    How::TailLost => "was shorter than what was read of it".to_owned(),
+                    How::Recreated => "is of a topic that was created anew".to_owned(),
+                };
+                format!(
+                    "{}/{} from offset {} on, and the log {how}",
+                    lost.topic, lost.partition, lost.wanted
+                )
+            });
+            let mut told = told.collect::<Vec<_>>().join("; ");
+            if lost.len() > TOLD {
+                told.push_str(&format!("; and {} partitions more", lost.len() - TOLD));
+            }
             Error::new(
                 Code::LogTruncated,
                 format!(
-                    "The view was made from {topic}/{partition} from offset {wanted} on, and the log {has}. What is \
-                     lost would be missing in the new version; {{\"acceptLoss\": true}} builds it all the same."
+                    "The view was made from {told}. What is lost would be missing in the new version; \
+                     {{\"acceptLoss\": true}} builds it all the same."
                 ),
             )
         }

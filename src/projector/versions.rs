@@ -1,7 +1,7 @@
 //! The versions of a view: which there are, a new one beside the live one, the switch between them, and their end.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
@@ -23,18 +23,9 @@ pub enum VersionError {
     /// The domain has no version of the kind that was asked for.
     #[error("there is no such version")]
     NoSuchVersion,
-    /// The log does not reach back to where the view began.
-    #[error("partition {partition} of {topic} can't be read from {wanted} on")]
-    LogTruncated {
-        /// The topic of the first such partition.
-        topic: String,
-        /// Its number.
-        partition: i32,
-        /// Where the view began.
-        wanted: i64,
-        /// Where the log begins now; none where the log is another one.
-        start: Option<i64>,
-    },
+    /// Logs that the view was made from are not what they were.
+    #[error("{} partitions can't be read any more from where the view began", .0.len())]
+    LogTruncated(Vec<Lost>),
     /// Nobody has read lately where the logs begin and end.
     #[error("the ends of the log are not known at the moment")]
     EndsUnknown,
@@ -61,6 +52,30 @@ pub enum VersionError {
     Database(#[from] sqlx::Error),
 }
 
+/// A partition that can't be read any more from where a view began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// The topic.
+    pub topic: String,
+    /// Its number.
+    pub partition: i32,
+    /// Where the view began.
+    pub wanted: i64,
+    /// What is the matter.
+    pub how: How,
+}
+
+/// How a log is not what it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// It begins here now.
+    Begins(i64),
+    /// It was found to be shorter than what was read of it.
+    TailLost,
+    /// The topic was created anew.
+    Recreated,
+}
+
 /// Which version of a view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
@@ -68,21 +83,33 @@ pub enum Which {
     Building,
     /// The one that was the live one last.
     Retired,
+    /// One that was retired so long ago that nobody wants it back.
+    Overdue,
 }
 
 impl Which {
     fn state(self) -> &'static str {
         match self {
             Which::Building => "building",
-            Which::Retired => "retired",
+            Which::Retired | Which::Overdue => "retired",
+        }
+    }
+
+    /// For how long it has been what it is.
+    fn since(self) -> TimeDelta {
+        match self {
+            Which::Building | Which::Retired => TimeDelta::zero(),
+            Which::Overdue => RETIRED_FOR,
         }
     }
 }
 
+/// How long a version goes on after another one became the live one: so long the way back is open.
+pub const RETIRED_FOR: TimeDelta = TimeDelta::hours(24);
 /// How often, and after which pauses, it is tried to find two versions at the same positions.
 const LEVEL: (u32, Duration) = (30, Duration::from_millis(200));
-/// How long summing up a table may take: as long as a caller may wait.
-const COMPARE_TIMEOUT: &str = "10min";
+/// How long the removal of a version may take, whose letters may be many.
+const REMOVE_TIMEOUT: &str = "10min";
 
 /// Projects every version that a domain's view has, each in a group of its own, until `projector.stop` is cancelled.
 pub async fn project_all(projector: Projector, projection: &'static dyn Projection) {
@@ -164,23 +191,25 @@ pub async fn create(
     let logs = sqlx::query_file!("src/projector/sql/reach.sql", domain)
         .fetch_all(&mut *transaction)
         .await?;
+    let mut lost = Vec::new();
     for log in logs {
         // Of a topic that was created anew nobody reads the ends any more.
-        let another = log.failure.as_deref() == Some("topic_recreated");
-        let start = log.log_start.filter(|_| !another);
-        if start.is_none() && !another {
-            return Err(VersionError::EndsUnknown);
-        }
-        let whole = start.is_some_and(|start| start <= log.start_offset)
-            && log.failure.as_deref() != Some("tail_lost");
-        if !whole && !accept_loss {
-            return Err(VersionError::LogTruncated {
-                topic: log.topic,
-                partition: log.partition,
-                wanted: log.start_offset,
-                start,
-            });
-        }
+        let how = match log.log_start {
+            _ if log.is_another => How::Recreated,
+            None => return Err(VersionError::EndsUnknown),
+            Some(_) if log.lost_tail => How::TailLost,
+            Some(start) if start > log.start_offset => How::Begins(start),
+            Some(_) => continue,
+        };
+        lost.push(Lost {
+            topic: log.topic,
+            partition: log.partition,
+            wanted: log.start_offset,
+            how,
+        });
+    }
+    if !lost.is_empty() && !accept_loss {
+        return Err(VersionError::LogTruncated(lost));
     }
     let version = sqlx::query_scalar!(
         "UPDATE sightline.domains SET last_version = last_version + 1 WHERE domain = $1 RETURNING last_version",
@@ -240,21 +269,18 @@ pub async fn create(
 /// There is none of that kind, or the database failed.
 pub async fn remove(pool: &PgPool, domain: &str, which: Which) -> Result<i32, VersionError> {
     let mut transaction = pool.begin().await?;
+    // Mostly there is none, which needs no lock.
+    let found = find(&mut transaction, domain, which).await?;
+    found.ok_or(VersionError::NoSuchVersion)?;
     lock(&mut transaction, domain).await?;
     let (version, schema) = find(&mut transaction, domain, which)
         .await?
         .ok_or(VersionError::NoSuchVersion)?;
+    limit_statements(&mut transaction, REMOVE_TIMEOUT).await?;
     // Batches under way end first; whoever comes later finds no row.
     fence(&mut transaction, domain, &[version]).await?;
     sqlx::query!(
         "DELETE FROM sightline.views WHERE domain = $1 AND version = $2",
-        domain,
-        version
-    )
-    .execute(&mut *transaction)
-    .await?;
-    sqlx::query!(
-        "DELETE FROM sightline.owners WHERE domain = $1 AND version = $2",
         domain,
         version
     )
@@ -268,44 +294,19 @@ pub async fn remove(pool: &PgPool, domain: &str, which: Which) -> Result<i32, Ve
     Ok(version)
 }
 
-/// Removes versions that were retired for longer than this. Returns how many.
-///
-/// # Errors
-/// The database failed.
-pub async fn remove_retired(
-    pool: &PgPool,
-    domain: &str,
-    after: TimeDelta,
-) -> Result<u64, VersionError> {
-    let mut removed = 0;
-    // The newest is found first, so it must be old enough, too.
-    while sqlx::query_scalar!(
-        r#"SELECT bool_and(retired_at < now() - make_interval(secs => $2)) AS "old"
-           FROM sightline.views WHERE domain = $1 AND state = 'retired'"#,
-        domain,
-        after.num_seconds() as f64,
-    )
-    .fetch_one(pool)
-    .await?
-        == Some(true)
-    {
-        remove(pool, domain, Which::Retired).await?;
-        removed += 1;
-    }
-    Ok(removed)
-}
-
-/// The newest version of a kind, and its schema.
+/// The version of a kind that became it last, and its schema.
 async fn find(
     connection: &mut PgConnection,
     domain: &str,
     which: Which,
 ) -> Result<Option<(i32, String)>, sqlx::Error> {
     let found = sqlx::query!(
-        "SELECT version, schema_name FROM sightline.views WHERE domain = $1 AND state = $2
+        "SELECT version, schema_name FROM sightline.views
+         WHERE domain = $1 AND state = $2 AND ($3::float8 = 0 OR retired_at < now() - make_interval(secs => $3))
          ORDER BY retired_at DESC NULLS LAST, version DESC LIMIT 1",
         domain,
         which.state(),
+        which.since().as_seconds_f64(),
     )
     .fetch_optional(connection)
     .await?;
@@ -313,35 +314,23 @@ async fn find(
 }
 
 /// Makes a version the live one, for reads that begin from then on; the former one goes on projecting. Returns its
-/// number. With `compare`, only where both have held the same rows at the same positions. Where a `number` is given,
-/// this one only; if it is the live one already, that is as good.
+/// number. Where a `number` is given, this one only; if it is the live one already, that is as good.
 ///
 /// # Errors
-/// There is no such version, it is behind the live one in some partition, it differs, or the database failed.
+/// There is no such version, it is behind the live one in some partition, or the database failed.
 pub async fn switch(
     pool: &PgPool,
     domain: &str,
     which: Which,
     number: Option<i32>,
-    compare: bool,
 ) -> Result<i32, VersionError> {
-    let mut tries = 1;
+    let mut transaction = pool.begin().await?;
+    lock(&mut transaction, domain).await?;
     if let Some(number) = number
-        && live(&mut *pool.acquire().await?, domain).await? == number
+        && live(&mut transaction, domain).await? == number
     {
         return Ok(number);
     }
-    if compare {
-        while let Err(error) = compare_with_live(pool, domain, which).await {
-            if !matches!(error, VersionError::NeverLevel) || tries == LEVEL.0 {
-                return Err(error);
-            }
-            tries += 1;
-            tokio::time::sleep(LEVEL.1).await;
-        }
-    }
-    let mut transaction = pool.begin().await?;
-    lock(&mut transaction, domain).await?;
     let version = make_live(&mut transaction, domain, which, number).await?;
     transaction.commit().await?;
     Ok(version)
@@ -466,25 +455,53 @@ async fn live(connection: &mut PgConnection, domain: &str) -> Result<i32, sqlx::
     .await
 }
 
-/// Compares a version with the live one, in a snapshot in which both stand at the same positions: what follows is the
-/// same log for both. Projection goes on meanwhile.
-async fn compare_with_live(pool: &PgPool, domain: &str, which: Which) -> Result<(), VersionError> {
+/// Compares the version that is being built with the live one, in a snapshot in which both stand at the same positions:
+/// what follows is the same log for both. Projection goes on meanwhile. No statement runs on for longer than `within`. Where
+/// a `number` is given that is the live one's already, there is nothing to compare.
+///
+/// # Errors
+/// There is no such version, the two never stand at the same positions or hold different rows there, or the database
+/// failed.
+pub async fn compare(
+    pool: &PgPool,
+    domain: &str,
+    number: Option<i32>,
+    within: Duration,
+) -> Result<(), VersionError> {
+    let until = Instant::now() + within;
+    let mut tries = 1;
+    while let Err(error) = compare_once(pool, domain, number, until).await {
+        if !matches!(error, VersionError::NeverLevel) || tries == LEVEL.0 {
+            return Err(error);
+        }
+        tries += 1;
+        tokio::time::sleep(LEVEL.1).await;
+    }
+    Ok(())
+}
+
+async fn compare_once(
+    pool: &PgPool,
+    domain: &str,
+    number: Option<i32>,
+    until: Instant,
+) -> Result<(), VersionError> {
     let mut snapshot = pool
         .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         .await?;
-    let (version, schema) = find(&mut snapshot, domain, which)
-        .await?
-        .ok_or(VersionError::NoSuchVersion)?;
     let live = live(&mut snapshot, domain).await?;
+    if number == Some(live) {
+        return Ok(());
+    }
+    let (version, schema) = find(&mut snapshot, domain, Which::Building)
+        .await?
+        .filter(|(version, _)| number.is_none_or(|number| number == *version))
+        .ok_or(VersionError::NoSuchVersion)?;
     if !is_level(&mut snapshot, domain, live, version).await? {
         return Err(VersionError::NeverLevel);
     }
-    sqlx::query("SELECT set_config('statement_timeout', $1, true)")
-        .bind(COMPARE_TIMEOUT)
-        .execute(&mut *snapshot)
-        .await?;
-    let ours = checksums(&mut snapshot, &format!("{domain}_live")).await?;
-    let theirs = checksums(&mut snapshot, &schema).await?;
+    let ours = checksums(&mut snapshot, &format!("{domain}_live"), until).await?;
+    let theirs = checksums(&mut snapshot, &schema, until).await?;
     let different = ours
         .into_iter()
         .zip(theirs)
@@ -519,12 +536,16 @@ async fn is_level(
 async fn checksums(
     connection: &mut PgConnection,
     schema: &str,
+    until: Instant,
 ) -> Result<Vec<(String, i64, String)>, sqlx::Error> {
     let tables = sqlx::query_file!("src/projector/sql/checksums.sql", schema)
         .fetch_all(&mut *connection)
         .await?;
     let mut sums = Vec::new();
     for table in tables {
+        let left = until.saturating_duration_since(Instant::now());
+        // 0 would be no limit.
+        limit_statements(connection, &format!("{}ms", left.as_millis().max(1))).await?;
         // Made by the database's own format(), with identifiers quoted.
         let (rows, sum) = sqlx::query_as(AssertSqlSafe(table.statement))
             .fetch_one(&mut *connection)
@@ -534,8 +555,18 @@ async fn checksums(
     Ok(sums)
 }
 
+/// How long each of the transaction's next statements may run.
+async fn limit_statements(connection: &mut PgConnection, time: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT set_config('statement_timeout', $1, true)")
+        .bind(time)
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
 /// Takes the progress rows of versions, in the order of the key, as everybody does who takes several, and fences
-/// their owners.
+/// their owners. The epochs of one log come to be the same in all of these versions, so that what is done in one after
+/// another became the live one lies behind what was done in that.
 ///
 /// # Errors
 /// The database failed.
@@ -547,14 +578,10 @@ pub async fn fence(
     sqlx::query_file!("src/projector/sql/lock_versions.sql", domain, versions)
         .fetch_all(&mut *connection)
         .await?;
-    sqlx::query!(
-        "UPDATE sightline.progress SET epoch = epoch + 1 WHERE domain = $1 AND version = ANY ($2)",
-        domain,
-        versions
-    )
-    .execute(connection)
-    .await
-    .map(drop)
+    sqlx::query_file!("src/projector/sql/fence_versions.sql", domain, versions)
+        .execute(connection)
+        .await
+        .map(drop)
 }
 
 /// One change of a domain's versions at a time, and none while partitions are added.

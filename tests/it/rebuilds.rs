@@ -397,6 +397,88 @@ async fn who_would_miss_a_change_that_a_rebuild_has_moved_is_told_to_read_anew()
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_that_is_tried_after_a_switch_lies_behind_all_that_was_read_before() {
+    let mut world = World::shared(1).await;
+    let log = [
+        address("a", "a-1", "e-0", MAX_VALUE_BYTES),
+        address("b", "b-1", "e-1", MAX_VALUE_BYTES),
+        address("c", "c-1", "e-2", 0),
+    ];
+    world.broker.writer().write(&world.topic, &log).await;
+    let mut running = world.serve().await;
+    caught_up(&running.rest, &Ends::from([(0, 3)])).await;
+    // The live one has had more owners than the one that is to be built.
+    for _ in 0..20 {
+        project(&running.rest, "order", "pause", json!({})).await;
+        project(&running.rest, "order", "resume", json!({})).await;
+    }
+    project(&running.rest, "order", "rebuild", json!({})).await;
+    built(&running.rest, "order", 3).await;
+    running.app.process.kill();
+    running = world
+        .set("SIGHTLINE_MAX_VALUE_BYTES", &HEALING_BYTES.to_string())
+        .serve()
+        .await;
+    let rest = &running.rest;
+    let retry = async |key: &str| {
+        let body = json!({"domain": "order", "key": key});
+        let tried = operate(rest, "/v1/dead-letters:retry", body).await;
+        assert_eq!(tried["outcomes"][0]["outcome"], "applied", "{tried}");
+    };
+    retry("a").await;
+    let changes = rest.get(FEED).await.json()["changes"].clone();
+    let end = cursors(changes.as_array().expect("a list")).remove(1);
+    assert_eq!(feed_after(rest, Some(&end)).await, Ok(vec![]));
+    switch(rest, "order", "switch", json!({})).await;
+    retry("b").await;
+    assert_eq!(
+        feed_after(rest, Some(&end)).await,
+        Ok(vec!["e-1".to_owned()])
+    );
+    switch(rest, "order", "rollback", json!({})).await;
+    assert_eq!(
+        feed_after(rest, Some(&end)).await,
+        Ok(vec!["e-1".to_owned()])
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_another_record_of_its_event_made_is_not_missed_after_a_switch() {
+    let mut world = World::shared(1).await;
+    let first = Record {
+        key: None,
+        ..address("a", "a-1", "e-0", MAX_VALUE_BYTES)
+    };
+    let log = [
+        first,
+        address("b", "b-1", "e-1", 0),
+        address("a", "a-1", "e-0", 0),
+        address("b", "b-2", "e-2", 0),
+    ];
+    world.broker.writer().write(&world.topic, &log).await;
+    let mut running = world.serve().await;
+    caught_up(&running.rest, &Ends::from([(0, 4)])).await;
+    running.app.process.kill();
+    running = world
+        .set("SIGHTLINE_MAX_VALUE_BYTES", &HEALING_BYTES.to_string())
+        .serve()
+        .await;
+    let rest = &running.rest;
+    let tried = retry_all(rest, "order").await;
+    assert_eq!(tried[0]["outcome"], "duplicate", "{tried:?}");
+    let changes = rest.get(FEED).await.json()["changes"].clone();
+    let cursors = cursors(changes.as_array().expect("a list"));
+    project(rest, "order", "rebuild", json!({})).await;
+    built(rest, "order", 4).await;
+    switch(rest, "order", "switch", json!({})).await;
+    let told = feed_after(rest, None).await.expect("the feed");
+    assert_eq!(told, ["e-0", "e-1", "e-2"]);
+    // Who has read the one before it was told has not read it, and would not.
+    let resync = Err((410, "RESYNC".to_owned()));
+    assert_eq!(feed_after(rest, Some(&cursors[0])).await, resync);
+}
+
 fn too_large_registration(user: &str) -> Record {
     let value = json!({
         "eventType": "UserRegistered", "eventId": format!("r-{user}"), "eventTimestamp": "2026-10-01T00:00:00Z",

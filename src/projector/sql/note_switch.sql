@@ -3,7 +3,7 @@ WITH noted AS (
     INSERT INTO sightline.switches (domain, from_version, to_version) VALUES ($1, $2, $3) RETURNING id
 ), letters AS (
     -- Where the change of a record lies, in each: its turn, unless it was a letter; nowhere while it is one, or where it
-    -- was closed. What came to nothing here, and was no letter there, came to nothing in its turn, too.
+    -- came to nothing. Moves of what no feed tells are forgotten again.
     SELECT log_id,
            CASE WHEN o.id IS NULL THEN record_offset + 1 ELSE o.applied_next_offset END AS old_next_offset,
            CASE WHEN o.id IS NULL THEN 0 ELSE o.applied_sequence END AS old_sequence,
@@ -11,7 +11,6 @@ WITH noted AS (
            CASE WHEN n.id IS NULL THEN 0 ELSE n.applied_sequence END AS new_sequence
     FROM (SELECT * FROM sightline.dead_letters WHERE domain = $1 AND version = $2) AS o
     FULL JOIN (SELECT * FROM sightline.dead_letters WHERE domain = $1 AND version = $3) AS n USING (log_id, record_offset)
-    WHERE num_nulls(o.id, n.id) = 0 OR coalesce(o.resolution, n.resolution, '') NOT IN ('duplicate', 'skipped')
 ), moved AS (
     INSERT INTO sightline.moved_changes (switch_id, log_id, from_next_offset, from_sequence, until_next_offset, until_sequence)
     SELECT noted.id, log_id,
