@@ -38,6 +38,8 @@ const BUFFER_RECORDS: usize = 20_000;
 const RECORD_OVERHEAD: usize = 200;
 /// How long a poll waits for a record: the longest that a worker's request waits for the thread.
 const POLL: Duration = Duration::from_millis(50);
+/// After so long the rest of the requests, some of which have to wait for Kafka, is for after the next polls.
+const REQUESTS_TIME: Duration = Duration::from_millis(200);
 /// How often positions are handed to Kafka for other people's lag tools.
 const STORE_INTERVAL: Duration = Duration::from_secs(1);
 const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -503,7 +505,10 @@ fn serve(
     let mut stored: HashMap<i32, (i64, String)> = HashMap::new();
     let mut store_at = Instant::now();
     while !stop.is_cancelled() {
-        while let Ok(request) = requests.try_recv() {
+        let began = Instant::now();
+        while began.elapsed() < REQUESTS_TIME
+            && let Ok(request) = requests.try_recv()
+        {
             match request {
                 Request::Seek {
                     partition,

@@ -414,7 +414,7 @@ pub async fn advance(
     .map(drop)
 }
 
-/// Notes why projection of a topic's partition, of whichever incarnation, stands still. Says whether that is new.
+/// Notes why projection of a topic stands still, in a partition or in all that it had. Says whether that is new.
 ///
 /// # Errors
 /// The database failed.
@@ -422,7 +422,7 @@ pub async fn set_failure(
     pool: &PgPool,
     view: &View,
     topic: &str,
-    partition: i32,
+    partition: Option<i32>,
     failure: &str,
 ) -> Result<bool, sqlx::Error> {
     sqlx::query_file!(

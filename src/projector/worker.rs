@@ -44,6 +44,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 const STAND_STILL: Duration = Duration::from_secs(5);
 /// The log is shorter than what was read of it, or something else stands there. Only an operator can tell what that means.
 const TAIL_LOST: &str = "tail_lost";
+/// The topic was deleted and created again, and with it all of its partitions.
+const TOPIC_RECREATED: &str = "topic_recreated";
 /// How many readings of the log's end have to agree on that.
 const END_READINGS: usize = 3;
 /// How much log time passes between two rounds of deleting forgotten ids.
@@ -159,6 +161,8 @@ struct Memory {
     forgotten: Arc<Notify>,
     /// Whether anything was committed since the last take-over.
     committed: bool,
+    /// The log's time when ids were last forgotten, or would have been.
+    forget_at: Option<Option<DateTime<Utc>>>,
 }
 
 impl Worker {
@@ -203,7 +207,10 @@ impl Worker {
                 // Whoever fenced this owner may be about to be told that the partition is theirs: two that
                 // take it from each other at once get nowhere.
                 Ok(Ok(End::Fenced)) => {
-                    self.wait(LOOK_AGAIN).await;
+                    // Who got something done meanwhile was fenced by somebody who does not stay.
+                    if !memory.committed {
+                        self.wait(LOOK_AGAIN).await;
+                    }
                     continue;
                 }
                 Ok(Err(error)) => match db::classify(&error) {
@@ -270,7 +277,6 @@ impl Worker {
         // By the first `End` that comes, the log was read up to what its end was before the seek.
         let mut scanned_at_end = readable;
         let mut probe = Probe::default();
-        let mut forget_at = hold.log_time;
         loop {
             let Some(now) = self.current_log(&log) else {
                 return Ok(End::LogChanged);
@@ -366,8 +372,9 @@ impl Worker {
                     }
                 }
             }
+            let forget_at = memory.forget_at.get_or_insert(hold.log_time);
             if hold.log_time > forget_at.map(|at| at + FORGET_INTERVAL) {
-                forget_at = hold.log_time;
+                *forget_at = hold.log_time;
                 while !self.stop.is_cancelled()
                     && batch::forget(&self.projector, &self.view, &hold).await?
                 {}
@@ -482,7 +489,7 @@ impl Worker {
         }
         match taken {
             TakeOver::NotReady => Ok(None),
-            TakeOver::TopicRecreated => self.stand_still("topic_recreated").await,
+            TakeOver::TopicRecreated => self.stand_still(TOPIC_RECREATED).await,
             // The heart beats on: somebody is there to go on.
             TakeOver::Waiting { log_id, epoch } | TakeOver::Paused { log_id, epoch } => {
                 memory.log_id = Some(log_id);
@@ -533,13 +540,14 @@ impl Worker {
 
     /// Notes why an operator has to decide before the partition goes on, and waits a while.
     async fn stand_still(&self, failure: &'static str) -> Result<Option<Hold>, sqlx::Error> {
-        let (pool, number) = (&self.projector.pool, self.partition.number);
-        if progress::set_failure(pool, &self.view, &self.topic, number, failure).await? {
+        let pool = &self.projector.pool;
+        let partition = (failure != TOPIC_RECREATED).then_some(self.partition.number);
+        if progress::set_failure(pool, &self.view, &self.topic, partition, failure).await? {
             tracing::error!(
                 domain = self.view.domain,
                 version = self.view.version,
                 topic = self.topic,
-                partition = number,
+                partition = self.partition.number,
                 failure,
                 "the log is not the one that was projected: standing still until that is resolved"
             );

@@ -1,6 +1,7 @@
--- Of whichever incarnation of the topic the progress is.
+-- Of a partition ($4), or, where that is null, of all that a topic had in the incarnation that is projected: it may have
+-- fewer now.
 UPDATE sightline.progress p
 SET failure = $5
 FROM sightline.logs l
-WHERE p.domain = $1 AND p.version = $2 AND l.log_id = p.log_id AND l.topic = $3 AND l.partition = $4
+WHERE p.domain = $1 AND p.version = $2 AND l.log_id = p.log_id AND l.topic = $3 AND ($4::integer IS NULL OR l.partition = $4)
   AND p.ended_at IS NULL AND p.failure IS DISTINCT FROM $5

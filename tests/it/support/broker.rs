@@ -214,11 +214,17 @@ impl Broker {
             .expect("it lives");
             return created.recv().expect("a topic is created");
         }
+        self.create_topic_for(name, partitions, 4_194_304).await;
+    }
+
+    /// Creates a topic that takes records of up to so many bytes.
+    pub async fn create_topic_for(&self, name: &str, partitions: i32, bytes: usize) {
+        let bytes = bytes.to_string();
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1))
             .set("retention.ms", "-1")
             .set("segment.ms", "31536000000000")
             .set("message.timestamp.after.max.ms", "9223372036854775807")
-            .set("max.message.bytes", "4194304");
+            .set("max.message.bytes", &bytes);
         let outcome = self
             .admin()
             .create_topics([&topic], &options())
