@@ -357,10 +357,13 @@ fn list<'v>(answer: &'v Value, name: &str) -> &'v [Value] {
     answer[name].as_array().map_or(&[], Vec::as_slice)
 }
 
-/// A value as a cell shows it; what is absent is empty.
+/// A value as a cell shows it; what is absent is empty. Whoever wrote a record must not write to the operator's terminal.
 fn cell(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
+        Value::String(text) if text.chars().any(char::is_control) => {
+            text.escape_default().to_string()
+        }
         Value::String(text) => text.clone(),
         other => other.to_string(),
     }
@@ -415,7 +418,6 @@ fn decoded(value: &Value) -> String {
         return String::new();
     };
     let bytes = STANDARD.decode(encoded).unwrap_or_default();
-    // Whoever wrote the record must not write to the operator's terminal.
     match String::from_utf8(bytes) {
         Ok(text) if !text.chars().any(char::is_control) => text,
         _ => format!("{encoded} (base64)"),

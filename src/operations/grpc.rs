@@ -87,7 +87,19 @@ impl OperationsService for Service {
     ) -> Result<Response<pb::RetryDeadLettersResponse>, Status> {
         let request = request.into_inner();
         let tried = match (request.id, request.domain) {
-            (Some(id), None) => self.operations.retry_letter(&id, request.dry_run).await?,
+            (Some(id), None) => {
+                for (field, is_given) in [
+                    ("key", request.key.is_some()),
+                    ("keyBytes", request.key_bytes.is_some()),
+                    ("reason", request.reason.is_some()),
+                    ("pageToken", !request.page_token.is_empty()),
+                ] {
+                    if is_given {
+                        return Err(Error::invalid(field, "must not be given beside an id").into());
+                    }
+                }
+                self.operations.retry_letter(&id, request.dry_run).await?
+            }
             (None, Some(domain)) => {
                 let request = RetryRequest {
                     domain,

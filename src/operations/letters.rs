@@ -10,15 +10,15 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Operations, check_reason, kafka_unavailable};
+use super::{Operations, check_reason, check_text, kafka_unavailable};
 use crate::error::{Code, Error};
 use crate::event::hash16;
 use crate::projector::View;
-use crate::projector::retry::{Lines, Retried, RetryError, Verdict};
+use crate::projector::retry::{BREATH, Lines, Retried, RetryError, Verdict};
 use crate::query::page::{Page, PageRequest};
 
 /// How many keys are tried together, and hold up the owner of their partition once.
-const KEYS: usize = 50;
+const KEYS: usize = 200;
 /// A call that has tried for so long goes on in the next one.
 const ENOUGH: Duration = Duration::from_secs(5);
 
@@ -86,7 +86,7 @@ pub struct DeadLetter {
     pub partition: i32,
     /// The record's offset.
     pub offset: i64,
-    /// The record's key, where it has one that is UTF-8 and not erased.
+    /// The record's key, where it has one that is UTF-8 and not erased; one of more than 4,096 bytes, of one letter only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
     /// The record's key in base64, where it is not UTF-8.
@@ -298,6 +298,7 @@ impl Operations {
             Some(domain) => vec![self.projection(domain)?.domain().to_owned()],
             None => self.served(),
         };
+        check_text("reason", filter.reason.as_deref().unwrap_or_default())?;
         let key = filter.key.as_deref().map(hash16);
         let state = filter.state.map(DeadLetterState::as_str);
         let filters = ("dead-letters", &filter.domain, key, &filter.reason, state);
@@ -370,7 +371,7 @@ impl Operations {
     /// what was tried before stays done.
     pub async fn retry_letters(&self, request: &RetryRequest) -> Result<TriedLetters, Error> {
         self.projection(&request.domain)?;
-        let began = Instant::now();
+        check_text("reason", request.reason.as_deref().unwrap_or_default())?;
         let key = request.key.as_deref().map(hash16);
         let (domain, dry_run) = (&request.domain, request.dry_run);
         let asked = PageRequest {
@@ -388,11 +389,18 @@ impl Operations {
         let mut more = lines.len() > page.size;
         lines.truncate(page.size);
         let (mut outcomes, mut last) = (Vec::new(), None);
+        if page.after.is_some() {
+            tokio::time::sleep(BREATH).await;
+        }
+        let began = Instant::now();
         for of_one_log in lines.chunk_by(|a, b| (a.version, a.log_id) == (b.version, b.log_id)) {
             for together in of_one_log.chunks(KEYS) {
                 if began.elapsed() > ENOUGH {
                     more = true;
                     break;
+                }
+                if last.is_some() {
+                    tokio::time::sleep(BREATH).await;
                 }
                 outcomes.extend(self.try_together(domain, together, dry_run).await?);
                 last = together.last().map(|line| (line.log_id, line.first_offset));

@@ -11,6 +11,8 @@ mod rest;
 
 use std::sync::Arc;
 
+use tokio::sync::Mutex;
+
 pub use grpc::{SERVICE_NAME, service};
 pub use rest::{router, routes};
 
@@ -33,6 +35,8 @@ struct Inner {
     retrier: Retrier,
     served: Vec<&'static dyn Projection>,
     known: Vec<&'static str>,
+    /// Held by whoever compares two versions.
+    comparing: Mutex<()>,
 }
 
 impl Operations {
@@ -50,6 +54,7 @@ impl Operations {
             retrier,
             served,
             known,
+            comparing: Mutex::default(),
         }))
     }
 
@@ -88,10 +93,18 @@ fn check_reason(reason: &str) -> Result<(), Error> {
         let problem = format!("must be at most {MAX_REASON} characters long");
         return Err(Error::invalid("reason", problem));
     }
-    if reason.contains('\0') {
-        return Err(Error::invalid("reason", "must not hold a NUL"));
+    check_text("reason", reason)
+}
+
+/// Text that the database is asked about.
+///
+/// # Errors
+/// INVALID_ARGUMENT: it can't be stored, and so can't be found.
+fn check_text(field: &'static str, text: &str) -> Result<(), Error> {
+    match text.contains('\0') {
+        true => Err(Error::invalid(field, "must not hold a NUL")),
+        false => Ok(()),
     }
-    Ok(())
 }
 
 /// Kafka does not give what is needed.

@@ -535,9 +535,8 @@ impl<'b> Run<'b> {
                 self.close(key, candidate.record.offset);
                 event
             }
-            (decoded, Some(_)) => {
-                let mut letter = letter_of(candidate, BEHIND, Class::Parked, parks);
-                letter.occurred_at = decoded.ok().map(|event| event.occurred_at);
+            (_, Some(_)) => {
+                let letter = letter_of(candidate, BEHIND, Class::Parked, parks);
                 self.park(letter, candidate);
                 return None;
             }
@@ -562,7 +561,7 @@ impl<'b> Run<'b> {
         })
     }
 
-    /// Whether an id was applied, and is not forgotten by the log's time.
+    /// Whether an id was applied, and is not forgotten by the log's time; what was applied long after is another event's.
     fn is_seen(&self, hash: Uuid) -> bool {
         let Some(at) = self
             .state
@@ -574,7 +573,7 @@ impl<'b> Run<'b> {
             return false;
         };
         match (at, self.state.log_time) {
-            (Some(at), Some(now)) => now - *at < self.dedupe,
+            (Some(at), Some(now)) => (now - *at).abs() < self.dedupe,
             _ => true,
         }
     }
@@ -643,22 +642,23 @@ fn later(log_time: Option<DateTime<Utc>>, record: Option<DateTime<Utc>>) -> Opti
 
 /// A letter with what can be told of a record that may be good.
 fn letter_of(candidate: &Candidate<'_>, reason: &'static str, class: Class, parks: bool) -> Letter {
-    let (event_id, event_type) = match &candidate.reading {
+    let (event_id, event_type, occurred_at) = match &candidate.reading {
         Reading::Event { envelope, id } => {
             let event_type = match envelope.event_type() {
                 TypeName::Known { event_type, .. } => event_type.as_str().to_owned(),
                 TypeName::Unknown { name } => name.clone(),
             };
-            (id.as_ref().map(|(id, _)| id.clone()), Some(event_type))
+            let id = id.as_ref().map(|(id, _)| id.clone());
+            (id, Some(event_type), envelope.occurred_at())
         }
-        _ => (None, None),
+        _ => (None, None, None),
     };
     Letter {
         record: candidate.record.clone(),
         log_time: None,
         event_id,
         event_type,
-        occurred_at: None,
+        occurred_at,
         reason: reason.into(),
         field: None,
         class,

@@ -93,11 +93,17 @@ impl Letter {
 /// The last millisecond of the year 9999: neither Postgres nor arithmetic has to know what lies behind it.
 const MAX_TIMESTAMP_MS: i64 = 253_402_300_799_999;
 
-/// The time that Kafka gives a record. Producers may write anything there: what lies before 1970 or after
-/// 9999 counts as these.
+/// The time that Kafka gives a record. Producers may write anything there: what lies before 1970 or after 9999 counts as
+/// a moment before the one and at the end of the other, neither of which an event can have happened at.
 pub fn record_time(record: &Record) -> Option<DateTime<Utc>> {
-    let milliseconds = record.timestamp_ms?.clamp(0, MAX_TIMESTAMP_MS);
+    let milliseconds = record.timestamp_ms?.clamp(-1, MAX_TIMESTAMP_MS);
     DateTime::from_timestamp_millis(milliseconds)
+}
+
+/// How many bytes a record's value has; a tombstone has none.
+pub fn value_size(record: &Record) -> i64 {
+    let size = record.value.as_ref().map_or(0, |value| value.len());
+    i64::try_from(size).unwrap_or(i64::MAX)
 }
 
 /// Text as Postgres takes it: without NUL, and no longer than anybody reads.
@@ -176,13 +182,7 @@ pub async fn insert(
         .collect();
     let sizes: Vec<i64> = letters
         .iter()
-        .map(|letter| {
-            letter
-                .record
-                .value
-                .as_ref()
-                .map_or(0, |value| i64::try_from(value.len()).unwrap_or(i64::MAX))
-        })
+        .map(|letter| value_size(&letter.record))
         .collect();
     let headers: Vec<Option<Value>> = letters
         .iter()

@@ -241,7 +241,7 @@ pub fn offsets_at(
 /// nobody joins it.
 ///
 /// # Errors
-/// The cluster could not be read.
+/// The cluster could not be read, or does not know the topic: at the moment, or any more.
 pub fn read_records(
     config: &ClientConfig,
     name: &str,
@@ -254,8 +254,10 @@ pub fn read_records(
     config.set("enable.auto.commit", "false");
     let consumer: BaseConsumer = config.create()?;
     let mut records = HashMap::new();
-    let found = librdkafka::describe_topic(&consumer, name, TIMEOUT)?;
-    if found.is_none_or(|topic| identity != UNKNOWN && topic.id.is_some_and(|id| id != identity)) {
+    let topic = librdkafka::describe_topic(&consumer, name, TIMEOUT)?.ok_or(
+        KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition),
+    )?;
+    if identity != UNKNOWN && topic.id.is_some_and(|id| id != identity) {
         return Ok(records);
     }
     let (start, end) = consumer.fetch_watermarks(name, partition, TIMEOUT)?;

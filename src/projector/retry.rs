@@ -6,6 +6,7 @@
 //! that fails; what stands behind that one waits on.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -14,17 +15,20 @@ use chrono::{DateTime, TimeDelta, Utc};
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 use serde_json::Value;
-use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{PgConnection, PgExecutor, PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
 use super::batch::{Candidate, Outcome, Reading, Run, Turn};
-use super::letter::{Class, LOST, Letter, record_time};
+use super::letter::{Class, LOST, Letter, record_time, value_size};
 use super::progress::{self, Hold};
 use super::{Place, Projection, View, log};
-use crate::event::Record;
+use crate::event::{Record, hash16};
 
-/// How many letters one transaction tries. With the largest values that are kept here it stays bearable.
-const LETTERS: i64 = 200;
+/// How many letters, and of how many bytes (but one at least), one transaction tries, as a batch does.
+const LETTERS: i64 = 500;
+const BYTES: i64 = 4 << 20;
+/// How long to wait between two transactions: the owner of the partition, whom each fences, gets something done.
+pub const BREATH: Duration = Duration::from_millis(300);
 
 /// What trying letters again needs. Cheap to clone.
 #[derive(Clone)]
@@ -107,8 +111,11 @@ struct Stored {
     log_time: Option<DateTime<Utc>>,
     record_key: Option<Vec<u8>>,
     key_hash: Option<Uuid>,
+    size: i64,
     headers: Option<Value>,
     value: Option<Vec<u8>>,
+    /// Whether there are more letters than were read with it.
+    more: bool,
 }
 
 /// The log that letters are from.
@@ -116,6 +123,24 @@ struct Log {
     topic: String,
     identity: String,
     partition: i32,
+}
+
+/// What the log was asked for, and what it has of that.
+#[derive(Default)]
+struct Again {
+    asked: Vec<i64>,
+    records: HashMap<i64, Record>,
+}
+
+/// What is known of a letter's value.
+enum Found {
+    There(Record),
+    /// It would not be read anyway.
+    TooLarge(Record),
+    /// It is nowhere.
+    Lost(Record),
+    /// The log was not asked for it.
+    Unasked,
 }
 
 impl Retrier {
@@ -193,18 +218,9 @@ impl Retrier {
         loop {
             let again = self.read_again(view, lines, round.after).await?;
             let mut transaction = self.begin(view, lines.log_id).await?;
-            let hold = self.hold(&mut transaction, view, lines.log_id).await?;
-            let more = self
-                .try_some(
-                    &mut transaction,
-                    &hold,
-                    projection,
-                    view,
-                    lines,
-                    &again,
-                    &mut round,
-                )
-                .await?;
+            let connection = &mut transaction;
+            let more = self.try_some(connection, projection, view, lines, &again, &mut round);
+            let more = more.await?;
             if dry_run {
                 transaction.rollback().await?;
                 return Ok(round.retried);
@@ -213,6 +229,7 @@ impl Retrier {
             if !more {
                 return Ok(round.retried);
             }
+            tokio::time::sleep(BREATH).await;
         }
     }
 
@@ -283,18 +300,10 @@ impl Retrier {
             let Some(again) = again.remove(&row.version) else {
                 continue;
             };
-            let hold = self.hold(&mut transaction, &view, lines.log_id).await?;
             let mut round = Round::default();
-            let tried = self.try_some(
-                &mut transaction,
-                &hold,
-                projection,
-                &view,
-                &lines,
-                &again,
-                &mut round,
-            );
-            if tried.await? {
+            let connection = &mut transaction;
+            let more = self.try_some(connection, projection, &view, &lines, &again, &mut round);
+            if more.await? {
                 unfinished.push(view);
             }
             if row.version == ours.version {
@@ -306,13 +315,12 @@ impl Retrier {
             return Ok(retried);
         }
         transaction.commit().await?;
-        // The first is gone for good, so beginning anew goes on.
+        // The first is gone for good, so beginning anew goes on; and where it can't now, the upkeep does.
         for unfinished in unfinished {
-            let more = self
-                .retry_in(projection, &unfinished, &lines, false)
-                .await?;
-            if unfinished == *view {
-                retried.extend(more);
+            match self.retry_in(projection, &unfinished, &lines, false).await {
+                Ok(more) if unfinished == *view => retried.extend(more),
+                Ok(_) | Err(RetryError::Gone | RetryError::Kafka(_)) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(retried)
@@ -376,8 +384,8 @@ impl Retrier {
         view: &View,
         lines: &Lines,
         after: i64,
-    ) -> Result<HashMap<i64, Record>, RetryError> {
-        let missing = sqlx::query_file_scalar!(
+    ) -> Result<Again, RetryError> {
+        let asked = sqlx::query_file_scalar!(
             "src/projector/sql/letters_without_bytes.sql",
             view.domain,
             view.version,
@@ -386,47 +394,53 @@ impl Retrier {
             &lines.alone,
             after,
             LETTERS,
+            BYTES,
+            self.max_value_bytes(),
         )
         .fetch_all(&self.pool)
         .await?;
-        if missing.is_empty() {
-            return Ok(HashMap::new());
+        if asked.is_empty() {
+            return Ok(Again::default());
         }
-        let log = self.log(lines.log_id).await?;
+        let log = self.log(&self.pool, lines.log_id).await?;
         let kafka = self.kafka.clone();
         let read = tokio::task::spawn_blocking(move || {
-            log::read_records(&kafka, &log.topic, &log.identity, log.partition, &missing)
+            let (topic, identity) = (&log.topic, &log.identity);
+            log::read_records(&kafka, topic, identity, log.partition, &asked)
+                .map(|records| Again { asked, records })
         });
-        match read.await {
-            Ok(records) => Ok(records?),
-            // It panicked, which the panic hook has told; no record was read.
-            Err(_) => Ok(HashMap::new()),
-        }
+        // Where it panicked the panic hook has told it.
+        let again = read.await.map_err(|_| KafkaError::Canceled)?;
+        Ok(again?)
     }
 
-    async fn log(&self, log_id: i32) -> Result<Log, sqlx::Error> {
+    /// The largest value that is parsed, as the database counts.
+    fn max_value_bytes(&self) -> i64 {
+        i64::try_from(self.max_value_bytes).unwrap_or(i64::MAX)
+    }
+
+    async fn log(&self, executor: impl PgExecutor<'_>, log_id: i32) -> Result<Log, sqlx::Error> {
         sqlx::query_as!(
             Log,
             "SELECT topic, topic_identity AS identity, partition FROM sightline.logs WHERE log_id = $1",
             log_id
         )
-        .fetch_one(&self.pool)
+        .fetch_one(executor)
         .await
     }
 
-    /// Tries the next letters within a transaction. Says whether there may be more.
-    #[allow(clippy::too_many_arguments)]
+    /// Tries the next letters, if there are any, within a transaction that has the log's progress rows. Says whether there
+    /// may be more.
     async fn try_some(
         &self,
         connection: &mut PgConnection,
-        hold: &Hold,
         projection: &dyn Projection,
         view: &View,
         lines: &Lines,
-        again: &HashMap<i64, Record>,
+        again: &Again,
         round: &mut Round,
     ) -> Result<bool, RetryError> {
-        let stored = sqlx::query_file_as!(
+        let mut stored = sqlx::query_file_as!(
             Stored,
             "src/projector/sql/letters_to_retry.sql",
             view.domain,
@@ -436,38 +450,55 @@ impl Retrier {
             &lines.alone,
             round.after,
             LETTERS,
+            BYTES,
+            self.max_value_bytes(),
         )
         .fetch_all(&mut *connection)
         .await?;
+        let mut more = stored.first().is_some_and(|letter| letter.more);
+        let log = self.log(&mut *connection, lines.log_id).await?;
+        let mut found: Vec<Found> = stored
+            .iter()
+            .map(|letter| letter.found(&log, again, self.max_value_bytes()))
+            .collect();
+        // Erased since the log was asked: it has to be asked again.
+        if let Some(unasked) = found
+            .iter()
+            .position(|found| matches!(found, Found::Unasked))
+        {
+            stored.truncate(unasked);
+            found.truncate(unasked);
+            more = true;
+        }
         let Some(last) = stored.last() else {
-            return Ok(false);
+            return Ok(more);
         };
         round.after = last.record_offset;
-        let more = i64::try_from(stored.len()).unwrap_or(i64::MAX) == LETTERS;
-        let log = self.log(lines.log_id).await?;
-        let records: Vec<(Record, bool)> = stored
-            .iter()
-            .map(|letter| letter.record(&log, again))
-            .collect();
+        let hold = &self.hold(&mut *connection, view, lines.log_id).await?;
         let candidates: Vec<Candidate<'_>> = stored
             .iter()
-            .zip(&records)
+            .zip(&found)
             .enumerate()
-            .map(|(index, (letter, (record, there)))| {
-                let reading = match there {
-                    true => Reading::of(record, projection, self.max_value_bytes),
-                    false => Reading::Lost,
+            .filter_map(|(index, (letter, found))| {
+                let (record, reading) = match found {
+                    Found::There(record) => {
+                        let reading = Reading::of(record, projection, self.max_value_bytes);
+                        (record, reading)
+                    }
+                    Found::TooLarge(record) => (record, Reading::Oversized),
+                    Found::Lost(record) => (record, Reading::Lost),
+                    Found::Unasked => return None,
                 };
                 let turn = Turn::Missed {
                     log_time: letter.log_time,
                     place: place(hold, index),
                 };
-                Candidate {
+                Some(Candidate {
                     record,
                     key: letter.key_hash,
                     turn,
                     reading,
-                }
+                })
             })
             .collect();
         let parked = std::mem::take(&mut round.parked);
@@ -555,13 +586,34 @@ fn place(hold: &Hold, index: usize) -> Place {
 }
 
 impl Stored {
-    /// The record, and whether its value is known.
-    fn record(&self, log: &Log, again: &HashMap<i64, Record>) -> (Record, bool) {
-        if self.value.is_none()
-            && let Some(record) = again.get(&self.record_offset)
-        {
-            return (record.clone(), true);
+    /// The record, with its value if that is known.
+    fn found(&self, log: &Log, again: &Again, max_value_bytes: i64) -> Found {
+        if self.size > max_value_bytes {
+            Found::TooLarge(self.record(log))
+        } else if self.value.is_some() {
+            Found::There(self.record(log))
+        } else if !again.asked.contains(&self.record_offset) {
+            Found::Unasked
+        } else {
+            let records = &again.records;
+            match records
+                .get(&self.record_offset)
+                .filter(|record| self.is(record))
+            {
+                Some(record) => Found::There(record.clone()),
+                None => Found::Lost(self.record(log)),
+            }
         }
+    }
+
+    /// Whether this is the record that became the letter: a log that has lost its tail may have another one there.
+    fn is(&self, record: &Record) -> bool {
+        record_time(record) == self.record_time
+            && record.key.as_deref().map(hash16) == self.key_hash
+            && value_size(record) == self.size
+    }
+
+    fn record(&self, log: &Log) -> Record {
         let headers = self.headers.as_ref().and_then(Value::as_array);
         let record = Record {
             topic: log.topic.as_str().into(),
@@ -573,7 +625,7 @@ impl Stored {
             value: self.value.clone().map(Bytes::from),
         };
         debug_assert!(record_time(&record) == self.record_time);
-        (record, self.value.is_some())
+        record
     }
 }
 
@@ -649,10 +701,9 @@ async fn note_failures(
     code_version: i32,
 ) -> Result<(), sqlx::Error> {
     let ids: Vec<Uuid> = failed.iter().map(|(id, _)| *id).collect();
-    // Why it can't be read any more is told to who tries it; why it became a letter stays.
-    let reasons: Vec<Option<String>> = failed
+    let reasons: Vec<String> = failed
         .iter()
-        .map(|(_, letter)| (letter.reason != LOST).then(|| letter.reason.clone().into_owned()))
+        .map(|(_, letter)| letter.reason.clone().into_owned())
         .collect();
     let fields: Vec<Option<String>> = failed
         .iter()
@@ -665,10 +716,11 @@ async fn note_failures(
     sqlx::query_file!(
         "src/projector/sql/note_failures.sql",
         &ids,
-        &reasons as _,
+        &reasons,
         &fields as _,
         &classes,
-        code_version
+        code_version,
+        LOST
     )
     .execute(connection)
     .await

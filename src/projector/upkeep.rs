@@ -6,19 +6,19 @@
 use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
+use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::outbox::Outbox;
 use super::retry::{Lines, Retried, Retrier, RetryError, Verdict};
-use super::{Projection, Projector, View, versions};
+use super::versions::{self, VersionError, Which};
+use super::{Projection, Projector, View};
 use crate::{db, telemetry};
 
 /// How often it is looked whether there is something to do.
 const INTERVAL: Duration = Duration::from_secs(2);
 /// How often bytes are looked for that were kept long enough.
 const ERASE_INTERVAL: Duration = Duration::from_secs(600);
-/// How long a version goes on after another one became the live one: so long the way back is open.
-pub const RETIRED_FOR: TimeDelta = TimeDelta::hours(24);
 /// How long before open letters lose their bytes somebody is told.
 const WARNING: TimeDelta = TimeDelta::days(7);
 
@@ -38,7 +38,11 @@ pub async fn run(
     retrier: Retrier,
     policy: LetterPolicy,
 ) {
-    let mut outbox = Outbox::new(&projector, policy.publish_values);
+    let mut outbox = Outbox::new(
+        retrier.pool.clone(),
+        &projector.kafka,
+        policy.publish_values,
+    );
     let mut erase_at = Instant::now();
     let mut tick = tokio::time::interval(INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -53,12 +57,13 @@ pub async fn run(
                 if let Err(error) = retry_outdated(&retrier, *projection).await {
                     tracing::debug!(domain, %error, "letters could not be tried again yet");
                 }
-                match versions::remove_retired(&projector.pool, domain, RETIRED_FOR).await {
-                    Ok(0) => {}
-                    Ok(_) => tracing::info!(
+                match versions::remove(&retrier.pool, domain, Which::Overdue).await {
+                    Ok(version) => tracing::info!(
                         domain,
+                        version,
                         "a version that was retired a day ago was dropped; there is no way back to it"
                     ),
+                    Err(VersionError::NoSuchVersion) => {}
                     Err(error) => {
                         tracing::debug!(domain, %error, "a retired version could not be dropped yet")
                     }
@@ -67,7 +72,7 @@ pub async fn run(
             }
             if Instant::now() >= erase_at {
                 erase_at = Instant::now() + ERASE_INTERVAL;
-                if let Err(error) = erase(&projector, &projections, policy.retention).await {
+                if let Err(error) = erase(&retrier.pool, &projections, policy.retention).await {
                     let error = db::describe(&error);
                     tracing::debug!(error, "letters' bytes could not be erased yet");
                 }
@@ -102,7 +107,15 @@ async fn retry_outdated(
             version: log.version,
         };
         mark(retrier, &view, &lines).await?;
-        let retried = retrier.retry_in(projection, &view, &lines, false).await?;
+        let retried = match retrier.retry_in(projection, &view, &lines, false).await {
+            Ok(retried) => retried,
+            // Another log may be readable.
+            Err(error @ (RetryError::Kafka(_) | RetryError::Gone)) => {
+                tracing::debug!(domain, version = log.version, %error, "letters could not be tried again yet");
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         if retried.is_empty() {
             // Another process was faster.
             continue;
@@ -124,8 +137,11 @@ async fn retry_outdated(
 async fn mark(retrier: &Retrier, view: &View, lines: &Lines) -> Result<(), sqlx::Error> {
     sqlx::query!(
         "UPDATE sightline.dead_letters SET state = 'retrying'
-         WHERE domain = $1 AND version = $2 AND log_id = $3 AND state = 'parked'
-           AND (parks AND key_hash = ANY ($4) OR id = ANY ($5))",
+         WHERE id = ANY (ARRAY(
+             SELECT id FROM sightline.dead_letters
+             WHERE domain = $1 AND version = $2 AND log_id = $3 AND state = 'parked'
+               AND (parks AND key_hash = ANY ($4) OR id = ANY ($5))
+             FOR UPDATE SKIP LOCKED))",
         view.domain,
         view.version,
         lines.log_id,
@@ -139,15 +155,22 @@ async fn mark(retrier: &Retrier, view: &View, lines: &Lines) -> Result<(), sqlx:
 
 /// Erases bytes that were kept for long enough, and tells of those that are next while their letters are open.
 async fn erase(
-    projector: &Projector,
+    pool: &PgPool,
     projections: &[&'static dyn Projection],
     retention: TimeDelta,
 ) -> Result<(), sqlx::Error> {
     let days = |delta: TimeDelta| i32::try_from(delta.num_days()).unwrap_or(i32::MAX);
-    let erased = sqlx::query_file!("src/projector/sql/erase_letters.sql", days(retention))
-        .execute(&projector.pool)
-        .await?
-        .rows_affected();
+    let mut erased = 0;
+    loop {
+        let done = sqlx::query_file!("src/projector/sql/erase_letters.sql", days(retention))
+            .execute(pool)
+            .await?
+            .rows_affected();
+        if done == 0 {
+            break;
+        }
+        erased += done;
+    }
     if erased > 0 {
         tracing::info!(
             letters = erased,
@@ -161,7 +184,7 @@ async fn erase(
             domain,
             days(retention - WARNING)
         )
-        .fetch_one(&projector.pool)
+        .fetch_one(pool)
         .await?;
         // Counts are far below 2^52.
         #[allow(clippy::cast_precision_loss)]

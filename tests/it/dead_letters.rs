@@ -140,7 +140,7 @@ async fn letters_are_listed_shown_tried_again_and_taken_out() {
     let listed = json!({
         "id": all[0]["id"], "domain": "order", "topic": world.topic, "partition": 0, "offset": 1, "key": "a",
         "eventId": "a-1", "eventType": "UserEmailVerified", "reason": "wrong_type", "field": "email", "class": "data",
-        "state": "parked", "attempts": 1, "size": log[1].value.as_ref().map(Vec::len),
+        "state": "parked", "attempts": 1, "occurredAt": "2026-10-01T00:00:00Z", "size": log[1].value.as_ref().map(Vec::len),
         "firstFailedAt": all[0]["firstFailedAt"], "lastFailedAt": all[0]["firstFailedAt"],
     });
     assert_eq!(all[0], listed);
@@ -150,6 +150,7 @@ async fn letters_are_listed_shown_tried_again_and_taken_out() {
         ("state=open", "state"),
         ("key=a&keyBase64=YQ==", "keyBase64"),
         ("keyBase64=!", "keyBase64"),
+        ("reason=%00", "reason"),
         ("pageSize=x", "pageSize"),
         ("pageToken=x", "pageToken"),
     ] {
@@ -296,6 +297,22 @@ async fn letters_are_listed_shown_tried_again_and_taken_out() {
                 ..pb::RetryDeadLettersRequest::default()
             },
             "domain",
+        ),
+        (
+            pb::RetryDeadLettersRequest {
+                id: Some(left.id.clone()),
+                reason: Some("wrong_type".into()),
+                ..pb::RetryDeadLettersRequest::default()
+            },
+            "reason",
+        ),
+        (
+            pb::RetryDeadLettersRequest {
+                domain: Some("order".into()),
+                reason: Some("\0".into()),
+                ..pb::RetryDeadLettersRequest::default()
+            },
+            "reason",
         ),
     ] {
         let status = grpc.retry_dead_letters(request).await.expect_err("refused");
@@ -694,6 +711,55 @@ async fn every_letter_goes_to_the_dead_letter_topic_without_what_is_personal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_letter_that_its_topic_does_not_take_goes_without_its_value_and_holds_up_no_other() {
+    let Some(broker) = Broker::real() else { return };
+    let mut world = World::new(broker, Database::create().await, 1).await;
+    world.set("SIGHTLINE_DEAD_LETTER_TOPIC_VALUES", "true");
+    let topic = format!("{}.dlq.order", world.topic);
+    world.broker.create_topic_for(&topic, 1, 4_096).await;
+    let mut long = bad("b", "b-1");
+    let value = long.value.as_mut().expect("a value");
+    value.resize(MAX_VALUE_BYTES, b' ');
+    let log = [bad("a", "a-0"), long, bad("c", "c-2")];
+    world.broker.writer().write(&world.topic, &log).await;
+    let running = world.serve().await;
+    caught_up(&running.rest, &Ends::from([(0, 3)])).await;
+    let published = wait_until(SOON, "all are published", async || {
+        let letters = world.broker.read_all(&topic);
+        match letters.len() {
+            3.. => Ok(letters),
+            n => Err(format!("{n} letters")),
+        }
+    })
+    .await;
+    let values: BTreeSet<_> = published.into_iter().map(|record| record.value).collect();
+    let expected = BTreeSet::from([None, log[0].value.clone(), log[2].value.clone()]);
+    assert_eq!(values, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_who_try_letters_of_one_partition_at_once_hold_up_nobody() {
+    let world = World::shared(1).await;
+    let log: Vec<Record> = (0..16)
+        .map(|n| bad(&format!("u-{n}"), &format!("e-{n}")))
+        .collect();
+    let writer = world.broker.writer();
+    writer.write(&world.topic, &log).await;
+    let running = world.serve().await;
+    caught_up(&running.rest, &Ends::from([(0, 16)])).await;
+    let rest = &running.rest;
+    let tries = letters(rest, &OPEN).await.into_iter().map(async |letter| {
+        let path = format!("/v1/dead-letters/{}/retry", id(&letter));
+        operate(rest, &path, json!({})).await
+    });
+    for tried in futures_util::future::join_all(tries).await {
+        assert_eq!(tried["outcomes"][0]["outcome"], "failed", "{tried}");
+    }
+    writer.write(&world.topic, &[registered("a", "a-16")]).await;
+    caught_up(rest, &Ends::from([(0, 17)])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bytes_that_were_kept_long_enough_are_erased_and_read_from_the_log_again() {
     let Some(broker) = Broker::real() else { return };
     let mut world = World::new(broker, Database::create().await, 1).await;
@@ -768,6 +834,12 @@ async fn bytes_that_were_kept_long_enough_are_erased_and_read_from_the_log_again
     let tried = operate(&running.rest, &format!("{path}/discard"), body.clone()).await;
     assert_eq!(tried["outcomes"][0]["outcome"], "discarded", "{tried}");
     assert_eq!(tried["outcomes"][1]["outcome"], "failed", "{tried}");
+    // It has failed by itself now: nobody goes on trying what waited behind nothing.
+    let left = letters(&running.rest, &OPEN).await.remove(0);
+    assert_eq!(
+        (&left["reason"], &left["class"]),
+        (&json!("bytes_lost"), &json!("data"))
+    );
     let path = format!("/v1/dead-letters/{}/discard", id(second));
     operate(&running.rest, &path, body).await;
     assert_eq!(letters(&running.rest, &OPEN).await.len(), 0);

@@ -1,5 +1,7 @@
--- Letters of the shown version of each domain ($1), by filters that may be null, from behind one on ($6).
-SELECT d.id, d.domain, l.topic, l.partition, d.record_offset, d.record_key, d.event_id, d.event_type, d.reason, d.field,
+-- Letters of the shown version of each domain ($1), by filters that may be null, from behind one on ($6); without what may
+-- be large.
+SELECT d.id, d.domain, l.topic, l.partition, d.record_offset,
+       CASE WHEN octet_length(d.record_key) <= 4096 THEN d.record_key END AS record_key, d.event_id, d.event_type, d.reason, d.field,
        d.class, d.state, d.resolution, d.attempts, d.first_failed_at, d.last_failed_at, d.occurred_at, d.resolved_at, d.size,
        NULL::jsonb AS headers, NULL::bytea AS value
 FROM sightline.shown_views AS shown

@@ -1,4 +1,10 @@
--- Coordinates and reason stay for good; the log may have the rest for longer.
+-- Coordinates and reason stay for good; the log may have the rest for longer. Some at a time, and none that somebody is
+-- about to change.
 UPDATE sightline.dead_letters
 SET value = NULL, headers = NULL, record_key = NULL, erased_at = now()
-WHERE erased_at IS NULL AND first_failed_at < now() - make_interval(days => $1)
+WHERE id = ANY (ARRAY(
+    SELECT id FROM sightline.dead_letters
+    WHERE erased_at IS NULL AND first_failed_at < now() - make_interval(days => $1)
+    ORDER BY first_failed_at
+    LIMIT 500
+    FOR UPDATE SKIP LOCKED))

@@ -1,7 +1,12 @@
+-- That it is nowhere any more ($6) is told to who tries it: why it became a letter stays, if it had a reason of its own.
 UPDATE sightline.dead_letters AS letter
 SET attempts = letter.attempts + 1, last_failed_at = now(), code_version = $5,
-    reason = coalesce(failed.reason, letter.reason),
-    field = CASE WHEN failed.reason IS NULL THEN letter.field ELSE failed.field END,
-    class = CASE WHEN failed.reason IS NULL THEN letter.class ELSE failed.class END
-FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) AS failed (id, reason, field, class)
+    reason = CASE WHEN failed.stays THEN letter.reason ELSE failed.reason END,
+    field = CASE WHEN failed.stays THEN letter.field ELSE failed.field END,
+    class = CASE WHEN failed.stays THEN letter.class ELSE failed.class END
+FROM (
+    SELECT f.*, f.reason = $6 AND d.class <> 'parked' AS stays
+    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) AS f (id, reason, field, class)
+    JOIN sightline.dead_letters d USING (id)
+) AS failed
 WHERE letter.id = failed.id

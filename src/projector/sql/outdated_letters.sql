@@ -1,6 +1,6 @@
 -- What is to be tried again, per version and log: keys and letters that stand alone which failed in an older release, and
 -- keys whose first letter waits behind nothing any more, as somebody was interrupted who tried them. Some at a time, so
--- that each step is short.
+-- that each step is short. What is paused stands still.
 WITH first AS (
     (SELECT DISTINCT ON (version, log_id, key_hash) version, log_id, key_hash, id, parks, class, code_version
      FROM sightline.dead_letters
@@ -12,7 +12,8 @@ WITH first AS (
     WHERE domain = $1 AND state IN ('parked', 'retrying') AND NOT parks
 ), chosen AS (
     SELECT * FROM first
-    WHERE class = 'parked' OR code_version < $2
+    WHERE (class = 'parked' OR code_version < $2)
+      AND version NOT IN (SELECT version FROM sightline.views WHERE domain = $1 AND paused_at IS NOT NULL)
     ORDER BY version, log_id, id
     LIMIT 500
 )

@@ -307,7 +307,7 @@ fn judge<V: View>(
         return Verdict::DeadLettered;
     }
     let seen = envelope.id.as_ref().and_then(|id| partition.seen.get(id));
-    if seen.is_some_and(|then| now - then < 90 * DAY) {
+    if seen.is_some_and(|then| (now - then).abs() < 90 * DAY) {
         return Verdict::Duplicate;
     }
     let Some(event) = event else {
