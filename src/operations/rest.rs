@@ -6,9 +6,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use utoipa::ToSchema;
 use utoipa::openapi::OpenApiBuilder;
 use utoipa::openapi::tag::TagBuilder;
+use utoipa::{IntoResponses, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -18,8 +18,7 @@ use super::letters::{
 };
 use super::projections::{Projection, Projections};
 use crate::error::{Error, PROBLEM_JSON, Problem};
-use crate::query::lag::unknown_domain;
-use crate::query::rest::{Json, Path, Query};
+use crate::query::rest::{Json, NotServed, Path, Query};
 
 /// The routes, documented.
 pub fn routes() -> OpenApiRouter<Operations> {
@@ -61,6 +60,11 @@ pub fn router(operations: Operations) -> Router {
     router.with_state(operations)
 }
 
+/// What is answered where something was done to a projection.
+#[derive(IntoResponses)]
+#[response(status = 200, description = "The projection", example = json!(example_projection()))]
+struct Changed(#[allow(dead_code, reason = "only described")] Projection);
+
 /// A key, as text or, where it is not UTF-8, in base64.
 fn key(text: Option<String>, base64: Option<String>) -> Result<Option<Vec<u8>>, Error> {
     match (text, base64) {
@@ -97,8 +101,7 @@ fn key(text: Option<String>, base64: Option<String>) -> Result<Option<Vec<u8>>, 
     ),
     responses(
         (status = 200, description = "Letters", body = DeadLetters, example = json!({"deadLetters": [example_letter()]})),
-        (status = 404, description = "There is no such domain, or this process does not serve it",
-            body = Problem, content_type = PROBLEM_JSON, example = json!(unknown_domain().problem())),
+        NotServed,
     ),
 )]
 async fn list_dead_letters(
@@ -215,8 +218,7 @@ struct RetryMany {
         example = json!({"domain": "order", "reason": "unsupported_version"})),
     responses(
         (status = 200, description = "What became of each letter", body = TriedLetters, example = json!(example_tried())),
-        (status = 404, description = "There is no such domain, or this process does not serve it",
-            body = Problem, content_type = PROBLEM_JSON, example = json!(unknown_domain().problem())),
+        NotServed,
     ),
 )]
 async fn retry_dead_letters(
@@ -313,9 +315,8 @@ struct PauseRequest {
     params(("domain" = String, Path, description = "The domain's name", example = "order")),
     request_body(content = PauseRequest, description = "May be left out", example = json!({"reason": "moving the database"})),
     responses(
-        (status = 200, description = "The projection", body = Projection, example = json!(example_projection())),
-        (status = 404, description = "There is no such domain, or this process does not serve it",
-            body = Problem, content_type = PROBLEM_JSON, example = json!(unknown_domain().problem())),
+        Changed,
+        NotServed,
     ),
 )]
 async fn pause_projection(
@@ -348,9 +349,8 @@ struct AcceptLoss {
     params(("domain" = String, Path, description = "The domain's name", example = "order")),
     request_body(content = AcceptLoss, description = "May be left out", example = json!({"acceptLoss": false})),
     responses(
-        (status = 200, description = "The projection", body = Projection, example = json!(example_projection())),
-        (status = 404, description = "There is no such domain, or this process does not serve it",
-            body = Problem, content_type = PROBLEM_JSON, example = json!(unknown_domain().problem())),
+        Changed,
+        NotServed,
         (status = 409, description = "It was resumed, but partitions can't go on without somebody accepting losses",
             body = Problem, content_type = PROBLEM_JSON),
     ),
@@ -377,9 +377,8 @@ async fn resume_projection(
     params(("domain" = String, Path, description = "The domain's name", example = "order")),
     request_body(content = AcceptLoss, description = "May be left out", example = json!({"acceptLoss": false})),
     responses(
-        (status = 200, description = "The projection", body = Projection, example = json!(example_projection())),
-        (status = 404, description = "There is no such domain, or this process does not serve it",
-            body = Problem, content_type = PROBLEM_JSON, example = json!(unknown_domain().problem())),
+        Changed,
+        NotServed,
         (status = 409, description = "A version is being built already (`REBUILD_RUNNING`), or the log does not reach back \
             (`LOG_TRUNCATED`)", body = Problem, content_type = PROBLEM_JSON),
     ),
@@ -409,9 +408,8 @@ struct Nothing {}
     params(("domain" = String, Path, description = "The domain's name", example = "order")),
     request_body(content = Nothing, description = "May be left out", example = json!({})),
     responses(
-        (status = 200, description = "The projection", body = Projection, example = json!(example_projection())),
-        (status = 404, description = "There is no such domain, or this process does not serve it",
-            body = Problem, content_type = PROBLEM_JSON, example = json!(unknown_domain().problem())),
+        Changed,
+        NotServed,
         (status = 409, description = "None is under way (`NO_REBUILD`)", body = Problem, content_type = PROBLEM_JSON),
     ),
 )]
@@ -446,9 +444,8 @@ struct SwitchRequest {
     params(("domain" = String, Path, description = "The domain's name", example = "order")),
     request_body(content = SwitchRequest, description = "May be left out", example = json!({"compare": true})),
     responses(
-        (status = 200, description = "The projection", body = Projection, example = json!(example_projection())),
-        (status = 404, description = "There is no such domain, or this process does not serve it",
-            body = Problem, content_type = PROBLEM_JSON, example = json!(unknown_domain().problem())),
+        Changed,
+        NotServed,
         (status = 409, description = "None is being built (`NO_REBUILD`), it is behind (`NOT_CAUGHT_UP`), or the two differ \
             (`VIEWS_DIFFER`)", body = Problem, content_type = PROBLEM_JSON),
     ),
@@ -481,9 +478,8 @@ struct RollbackRequest {
     params(("domain" = String, Path, description = "The domain's name", example = "order")),
     request_body(content = RollbackRequest, description = "May be left out", example = json!({"version": 1})),
     responses(
-        (status = 200, description = "The projection", body = Projection, example = json!(example_projection())),
-        (status = 404, description = "There is no such domain, or this process does not serve it",
-            body = Problem, content_type = PROBLEM_JSON, example = json!(unknown_domain().problem())),
+        Changed,
+        NotServed,
         (status = 409, description = "There is none (`NO_RETIRED_VERSION`), or it is behind (`NOT_CAUGHT_UP`)",
             body = Problem, content_type = PROBLEM_JSON),
     ),
@@ -508,9 +504,8 @@ async fn rollback_projection(
     params(("domain" = String, Path, description = "The domain's name", example = "order")),
     request_body(content = Nothing, description = "May be left out", example = json!({})),
     responses(
-        (status = 200, description = "The projection", body = Projection, example = json!(example_projection())),
-        (status = 404, description = "There is no such domain, or this process does not serve it",
-            body = Problem, content_type = PROBLEM_JSON, example = json!(unknown_domain().problem())),
+        Changed,
+        NotServed,
         (status = 409, description = "There is none (`NO_RETIRED_VERSION`)", body = Problem, content_type = PROBLEM_JSON),
     ),
 )]

@@ -16,10 +16,11 @@ use http_body_util::BodyExt;
 use percent_encoding::percent_decode;
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
+use utoipa::IntoResponses;
 
-use super::{Answer, MAX_REQUEST_BYTES, page::PageRequest};
+use super::{Answer, MAX_REQUEST_BYTES, lag::unknown_domain, page::PageRequest};
 use crate::{
-    error::{Error, TOKEN_HEADER},
+    error::{Error, PROBLEM_JSON, Problem, TOKEN_HEADER},
     event::rfc3339,
 };
 
@@ -27,6 +28,14 @@ use crate::{
 const MAX_READ_BYTES: u64 = 64 * MAX_REQUEST_BYTES as u64;
 /// Answers may be kept, but not used again without asking: the view may have moved on.
 const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("private, no-cache");
+
+/// What is answered where a domain is not served, for the documentation.
+#[derive(IntoResponses)]
+#[response(
+    status = 404, description = "There is no such domain, or this process does not serve it",
+    content_type = PROBLEM_JSON, example = json!(unknown_domain().problem()),
+)]
+pub struct NotServed(#[allow(dead_code, reason = "only described")] Problem);
 
 /// The parameters of the path, percent-decoded each by itself: `%2F` is a part of an id.
 pub struct Path<T>(pub T);

@@ -5,7 +5,7 @@ use tonic::{Request, Response, Status};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    error::{Error, PROBLEM_JSON, Problem},
+    error::Error,
     proto::consistency::v1::{
         self as pb,
         consistency_service_server::{ConsistencyService, ConsistencyServiceServer},
@@ -13,10 +13,8 @@ use crate::{
     query::{
         Answer,
         grpc::{self, respond, timestamp},
-        lag::{
-            Consistency, DomainConsistency, DomainState, Lag, PartitionConsistency, unknown_domain,
-        },
-        rest::Path,
+        lag::{Consistency, DomainConsistency, DomainState, Lag, PartitionConsistency},
+        rest::{NotServed, Path},
     },
 };
 
@@ -62,8 +60,7 @@ async fn get_consistency(State(lag): State<Lag>) -> Result<Answer<Consistency>, 
     params(("domain" = String, Path, description = "The domain's name", example = "order")),
     responses(
         (status = 200, description = "Lag, state and books", body = DomainConsistency, example = json!(example_domain())),
-        (status = 404, description = "There is no such domain, or this process does not serve it",
-            body = Problem, content_type = PROBLEM_JSON, example = json!(unknown_domain().problem())),
+        NotServed,
     ),
 )]
 async fn get_domain_consistency(
