@@ -28,7 +28,7 @@ use crate::operations::Operations;
 use crate::projector::heartbeat::{self, Heartbeats};
 use crate::projector::retry::Retrier;
 use crate::projector::upkeep::{self, LetterPolicy};
-use crate::projector::{Projection, Projector, log, versions};
+use crate::projector::{Projection, Projector, log, members};
 use crate::query::Reads;
 use crate::query::lag::Lag;
 use crate::server::{self, Domains, admin};
@@ -420,7 +420,7 @@ fn project(
                 );
                 async move {
                     if becomes_true(&mut migrated, &stop).await {
-                        versions::project_all(projector, domain).await;
+                        members::project(projector, domain).await;
                     }
                     Ok(())
                 }

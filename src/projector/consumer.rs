@@ -8,7 +8,8 @@
 //! - A topic that is created anew under the same name is read on by librdkafka as if nothing had happened, at offsets
 //!   that mean nothing there, and of a partition that lost its tail (KIP-320) it does not say which one. That it has
 //!   noticed either is in its log alone, before the first record of what is there now: who reads is cut off there.
-//! - Offsets committed to Kafka are for other people's tools: nothing here reads them.
+//! - Offsets committed to Kafka are for other people's tools. Nothing begins at them; they only show that the database is
+//!   an earlier one than they were told by.
 
 use std::collections::HashMap;
 use std::panic::{self, AssertUnwindSafe};
@@ -22,13 +23,14 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers, Message};
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::{mpsc as channel, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::log::Logs;
+use super::record::to_record;
 use crate::event::Record;
 
 /// A partition's buffer is full at this many bytes or records, and takes more below half of them.
@@ -675,36 +677,6 @@ fn deliver(
     } else {
         Ok(())
     }
-}
-
-/// A record as Kafka gave it.
-pub fn to_record(message: &BorrowedMessage<'_>) -> Record {
-    Record {
-        topic: message.topic().into(),
-        partition: message.partition(),
-        offset: message.offset(),
-        timestamp_ms: message.timestamp().to_millis(),
-        key: message.key().map(Bytes::copy_from_slice),
-        headers: message.headers().map(headers).unwrap_or_default(),
-        value: message.payload().map(Bytes::copy_from_slice),
-    }
-}
-
-/// The headers of a record. The client library panics on a name that is not UTF-8: such a header has no name
-/// that anybody here asks for, and is left out.
-fn headers(headers: &BorrowedHeaders) -> Vec<(String, Option<Bytes>)> {
-    (0..headers.count())
-        .filter_map(|index| {
-            panic::catch_unwind(AssertUnwindSafe(|| {
-                let header = headers.get(index);
-                (
-                    header.key.to_owned(),
-                    header.value.map(Bytes::copy_from_slice),
-                )
-            }))
-            .ok()
-        })
-        .collect()
 }
 
 /// How far Kafka was told that a partition was projected. What was told of another incarnation of the topic says

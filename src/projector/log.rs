@@ -15,7 +15,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::consumer;
+use super::record::to_record;
 use crate::event::Record;
 use crate::librdkafka;
 
@@ -274,7 +274,7 @@ pub fn read_records(
                 // Compaction or an abort may have left only the next one.
                 Some(Ok(message)) if message.offset() > *offset => break,
                 Some(Ok(message)) if message.offset() == *offset => {
-                    records.insert(*offset, consumer::to_record(&message));
+                    records.insert(*offset, to_record(&message));
                     break;
                 }
                 Some(Ok(_)) => {}

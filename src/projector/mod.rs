@@ -3,17 +3,20 @@
 //!
 //! Of one partition, at a time, one transaction moves progress and data together (`batch`), begun by a
 //! compare-and-set of the progress row (`progress`). Around it: a thread that polls always (`consumer`), a
-//! task per partition that goes on after whatever happens (`worker`), a thread that reads the ends of the log
-//! (`log`), heartbeats of the owners (`heartbeat`), and the versions of a view (`versions`).
+//! task per partition that goes on after whatever happens (`worker`), a member of a group for each version and topic
+//! (`members`), a thread that reads the ends of the log (`log`), heartbeats of the owners (`heartbeat`), and the versions
+//! of a view (`versions`).
 
 mod batch;
 mod consumer;
 pub mod heartbeat;
 mod letter;
 pub mod log;
+pub mod members;
 mod outbox;
 pub mod pause;
 mod progress;
+mod record;
 pub mod retry;
 pub mod upkeep;
 pub mod versions;
@@ -31,8 +34,6 @@ use uuid::Uuid;
 
 use crate::config::StartAt;
 use crate::event::{Event, TypeName};
-
-pub use worker::run;
 
 /// How events become rows of one domain's view.
 #[async_trait]

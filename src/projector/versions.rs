@@ -1,18 +1,11 @@
 //! The versions of a view: which there are, a new one beside the live one, the switch between them, and their end.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
-use super::{Place, Projection, Projector, View, worker};
-use crate::db;
-
-/// How often a process looks for versions that came or went.
-const INTERVAL: Duration = Duration::from_secs(2);
+use super::Place;
 
 /// Why nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -110,61 +103,6 @@ pub const RETIRED_FOR: TimeDelta = TimeDelta::hours(24);
 const LEVEL: (u32, Duration) = (30, Duration::from_millis(200));
 /// How long the removal of a version may take, whose letters may be many.
 const REMOVE_TIMEOUT: &str = "10min";
-
-/// Projects every version that a domain's view has, each in a group of its own, until `projector.stop` is cancelled.
-pub async fn project_all(projector: Projector, projection: &'static dyn Projection) {
-    let domain = projection.domain();
-    let mut running: HashMap<i32, (CancellationToken, JoinHandle<()>)> = HashMap::new();
-    loop {
-        match sqlx::query_scalar!(
-            "SELECT version FROM sightline.views WHERE domain = $1",
-            domain
-        )
-        .fetch_all(&projector.pool)
-        .await
-        {
-            Ok(versions) => {
-                running.retain(|version, (stop, _)| {
-                    let there = versions.contains(version);
-                    if !there {
-                        stop.cancel();
-                    }
-                    there
-                });
-                for version in versions {
-                    running.entry(version).or_insert_with(|| {
-                        let stop = projector.stop.child_token();
-                        let projector = Projector {
-                            stop: stop.clone(),
-                            ..projector.clone()
-                        };
-                        (
-                            stop,
-                            tokio::spawn(worker::run(
-                                projector,
-                                projection,
-                                View { domain, version },
-                            )),
-                        )
-                    });
-                }
-            }
-            Err(error) => tracing::debug!(
-                domain,
-                error = db::describe(&error),
-                "the view's versions can't be read yet"
-            ),
-        }
-        tokio::select! {
-            () = tokio::time::sleep(INTERVAL) => {}
-            () = projector.stop.cancelled() => break,
-        }
-    }
-    for (_, task) in running.into_values() {
-        // It ends by itself, and what a panic in it said was told by the panic hook.
-        drop(task.await);
-    }
-}
 
 /// Makes a version beside the live one, with the same tables, empty, and progress that begins where the live
 /// one's began; with `accept_loss`, where that is no more, at the beginning that the log has now. Projectors find it by

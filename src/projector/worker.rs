@@ -4,7 +4,6 @@
 //! There is one way to begin and to begin again: look at the log, take the progress row over, seek to what it
 //! says. After an error, a lost fence or a changed log nothing that was decided before is kept.
 
-use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,10 +12,9 @@ use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::batch::{self, Batch};
-use super::consumer::{self, Assignment, Delivery, Partition, Records};
+use super::consumer::{Delivery, Partition, Records};
 use super::letter::record_time;
 use super::log::{self, TopicLog};
 use super::pause::{self, By};
@@ -51,91 +49,14 @@ const END_READINGS: usize = 3;
 /// How much log time passes between two rounds of deleting forgotten ids.
 const FORGET_INTERVAL: chrono::TimeDelta = chrono::TimeDelta::hours(1);
 
-/// Projects every configured topic into one version of a view, until `projector.stop` is cancelled. Batches
-/// under way are finished.
-pub async fn run(projector: Projector, projection: &'static dyn Projection, view: View) {
-    let topics = projector.topics.clone();
-    let members = topics
-        .into_iter()
-        .map(|topic| run_topic(projector.clone(), projection, view.clone(), topic));
-    futures_util::future::join_all(members).await;
-}
-
-async fn run_topic(
-    projector: Projector,
-    projection: &'static dyn Projection,
-    view: View,
-    topic: String,
-) {
-    let mut group = format!("{}.{}", projector.group_prefix, view.domain);
-    if view.version > 1 {
-        group.push_str(&format!(".v{}", view.version));
-    }
-    let config = consumer::member_config(&projector.kafka, &group);
-    let mut assignments = consumer::join(
-        config,
-        topic.clone(),
-        projector.logs.clone(),
-        projector.stop.clone(),
-    );
-    let workers = TaskTracker::new();
-    let mut stops: HashMap<i32, CancellationToken> = HashMap::new();
-    while let Some(assignment) = assignments.recv().await {
-        let change = match &assignment {
-            Assignment::Assigned(_) => "assigned",
-            Assignment::Revoked(_) => "revoked",
-        };
-        metrics::counter!(telemetry::REBALANCES, "domain" => view.domain, "change" => change)
-            .increment(1);
-        match assignment {
-            Assignment::Assigned(partition) => {
-                let stop = projector.stop.child_token();
-                tracing::info!(
-                    domain = view.domain,
-                    version = view.version,
-                    topic,
-                    partition = partition.number,
-                    "assigned"
-                );
-                let number = partition.number;
-                let worker = Worker {
-                    projector: projector.clone(),
-                    projection,
-                    view: view.clone(),
-                    topic: topic.clone(),
-                    partition,
-                    stop: stop.clone(),
-                };
-                workers.spawn(worker.run());
-                if let Some(former) = stops.insert(number, stop) {
-                    former.cancel();
-                }
-            }
-            Assignment::Revoked(partition) => {
-                tracing::info!(
-                    domain = view.domain,
-                    version = view.version,
-                    topic,
-                    partition,
-                    "revoked"
-                );
-                if let Some(stop) = stops.remove(&partition) {
-                    stop.cancel();
-                }
-            }
-        }
-    }
-    workers.close();
-    workers.wait().await;
-}
-
-struct Worker {
-    projector: Projector,
-    projection: &'static dyn Projection,
-    view: View,
-    topic: String,
-    partition: Partition,
-    stop: CancellationToken,
+/// Who projects a partition into one version of a view, until `stop` is cancelled; a batch under way is finished.
+pub struct Worker {
+    pub projector: Projector,
+    pub projection: &'static dyn Projection,
+    pub view: View,
+    pub topic: String,
+    pub partition: Partition,
+    pub stop: CancellationToken,
 }
 
 /// Why a worker stopped projecting.
@@ -166,7 +87,7 @@ struct Memory {
 }
 
 impl Worker {
-    async fn run(self) {
+    pub async fn run(self) {
         let mut backoff = BACKOFF.0;
         let mut troubled = false;
         // A reading of the log that is a moment old will do, unless there is a reason to doubt it.

@@ -1,0 +1,138 @@
+//! Who projects: for each version of a domain's view, and each topic, a member of a consumer group, and a worker for each
+//! partition that the member is assigned.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use super::consumer::{self, Assignment};
+use super::worker::Worker;
+use super::{Projection, Projector, View};
+use crate::{db, telemetry};
+
+/// How often a process looks for versions that came or went.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// Projects every version that a domain's view has, each in a group of its own, until `projector.stop` is cancelled. Batches
+/// under way are finished.
+pub async fn project(projector: Projector, projection: &'static dyn Projection) {
+    let domain = projection.domain();
+    let mut running: HashMap<i32, (DropGuard, JoinHandle<()>)> = HashMap::new();
+    loop {
+        let versions = sqlx::query_scalar!(
+            "SELECT version FROM sightline.views WHERE domain = $1",
+            domain
+        );
+        match versions.fetch_all(&projector.pool).await {
+            Ok(versions) => {
+                // What has ended is a task that panicked, which the panic hook has told: it begins again.
+                running
+                    .retain(|version, (_, task)| versions.contains(version) && !task.is_finished());
+                for version in versions {
+                    running.entry(version).or_insert_with(|| {
+                        let stop = projector.stop.child_token();
+                        let projector = Projector {
+                            stop: stop.clone(),
+                            ..projector.clone()
+                        };
+                        let view = View { domain, version };
+                        let task = tokio::spawn(run(projector, projection, view));
+                        (stop.drop_guard(), task)
+                    });
+                }
+            }
+            Err(error) => tracing::debug!(
+                domain,
+                error = db::describe(&error),
+                "the view's versions can't be read yet"
+            ),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(INTERVAL) => {}
+            () = projector.stop.cancelled() => break,
+        }
+    }
+    for (_, task) in running.into_values() {
+        drop(task.await);
+    }
+}
+
+/// Projects every configured topic into one version of a view, until `projector.stop` is cancelled.
+async fn run(projector: Projector, projection: &'static dyn Projection, view: View) {
+    let members = projector
+        .topics
+        .iter()
+        .map(|topic| run_topic(projector.clone(), projection, view.clone(), topic.clone()));
+    futures_util::future::join_all(members).await;
+}
+
+async fn run_topic(
+    projector: Projector,
+    projection: &'static dyn Projection,
+    view: View,
+    topic: String,
+) {
+    let mut group = format!("{}.{}", projector.group_prefix, view.domain);
+    if view.version > 1 {
+        group.push_str(&format!(".v{}", view.version));
+    }
+    let config = consumer::member_config(&projector.kafka, &group);
+    let mut assignments = consumer::join(
+        config,
+        topic.clone(),
+        projector.logs.clone(),
+        projector.stop.clone(),
+    );
+    let workers = TaskTracker::new();
+    let mut stops: HashMap<i32, CancellationToken> = HashMap::new();
+    while let Some(assignment) = assignments.recv().await {
+        let change = match &assignment {
+            Assignment::Assigned(_) => "assigned",
+            Assignment::Revoked(_) => "revoked",
+        };
+        metrics::counter!(telemetry::REBALANCES, "domain" => view.domain, "change" => change)
+            .increment(1);
+        match assignment {
+            Assignment::Assigned(partition) => {
+                let stop = projector.stop.child_token();
+                tracing::info!(
+                    domain = view.domain,
+                    version = view.version,
+                    topic,
+                    partition = partition.number,
+                    "assigned"
+                );
+                let number = partition.number;
+                let worker = Worker {
+                    projector: projector.clone(),
+                    projection,
+                    view: view.clone(),
+                    topic: topic.clone(),
+                    partition,
+                    stop: stop.clone(),
+                };
+                workers.spawn(worker.run());
+                if let Some(former) = stops.insert(number, stop) {
+                    former.cancel();
+                }
+            }
+            Assignment::Revoked(partition) => {
+                tracing::info!(
+                    domain = view.domain,
+                    version = view.version,
+                    topic,
+                    partition,
+                    "revoked"
+                );
+                if let Some(stop) = stops.remove(&partition) {
+                    stop.cancel();
+                }
+            }
+        }
+    }
+    workers.close();
+    workers.wait().await;
+}
