@@ -36,9 +36,9 @@ use crate::task::{Kind, Signals, Supervisor};
 use crate::{db, telemetry};
 
 /// How many connections the projectors of a process share; who has a batch while all are taken waits.
-const PROJECTOR_CONNECTIONS: u32 = 12;
+const PROJECTOR_CONNECTIONS: u32 = 11;
 /// How many of them versions take that are not read: those that are being built, and retired ones.
-const CONNECTIONS_BESIDE: usize = 6;
+const CONNECTIONS_BESIDE: usize = 5;
 /// How many connections operations and upkeep share.
 const OPERATION_CONNECTIONS: u32 = 4;
 /// How often it is tried to bring the database's schema up to date.
@@ -169,7 +169,7 @@ pub async fn serve(config: Config) -> anyhow::Result<ExitCode> {
             projector_pool,
             retrier,
             is_migrated,
-        );
+        )?;
     }
     Ok(supervisor.run(signals, config.shutdown_grace).await)
 }
@@ -345,7 +345,7 @@ fn project(
     pool: PgPool,
     retrier: Retrier,
     is_migrated: watch::Receiver<bool>,
-) {
+) -> anyhow::Result<()> {
     let kafka = kafka_config(config);
     // Reading the log goes on until the projectors have ended, which is when the process ends.
     let logs = log::monitor(
@@ -367,7 +367,11 @@ fn project(
         heartbeats: Arc::new(Heartbeats::default()),
         stop: CancellationToken::new(),
     };
-    let beats = projector.clone();
+    // Hearts beat on a connection of their own: however busy the others are, nobody is to be taken for dead.
+    let beats = Projector {
+        pool: db::operation_pool(db::options(&config.database_direct_url)?, 1),
+        ..projector.clone()
+    };
     let migrated = is_migrated.clone();
     supervisor.spawn("heartbeats", Kind::Lasting, move |stop| {
         let (projector, mut migrated) = (
@@ -427,6 +431,7 @@ fn project(
             },
         );
     }
+    Ok(())
 }
 
 /// Sets what is read, not counted, anew.
