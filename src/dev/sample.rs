@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use crate::librdkafka;
 use anyhow::Context;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use fastrand::Rng;
@@ -14,6 +13,9 @@ use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use serde_json::{Value, json};
+
+use crate::projector::outbox;
+use crate::{domains, librdkafka};
 
 const USERS: usize = 200;
 /// Above this many, nobody registers any more: a session left alone must not grow for ever.
@@ -92,6 +94,10 @@ impl Samples {
                 .mock_cluster()
                 .context("no broker in the client")?;
             broker.create_topic(topic, PARTITIONS, 1)?;
+            // It can't make topics when it is asked to.
+            for domain in domains::names() {
+                broker.create_topic(&outbox::topic_of(topic, domain), 1, 1)?;
+            }
             librdkafka::form_mock_groups_at_once(producer.client());
             broker.bootstrap_servers()
         };

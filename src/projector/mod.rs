@@ -13,7 +13,7 @@ pub mod heartbeat;
 mod letter;
 pub mod log;
 pub mod members;
-mod outbox;
+pub mod outbox;
 pub mod pause;
 mod progress;
 mod record;
