@@ -6,13 +6,11 @@ use utoipa::ToSchema;
 
 use super::{Operations, check_reason};
 use crate::error::{Code, Error};
-use crate::projector::pause::{self, By};
+use crate::projector::pause;
 use crate::projector::versions::{self, How, RETIRED_FOR, VersionError, Which};
 use crate::query::deadline;
 use crate::query::lag::DomainState;
 
-/// What is told where an operator gives no reason.
-const PAUSED: &str = "paused by an operator";
 /// Of how many lost partitions is told each by itself.
 const TOLD: usize = 10;
 
@@ -164,16 +162,14 @@ impl Operations {
         found.ok_or_else(|| Error::internal("a served domain has no projection"))
     }
 
-    /// Pauses projection of a domain, all its versions; reads go on.
+    /// Pauses projection of a domain, of all versions but one that is being built; reads go on.
     ///
     /// # Errors
     /// INVALID_ARGUMENT: the reason is none. NOT_FOUND or DOMAIN_NOT_SERVED: of the domain. The database fails.
     pub async fn pause(&self, domain: &str, reason: Option<&str>) -> Result<Projection, Error> {
         self.projection(domain)?;
-        let reason = reason.unwrap_or(PAUSED);
-        check_reason(reason)?;
-        let pool = &self.0.retrier.pool;
-        pause::pause(pool, domain, None, By::Operator, reason).await?;
+        reason.map_or(Ok(()), check_reason)?;
+        pause::pause(&self.0.retrier.pool, domain, reason).await?;
         tracing::info!(domain, "an operator paused projection");
         self.projection_now(domain).await
     }
@@ -409,13 +405,24 @@ fn refused(error: VersionError) -> Error {
             topic,
             partition,
             behind,
-        } => Error::new(
+            is_paused,
+        } => {
+            let what = match is_paused {
+                true => {
+                    "The version is paused. Resume the domain, and try again when it has caught up"
+                }
+                false => "Try again when it has caught up",
+            };
+            let problem =
+                format!("The version is {behind} records behind in {topic}/{partition}. {what}.");
+            Error::new(Code::NotCaughtUp, problem)
+        }
+        VersionError::NeverLevel { is_paused: true } => Error::new(
             Code::NotCaughtUp,
-            format!(
-                "The version is {behind} records behind in {topic}/{partition}. Try again when it has caught up."
-            ),
+            "One of the versions is paused, so that they don't stand at the same positions. Resume the domain first, or \
+             switch without comparing.",
         ),
-        VersionError::NeverLevel => Error::new(
+        VersionError::NeverLevel { is_paused: false } => Error::new(
             Code::NotCaughtUp,
             "The versions did not come to stand at the same positions while both were projecting. Try again when less \
              comes in, or switch without comparing.",

@@ -89,8 +89,11 @@ pub async fn project(
         let keys = state.letters.iter().filter_map(|l| l.record.key.as_deref());
         let keys: HashSet<Uuid> = keys.map(hash16).collect();
         let keys: Vec<Uuid> = keys.into_iter().collect();
+        let record = &state.letters[0].record;
+        let place = (&*record.topic, record.partition);
         let (log_id, next_offset) = (hold.log_id, batch.next_offset);
-        piled_up = pause::piled_up(&mut transaction, view, log_id, next_offset, &keys).await?;
+        let connection = &mut transaction;
+        piled_up = pause::piled_up(connection, view, log_id, place, next_offset, &keys).await?;
     }
     let last = batch.records.last();
     let last = last.map(|record| (record.offset, record.fingerprint()));

@@ -13,44 +13,46 @@ const WINDOW: i64 = 10_000;
 /// Or when more than this many wait behind one key.
 const BEHIND: i64 = 10_000;
 
-/// Who paused a view.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum By {
-    /// Somebody who calls the API.
-    Operator,
-    /// The program itself.
-    Sightline,
-}
+/// What is told where an operator gives no reason.
+const PAUSED: &str = "paused by an operator";
 
-impl By {
-    fn as_str(self) -> &'static str {
-        match self {
-            By::Operator => "operator",
-            By::Sightline => "sightline",
-        }
-    }
-}
-
-/// Pauses a version of a domain's view, or all that there are. What is paused already stays as it is.
+/// Pauses a domain for an operator: all versions of its view but one that is being built, which may be the way out. Where
+/// it is paused already, a reason that is given replaces the former one; and what paused itself is the operator's now.
 ///
 /// # Errors
 /// The database failed.
-pub async fn pause(
-    pool: &PgPool,
-    domain: &str,
-    version: Option<i32>,
-    by: By,
-    reason: &str,
-) -> Result<(), sqlx::Error> {
+pub async fn pause(pool: &PgPool, domain: &str, reason: Option<&str>) -> Result<(), sqlx::Error> {
     let mut transaction = pool.begin().await?;
     versions::lock(&mut transaction, domain).await?;
     let paused = sqlx::query_scalar!(
-        "UPDATE sightline.views SET paused_at = now(), paused_by = $3, pause_reason = $4
-         WHERE domain = $1 AND version = coalesce($2, version) AND paused_at IS NULL
+        "UPDATE sightline.views
+         SET paused_at = coalesce(paused_at, now()), paused_by = 'operator', pause_reason = coalesce($2, $3)
+         WHERE domain = $1 AND state <> 'building' AND ($2::text IS NOT NULL OR paused_by IS DISTINCT FROM 'operator')
          RETURNING version",
         domain,
-        version,
-        by.as_str(),
+        reason,
+        PAUSED,
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
+    versions::fence(&mut transaction, domain, &paused).await?;
+    transaction.commit().await
+}
+
+/// Pauses a version because its letters pile up, unless it is paused.
+///
+/// # Errors
+/// The database failed.
+pub async fn pause_piled_up(pool: &PgPool, view: &View, reason: &str) -> Result<(), sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    let domain = view.domain;
+    versions::lock(&mut transaction, domain).await?;
+    let paused = sqlx::query_scalar!(
+        "UPDATE sightline.views SET paused_at = now(), paused_by = 'sightline', pause_reason = $3
+         WHERE domain = $1 AND version = $2 AND paused_at IS NULL
+         RETURNING version",
+        domain,
+        view.version,
         reason,
     )
     .fetch_all(&mut *transaction)
@@ -106,7 +108,7 @@ pub async fn resume(pool: &PgPool, domain: &str, accept_loss: bool) -> Result<i6
     Ok(left)
 }
 
-/// Why a version is to be paused after a transaction that wrote letters, of these keys among others.
+/// Why a version is to be paused after a transaction that wrote letters of a topic's partition, of these keys among others.
 ///
 /// # Errors
 /// The database failed.
@@ -114,6 +116,7 @@ pub async fn piled_up(
     connection: &mut PgConnection,
     view: &View,
     log_id: i32,
+    (topic, partition): (&str, i32),
     next_offset: i64,
     keys: &[Uuid],
 ) -> Result<Option<String>, sqlx::Error> {
@@ -131,11 +134,11 @@ pub async fn piled_up(
     .await?;
     Ok(if found.failed {
         Some(format!(
-            "dead letters pile up: more than {FAILED} of the last {WINDOW} records of a partition failed"
+            "dead letters pile up: more than {FAILED} of the last {WINDOW} records of {topic}/{partition} failed"
         ))
     } else if found.behind {
         Some(format!(
-            "dead letters pile up: more than {BEHIND} records wait behind one key"
+            "dead letters pile up: more than {BEHIND} records of {topic}/{partition} wait behind one key"
         ))
     } else {
         None

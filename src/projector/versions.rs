@@ -33,10 +33,15 @@ pub enum VersionError {
         partition: i32,
         /// How many offsets lie between the two positions.
         behind: i64,
+        /// Whether it stands still there because it is paused.
+        is_paused: bool,
     },
     /// The two versions never stood at the same positions while it was tried.
     #[error("the versions did not come to stand at the same positions")]
-    NeverLevel,
+    NeverLevel {
+        /// Whether one of them is paused.
+        is_paused: bool,
+    },
     /// At the same positions the versions hold different rows.
     #[error("the tables {} differ", .0.join(", "))]
     Different(Vec<String>),
@@ -300,6 +305,7 @@ async fn make_live(
             topic: row.topic,
             partition: row.partition,
             behind: row.behind,
+            is_paused: is_paused(&mut *connection, domain, &[version]).await?,
         });
     }
     let (live_schema, former) = (format!("{domain}_live"), format!("{domain}_v{live}"));
@@ -345,6 +351,19 @@ async fn make_live(
         .execute(&mut *connection)
         .await?;
     }
+    // What an operator paused stands still until one resumes it, whichever version is read.
+    sqlx::query!(
+        "UPDATE sightline.views AS v
+         SET paused_at = former.paused_at, paused_by = former.paused_by, pause_reason = former.pause_reason
+         FROM sightline.views AS former
+         WHERE v.domain = $1 AND v.version = $3
+           AND former.domain = $1 AND former.version = $2 AND former.paused_by = 'operator'",
+        domain,
+        live,
+        version,
+    )
+    .execute(&mut *connection)
+    .await?;
     Ok(version)
 }
 
@@ -384,6 +403,21 @@ async fn note_moved_changes(
     .map(drop)
 }
 
+async fn is_paused(
+    connection: &mut PgConnection,
+    domain: &str,
+    versions: &[i32],
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM sightline.views
+                          WHERE domain = $1 AND version = ANY ($2) AND paused_at IS NOT NULL) AS "paused!""#,
+        domain,
+        versions
+    )
+    .fetch_one(connection)
+    .await
+}
+
 async fn live(connection: &mut PgConnection, domain: &str) -> Result<i32, sqlx::Error> {
     sqlx::query_scalar!(
         "SELECT version FROM sightline.views WHERE domain = $1 AND state = 'live'",
@@ -409,7 +443,7 @@ pub async fn compare(
     let until = Instant::now() + within;
     let mut tries = 1;
     while let Err(error) = compare_once(pool, domain, number, until).await {
-        if !matches!(error, VersionError::NeverLevel) || tries == LEVEL.0 {
+        if !matches!(error, VersionError::NeverLevel { .. }) || tries == LEVEL.0 {
             return Err(error);
         }
         tries += 1;
@@ -436,7 +470,8 @@ async fn compare_once(
         .filter(|(version, _)| number.is_none_or(|number| number == *version))
         .ok_or(VersionError::NoSuchVersion)?;
     if !is_level(&mut snapshot, domain, live, version).await? {
-        return Err(VersionError::NeverLevel);
+        let is_paused = is_paused(&mut snapshot, domain, &[live, version]).await?;
+        return Err(VersionError::NeverLevel { is_paused });
     }
     let ours = checksums(&mut snapshot, &format!("{domain}_live"), until).await?;
     let theirs = checksums(&mut snapshot, &schema, until).await?;

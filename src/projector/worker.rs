@@ -17,7 +17,7 @@ use super::batch::{self, Batch};
 use super::consumer::{Delivery, Partition, Records};
 use super::letter::record_time;
 use super::log::{self, TopicLog};
-use super::pause::{self, By};
+use super::pause;
 use super::progress::{self, Hold, Starts, TakeOver};
 use super::{Projection, Projector, View};
 use crate::config::StartAt;
@@ -313,8 +313,7 @@ impl Worker {
             reason,
             "projection pauses itself until an operator resumes it"
         );
-        let (pool, version) = (&self.projector.pool, Some(self.view.version));
-        pause::pause(pool, self.view.domain, version, By::Sightline, reason).await
+        pause::pause_piled_up(&self.projector.pool, &self.view, reason).await
     }
 
     /// Counts a batch, and times one that was committed.

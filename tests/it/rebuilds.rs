@@ -271,12 +271,14 @@ async fn a_paused_domain_stands_still_over_restarts_until_it_is_resumed() {
         assert_eq!(domain["state"], "paused", "{domain}");
         for (number, partition) in partitions(&domain) {
             assert_eq!(partition["state"], "paused");
-            assert_eq!(partition["failure"], "moving the database");
+            assert_eq!(partition["failure"], "another one, later");
             assert_eq!(partition["position"], first[&number], "{partition}");
         }
         let versions = projection(&running.rest, "order").await["versions"].clone();
         assert_eq!(versions[0]["pause"]["by"], "operator");
-        assert_eq!(versions[0]["pause"]["reason"], "moving the database");
+        assert_eq!(versions[0]["pause"]["reason"], "another one, later");
+        // Who pauses it once more, and says nothing, takes nothing back.
+        project(&running.rest, "order", "pause", json!({})).await;
     }
     // Over gRPC and by the command line it is the same.
     let address = running.rest.address.clone();
@@ -287,11 +289,61 @@ async fn a_paused_domain_stands_still_over_restarts_until_it_is_resumed() {
         String::from_utf8(output.stdout).expect("text")
     };
     let shown = run(&["projections", "list"]).await;
-    let note = "order version 1: paused by operator: moving the database";
+    let note = "order version 1: paused by operator: another one, later";
     assert!(shown.contains(note), "{shown}");
     let shown = run(&["projections", "resume", "order"]).await;
     assert!(!shown.contains("paused"), "{shown}");
     assert_books(&caught_up(&running.rest, &ends).await, &fold, &Ends::new());
+    assert_answers(&running, &fold, Depth::Brief).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_holds_up_no_rebuild_and_outlasts_a_switch() {
+    let shape = Shape {
+        records: 900,
+        partitions: 2,
+        users: 40,
+    };
+    let log = generate(seed() + 4, shape);
+    let (some, more) = log.split_at(500);
+    let (old_fold, first) = folded(some, shape.partitions);
+    let (fold, ends) = folded(&log, shape.partitions);
+    let world = World::shared(shape.partitions).await;
+    let writer = world.broker.writer();
+    writer.write(&world.topic, some).await;
+    let running = world.serve().await;
+    let rest = &running.rest;
+    caught_up(rest, &first).await;
+    // Whichever comes first.
+    project(rest, "order", "rebuild", json!({})).await;
+    project(rest, "order", "pause", json!({"reason": "hold on"})).await;
+    project(rest, "fulfillment", "pause", json!({"reason": "hold on"})).await;
+    project(rest, "fulfillment", "rebuild", json!({})).await;
+    writer.write(&world.topic, more).await;
+    for domain in DOMAINS {
+        built(rest, domain, shape.records as i64).await;
+        let compared = json!({"compare": true});
+        let path = format!("/v1/projections/{domain}/switch");
+        let answer = rest.post(&path, &compared).await;
+        assert_eq!(answer.json()["reason"], "NOT_CAUGHT_UP");
+        assert!(answer.text().contains("paused"), "{}", answer.text());
+    }
+    assert_answers(&running, &old_fold, Depth::Brief).await;
+    for domain in DOMAINS {
+        let switched = project(rest, domain, "switch", json!({})).await;
+        for version in [0, 1] {
+            let pause = &switched["versions"][version]["pause"];
+            assert_eq!(pause["reason"], "hold on", "{switched}");
+        }
+        // The former one has not come so far, and does not before somebody resumes.
+        let path = format!("/v1/projections/{domain}/rollback");
+        let answer = rest.post(&path, &json!({})).await;
+        assert_eq!(answer.json()["reason"], "NOT_CAUGHT_UP");
+        assert!(answer.text().contains("paused"), "{}", answer.text());
+        project(rest, domain, "resume", json!({})).await;
+        switch(rest, domain, "rollback", json!({})).await;
+    }
+    assert_books(&caught_up(rest, &ends).await, &fold, &Ends::new());
     assert_answers(&running, &fold, Depth::Brief).await;
 }
 
