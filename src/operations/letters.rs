@@ -10,17 +10,20 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Operations, check_reason, check_text, kafka_unavailable};
+use super::{Operations, check_reason, check_text};
 use crate::error::{Code, Error};
 use crate::event::hash16;
 use crate::projector::View;
 use crate::projector::retry::{BREATH, Lines, Retried, RetryError, Verdict};
+use crate::query::deadline;
 use crate::query::page::{Page, PageRequest};
 
 /// How many keys are tried together, and hold up the owner of their partition once.
 const KEYS: usize = 200;
-/// A call that has tried for so long goes on in the next one.
+/// A call that has tried for so long, or for half of the time that its caller has, goes on in the next one.
 const ENOUGH: Duration = Duration::from_secs(5);
+/// Why a letter failed whose record is in a log that can't be read now.
+const KAFKA_UNAVAILABLE: &str = "kafka_unavailable";
 
 /// Why a record became a dead letter, in kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -165,9 +168,10 @@ pub enum LetterOutcome {
     Skipped,
     /// It was taken out, or a later letter of its key deletes the user.
     Discarded,
-    /// It failed again.
+    /// It failed again; or its record has to be read from the log, which is out of reach (`kafka_unavailable`), and it
+    /// stays as it was.
     Failed,
-    /// It waits on, behind one that failed again.
+    /// It waits on, behind one that failed.
     Waiting,
 }
 
@@ -206,6 +210,10 @@ impl From<Retried> for TriedLetter {
             Verdict::Skipped => LetterOutcome::Skipped,
             Verdict::Closed | Verdict::Discarded => LetterOutcome::Discarded,
             Verdict::Waiting => LetterOutcome::Waiting,
+            Verdict::Away => {
+                reason = Some(KAFKA_UNAVAILABLE.to_owned());
+                LetterOutcome::Failed
+            }
             Verdict::Failed {
                 reason: why,
                 field: what,
@@ -331,19 +339,16 @@ impl Operations {
     /// One letter, with headers and value.
     ///
     /// # Errors
-    /// NOT_FOUND, or the database fails.
+    /// NOT_FOUND, DOMAIN_NOT_SERVED, or the database fails.
     pub async fn letter(&self, id: &str) -> Result<DeadLetter, Error> {
         let id = letter_id(id)?;
-        let row = sqlx::query_file_as!(
-            Row,
-            "src/operations/sql/shown_letter.sql",
-            &self.served(),
-            id
-        )
-        .fetch_optional(self.0.reads.pool())
-        .await
-        .map_err(|e| Error::from(e).in_statement("operations/shown_letter"))?;
-        row.map(DeadLetter::from).ok_or_else(no_such_letter)
+        let row = sqlx::query_file_as!(Row, "src/operations/sql/shown_letter.sql", id)
+            .fetch_optional(self.0.reads.pool())
+            .await
+            .map_err(|e| Error::from(e).in_statement("operations/shown_letter"))?;
+        let row = row.ok_or_else(no_such_letter)?;
+        self.projection(&row.domain)?;
+        Ok(row.into())
     }
 
     /// Tries one letter again, and with it all of its key.
@@ -392,10 +397,10 @@ impl Operations {
         if page.after.is_some() {
             tokio::time::sleep(BREATH).await;
         }
-        let began = Instant::now();
+        let until = enough();
         for of_one_log in lines.chunk_by(|a, b| (a.version, a.log_id) == (b.version, b.log_id)) {
             for together in of_one_log.chunks(KEYS) {
-                if began.elapsed() > ENOUGH {
+                if last.is_some() && Instant::now() >= until {
                     more = true;
                     break;
                 }
@@ -441,7 +446,7 @@ impl Operations {
         };
         let retrier = &self.0.retrier;
         let retried = retrier
-            .discard(projection, &view, letter.id, reason, dry_run)
+            .discard(projection, &view, letter.id, reason, dry_run, enough())
             .await
             .map_err(refused)?;
         if !dry_run {
@@ -539,6 +544,11 @@ struct Which<'w> {
     reason: Option<&'w str>,
 }
 
+/// Until when a call that begins now goes on.
+fn enough() -> Instant {
+    Instant::now() + ENOUGH.min(deadline::left() / 2)
+}
+
 /// An id that is none is nobody's.
 fn letter_id(id: &str) -> Result<Uuid, Error> {
     Uuid::try_parse(id).map_err(|_| no_such_letter())
@@ -565,7 +575,6 @@ fn refused(error: RetryError) -> Error {
     match error {
         RetryError::Gone => closed(),
         RetryError::Database(error) => Error::from(error).in_statement("projector/retry"),
-        RetryError::Kafka(error) => kafka_unavailable(error.to_string()),
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 pub use grpc::{SERVICE_NAME, service};
 pub use rest::{router, routes};
 
-use crate::error::{Code, Error};
+use crate::error::Error;
 use crate::projector::Projection;
 use crate::projector::retry::Retrier;
 use crate::query::Reads;
@@ -84,7 +84,7 @@ impl Operations {
 /// An operator's words, for those who come later.
 ///
 /// # Errors
-/// INVALID_ARGUMENT: they are too many, none, or can't be stored.
+/// INVALID_ARGUMENT: they are too many, none, or no plain line.
 fn check_reason(reason: &str) -> Result<(), Error> {
     if reason.trim().is_empty() {
         return Err(Error::invalid("reason", "must say why, in some words"));
@@ -93,7 +93,11 @@ fn check_reason(reason: &str) -> Result<(), Error> {
         let problem = format!("must be at most {MAX_REASON} characters long");
         return Err(Error::invalid("reason", problem));
     }
-    check_text("reason", reason)
+    if reason.chars().any(char::is_control) {
+        let problem = "must be one line, without control characters";
+        return Err(Error::invalid("reason", problem));
+    }
+    Ok(())
 }
 
 /// Text that the database is asked about.
@@ -105,14 +109,4 @@ fn check_text(field: &'static str, text: &str) -> Result<(), Error> {
         true => Err(Error::invalid(field, "must not hold a NUL")),
         false => Ok(()),
     }
-}
-
-/// Kafka does not give what is needed.
-fn kafka_unavailable(cause: String) -> Error {
-    Error::new(
-        Code::KafkaUnavailable,
-        "Kafka can't be read at the moment. Try again.",
-    )
-    .with_retry_after(std::time::Duration::from_secs(1))
-    .with_cause(cause)
 }

@@ -6,7 +6,7 @@
 //! that fails; what stands behind that one waits on.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -74,8 +74,20 @@ pub enum Verdict {
         /// The field that is wrong.
         field: Option<String>,
     },
-    /// One before it failed.
+    /// One before it failed, or could not be read.
     Waiting,
+    /// Its record has to be read again, and Kafka does not give it now.
+    Away,
+}
+
+impl Verdict {
+    /// Whether the letter is as open as before.
+    pub fn stays(&self) -> bool {
+        matches!(
+            self,
+            Verdict::Failed { .. } | Verdict::Waiting | Verdict::Away
+        )
+    }
 }
 
 /// A letter that was tried.
@@ -98,9 +110,6 @@ pub enum RetryError {
     /// Nothing of the last transaction stayed.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
-    /// A record has to be read again, and Kafka does not give it.
-    #[error("Kafka can't be read")]
-    Kafka(#[from] KafkaError),
 }
 
 /// A letter as the table has it.
@@ -130,6 +139,8 @@ struct Log {
 struct Again {
     asked: Vec<i64>,
     records: HashMap<i64, Record>,
+    /// Whether Kafka did not answer.
+    is_away: bool,
 }
 
 /// What is known of a letter's value.
@@ -141,6 +152,8 @@ enum Found {
     Lost(Record),
     /// The log was not asked for it.
     Unasked,
+    /// The log was asked for it, and did not answer.
+    Away,
 }
 
 impl Retrier {
@@ -161,9 +174,11 @@ impl Retrier {
             true => Vec::new(),
             false => self.elsewhere(view, lines).await?,
         };
-        let retried = self.retry_in(projection, view, lines, dry_run).await?;
+        let retried = self.retry_in(projection, view, lines, dry_run, None);
+        let retried = retried.await?;
         for (other, lines) in others {
-            match self.retry_in(projection, &other, &lines, false).await {
+            let there = self.retry_in(projection, &other, &lines, false, None);
+            match there.await {
                 // It went with its version.
                 Ok(_) | Err(RetryError::Gone) => {}
                 Err(error) => return Err(error),
@@ -203,7 +218,8 @@ impl Retrier {
         Ok(others.collect())
     }
 
-    /// Tries letters of one version again, some hundred in a transaction, and tells what became of each.
+    /// Tries letters of one version again, some hundred in a transaction, and tells what became of each. No transaction but
+    /// the first begins after `until`; what that leaves has to be of a kind that the upkeep finds.
     ///
     /// # Errors
     /// As [`RetryError`] says; what was tried in transactions before stays done.
@@ -213,6 +229,7 @@ impl Retrier {
         view: &View,
         lines: &Lines,
         dry_run: bool,
+        until: Option<Instant>,
     ) -> Result<Vec<Retried>, RetryError> {
         let mut round = Round::default();
         loop {
@@ -226,7 +243,7 @@ impl Retrier {
                 return Ok(round.retried);
             }
             transaction.commit().await?;
-            if !more {
+            if !more || until.is_some_and(|until| Instant::now() >= until) {
                 return Ok(round.retried);
             }
             tokio::time::sleep(BREATH).await;
@@ -234,8 +251,8 @@ impl Retrier {
     }
 
     /// Takes a letter out, for a reason in the operator's words, in every version of the view and all in one transaction;
-    /// what waited behind it goes on. Where Kafka does not give a record that has to be read again, that is left to the
-    /// upkeep, which finds it waiting behind nothing.
+    /// what waited behind it goes on. What is not begun by `until`, and what Kafka does not give now, is left to the upkeep,
+    /// which finds it waiting behind nothing.
     ///
     /// # Errors
     /// As [`RetryError`] says; what was tried in transactions before stays done.
@@ -246,6 +263,7 @@ impl Retrier {
         id: Uuid,
         resolution: &str,
         dry_run: bool,
+        until: Instant,
     ) -> Result<Vec<Retried>, RetryError> {
         let letter = sqlx::query!(
             "SELECT log_id, key_hash, parks FROM sightline.dead_letters WHERE id = $1",
@@ -266,11 +284,8 @@ impl Retrier {
         let mut again = HashMap::new();
         let others = self.elsewhere(view, &lines).await?;
         for (view, lines) in [(view.clone(), lines.clone())].into_iter().chain(others) {
-            match self.read_again(&view, &lines, -1).await {
-                Ok(records) => drop(again.insert(view.version, records)),
-                Err(RetryError::Kafka(_)) => {}
-                Err(error) => return Err(error),
-            }
+            let records = self.read_again(&view, &lines, -1).await?;
+            again.insert(view.version, records);
         }
 
         let mut transaction = self.begin(view, lines.log_id).await?;
@@ -297,9 +312,7 @@ impl Retrier {
                 version: row.version,
                 ..view.clone()
             };
-            let Some(again) = again.remove(&row.version) else {
-                continue;
-            };
+            let again = again.remove(&row.version).unwrap_or_default();
             let mut round = Round::default();
             let connection = &mut transaction;
             let more = self.try_some(connection, projection, &view, &lines, &again, &mut round);
@@ -315,11 +328,16 @@ impl Retrier {
             return Ok(retried);
         }
         transaction.commit().await?;
-        // The first is gone for good, so beginning anew goes on; and where it can't now, the upkeep does.
+        // The first is gone for good, so beginning anew goes on.
         for unfinished in unfinished {
-            match self.retry_in(projection, &unfinished, &lines, false).await {
+            if Instant::now() >= until {
+                break;
+            }
+            tokio::time::sleep(BREATH).await;
+            let more = self.retry_in(projection, &unfinished, &lines, false, Some(until));
+            match more.await {
                 Ok(more) if unfinished == *view => retried.extend(more),
-                Ok(_) | Err(RetryError::Gone | RetryError::Kafka(_)) => {}
+                Ok(_) | Err(RetryError::Gone) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -384,7 +402,7 @@ impl Retrier {
         view: &View,
         lines: &Lines,
         after: i64,
-    ) -> Result<Again, RetryError> {
+    ) -> Result<Again, sqlx::Error> {
         let asked = sqlx::query_file_scalar!(
             "src/projector/sql/letters_without_bytes.sql",
             view.domain,
@@ -404,14 +422,21 @@ impl Retrier {
         }
         let log = self.log(&self.pool, lines.log_id).await?;
         let kafka = self.kafka.clone();
+        let offsets = asked.clone();
         let read = tokio::task::spawn_blocking(move || {
             let (topic, identity) = (&log.topic, &log.identity);
-            log::read_records(&kafka, topic, identity, log.partition, &asked)
-                .map(|records| Again { asked, records })
+            log::read_records(&kafka, topic, identity, log.partition, &offsets)
         });
         // Where it panicked the panic hook has told it.
-        let again = read.await.map_err(|_| KafkaError::Canceled)?;
-        Ok(again?)
+        let read = read.await.unwrap_or(Err(KafkaError::Canceled));
+        if let Err(error) = &read {
+            tracing::debug!(domain = view.domain, %error, "records of letters can't be read again now");
+        }
+        Ok(Again {
+            asked,
+            is_away: read.is_err(),
+            records: read.unwrap_or_default(),
+        })
     }
 
     /// The largest value that is parsed, as the database counts.
@@ -440,7 +465,7 @@ impl Retrier {
         again: &Again,
         round: &mut Round,
     ) -> Result<bool, RetryError> {
-        let mut stored = sqlx::query_file_as!(
+        let stored = sqlx::query_file_as!(
             Stored,
             "src/projector/sql/letters_to_retry.sql",
             view.domain,
@@ -457,27 +482,52 @@ impl Retrier {
         .await?;
         let mut more = stored.first().is_some_and(|letter| letter.more);
         let log = self.log(&mut *connection, lines.log_id).await?;
-        let mut found: Vec<Found> = stored
-            .iter()
-            .map(|letter| letter.found(&log, again, self.max_value_bytes()))
-            .collect();
-        // Erased since the log was asked: it has to be asked again.
-        if let Some(unasked) = found
-            .iter()
-            .position(|found| matches!(found, Found::Unasked))
-        {
-            stored.truncate(unasked);
-            found.truncate(unasked);
-            more = true;
+        let begun = round.retried.len();
+        let mut letters = Vec::new();
+        for letter in stored {
+            let found = letter.found(&log, again, self.max_value_bytes());
+            if matches!(found, Found::Unasked) {
+                // Erased since the log was asked: it has to be asked again.
+                more = true;
+                break;
+            }
+            round.after = letter.record_offset;
+            letters.extend(round.hold_back(letter, found));
         }
-        let Some(last) = stored.last() else {
-            return Ok(more);
-        };
-        round.after = last.record_offset;
-        let hold = &self.hold(&mut *connection, view, lines.log_id).await?;
-        let candidates: Vec<Candidate<'_>> = stored
+        if !letters.is_empty() {
+            let hold = self.hold(&mut *connection, view, lines.log_id).await?;
+            self.try_these(&mut *connection, projection, view, &hold, &letters, round)
+                .await?;
+        }
+        let retried = &mut round.retried[begun..];
+        retried.sort_by_key(|retried| retried.offset);
+        // Those that wait on are not under way any more.
+        let waiting: Vec<Uuid> = retried
             .iter()
-            .zip(&found)
+            .filter(|retried| retried.verdict.stays())
+            .map(|retried| retried.id)
+            .collect();
+        sqlx::query!(
+            "UPDATE sightline.dead_letters SET state = 'parked' WHERE id = ANY ($1) AND state = 'retrying'",
+            &waiting
+        )
+        .execute(connection)
+        .await?;
+        Ok(more)
+    }
+
+    /// Tries letters whose values are known, or known to be lost, within a transaction that holds the version.
+    async fn try_these(
+        &self,
+        connection: &mut PgConnection,
+        projection: &dyn Projection,
+        view: &View,
+        hold: &Hold,
+        letters: &[(Stored, Found)],
+        round: &mut Round,
+    ) -> Result<(), sqlx::Error> {
+        let candidates: Vec<Candidate<'_>> = letters
+            .iter()
             .enumerate()
             .filter_map(|(index, (letter, found))| {
                 let (record, reading) = match found {
@@ -487,7 +537,7 @@ impl Retrier {
                     }
                     Found::TooLarge(record) => (record, Reading::Oversized),
                     Found::Lost(record) => (record, Reading::Lost),
-                    Found::Unasked => return None,
+                    Found::Unasked | Found::Away => return None,
                 };
                 let turn = Turn::Missed {
                     log_time: letter.log_time,
@@ -506,10 +556,10 @@ impl Retrier {
         let state = run.judge_and_apply(connection, &candidates).await?;
 
         let mut failures = state.letters.iter();
-        let verdicts: Vec<Verdict> = stored
+        let verdicts: Vec<Verdict> = letters
             .iter()
             .zip(&state.outcomes)
-            .map(|(letter, outcome)| match outcome {
+            .map(|((letter, _), outcome)| match outcome {
                 Outcome::Applied => Verdict::Applied,
                 Outcome::Duplicate => Verdict::Duplicate,
                 Outcome::Skipped => Verdict::Skipped,
@@ -529,30 +579,26 @@ impl Retrier {
                 }
             })
             .collect();
-        settle(connection, view, hold, &stored, &verdicts).await?;
+        settle(connection, view, hold, letters, &verdicts).await?;
         // Only then: it closes what is still open of the keys.
         state.write_bookkeeping(connection, view, hold).await?;
-        let failed: Vec<(Uuid, &Letter)> = stored
+        let failed: Vec<(Uuid, &Letter)> = letters
             .iter()
             .zip(&state.outcomes)
             .filter(|(_, outcome)| **outcome == Outcome::DeadLettered)
             .zip(&state.letters)
             .filter(|(_, failure)| failure.class != Class::Parked)
-            .map(|((letter, _), failure)| (letter.id, failure))
+            .map(|(((letter, _), _), failure)| (letter.id, failure))
             .collect();
         note_failures(connection, &failed, projection.code_version()).await?;
         round.retried.extend(
-            stored
+            letters
                 .iter()
                 .zip(verdicts)
-                .map(|(letter, verdict)| Retried {
-                    id: letter.id,
-                    offset: letter.record_offset,
-                    verdict,
-                }),
+                .map(|((letter, _), verdict)| letter.retried(verdict)),
         );
         round.parked = state.parked;
-        Ok(more)
+        Ok(())
     }
 }
 
@@ -562,7 +608,23 @@ struct Round {
     after: i64,
     /// Keys of which one has failed.
     parked: HashSet<Uuid>,
+    /// Keys of which one could not be read.
+    held: HashSet<Uuid>,
     retried: Vec<Retried>,
+}
+
+impl Round {
+    /// Holds a letter back that can't be read now, or waits behind such a one. Gives back any other.
+    fn hold_back(&mut self, letter: Stored, found: Found) -> Option<(Stored, Found)> {
+        let verdict = match found {
+            _ if letter.key_hash.is_some_and(|key| self.held.contains(&key)) => Verdict::Waiting,
+            Found::Away => Verdict::Away,
+            found => return Some((letter, found)),
+        };
+        self.held.extend(letter.key_hash);
+        self.retried.push(letter.retried(verdict));
+        None
+    }
 }
 
 impl Default for Round {
@@ -570,6 +632,7 @@ impl Default for Round {
         Round {
             after: -1,
             parked: HashSet::new(),
+            held: HashSet::new(),
             retried: Vec::new(),
         }
     }
@@ -586,6 +649,14 @@ fn place(hold: &Hold, index: usize) -> Place {
 }
 
 impl Stored {
+    fn retried(&self, verdict: Verdict) -> Retried {
+        Retried {
+            id: self.id,
+            offset: self.record_offset,
+            verdict,
+        }
+    }
+
     /// The record, with its value if that is known.
     fn found(&self, log: &Log, again: &Again, max_value_bytes: i64) -> Found {
         if self.size > max_value_bytes {
@@ -594,6 +665,8 @@ impl Stored {
             Found::There(self.record(log))
         } else if !again.asked.contains(&self.record_offset) {
             Found::Unasked
+        } else if again.is_away {
+            Found::Away
         } else {
             let records = &again.records;
             match records
@@ -641,12 +714,12 @@ async fn settle(
     connection: &mut PgConnection,
     view: &View,
     hold: &Hold,
-    stored: &[Stored],
+    letters: &[(Stored, Found)],
     verdicts: &[Verdict],
 ) -> Result<(), sqlx::Error> {
     let (mut ids, mut resolutions, mut sequences) = (Vec::new(), Vec::new(), Vec::new());
     let (mut applied, mut duplicates, mut skipped) = (0, 0, 0);
-    for (index, (letter, verdict)) in stored.iter().zip(verdicts).enumerate() {
+    for (index, ((letter, _), verdict)) in letters.iter().zip(verdicts).enumerate() {
         let (word, count) = match verdict {
             Verdict::Applied => ("applied", &mut applied),
             Verdict::Duplicate => ("duplicate", &mut duplicates),
@@ -678,20 +751,7 @@ async fn settle(
     )
     .execute(&mut *connection)
     .await?;
-    // Those that wait on are not under way any more.
-    let waiting: Vec<Uuid> = stored
-        .iter()
-        .zip(verdicts)
-        .filter(|(_, verdict)| matches!(verdict, Verdict::Waiting | Verdict::Failed { .. }))
-        .map(|(letter, _)| letter.id)
-        .collect();
-    sqlx::query!(
-        "UPDATE sightline.dead_letters SET state = 'parked' WHERE id = ANY ($1) AND state = 'retrying'",
-        &waiting
-    )
-    .execute(connection)
-    .await
-    .map(drop)
+    Ok(())
 }
 
 /// Notes that letters failed again, and why.

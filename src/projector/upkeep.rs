@@ -17,6 +17,8 @@ use crate::{db, telemetry};
 
 /// How often it is looked whether there is something to do.
 const INTERVAL: Duration = Duration::from_secs(2);
+/// After so long the rest of the letters of a log is for the next look.
+const ENOUGH: Duration = Duration::from_secs(10);
 /// How often bytes are looked for that were kept long enough.
 const ERASE_INTERVAL: Duration = Duration::from_secs(600);
 /// How long before open letters lose their bytes somebody is told.
@@ -107,17 +109,16 @@ async fn retry_outdated(
             version: log.version,
         };
         mark(retrier, &view, &lines).await?;
-        let retried = match retrier.retry_in(projection, &view, &lines, false).await {
+        let until = Some(Instant::now() + ENOUGH);
+        let retried = retrier.retry_in(projection, &view, &lines, false, until);
+        let mut retried = match retried.await {
             Ok(retried) => retried,
-            // Another log may be readable.
-            Err(error @ (RetryError::Kafka(_) | RetryError::Gone)) => {
-                tracing::debug!(domain, version = log.version, %error, "letters could not be tried again yet");
-                continue;
-            }
+            Err(RetryError::Gone) => continue,
             Err(error) => return Err(error),
         };
+        retried.retain(|retried| !matches!(retried.verdict, Verdict::Away | Verdict::Waiting));
         if retried.is_empty() {
-            // Another process was faster.
+            // Another process was faster, or Kafka is away.
             continue;
         }
         let failed = |retried: &&Retried| matches!(retried.verdict, Verdict::Failed { .. });

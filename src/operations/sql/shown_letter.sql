@@ -1,8 +1,8 @@
--- One letter of the shown version of its domain, which is among these ($1).
+-- One letter of the shown version of its domain.
 SELECT d.id, d.domain, l.topic, l.partition, d.record_offset, d.record_key, d.event_id, d.event_type, d.reason, d.field,
        d.class, d.state, d.resolution, d.attempts, d.first_failed_at, d.last_failed_at, d.occurred_at, d.resolved_at, d.size,
        d.headers, d.value
 FROM sightline.shown_views AS shown
 JOIN sightline.dead_letters AS d USING (domain, version)
 JOIN sightline.logs AS l USING (log_id)
-WHERE shown.domain = ANY ($1::text[]) AND d.id = $2
+WHERE d.id = $1
