@@ -108,6 +108,15 @@ async fn list_dead_letters(
     State(operations): State<Operations>,
     query: Query,
 ) -> Result<Json<DeadLetters>, Error> {
+    query.only(&[
+        "domain",
+        "key",
+        "keyBase64",
+        "reason",
+        "state",
+        "pageSize",
+        "pageToken",
+    ])?;
     let state = query.text("state")?.map(|word| {
         DeadLetterState::named(&word).ok_or_else(|| {
             Error::invalid("state", "must be parked, retrying, discarded or applied")
@@ -115,7 +124,7 @@ async fn list_dead_letters(
     });
     let filter = LetterFilter {
         domain: query.text("domain")?,
-        key: key(query.text("key")?, query.text("keyBase64")?)?,
+        key: key(query.given("key")?, query.given("keyBase64")?)?,
         reason: query.text("reason")?,
         state: state.transpose()?,
     };
@@ -164,7 +173,7 @@ struct RetryOne {
     operation_id = "retryDeadLetter",
     tag = "dead letters",
     params(("id" = String, Path, description = "The letter's id", example = json!(EXAMPLE_ID))),
-    request_body(content = RetryOne, description = "May be left out", example = json!({"dryRun": true})),
+    request_body(content = Option<RetryOne>, description = "May be left out", example = json!({"dryRun": true})),
     responses(
         (status = 200, description = "What became of each letter", body = TriedLetters, example = json!(example_tried())),
         (status = 404, description = "There is no such letter",
@@ -313,7 +322,7 @@ struct PauseRequest {
     operation_id = "pauseProjection",
     tag = "projections",
     params(("domain" = String, Path, description = "The domain's name", example = "order")),
-    request_body(content = PauseRequest, description = "May be left out", example = json!({"reason": "moving the database"})),
+    request_body(content = Option<PauseRequest>, description = "May be left out", example = json!({"reason": "moving the database"})),
     responses(
         Changed,
         NotServed,
@@ -347,7 +356,7 @@ struct AcceptLoss {
     operation_id = "resumeProjection",
     tag = "projections",
     params(("domain" = String, Path, description = "The domain's name", example = "order")),
-    request_body(content = AcceptLoss, description = "May be left out", example = json!({"acceptLoss": false})),
+    request_body(content = Option<AcceptLoss>, description = "May be left out", example = json!({"acceptLoss": false})),
     responses(
         Changed,
         NotServed,
@@ -375,7 +384,7 @@ async fn resume_projection(
     operation_id = "rebuildProjection",
     tag = "projections",
     params(("domain" = String, Path, description = "The domain's name", example = "order")),
-    request_body(content = AcceptLoss, description = "May be left out", example = json!({"acceptLoss": false})),
+    request_body(content = Option<AcceptLoss>, description = "May be left out", example = json!({"acceptLoss": false})),
     responses(
         Changed,
         NotServed,
@@ -406,7 +415,7 @@ struct Nothing {}
     operation_id = "cancelRebuild",
     tag = "projections",
     params(("domain" = String, Path, description = "The domain's name", example = "order")),
-    request_body(content = Nothing, description = "May be left out", example = json!({})),
+    request_body(content = Option<Nothing>, description = "May be left out", example = json!({})),
     responses(
         Changed,
         NotServed,
@@ -442,7 +451,7 @@ struct SwitchRequest {
     operation_id = "switchProjection",
     tag = "projections",
     params(("domain" = String, Path, description = "The domain's name", example = "order")),
-    request_body(content = SwitchRequest, description = "May be left out", example = json!({"compare": true})),
+    request_body(content = Option<SwitchRequest>, description = "May be left out", example = json!({"compare": true})),
     responses(
         Changed,
         NotServed,
@@ -476,7 +485,7 @@ struct RollbackRequest {
     operation_id = "rollbackProjection",
     tag = "projections",
     params(("domain" = String, Path, description = "The domain's name", example = "order")),
-    request_body(content = RollbackRequest, description = "May be left out", example = json!({"version": 1})),
+    request_body(content = Option<RollbackRequest>, description = "May be left out", example = json!({"version": 1})),
     responses(
         Changed,
         NotServed,
@@ -502,7 +511,7 @@ async fn rollback_projection(
     operation_id = "dropProjection",
     tag = "projections",
     params(("domain" = String, Path, description = "The domain's name", example = "order")),
-    request_body(content = Nothing, description = "May be left out", example = json!({})),
+    request_body(content = Option<Nothing>, description = "May be left out", example = json!({})),
     responses(
         Changed,
         NotServed,

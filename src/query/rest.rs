@@ -105,12 +105,31 @@ impl Query {
     /// # Errors
     /// INVALID_ARGUMENT: it is there more than once.
     pub fn text(&self, name: &str) -> Result<Option<String>, Error> {
+        Ok(self.given(name)?.filter(|value| !value.is_empty()))
+    }
+
+    /// The value of a parameter that may be there once, and may be empty.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT: it is there more than once.
+    pub fn given(&self, name: &str) -> Result<Option<String>, Error> {
         let mut named = self.0.iter().filter(|(key, _)| key == name);
         let value = named.next().map(|(_, value)| value.clone());
-        if named.next().is_some() {
-            return Err(Error::invalid(name, "must be given once"));
+        match named.next() {
+            Some(_) => Err(Error::invalid(name, "must be given once")),
+            None => Ok(value),
         }
-        Ok(value.filter(|value| !value.is_empty()))
+    }
+
+    /// Refuses parameters of other names: for what is decided by, where a slip of the pen would mean something else.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT: there is one.
+    pub fn only(&self, names: &[&str]) -> Result<(), Error> {
+        match self.0.iter().find(|(key, _)| !names.contains(&&**key)) {
+            Some((key, _)) => Err(Error::invalid(key, "is no parameter of this path")),
+            None => Ok(()),
+        }
     }
 
     /// An instant (RFC 3339).
@@ -197,8 +216,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
     }
 }
 
-/// A JSON body. That a request says so (`application/json`) is seen to by the server, for every POST; one without a body
-/// is as good as `{}`. An answer that is of no view, and has no position.
+/// A JSON body. That a request says so (`application/json`) is seen to by the server, for every POST; one without a body,
+/// or `null`, is as good as `{}`; and parameters belong there, not into the address. An answer that is of no view, and has no position.
 pub struct Json<T>(pub T);
 
 impl<T: Serialize> IntoResponse for Json<T> {
@@ -214,9 +233,13 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Error> {
+        let query = Query::parse(request.uri().query().unwrap_or_default())?;
+        if let Some((name, _)) = query.0.first() {
+            return Err(Error::invalid(name, "belongs into the body, as JSON"));
+        }
         let mut bytes = read_body(request).await?;
-        if bytes.is_empty() {
-            bytes.extend(b"{}");
+        if bytes.is_empty() || bytes.trim_ascii() == b"null" {
+            bytes = b"{}".to_vec();
         }
         // serde would take a list for an object, by position.
         if bytes.trim_ascii_start().first() != Some(&b'{') {
@@ -335,6 +358,10 @@ mod tests {
         );
         assert_eq!(query.flag("f").unwrap(), Some(false));
         assert_eq!(query.text("e").unwrap(), None);
+        assert_eq!(query.given("e").unwrap(), Some(String::new()));
+        assert!(query.only(&["t", "f", "n", "e", "r"]).is_ok());
+        let other = query.only(&["t", "f", "n", "r"]).unwrap_err();
+        assert_eq!(other.fields()[0].field, "e");
         assert_eq!(query.text("absent").unwrap(), None);
         let refused = [
             query.text("r").err(),
@@ -367,6 +394,7 @@ mod tests {
             (r#"[["a"]]"#, "body"),
             ("{", "body"),
             ("", "userIds"),
+            ("null", "userIds"),
             (" ", "body"),
             (r#"{"userIds":[]} 1"#, "body"),
             ("\u{0}", "body"),
