@@ -101,8 +101,7 @@ pub async fn run(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
     }
     if let Some((command, arguments)) = arguments.subcommand() {
         let address = Settings::gather(arguments)?.address("http_addr")?;
-        operations::run(address, name, command, arguments).await?;
-        return Ok(ExitCode::SUCCESS);
+        return operations::run(address, name, command, arguments).await;
     }
     let settings = Settings::gather(arguments)?;
     let domains = domains::names();

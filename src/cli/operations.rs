@@ -1,18 +1,20 @@
 //! `sightline dead-letters` and `sightline projections`: what operators do, over the API of a running gateway.
 
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use ::http::Method;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::http::{self, TIMEOUT};
 use super::table::{seconds, table};
 use crate::config;
+use crate::task::EXIT_FAILURE;
 
 /// How long what changes something may take; a comparison of two large views takes long.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -62,6 +64,12 @@ pub fn commands() -> [Command; 2] {
         [
             option("key", "KEY", "Of this Kafka key only"),
             option(
+                "key-base64",
+                "BASE64",
+                "Of this Kafka key only, where it is not UTF-8",
+            )
+            .conflicts_with("key"),
+            option(
                 "reason",
                 "REASON",
                 "With this reason only, for example wrong_type",
@@ -98,15 +106,16 @@ pub fn commands() -> [Command; 2] {
         .arg(json()),
         leaf(
             "retry",
-            "Try letters again: one and its key, or those of a domain",
+            "Try letters again: one and its key, or those of a domain; ends with 1 where one fails",
         )
-        .arg(id().required(false))
-        .arg(option("domain", "DOMAIN", "All of this domain").required_unless_present("id"))
+        .arg(
+            id().required(false)
+                .conflicts_with_all(["key", "key-base64", "reason"]),
+        )
+        .arg(option("domain", "DOMAIN", "All of this domain"))
+        .group(ArgGroup::new("which").args(["id", "domain"]).required(true))
         .args(filters())
-        .args([dry_run(), json()])
-        .mut_arg("id", |id| {
-            id.conflicts_with_all(["domain", "key", "reason"])
-        }),
+        .args([dry_run(), json()]),
         leaf(
             "discard",
             "Take one out for good, in every version of the view",
@@ -180,15 +189,19 @@ pub async fn run(
     group: &str,
     name: &str,
     arguments: &ArgMatches,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<ExitCode> {
     let gateway = Gateway {
         address,
         json: arguments.get_flag("json"),
     };
     match (group, name) {
-        ("dead-letters", "list") => gateway.list_letters(arguments).await,
-        ("dead-letters", "show") => gateway.show_letter(text(arguments, "id")).await,
-        ("dead-letters", "retry") => gateway.retry(arguments).await,
+        ("dead-letters", "list") => gateway.list_letters(arguments).await?,
+        ("dead-letters", "show") => gateway.show_letter(text(arguments, "id")).await?,
+        ("dead-letters", "retry") => {
+            if gateway.retry(arguments).await? {
+                return Ok(ExitCode::from(EXIT_FAILURE));
+            }
+        }
         ("dead-letters", "discard") => {
             let path = format!("/v1/dead-letters/{}/discard", escape(text(arguments, "id")));
             let body = json!({
@@ -197,9 +210,12 @@ pub async fn run(
             });
             let tried = gateway.post(&path, body).await?;
             gateway.show_tried(&tried);
-            Ok(())
         }
-        ("projections", "list") => gateway.list_projections(arguments.get_flag("watch")).await,
+        ("projections", "list") => {
+            gateway
+                .list_projections(arguments.get_flag("watch"))
+                .await?
+        }
         (_, verb) => {
             let domain = escape(text(arguments, "domain"));
             let body = match verb {
@@ -221,9 +237,9 @@ pub async fn run(
             if verb == "rebuild" && !gateway.json {
                 println!("\nHow far it comes: sightline projections list --watch");
             }
-            Ok(())
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 struct Gateway {
@@ -250,8 +266,14 @@ impl Gateway {
 
     async fn list_letters(&self, arguments: &ArgMatches) -> anyhow::Result<()> {
         let mut query = format!("/v1/dead-letters?pageSize={PAGE}");
-        for name in ["domain", "key", "reason", "state"] {
-            if let Some(value) = arguments.get_one::<String>(name) {
+        for (argument, name) in [
+            ("domain", "domain"),
+            ("key", "key"),
+            ("key-base64", "keyBase64"),
+            ("reason", "reason"),
+            ("state", "state"),
+        ] {
+            if let Some(value) = arguments.get_one::<String>(argument) {
                 query.push_str(&format!("&{name}={}", escape(value)));
             }
         }
@@ -277,31 +299,37 @@ impl Gateway {
         Ok(())
     }
 
-    async fn retry(&self, arguments: &ArgMatches) -> anyhow::Result<()> {
+    /// Says whether a letter failed.
+    async fn retry(&self, arguments: &ArgMatches) -> anyhow::Result<bool> {
         let dry_run = arguments.get_flag("dry-run");
         if let Some(id) = arguments.get_one::<String>("id") {
             let path = format!("/v1/dead-letters/{}/retry", escape(id));
             let tried = self.post(&path, json!({"dryRun": dry_run})).await?;
-            self.show_tried(&tried);
-            return Ok(());
+            return Ok(self.show_tried(&tried));
         }
         let mut body = json!({"domain": text(arguments, "domain"), "dryRun": dry_run});
-        for name in ["key", "reason"] {
-            if let Some(value) = arguments.get_one::<String>(name) {
+        for (argument, name) in [
+            ("key", "key"),
+            ("key-base64", "keyBase64"),
+            ("reason", "reason"),
+        ] {
+            if let Some(value) = arguments.get_one::<String>(argument) {
                 body[name] = json!(value);
             }
         }
+        let mut failed = false;
         loop {
             let tried = self.post("/v1/dead-letters:retry", body.clone()).await?;
-            self.show_tried(&tried);
+            failed |= self.show_tried(&tried);
             let Some(token) = tried["nextPageToken"].as_str() else {
-                return Ok(());
+                return Ok(failed);
             };
             body["pageToken"] = json!(token);
         }
     }
 
-    fn show_tried(&self, tried: &Value) {
+    /// Says whether a letter failed.
+    fn show_tried(&self, tried: &Value) -> bool {
         let outcomes = list(tried, "outcomes");
         let rows = outcomes.iter().map(|tried| {
             let why = match (tried["reason"].as_str(), tried["field"].as_str()) {
@@ -315,6 +343,7 @@ impl Gateway {
             false => table(["id", "outcome", "why"], &[], rows),
         };
         self.print(tried, shown);
+        outcomes.iter().any(|tried| tried["outcome"] == "failed")
     }
 
     async fn list_projections(&self, watch: bool) -> anyhow::Result<()> {
@@ -459,8 +488,11 @@ fn versions(projections: &[Value]) -> String {
             if let Some(failure) = version["failure"].as_str() {
                 notes.push_str(&format!("\n{name}: {failure}"));
             }
-            if let Some(reason) = version["pause"]["reason"].as_str() {
-                let by = cell(&version["pause"]["by"]);
+            if version["pause"].is_object() {
+                let (by, reason) = (
+                    cell(&version["pause"]["by"]),
+                    cell(&version["pause"]["reason"]),
+                );
                 notes.push_str(&format!("\n{name}: paused by {by}: {reason}"));
             }
             if let Some(at) = version["dropsAt"].as_str() {
