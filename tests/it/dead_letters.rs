@@ -135,6 +135,7 @@ async fn letters_are_listed_shown_tried_again_and_taken_out() {
     };
     assert_eq!(of("key", "a").await, [1, 2, 7]);
     assert_eq!(of("keyBase64", "YQ==").await, [1, 2, 7]);
+    assert_eq!(of("key", "").await, [0; 0], "an empty key is one, too");
     assert_eq!(of("reason", "parked_behind").await, [2, 5, 7]);
     assert_eq!(of("state", "applied").await, [0; 0]);
     let listed = json!({
@@ -150,6 +151,7 @@ async fn letters_are_listed_shown_tried_again_and_taken_out() {
         ("state=open", "state"),
         ("key=a&keyBase64=YQ==", "keyBase64"),
         ("keyBase64=!", "keyBase64"),
+        ("Key=a", "Key"),
         ("reason=%00", "reason"),
         ("pageSize=x", "pageSize"),
         ("pageToken=x", "pageToken"),
@@ -202,6 +204,8 @@ async fn letters_are_listed_shown_tried_again_and_taken_out() {
         (" ", "none"),
         (&*"x".repeat(501), "long"),
         ("\0", "NUL"),
+        ("forged\u{1b}]0;title\u{7}", "control characters"),
+        ("two\nlines", "two lines"),
     ] {
         let answer = rest.post(&discard, &json!({"reason": reason})).await;
         assert_eq!(answer.status, 400, "{what}: {}", answer.text());
@@ -209,6 +213,13 @@ async fn letters_are_listed_shown_tried_again_and_taken_out() {
     }
     let answer = rest.post(&discard, &json!({})).await;
     assert_eq!(answer.json()["fields"][0]["problem"], "is missing");
+    // What is said in the wrong place is not passed over.
+    let misplaced = format!("{discard}?dryRun=true");
+    let answer = rest
+        .post(&misplaced, &json!({"reason": "only looking"}))
+        .await;
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    assert_eq!(answer.json()["fields"][0]["field"], "dryRun");
     let body = json!({"reason": "ticket 4711", "dryRun": true});
     let expected = json!({"outcomes": [
         {"id": all[0]["id"], "outcome": "discarded"},
@@ -338,6 +349,9 @@ async fn letters_are_listed_shown_tried_again_and_taken_out() {
     let output = run(&["retry", "--domain", "order", "--json"]).await;
     let tried: Value = serde_json::from_str(&text(&output)).expect("JSON");
     assert_eq!(tried["outcomes"][0]["outcome"], "failed");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let output = run(&["list", "--domain", "order", "--key-base64", "Yg=="]).await;
+    assert_eq!(text(&output).matches("applied").count(), 2, "{output:?}");
     let output = run(&["discard", &left.id, "--reason", "no use"]).await;
     assert!(text(&output).contains("discarded"), "{output:?}");
     let output = run(&["discard", &left.id, "--reason", "no use"]).await;
@@ -346,7 +360,20 @@ async fn letters_are_listed_shown_tried_again_and_taken_out() {
     assert!(said.contains("LETTER_CLOSED"), "{said}");
     let output = run(&["retry"]).await;
     assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("<ID|--domain <DOMAIN>>"), "{said}");
     assert_eq!(letters(&running.rest, &OPEN).await, [Value::Null; 0]);
+
+    // Another process, which does not serve the domain, says that.
+    world.set("SIGHTLINE_DOMAINS", "fulfillment");
+    let other = world.set("SIGHTLINE_ROLE", "gateway").serve().await;
+    let answer = other.rest.get(&path(&all[0])).await;
+    assert_eq!(
+        answer.json()["reason"],
+        "DOMAIN_NOT_SERVED",
+        "{}",
+        answer.text()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -757,6 +784,56 @@ async fn many_who_try_letters_of_one_partition_at_once_hold_up_nobody() {
     }
     writer.write(&world.topic, &[registered("a", "a-16")]).await;
     caught_up(rest, &Ends::from([(0, 17)])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_kafka_is_away_letters_are_tried_that_need_nothing_of_it() {
+    let mut world = World::shared(1).await;
+    let log = [
+        registered("a", "a-0"),
+        large(renamed("a", "a-1", "one")),
+        renamed("a", "a-2", "two"),
+        bad("b", "b-3"),
+        renamed("b", "b-4", "four"),
+    ];
+    world.broker.writer().write(&world.topic, &log).await;
+    let mut running = world.serve().await;
+    caught_up(&running.rest, &Ends::from([(0, 5)])).await;
+    running.app.process.kill();
+    let limit = HEALING_BYTES.to_string();
+    world.set("SIGHTLINE_MAX_VALUE_BYTES", &limit);
+    world.set("SIGHTLINE_KAFKA_BROKERS", "127.0.0.1:1");
+    running = world.serve().await;
+
+    let all = letters(&running.rest, &ORDER).await;
+    let outcome = |n: usize, outcome: &str| json!({"id": all[n]["id"], "outcome": outcome});
+    let away = json!({"id": all[0]["id"], "outcome": "failed", "reason": "kafka_unavailable"});
+    let failed =
+        json!({"id": all[2]["id"], "outcome": "failed", "reason": "wrong_type", "field": "email"});
+    let tried = retry_all(&running.rest, "order").await;
+    let expected = [away, outcome(1, "waiting"), failed, outcome(3, "waiting")];
+    assert_eq!(tried, expected);
+    let attempts: Vec<Value> = letters(&running.rest, &ORDER)
+        .await
+        .iter()
+        .map(|letter| letter["attempts"].clone())
+        .collect();
+    assert_eq!(
+        attempts,
+        [1, 1, 2, 1],
+        "what could not be read was not tried"
+    );
+
+    // Taken out it can be, too; and once Kafka is back the rest goes through.
+    let path = format!("/v1/dead-letters/{}/discard", id(&all[2]));
+    let tried = operate(&running.rest, &path, json!({"reason": "no use"})).await;
+    assert_eq!(tried["outcomes"][1]["outcome"], "applied", "{tried}");
+    running.app.process.kill();
+    let broker = world.broker.address.clone();
+    running = world.set("SIGHTLINE_KAFKA_BROKERS", &broker).serve().await;
+    let tried = retry_all(&running.rest, "order").await;
+    assert_eq!(tried, [outcome(0, "applied"), outcome(1, "applied")]);
+    assert_eq!(username(&running, "a").await, "two");
 }
 
 #[tokio::test(flavor = "multi_thread")]
