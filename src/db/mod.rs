@@ -3,6 +3,7 @@
 //! Reads, projectors and operations have a pool each, so that none starves another. Pools connect when they are
 //! first used: the process starts without a database, and goes on when one comes back.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use sqlx::migrate::{Migrate, Migrator};
@@ -23,7 +24,12 @@ const CALLER_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 const PROJECTOR_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Every change of the schema, in order, compiled in.
-pub static MIGRATIONS: Migrator = sqlx::migrate!();
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
+    let mut migrator = sqlx::migrate!();
+    // By its whole name: a role that is called as our schema is would find another table once that schema is there.
+    migrator.dangerous_set_table_name("public._sqlx_migrations");
+    migrator
+});
 
 /// How to connect.
 ///

@@ -9,6 +9,7 @@ use crate::support::database::Database;
 use crate::support::log::{Shape, generate, seed};
 use crate::support::{unique, wait_until};
 use serde_json::Value;
+use sqlx::PgPool;
 use std::io::Write;
 
 const SHAPE: Shape = Shape {
@@ -68,6 +69,28 @@ async fn it_starts_before_its_topic() {
     let (fold, ends) = folded(&log, SHAPE.partitions);
     world.broker.writer().write(&topic, &log).await;
     assert_books(&caught_up(&running.rest, &ends).await, &fold, &Ends::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_starts_again_for_a_role_of_the_name_of_its_schema() {
+    let world = World::shared(1).await;
+    let pool = PgPool::connect(&world.database.url)
+        .await
+        .expect("it answers");
+    // What such a role finds first, once it is there.
+    sqlx::query(
+        "DO $$ BEGIN
+             EXECUTE format('ALTER DATABASE %I SET search_path = sightline, public', current_database());
+         END $$",
+    )
+    .execute(&pool)
+    .await
+    .expect("a setting");
+    for _ in 0..2 {
+        world.serve().await;
+        let output = world.run(&["migrate"]).await;
+        assert!(output.status.success(), "{output:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
