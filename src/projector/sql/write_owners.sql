@@ -1,5 +1,5 @@
 -- An owner who was superseded and does not know it yet has an older epoch: its word does not count, nor does that of
--- one whose version is gone. In the order of the key, so that two processes can't deadlock. Returned are those who know
+-- one whose version is gone, or who knows an epoch that the database has not had: it was restored. In the order of the key, so that two processes can't deadlock. Returned are those who know
 -- more than the database, which was restored to an earlier state then.
 WITH owners AS (
     SELECT *
@@ -10,12 +10,15 @@ WITH owners AS (
     INSERT INTO sightline.owners AS former (domain, version, log_id, instance, epoch, seen_at, oldest_unapplied_at, rate, failure)
     SELECT o.domain, o.version, o.log_id, $1, o.epoch, now(), o.oldest_unapplied_at, o.rate, o.failure
     FROM owners o
-    JOIN sightline.progress USING (domain, version, log_id)
+    JOIN sightline.progress p USING (domain, version, log_id)
+    WHERE o.epoch <= p.epoch
     ORDER BY o.domain, o.version, o.log_id
     ON CONFLICT (domain, version, log_id) DO UPDATE
     SET instance = EXCLUDED.instance, epoch = EXCLUDED.epoch, seen_at = EXCLUDED.seen_at,
         oldest_unapplied_at = EXCLUDED.oldest_unapplied_at, rate = EXCLUDED.rate, failure = EXCLUDED.failure
     WHERE former.epoch <= EXCLUDED.epoch
+       OR former.epoch > (SELECT p.epoch FROM sightline.progress p
+                          WHERE (p.domain, p.version, p.log_id) = (former.domain, former.version, former.log_id))
 )
 SELECT o.domain AS "domain!", o.version AS "version!", o.log_id AS "log_id!"
 FROM owners o
