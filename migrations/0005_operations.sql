@@ -86,17 +86,10 @@ ALTER TABLE sightline.dead_letters
     -- When it was written to the dead letter topic.
     ADD published_at        timestamptz;
 CREATE INDEX dead_letters_listed ON sightline.dead_letters (domain, version, id);
-CREATE INDEX dead_letters_listed_by_key ON sightline.dead_letters (domain, version, key_hash, id);
-CREATE INDEX dead_letters_listed_open ON sightline.dead_letters (domain, version, id) WHERE state IN ('parked', 'retrying');
 CREATE INDEX dead_letters_failing ON sightline.dead_letters (domain, version, log_id, record_offset)
     WHERE state IN ('parked', 'retrying') AND class <> 'parked';
 CREATE INDEX dead_letters_unpublished ON sightline.dead_letters (domain, version, id) WHERE published_at IS NULL;
 CREATE INDEX dead_letters_with_bytes ON sightline.dead_letters (first_failed_at) WHERE erased_at IS NULL;
-
--- A heartbeat that comes late leaves nothing of a version that is gone.
-DELETE FROM sightline.owners o
-WHERE NOT EXISTS (SELECT FROM sightline.views v WHERE v.domain = o.domain AND v.version = o.version);
-ALTER TABLE sightline.owners ADD FOREIGN KEY (domain, version) REFERENCES sightline.views ON DELETE CASCADE;
 
 -- Records that an operator took out, by their coordinates: in every version of the view.
 CREATE TABLE sightline.discards (

@@ -480,6 +480,17 @@ impl Retrier {
         )
         .fetch_all(&mut *connection)
         .await?;
+        if stored.is_empty() {
+            return Ok(false);
+        }
+        let held = sqlx::query_file_scalar!(
+            "src/projector/sql/keys_held_before.sql",
+            view.domain,
+            view.version,
+            lines.log_id,
+            &lines.keys
+        );
+        round.held.extend(held.fetch_all(&mut *connection).await?);
         let mut more = stored.first().is_some_and(|letter| letter.more);
         let log = self.log(&mut *connection, lines.log_id).await?;
         let begun = round.retried.len();
@@ -590,7 +601,15 @@ impl Retrier {
             .filter(|(_, failure)| failure.class != Class::Parked)
             .map(|(((letter, _), _), failure)| (letter.id, failure))
             .collect();
-        note_failures(connection, &failed, projection.code_version()).await?;
+        note_failures(&mut *connection, &failed, projection.code_version()).await?;
+        sqlx::query_file!(
+            "src/projector/sql/fence_logs_behind.sql",
+            view.domain,
+            view.version,
+            hold.log_id
+        )
+        .execute(connection)
+        .await?;
         round.retried.extend(
             letters
                 .iter()
@@ -608,7 +627,7 @@ struct Round {
     after: i64,
     /// Keys of which one has failed.
     parked: HashSet<Uuid>,
-    /// Keys of which one could not be read.
+    /// Keys of which one could not be read, or that wait for a log that comes before this one.
     held: HashSet<Uuid>,
     retried: Vec<Retried>,
 }

@@ -786,6 +786,107 @@ async fn many_who_try_letters_of_one_partition_at_once_hold_up_nobody() {
     caught_up(rest, &Ends::from([(0, 17)])).await;
 }
 
+/// A key whose letters are in the first partition, and of which more is in another log that comes after: it waits there, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_moved_waits_for_its_letters_where_it_was() {
+    let Some(broker) = Broker::real() else { return };
+    for anew in [false, true] {
+        let world = World::new(broker.clone(), Database::create().await, 1).await;
+        let mut log = Vec::new();
+        for user in ["a", "b"] {
+            log.push(registered(user, &format!("{user}-0")));
+            log.push(bad(user, &format!("{user}-1")));
+            log.push(renamed(user, &format!("{user}-2"), "one"));
+        }
+        world.broker.writer().write(&world.topic, &log).await;
+        let running = world.serve().await;
+        let rest = &running.rest;
+        caught_up(rest, &Ends::from([(0, 6)])).await;
+        let mut ends = Ends::from([(0, 6), (1, 2)]);
+        if anew {
+            world.broker.delete_topic(&world.topic).await;
+            world.broker.create_topic(&world.topic, 2).await;
+            ends.insert(0, 0);
+        } else {
+            world.broker.add_partitions(&world.topic, 2).await;
+        }
+        // A day later, in the other partition.
+        let moved = |mut record: Record| {
+            let value = record.value.take().map(String::from_utf8);
+            let value = value.expect("a value").expect("text");
+            record.value = Some(value.replace("2026-10-01T", "2026-10-02T").into_bytes());
+            record.partition = 1;
+            record
+        };
+        let writer = world.broker.writer();
+        let more = [
+            moved(renamed("a", "a-3", "two")),
+            moved(registered("c", "c-0")),
+        ];
+        writer.write(&world.topic, &more).await;
+        for domain in DOMAINS.iter().filter(|_| anew) {
+            let path = format!("/v1/projections/{domain}/resume");
+            wait_until(SOON, "losses are accepted", async || {
+                let failed = rest.get(&format!("/v1/consistency/{domain}")).await.json();
+                if failed["state"] == "failed" {
+                    operate(rest, &path, json!({"acceptLoss": true})).await;
+                    return Ok(());
+                }
+                Err(failed.to_string())
+            })
+            .await;
+        }
+        caught_up(rest, &ends).await;
+        assert_eq!(username(&running, "a").await, Value::Null);
+        let open = letters(rest, &OPEN).await;
+        assert_eq!(open.len(), 5, "{open:?}");
+        let answer = rest.get("/v1/consistency/order").await.json();
+        let partitions = partitions(&answer);
+        let of = |number: i64, name: &str| partitions[&(number as i32)][name].clone();
+        assert_eq!(
+            (of(0, "deadLetters"), of(0, "parkedKeys")),
+            (json!(4), json!(2))
+        );
+        assert_eq!(
+            (of(1, "deadLetters"), of(1, "parkedKeys")),
+            (json!(1), json!(1))
+        );
+        // By itself it is not tried, as it waits behind something.
+        let path = format!("/v1/dead-letters/{}/retry", id(&open[4]));
+        let tried = operate(rest, &path, json!({})).await;
+        assert_eq!(tried["outcomes"][0]["outcome"], "waiting", "{tried}");
+
+        // A deletion reaches back to where the key was.
+        let deletion = event("UserDeleted", "b", "b-4", json!({}));
+        writer.write(&world.topic, &[moved(deletion)]).await;
+        ends.insert(1, 3);
+        caught_up(rest, &ends).await;
+        let now = letters(rest, &ORDER).await;
+        let closed = now.iter().filter(|l| l["resolution"] == "user_deleted");
+        assert_eq!(closed.count(), 2, "{now:?}");
+
+        // What was first goes first, then what waited for it, then what is new.
+        let path = format!("/v1/dead-letters/{}/discard", id(&open[0]));
+        let tried = operate(rest, &path, json!({"reason": "no use"})).await;
+        assert_eq!(tried["outcomes"][1]["outcome"], "applied", "{tried}");
+        wait_until(SOON, "the other log goes on", async || {
+            match letters(rest, &OPEN).await {
+                open if open.is_empty() => Ok(()),
+                open => Err(format!("{open:?}")),
+            }
+        })
+        .await;
+        assert_eq!(username(&running, "a").await, "two");
+        writer
+            .write(&world.topic, &[moved(renamed("a", "a-4", "three"))])
+            .await;
+        ends.insert(1, 4);
+        caught_up(rest, &ends).await;
+        assert_eq!(username(&running, "a").await, "three");
+        assert_eq!(letters(rest, &OPEN).await.len(), 0);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn while_kafka_is_away_letters_are_tried_that_need_nothing_of_it() {
     let mut world = World::shared(1).await;

@@ -13,6 +13,12 @@ WITH first AS (
 ), chosen AS (
     SELECT * FROM first
     WHERE (class = 'parked' OR code_version < $2)
+      -- What waits for a log that comes before has its turn after that.
+      AND NOT (parks AND EXISTS (
+          SELECT FROM sightline.dead_letters AS e
+          WHERE e.domain = $1 AND e.version = first.version AND e.key_hash = first.key_hash
+            AND e.log_id IN (SELECT before FROM sightline.logs_before($1, first.version, first.log_id) AS before)
+            AND e.state IN ('parked', 'retrying') AND e.parks))
       AND version NOT IN (SELECT version FROM sightline.views WHERE domain = $1 AND paused_at IS NOT NULL)
     ORDER BY version, log_id, id
     LIMIT 500

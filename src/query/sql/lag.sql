@@ -41,7 +41,9 @@ CROSS JOIN LATERAL (
     FROM sightline.dead_letters AS dead
     WHERE dead.domain = shown.domain
       AND dead.version = shown.version
-      AND dead.log_id = progress.log_id
+      -- Those of a former incarnation of the topic, too: they are open.
+      AND dead.log_id IN (SELECT same.log_id FROM sightline.logs AS same
+                          WHERE same.topic = logs.topic AND same.partition = logs.partition)
       AND dead.state IN ('parked', 'retrying')
 ) AS letters
 WHERE shown.domain = ANY ($1) AND progress.ended_at IS NULL
