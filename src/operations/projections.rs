@@ -189,8 +189,9 @@ impl Operations {
             left => Err(Error::new(
                 Code::LogTruncated,
                 format!(
-                    "{left} partitions stand still because their log was shorter than what was read of it. Rebuild \
-                     with acceptLoss, or resume with acceptLoss once the log has grown past their positions."
+                    "The domain is resumed, but {left} partitions stand still: their log is not the one that was \
+                     projected; /v1/consistency says how. Where that mends they go on by themselves within seconds. \
+                     Else rebuild with acceptLoss, or resume with acceptLoss."
                 ),
             )),
         }
@@ -405,24 +406,26 @@ fn refused(error: VersionError) -> Error {
             topic,
             partition,
             behind,
-            is_paused,
+            still,
         } => {
-            let what = match is_paused {
-                true => {
-                    "The version is paused. Resume the domain, and try again when it has caught up"
-                }
-                false => "Try again when it has caught up",
+            let problem = format!("The version is {behind} records behind in {topic}/{partition}");
+            let what = match still {
+                Some(why) => format!(
+                    ", and stands still ({why}). Resume the domain and wait until it has caught up, or build another \
+                     version."
+                ),
+                None => ". Try again when it has caught up.".to_owned(),
             };
-            let problem =
-                format!("The version is {behind} records behind in {topic}/{partition}. {what}.");
-            Error::new(Code::NotCaughtUp, problem)
+            Error::new(Code::NotCaughtUp, problem + &what)
         }
-        VersionError::NeverLevel { is_paused: true } => Error::new(
+        VersionError::NeverLevel { still: Some(why) } => Error::new(
             Code::NotCaughtUp,
-            "One of the versions is paused, so that they don't stand at the same positions. Resume the domain first, or \
-             switch without comparing.",
+            format!(
+                "One of the versions stands still ({why}), so that they don't stand at the same positions. Resume the \
+                 domain first, or switch without comparing."
+            ),
         ),
-        VersionError::NeverLevel { is_paused: false } => Error::new(
+        VersionError::NeverLevel { still: None } => Error::new(
             Code::NotCaughtUp,
             "The versions did not come to stand at the same positions while both were projecting. Try again when less \
              comes in, or switch without comparing.",

@@ -61,9 +61,9 @@ pub async fn pause_piled_up(pool: &PgPool, view: &View, reason: &str) -> Result<
     transaction.commit().await
 }
 
-/// Lets all versions of a domain's view go on, and looks anew at partitions that stand still because their log is not
-/// the one that was projected. With `accept_loss`, those go on without what is lost: behind a gap, or with the topic
-/// that was created anew. That the database was restored is taken note of. Returns how many still can't go on.
+/// Lets all versions of a domain's view go on. Partitions that stand still because their log is not the one that was
+/// projected go on by themselves where that has mended; with `accept_loss`, they go on without what is lost: behind a gap, or
+/// with the topic that was created anew. That the database was restored is taken note of. Returns how many stand still.
 ///
 /// # Errors
 /// The database failed.
@@ -88,14 +88,6 @@ pub async fn resume(pool: &PgPool, domain: &str, accept_loss: bool) -> Result<i6
         sqlx::query_file!("src/projector/sql/accept_loss.sql", domain)
             .execute(&mut *transaction)
             .await?;
-    } else {
-        // What is as it was fails again, and what is whole again goes on. A log that was shorter stays doubtful.
-        sqlx::query!(
-            "UPDATE sightline.progress SET failure = NULL WHERE domain = $1 AND failure <> 'tail_lost'",
-            domain
-        )
-        .execute(&mut *transaction)
-        .await?;
     }
     let left = sqlx::query_scalar!(
         r#"SELECT count(*) AS "left!" FROM sightline.progress

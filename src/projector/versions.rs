@@ -33,14 +33,14 @@ pub enum VersionError {
         partition: i32,
         /// How many offsets lie between the two positions.
         behind: i64,
-        /// Whether it stands still there because it is paused.
-        is_paused: bool,
+        /// Why it stands still, in one word, if it does.
+        still: Option<String>,
     },
     /// The two versions never stood at the same positions while it was tried.
     #[error("the versions did not come to stand at the same positions")]
     NeverLevel {
-        /// Whether one of them is paused.
-        is_paused: bool,
+        /// Why one of them stands still, in one word, if one does.
+        still: Option<String>,
     },
     /// At the same positions the versions hold different rows.
     #[error("the tables {} differ", .0.join(", "))]
@@ -305,7 +305,7 @@ async fn make_live(
             topic: row.topic,
             partition: row.partition,
             behind: row.behind,
-            is_paused: is_paused(&mut *connection, domain, &[version]).await?,
+            still: still(&mut *connection, domain, &[version]).await?,
         });
     }
     let (live_schema, former) = (format!("{domain}_live"), format!("{domain}_v{live}"));
@@ -403,14 +403,18 @@ async fn note_moved_changes(
     .map(drop)
 }
 
-async fn is_paused(
+/// Why one of some versions stands still: `paused`, or how its log is another one.
+async fn still(
     connection: &mut PgConnection,
     domain: &str,
     versions: &[i32],
-) -> Result<bool, sqlx::Error> {
+) -> Result<Option<String>, sqlx::Error> {
     sqlx::query_scalar!(
-        r#"SELECT EXISTS (SELECT FROM sightline.views
-                          WHERE domain = $1 AND version = ANY ($2) AND paused_at IS NOT NULL) AS "paused!""#,
+        "SELECT coalesce(
+             (SELECT 'paused' FROM sightline.views
+              WHERE domain = $1 AND version = ANY ($2) AND paused_at IS NOT NULL LIMIT 1),
+             (SELECT failure FROM sightline.progress
+              WHERE domain = $1 AND version = ANY ($2) AND failure IS NOT NULL AND ended_at IS NULL LIMIT 1))",
         domain,
         versions
     )
@@ -470,8 +474,8 @@ async fn compare_once(
         .filter(|(version, _)| number.is_none_or(|number| number == *version))
         .ok_or(VersionError::NoSuchVersion)?;
     if !is_level(&mut snapshot, domain, live, version).await? {
-        let is_paused = is_paused(&mut snapshot, domain, &[live, version]).await?;
-        return Err(VersionError::NeverLevel { is_paused });
+        let still = still(&mut snapshot, domain, &[live, version]).await?;
+        return Err(VersionError::NeverLevel { still });
     }
     let ours = checksums(&mut snapshot, &format!("{domain}_live"), until).await?;
     let theirs = checksums(&mut snapshot, &schema, until).await?;

@@ -488,6 +488,8 @@ impl Worker {
     ) -> Result<bool, sqlx::Error> {
         let projected = match memory.projected {
             Some((log_id, projected)) if log_id == hold.log_id => Some(projected),
+            // Nobody acts on what is not read; and another version of this number may have been there, before a restore.
+            _ if !hold.is_live => None,
             _ => match self.partition.committed(log.identity.stored()).await {
                 Ok(committed) => committed,
                 Err(error) => {

@@ -13,7 +13,9 @@ use crate::support::fold::Folds;
 use crate::support::log::{MAX_VALUE_BYTES, Shape, generate, seed};
 use crate::support::operations::{operate, project, projection, refused};
 use crate::support::wait_until;
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
+use sqlx::PgPool;
 
 const SHAPE: Shape = Shape {
     records: 1_000,
@@ -39,6 +41,18 @@ async fn fails(rest: &Rest, failure: &str) {
         let versions = projection(rest, domain).await["versions"].clone();
         assert_eq!(versions[0]["failure"], failure, "{versions}");
     }
+}
+
+/// Resumed without a decision it is as it was, and says so all the while.
+async fn still_fails(rest: &Rest, failure: &str) {
+    for domain in DOMAINS {
+        let path = format!("/v1/projections/{domain}/resume");
+        let answer = refused(rest, &path, json!({})).await;
+        assert_eq!(answer, (409, "LOG_TRUNCATED".to_owned()));
+        let answer = rest.get(&format!("/v1/consistency/{domain}")).await.json();
+        assert_eq!(answer["state"], "failed", "{answer}");
+    }
+    fails(rest, failure).await;
 }
 
 /// Rebuilds every domain without what is lost, and switches.
@@ -82,10 +96,7 @@ async fn a_topic_created_anew_while_it_runs_fails_the_domain_until_it_is_taken_f
     };
     let rest = &running.rest;
     // Looked at again it is as it was.
-    for domain in DOMAINS {
-        project(rest, domain, "resume", json!({})).await;
-    }
-    fails(rest, "topic_recreated").await;
+    still_fails(rest, "topic_recreated").await;
     for domain in DOMAINS {
         project(rest, domain, "resume", json!({"acceptLoss": true})).await;
     }
@@ -259,10 +270,7 @@ async fn what_retention_deleted_before_it_was_projected_is_a_gap_that_somebody_a
     fails(rest, "log_truncated").await;
     // Reads go on, with what there is.
     assert_answers(&running, &fold, Depth::Brief).await;
-    for domain in DOMAINS {
-        project(rest, domain, "resume", json!({})).await;
-    }
-    fails(rest, "log_truncated").await;
+    still_fails(rest, "log_truncated").await;
     for domain in DOMAINS {
         project(rest, domain, "resume", json!({"acceptLoss": true})).await;
     }
@@ -401,6 +409,13 @@ async fn a_database_that_was_restored_is_projected_on_from_there_and_said() {
         running = world.serve().await;
         writer.write(&world.topic, rest_of_it).await;
         caught_up(&running.rest, &ends).await;
+        // Owners come to know epochs that the restored database has not had.
+        for _ in 0..3 {
+            for verb in ["pause", "resume"] {
+                project(&running.rest, "order", verb, json!({})).await;
+            }
+            caught_up(&running.rest, &ends).await;
+        }
         told_to_kafka(&world, &ends).await;
         if stopped {
             running.app.process.kill();
@@ -413,8 +428,28 @@ async fn a_database_that_was_restored_is_projected_on_from_there_and_said() {
         // It is whole again, and says what happened until somebody has taken note of it.
         assert_books(&caught_up(&running.rest, &ends).await, &fold, &Ends::new());
         assert_answers(&running, &fold, Depth::Brief).await;
+        hearts_beat(&world).await;
         taken_note_of(&mut running, &world).await;
     }
+}
+
+/// Waits until every partition was said to be alive, though nothing comes in.
+async fn hearts_beat(world: &World) {
+    let pool = PgPool::connect(&world.database.url)
+        .await
+        .expect("it answers");
+    let since: DateTime<Utc> = sqlx::query_scalar("SELECT now()")
+        .fetch_one(&pool)
+        .await
+        .expect("a time");
+    wait_until(SOON, "all hearts beat", async || {
+        let beat = sqlx::query_scalar("SELECT bool_and(seen_at > $1) FROM sightline.owners");
+        match beat.bind(since).fetch_one(&pool).await {
+            Ok(true) => Ok(()),
+            found => Err(format!("{found:?}")),
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
