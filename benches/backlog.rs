@@ -368,6 +368,8 @@ impl ByHand {
             .bind((batch.len() - candidates.len()) as i64)
             .bind(0_i64)
             .bind(0_i64)
+            .bind(batch.last().map(|record| record.offset))
+            .bind(batch.last().map(Record::fingerprint))
             .execute(&mut *transaction)
             .await?;
         self.steps.add("% of time: progress", &mut since);
