@@ -7,14 +7,13 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use sightline::domains::order::Order;
 use sightline::event::{Envelope, Record, hash16};
+use sightline::projector::record::to_record;
 use sightline::projector::{Applied, Place, Projection, Target};
 use sqlx::{Connection, PgConnection, PgPool, Row};
 use tokio::runtime::Handle;
@@ -265,7 +264,7 @@ impl ByHand {
             let mut batch = Vec::with_capacity(BATCH_RECORDS);
             while batch.len() < BATCH_RECORDS && next < end {
                 if let Some(message) = consumer.poll(Duration::from_secs(1)) {
-                    let record = record(&message.expect("a record"));
+                    let record = to_record(&message.expect("a record"));
                     next = record.offset + 1;
                     batch.push(record);
                 }
@@ -381,27 +380,4 @@ impl ByHand {
 
 fn time(record: &Record) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp_millis(record.timestamp_ms?)
-}
-
-fn record(message: &BorrowedMessage<'_>) -> Record {
-    let headers = message.headers().map(|headers| {
-        headers
-            .iter()
-            .map(|header| {
-                (
-                    header.key.to_owned(),
-                    header.value.map(Bytes::copy_from_slice),
-                )
-            })
-            .collect()
-    });
-    Record {
-        topic: message.topic().into(),
-        partition: message.partition(),
-        offset: message.offset(),
-        timestamp_ms: message.timestamp().to_millis(),
-        key: message.key().map(Bytes::copy_from_slice),
-        headers: headers.unwrap_or_default(),
-        value: message.payload().map(Bytes::copy_from_slice),
-    }
 }

@@ -16,7 +16,7 @@ pub mod members;
 pub mod outbox;
 pub mod pause;
 mod progress;
-mod record;
+pub mod record;
 pub mod retry;
 pub mod upkeep;
 pub mod versions;
