@@ -65,14 +65,9 @@ pub async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         db::options(&config.database_url)?,
         config.database_max_connections,
     );
-    let projector_pool = db::projector_pool(
-        db::options(&config.database_direct_url)?,
-        PROJECTOR_CONNECTIONS,
-    );
-    let operation_pool = db::operation_pool(
-        db::options(&config.database_direct_url)?,
-        OPERATION_CONNECTIONS,
-    );
+    let direct = db::options(&config.database_direct_url)?;
+    let projector_pool = db::projector_pool(direct.clone(), PROJECTOR_CONNECTIONS);
+    let operation_pool = db::operation_pool(direct, OPERATION_CONNECTIONS);
     let retrier = retrier(&config, operation_pool.clone());
     let (migrated, is_migrated) = watch::channel(false);
 
@@ -169,7 +164,7 @@ pub async fn serve(config: Config) -> anyhow::Result<ExitCode> {
             projector_pool,
             retrier,
             is_migrated,
-        )?;
+        );
     }
     Ok(supervisor.run(signals, config.shutdown_grace).await)
 }
@@ -345,7 +340,7 @@ fn project(
     pool: PgPool,
     retrier: Retrier,
     is_migrated: watch::Receiver<bool>,
-) -> anyhow::Result<()> {
+) {
     let kafka = kafka_config(config);
     // Reading the log goes on until the projectors have ended, which is when the process ends.
     let logs = log::monitor(
@@ -369,7 +364,7 @@ fn project(
     };
     // Hearts beat on a connection of their own: however busy the others are, nobody is to be taken for dead.
     let beats = Projector {
-        pool: db::operation_pool(db::options(&config.database_direct_url)?, 1),
+        pool: db::operation_pool((*projector.pool.connect_options()).clone(), 1),
         ..projector.clone()
     };
     let migrated = is_migrated.clone();
@@ -431,7 +426,6 @@ fn project(
             },
         );
     }
-    Ok(())
 }
 
 /// Sets what is read, not counted, anew.
