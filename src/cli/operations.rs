@@ -68,6 +68,8 @@ pub fn commands() -> [Command; 2] {
                 "BASE64",
                 "Of this Kafka key only, where it is not UTF-8",
             )
+            // By its name in the API, as the others.
+            .id("keyBase64")
             .conflicts_with("key"),
             option(
                 "reason",
@@ -110,7 +112,7 @@ pub fn commands() -> [Command; 2] {
         )
         .arg(
             id().required(false)
-                .conflicts_with_all(["key", "key-base64", "reason"]),
+                .conflicts_with_all(["key", "keyBase64", "reason"]),
         )
         .arg(option("domain", "DOMAIN", "All of this domain"))
         .group(ArgGroup::new("which").args(["id", "domain"]).required(true))
@@ -266,14 +268,8 @@ impl Gateway {
 
     async fn list_letters(&self, arguments: &ArgMatches) -> anyhow::Result<()> {
         let mut query = format!("/v1/dead-letters?pageSize={PAGE}");
-        for (argument, name) in [
-            ("domain", "domain"),
-            ("key", "key"),
-            ("key-base64", "keyBase64"),
-            ("reason", "reason"),
-            ("state", "state"),
-        ] {
-            if let Some(value) = arguments.get_one::<String>(argument) {
+        for name in ["domain", "key", "keyBase64", "reason", "state"] {
+            if let Some(value) = arguments.get_one::<String>(name) {
                 query.push_str(&format!("&{name}={}", escape(value)));
             }
         }
@@ -308,12 +304,8 @@ impl Gateway {
             return Ok(self.show_tried(&tried));
         }
         let mut body = json!({"domain": text(arguments, "domain"), "dryRun": dry_run});
-        for (argument, name) in [
-            ("key", "key"),
-            ("key-base64", "keyBase64"),
-            ("reason", "reason"),
-        ] {
-            if let Some(value) = arguments.get_one::<String>(argument) {
+        for name in ["key", "keyBase64", "reason"] {
+            if let Some(value) = arguments.get_one::<String>(name) {
                 body[name] = json!(value);
             }
         }
