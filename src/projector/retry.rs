@@ -144,16 +144,12 @@ struct Again {
 }
 
 /// What is known of a letter's value.
-enum Found {
+enum Known {
     There(Record),
     /// It would not be read anyway.
     TooLarge(Record),
     /// It is nowhere.
     Lost(Record),
-    /// The log was not asked for it.
-    Unasked,
-    /// The log was asked for it, and did not answer.
-    Away,
 }
 
 impl Retrier {
@@ -496,14 +492,16 @@ impl Retrier {
         let begun = round.retried.len();
         let mut letters = Vec::new();
         for letter in stored {
-            let found = letter.found(&log, again, self.max_value_bytes());
-            if matches!(found, Found::Unasked) {
+            if letter.is_in_log_only(self.max_value_bytes())
+                && !again.asked.contains(&letter.record_offset)
+            {
                 // Erased since the log was asked: it has to be asked again.
                 more = true;
                 break;
             }
             round.after = letter.record_offset;
-            letters.extend(round.hold_back(letter, found));
+            let known = letter.known(&log, again, self.max_value_bytes());
+            letters.extend(round.hold_back(letter, known));
         }
         if !letters.is_empty() {
             let hold = self.hold(&mut *connection, view, lines.log_id).await?;
@@ -534,32 +532,31 @@ impl Retrier {
         projection: &dyn Projection,
         view: &View,
         hold: &Hold,
-        letters: &[(Stored, Found)],
+        letters: &[(Stored, Known)],
         round: &mut Round,
     ) -> Result<(), sqlx::Error> {
         let candidates: Vec<Candidate<'_>> = letters
             .iter()
             .enumerate()
-            .filter_map(|(index, (letter, found))| {
-                let (record, reading) = match found {
-                    Found::There(record) => {
+            .map(|(index, (letter, known))| {
+                let (record, reading) = match known {
+                    Known::There(record) => {
                         let reading = Reading::of(record, projection, self.max_value_bytes);
                         (record, reading)
                     }
-                    Found::TooLarge(record) => (record, Reading::Oversized),
-                    Found::Lost(record) => (record, Reading::Lost),
-                    Found::Unasked | Found::Away => return None,
+                    Known::TooLarge(record) => (record, Reading::Oversized),
+                    Known::Lost(record) => (record, Reading::Lost),
                 };
                 let turn = Turn::Missed {
                     log_time: letter.log_time,
                     place: place(hold, index),
                 };
-                Some(Candidate {
+                Candidate {
                     record,
                     key: letter.key_hash,
                     turn,
                     reading,
-                })
+                }
             })
             .collect();
         let parked = std::mem::take(&mut round.parked);
@@ -633,12 +630,12 @@ struct Round {
 }
 
 impl Round {
-    /// Holds a letter back that can't be read now, or waits behind such a one. Gives back any other.
-    fn hold_back(&mut self, letter: Stored, found: Found) -> Option<(Stored, Found)> {
-        let verdict = match found {
+    /// Holds a letter back that nothing is known of now, or that waits behind such a one. Gives back any other.
+    fn hold_back(&mut self, letter: Stored, known: Option<Known>) -> Option<(Stored, Known)> {
+        let verdict = match known {
             _ if letter.key_hash.is_some_and(|key| self.held.contains(&key)) => Verdict::Waiting,
-            Found::Away => Verdict::Away,
-            found => return Some((letter, found)),
+            Some(known) => return Some((letter, known)),
+            None => Verdict::Away,
         };
         self.held.extend(letter.key_hash);
         self.retried.push(letter.retried(verdict));
@@ -676,26 +673,27 @@ impl Stored {
         }
     }
 
-    /// The record, with its value if that is known.
-    fn found(&self, log: &Log, again: &Again, max_value_bytes: i64) -> Found {
+    /// Whether the log has to be asked for its value.
+    fn is_in_log_only(&self, max_value_bytes: i64) -> bool {
+        self.size <= max_value_bytes && self.value.is_none()
+    }
+
+    /// The record, with its value if that is anywhere; `None` while the log does not answer.
+    fn known(&self, log: &Log, again: &Again, max_value_bytes: i64) -> Option<Known> {
         if self.size > max_value_bytes {
-            Found::TooLarge(self.record(log))
-        } else if self.value.is_some() {
-            Found::There(self.record(log))
-        } else if !again.asked.contains(&self.record_offset) {
-            Found::Unasked
-        } else if again.is_away {
-            Found::Away
-        } else {
-            let records = &again.records;
-            match records
-                .get(&self.record_offset)
-                .filter(|record| self.is(record))
-            {
-                Some(record) => Found::There(record.clone()),
-                None => Found::Lost(self.record(log)),
-            }
+            return Some(Known::TooLarge(self.record(log)));
         }
+        if self.value.is_some() {
+            return Some(Known::There(self.record(log)));
+        }
+        if again.is_away {
+            return None;
+        }
+        let record = again.records.get(&self.record_offset);
+        Some(match record.filter(|record| self.is(record)) {
+            Some(record) => Known::There(record.clone()),
+            None => Known::Lost(self.record(log)),
+        })
     }
 
     /// Whether this is the record that became the letter: a log that has lost its tail may have another one there.
@@ -733,7 +731,7 @@ async fn settle(
     connection: &mut PgConnection,
     view: &View,
     hold: &Hold,
-    letters: &[(Stored, Found)],
+    letters: &[(Stored, Known)],
     verdicts: &[Verdict],
 ) -> Result<(), sqlx::Error> {
     let (mut ids, mut resolutions, mut sequences) = (Vec::new(), Vec::new(), Vec::new());
