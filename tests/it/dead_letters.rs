@@ -7,7 +7,7 @@ use crate::support::broker::{Broker, Record};
 use crate::support::check::{
     DOMAINS, Depth, Ends, assert_answers, assert_books, caught_up, partitions,
 };
-use crate::support::client::customer_path;
+use crate::support::client::{Rest, customer_path};
 use crate::support::database::Database;
 use crate::support::fold::{Folds, event_of};
 use crate::support::log::{HEALING_BYTES, MAX_VALUE_BYTES, Shape, generate_healing, seed};
@@ -72,6 +72,30 @@ async fn with_larger_limit(world: &mut World, mut running: Running) -> Running {
     running.app.process.kill();
     let limit = HEALING_BYTES.to_string();
     world.set("SIGHTLINE_MAX_VALUE_BYTES", &limit).serve().await
+}
+
+/// A program that has met two keys: of one the first letter is too large to be kept, of the other it is bad for good.
+async fn with_two_lines(world: &World) -> Running {
+    let log = [
+        registered("a", "a-0"),
+        large(renamed("a", "a-1", "one")),
+        renamed("a", "a-2", "two"),
+        bad("b", "b-3"),
+        renamed("b", "b-4", "four"),
+    ];
+    world.broker.writer().write(&world.topic, &log).await;
+    let running = world.serve().await;
+    caught_up(&running.rest, &Ends::from([(0, 5)])).await;
+    running
+}
+
+/// How often each letter of order was tried.
+async fn attempts(rest: &Rest) -> Vec<Value> {
+    let letters = letters(rest, &ORDER).await;
+    letters
+        .iter()
+        .map(|letter| letter["attempts"].clone())
+        .collect()
 }
 
 async fn username(running: &Running, user: &str) -> Value {
@@ -190,12 +214,7 @@ async fn letters_are_listed_shown_tried_again_and_taken_out() {
     assert_eq!(letters(rest, &ORDER).await, all);
     let tried = operate(rest, &retry(&all[0]), json!({})).await;
     assert_eq!(tried, expected);
-    let attempts: Vec<Value> = letters(rest, &ORDER)
-        .await
-        .iter()
-        .map(|letter| letter["attempts"].clone())
-        .collect();
-    assert_eq!(attempts, [2, 1, 1, 1, 1, 1]);
+    assert_eq!(attempts(rest).await, [2, 1, 1, 1, 1, 1]);
 
     // Taken out, with a reason: what waited goes on, and the key is live again.
     let discard = format!("{}/discard", path(&all[0]));
@@ -885,16 +904,7 @@ async fn a_key_that_moved_waits_for_its_letters_where_it_was() {
 #[tokio::test(flavor = "multi_thread")]
 async fn while_kafka_is_away_letters_are_tried_that_need_nothing_of_it() {
     let mut world = World::shared(1).await;
-    let log = [
-        registered("a", "a-0"),
-        large(renamed("a", "a-1", "one")),
-        renamed("a", "a-2", "two"),
-        bad("b", "b-3"),
-        renamed("b", "b-4", "four"),
-    ];
-    world.broker.writer().write(&world.topic, &log).await;
-    let mut running = world.serve().await;
-    caught_up(&running.rest, &Ends::from([(0, 5)])).await;
+    let mut running = with_two_lines(&world).await;
     running.app.process.kill();
     let limit = HEALING_BYTES.to_string();
     world.set("SIGHTLINE_MAX_VALUE_BYTES", &limit);
@@ -909,13 +919,8 @@ async fn while_kafka_is_away_letters_are_tried_that_need_nothing_of_it() {
     let tried = retry_all(&running.rest, "order").await;
     let expected = [away, outcome(1, "waiting"), failed, outcome(3, "waiting")];
     assert_eq!(tried, expected);
-    let attempts: Vec<Value> = letters(&running.rest, &ORDER)
-        .await
-        .iter()
-        .map(|letter| letter["attempts"].clone())
-        .collect();
     assert_eq!(
-        attempts,
+        attempts(&running.rest).await,
         [1, 1, 2, 1],
         "what could not be read was not tried"
     );
@@ -936,16 +941,7 @@ async fn while_kafka_is_away_letters_are_tried_that_need_nothing_of_it() {
 async fn bytes_that_were_kept_long_enough_are_erased_and_read_from_the_log_again() {
     let Some(broker) = Broker::real() else { return };
     let mut world = World::new(broker, Database::create().await, 1).await;
-    let log = [
-        registered("a", "a-0"),
-        large(renamed("a", "a-1", "one")),
-        renamed("a", "a-2", "two"),
-        bad("b", "b-3"),
-        renamed("b", "b-4", "four"),
-    ];
-    world.broker.writer().write(&world.topic, &log).await;
-    let mut running = world.serve().await;
-    caught_up(&running.rest, &Ends::from([(0, 5)])).await;
+    let mut running = with_two_lines(&world).await;
     let pool = database(&world).await;
     let age = async |days: u32| {
         let statement = format!(
