@@ -354,7 +354,7 @@ impl Operations {
     /// Tries one letter again, and with it all of its key.
     ///
     /// # Errors
-    /// NOT_FOUND. LETTER_CLOSED: it is applied or discarded. Kafka or the database fail.
+    /// NOT_FOUND. LETTER_CLOSED: it is applied or discarded. DOMAIN_NOT_SERVED. The database fails.
     pub async fn retry_letter(&self, id: &str, dry_run: bool) -> Result<TriedLetters, Error> {
         let letter = self.open_letter(id).await?;
         let which = Which {
@@ -372,7 +372,7 @@ impl Operations {
     /// Tries letters of a domain again, as many keys as one call has time for.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT: the page is none. NOT_FOUND or DOMAIN_NOT_SERVED: of the domain. Kafka or the database fail:
+    /// INVALID_ARGUMENT: the page is none. NOT_FOUND or DOMAIN_NOT_SERVED: of the domain. The database fails:
     /// what was tried before stays done.
     pub async fn retry_letters(&self, request: &RetryRequest) -> Result<TriedLetters, Error> {
         self.projection(&request.domain)?;
@@ -424,8 +424,8 @@ impl Operations {
     /// Takes a letter out, and lets those behind it go on.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT: the reason is none. NOT_FOUND. LETTER_CLOSED: it is applied or discarded. Kafka or the
-    /// database fail.
+    /// INVALID_ARGUMENT: the reason is none. NOT_FOUND. LETTER_CLOSED: it is applied or discarded.
+    /// DOMAIN_NOT_SERVED. The database fails.
     pub async fn discard_letter(
         &self,
         id: &str,
