@@ -13,8 +13,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use sightline::domains::order::Order;
 use sightline::event::{Envelope, Record, hash16};
-use sightline::projector::record::to_record;
-use sightline::projector::{Applied, Place, Projection, Target};
+use sightline::kafka::record::to_record;
+use sightline::projector::{FeedPosition, NewEvent, Projection, Target};
 use sqlx::{Connection, PgConnection, PgPool, Row};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -328,18 +328,18 @@ impl ByHand {
                 continue;
             }
             new.insert(*id, (record.offset, time(record)));
-            events.push(Applied {
+            events.push(NewEvent {
                 event: envelope.decode().expect("a good event"),
                 log_id: self.log_id,
                 offset: record.offset,
-                place: Place::in_turn(record.offset),
+                feed_position: FeedPosition::first_attempt(record.offset),
             });
         }
         self.steps.add("% of time: parse and decode", &mut since);
         let mut target = Target {
             connection: &mut transaction,
             log_id: self.log_id,
-            logs: log::PARTITIONS,
+            log_count: log::PARTITIONS,
         };
         Order.apply(&mut target, &events).await?;
         self.steps

@@ -24,11 +24,12 @@ use uuid::Uuid;
 use crate::config::Config;
 use crate::domains::{self, Domain};
 use crate::error::Error;
+use crate::kafka::offsets;
 use crate::operations::Operations;
+use crate::projector::dead_letters::retry::Retrier;
 use crate::projector::heartbeat::{self, Heartbeats};
-use crate::projector::retry::Retrier;
-use crate::projector::upkeep::{self, LetterPolicy};
-use crate::projector::{Projection, Projector, log, members};
+use crate::projector::maintenance::{self, LetterPolicy};
+use crate::projector::{Projection, Projector, members};
 use crate::query::Reads;
 use crate::query::lag::Lag;
 use crate::server::{self, Domains, admin};
@@ -343,7 +344,7 @@ fn project(
 ) {
     let kafka = kafka_config(config);
     // Reading the log goes on until the projectors have ended, which is when the process ends.
-    let logs = log::monitor(
+    let topic_states = offsets::monitor(
         kafka.clone(),
         config.kafka_topics.clone(),
         supervisor.stop().clone(),
@@ -358,7 +359,7 @@ fn project(
         max_value_bytes: config.max_value_bytes,
         dedupe: chrono::TimeDelta::days(config.dedupe_days.into()),
         instance: Uuid::now_v7(),
-        logs,
+        topic_states,
         heartbeats: Arc::new(Heartbeats::default()),
         stop: CancellationToken::new(),
     };
@@ -399,7 +400,7 @@ fn project(
         let mut migrated = migrated.clone();
         async move {
             if becomes_true(&mut migrated, &stop).await {
-                upkeep::run(projector, projections, retrier, policy).await;
+                maintenance::run(projector, projections, retrier, policy).await;
             }
             Ok(())
         }

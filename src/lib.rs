@@ -3,6 +3,7 @@
 
 pub mod app;
 pub mod cli;
+mod client;
 pub mod config;
 pub mod db;
 #[cfg(feature = "dev")]
@@ -11,7 +12,7 @@ pub mod domains;
 pub mod error;
 pub mod event;
 pub mod fold;
-mod librdkafka;
+pub mod kafka;
 pub mod operations;
 pub mod projector;
 pub mod proto;

@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
+use crate::client;
+
 /// Asks `/readyz` and prints one line: exit code 0 when ready, 1 when not, or not reachable.
 pub async fn run(admin: SocketAddr) -> ExitCode {
-    match super::get(admin, "/readyz").await {
+    match client::get(admin, "/readyz").await {
         Ok((status, _)) if status.is_success() => {
             println!("ready");
             ExitCode::SUCCESS

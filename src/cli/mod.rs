@@ -4,7 +4,6 @@
 //! `healthcheck` ask a running one, `dead-letters` and `projections` tell it what to do. What a command prints goes to stdout, everything else to stderr.
 
 mod healthcheck;
-mod http;
 mod operations;
 mod status;
 mod table;
@@ -16,8 +15,6 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::config::{self, Settings};
 use crate::{app, db, domains, telemetry};
-
-pub(crate) use http::get;
 
 const EXIT_CODES: &str = "Exit codes:
   0    done, or stopped in order

@@ -4,15 +4,15 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use ::http::Method;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command};
+use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use super::http::{self, TIMEOUT};
 use super::table::{seconds, table};
+use crate::client::{self, TIMEOUT};
 use crate::config;
 use crate::task::EXIT_FAILURE;
 
@@ -252,11 +252,11 @@ struct Gateway {
 
 impl Gateway {
     async fn get(&self, path: &str) -> anyhow::Result<Value> {
-        http::json(self.address, Method::GET, path, None, TIMEOUT).await
+        client::json(self.address, Method::GET, path, None, TIMEOUT).await
     }
 
     async fn post(&self, path: &str, body: Value) -> anyhow::Result<Value> {
-        http::json(self.address, Method::POST, path, Some(body), PATIENCE).await
+        client::json(self.address, Method::POST, path, Some(body), PATIENCE).await
     }
 
     fn print(&self, answer: &Value, shown: String) {

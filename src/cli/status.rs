@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use serde::Deserialize;
 
 use super::table::{self, seconds};
+use crate::client;
 
 /// What `GET /v1/consistency` says, as far as the table shows it.
 #[derive(Deserialize)]
@@ -112,7 +113,7 @@ pub async fn run(address: SocketAddr, watch: bool, json: bool) -> anyhow::Result
 }
 
 async fn ask(address: SocketAddr, json: bool) -> anyhow::Result<String> {
-    let (status, body) = super::get(address, "/v1/consistency").await?;
+    let (status, body) = client::get(address, "/v1/consistency").await?;
     if !status.is_success() {
         bail!("{address} answers {status}");
     }

@@ -17,7 +17,7 @@ use clap::{Arg, ArgMatches};
 use self::postgres::Postgres;
 use self::sample::Samples;
 use crate::config::{self, Config, ConfigError, Role, Secret, Settings, StartAt};
-use crate::{app, cli, domains, telemetry};
+use crate::{app, client, domains, telemetry};
 
 /// Settings that make sense here; the database, the broker and who may call are given.
 const KEYS: &[&str] = &[
@@ -80,7 +80,7 @@ pub async fn run(arguments: &ArgMatches, settings: &Settings) -> anyhow::Result<
     let admin_addr = config.admin_addr;
     let company = tokio::spawn(async move {
         let running = tokio::spawn(samples.run(rate));
-        while !cli::get(admin_addr, "/readyz")
+        while !client::get(admin_addr, "/readyz")
             .await
             .is_ok_and(|(status, _)| status.is_success())
         {

@@ -14,8 +14,9 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use serde_json::{Value, json};
 
-use crate::projector::outbox;
-use crate::{domains, librdkafka};
+use crate::domains;
+use crate::kafka::native;
+use crate::projector::dead_letters::outbox;
 
 const USERS: usize = 200;
 /// Above this many, nobody registers any more: a session left alone must not grow for ever.
@@ -98,7 +99,7 @@ impl Samples {
             for domain in domains::names() {
                 broker.create_topic(&outbox::topic_of(topic, domain), 1, 1)?;
             }
-            librdkafka::form_mock_groups_at_once(producer.client());
+            native::form_mock_groups_at_once(producer.client());
             broker.bootstrap_servers()
         };
         let mut this = Self {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::change_text;
 use crate::event::{self, Change, Payload};
-use crate::projector::Applied;
+use crate::projector::NewEvent;
 
 /// Which event something is from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,8 +24,8 @@ pub struct Source {
     pub offset: i64,
 }
 
-impl From<&Applied> for Source {
-    fn from(applied: &Applied) -> Self {
+impl From<&NewEvent> for Source {
+    fn from(applied: &NewEvent) -> Self {
         Self {
             at: applied.event.occurred_at,
             log: applied.log_id,

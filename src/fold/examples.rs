@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 
 use crate::event::{Envelope, Record};
-use crate::projector::{Applied, Place};
+use crate::projector::{FeedPosition, NewEvent};
 
 /// Something that happens to the user `u`, in the n-th second, told by the n-th record of a log.
-pub fn event(number: usize, event_type: &str, mut payload: Value) -> Applied {
+pub fn event(number: usize, event_type: &str, mut payload: Value) -> NewEvent {
     payload["userId"] = json!("u");
     payload["profileId"] = json!("p");
     let body = json!({
@@ -28,10 +28,10 @@ pub fn event(number: usize, event_type: &str, mut payload: Value) -> Applied {
         .and_then(|envelope| envelope.decode())
         .expect("a good event");
     let offset = number as i64;
-    Applied {
+    NewEvent {
         event,
         log_id: 1,
         offset,
-        place: Place::in_turn(offset),
+        feed_position: FeedPosition::first_attempt(offset),
     }
 }

@@ -10,7 +10,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::event::hash16;
-use crate::projector::{Applied, Target};
+use crate::projector::{NewEvent, Target};
 
 /// What a domain keeps of a user, as it is stored: what is answered, and what the fold must remember beside it.
 pub trait UserState: Default + Serialize + DeserializeOwned + Send + Sync {
@@ -18,7 +18,7 @@ pub trait UserState: Default + Serialize + DeserializeOwned + Send + Sync {
     type Effects: Default + Send;
 
     /// Applies the next event of this user in the order of the log.
-    fn apply(&mut self, applied: &Applied, effects: &mut Self::Effects);
+    fn apply(&mut self, applied: &NewEvent, effects: &mut Self::Effects);
 }
 
 /// A user's row after a batch.
@@ -43,9 +43,9 @@ pub struct Folded<S: UserState> {
 /// What the database says, and a state that can't be read: both are the data's, or the code's.
 pub async fn fold<S: UserState>(
     target: &mut Target<'_>,
-    events: &[Applied],
+    events: &[NewEvent],
 ) -> Result<Vec<Folded<S>>, sqlx::Error> {
-    let mut pending: BTreeMap<Uuid, Vec<&Applied>> = BTreeMap::new();
+    let mut pending: BTreeMap<Uuid, Vec<&NewEvent>> = BTreeMap::new();
     for applied in events {
         if let Some(user_id) = applied.event.user_id() {
             pending
@@ -84,7 +84,7 @@ struct Row<S> {
 fn fold_one<S: UserState>(
     user_key: Uuid,
     row: Option<Row<S>>,
-    events: &[&Applied],
+    events: &[&NewEvent],
     target: &Target<'_>,
 ) -> Folded<S> {
     let row = row.unwrap_or_else(|| Row {
@@ -145,7 +145,7 @@ async fn store<S: UserState>(
         &keys,
         &user_ids as _,
         &log_ids as _,
-        target.logs,
+        target.log_count,
         &revisions,
         &states as _,
     )

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use tonic::{Request, Response, Status};
 
 use super::Operations;
-use super::letters::{
+use super::dead_letters::{
     DeadLetter, DeadLetterClass, DeadLetterHeader, DeadLetterState, LetterFilter, LetterOutcome,
     RetryRequest, TriedLetter,
 };
@@ -264,7 +264,7 @@ impl From<DeadLetter> for pb::DeadLetter {
                 DeadLetterClass::Data => pb::DeadLetterClass::Data,
                 DeadLetterClass::Schema => pb::DeadLetterClass::Schema,
                 DeadLetterClass::Bug => pb::DeadLetterClass::Bug,
-                DeadLetterClass::Parked => pb::DeadLetterClass::Parked,
+                DeadLetterClass::Blocked => pb::DeadLetterClass::Blocked,
             }
             .into(),
             state: match letter.state {

@@ -1,11 +1,11 @@
-//! What operators do, in both coats: dead letters are looked at, tried again and taken out (`letters`); views are
+//! What operators do, in both coats: dead letters are looked at, tried again and taken out (`dead_letters`); views are
 //! paused, rebuilt and switched (`projections`).
 //!
 //! Promises: whatever is decided here is kept in the database before it is answered; it holds for every process, and
 //! over restarts.
 
+mod dead_letters;
 mod grpc;
-mod letters;
 mod projections;
 mod rest;
 
@@ -18,7 +18,7 @@ pub use rest::{router, routes};
 
 use crate::error::Error;
 use crate::projector::Projection;
-use crate::projector::retry::Retrier;
+use crate::projector::dead_letters::retry::Retrier;
 use crate::query::Reads;
 use crate::query::lag::{Lag, not_served, unknown_domain};
 

@@ -13,7 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Operations;
-use super::letters::{
+use super::dead_letters::{
     self, DeadLetter, DeadLetterState, DeadLetters, LetterFilter, RetryRequest, TriedLetters,
 };
 use super::projections::{Projection, Projections};
@@ -145,7 +145,7 @@ async fn list_dead_letters(
     responses(
         (status = 200, description = "The letter", body = DeadLetter, example = json!(example_whole_letter())),
         (status = 404, description = "There is no such letter",
-            body = Problem, content_type = PROBLEM_JSON, example = json!(letters::no_such_letter().problem())),
+            body = Problem, content_type = PROBLEM_JSON, example = json!(dead_letters::no_such_letter().problem())),
     ),
 )]
 async fn get_dead_letter(
@@ -177,9 +177,9 @@ struct RetryOne {
     responses(
         (status = 200, description = "What became of each letter", body = TriedLetters, example = json!(example_tried())),
         (status = 404, description = "There is no such letter",
-            body = Problem, content_type = PROBLEM_JSON, example = json!(letters::no_such_letter().problem())),
+            body = Problem, content_type = PROBLEM_JSON, example = json!(dead_letters::no_such_letter().problem())),
         (status = 409, description = "It is applied or discarded already",
-            body = Problem, content_type = PROBLEM_JSON, example = json!(letters::closed().problem())),
+            body = Problem, content_type = PROBLEM_JSON, example = json!(dead_letters::closed().problem())),
     ),
 )]
 async fn retry_dead_letter(
@@ -271,9 +271,9 @@ struct Discard {
         (status = 200, description = "What became of each letter", body = TriedLetters,
             example = json!({"outcomes": [{"id": EXAMPLE_ID, "outcome": "discarded"}]})),
         (status = 404, description = "There is no such letter",
-            body = Problem, content_type = PROBLEM_JSON, example = json!(letters::no_such_letter().problem())),
+            body = Problem, content_type = PROBLEM_JSON, example = json!(dead_letters::no_such_letter().problem())),
         (status = 409, description = "It is applied or discarded already",
-            body = Problem, content_type = PROBLEM_JSON, example = json!(letters::closed().problem())),
+            body = Problem, content_type = PROBLEM_JSON, example = json!(dead_letters::closed().problem())),
     ),
 )]
 async fn discard_dead_letter(
@@ -406,7 +406,7 @@ async fn rebuild_projection(
 #[serde(deny_unknown_fields)]
 struct Nothing {}
 
-/// Ends a rebuild
+/// PartitionOffsets a rebuild
 ///
 /// And removes what it has built.
 #[utoipa::path(

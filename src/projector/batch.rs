@@ -13,15 +13,15 @@ use futures_util::future::BoxFuture;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
-use super::letter::{self, BEHIND, Class, LOST, Letter, USER_DELETED, record_time};
+use super::dead_letters::{self, BLOCKED, Class, LOST, Letter, USER_DELETED, record_time};
 use super::pause;
 use super::progress::{self, Books, Discard, Hold};
-use super::{Applied, Place, Projection, Projector, Target, View};
+use super::{FeedPosition, NewEvent, Projection, Projector, Target, View};
 use crate::db::{self, ErrorClass};
 use crate::event::{Envelope, Payload, Record, TypeName, hash16};
 
 /// No record moves the log's time by more.
-const LOG_TIME_STRIDE: TimeDelta = TimeDelta::days(1);
+const MAX_STREAM_TIME_STEP: TimeDelta = TimeDelta::days(1);
 /// How often a failure that nobody foresaw is tried alone before the record is given up.
 const BUG_ATTEMPTS: u32 = 3;
 
@@ -78,7 +78,7 @@ pub async fn project(
     let mut piled_up = None;
     if !state.letters.is_empty() {
         let code_version = projection.code_version();
-        letter::insert(
+        dead_letters::insert(
             &mut transaction,
             view,
             hold.log_id,
@@ -104,7 +104,7 @@ pub async fn project(
         view,
         hold,
         batch.next_offset,
-        state.log_time,
+        state.stream_time,
         &books,
         last,
     )
@@ -112,7 +112,7 @@ pub async fn project(
     transaction.commit().await?;
 
     hold.next_offset = batch.next_offset;
-    hold.log_time = state.log_time;
+    hold.stream_time = state.stream_time;
     hold.parked = state.parked;
     Ok(End::Committed(books, piled_up))
 }
@@ -133,8 +133,8 @@ pub enum Turn {
     Now,
     /// It was before. The log's time was this then, and its change lies where nobody has read yet.
     Missed {
-        log_time: Option<DateTime<Utc>>,
-        place: Place,
+        stream_time: Option<DateTime<Utc>>,
+        place: FeedPosition,
     },
 }
 
@@ -189,17 +189,17 @@ impl<'r> Reading<'r> {
 
 impl Candidate<'_> {
     /// The log's time behind the record, which was `now` before it.
-    fn log_time(&self, now: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
+    fn stream_time(&self, now: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
         match self.turn {
             Turn::Now => later(now, record_time(self.record)),
-            Turn::Missed { log_time, .. } => log_time,
+            Turn::Missed { stream_time, .. } => stream_time,
         }
     }
 
     /// Where its change lies.
-    fn place(&self) -> Place {
+    fn feed_position(&self) -> FeedPosition {
         match self.turn {
-            Turn::Now => Place::in_turn(self.record.offset),
+            Turn::Now => FeedPosition::first_attempt(self.record.offset),
             Turn::Missed { place, .. } => place,
         }
     }
@@ -238,14 +238,14 @@ async fn seen_events(
         .await?;
     Ok(rows
         .into_iter()
-        .map(|row| (row.event_hash, row.log_time))
+        .map(|row| (row.event_hash, row.stream_time))
         .collect())
 }
 
 /// What a batch has come to so far. Cloned before each attempt, and put back when the attempt is undone.
 #[derive(Default, Clone)]
 pub struct State {
-    pub log_time: Option<DateTime<Utc>>,
+    pub stream_time: Option<DateTime<Utc>>,
     /// What became of each candidate, in their order.
     pub outcomes: Vec<Outcome>,
     /// The ids that this batch applied, with their offsets and the log's time after them.
@@ -305,7 +305,7 @@ impl State {
             let keys: Vec<Uuid> = self.closed.iter().map(|(key, _)| *key).collect();
             let offsets: Vec<i64> = self.closed.iter().map(|(_, offset)| *offset).collect();
             sqlx::query_file!(
-                "src/projector/sql/close_letters.sql",
+                "src/projector/sql/close_dead_letters.sql",
                 view.domain,
                 view.version,
                 hold.log_id,
@@ -353,7 +353,7 @@ impl<'b> Run<'b> {
         parked: HashSet<Uuid>,
     ) -> Self {
         let state = State {
-            log_time: hold.log_time,
+            stream_time: hold.stream_time,
             parked,
             ..State::default()
         };
@@ -416,7 +416,7 @@ impl<'b> Run<'b> {
     async fn apply(
         &self,
         connection: &mut PgConnection,
-        events: &[Applied],
+        events: &[NewEvent],
     ) -> Result<Result<(), ErrorClass>, sqlx::Error> {
         if events.is_empty() {
             return Ok(Ok(()));
@@ -425,7 +425,7 @@ impl<'b> Run<'b> {
         let mut target = Target {
             connection: &mut savepoint,
             log_id: self.hold.log_id,
-            logs: self.hold.logs,
+            log_count: self.hold.logs,
         };
         let applied = AssertUnwindSafe(self.projection.apply(&mut target, events))
             .catch_unwind()
@@ -457,10 +457,10 @@ impl<'b> Run<'b> {
 
     /// Decides what becomes of each candidate, in the order of judgement (the events' contract), and returns
     /// those to apply.
-    fn judge(&mut self, candidates: &[Candidate<'_>]) -> Vec<Applied> {
+    fn judge(&mut self, candidates: &[Candidate<'_>]) -> Vec<NewEvent> {
         let mut events = Vec::with_capacity(candidates.len());
         for candidate in candidates {
-            self.state.log_time = candidate.log_time(self.state.log_time);
+            self.state.stream_time = candidate.stream_time(self.state.stream_time);
             if let Some(discard) = self.hold.discarded.get(&candidate.record.offset) {
                 self.discard(candidate, discard);
                 continue;
@@ -485,7 +485,7 @@ impl<'b> Run<'b> {
                         .key
                         .is_some_and(|key| self.state.parked.contains(&key));
                     let (reason, class) = match waits {
-                        true => (BEHIND, Class::Parked),
+                        true => (BLOCKED, Class::Blocked),
                         false => (LOST, Class::Data),
                     };
                     self.park(letter_of(candidate, reason, class, parks), candidate);
@@ -518,7 +518,7 @@ impl<'b> Run<'b> {
         candidate: &Candidate<'_>,
         envelope: &Envelope<'_>,
         id: Option<&(String, Uuid)>,
-    ) -> Option<Applied> {
+    ) -> Option<NewEvent> {
         let parks = self.projection.parks(Some(envelope.event_type()));
         let parked = candidate
             .key
@@ -539,7 +539,7 @@ impl<'b> Run<'b> {
                 event
             }
             (_, Some(_)) => {
-                let letter = letter_of(candidate, BEHIND, Class::Parked, parks);
+                let letter = letter_of(candidate, BLOCKED, Class::Blocked, parks);
                 self.park(letter, candidate);
                 return None;
             }
@@ -550,17 +550,17 @@ impl<'b> Run<'b> {
             }
         };
         if let Some((_, hash)) = id {
-            let at = self.state.log_time;
+            let at = self.state.stream_time;
             self.state
                 .applied_ids
                 .insert(*hash, (candidate.record.offset, at));
         }
         self.state.outcomes.push(Outcome::Applied);
-        Some(Applied {
+        Some(NewEvent {
             event,
             log_id: self.hold.log_id,
             offset: candidate.record.offset,
-            place: candidate.place(),
+            feed_position: candidate.feed_position(),
         })
     }
 
@@ -575,7 +575,7 @@ impl<'b> Run<'b> {
         else {
             return false;
         };
-        match (at, self.state.log_time) {
+        match (at, self.state.stream_time) {
             (Some(at), Some(now)) => (now - *at).abs() < self.dedupe,
             _ => true,
         }
@@ -591,7 +591,7 @@ impl<'b> Run<'b> {
     fn write(&mut self, letter: Letter) {
         self.state.outcomes.push(Outcome::DeadLettered);
         self.state.letters.push(Letter {
-            log_time: self.state.log_time,
+            stream_time: self.state.stream_time,
             ..letter
         });
     }
@@ -626,7 +626,7 @@ impl<'b> Run<'b> {
             Reading::Event { envelope, .. } => Some(envelope.event_type()),
             _ => None,
         };
-        self.state.log_time = candidate.log_time(self.state.log_time);
+        self.state.stream_time = candidate.stream_time(self.state.stream_time);
         self.park(
             letter_of(candidate, reason, class, self.projection.parks(event_type)),
             candidate,
@@ -635,9 +635,12 @@ impl<'b> Run<'b> {
 }
 
 /// The log's time after a record: the largest so far, moved by none for more than a day.
-fn later(log_time: Option<DateTime<Utc>>, record: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
-    match (log_time, record) {
-        (Some(now), Some(record)) if record > now => Some(record.min(now + LOG_TIME_STRIDE)),
+fn later(
+    stream_time: Option<DateTime<Utc>>,
+    record: Option<DateTime<Utc>>,
+) -> Option<DateTime<Utc>> {
+    match (stream_time, record) {
+        (Some(now), Some(record)) if record > now => Some(record.min(now + MAX_STREAM_TIME_STEP)),
         (None, record) => record,
         (now, _) => now,
     }
@@ -658,7 +661,7 @@ fn letter_of(candidate: &Candidate<'_>, reason: &'static str, class: Class, park
     };
     Letter {
         record: candidate.record.clone(),
-        log_time: None,
+        stream_time: None,
         event_id,
         event_type,
         occurred_at,
@@ -676,7 +679,7 @@ fn letter_of(candidate: &Candidate<'_>, reason: &'static str, class: Class, park
 /// # Errors
 /// The database failed.
 pub async fn forget(projector: &Projector, view: &View, hold: &Hold) -> Result<bool, sqlx::Error> {
-    let Some(now) = hold.log_time else {
+    let Some(now) = hold.stream_time else {
         return Ok(false);
     };
     let mut transaction = projector.pool.begin().await?;
@@ -685,7 +688,7 @@ pub async fn forget(projector: &Projector, view: &View, hold: &Hold) -> Result<b
         return Ok(false);
     }
     let done = sqlx::query_file!(
-        "src/projector/sql/forget_events.sql",
+        "src/projector/sql/expire_event_ids.sql",
         view.domain,
         view.version,
         hold.log_id,

@@ -9,8 +9,9 @@ use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 use tokio::sync::Notify;
 
-use super::{Projector, View, log};
+use super::{Projector, View};
 use crate::db;
+use crate::kafka::offsets::TopicStates;
 
 const INTERVAL: Duration = Duration::from_secs(2);
 /// Over how long a rate is measured.
@@ -95,7 +96,7 @@ pub async fn run(projector: Projector) {
             _ = tick.tick() => {}
             () = projector.stop.cancelled() => return,
         }
-        let logs = projector.logs.borrow().clone();
+        let logs = projector.topic_states.borrow().clone();
         let written = async {
             write_owners(&projector).await?;
             match logs {
@@ -167,18 +168,18 @@ async fn write_owners(projector: &Projector) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-async fn write_ends(pool: &PgPool, logs: &log::Logs) -> Result<(), sqlx::Error> {
+async fn write_ends(pool: &PgPool, logs: &TopicStates) -> Result<(), sqlx::Error> {
     for (topic, log) in logs.iter() {
-        let partitions: Vec<i32> = log.ends.keys().copied().collect();
-        let starts: Vec<i64> = log.ends.values().map(|ends| ends.start).collect();
-        let ends: Vec<i64> = log.ends.values().map(|ends| ends.end).collect();
+        let partitions: Vec<i32> = log.offsets.keys().copied().collect();
+        let starts: Vec<i64> = log.offsets.values().map(|ends| ends.log_start).collect();
+        let ends: Vec<i64> = log.offsets.values().map(|ends| ends.log_end).collect();
         let ages: Vec<f64> = log
-            .ends
+            .offsets
             .values()
             .map(|ends| ends.asked.elapsed().as_secs_f64())
             .collect();
         sqlx::query_file!(
-            "src/projector/sql/write_ends.sql",
+            "src/projector/sql/write_log_offsets.sql",
             topic,
             log.identity.stored(),
             &partitions,

@@ -8,9 +8,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::consumer::{self, Assignment};
 use super::worker::Worker;
 use super::{Projection, Projector, View};
+use crate::kafka::consumer::{self, Assignment};
+use crate::kafka::group;
 use crate::{db, telemetry};
 
 /// How often a process looks for versions that came or went.
@@ -79,11 +80,11 @@ async fn run_topic(
     if view.version > 1 {
         group.push_str(&format!(".v{}", view.version));
     }
-    let config = consumer::member_config(&projector.kafka, &group);
+    let config = group::member_config(&projector.kafka, &group);
     let mut assignments = consumer::join(
         config,
         topic.clone(),
-        projector.logs.clone(),
+        projector.topic_states.clone(),
         projector.stop.clone(),
     );
     let workers = TaskTracker::new();

@@ -8,17 +8,12 @@
 //! of a view (`versions`).
 
 mod batch;
-mod consumer;
+pub(crate) mod dead_letters;
 pub mod heartbeat;
-mod letter;
-pub mod log;
+pub mod maintenance;
 pub mod members;
-pub mod outbox;
 pub mod pause;
 mod progress;
-pub mod record;
-pub mod retry;
-pub mod upkeep;
 pub mod versions;
 mod worker;
 
@@ -34,6 +29,7 @@ use uuid::Uuid;
 
 use crate::config::StartAt;
 use crate::event::{Event, TypeName};
+use crate::kafka::offsets::TopicStates;
 
 /// How events become rows of one domain's view.
 #[async_trait]
@@ -57,7 +53,7 @@ pub trait Projection: Send + Sync + 'static {
     ///
     /// # Errors
     /// What the database says. An error of the data's making isolates the event that makes it.
-    async fn apply(&self, target: &mut Target<'_>, events: &[Applied]) -> Result<(), sqlx::Error>;
+    async fn apply(&self, target: &mut Target<'_>, events: &[NewEvent]) -> Result<(), sqlx::Error>;
 }
 
 /// Where events are applied: a transaction that holds the log's progress row.
@@ -67,12 +63,12 @@ pub struct Target<'t> {
     /// The log that the events are from.
     pub log_id: i32,
     /// From how many logs the view is made.
-    pub logs: i32,
+    pub log_count: i32,
 }
 
 /// An event, where it stood, and when its turn was.
 #[derive(Debug, Clone)]
-pub struct Applied {
+pub struct NewEvent {
     /// What the record says.
     pub event: Event,
     /// The log of the record.
@@ -80,28 +76,28 @@ pub struct Applied {
     /// The record's offset in the log.
     pub offset: i64,
     /// Its place among all that was ever applied from the log.
-    pub place: Place,
+    pub feed_position: FeedPosition,
 }
 
 /// The order in which a log's events were applied: what a feed is ordered by, and its cursors name. Whoever has
 /// read up to a place has missed nothing, as no later transaction writes a place before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Place {
+pub struct FeedPosition {
     /// How far the log was applied then: the offset behind the event's own or, where a dead letter was
     /// retried, the progress row's of the retry. So an event that was applied in its turn has the same place
     /// in every version of a view, wherever batches ended.
     pub next_offset: i64,
     /// Orders events at one offset: 0 in turn; above it retries, by the epoch of the retry's transaction and their
-    /// order in it. Up to [`Place::ROOM`] - 1 may be added, for an event that makes several rows.
+    /// order in it. Up to [`FeedPosition::MAX_ROWS`] - 1 may be added, for an event that makes several rows.
     pub sequence: i64,
 }
 
-impl Place {
+impl FeedPosition {
     /// How many rows an event may make at one place.
-    pub const ROOM: i64 = 1 << 16;
+    pub const MAX_ROWS: i64 = 1 << 16;
 
     /// The place of an event that is applied in its turn.
-    pub fn in_turn(offset: i64) -> Self {
+    pub fn first_attempt(offset: i64) -> Self {
         Self {
             next_offset: offset + 1,
             sequence: 0,
@@ -139,8 +135,8 @@ pub struct Projector {
     pub dedupe: chrono::TimeDelta,
     /// This process, in the heartbeats.
     pub instance: Uuid,
-    /// The ends of the topics' partitions, from [`log::monitor`].
-    pub logs: watch::Receiver<Option<log::Logs>>,
+    /// The ends of the topics' partitions, from [`crate::kafka::offsets::monitor`].
+    pub topic_states: watch::Receiver<Option<TopicStates>>,
     /// What this process tells of the partitions that it projects.
     pub heartbeats: Arc<heartbeat::Heartbeats>,
     /// Cancelled when projecting is to end, after the batches under way.

@@ -7,9 +7,9 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
-use super::letter::Class;
-use super::log::TopicLog;
+use super::dead_letters::Class;
 use super::{View, versions};
+use crate::kafka::offsets::TopicState;
 
 /// Where a partition stands, as its owner took it over. What it says holds for as long as the row's epoch
 /// is this one.
@@ -18,7 +18,7 @@ pub struct Hold {
     pub log_id: i32,
     pub epoch: i64,
     pub next_offset: i64,
-    pub log_time: Option<DateTime<Utc>>,
+    pub stream_time: Option<DateTime<Utc>>,
     /// The schema that holds the version's tables.
     pub schema: String,
     /// Whether it is the version that is read.
@@ -70,7 +70,7 @@ pub enum TakeOver {
 pub type Starts = BTreeMap<i32, i64>;
 
 /// The offsets that other partitions have to reach first.
-type HeldUntil = Json<BTreeMap<String, i64>>;
+type WaitsFor = Json<BTreeMap<String, i64>>;
 
 /// What a transaction adds to the books, and where it leaves the position.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -95,7 +95,7 @@ pub async fn ensure(
     pool: &PgPool,
     view: &View,
     topic: &str,
-    log: &TopicLog,
+    log: &TopicState,
     starts: &Starts,
 ) -> Result<Vec<i32>, sqlx::Error> {
     let mut transaction = pool.begin().await?;
@@ -107,20 +107,20 @@ pub async fn ensure(
         .any(|row| log.identity.differs_from(&row.topic_identity));
     let missing = missing(&known, log);
     // The first partitions are taken only all at once: one whose end is not known yet must not look new later.
-    let complete = log.ends.len() == usize::try_from(log.partitions).unwrap_or_default();
+    let complete = log.offsets.len() == usize::try_from(log.partition_count).unwrap_or_default();
     let is_there = version_of(&mut transaction, view).await?.is_some();
     if recreated || missing.is_empty() || (known.is_empty() && !complete) || !is_there {
         return Ok(Vec::new());
     }
-    let held_until = (!known.is_empty()).then(|| {
+    let waits_for = (!known.is_empty()).then(|| {
         let ends: BTreeMap<String, i64> = known
             .iter()
             .map(|row| {
                 (
                     row.partition.to_string(),
-                    log.ends
+                    log.offsets
                         .get(&row.partition)
-                        .map_or(row.next_offset, |ends| ends.end),
+                        .map_or(row.next_offset, |ends| ends.log_end),
                 )
             })
             .collect();
@@ -139,7 +139,7 @@ pub async fn ensure(
             true => starts.get(partition),
             false => elsewhere.get(partition),
         };
-        let beginning = log.ends[partition].start;
+        let beginning = log.offsets[partition].log_start;
         configured
             .filter(|_| known.is_empty())
             .map_or(beginning, |offset| *offset)
@@ -154,7 +154,7 @@ pub async fn ensure(
         log.identity.stored(),
         &missing,
         &offsets,
-        held_until as _,
+        waits_for as _,
     )
     .execute(&mut *transaction)
     .await?;
@@ -171,9 +171,9 @@ pub async fn ensure(
 }
 
 /// The partitions whose ends are known, but that have no progress row.
-fn missing(known: &[PartitionProgress], log: &TopicLog) -> Vec<i32> {
+fn missing(known: &[PartitionProgress], log: &TopicState) -> Vec<i32> {
     let is_known = |partition: &i32| known.iter().any(|row| row.partition == *partition);
-    let partitions = log.ends.keys().copied();
+    let partitions = log.offsets.keys().copied();
     partitions
         .filter(|partition| !is_known(partition))
         .collect()
@@ -234,7 +234,7 @@ struct PartitionProgress {
     partition: i32,
     epoch: i64,
     next_offset: i64,
-    held_until: Option<HeldUntil>,
+    waits_for: Option<WaitsFor>,
 }
 
 async fn of_topic(
@@ -261,7 +261,7 @@ pub async fn take_over(
     pool: &PgPool,
     view: &View,
     topic: &str,
-    log: &TopicLog,
+    log: &TopicState,
     partition: i32,
 ) -> Result<TakeOver, sqlx::Error> {
     let mut transaction = pool.begin().await?;
@@ -283,13 +283,13 @@ pub async fn take_over(
     if paused {
         return Ok(TakeOver::Paused { log_id, epoch });
     }
-    if let Some(Json(held_until)) = &ours.held_until {
+    if let Some(Json(waits_for)) = &ours.waits_for {
         let reached = |partition: &str, end: i64| {
             known
                 .iter()
                 .any(|row| row.partition.to_string() == partition && row.next_offset >= end)
         };
-        if !held_until
+        if !waits_for
             .iter()
             .all(|(partition, end)| reached(partition, *end))
         {
@@ -297,7 +297,7 @@ pub async fn take_over(
         }
     }
     let row = sqlx::query_file!(
-        "src/projector/sql/take_over.sql",
+        "src/projector/sql/claim_partition.sql",
         view.domain,
         view.version,
         log_id
@@ -334,7 +334,7 @@ pub async fn take_over(
         log_id,
         epoch: row.epoch,
         next_offset: row.next_offset,
-        log_time: row.log_time,
+        stream_time: row.stream_time,
         is_live: schema == format!("{}_live", view.domain),
         schema,
         failure: row.failure,
@@ -380,7 +380,7 @@ pub async fn lock(
     .map(|row| row.is_some())
 }
 
-/// Ends a batch: moves the position and the books of the locked row, and notes the last record, if there was one.
+/// PartitionOffsets a batch: moves the position and the books of the locked row, and notes the last record, if there was one.
 ///
 /// # Errors
 /// The database failed, or the books don't balance.
@@ -389,7 +389,7 @@ pub async fn advance(
     view: &View,
     hold: &Hold,
     next_offset: i64,
-    log_time: Option<DateTime<Utc>>,
+    stream_time: Option<DateTime<Utc>>,
     books: &Books,
     last: Option<(i64, Uuid)>,
 ) -> Result<(), sqlx::Error> {
@@ -399,7 +399,7 @@ pub async fn advance(
         view.version,
         hold.log_id,
         next_offset,
-        log_time,
+        stream_time,
         books.read,
         books.applied,
         books.duplicates,

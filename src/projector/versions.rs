@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use chrono::TimeDelta;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 
-use super::Place;
+use super::FeedPosition;
 
 /// Why nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -206,7 +206,7 @@ pub async fn create(
     Ok(version)
 }
 
-/// Ends a version and removes all that is its own: tables, progress, letters. Returns its number.
+/// PartitionOffsets a version and removes all that is its own: tables, progress, letters. Returns its number.
 ///
 /// # Errors
 /// There is none of that kind, or the database failed.
@@ -382,7 +382,7 @@ async fn note_moved_changes(
         "src/projector/sql/forget_silent_moves.sql",
         from_schema,
         to_schema,
-        Place::ROOM
+        FeedPosition::MAX_ROWS
     )
     .fetch_one(&mut *connection)
     .await?;

@@ -14,15 +14,15 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{self, Batch};
-use super::consumer::{Delivery, Partition, Records};
-use super::letter::record_time;
-use super::log::{self, TopicLog};
+use super::dead_letters::record_time;
 use super::pause;
 use super::progress::{self, Hold, Starts, TakeOver};
 use super::{Projection, Projector, View};
 use crate::config::StartAt;
 use crate::db::{self, ErrorClass};
 use crate::event::Record;
+use crate::kafka::consumer::{Delivery, Partition, Records};
+use crate::kafka::offsets::{self, TopicState};
 use crate::telemetry;
 
 /// A batch ends at this many records or bytes: enough to share the cost of a transaction, little enough that
@@ -187,9 +187,9 @@ impl Worker {
             self.wait(LOOK_AGAIN).await;
             return Ok(End::LookAgain);
         };
-        let readable = log.ends[&self.partition.number].stable_end;
+        let readable = log.offsets[&self.partition.number].last_stable;
         // The last record that was read is read again, to see whether it still is the one.
-        let start = log.ends[&self.partition.number].start;
+        let start = log.offsets[&self.partition.number].log_start;
         let mut last = hold.last.filter(|(offset, _)| *offset >= start);
         let begin = last.map_or(hold.next_offset, |(offset, _)| offset);
         let Some(mut records) = self.partition.seek(begin).await else {
@@ -202,11 +202,11 @@ impl Worker {
             let Some(now) = self.current_log(&log) else {
                 return Ok(End::LogChanged);
             };
-            let ends = now.ends.get(&self.partition.number).copied();
-            if ends.is_some_and(|ends| hold.next_offset < ends.start) {
+            let ends = now.offsets.get(&self.partition.number).copied();
+            if ends.is_some_and(|ends| hold.next_offset < ends.log_start) {
                 return Ok(End::LogChanged);
             }
-            if now.ends.len() > log.ends.len() {
+            if now.offsets.len() > log.offsets.len() {
                 // A partition was added: whoever sees it first notes it, so that it shows before it is assigned.
                 return Ok(End::LookAgain);
             }
@@ -215,15 +215,15 @@ impl Worker {
                 () = self.stop.cancelled() => return Ok(End::Released),
                 () = memory.forgotten.notified() => return Ok(End::LookAgain),
                 delivery = records.next() => delivery,
-                () = tokio::time::sleep(log::INTERVAL) => {
+                () = tokio::time::sleep(offsets::INTERVAL) => {
                     match ends {
-                        Some(ends) if ends.stable_end > hold.next_offset && probe.is_due() => {
-                            scanned_at_end = ends.stable_end;
+                        Some(ends) if ends.last_stable > hold.next_offset && probe.is_due() => {
+                            scanned_at_end = ends.last_stable;
                             let Some(anew) = self.partition.seek(hold.next_offset).await else { return Ok(End::Released) };
                             records = anew;
                         }
                         // The log is shorter than what was read of it, unless the reading is older than that.
-                        Some(ends) if ends.end < hold.next_offset && ends.asked > probe.since => return Ok(End::LogChanged),
+                        Some(ends) if ends.log_end < hold.next_offset && ends.asked > probe.since => return Ok(End::LogChanged),
                         _ => {}
                     }
                     continue;
@@ -293,9 +293,9 @@ impl Worker {
                     }
                 }
             }
-            let forget_at = memory.forget_at.get_or_insert(hold.log_time);
-            if hold.log_time > forget_at.map(|at| at + FORGET_INTERVAL) {
-                *forget_at = hold.log_time;
+            let forget_at = memory.forget_at.get_or_insert(hold.stream_time);
+            if hold.stream_time > forget_at.map(|at| at + FORGET_INTERVAL) {
+                *forget_at = hold.stream_time;
                 while !self.stop.is_cancelled()
                     && batch::forget(&self.projector, &self.view, &hold).await?
                 {}
@@ -352,8 +352,8 @@ impl Worker {
     }
 
     /// Waits until the partition's ends were read at or after a moment.
-    async fn log_read_since(&self, since: Instant) -> Option<Arc<TopicLog>> {
-        let mut logs = self.projector.logs.clone();
+    async fn log_read_since(&self, since: Instant) -> Option<Arc<TopicState>> {
+        let mut logs = self.projector.topic_states.clone();
         loop {
             let found = logs
                 .borrow_and_update()
@@ -362,7 +362,7 @@ impl Worker {
                 .cloned();
             if let Some(log) = found
                 && log
-                    .ends
+                    .offsets
                     .get(&self.partition.number)
                     .is_some_and(|ends| ends.asked >= since)
             {
@@ -376,8 +376,8 @@ impl Worker {
     }
 
     /// The last reading of the topic, if it still is the topic that it was.
-    fn current_log(&self, log: &TopicLog) -> Option<Arc<TopicLog>> {
-        let logs = self.projector.logs.borrow();
+    fn current_log(&self, log: &TopicState) -> Option<Arc<TopicState>> {
+        let logs = self.projector.topic_states.borrow();
         let now = logs.as_ref()?.get(&self.topic)?;
         (now.identity == log.identity).then(|| Arc::clone(now))
     }
@@ -385,7 +385,7 @@ impl Worker {
     /// Takes the progress row over, if the log is the one that it speaks of and still reaches back to it.
     async fn take_over(
         &self,
-        log: &TopicLog,
+        log: &TopicState,
         memory: &mut Memory,
     ) -> Result<Option<Hold>, sqlx::Error> {
         let Projector {
@@ -428,21 +428,21 @@ impl Worker {
                 if hold.failure.as_deref() == Some(TAIL_LOST) {
                     return self.stand_still(TAIL_LOST).await;
                 }
-                let mut ends = log.ends[&number];
+                let mut ends = log.offsets[&number];
                 // A reading may be older than the position, or be of a leader that is not up to date yet.
                 for _ in 0..END_READINGS {
-                    if hold.next_offset <= ends.end {
+                    if hold.next_offset <= ends.log_end {
                         break;
                     }
                     let Some(log) = self.log_read_since(Instant::now()).await else {
                         return Ok(None);
                     };
-                    ends = log.ends[&number];
+                    ends = log.offsets[&number];
                 }
-                if hold.next_offset < ends.start {
+                if hold.next_offset < ends.log_start {
                     self.stand_still("log_truncated").await
-                } else if hold.next_offset > ends.end {
-                    self.lost_tail(&hold, ends.end).await
+                } else if hold.next_offset > ends.log_end {
+                    self.lost_tail(&hold, ends.log_end).await
                 } else {
                     progress::clear_failure(pool, view, hold.log_id).await?;
                     Ok(Some(*hold))
@@ -481,7 +481,7 @@ impl Worker {
     /// of the view must not be done again by itself. `false` while Kafka does not say.
     async fn compare_with_kafka(
         &self,
-        log: &TopicLog,
+        log: &TopicState,
         hold: &Hold,
         is_new: bool,
         memory: &mut Memory,
@@ -516,18 +516,18 @@ impl Worker {
     }
 
     /// Where the partitions of a topic begin that no version of the view has met; `None` while Kafka does not say.
-    async fn configured_starts(&self, log: &TopicLog) -> Option<Starts> {
+    async fn configured_starts(&self, log: &TopicState) -> Option<Starts> {
         match self.projector.start {
             StartAt::Earliest => Some(
-                log.ends
+                log.offsets
                     .iter()
-                    .map(|(partition, ends)| (*partition, ends.start))
+                    .map(|(partition, ends)| (*partition, ends.log_start))
                     .collect(),
             ),
             StartAt::Latest => Some(
-                log.ends
+                log.offsets
                     .iter()
-                    .map(|(partition, ends)| (*partition, ends.stable_end))
+                    .map(|(partition, ends)| (*partition, ends.last_stable))
                     .collect(),
             ),
             StartAt::Time(time) => {
@@ -537,7 +537,7 @@ impl Worker {
                     log.clone(),
                 );
                 let found = tokio::task::spawn_blocking(move || {
-                    log::offsets_at(&log::reader(&kafka)?, &topic, &log, time)
+                    offsets::offsets_at(&offsets::reader(&kafka)?, &topic, &log, time)
                 })
                 .await;
                 match found {

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::token::{put, take};
 use crate::error::{Code, Error};
-use crate::projector::Place;
+use crate::projector::FeedPosition;
 
 /// No cursor is longer than this, in characters: a thousand partitions fit.
 const MAX_LENGTH: usize = 32 * 1024;
@@ -49,7 +49,7 @@ pub struct Cursor {
 
 impl Cursor {
     /// Where a partition has been read to.
-    pub fn set(&mut self, log: Fingerprint, place: Place) {
+    pub fn set(&mut self, log: Fingerprint, place: FeedPosition) {
         // Neither is ever negative.
         let place = (
             place.next_offset.unsigned_abs(),
@@ -59,11 +59,11 @@ impl Cursor {
     }
 
     /// Every partition that has been read, and to where.
-    pub fn iter(&self) -> impl Iterator<Item = (Fingerprint, Place)> {
+    pub fn iter(&self) -> impl Iterator<Item = (Fingerprint, FeedPosition)> {
         self.places
             .iter()
             .filter_map(|(log, (next_offset, sequence))| {
-                let place = Place {
+                let place = FeedPosition {
                     next_offset: i64::try_from(*next_offset).ok()?,
                     sequence: i64::try_from(*sequence).ok()?,
                 };
@@ -149,7 +149,7 @@ mod tests {
             for (log, (next_offset, sequence)) in places {
                 cursor.set(
                     Fingerprint(log),
-                    Place {
+                    FeedPosition {
                         next_offset,
                         sequence,
                     },

@@ -24,7 +24,7 @@ use super::{Domains, grpc, http as rest};
 use crate::{
     error::Error,
     operations::Operations,
-    projector::retry::Retrier,
+    projector::dead_letters::retry::Retrier,
     proto::order::v1::{
         self as pb,
         order_service_server::{OrderService, OrderServiceServer},

@@ -160,7 +160,7 @@ async fn letters_are_listed_shown_tried_again_and_taken_out() {
     assert_eq!(of("key", "a").await, [1, 2, 7]);
     assert_eq!(of("keyBase64", "YQ==").await, [1, 2, 7]);
     assert_eq!(of("key", "").await, [0; 0], "an empty key is one, too");
-    assert_eq!(of("reason", "parked_behind").await, [2, 5, 7]);
+    assert_eq!(of("reason", "blocked").await, [2, 5, 7]);
     assert_eq!(of("state", "applied").await, [0; 0]);
     let listed = json!({
         "id": all[0]["id"], "domain": "order", "topic": world.topic, "partition": 0, "offset": 1, "key": "a",
@@ -169,7 +169,7 @@ async fn letters_are_listed_shown_tried_again_and_taken_out() {
         "firstFailedAt": all[0]["firstFailedAt"], "lastFailedAt": all[0]["firstFailedAt"],
     });
     assert_eq!(all[0], listed);
-    assert_eq!(all[1]["class"], "parked");
+    assert_eq!(all[1]["class"], "blocked");
     assert_eq!(all[1]["occurredAt"], "2026-10-01T00:00:00Z");
     for (query, field) in [
         ("state=open", "state"),
@@ -427,7 +427,7 @@ async fn after_a_hostile_log_has_healed_it_reads_as_the_fold_says() {
         let failed: Vec<Value> = letters(&running.rest, &filters)
             .await
             .into_iter()
-            .filter(|letter| letter["class"] != "parked")
+            .filter(|letter| letter["class"] != "blocked")
             .step_by(2)
             .collect();
         for letter in failed {
@@ -693,7 +693,7 @@ async fn every_letter_goes_to_the_dead_letter_topic_without_what_is_personal() {
         let stored = letters(&running.rest, &ORDER).await;
         for (offset, class, message) in [
             ("1", "data", "wrong_type: email"),
-            ("2", "parked", "parked_behind"),
+            ("2", "blocked", "blocked"),
             ("3", "data", "too_large"),
         ] {
             let of_offset = |record: &&Record| {

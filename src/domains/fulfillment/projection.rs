@@ -14,7 +14,7 @@ use crate::event::{EventType, Payload, TypeName, hash16};
 use crate::fold::addresses::{AddressFact, Source};
 use crate::fold::history;
 use crate::fold::users::{self, Folded, UserState};
-use crate::projector::{Applied, Place, Projection, Target};
+use crate::projector::{FeedPosition, NewEvent, Projection, Target};
 
 #[async_trait]
 impl Projection for Fulfillment {
@@ -42,7 +42,7 @@ impl Projection for Fulfillment {
         )
     }
 
-    async fn apply(&self, target: &mut Target<'_>, events: &[Applied]) -> Result<(), sqlx::Error> {
+    async fn apply(&self, target: &mut Target<'_>, events: &[NewEvent]) -> Result<(), sqlx::Error> {
         let mut folded = users::fold::<State>(target, events).await?;
         write_history(target, &mut folded).await?;
         write_addresses(target, &folded).await
@@ -55,7 +55,7 @@ pub struct Effects {
     /// What was told.
     pub history: Vec<(Source, Fact)>,
     /// Addresses that became others, and at which place they last did.
-    pub changed: BTreeMap<String, Place>,
+    pub changed: BTreeMap<String, FeedPosition>,
     /// Addresses that were told of after they were deleted: they may have been known at an earlier instant.
     pub claimed: BTreeSet<String>,
     /// Whether the user was deleted.
@@ -65,7 +65,7 @@ pub struct Effects {
 impl UserState for State {
     type Effects = Effects;
 
-    fn apply(&mut self, applied: &Applied, effects: &mut Effects) {
+    fn apply(&mut self, applied: &NewEvent, effects: &mut Effects) {
         if self.is_deleted {
             return;
         }
@@ -74,7 +74,7 @@ impl UserState for State {
             effects.is_deleted = true;
             let erased = std::mem::take(&mut self.recipient);
             let ids = erased.book.iter().map(|(id, _)| id.to_owned());
-            effects.change(applied.place, ids);
+            effects.change(applied.feed_position, ids);
             return;
         }
         self.is_known = true;
@@ -83,7 +83,7 @@ impl UserState for State {
         };
         let source = Source::from(applied);
         let changed = self.recipient.apply_and_tell(&fact, source);
-        effects.change(applied.place, changed.into_iter());
+        effects.change(applied.feed_position, changed.into_iter());
         if let Fact::Address(about) = &fact
             && let AddressFact::Updated { address_id, .. } = about.as_ref()
             && self.recipient.book.get(address_id).is_none()
@@ -96,14 +96,14 @@ impl UserState for State {
 
 impl Effects {
     /// Notes that one event changed addresses, each at a place of its own.
-    fn change(&mut self, place: Place, ids: impl Iterator<Item = String>) {
+    fn change(&mut self, place: FeedPosition, ids: impl Iterator<Item = String>) {
         for (index, id) in ids.enumerate() {
             // More addresses than there is room for share the last place.
             let index = i64::try_from(index)
                 .unwrap_or(i64::MAX)
-                .min(Place::ROOM - 1);
+                .min(FeedPosition::MAX_ROWS - 1);
             let sequence = place.sequence + index;
-            self.changed.insert(id, Place { sequence, ..place });
+            self.changed.insert(id, FeedPosition { sequence, ..place });
         }
     }
 }
@@ -216,7 +216,7 @@ struct Columns {
 }
 
 impl Columns {
-    fn push(&mut self, row: &Folded<State>, address_id: &str, place: Option<Place>) {
+    fn push(&mut self, row: &Folded<State>, address_id: &str, place: Option<FeedPosition>) {
         self.address_keys.push(hash16(address_id.as_bytes()));
         self.user_keys.push(row.user_key);
         self.address_ids.push(address_id.to_owned());

@@ -9,7 +9,7 @@ use super::model::{Fact, Recipient, ShippingAddress, State};
 use super::projection::Effects;
 use crate::fold::examples::event;
 use crate::fold::users::UserState;
-use crate::projector::{Applied, Place};
+use crate::projector::{FeedPosition, NewEvent};
 
 /// Marks what must not outlive a user.
 const PERSONAL: &str = "personal";
@@ -47,7 +47,7 @@ fn happening() -> impl Strategy<Value = (&'static str, Value)> {
     ]
 }
 
-fn events() -> impl Strategy<Value = Vec<Applied>> {
+fn events() -> impl Strategy<Value = Vec<NewEvent>> {
     prop::collection::vec(happening(), 1..40).prop_map(|happenings| {
         let numbered = happenings.into_iter().enumerate();
         numbered
@@ -61,13 +61,13 @@ proptest! {
     fn rows_are_what_the_fold_says_wherever_batches_end(events in events(), size in 1_usize..10) {
         let mut state = State::default();
         let mut rows: BTreeMap<String, ShippingAddress> = BTreeMap::new();
-        let mut last = Place { next_offset: 0, sequence: 0 };
+        let mut last = FeedPosition { next_offset: 0, sequence: 0 };
         for batch in events.chunks(size) {
             let mut effects = Effects::default();
             for event in batch {
                 state.apply(event, &mut effects);
             }
-            let mut places: Vec<Place> = effects.changed.values().copied().collect();
+            let mut places: Vec<FeedPosition> = effects.changed.values().copied().collect();
             places.sort();
             prop_assert!(places.windows(2).all(|pair| pair[0] < pair[1]), "each row at a place of its own");
             prop_assert!(places.first().is_none_or(|first| *first > last), "behind those of former batches");

@@ -13,7 +13,7 @@ use crate::fold::addresses::{AddressBook, AddressFact, Source};
 use crate::fold::change_text;
 use crate::fold::history;
 use crate::fold::users::{self, Folded, UserState};
-use crate::projector::{Applied, Place, Projection, Target};
+use crate::projector::{FeedPosition, NewEvent, Projection, Target};
 
 #[async_trait]
 impl Projection for Order {
@@ -44,7 +44,7 @@ impl Projection for Order {
         )
     }
 
-    async fn apply(&self, target: &mut Target<'_>, events: &[Applied]) -> Result<(), sqlx::Error> {
+    async fn apply(&self, target: &mut Target<'_>, events: &[NewEvent]) -> Result<(), sqlx::Error> {
         let mut folded = users::fold::<State>(target, events).await?;
         let deleted = Deleted::of(&folded);
         write_history(target, &mut folded, &deleted).await?;
@@ -63,7 +63,7 @@ pub struct Effects {
 
 /// A row of the feed.
 pub struct FeedEntry {
-    pub place: Place,
+    pub place: FeedPosition,
     pub occurred_at: DateTime<Utc>,
     pub event_id: String,
     pub told: Told,
@@ -229,7 +229,7 @@ const PROFILE_FIELDS: &[&str] = &["firstName", "lastName", "displayName", "phone
 impl UserState for State {
     type Effects = Effects;
 
-    fn apply(&mut self, applied: &Applied, effects: &mut Effects) {
+    fn apply(&mut self, applied: &NewEvent, effects: &mut Effects) {
         let event = &applied.event;
         let at = event.occurred_at;
         let customer = &mut self.customer;
@@ -240,7 +240,7 @@ impl UserState for State {
             if self.delete(deleted.deletion_type, at) {
                 effects.deletion = Some(deleted.deletion_type);
                 effects.feed.push(FeedEntry {
-                    place: applied.place,
+                    place: applied.feed_position,
                     occurred_at: at,
                     event_id: event.id.clone(),
                     told: Told::CustomerDeleted(deleted.deletion_type),
@@ -256,7 +256,7 @@ impl UserState for State {
             let source = Source::from(applied);
             for change in changes::apply(&mut self.book, &mut self.last_in_use, &fact, source) {
                 effects.feed.push(FeedEntry {
-                    place: applied.place,
+                    place: applied.feed_position,
                     occurred_at: at,
                     event_id: event.id.clone(),
                     told: Told::Change(Box::new(change)),

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::event::hash16;
 use crate::fold::addresses::{AddressBook, AddressFact};
 use crate::fold::history::Remembered;
-use crate::projector::Place;
+use crate::projector::FeedPosition;
 use crate::query::cursor::{self, Cursor};
 use crate::query::page::{Page, PageRequest};
 use crate::query::{self, Answer, Reads};
@@ -129,7 +129,7 @@ pub struct ChangesFilter {
 struct Row {
     log_id: i32,
     #[serde(flatten)]
-    place: Place,
+    place: FeedPosition,
     user_id: String,
     address_id: String,
     kind: AddressChangeKind,

@@ -10,12 +10,12 @@ use super::projection::{Effects, FeedEntry, Told};
 use crate::fold::addresses::{AddressBook, AddressFact, Source};
 use crate::fold::examples::event;
 use crate::fold::users::UserState;
-use crate::projector::Applied;
+use crate::projector::NewEvent;
 
 /// Marks what must not outlive a user.
 const PERSONAL: &str = "personal";
 
-fn apply(state: &mut State, event: &Applied) {
+fn apply(state: &mut State, event: &NewEvent) {
     state.apply(event, &mut Default::default());
 }
 
@@ -80,7 +80,7 @@ fn happening() -> impl Strategy<Value = (&'static str, Value)> {
     ]
 }
 
-fn history() -> impl Strategy<Value = Vec<Applied>> {
+fn history() -> impl Strategy<Value = Vec<NewEvent>> {
     prop::collection::vec(happening(), 1..40).prop_map(|happenings| {
         happenings
             .into_iter()
@@ -155,7 +155,7 @@ proptest! {
                 continue;
             }
             for entry in effects.feed {
-                prop_assert_eq!(entry.place, event.place);
+                prop_assert_eq!(entry.place, event.feed_position);
                 let Told::Change(change) = entry.told else { panic!("no deletion") };
                 if change.kind == AddressChangeKind::DefaultChanged {
                     continue;

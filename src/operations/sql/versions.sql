@@ -9,10 +9,10 @@ CROSS JOIN LATERAL (
            sum(p.next_offset - p.start_offset)::bigint AS done,
            -- Where the position is younger than the reading of the end, the log reaches at least to it. An end that
            -- nobody has read makes the sum unknown.
-           CASE WHEN count(e.log_id) = count(*) THEN sum(greatest(e.end_offset, p.next_offset) - p.start_offset) END::bigint AS whole,
+           CASE WHEN count(e.log_id) = count(*) THEN sum(greatest(e.log_end_offset, p.next_offset) - p.start_offset) END::bigint AS whole,
            sum(o.rate) FILTER (WHERE o.seen_at > now() - interval '10 seconds') AS rate
     FROM sightline.progress p
-    LEFT JOIN sightline.log_ends e USING (log_id)
+    LEFT JOIN sightline.log_offsets e USING (log_id)
     LEFT JOIN sightline.owners o USING (domain, version, log_id)
     WHERE p.domain = v.domain AND p.version = v.version AND p.ended_at IS NULL
 ) AS p

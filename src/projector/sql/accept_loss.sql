@@ -4,15 +4,15 @@
 -- A log that lost its tail is gone on with once it has grown past the position; before, its offsets would come twice,
 -- and it fails again.
 WITH gaps AS (
-    SELECT p.domain, p.version, p.log_id, e.start_offset
+    SELECT p.domain, p.version, p.log_id, e.log_start_offset
     FROM sightline.progress p
-    JOIN sightline.log_ends e USING (log_id)
-    WHERE p.domain = $1 AND p.failure = 'log_truncated' AND e.start_offset > p.next_offset
+    JOIN sightline.log_offsets e USING (log_id)
+    WHERE p.domain = $1 AND p.failure = 'log_truncated' AND e.log_start_offset > p.next_offset
       AND e.read_at > now() - interval '10 seconds'
 )
 UPDATE sightline.progress AS p
-SET next_offset = coalesce(g.start_offset, p.next_offset),
-    holes       = p.holes + coalesce(g.start_offset - p.next_offset, 0),
+SET next_offset = coalesce(g.log_start_offset, p.next_offset),
+    holes       = p.holes + coalesce(g.log_start_offset - p.next_offset, 0),
     ended_at    = CASE WHEN p.failure = 'topic_recreated' THEN now() END,
     last_offset = NULL,
     last_record = NULL,

@@ -8,6 +8,6 @@ WITH wanted AS (
     ON CONFLICT (topic, topic_identity, partition) DO UPDATE SET partition = EXCLUDED.partition
     RETURNING log_id, partition
 )
-INSERT INTO sightline.progress (domain, version, log_id, start_offset, next_offset, held_until)
+INSERT INTO sightline.progress (domain, version, log_id, start_offset, next_offset, waits_for)
 SELECT $1, $2, log_id, start_offset, start_offset, $8::jsonb
 FROM new_logs JOIN wanted USING (partition)

@@ -1,7 +1,7 @@
 -- The set of compare-and-set: the row is locked since the comparison.
 UPDATE sightline.progress
 SET next_offset   = $4,
-    log_time      = $5,
+    stream_time      = $5,
     read          = read + $6,
     applied       = applied + $7,
     duplicates    = duplicates + $8,

@@ -3,28 +3,28 @@
 -- One that was built with losses accepted has to come as far as the log goes now: the live one may have read what is
 -- no more, or a topic that was created anew since.
 WITH other AS (
-    SELECT p.*, l.topic, l.topic_identity, l.partition, v.accepts_loss, e.end_offset
+    SELECT p.*, l.topic, l.topic_identity, l.partition, v.accepts_loss, e.log_end_offset
     FROM sightline.progress p
     JOIN sightline.views v USING (domain, version)
     JOIN sightline.logs l USING (log_id)
-    LEFT JOIN sightline.log_ends e USING (log_id)
+    LEFT JOIN sightline.log_offsets e USING (log_id)
     WHERE p.domain = $1 AND p.version = $3 AND p.ended_at IS NULL
 ), live AS (
-    SELECT p.*, l.topic, l.topic_identity, l.partition, e.end_offset
+    SELECT p.*, l.topic, l.topic_identity, l.partition, e.log_end_offset
     FROM sightline.progress p
     JOIN sightline.logs l USING (log_id)
-    LEFT JOIN sightline.log_ends e USING (log_id)
+    LEFT JOIN sightline.log_offsets e USING (log_id)
     WHERE p.domain = $1 AND p.version = $2 AND p.ended_at IS NULL
 ), wanted AS (
     SELECT live.topic, live.partition, live.start_offset, other.next_offset,
-           CASE WHEN other.accepts_loss THEN least(live.next_offset, live.end_offset) ELSE live.next_offset END AS target
+           CASE WHEN other.accepts_loss THEN least(live.next_offset, live.log_end_offset) ELSE live.next_offset END AS target
     FROM live
     LEFT JOIN other USING (log_id)
     WHERE NOT EXISTS (
         SELECT FROM other anew
         WHERE anew.accepts_loss AND anew.topic = live.topic AND anew.topic_identity <> live.topic_identity)
     UNION ALL
-    SELECT other.topic, other.partition, other.start_offset, other.next_offset, coalesce(other.end_offset, other.next_offset + 1)
+    SELECT other.topic, other.partition, other.start_offset, other.next_offset, coalesce(other.log_end_offset, other.next_offset + 1)
     FROM other
     WHERE other.accepts_loss AND NOT EXISTS (SELECT FROM live WHERE live.log_id = other.log_id)
 )

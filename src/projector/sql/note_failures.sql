@@ -5,7 +5,7 @@ SET attempts = letter.attempts + 1, last_failed_at = now(), code_version = $5,
     field = CASE WHEN failed.stays THEN letter.field ELSE failed.field END,
     class = CASE WHEN failed.stays THEN letter.class ELSE failed.class END
 FROM (
-    SELECT f.*, f.reason = $6 AND d.class <> 'parked' AS stays
+    SELECT f.*, f.reason = $6 AND d.class <> 'blocked' AS stays
     FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) AS f (id, reason, field, class)
     JOIN sightline.dead_letters d USING (id)
 ) AS failed

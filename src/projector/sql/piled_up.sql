@@ -2,7 +2,7 @@
 SELECT (SELECT count(*) FROM (
             SELECT FROM sightline.dead_letters
             WHERE domain = $1 AND version = $2 AND log_id = $3 AND record_offset >= $4
-              AND state IN ('parked', 'retrying') AND class <> 'parked'
+              AND state IN ('parked', 'retrying') AND class <> 'blocked'
               AND first_failed_at > coalesce(v.resumed_at, '-infinity')
             LIMIT $5::bigint + 1) AS failed) > $5 AS "failed!",
        EXISTS (

@@ -1,6 +1,6 @@
 -- Every partition of a topic that a view's version has progress in, of the incarnation that it projects.
 SELECT l.log_id, l.topic_identity, l.partition, p.epoch, p.next_offset,
-       p.held_until AS "held_until: HeldUntil"
+       p.waits_for AS "waits_for: WaitsFor"
 FROM sightline.progress p
 JOIN sightline.logs l USING (log_id)
 WHERE p.domain = $1 AND p.version = $2 AND l.topic = $3 AND p.ended_at IS NULL

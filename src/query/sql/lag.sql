@@ -19,8 +19,8 @@ SELECT shown.domain,
        progress.dead_lettered,
        progress.holes,
        -- Where the position is younger than the reading of the end, the log reaches at least to it.
-       CASE WHEN ends.read_at < progress.updated_at THEN greatest(ends.end_offset, progress.next_offset)
-            ELSE ends.end_offset END AS end_offset,
+       CASE WHEN ends.read_at < progress.updated_at THEN greatest(ends.log_end_offset, progress.next_offset)
+            ELSE ends.log_end_offset END AS end_offset,
        extract(epoch FROM now() - ends.read_at)::float8 AS end_read_age,
        extract(epoch FROM now() - owners.seen_at)::float8 AS owner_age,
        extract(epoch FROM now() - owners.oldest_unapplied_at)::float8 AS oldest_unapplied_age,
@@ -33,7 +33,7 @@ JOIN sightline.domains AS domains USING (domain)
 JOIN sightline.progress AS progress USING (domain, version)
 JOIN sightline.logs AS logs USING (log_id)
 LEFT JOIN sightline.owners AS owners USING (domain, version, log_id)
-LEFT JOIN sightline.log_ends AS ends USING (log_id)
+LEFT JOIN sightline.log_offsets AS ends USING (log_id)
 CROSS JOIN LATERAL (
     -- The predicate of the index dead_letters_open.
     SELECT count(*) AS open,

@@ -1,0 +1,42 @@
+//! The settings of clients and of a group's members, in librdkafka's own names: what the gateway needs, below what the
+//! user sets.
+
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+
+/// The settings of a group's member on top of the connection's.
+pub fn member_config(connection: &ClientConfig, group: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    for (name, value) in [
+        ("enable.auto.commit", "true"),
+        // What is told here shows later how far the log was projected, should the database forget it.
+        ("auto.commit.interval.ms", "1000"),
+        ("enable.auto.offset.store", "false"),
+        ("enable.partition.eof", "true"),
+        // A position outside of the log is a loss that somebody has to look at, not a place to jump from.
+        ("auto.offset.reset", "error"),
+        ("allow.auto.create.topics", "false"),
+        ("fetch.queue.backoff.ms", "5"),
+        ("queued.max.messages.kbytes", "16384"),
+        // How soon a partition that was added is assigned.
+        ("topic.metadata.refresh.interval.ms", "10000"),
+    ] {
+        config.set(name, value);
+    }
+    // What `Member::log` listens for.
+    let mut debug = "metadata,topic".to_owned();
+    if let Some(more) = connection.get("debug") {
+        debug.push_str(&format!(",{more}"));
+    }
+    // These two belong to the classic protocol; KIP-848 leaves them to the broker and forbids them here.
+    if connection.get("group.protocol") != Some("consumer") {
+        config.set("partition.assignment.strategy", "cooperative-sticky");
+        config.set("session.timeout.ms", "10000");
+    }
+    for (name, value) in connection.config_map() {
+        config.set(name, value);
+    }
+    config.set("group.id", group);
+    config.set("debug", debug);
+    config.set_log_level(RDKafkaLogLevel::Debug);
+    config
+}

@@ -1,0 +1,5 @@
+-- A new owner: whoever held the partition before is fenced from here on.
+UPDATE sightline.progress
+SET epoch = epoch + 1
+WHERE domain = $1 AND version = $2 AND log_id = $3
+RETURNING epoch, next_offset, stream_time, failure, last_offset, last_record

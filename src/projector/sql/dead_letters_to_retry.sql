@@ -1,0 +1,23 @@
+-- The next open letters of some keys ($4), and some that stand alone ($5), in the order of the log: up to $7, and up to so
+-- many bytes ($8), but one at least. Values larger than $9 are not looked at.
+WITH next AS (
+    SELECT id, row_number() OVER (ORDER BY record_offset) AS number,
+           coalesce(sum(size) FILTER (WHERE size <= $9) OVER (ORDER BY record_offset), 0) AS bytes
+    FROM (
+        SELECT id, record_offset, size
+        FROM sightline.dead_letters
+        WHERE domain = $1 AND version = $2 AND log_id = $3 AND state IN ('parked', 'retrying')
+          AND (parks AND key_hash = ANY ($4) OR id = ANY ($5)) AND record_offset > $6
+        ORDER BY record_offset
+        LIMIT $7::bigint + 1
+    ) AS open
+), chosen AS (
+    SELECT id FROM next WHERE number = 1 OR number <= $7 AND bytes <= $8::bigint
+)
+SELECT id, record_offset, record_time, stream_time, record_key, key_hash, size, headers,
+       CASE WHEN size <= $9 THEN value END AS value,
+       (SELECT count(*) FROM next) > (SELECT count(*) FROM chosen) AS "more!"
+FROM sightline.dead_letters AS letter
+JOIN chosen USING (id)
+ORDER BY record_offset
+FOR UPDATE OF letter
