@@ -28,7 +28,7 @@ use crate::kafka::offsets;
 use crate::operations::Operations;
 use crate::projector::dead_letters::retry::Retrier;
 use crate::projector::heartbeat::{self, Heartbeats};
-use crate::projector::maintenance::{self, LetterPolicy};
+use crate::projector::maintenance::{self, DeadLetterPolicy};
 use crate::projector::{Projection, Projector, members};
 use crate::query::Reads;
 use crate::query::lag::Lag;
@@ -387,7 +387,7 @@ fn project(
     let upkeep = projector.clone();
     let migrated = is_migrated.clone();
     let projections = projections(served);
-    let policy = LetterPolicy {
+    let policy = DeadLetterPolicy {
         retention: chrono::TimeDelta::days(config.dead_letter_retention_days.into()),
         publish_values: config.dead_letter_topic_values,
     };

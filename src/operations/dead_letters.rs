@@ -212,7 +212,7 @@ impl From<Retried> for TriedLetter {
             Verdict::Skipped => LetterOutcome::Skipped,
             Verdict::Closed | Verdict::Discarded => LetterOutcome::Discarded,
             Verdict::Waiting => LetterOutcome::Waiting,
-            Verdict::Away => {
+            Verdict::KafkaUnavailable => {
                 reason = Some(KAFKA_UNAVAILABLE.to_owned());
                 LetterOutcome::Failed
             }
@@ -515,7 +515,7 @@ impl Operations {
         let lines = RetryScope {
             log_id: first.log_id,
             keys: lines.iter().filter_map(|line| line.key_hash).collect(),
-            alone: lines.iter().filter_map(|line| line.id).collect(),
+            singles: lines.iter().filter_map(|line| line.id).collect(),
         };
         let retrier = &self.0.retrier;
         let retried = retrier.retry(projection, &view, &lines, dry_run).await;

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::{Operations, check_reason};
 use crate::error::{Code, Error};
 use crate::projector::pause;
-use crate::projector::versions::{self, How, RETIRED_FOR, VersionError, Which};
+use crate::projector::versions::{self, LogChange, RETIRED_FOR, VersionError, Which};
 use crate::query::deadline;
 use crate::query::lag::DomainState;
 
@@ -373,17 +373,17 @@ fn refused(error: VersionError) -> Error {
     match error {
         VersionError::Database(error) => Error::from(error).in_statement("projector/versions"),
         VersionError::NoSuchVersion => no_rebuild(),
-        VersionError::EndsUnknown => ends_unknown(),
+        VersionError::OffsetsUnknown => ends_unknown(),
         VersionError::Building(version) => Error::new(
             Code::RebuildRunning,
             format!("Version {version} is being built already. Switch to it, or cancel it."),
         ),
         VersionError::LogTruncated(lost) => {
             let told = lost.iter().take(TOLD).map(|lost| {
-                let how = match lost.how {
-                    How::Begins(start) => format!("reaches back to offset {start} only"),
-                    How::TailLost => "was shorter than what was read of it".to_owned(),
-                    How::Recreated => "is of a topic that was created anew".to_owned(),
+                let how = match lost.change {
+                    LogChange::Truncated(start) => format!("reaches back to offset {start} only"),
+                    LogChange::TailLost => "was shorter than what was read of it".to_owned(),
+                    LogChange::Recreated => "is of a topic that was created anew".to_owned(),
                 };
                 format!(
                     "{}/{} from offset {} on, and the log {how}",
@@ -406,10 +406,10 @@ fn refused(error: VersionError) -> Error {
             topic,
             partition,
             behind,
-            still,
+            stopped_by,
         } => {
             let problem = format!("The version is {behind} records behind in {topic}/{partition}");
-            let what = match still {
+            let what = match stopped_by {
                 Some(why) => format!(
                     ", and stands still ({why}). Resume the domain and wait until it has caught up, or build another \
                      version."
@@ -418,14 +418,16 @@ fn refused(error: VersionError) -> Error {
             };
             Error::new(Code::NotCaughtUp, problem + &what)
         }
-        VersionError::NeverLevel { still: Some(why) } => Error::new(
+        VersionError::NeverLevel {
+            stopped_by: Some(why),
+        } => Error::new(
             Code::NotCaughtUp,
             format!(
                 "One of the versions stands still ({why}), so that they don't stand at the same positions. Resume the \
                  domain first, or switch without comparing."
             ),
         ),
-        VersionError::NeverLevel { still: None } => Error::new(
+        VersionError::NeverLevel { stopped_by: None } => Error::new(
             Code::NotCaughtUp,
             "The versions did not come to stand at the same positions while both were projecting. Try again when less \
              comes in, or switch without comparing.",

@@ -1,5 +1,5 @@
-//! Who projects: for each version of a domain's view, and each topic, a member of a consumer group, and a worker for each
-//! partition that the member is assigned.
+//! The members of consumer groups that a domain needs: one for each version of its view and each topic, with a worker for
+//! each assigned partition.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,11 +14,11 @@ use crate::kafka::consumer::{self, Assignment};
 use crate::kafka::group;
 use crate::{db, telemetry};
 
-/// How often a process looks for versions that came or went.
+/// How often the versions of a view are read, which come and go.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// Projects every version that a domain's view has, each in a group of its own, until `projector.stop` is cancelled. Batches
-/// under way are finished.
+/// Projects every version of a domain's view, each in a group of its own, until `projector.stop` is cancelled. Batches that
+/// have begun are finished.
 pub async fn project(projector: Projector, projection: &'static dyn Projection) {
     let domain = projection.domain();
     let mut running: HashMap<i32, (DropGuard, JoinHandle<()>)> = HashMap::new();
@@ -29,7 +29,7 @@ pub async fn project(projector: Projector, projection: &'static dyn Projection) 
         );
         match versions.fetch_all(&projector.pool).await {
             Ok(versions) => {
-                // What has ended is a task that panicked, which the panic hook has told: it begins again.
+                // A task that has ended has panicked, which the panic hook has logged. It is started again.
                 running
                     .retain(|version, (_, task)| versions.contains(version) && !task.is_finished());
                 for version in versions {

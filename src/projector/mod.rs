@@ -1,15 +1,17 @@
-//! The Kafka machine: it carries a log into a view and keeps the books of it. It knows `Projection`, and no
-//! domain.
+//! Projects logs into views, and keeps the books. It knows the trait [`Projection`] and no domain.
 //!
-//! Of one partition, at a time, one transaction moves progress and data together (`batch`), begun by a
-//! compare-and-set of the progress row (`progress`). Around it: a thread that polls always (`consumer`), a
-//! task per partition that goes on after whatever happens (`worker`), a member of a group for each version and topic
-//! (`members`), a thread that reads the ends of the log (`log`), heartbeats of the owners (`heartbeat`), and the versions
-//! of a view (`versions`).
+//! A record takes this path: a member of a consumer group fetches it ([`members`], `kafka::consumer`), the worker of its
+//! partition collects a batch (`worker`), which is judged (`judge`), applied, and committed in one transaction together
+//! with the position (`batch`). That transaction begins with a comparison of the progress row (`progress`), so each event
+//! counts once. What can't be applied becomes a dead letter ([`dead_letters`]).
+//!
+//! Around it: heartbeats ([`heartbeat`]), pauses ([`pause`]), the versions of a view ([`versions`]), and what is done from
+//! time to time ([`maintenance`]).
 
 mod batch;
 pub(crate) mod dead_letters;
 pub mod heartbeat;
+mod judge;
 pub mod maintenance;
 pub mod members;
 pub mod pause;
@@ -34,25 +36,25 @@ use crate::kafka::offsets::TopicStates;
 /// How events become rows of one domain's view.
 #[async_trait]
 pub trait Projection: Send + Sync + 'static {
-    /// The domain's name, which its schema, its consumer group and its metrics carry.
+    /// The domain's name. Schema, consumer group and metrics are named after it.
     fn domain(&self) -> &'static str;
 
-    /// Raised when the same log would give other rows: a view that an older version built reads as outdated.
+    /// Raised whenever the same log would give other rows. A view that an older code version built shows as outdated.
     fn code_version(&self) -> i32;
 
-    /// Whether the view is made from events of this type; of others nothing is read but the type.
+    /// Whether the view is made from events of this type. Of other events only the type is read.
     fn is_interested(&self, event_type: &TypeName) -> bool;
 
-    /// Whether a letter of this type holds back later events of its key.
+    /// Whether later events of its key wait behind a dead letter of this type; `None` if the type can't be read.
     fn parks(&self, _event_type: Option<&TypeName>) -> bool {
         true
     }
 
-    /// Applies events of one log, in order, each of them new. Names of tables carry no schema. May be called
-    /// again with fewer events after a rollback: what it knows must be in `target` and `events` alone.
+    /// Applies events of one log, in order, none of which was applied before. Statements name tables without a schema. It
+    /// may be called again with fewer events after a rollback, so it depends on `target` and `events` only.
     ///
     /// # Errors
-    /// What the database says. An error of the data's making isolates the event that makes it.
+    /// The database's error. If the data caused it, the projector isolates the event and makes it a dead letter.
     async fn apply(&self, target: &mut Target<'_>, events: &[NewEvent]) -> Result<(), sqlx::Error>;
 }
 
@@ -66,7 +68,7 @@ pub struct Target<'t> {
     pub log_count: i32,
 }
 
-/// An event, where it stood, and when its turn was.
+/// An event to apply.
 #[derive(Debug, Clone)]
 pub struct NewEvent {
     /// What the record says.
@@ -75,28 +77,27 @@ pub struct NewEvent {
     pub log_id: i32,
     /// The record's offset in the log.
     pub offset: i64,
-    /// Its place among all that was ever applied from the log.
+    /// The feed position of the changes that it makes.
     pub feed_position: FeedPosition,
 }
 
-/// The order in which a log's events were applied: what a feed is ordered by, and its cursors name. Whoever has
-/// read up to a place has missed nothing, as no later transaction writes a place before it.
+/// Where an event stands in the order in which a log's events were applied. Feeds are ordered by it, and cursors name it: a
+/// reader who has read up to a feed position misses nothing, because no later transaction writes one before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct FeedPosition {
-    /// How far the log was applied then: the offset behind the event's own or, where a dead letter was
-    /// retried, the progress row's of the retry. So an event that was applied in its turn has the same place
-    /// in every version of a view, wherever batches ended.
+    /// The offset behind the event's own; for a retried dead letter, the position of the log at the retry. So an event that
+    /// was applied in its turn has the same feed position in every version of a view, however events were batched.
     pub next_offset: i64,
-    /// Orders events at one offset: 0 in turn; above it retries, by the epoch of the retry's transaction and their
-    /// order in it. Up to [`FeedPosition::MAX_ROWS`] - 1 may be added, for an event that makes several rows.
+    /// Orders events with one `next_offset`: 0 for the event in its turn; above it retried ones, by the epoch of the retry
+    /// and their order in it. An event that makes several rows adds up to [`FeedPosition::MAX_ROWS`] - 1.
     pub sequence: i64,
 }
 
 impl FeedPosition {
-    /// How many rows an event may make at one place.
+    /// How many rows of a feed one event may make.
     pub const MAX_ROWS: i64 = 1 << 16;
 
-    /// The place of an event that is applied in its turn.
+    /// The feed position of an event that is applied in its turn.
     pub fn first_attempt(offset: i64) -> Self {
         Self {
             next_offset: offset + 1,
@@ -110,35 +111,35 @@ impl FeedPosition {
 pub struct View {
     /// The domain's name, as in [`Projection::domain`].
     pub domain: &'static str,
-    /// From 1 on; the schema of version 2 of `order` is `order_v2`, until it is the live one.
+    /// Counts from 1. The schema of version 2 of `order` is `order_v2`, and `order_live` while that version is live.
     pub version: i32,
 }
 
-/// What every projector of a process shares.
+/// What all projections of a process share. Cheap to clone.
 #[derive(Clone)]
 pub struct Projector {
     /// The database that holds the views and their progress.
     pub pool: PgPool,
-    /// How many batches of versions that are not read may be under way: what is left of the pool is for those that are.
+    /// Permits for batches of versions that are not live. They leave the rest of the pool to the live ones.
     pub beside: Arc<Semaphore>,
-    /// How to reach Kafka: the bootstrap servers and the user's own properties.
+    /// The connection to Kafka: bootstrap servers and the user's own properties.
     pub kafka: ClientConfig,
     /// The topics that every view is made from.
     pub topics: Vec<String>,
-    /// What the names of consumer groups begin with: `<prefix>.<domain>`.
+    /// The prefix of consumer groups, whose names are `<prefix>.<domain>`.
     pub group_prefix: String,
-    /// Where a log without progress is begun.
+    /// Where a log without progress begins.
     pub start: StartAt,
-    /// A value longer than this is not parsed.
+    /// A longer value is not parsed. In bytes.
     pub max_value_bytes: usize,
-    /// How long, by the log's time, an event id is remembered.
+    /// How long, in stream time, an event id is remembered.
     pub dedupe: chrono::TimeDelta,
-    /// This process, in the heartbeats.
+    /// The id of this process in heartbeats.
     pub instance: Uuid,
-    /// The ends of the topics' partitions, from [`crate::kafka::offsets::monitor`].
+    /// The topics' states, from [`crate::kafka::offsets::monitor`].
     pub topic_states: watch::Receiver<Option<TopicStates>>,
-    /// What this process tells of the partitions that it projects.
+    /// What this process reports of the partitions that it projects.
     pub heartbeats: Arc<heartbeat::Heartbeats>,
-    /// Cancelled when projecting is to end, after the batches under way.
+    /// Cancelled when projection is to end. Batches that have begun are finished.
     pub stop: CancellationToken,
 }

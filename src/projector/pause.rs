@@ -1,23 +1,24 @@
-//! Standing still on purpose: because an operator says so, or because dead letters pile up. It is kept in the
-//! database, so that it outlasts restarts, and fences batches under way: what was decided before is not committed after.
+//! Pauses of projection: by an operator, or by sightline itself when dead letters pile up.
+//!
+//! A pause is kept in the database, so it outlasts restarts; and it fences the owners, so no batch commits after it.
 
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::{View, versions};
 
-/// A version is paused when more of its last [`WINDOW`] records in a partition than this have failed, apart from those
-/// that only wait behind another.
+/// A version is paused when more than so many of its last [`WINDOW`] offsets in a partition have failed. Dead letters of
+/// class `blocked` don't count.
 const FAILED: i64 = 1_000;
 const WINDOW: i64 = 10_000;
-/// Or when more than this many wait behind one key.
+/// A version is also paused when more than so many dead letters wait behind one key.
 const BEHIND: i64 = 10_000;
 
-/// What is told where an operator gives no reason.
+/// The reason shown where an operator gives none.
 const PAUSED: &str = "paused by an operator";
 
-/// Pauses a domain for an operator: all versions of its view but one that is being built, which may be the way out. Where
-/// it is paused already, a reason that is given replaces the former one; and what paused itself is the operator's now.
+/// Pauses a domain for an operator: the live and the retired versions, but not one that is being built, which may be the
+/// remedy. If it is paused already, a given reason replaces the former one, and a pause by sightline becomes the operator's.
 ///
 /// # Errors
 /// The database failed.
@@ -39,7 +40,7 @@ pub async fn pause(pool: &PgPool, domain: &str, reason: Option<&str>) -> Result<
     transaction.commit().await
 }
 
-/// Pauses a version because its letters pile up, unless it is paused.
+/// Pauses a version because its dead letters pile up, unless it is paused already.
 ///
 /// # Errors
 /// The database failed.
@@ -61,9 +62,9 @@ pub async fn pause_piled_up(pool: &PgPool, view: &View, reason: &str) -> Result<
     transaction.commit().await
 }
 
-/// Lets all versions of a domain's view go on. Partitions that stand still because their log is not the one that was
-/// projected go on by themselves where that has mended; with `accept_loss`, they go on without what is lost: behind a gap, or
-/// with the topic that was created anew. That the database was restored is taken note of. Returns how many stand still.
+/// Resumes all versions of a domain's view, and clears `database_went_back`. Partitions whose log has changed resume by
+/// themselves if it is as before; with `accept_loss` they resume without what is lost: behind a gap, or in the topic that
+/// was created again. Returns how many partitions still wait for a decision.
 ///
 /// # Errors
 /// The database failed.
@@ -100,7 +101,8 @@ pub async fn resume(pool: &PgPool, domain: &str, accept_loss: bool) -> Result<i6
     Ok(left)
 }
 
-/// Why a version is to be paused after a transaction that wrote letters of a topic's partition, of these keys among others.
+/// Why a version has to be paused after a transaction that wrote dead letters, if it has to. `keys` are the keys of those
+/// dead letters.
 ///
 /// # Errors
 /// The database failed.

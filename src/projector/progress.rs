@@ -1,4 +1,8 @@
-//! How far a version of a view has come in each partition: the rows that fence its writers.
+//! The progress rows: how far a version of a view has come in each log, and what fences its writers.
+//!
+//! Promises: a partition is claimed before it is projected, which raises the row's epoch; a batch begins with a comparison
+//! of epoch and position, and moves the position in its own transaction. So a superseded owner writes nothing, and a
+//! redelivered batch changes nothing.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -7,53 +11,48 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
-use super::dead_letters::Class;
+use super::dead_letters::{Class, Discard};
 use super::{View, versions};
 use crate::kafka::offsets::TopicState;
 
-/// Where a partition stands, as its owner took it over. What it says holds for as long as the row's epoch
-/// is this one.
-#[derive(Debug)]
-pub struct Hold {
+/// A log's progress row as its owner claimed it. It stays as it is until someone else raises its epoch.
+#[derive(Debug, Clone)]
+pub struct Claim {
     pub log_id: i32,
     pub epoch: i64,
+    /// The next offset to project.
     pub next_offset: i64,
     pub stream_time: Option<DateTime<Utc>>,
+    /// From how many logs the view is made.
+    pub log_count: i32,
+}
+
+/// A claimed partition, with all that its owner may assume for as long as the epoch stays.
+#[derive(Debug)]
+pub struct OwnedPartition {
+    pub claim: Claim,
     /// The schema that holds the version's tables.
     pub schema: String,
-    /// Whether it is the version that is read.
+    /// Whether the version is the one that is read.
     pub is_live: bool,
-    /// From how many logs the view is made.
-    pub logs: i32,
-    /// Why projection stood still, as the row had it.
+    /// Why an operator had to decide before projection goes on, as the row says.
     pub failure: Option<String>,
-    /// Where the last record stood that was read, and its fingerprint.
-    pub last: Option<(i64, Uuid)>,
-    /// The keys (by hash) that have letters: what comes behind is parked.
+    /// Offset and fingerprint of the last record that was read.
+    pub last_record: Option<(i64, Uuid)>,
+    /// The keys, by hash, that later events wait behind.
     pub parked: HashSet<Uuid>,
-    /// Records ahead, by offset, that an operator took out of the view before this version came to them.
-    pub discarded: HashMap<i64, Discard>,
+    /// Records ahead, by offset, that an operator discarded before this version came to them.
+    pub discards: HashMap<i64, Discard>,
 }
 
-/// What is known of a record that an operator took out.
-#[derive(Debug, Clone)]
-pub struct Discard {
-    /// In the operator's words.
-    pub resolution: String,
-    /// Why the record had become a letter.
-    pub reason: String,
-    pub field: Option<String>,
-    pub class: Class,
-}
-
-/// What taking over came to.
+/// The outcome of an attempt to claim a partition.
 #[derive(Debug)]
-pub enum TakeOver {
-    Held(Box<Hold>),
-    /// The topic was deleted and created again: its positions are those of another log.
+pub enum ClaimOutcome {
+    Claimed(Box<OwnedPartition>),
+    /// The topic was deleted and created again: the positions belong to another log.
     TopicRecreated,
-    /// The partition appeared later than others of its topic, which have to reach the ends that they had then.
-    Waiting {
+    /// The partition was added later. The older ones have to reach first what they held then.
+    WaitsForPartitions {
         log_id: i32,
         epoch: i64,
     },
@@ -66,13 +65,13 @@ pub enum TakeOver {
     NotReady,
 }
 
-/// Where each partition of a topic begins that no version of the view has met.
+/// Where each partition of a topic begins, if no version of the view has progress in it.
 pub type Starts = BTreeMap<i32, i64>;
 
-/// The offsets that other partitions have to reach first.
+/// The offsets that other partitions of the topic have to reach first, by partition.
 type WaitsFor = Json<BTreeMap<String, i64>>;
 
-/// What a transaction adds to the books, and where it leaves the position.
+/// What a transaction adds to the books of a partition.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Books {
     pub read: i64,
@@ -83,11 +82,11 @@ pub struct Books {
     pub holes: i64,
 }
 
-/// Makes the progress rows of a topic's partitions that have none. Returns those partitions.
+/// Inserts the progress rows of a topic's partitions that have none. Returns those partitions.
 ///
-/// All partitions of a topic without progress begin together: where other versions of the view began, or at the
-/// beginning of a topic that was created anew, else where `starts` says. One that appears later begins at its
-/// beginning, and is held until the others have reached their ends of now, so that a key that moved stays in order.
+/// The first partitions of a topic begin together: where other versions of the view began, at the log start if the topic
+/// was created again, else at `starts`. A partition that is added later begins at its log start and waits until the
+/// others have reached their present log end offsets, so that a key that moved stays in order.
 ///
 /// # Errors
 /// The database failed.
@@ -95,33 +94,31 @@ pub async fn ensure(
     pool: &PgPool,
     view: &View,
     topic: &str,
-    log: &TopicState,
+    state: &TopicState,
     starts: &Starts,
 ) -> Result<Vec<i32>, sqlx::Error> {
     let mut transaction = pool.begin().await?;
-    // One process at a time for a domain: which partitions are "the first ones" must not be decided twice.
+    // One process at a time per domain: which partitions are the first ones is decided once.
     versions::lock(&mut transaction, view.domain).await?;
     let known = of_topic(&mut *transaction, view, topic).await?;
     let recreated = known
         .iter()
-        .any(|row| log.identity.differs_from(&row.topic_identity));
-    let missing = missing(&known, log);
-    // The first partitions are taken only all at once: one whose end is not known yet must not look new later.
-    let complete = log.offsets.len() == usize::try_from(log.partition_count).unwrap_or_default();
-    let is_there = version_of(&mut transaction, view).await?.is_some();
-    if recreated || missing.is_empty() || (known.is_empty() && !complete) || !is_there {
+        .any(|row| state.identity.differs_from(&row.topic_identity));
+    let missing = missing(&known, state);
+    // The first partitions are inserted only all together: one whose offsets are not read yet would look added later.
+    let complete =
+        state.offsets.len() == usize::try_from(state.partition_count).unwrap_or_default();
+    let exists = version_of(&mut transaction, view).await?.is_some();
+    if recreated || missing.is_empty() || (known.is_empty() && !complete) || !exists {
         return Ok(Vec::new());
     }
     let waits_for = (!known.is_empty()).then(|| {
         let ends: BTreeMap<String, i64> = known
             .iter()
             .map(|row| {
-                (
-                    row.partition.to_string(),
-                    log.offsets
-                        .get(&row.partition)
-                        .map_or(row.next_offset, |ends| ends.log_end),
-                )
+                let read = state.offsets.get(&row.partition);
+                let end = read.map_or(row.next_offset, |offsets| offsets.log_end);
+                (row.partition.to_string(), end)
             })
             .collect();
         Json(ends)
@@ -129,29 +126,31 @@ pub async fn ensure(
     let begun = sqlx::query_file!("src/projector/sql/topic_starts.sql", view.domain, topic)
         .fetch_all(&mut *transaction)
         .await?;
-    let elsewhere: Starts = begun
+    let of_other_versions: Starts = begun
         .iter()
-        .filter(|row| !log.identity.differs_from(&row.topic_identity))
+        .filter(|row| !state.identity.differs_from(&row.topic_identity))
         .map(|row| (row.partition, row.start_offset))
         .collect();
     let offset = |partition: &i32| {
-        let configured = match begun.is_empty() {
-            true => starts.get(partition),
-            false => elsewhere.get(partition),
+        let starts = if begun.is_empty() {
+            starts
+        } else {
+            &of_other_versions
         };
-        let beginning = log.offsets[partition].log_start;
-        configured
+        let log_start = state.offsets[partition].log_start;
+        starts
+            .get(partition)
             .filter(|_| known.is_empty())
-            .map_or(beginning, |offset| *offset)
+            .map_or(log_start, |offset| *offset)
     };
     let offsets: Vec<i64> = missing.iter().map(offset).collect();
     sqlx::query_file!(
         "src/projector/sql/add_partitions.sql",
         view.domain,
         view.version,
-        log.identity.cluster_id,
+        state.identity.cluster_id,
         topic,
-        log.identity.stored(),
+        state.identity.stored(),
         &missing,
         &offsets,
         waits_for as _,
@@ -170,16 +169,16 @@ pub async fn ensure(
     Ok(missing)
 }
 
-/// The partitions whose ends are known, but that have no progress row.
-fn missing(known: &[PartitionProgress], log: &TopicState) -> Vec<i32> {
+/// The partitions whose offsets were read, but that have no progress row.
+fn missing(known: &[PartitionProgress], state: &TopicState) -> Vec<i32> {
     let is_known = |partition: &i32| known.iter().any(|row| row.partition == *partition);
-    let partitions = log.offsets.keys().copied();
+    let partitions = state.offsets.keys().copied();
     partitions
         .filter(|partition| !is_known(partition))
         .collect()
 }
 
-/// Where a version's tables are, and whether it is paused; `None` where there is no such version (any more).
+/// The schema of a version's tables, and whether the version is paused; `None` if there is no such version.
 async fn version_of(
     connection: &mut PgConnection,
     view: &View,
@@ -194,7 +193,7 @@ async fn version_of(
     Ok(row.map(|row| (row.schema_name, row.paused)))
 }
 
-/// Points the transaction's unqualified names at the version's tables. Returns from how many logs they are made.
+/// Points the transaction's unqualified names at the version's tables. Returns from how many logs the view is made.
 ///
 /// # Errors
 /// The database failed.
@@ -211,7 +210,7 @@ pub async fn use_schema(connection: &mut PgConnection, view: &View) -> Result<i3
         .await
 }
 
-/// Whether some version of the view has progress in a topic already, be it in a former incarnation.
+/// Whether any version of the view has progress in the topic, former incarnations included.
 ///
 /// # Errors
 /// The database failed.
@@ -227,7 +226,7 @@ pub async fn has_begun(pool: &PgPool, view: &View, topic: &str) -> Result<bool, 
     .await
 }
 
-/// A partition's progress, as far as it matters to the topic's other partitions.
+/// A partition's progress, as far as the topic's other partitions depend on it.
 struct PartitionProgress {
     log_id: i32,
     topic_identity: String,
@@ -253,47 +252,47 @@ async fn of_topic(
     .await
 }
 
-/// Takes a partition over: raises its epoch, so that a batch of whoever had it before can't commit any more.
+/// Claims a partition: raises the row's epoch, so that no batch of a former owner can commit.
 ///
 /// # Errors
 /// The database failed.
-pub async fn take_over(
+pub async fn claim(
     pool: &PgPool,
     view: &View,
     topic: &str,
-    log: &TopicState,
+    state: &TopicState,
     partition: i32,
-) -> Result<TakeOver, sqlx::Error> {
+) -> Result<ClaimOutcome, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let Some((_, paused)) = version_of(&mut transaction, view).await? else {
-        return Ok(TakeOver::NotReady);
+        return Ok(ClaimOutcome::NotReady);
     };
     let known = of_topic(&mut *transaction, view, topic).await?;
     if known
         .iter()
-        .any(|row| log.identity.differs_from(&row.topic_identity))
+        .any(|row| state.identity.differs_from(&row.topic_identity))
     {
-        return Ok(TakeOver::TopicRecreated);
+        return Ok(ClaimOutcome::TopicRecreated);
     }
     let ours = known.iter().find(|row| row.partition == partition);
-    let Some(ours) = ours.filter(|_| missing(&known, log).is_empty()) else {
-        return Ok(TakeOver::NotReady);
+    let Some(ours) = ours.filter(|_| missing(&known, state).is_empty()) else {
+        return Ok(ClaimOutcome::NotReady);
     };
     let (log_id, epoch) = (ours.log_id, ours.epoch);
     if paused {
-        return Ok(TakeOver::Paused { log_id, epoch });
+        return Ok(ClaimOutcome::Paused { log_id, epoch });
     }
     if let Some(Json(waits_for)) = &ours.waits_for {
-        let reached = |partition: &str, end: i64| {
+        let reached = |partition: &str, offset: i64| {
             known
                 .iter()
-                .any(|row| row.partition.to_string() == partition && row.next_offset >= end)
+                .any(|row| row.partition.to_string() == partition && row.next_offset >= offset)
         };
         if !waits_for
             .iter()
-            .all(|(partition, end)| reached(partition, *end))
+            .all(|(partition, offset)| reached(partition, *offset))
         {
-            return Ok(TakeOver::Waiting { log_id, epoch });
+            return Ok(ClaimOutcome::WaitsForPartitions { log_id, epoch });
         }
     }
     let row = sqlx::query_file!(
@@ -304,12 +303,12 @@ pub async fn take_over(
     )
     .fetch_optional(&mut *transaction)
     .await?;
-    // What follows is read under the row's lock: whoever changes it takes that lock, too, and raises the epoch.
+    // What follows is read under the row's lock. Whatever changes it takes that lock, too, and raises the epoch.
     let Some((row, (schema, paused))) = row.zip(version_of(&mut transaction, view).await?) else {
-        return Ok(TakeOver::NotReady);
+        return Ok(ClaimOutcome::NotReady);
     };
     if paused {
-        return Ok(TakeOver::Paused { log_id, epoch });
+        return Ok(ClaimOutcome::Paused { log_id, epoch });
     }
     let parked = sqlx::query_file_scalar!(
         "src/projector/sql/parked_keys.sql",
@@ -319,85 +318,96 @@ pub async fn take_over(
     )
     .fetch_all(&mut *transaction)
     .await?;
-    let discarded = sqlx::query!(
+    let discards = discards(&mut transaction, view, log_id, row.next_offset).await?;
+    let log_count = use_schema(&mut transaction, view).await?;
+    transaction.commit().await?;
+    Ok(ClaimOutcome::Claimed(Box::new(OwnedPartition {
+        claim: Claim {
+            log_id,
+            epoch: row.epoch,
+            next_offset: row.next_offset,
+            stream_time: row.stream_time,
+            log_count,
+        },
+        is_live: schema == format!("{}_live", view.domain),
+        schema,
+        failure: row.failure,
+        last_record: row.last_offset.zip(row.last_record),
+        parked: parked.into_iter().flatten().collect(),
+        discards,
+    })))
+}
+
+/// What operators discarded of a log from an offset on, by offset.
+async fn discards(
+    connection: &mut PgConnection,
+    view: &View,
+    log_id: i32,
+    next_offset: i64,
+) -> Result<HashMap<i64, Discard>, sqlx::Error> {
+    let rows = sqlx::query!(
         "SELECT record_offset, resolution, reason, field, class FROM sightline.discards
          WHERE domain = $1 AND log_id = $2 AND record_offset >= $3",
         view.domain,
         log_id,
-        row.next_offset,
+        next_offset,
     )
-    .fetch_all(&mut *transaction)
+    .fetch_all(connection)
     .await?;
-    let logs = use_schema(&mut transaction, view).await?;
-    transaction.commit().await?;
-    Ok(TakeOver::Held(Box::new(Hold {
-        log_id,
-        epoch: row.epoch,
-        next_offset: row.next_offset,
-        stream_time: row.stream_time,
-        is_live: schema == format!("{}_live", view.domain),
-        schema,
-        failure: row.failure,
-        last: row.last_offset.zip(row.last_record),
-        logs,
-        parked: parked.into_iter().flatten().collect(),
-        discarded: discarded
-            .into_iter()
-            .map(|row| {
-                let discard = Discard {
-                    resolution: row.resolution,
-                    reason: row.reason,
-                    field: row.field,
-                    class: Class::stored(&row.class),
-                };
-                (row.record_offset, discard)
-            })
-            .collect(),
-    })))
+    let discards = rows.into_iter().map(|row| {
+        let discard = Discard {
+            resolution: row.resolution,
+            reason: row.reason,
+            field: row.field,
+            class: Class::from_stored(&row.class),
+        };
+        (row.record_offset, discard)
+    });
+    Ok(discards.collect())
 }
 
-/// Begins a batch: locks the progress row if it is as it was taken over, and points unqualified names at the
-/// version's tables. `false`: somebody else changed it, and the batch has to be decided anew.
+/// Begins a batch: locks the progress row if it is as it was claimed, and points unqualified names at the version's
+/// tables. Returns `false` if the row has changed: the batch has to be judged again after a new claim.
 ///
 /// # Errors
 /// The database failed.
 pub async fn lock(
     connection: &mut PgConnection,
     view: &View,
-    hold: &Hold,
+    owned: &OwnedPartition,
 ) -> Result<bool, sqlx::Error> {
     sqlx::query_file!(
         "src/projector/sql/lock_progress.sql",
         view.domain,
         view.version,
-        hold.log_id,
-        hold.epoch,
-        hold.next_offset,
-        hold.schema,
+        owned.claim.log_id,
+        owned.claim.epoch,
+        owned.claim.next_offset,
+        owned.schema,
     )
     .fetch_optional(connection)
     .await
     .map(|row| row.is_some())
 }
 
-/// PartitionOffsets a batch: moves the position and the books of the locked row, and notes the last record, if there was one.
+/// Ends a batch: moves the position and the books of the locked row, and keeps offset and fingerprint of the last record.
 ///
 /// # Errors
 /// The database failed, or the books don't balance.
 pub async fn advance(
     connection: &mut PgConnection,
     view: &View,
-    hold: &Hold,
+    claim: &Claim,
     next_offset: i64,
     stream_time: Option<DateTime<Utc>>,
     books: &Books,
-    last: Option<(i64, Uuid)>,
+    last_record: Option<(i64, Uuid)>,
 ) -> Result<(), sqlx::Error> {
     sqlx::query_file!(
         "src/projector/sql/advance_progress.sql",
         view.domain,
         view.version,
-        hold.log_id,
+        claim.log_id,
         next_offset,
         stream_time,
         books.read,
@@ -406,15 +416,16 @@ pub async fn advance(
         books.skipped,
         books.dead_lettered,
         books.holes,
-        last.map(|(offset, _)| offset),
-        last.map(|(_, record)| record),
+        last_record.map(|(offset, _)| offset),
+        last_record.map(|(_, fingerprint)| fingerprint),
     )
     .execute(connection)
     .await
     .map(drop)
 }
 
-/// Notes why projection of a topic stands still, in a partition or in all that it had. Says whether that is new.
+/// Stores why projection waits for an operator's decision, in one partition or in all that the topic had. Returns whether
+/// that is new.
 ///
 /// # Errors
 /// The database failed.
@@ -438,8 +449,8 @@ pub async fn set_failure(
     .map(|done| done.rows_affected() > 0)
 }
 
-/// Notes that a log has lost its tail, so that what stands at offsets from here on need not be what stood there: discards
-/// of those hold no more.
+/// Stores that a log has lost its tail from the offset `end` on. Discards of those offsets no longer count, because other
+/// records may stand there.
 ///
 /// # Errors
 /// The database failed.
@@ -461,7 +472,7 @@ pub async fn note_lost_tail(
     .map(drop)
 }
 
-/// Notes that the database is older than what was projected: it was restored. Says whether that is new.
+/// Stores that the database was restored to an earlier state. Returns whether that is new.
 ///
 /// # Errors
 /// The database failed.
@@ -475,7 +486,7 @@ pub async fn note_went_back(pool: &PgPool, view: &View) -> Result<bool, sqlx::Er
     .map(|done| done.rows_affected() > 0)
 }
 
-/// Notes that nothing keeps a log from being projected.
+/// Stores that no failure holds up the projection of a log.
 ///
 /// # Errors
 /// The database failed.

@@ -1,4 +1,7 @@
-//! The versions of a view: which there are, a new one beside the live one, the switch between them, and their end.
+//! The versions of a view: building a new one next to the live one, the switch between them, and their removal.
+//!
+//! Promises: a domain has one live version at any time; a switch is atomic for projectors, which it fences, and for reads,
+//! which see either version whole.
 
 use std::time::{Duration, Instant};
 
@@ -16,12 +19,12 @@ pub enum VersionError {
     /// The domain has no version of the kind that was asked for.
     #[error("there is no such version")]
     NoSuchVersion,
-    /// Logs that the view was made from are not what they were.
-    #[error("{} partitions can't be read any more from where the view began", .0.len())]
+    /// Logs no longer hold what the view was made from.
+    #[error("{} partitions can no longer be read from where the view began", .0.len())]
     LogTruncated(Vec<Lost>),
-    /// Nobody has read lately where the logs begin and end.
-    #[error("the ends of the log are not known at the moment")]
-    EndsUnknown,
+    /// The logs' offsets were not read lately.
+    #[error("the offsets of the log are not known at the moment")]
+    OffsetsUnknown,
     /// It has not read as far as the live one.
     #[error(
         "the version is {behind} records behind the live one in partition {partition} of {topic}"
@@ -29,18 +32,18 @@ pub enum VersionError {
     Behind {
         /// The topic of a partition that lacks records.
         topic: String,
-        /// Its number.
+        /// The partition's number.
         partition: i32,
         /// How many offsets lie between the two positions.
         behind: i64,
-        /// Why it stands still, in one word, if it does.
-        still: Option<String>,
+        /// What stops the version (`paused`, or a failure), if something does.
+        stopped_by: Option<String>,
     },
-    /// The two versions never stood at the same positions while it was tried.
-    #[error("the versions did not come to stand at the same positions")]
+    /// The two versions never had the same positions during the attempts.
+    #[error("the versions did not reach the same positions")]
     NeverLevel {
-        /// Why one of them stands still, in one word, if one does.
-        still: Option<String>,
+        /// What stops one of them (`paused`, or a failure), if something does.
+        stopped_by: Option<String>,
     },
     /// At the same positions the versions hold different rows.
     #[error("the tables {} differ", .0.join(", "))]
@@ -50,27 +53,27 @@ pub enum VersionError {
     Database(#[from] sqlx::Error),
 }
 
-/// A partition that can't be read any more from where a view began.
+/// A partition that can no longer be read from where a view began.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lost {
     /// The topic.
     pub topic: String,
-    /// Its number.
+    /// The partition's number.
     pub partition: i32,
-    /// Where the view began.
+    /// The offset at which the view began.
     pub wanted: i64,
-    /// What is the matter.
-    pub how: How,
+    /// How the log has changed.
+    pub change: LogChange,
 }
 
-/// How a log is not what it was.
+/// How a log has changed since a view began to read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum How {
-    /// It begins here now.
-    Begins(i64),
-    /// It was found to be shorter than what was read of it.
+pub enum LogChange {
+    /// Its log start offset is this now.
+    Truncated(i64),
+    /// It was shorter once than what was read of it.
     TailLost,
-    /// The topic was created anew.
+    /// The topic was deleted and created again.
     Recreated,
 }
 
@@ -79,9 +82,9 @@ pub enum How {
 pub enum Which {
     /// The one that is being built.
     Building,
-    /// The one that was the live one last.
+    /// The one that was live last.
     Retired,
-    /// One that was retired so long ago that nobody wants it back.
+    /// One that was retired longer ago than [`RETIRED_FOR`].
     Overdue,
 }
 
@@ -93,8 +96,8 @@ impl Which {
         }
     }
 
-    /// For how long it has been what it is.
-    fn since(self) -> TimeDelta {
+    /// For how long it must have been in this state.
+    fn min_age(self) -> TimeDelta {
         match self {
             Which::Building | Which::Retired => TimeDelta::zero(),
             Which::Overdue => RETIRED_FOR,
@@ -102,19 +105,19 @@ impl Which {
     }
 }
 
-/// How long a version goes on after another one became the live one: so long the way back is open.
+/// How long a retired version goes on projecting: a rollback to it is possible for so long.
 pub const RETIRED_FOR: TimeDelta = TimeDelta::hours(24);
-/// How often, and after which pauses, it is tried to find two versions at the same positions.
+/// How many attempts, and which pause between them, two versions get to be at the same positions.
 const LEVEL: (u32, Duration) = (30, Duration::from_millis(200));
-/// How long the removal of a version may take, whose letters may be many.
+/// How long the removal of a version may take, which may have many dead letters.
 const REMOVE_TIMEOUT: &str = "10min";
 
-/// Makes a version beside the live one, with the same tables, empty, and progress that begins where the live
-/// one's began; with `accept_loss`, where that is no more, at the beginning that the log has now. Projectors find it by
-/// themselves. Returns its number.
+/// Creates a version next to the live one, with the same tables, empty, and progress that begins where the live one's
+/// began. With `accept_loss` it begins at the present log start offset where the log no longer reaches back. Projectors find
+/// it by themselves. Returns its number.
 ///
 /// # Errors
-/// One is being built already, the log does not reach back, its ends are not known, or the database failed.
+/// A version is being built already, the log does not reach back, its offsets are not known, or the database failed.
 pub async fn create(
     pool: &PgPool,
     domain: &str,
@@ -126,31 +129,12 @@ pub async fn create(
     if let Some((building, _)) = find(&mut transaction, domain, Which::Building).await? {
         return Err(VersionError::Building(building));
     }
-    // Who takes a record out holds these rows: what he has done is seen by whoever projects the new version.
+    // Discards lock these rows, too: a discard is either committed, and seen by the new version, or waits for it.
     let live = live(&mut transaction, domain).await?;
     sqlx::query_file!("src/projector/sql/lock_versions.sql", domain, &[live])
         .fetch_all(&mut *transaction)
         .await?;
-    let logs = sqlx::query_file!("src/projector/sql/reach.sql", domain)
-        .fetch_all(&mut *transaction)
-        .await?;
-    let mut lost = Vec::new();
-    for log in logs {
-        // Of a topic that was created anew nobody reads the ends any more.
-        let how = match log.log_start {
-            _ if log.is_another => How::Recreated,
-            None => return Err(VersionError::EndsUnknown),
-            Some(_) if log.lost_tail => How::TailLost,
-            Some(start) if start > log.start_offset => How::Begins(start),
-            Some(_) => continue,
-        };
-        lost.push(Lost {
-            topic: log.topic,
-            partition: log.partition,
-            wanted: log.start_offset,
-            how,
-        });
-    }
+    let lost = lost_parts(&mut transaction, domain).await?;
     if !lost.is_empty() && !accept_loss {
         return Err(VersionError::LogTruncated(lost));
     }
@@ -160,36 +144,15 @@ pub async fn create(
     )
     .fetch_one(&mut *transaction)
     .await?;
-    sqlx::query_file!(
-        "src/projector/sql/create_version.sql",
-        domain,
-        version,
-        format!("{domain}_v{version}"),
-        code_version
-    )
-    .execute(&mut *transaction)
-    .await?;
-    let tables = sqlx::query_file_scalar!(
-        "src/projector/sql/view_tables.sql",
-        format!("{domain}_live"),
-        format!("{domain}_v{version}")
-    )
-    .fetch_all(&mut *transaction)
-    .await?;
-    for statement in tables {
-        // Made by the database's own format(), with identifiers quoted.
-        sqlx::query(AssertSqlSafe(statement))
-            .execute(&mut *transaction)
-            .await?;
-    }
+    create_tables(&mut transaction, domain, version, code_version).await?;
     sqlx::query_file!("src/projector/sql/copy_starts.sql", domain, version)
         .execute(&mut *transaction)
         .await?;
-    let counted = format!(
+    let count_logs = format!(
         r#"UPDATE "{domain}_v{version}".view_version SET logs =
            (SELECT count(*)::integer FROM sightline.progress WHERE domain = $1 AND version = $2)"#
     );
-    sqlx::query(AssertSqlSafe(counted))
+    sqlx::query(AssertSqlSafe(count_logs))
         .bind(domain)
         .bind(version)
         .execute(&mut *transaction)
@@ -206,13 +169,73 @@ pub async fn create(
     Ok(version)
 }
 
-/// PartitionOffsets a version and removes all that is its own: tables, progress, letters. Returns its number.
+/// The partitions that can no longer be read from where the live version began.
+async fn lost_parts(
+    connection: &mut PgConnection,
+    domain: &str,
+) -> Result<Vec<Lost>, VersionError> {
+    let logs = sqlx::query_file!("src/projector/sql/reach.sql", domain)
+        .fetch_all(connection)
+        .await?;
+    let mut lost = Vec::new();
+    for log in logs {
+        // The offsets of a former incarnation are no longer read, so this is asked first.
+        let change = match log.log_start {
+            _ if log.is_another => LogChange::Recreated,
+            None => return Err(VersionError::OffsetsUnknown),
+            Some(_) if log.lost_tail => LogChange::TailLost,
+            Some(start) if start > log.start_offset => LogChange::Truncated(start),
+            Some(_) => continue,
+        };
+        lost.push(Lost {
+            topic: log.topic,
+            partition: log.partition,
+            wanted: log.start_offset,
+            change,
+        });
+    }
+    Ok(lost)
+}
+
+/// Creates the schema of a version, with the same tables as the live one's.
+async fn create_tables(
+    connection: &mut PgConnection,
+    domain: &str,
+    version: i32,
+    code_version: i32,
+) -> Result<(), sqlx::Error> {
+    sqlx::query_file!(
+        "src/projector/sql/create_version.sql",
+        domain,
+        version,
+        format!("{domain}_v{version}"),
+        code_version
+    )
+    .execute(&mut *connection)
+    .await?;
+    let statements = sqlx::query_file_scalar!(
+        "src/projector/sql/view_tables.sql",
+        format!("{domain}_live"),
+        format!("{domain}_v{version}")
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    for statement in statements {
+        // Made by the database's own format(), with identifiers quoted.
+        sqlx::query(AssertSqlSafe(statement))
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Removes a version with all that belongs to it: tables, progress, dead letters. Returns its number.
 ///
 /// # Errors
-/// There is none of that kind, or the database failed.
+/// The domain has no version of that kind, or the database failed.
 pub async fn remove(pool: &PgPool, domain: &str, which: Which) -> Result<i32, VersionError> {
     let mut transaction = pool.begin().await?;
-    // Mostly there is none, which needs no lock.
+    // Without a version of that kind, which is the usual case, no lock is taken.
     let found = find(&mut transaction, domain, which).await?;
     found.ok_or(VersionError::NoSuchVersion)?;
     lock(&mut transaction, domain).await?;
@@ -220,7 +243,7 @@ pub async fn remove(pool: &PgPool, domain: &str, which: Which) -> Result<i32, Ve
         .await?
         .ok_or(VersionError::NoSuchVersion)?;
     limit_statements(&mut transaction, REMOVE_TIMEOUT).await?;
-    // Batches under way end first; whoever comes later finds no row.
+    // Waits for batches that have begun. Later ones find no progress row.
     fence(&mut transaction, domain, &[version]).await?;
     sqlx::query!(
         "DELETE FROM sightline.views WHERE domain = $1 AND version = $2",
@@ -237,7 +260,7 @@ pub async fn remove(pool: &PgPool, domain: &str, which: Which) -> Result<i32, Ve
     Ok(version)
 }
 
-/// The version of a kind that became it last, and its schema.
+/// The version of a kind, the latest if there are several, and its schema.
 async fn find(
     connection: &mut PgConnection,
     domain: &str,
@@ -249,18 +272,18 @@ async fn find(
          ORDER BY retired_at DESC NULLS LAST, version DESC LIMIT 1",
         domain,
         which.state(),
-        which.since().as_seconds_f64(),
+        which.min_age().as_seconds_f64(),
     )
     .fetch_optional(connection)
     .await?;
     Ok(found.map(|row| (row.version, row.schema_name)))
 }
 
-/// Makes a version the live one, for reads that begin from then on; the former one goes on projecting. Returns its
-/// number. Where a `number` is given, this one only; if it is the live one already, that is as good.
+/// Makes a version the live one for all reads that begin later; the former one goes on projecting. Returns its number. If a
+/// `number` is given, only that version is switched to, and nothing happens if it is live already.
 ///
 /// # Errors
-/// There is no such version, it is behind the live one in some partition, or the database failed.
+/// The domain has no such version, it is behind the live one in some partition, or the database failed.
 pub async fn switch(
     pool: &PgPool,
     domain: &str,
@@ -279,11 +302,11 @@ pub async fn switch(
     Ok(version)
 }
 
-/// Within a transaction that has the domain's lock.
+/// Switches within a transaction that has the domain's lock.
 ///
-/// The progress rows of both are taken first, and their epochs raised: a batch that chose its schema before
-/// the names changed fails its comparison. The lock on what tells a reader its version keeps a read from
-/// seeing the tables of one version and the progress of the other.
+/// It locks the progress rows of both versions first and raises their epochs: a batch that chose its schema before the
+/// schemas are renamed fails its comparison. Its lock on both `view_version` tables, which every read names first, keeps a
+/// read from seeing the tables of one version and the progress of the other.
 async fn make_live(
     connection: &mut PgConnection,
     domain: &str,
@@ -305,10 +328,10 @@ async fn make_live(
             topic: row.topic,
             partition: row.partition,
             behind: row.behind,
-            still: still(&mut *connection, domain, &[version]).await?,
+            stopped_by: stopped_by(&mut *connection, domain, &[version]).await?,
         });
     }
-    let (live_schema, former) = (format!("{domain}_live"), format!("{domain}_v{live}"));
+    let live_schema = format!("{domain}_live");
     note_moved_changes(
         &mut *connection,
         domain,
@@ -316,7 +339,7 @@ async fn make_live(
         (version, &schema),
     )
     .await?;
-    // Other versions' letters of the same records are not published again.
+    // Dead letters that the former version has published are not published again.
     sqlx::query_file!(
         "src/projector/sql/carry_published.sql",
         domain,
@@ -325,33 +348,8 @@ async fn make_live(
     )
     .execute(&mut *connection)
     .await?;
-    for statement in [
-        format!(
-            r#"LOCK TABLE "{live_schema}".view_version, "{schema}".view_version IN ACCESS EXCLUSIVE MODE"#
-        ),
-        format!(r#"ALTER SCHEMA "{live_schema}" RENAME TO "{former}""#),
-        format!(r#"ALTER SCHEMA "{schema}" RENAME TO "{live_schema}""#),
-    ] {
-        // Names of domains are the code's own, versions are numbers.
-        sqlx::query(AssertSqlSafe(statement))
-            .execute(&mut *connection)
-            .await?;
-    }
-    // There is one live version at any time.
-    for (version, schema, state) in [(live, &former, "retired"), (version, &live_schema, "live")] {
-        sqlx::query!(
-            "UPDATE sightline.views
-             SET schema_name = $3, state = $4, retired_at = CASE WHEN $4 = 'retired' THEN now() END
-             WHERE domain = $1 AND version = $2",
-            domain,
-            version,
-            schema,
-            state,
-        )
-        .execute(&mut *connection)
-        .await?;
-    }
-    // What an operator paused stands still until one resumes it, whichever version is read.
+    rename_schemas(&mut *connection, domain, live, (version, &schema)).await?;
+    // An operator's pause holds for the domain, whichever version is live.
     sqlx::query!(
         "UPDATE sightline.views AS v
          SET paused_at = former.paused_at, paused_by = former.paused_by, pause_reason = former.pause_reason
@@ -367,8 +365,44 @@ async fn make_live(
     Ok(version)
 }
 
-/// Notes a switch between two versions, each with its schema, and up to which places cursors of the one mean something
-/// else in the other.
+/// Gives a version, in its present schema, the name and state of the live one, which becomes a retired one.
+async fn rename_schemas(
+    connection: &mut PgConnection,
+    domain: &str,
+    live: i32,
+    (version, schema): (i32, &str),
+) -> Result<(), sqlx::Error> {
+    let (live_schema, former) = (format!("{domain}_live"), format!("{domain}_v{live}"));
+    for statement in [
+        format!(
+            r#"LOCK TABLE "{live_schema}".view_version, "{schema}".view_version IN ACCESS EXCLUSIVE MODE"#
+        ),
+        format!(r#"ALTER SCHEMA "{live_schema}" RENAME TO "{former}""#),
+        format!(r#"ALTER SCHEMA "{schema}" RENAME TO "{live_schema}""#),
+    ] {
+        // Names of domains are the code's own, versions are numbers.
+        sqlx::query(AssertSqlSafe(statement))
+            .execute(&mut *connection)
+            .await?;
+    }
+    // In this order, because an index allows one live version per domain.
+    for (version, schema, state) in [(live, &former, "retired"), (version, &live_schema, "live")] {
+        sqlx::query!(
+            "UPDATE sightline.views
+             SET schema_name = $3, state = $4, retired_at = CASE WHEN $4 = 'retired' THEN now() END
+             WHERE domain = $1 AND version = $2",
+            domain,
+            version,
+            schema,
+            state,
+        )
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
+}
+
+/// Stores a switch between two versions, each with its schema, and the ranges of the feed in which the two versions differ.
 async fn note_moved_changes(
     connection: &mut PgConnection,
     domain: &str,
@@ -378,8 +412,8 @@ async fn note_moved_changes(
     let switch = sqlx::query_file_scalar!("src/projector/sql/note_switch.sql", domain, from, to)
         .fetch_one(&mut *connection)
         .await?;
-    let forget = sqlx::query_file_scalar!(
-        "src/projector/sql/forget_silent_moves.sql",
+    let remove_equal = sqlx::query_file_scalar!(
+        "src/projector/sql/remove_equal_moves.sql",
         from_schema,
         to_schema,
         FeedPosition::MAX_ROWS
@@ -387,7 +421,7 @@ async fn note_moved_changes(
     .fetch_one(&mut *connection)
     .await?;
     // Made by the database's own format(), with identifiers quoted.
-    sqlx::query(AssertSqlSafe(forget))
+    sqlx::query(AssertSqlSafe(remove_equal))
         .bind(switch)
         .execute(&mut *connection)
         .await?;
@@ -403,8 +437,8 @@ async fn note_moved_changes(
     .map(drop)
 }
 
-/// Why one of some versions stands still: `paused`, or how its log is another one.
-async fn still(
+/// What stops one of some versions: `paused`, or the failure of a log.
+async fn stopped_by(
     connection: &mut PgConnection,
     domain: &str,
     versions: &[i32],
@@ -431,12 +465,12 @@ async fn live(connection: &mut PgConnection, domain: &str) -> Result<i32, sqlx::
     .await
 }
 
-/// Compares the version that is being built with the live one, in a snapshot in which both stand at the same positions:
-/// what follows is the same log for both. Projection goes on meanwhile. No statement runs on for longer than `within`. Where
-/// a `number` is given that is the live one's already, there is nothing to compare.
+/// Compares the version that is being built with the live one, in a snapshot in which both have the same positions. What
+/// follows is the same log for both. Projection goes on meanwhile. All statements end after `within`. If `number` is
+/// given and is the live version's, there is nothing to compare.
 ///
 /// # Errors
-/// There is no such version, the two never stand at the same positions or hold different rows there, or the database
+/// The domain has no such version, the two never have the same positions or hold different rows there, or the database
 /// failed.
 pub async fn compare(
     pool: &PgPool,
@@ -474,8 +508,8 @@ async fn compare_once(
         .filter(|(version, _)| number.is_none_or(|number| number == *version))
         .ok_or(VersionError::NoSuchVersion)?;
     if !is_level(&mut snapshot, domain, live, version).await? {
-        let still = still(&mut snapshot, domain, &[live, version]).await?;
-        return Err(VersionError::NeverLevel { still });
+        let stopped_by = stopped_by(&mut snapshot, domain, &[live, version]).await?;
+        return Err(VersionError::NeverLevel { stopped_by });
     }
     let ours = checksums(&mut snapshot, &format!("{domain}_live"), until).await?;
     let theirs = checksums(&mut snapshot, &schema, until).await?;
@@ -484,13 +518,14 @@ async fn compare_once(
         .zip(theirs)
         .filter_map(|(ours, theirs)| (ours != theirs).then_some(ours.0));
     let different: Vec<String> = different.collect();
-    match different.is_empty() {
-        true => Ok(()),
-        false => Err(VersionError::Different(different)),
+    if different.is_empty() {
+        Ok(())
+    } else {
+        Err(VersionError::Different(different))
     }
 }
 
-/// Whether two versions stand at the same positions in all logs.
+/// Whether two versions have the same positions in all logs.
 async fn is_level(
     connection: &mut PgConnection,
     domain: &str,
@@ -509,7 +544,8 @@ async fn is_level(
     .await
 }
 
-/// What the tables of a version hold, whatever its batches were: names, and sums over rows.
+/// The names of a version's tables, each with its number of rows and a checksum that does not depend on how events were
+/// batched.
 async fn checksums(
     connection: &mut PgConnection,
     schema: &str,
@@ -521,7 +557,7 @@ async fn checksums(
     let mut sums = Vec::new();
     for table in tables {
         let left = until.saturating_duration_since(Instant::now());
-        // 0 would be no limit.
+        // 0 would mean no limit.
         limit_statements(connection, &format!("{}ms", left.as_millis().max(1))).await?;
         // Made by the database's own format(), with identifiers quoted.
         let (rows, sum) = sqlx::query_as(AssertSqlSafe(table.statement))
@@ -532,7 +568,7 @@ async fn checksums(
     Ok(sums)
 }
 
-/// How long each of the transaction's next statements may run.
+/// Limits the run time of each later statement of the transaction.
 async fn limit_statements(connection: &mut PgConnection, time: &str) -> Result<(), sqlx::Error> {
     sqlx::query("SELECT set_config('statement_timeout', $1, true)")
         .bind(time)
@@ -541,9 +577,9 @@ async fn limit_statements(connection: &mut PgConnection, time: &str) -> Result<(
         .map(drop)
 }
 
-/// Takes the progress rows of versions, in the order of the key, as everybody does who takes several, and fences
-/// their owners. The epochs of one log come to be the same in all of these versions, so that what is done in one after
-/// another became the live one lies behind what was done in that.
+/// Locks the progress rows of versions, in key order as all transactions do that lock several, and fences their owners. It
+/// makes the epochs of one log equal in all these versions, so that feed positions of retries after a switch lie behind
+/// those before it.
 ///
 /// # Errors
 /// The database failed.
@@ -561,7 +597,7 @@ pub async fn fence(
         .map(drop)
 }
 
-/// One change of a domain's versions at a time, and none while partitions are added.
+/// Locks the versions of a domain: one change at a time, and none while partitions are added.
 ///
 /// # Errors
 /// The database failed.

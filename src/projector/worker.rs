@@ -1,8 +1,7 @@
-//! The workers: one task per assigned partition, which projects it batch by batch and goes on after whatever
-//! happens, for as long as the partition is this process's.
+//! Workers: one task per assigned partition, which projects it batch by batch until the partition is revoked.
 //!
-//! There is one way to begin and to begin again: look at the log, take the progress row over, seek to what it
-//! says. After an error, a lost fence or a changed log nothing that was decided before is kept.
+//! There is one way to begin, also after an error, a fence or a change of the log: read the topic's state, claim the
+//! partition, seek to the claimed position. Nothing that was judged before is kept.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::batch::{self, Batch};
 use super::dead_letters::record_time;
 use super::pause;
-use super::progress::{self, Hold, Starts, TakeOver};
+use super::progress::{self, ClaimOutcome, OwnedPartition, Starts};
 use super::{Projection, Projector, View};
 use crate::config::StartAt;
 use crate::db::{self, ErrorClass};
@@ -25,31 +24,31 @@ use crate::kafka::consumer::{Delivery, Partition, Records};
 use crate::kafka::offsets::{self, TopicState};
 use crate::telemetry;
 
-/// A batch ends at this many records or bytes: enough to share the cost of a transaction, little enough that
-/// it never takes long.
+/// A batch ends at so many records or bytes: enough to share the cost of a transaction, few enough to keep it short.
 const BATCH_RECORDS: usize = 2_000;
 const BATCH_BYTES: usize = 4 << 20;
-/// How long to wait before trying again, doubling.
+/// The pause before the next attempt: the first, doubling up to the largest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
-/// How long a partition may be idle short of the log's end before the rest is probed for a hole, doubling
-/// while nothing comes.
+/// After how long without a record, short of the last stable offset, the rest is probed for a hole: at first, doubling up
+/// to the largest.
 const PROBE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
-/// How often a held partition is looked at again.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
-/// How long a batch under way has to finish when the process stops.
+/// The pause before a partition that can't be claimed yet is tried again.
+const CLAIM_PAUSE: Duration = Duration::from_millis(500);
+/// How long a batch has to finish when the process stops.
 const DRAIN: Duration = Duration::from_secs(5);
-/// How often it is looked whether a partition that stands still may go on.
-const STAND_STILL: Duration = Duration::from_secs(5);
-/// The log is shorter than what was read of it, or something else stands there. Only an operator can tell what that means.
+/// The pause before a failed partition is tried again, which may have been resolved.
+const FAILED_PAUSE: Duration = Duration::from_secs(5);
+/// The failure of a log that is shorter than what was read of it, or has another record at the last offset that was read.
+/// An operator has to decide.
 const TAIL_LOST: &str = "tail_lost";
-/// The topic was deleted and created again, and with it all of its partitions.
+/// The failure of a topic that was deleted and created again.
 const TOPIC_RECREATED: &str = "topic_recreated";
-/// How many readings of the log's end have to agree on that.
+/// How many readings have to agree that the log ends before the position.
 const END_READINGS: usize = 3;
-/// How much log time passes between two rounds of deleting forgotten ids.
-const FORGET_INTERVAL: chrono::TimeDelta = chrono::TimeDelta::hours(1);
+/// How much stream time passes between two searches for expired event ids.
+const EXPIRE_INTERVAL: chrono::TimeDelta = chrono::TimeDelta::hours(1);
 
-/// Who projects a partition into one version of a view, until `stop` is cancelled; a batch under way is finished.
+/// Projects a partition into one version of a view until `stop` is cancelled. A batch that has begun is finished.
 pub struct Worker {
     pub projector: Projector,
     pub projection: &'static dyn Projection,
@@ -61,37 +60,52 @@ pub struct Worker {
 
 /// Why a worker stopped projecting.
 enum End {
-    /// The partition is not this process's any more, or the process stops.
+    /// The partition was revoked, or the process stops.
     Released,
-    /// Somebody else changed the progress row.
+    /// The progress row's epoch was raised.
     Fenced,
-    /// The log is not known to be the one that it was.
+    /// The log may no longer be the one that was claimed.
     LogChanged,
-    /// What was waited for may have come.
-    LookAgain,
+    /// The partition has to be claimed again.
+    ClaimAgain,
 }
 
-/// What a worker remembers from one take-over to the next.
+/// What a worker keeps from one claim to the next.
 #[derive(Default)]
 struct Memory {
     log_id: Option<i32>,
-    /// Up to where a log is known to have been projected: as Kafka was told before, or as it was done here. None before
-    /// Kafka was asked.
+    /// A log, and the offset up to which it is known to be projected: by the offset committed to Kafka, or by this worker.
+    /// `None` before Kafka was asked.
     projected: Option<(i32, i64)>,
-    /// Told when the database knows less than this.
-    forgotten: Arc<Notify>,
-    /// Whether anything was committed since the last take-over.
+    /// Notified when the database's position lies before the worker's: it was restored.
+    restored: Arc<Notify>,
+    /// Whether a batch was committed since the last claim.
     committed: bool,
-    /// The log's time when ids were last forgotten, or would have been.
-    forget_at: Option<Option<DateTime<Utc>>>,
+    /// Stream time of the last search for expired ids, which counts from the first batch on.
+    expired_at: Option<DateTime<Utc>>,
+}
+
+impl Memory {
+    /// Whether so much stream time has passed since the last search for expired ids that another one is due.
+    fn ids_may_expire(&mut self, stream_time: Option<DateTime<Utc>>) -> bool {
+        let Some(now) = stream_time else {
+            return false;
+        };
+        let expired_at = self.expired_at.get_or_insert(now);
+        let due = now > *expired_at + EXPIRE_INTERVAL;
+        if due {
+            *expired_at = now;
+        }
+        due
+    }
 }
 
 impl Worker {
     pub async fn run(self) {
         let mut backoff = BACKOFF.0;
         let mut troubled = false;
-        // A reading of the log that is a moment old will do, unless there is a reason to doubt it.
-        let mut log_since = Instant::now()
+        // The state may be a moment old, unless something has put it in doubt.
+        let mut state_since = Instant::now()
             .checked_sub(Duration::from_secs(5))
             .unwrap_or_else(Instant::now);
         let mut memory = Memory::default();
@@ -101,10 +115,10 @@ impl Worker {
                 self.stop.cancelled().await;
                 tokio::time::sleep(DRAIN).await;
             };
-            let attempt = AssertUnwindSafe(self.project(log_since, &mut memory)).catch_unwind();
+            let attempt = AssertUnwindSafe(self.project(state_since, &mut memory)).catch_unwind();
             let ended = tokio::select! {
                 ended = attempt => ended,
-                // Rolled back, and done again by whoever takes over.
+                // The batch is rolled back. The next owner does it again.
                 () = overdue => break,
             };
             if memory.committed {
@@ -120,17 +134,17 @@ impl Worker {
             }
             let (failure, cause) = match ended {
                 Ok(Ok(End::Released)) => break,
-                Ok(Ok(End::LookAgain)) => continue,
+                Ok(Ok(End::ClaimAgain)) => continue,
                 Ok(Ok(End::LogChanged)) => {
-                    log_since = Instant::now();
+                    state_since = Instant::now();
                     continue;
                 }
-                // Whoever fenced this owner may be about to be told that the partition is theirs: two that
-                // take it from each other at once get nowhere.
                 Ok(Ok(End::Fenced)) => {
-                    // Who got something done meanwhile was fenced by somebody who does not stay.
+                    // We committed since we claimed the partition, so a short operation (a retry, a pause) fenced us: claim
+                    // it again without waiting. Else another owner may have claimed it, whose assignment is newer than
+                    // ours: two that claim from each other at once make no progress.
                     if !memory.committed {
-                        self.wait(LOOK_AGAIN).await;
+                        self.wait(CLAIM_PAUSE).await;
                     }
                     continue;
                 }
@@ -140,10 +154,10 @@ impl Worker {
                         ("database_refuses", db::describe(&error))
                     }
                 },
-                // Outside of a fold it is nobody's data's fault. The panic hook has told where.
+                // A panic outside of a fold is not the data's fault. The panic hook has logged where.
                 Err(_) => ("panicked", "a panic".to_owned()),
             };
-            self.fails(&memory, failure);
+            self.report_failure(&memory, failure);
             if !std::mem::replace(&mut troubled, true) {
                 tracing::warn!(
                     domain = self.view.domain,
@@ -163,8 +177,8 @@ impl Worker {
         }
     }
 
-    /// Tells what holds the partition up at the moment.
-    fn fails(&self, memory: &Memory, failure: &'static str) {
+    /// Reports in the heartbeat what holds the partition up.
+    fn report_failure(&self, memory: &Memory, failure: &'static str) {
         if let Some(log_id) = memory.log_id {
             let heartbeats = &self.projector.heartbeats;
             heartbeats.failure(&self.view, log_id, Some(failure));
@@ -178,52 +192,56 @@ impl Worker {
         }
     }
 
-    /// Takes the partition over and projects it until something ends that.
-    async fn project(&self, log_since: Instant, memory: &mut Memory) -> Result<End, sqlx::Error> {
-        let Some(log) = self.log_read_since(log_since).await else {
+    /// Claims the partition and projects it until something ends that.
+    async fn project(&self, state_since: Instant, memory: &mut Memory) -> Result<End, sqlx::Error> {
+        let Some(state) = self.state_since(state_since).await else {
             return Ok(End::Released);
         };
-        let Some(mut hold) = self.take_over(&log, memory).await? else {
-            self.wait(LOOK_AGAIN).await;
-            return Ok(End::LookAgain);
+        let Some(mut owned) = self.claim(&state, memory).await? else {
+            self.wait(CLAIM_PAUSE).await;
+            return Ok(End::ClaimAgain);
         };
-        let readable = log.offsets[&self.partition.number].last_stable;
-        // The last record that was read is read again, to see whether it still is the one.
-        let start = log.offsets[&self.partition.number].log_start;
-        let mut last = hold.last.filter(|(offset, _)| *offset >= start);
-        let begin = last.map_or(hold.next_offset, |(offset, _)| offset);
+        let claimed = state.offsets[&self.partition.number];
+        // The last record that was read is fetched again, to compare its fingerprint.
+        let mut last_record = owned
+            .last_record
+            .filter(|(offset, _)| *offset >= claimed.log_start);
+        let begin = last_record.map_or(owned.claim.next_offset, |(offset, _)| offset);
         let Some(mut records) = self.partition.seek(begin).await else {
             return Ok(End::Released);
         };
-        // By the first `End` that comes, the log was read up to what its end was before the seek.
-        let mut scanned_at_end = readable;
+        // The first `End` after a seek proves that the log was read up to the last stable offset before the seek.
+        let mut scanned_at_end = claimed.last_stable;
         let mut probe = Probe::default();
         loop {
-            let Some(now) = self.current_log(&log) else {
+            let Some(now) = self.current_state(&state) else {
                 return Ok(End::LogChanged);
             };
-            let ends = now.offsets.get(&self.partition.number).copied();
-            if ends.is_some_and(|ends| hold.next_offset < ends.log_start) {
+            let offsets = now.offsets.get(&self.partition.number).copied();
+            let next_offset = owned.claim.next_offset;
+            if offsets.is_some_and(|offsets| next_offset < offsets.log_start) {
                 return Ok(End::LogChanged);
             }
-            if now.offsets.len() > log.offsets.len() {
-                // A partition was added: whoever sees it first notes it, so that it shows before it is assigned.
-                return Ok(End::LookAgain);
+            if now.offsets.len() > state.offsets.len() {
+                // A partition was added. Claiming again inserts its progress row, so that it shows before it is assigned.
+                return Ok(End::ClaimAgain);
             }
             let delivery = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Ok(End::Released),
-                () = memory.forgotten.notified() => return Ok(End::LookAgain),
+                () = memory.restored.notified() => return Ok(End::ClaimAgain),
                 delivery = records.next() => delivery,
                 () = tokio::time::sleep(offsets::INTERVAL) => {
-                    match ends {
-                        Some(ends) if ends.last_stable > hold.next_offset && probe.is_due() => {
-                            scanned_at_end = ends.last_stable;
-                            let Some(anew) = self.partition.seek(hold.next_offset).await else { return Ok(End::Released) };
-                            records = anew;
+                    match offsets {
+                        Some(offsets) if offsets.last_stable > next_offset && probe.is_due() => {
+                            scanned_at_end = offsets.last_stable;
+                            let Some(sought) = self.partition.seek(next_offset).await else { return Ok(End::Released) };
+                            records = sought;
                         }
-                        // The log is shorter than what was read of it, unless the reading is older than that.
-                        Some(ends) if ends.log_end < hold.next_offset && ends.asked > probe.since => return Ok(End::LogChanged),
+                        // The log is shorter than what was read of it, unless the offsets were asked for before that.
+                        Some(offsets) if offsets.log_end < next_offset && offsets.asked > probe.since => {
+                            return Ok(End::LogChanged);
+                        }
                         _ => {}
                     }
                     continue;
@@ -232,59 +250,59 @@ impl Worker {
             let Some(delivery) = delivery else {
                 return Ok(End::LogChanged);
             };
-            // Where it is no more (compaction, retention) nobody can tell.
-            if let (Some((offset, known)), Delivery::Record(record)) = (last.take(), &delivery)
+            // If compaction or retention has removed the record, there is nothing to compare.
+            if let (Some((offset, known)), Delivery::Record(record)) =
+                (last_record.take(), &delivery)
                 && record.offset == offset
                 && record.fingerprint() != known
             {
-                self.lost_tail(&hold, offset).await?;
-                return Ok(End::LookAgain);
+                self.fail_lost_tail(&owned, offset).await?;
+                return Ok(End::ClaimAgain);
             }
-            let batch = collect(delivery, &mut records, hold.next_offset, scanned_at_end);
-            if batch.next_offset == hold.next_offset {
-                // At the end of the log, and nothing went wrong on the way.
-                let beats = &self.projector.heartbeats;
-                beats.failure(&self.view, hold.log_id, None);
+            let batch = collect(delivery, &mut records, next_offset, scanned_at_end);
+            let log_id = owned.claim.log_id;
+            let heartbeats = &self.projector.heartbeats;
+            if batch.next_offset == next_offset {
+                // The log was read to its end without an error.
+                heartbeats.failure(&self.view, log_id, None);
                 continue;
             }
             let oldest = batch.records.first().and_then(record_time);
-            self.projector
-                .heartbeats
-                .oldest_unapplied(&self.view, hold.log_id, oldest);
-            let place = match hold.is_live {
-                true => None,
-                false => self.projector.beside.acquire().await.ok(),
+            heartbeats.oldest_unapplied(&self.view, log_id, oldest);
+            let permit = if owned.is_live {
+                None
+            } else {
+                self.projector.beside.acquire().await.ok()
             };
             let began = Instant::now();
             let outcome = batch::project(
                 &self.projector,
                 self.projection,
                 &self.view,
-                &mut hold,
+                &mut owned,
                 &batch,
             )
             .await;
-            drop(place);
+            drop(permit);
             self.measure(&outcome, began, oldest);
             match outcome? {
                 batch::End::Fenced => return Ok(End::Fenced),
-                batch::End::Committed(books, piled_up) => {
+                batch::End::Committed { books, piled_up } => {
+                    let next_offset = owned.claim.next_offset;
                     memory.committed = true;
-                    memory.projected = Some((hold.log_id, hold.next_offset));
+                    memory.projected = Some((log_id, next_offset));
                     probe = Probe::default();
-                    self.partition
-                        .store(hold.next_offset, log.identity.stored());
-                    let beats = &self.projector.heartbeats;
-                    beats.count(&self.view, hold.log_id, books.read, hold.next_offset);
-                    beats.oldest_unapplied(&self.view, hold.log_id, None);
-                    beats.failure(&self.view, hold.log_id, None);
+                    self.partition.store(next_offset, state.identity.stored());
+                    heartbeats.count(&self.view, log_id, books.read, next_offset);
+                    heartbeats.oldest_unapplied(&self.view, log_id, None);
+                    heartbeats.failure(&self.view, log_id, None);
                     if books.dead_lettered > 0 {
                         tracing::warn!(
                             domain = self.view.domain,
                             topic = self.topic,
                             partition = self.partition.number,
-                            letters = books.dead_lettered,
-                            before_offset = hold.next_offset,
+                            dead_letters = books.dead_lettered,
+                            before_offset = next_offset,
                             "records became dead letters"
                         );
                     }
@@ -293,17 +311,16 @@ impl Worker {
                     }
                 }
             }
-            let forget_at = memory.forget_at.get_or_insert(hold.stream_time);
-            if hold.stream_time > forget_at.map(|at| at + FORGET_INTERVAL) {
-                *forget_at = hold.stream_time;
+            if memory.ids_may_expire(owned.claim.stream_time) {
                 while !self.stop.is_cancelled()
-                    && batch::forget(&self.projector, &self.view, &hold).await?
-                {}
+                    && batch::expire_ids(&self.projector, &self.view, &owned).await?
+                {
+                }
             }
         }
     }
 
-    /// Pauses the version. Who can't say so finds the letters again with the next one.
+    /// Pauses the version. If this write fails, the next dead letter triggers the check again.
     async fn pause(&self, reason: &str) -> Result<(), sqlx::Error> {
         tracing::error!(
             domain = self.view.domain,
@@ -316,7 +333,7 @@ impl Worker {
         pause::pause_piled_up(&self.projector.pool, &self.view, reason).await
     }
 
-    /// Counts a batch, and times one that was committed.
+    /// Counts a batch, and measures a committed one.
     fn measure(
         &self,
         outcome: &Result<batch::End, sqlx::Error>,
@@ -325,12 +342,12 @@ impl Worker {
     ) {
         let domain = self.view.domain;
         let end = match outcome {
-            Ok(batch::End::Committed(..)) => "committed",
+            Ok(batch::End::Committed { .. }) => "committed",
             Ok(batch::End::Fenced) => "fenced",
             Err(_) => "failed",
         };
         metrics::counter!(telemetry::BATCHES, "domain" => domain, "outcome" => end).increment(1);
-        let Ok(batch::End::Committed(books, _)) = outcome else {
+        let Ok(batch::End::Committed { books, .. }) = outcome else {
             return;
         };
         for (outcome, records) in [
@@ -351,115 +368,138 @@ impl Worker {
         }
     }
 
-    /// Waits until the partition's ends were read at or after a moment.
-    async fn log_read_since(&self, since: Instant) -> Option<Arc<TopicState>> {
-        let mut logs = self.projector.topic_states.clone();
+    /// Waits for a state of the topic in which the partition's offsets were asked for at or after `since`. `None` when the
+    /// worker is to stop.
+    async fn state_since(&self, since: Instant) -> Option<Arc<TopicState>> {
+        let mut states = self.projector.topic_states.clone();
         loop {
-            let found = logs
+            let found = states
                 .borrow_and_update()
                 .as_ref()
-                .and_then(|logs| logs.get(&self.topic))
+                .and_then(|states| states.get(&self.topic))
                 .cloned();
-            if let Some(log) = found
-                && log
+            if let Some(state) = found
+                && state
                     .offsets
                     .get(&self.partition.number)
-                    .is_some_and(|ends| ends.asked >= since)
+                    .is_some_and(|offsets| offsets.asked >= since)
             {
-                return Some(log);
+                return Some(state);
             }
             tokio::select! {
-                changed = logs.changed() => changed.ok()?,
+                changed = states.changed() => changed.ok()?,
                 () = self.stop.cancelled() => return None,
             }
         }
     }
 
-    /// The last reading of the topic, if it still is the topic that it was.
-    fn current_log(&self, log: &TopicState) -> Option<Arc<TopicState>> {
-        let logs = self.projector.topic_states.borrow();
-        let now = logs.as_ref()?.get(&self.topic)?;
-        (now.identity == log.identity).then(|| Arc::clone(now))
+    /// The topic's last state, if it is still the same incarnation.
+    fn current_state(&self, state: &TopicState) -> Option<Arc<TopicState>> {
+        let states = self.projector.topic_states.borrow();
+        let now = states.as_ref()?.get(&self.topic)?;
+        (now.identity == state.identity).then(|| Arc::clone(now))
     }
 
-    /// Takes the progress row over, if the log is the one that it speaks of and still reaches back to it.
-    async fn take_over(
+    /// Claims the partition, if the log is the one that the progress row is of and still holds the position. `None`: not
+    /// yet.
+    async fn claim(
         &self,
-        log: &TopicState,
+        state: &TopicState,
         memory: &mut Memory,
-    ) -> Result<Option<Hold>, sqlx::Error> {
+    ) -> Result<Option<OwnedPartition>, sqlx::Error> {
         let Projector {
             pool, heartbeats, ..
         } = &self.projector;
         let (view, topic, number) = (&self.view, &self.topic, self.partition.number);
         let mut is_new = false;
-        let mut taken = progress::take_over(pool, view, topic, log, number).await?;
-        if matches!(taken, TakeOver::NotReady) {
-            let starts = match progress::has_begun(pool, view, topic).await? {
-                true => Some(Starts::new()),
-                false => self.configured_starts(log).await,
+        let mut outcome = progress::claim(pool, view, topic, state, number).await?;
+        if matches!(outcome, ClaimOutcome::NotReady) {
+            let starts = if progress::has_begun(pool, view, topic).await? {
+                Some(Starts::new())
+            } else {
+                self.configured_starts(state).await
             };
             let Some(starts) = starts else {
                 return Ok(None);
             };
-            is_new = progress::ensure(pool, view, topic, log, &starts)
+            is_new = progress::ensure(pool, view, topic, state, &starts)
                 .await?
                 .contains(&number);
-            taken = progress::take_over(pool, view, topic, log, number).await?;
+            outcome = progress::claim(pool, view, topic, state, number).await?;
         }
-        match taken {
-            TakeOver::NotReady => Ok(None),
-            TakeOver::TopicRecreated => self.stand_still(TOPIC_RECREATED).await,
-            // The heart beats on: somebody is there to go on.
-            TakeOver::Waiting { log_id, epoch } | TakeOver::Paused { log_id, epoch } => {
+        match outcome {
+            ClaimOutcome::NotReady => Ok(None),
+            ClaimOutcome::TopicRecreated => {
+                self.fail(TOPIC_RECREATED).await?;
+                Ok(None)
+            }
+            // The heartbeat goes on: this process projects the partition as soon as it may.
+            ClaimOutcome::WaitsForPartitions { log_id, epoch }
+            | ClaimOutcome::Paused { log_id, epoch } => {
                 memory.log_id = Some(log_id);
                 heartbeats.begin(view, log_id, epoch, 0);
                 Ok(None)
             }
-            TakeOver::Held(hold) => {
-                memory.log_id = Some(hold.log_id);
-                let (log_id, epoch) = (hold.log_id, hold.epoch);
-                memory.forgotten = heartbeats.begin(view, log_id, epoch, hold.next_offset);
-                if !self.compare_with_kafka(log, &hold, is_new, memory).await? {
+            ClaimOutcome::Claimed(owned) => {
+                let claim = &owned.claim;
+                memory.log_id = Some(claim.log_id);
+                memory.restored =
+                    heartbeats.begin(view, claim.log_id, claim.epoch, claim.next_offset);
+                if !self
+                    .compare_with_kafka(state, &owned, is_new, memory)
+                    .await?
+                {
                     return Ok(None);
                 }
-                // A log that was shorter may have grown past the position since, with other records: that it
-                // does not show any more does not mend it.
-                if hold.failure.as_deref() == Some(TAIL_LOST) {
-                    return self.stand_still(TAIL_LOST).await;
-                }
-                let mut ends = log.offsets[&number];
-                // A reading may be older than the position, or be of a leader that is not up to date yet.
-                for _ in 0..END_READINGS {
-                    if hold.next_offset <= ends.log_end {
-                        break;
-                    }
-                    let Some(log) = self.log_read_since(Instant::now()).await else {
-                        return Ok(None);
-                    };
-                    ends = log.offsets[&number];
-                }
-                if hold.next_offset < ends.log_start {
-                    self.stand_still("log_truncated").await
-                } else if hold.next_offset > ends.log_end {
-                    self.lost_tail(&hold, ends.log_end).await
-                } else {
-                    progress::clear_failure(pool, view, hold.log_id).await?;
-                    Ok(Some(*hold))
-                }
+                Ok(self.is_whole(state, &owned).await?.then_some(*owned))
             }
         }
     }
 
-    /// Notes that the log has lost its tail from an offset on, and stands still.
-    async fn lost_tail(&self, hold: &Hold, end: i64) -> Result<Option<Hold>, sqlx::Error> {
-        let pool = &self.projector.pool;
-        progress::note_lost_tail(pool, &self.view, hold.log_id, end).await?;
-        self.stand_still(TAIL_LOST).await
+    /// Whether the log still holds the claimed position. If it does not, the partition fails until an operator decides.
+    async fn is_whole(
+        &self,
+        state: &TopicState,
+        owned: &OwnedPartition,
+    ) -> Result<bool, sqlx::Error> {
+        // A log that was shorter may have grown past the position since, with other records. The failure stays.
+        if owned.failure.as_deref() == Some(TAIL_LOST) {
+            self.fail(TAIL_LOST).await?;
+            return Ok(false);
+        }
+        let (number, next_offset) = (self.partition.number, owned.claim.next_offset);
+        let mut offsets = state.offsets[&number];
+        // Offsets may have been read before the position was reached, or from a leader that has not caught up.
+        for _ in 0..END_READINGS {
+            if next_offset <= offsets.log_end {
+                break;
+            }
+            let Some(state) = self.state_since(Instant::now()).await else {
+                return Ok(false);
+            };
+            offsets = state.offsets[&number];
+        }
+        if next_offset < offsets.log_start {
+            self.fail("log_truncated").await?;
+        } else if next_offset > offsets.log_end {
+            self.fail_lost_tail(owned, offsets.log_end).await?;
+        } else {
+            let pool = &self.projector.pool;
+            progress::clear_failure(pool, &self.view, owned.claim.log_id).await?;
+            return Ok(true);
+        }
+        Ok(false)
     }
 
-    /// Notes why an operator has to decide before the partition goes on, and waits a while.
-    async fn stand_still(&self, failure: &'static str) -> Result<Option<Hold>, sqlx::Error> {
+    /// Stores that the log has lost its tail from the offset `end` on, and fails.
+    async fn fail_lost_tail(&self, owned: &OwnedPartition, end: i64) -> Result<(), sqlx::Error> {
+        let pool = &self.projector.pool;
+        progress::note_lost_tail(pool, &self.view, owned.claim.log_id, end).await?;
+        self.fail(TAIL_LOST).await
+    }
+
+    /// Stores why an operator has to decide before the partition goes on, and waits a while.
+    async fn fail(&self, failure: &'static str) -> Result<(), sqlx::Error> {
         let pool = &self.projector.pool;
         let partition = (failure != TOPIC_RECREATED).then_some(self.partition.number);
         if progress::set_failure(pool, &self.view, &self.topic, partition, failure).await? {
@@ -469,81 +509,84 @@ impl Worker {
                 topic = self.topic,
                 partition = self.partition.number,
                 failure,
-                "the log is not the one that was projected: standing still until that is resolved"
+                "the log is not the one that was projected: projection waits for an operator's decision"
             );
         }
-        self.wait(STAND_STILL).await;
-        Ok(None)
+        self.wait(FAILED_PAUSE).await;
+        Ok(())
     }
 
-    /// Notes it where the partition was projected further than the database knows: it was restored to an earlier
-    /// state. What follows is projected again, which makes the view whole; but what was done outside of it on the word
-    /// of the view must not be done again by itself. `false` while Kafka does not say.
+    /// Detects that the database was restored to an earlier state: the partition was projected further than its progress
+    /// row says. Projection goes on from there, which makes the view whole; effects outside of the database must not be
+    /// repeated. Returns `false` while Kafka does not answer.
     async fn compare_with_kafka(
         &self,
-        log: &TopicState,
-        hold: &Hold,
+        state: &TopicState,
+        owned: &OwnedPartition,
         is_new: bool,
         memory: &mut Memory,
     ) -> Result<bool, sqlx::Error> {
+        let (log_id, next_offset) = (owned.claim.log_id, owned.claim.next_offset);
         let projected = match memory.projected {
-            Some((log_id, projected)) if log_id == hold.log_id => Some(projected),
-            // Nobody acts on what is not read; and another version of this number may have been there, before a restore.
-            _ if !hold.is_live => None,
-            _ => match self.partition.committed(log.identity.stored()).await {
+            Some((known, projected)) if known == log_id => Some(projected),
+            // A version that is not read has no effects; and before a restore another version may have had its number.
+            _ if !owned.is_live => None,
+            _ => match self.partition.committed(state.identity.stored()).await {
                 Ok(committed) => committed,
                 Err(error) => {
-                    tracing::debug!(%error, topic = self.topic, "Kafka does not say how far it was projected");
-                    self.fails(memory, "committed_offset_unknown");
+                    tracing::debug!(%error, topic = self.topic, "the committed offset can't be read");
+                    self.report_failure(memory, "committed_offset_unknown");
                     return Ok(false);
                 }
             },
         };
-        let went_back = projected.is_some_and(|projected| is_new || projected > hold.next_offset);
+        let went_back = projected.is_some_and(|projected| is_new || projected > next_offset);
         if went_back && progress::note_went_back(&self.projector.pool, &self.view).await? {
             tracing::error!(
                 domain = self.view.domain,
                 version = self.view.version,
                 topic = self.topic,
                 partition = self.partition.number,
-                position = hold.next_offset,
+                position = next_offset,
                 projected,
                 "the database was restored to an earlier state: projecting again what it lacks"
             );
         }
-        memory.projected = Some((hold.log_id, hold.next_offset));
+        memory.projected = Some((log_id, next_offset));
         Ok(true)
     }
 
-    /// Where the partitions of a topic begin that no version of the view has met; `None` while Kafka does not say.
-    async fn configured_starts(&self, log: &TopicState) -> Option<Starts> {
+    /// Where the settings let a topic's partitions begin; `None` while Kafka does not answer.
+    async fn configured_starts(&self, state: &TopicState) -> Option<Starts> {
         match self.projector.start {
             StartAt::Earliest => Some(
-                log.offsets
+                state
+                    .offsets
                     .iter()
-                    .map(|(partition, ends)| (*partition, ends.log_start))
+                    .map(|(partition, offsets)| (*partition, offsets.log_start))
                     .collect(),
             ),
             StartAt::Latest => Some(
-                log.offsets
+                state
+                    .offsets
                     .iter()
-                    .map(|(partition, ends)| (*partition, ends.last_stable))
+                    .map(|(partition, offsets)| (*partition, offsets.last_stable))
                     .collect(),
             ),
             StartAt::Time(time) => {
-                let (kafka, topic, log) = (
+                let (kafka, topic, state) = (
                     self.projector.kafka.clone(),
                     self.topic.clone(),
-                    log.clone(),
+                    state.clone(),
                 );
                 let found = tokio::task::spawn_blocking(move || {
-                    offsets::offsets_at(&offsets::reader(&kafka)?, &topic, &log, time)
+                    offsets::offsets_at(&offsets::reader(&kafka)?, &topic, &state, time)
                 })
                 .await;
                 match found {
                     Ok(Ok(starts)) => Some(starts),
                     Ok(Err(error)) => {
-                        tracing::warn!(%error, topic = self.topic, "Kafka does not say where the start time lies; asking again");
+                        tracing::warn!(%error, topic = self.topic, "the offsets of the configured start time can't be read; asking again");
                         None
                     }
                     Err(_) => None,
@@ -553,7 +596,7 @@ impl Worker {
     }
 }
 
-/// When to look whether what lies between a position and the end of the log is a hole.
+/// When to probe whether the offsets between a position and the last stable offset are a hole.
 struct Probe {
     since: Instant,
     after: Duration,
@@ -569,7 +612,7 @@ impl Default for Probe {
 }
 
 impl Probe {
-    /// Due once after a while, then after twice as long: a slow fetch must not be begun anew for ever.
+    /// Due once after a while, then each time after twice as long: a slow fetch must not be restarted for ever.
     fn is_due(&mut self) -> bool {
         let due = self.since.elapsed() >= self.after;
         if due {
@@ -582,7 +625,7 @@ impl Probe {
     }
 }
 
-/// A batch of what is there, beginning with a delivery.
+/// A batch of what has been delivered, beginning with `first`.
 fn collect(first: Delivery, records: &mut Records, position: i64, scanned_at_end: i64) -> Batch {
     let mut batch = Batch {
         records: Vec::new(),
@@ -604,7 +647,7 @@ fn collect(first: Delivery, records: &mut Records, position: i64, scanned_at_end
     batch
 }
 
-/// Adds a record, unless it lies before the position: it was projected already.
+/// Adds a record, unless it lies before the position and so was projected already.
 fn add(batch: &mut Batch, record: Record) {
     if record.offset >= batch.next_offset {
         batch.next_offset = record.offset + 1;

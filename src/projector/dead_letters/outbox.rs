@@ -1,9 +1,9 @@
-//! The way of letters to the dead letter topic, `<topic>.dlq.<domain>`. The table is the outbox: a letter is marked
-//! only after Kafka has acknowledged it, so that each arrives at least once, and maybe again after a crash. One that Kafka
-//! refuses holds up no other.
+//! Publishes dead letters to the topic `<topic>.dlq.<domain>`. The table is the outbox: a dead letter is marked as published
+//! after Kafka has acknowledged it, so each arrives at least once, and perhaps again after a crash. One that Kafka refuses
+//! holds up no other.
 //!
-//! Headers are those that Kafka Streams gives to dead letters (KIP-1034), and some of ours. Key and value, which are
-//! personal data, go along only where that is configured.
+//! Headers are those that Kafka Streams gives to dead letters (KIP-1034), and some of our own. Key and value are personal
+//! data: they are published only if the settings say so.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -19,26 +19,26 @@ use uuid::Uuid;
 
 use crate::db;
 
-/// How many letters, and of how many bytes (but one at least), go out at a time.
-const LETTERS: i64 = 200;
-const BYTES: i64 = 16 << 20;
+/// At most so many dead letters and bytes are published at a time, but always one.
+const MAX_DEAD_LETTERS: i64 = 200;
+const MAX_BYTES: i64 = 16 << 20;
 /// How long Kafka may take to acknowledge one.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Publishes letters.
+/// Publishes dead letters.
 pub struct Outbox {
     pool: PgPool,
     config: ClientConfig,
     with_values: bool,
     producer: Option<FutureProducer>,
-    /// The topics that were found or made.
+    /// The topics that were found or created.
     topics: HashSet<String>,
-    /// Whether the last attempt failed: said once, not every time.
+    /// Whether the last attempt failed: a failure is logged once, not at every attempt.
     troubled: bool,
 }
 
-/// What a letter is published with.
-struct Letter {
+/// What a dead letter is published with.
+struct UnpublishedDeadLetter {
     id: Uuid,
     topic: String,
     partition: i32,
@@ -60,14 +60,14 @@ enum PublishError {
 }
 
 impl Outbox {
-    /// Nothing is connected to before there is a letter.
+    /// Connects to Kafka with the first dead letter that it publishes.
     pub fn new(pool: PgPool, kafka: &ClientConfig, with_values: bool) -> Self {
         let mut config = kafka.clone();
-        // These are a consumer's.
+        // These two are consumers' settings.
         config.remove("isolation.level").remove("group.protocol");
         config
             .set("enable.idempotence", "true")
-            // The topic's own limit counts, not the client's.
+            // The topic's own limit applies, not the client's.
             .set("message.max.bytes", "1000000000")
             .set("message.timeout.ms", TIMEOUT.as_millis().to_string());
         Outbox {
@@ -80,7 +80,7 @@ impl Outbox {
         }
     }
 
-    /// Publishes all letters of a domain's live version that were not published yet.
+    /// Publishes all dead letters of a domain's live version that were not published yet.
     pub async fn publish(&mut self, domain: &'static str) {
         loop {
             match self.publish_some(domain).await {
@@ -94,7 +94,7 @@ impl Outbox {
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut self.troubled, true) {
-                        tracing::warn!(domain, %error, "dead letters can't be published; trying until they can");
+                        tracing::warn!(domain, %error, "dead letters can't be published; trying again until they can");
                     }
                     return;
                 }
@@ -102,9 +102,9 @@ impl Outbox {
         }
     }
 
-    /// Returns how many were published, which is 0 at the end.
+    /// Returns how many were published: 0 when there are no more.
     async fn publish_some(&mut self, domain: &'static str) -> Result<usize, PublishError> {
-        // One process at a time, and no row locked while Kafka is waited for.
+        // The lock lets one process publish at a time, without locking rows while Kafka acknowledges.
         let mut transaction = self.pool.begin().await?;
         let ours = sqlx::query_scalar!(
             r#"SELECT pg_try_advisory_xact_lock(hashtextextended('sightline.outbox.' || $1, 0)) AS "ours!""#,
@@ -115,51 +115,31 @@ impl Outbox {
         if !ours {
             return Ok(0);
         }
-        let letters = sqlx::query_file_as!(
-            Letter,
+        let dead_letters = sqlx::query_file_as!(
+            UnpublishedDeadLetter,
             "src/projector/sql/dead_letters_to_publish.sql",
             domain,
-            LETTERS,
-            BYTES,
+            MAX_DEAD_LETTERS,
+            MAX_BYTES,
             self.with_values
         )
         .fetch_all(&mut *transaction)
         .await?;
-        if letters.is_empty() {
+        if dead_letters.is_empty() {
             return Ok(0);
         }
-        for letter in &letters {
-            self.make_topic(topic_of(&letter.topic, domain)).await?;
-        }
-        let producer = self.producer()?;
-        let sent = letters
-            .iter()
-            .map(|letter| send(&producer, domain, letter, self.with_values));
-        let sent = futures_util::future::join_all(sent).await;
-        let (mut ids, mut refused): (Vec<Uuid>, _) = (Vec::new(), None);
-        for (letter, mut sent) in letters.iter().zip(sent) {
-            // It may be only because of those that went with it.
-            for with_values in [self.with_values, false] {
-                if is_too_large(&sent) {
-                    sent = send(&producer, domain, letter, with_values).await;
-                }
-            }
-            match sent {
-                Ok(()) => ids.push(letter.id),
-                Err(error) => refused = Some(error),
-            }
-        }
+        let (published, refused) = self.send_all(domain, &dead_letters).await?;
         sqlx::query!(
             "UPDATE sightline.dead_letters SET published_at = now() WHERE id = ANY ($1)",
-            &ids
+            &published
         )
         .execute(&mut *transaction)
         .await?;
         transaction.commit().await?;
         match refused {
-            None => Ok(ids.len()),
+            None => Ok(published.len()),
             Some(error) => {
-                // The producer may have failed for good, and a topic may be gone.
+                // The producer may have failed for good, or a topic may have been deleted.
                 self.producer = None;
                 self.topics.clear();
                 Err(error.into())
@@ -167,7 +147,38 @@ impl Outbox {
         }
     }
 
-    fn producer(&mut self) -> Result<FutureProducer, KafkaError> {
+    /// Sends dead letters. Returns the ids of those that Kafka acknowledged, and the last error of the others.
+    async fn send_all(
+        &mut self,
+        domain: &'static str,
+        dead_letters: &[UnpublishedDeadLetter],
+    ) -> KafkaResult<(Vec<Uuid>, Option<KafkaError>)> {
+        for dead_letter in dead_letters {
+            let topic = topic_of(&dead_letter.topic, domain);
+            self.ensure_topic(topic).await?;
+        }
+        let producer = self.producer()?;
+        let sends = dead_letters
+            .iter()
+            .map(|dead_letter| send(&producer, domain, dead_letter, self.with_values));
+        let sent = futures_util::future::join_all(sends).await;
+        let (mut published, mut refused): (Vec<Uuid>, _) = (Vec::new(), None);
+        for (dead_letter, mut sent) in dead_letters.iter().zip(sent) {
+            // It may be too large only together with others of its batch, or with its value.
+            for with_values in [self.with_values, false] {
+                if is_too_large(&sent) {
+                    sent = send(&producer, domain, dead_letter, with_values).await;
+                }
+            }
+            match sent {
+                Ok(()) => published.push(dead_letter.id),
+                Err(error) => refused = Some(error),
+            }
+        }
+        Ok((published, refused))
+    }
+
+    fn producer(&mut self) -> KafkaResult<FutureProducer> {
         if let Some(producer) = &self.producer {
             return Ok(producer.clone());
         }
@@ -175,86 +186,87 @@ impl Outbox {
         Ok(self.producer.insert(producer).clone())
     }
 
-    /// Makes a topic, unless it is there. Who may not make any goes on: it may be there, or be made by the broker.
-    async fn make_topic(&mut self, name: String) -> Result<(), KafkaError> {
+    /// Creates a topic unless it exists. Without the right to create one, goes on: the topic may exist, or the broker may
+    /// create it.
+    async fn ensure_topic(&mut self, name: String) -> KafkaResult<()> {
         if self.topics.contains(&name) {
             return Ok(());
         }
         let (config, wanted) = (self.config.clone(), name.clone());
         let found = tokio::task::spawn_blocking(move || {
             let admin: AdminClient<DefaultClientContext> = config.create()?;
-            // Who asks for one topic alone may be given it, with more than one partition.
+            // Metadata of one topic by name may make the broker create it, with its default number of partitions.
             let all = admin.inner().fetch_metadata(None, TIMEOUT)?;
-            let is_there = all.topics().iter().any(|topic| topic.name() == wanted);
-            KafkaResult::Ok((admin, is_there))
+            let exists = all.topics().iter().any(|topic| topic.name() == wanted);
+            KafkaResult::Ok((admin, exists))
         });
-        // Where it panicked the panic hook has told it.
-        let (admin, is_there) = found.await.map_err(|_| KafkaError::Canceled)??;
-        if is_there {
-            self.topics.insert(name);
-            return Ok(());
-        }
-        // As many copies as the brokers make by default (KIP-464).
-        let topic = NewTopic::new(&name, 1, TopicReplication::Fixed(-1));
-        let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
-        match admin
-            .create_topics([&topic], &options)
-            .await
-            .map(|made| made.into_iter().next())
-        {
-            Ok(Some(Ok(_))) => tracing::info!(topic = name, "made the topic for dead letters"),
-            Ok(Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) | None) => {}
-            Ok(Some(Err((
-                _,
-                code @ (RDKafkaErrorCode::TopicAuthorizationFailed
-                | RDKafkaErrorCode::ClusterAuthorizationFailed
-                | RDKafkaErrorCode::PolicyViolation),
-            )))) => {
-                tracing::info!(topic = name, %code, "may not make the topic for dead letters: it has to be there")
-            }
-            Ok(Some(Err((_, code)))) => return Err(KafkaError::AdminOp(code)),
-            Err(error) => return Err(error),
+        // Where it panicked, the panic hook has logged it.
+        let (admin, exists) = found.await.map_err(|_| KafkaError::Canceled)??;
+        if !exists {
+            create_topic(&admin, &name).await?;
         }
         self.topics.insert(name);
         Ok(())
     }
 }
 
+async fn create_topic(admin: &AdminClient<DefaultClientContext>, name: &str) -> KafkaResult<()> {
+    // The brokers' default replication factor (KIP-464).
+    let topic = NewTopic::new(name, 1, TopicReplication::Fixed(-1));
+    let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
+    let created = admin.create_topics([&topic], &options).await?;
+    match created.into_iter().next() {
+        Some(Ok(_)) => tracing::info!(topic = name, "created the topic for dead letters"),
+        Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) | None => {}
+        Some(Err((
+            _,
+            code @ (RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
+            | RDKafkaErrorCode::PolicyViolation),
+        ))) => {
+            tracing::info!(topic = name, %code, "no right to create the topic for dead letters: create it by hand");
+        }
+        Some(Err((_, code))) => return Err(KafkaError::AdminOp(code)),
+    }
+    Ok(())
+}
+
 async fn send(
     producer: &FutureProducer,
     domain: &str,
-    letter: &Letter,
+    dead_letter: &UnpublishedDeadLetter,
     with_values: bool,
-) -> Result<(), KafkaError> {
-    let message = match &letter.field {
-        Some(field) => format!("{}: {field}", letter.reason),
-        None => letter.reason.clone(),
+) -> KafkaResult<()> {
+    let message = match &dead_letter.field {
+        Some(field) => format!("{}: {field}", dead_letter.reason),
+        None => dead_letter.reason.clone(),
     };
-    let (partition, offset) = (
-        letter.partition.to_string(),
-        letter.record_offset.to_string(),
-    );
-    let id = letter.id.to_string();
+    let partition = dead_letter.partition.to_string();
+    let offset = dead_letter.record_offset.to_string();
+    let id = dead_letter.id.to_string();
     let mut headers = OwnedHeaders::new();
     for (key, value) in [
-        ("__streams.errors.exception", Some(letter.class.as_str())),
+        (
+            "__streams.errors.exception",
+            Some(dead_letter.class.as_str()),
+        ),
         ("__streams.errors.message", Some(message.as_str())),
-        ("__streams.errors.topic", Some(letter.topic.as_str())),
+        ("__streams.errors.topic", Some(dead_letter.topic.as_str())),
         ("__streams.errors.partition", Some(partition.as_str())),
         ("__streams.errors.offset", Some(offset.as_str())),
         ("sightline.domain", Some(domain)),
         ("sightline.dead-letter-id", Some(id.as_str())),
-        ("sightline.event-type", letter.event_type.as_deref()),
+        ("sightline.event-type", dead_letter.event_type.as_deref()),
     ] {
         if value.is_some() {
             headers = headers.insert(Header { key, value });
         }
     }
-    let topic = topic_of(&letter.topic, domain);
+    let topic = topic_of(&dead_letter.topic, domain);
     let mut record = FutureRecord::<[u8], [u8]>::to(&topic).headers(headers);
     if with_values {
-        record.key = letter.record_key.as_deref();
-        record.payload = letter.value.as_deref();
+        record.key = dead_letter.record_key.as_deref();
+        record.payload = dead_letter.value.as_deref();
     }
     producer
         .send(record, TIMEOUT)
@@ -263,12 +275,12 @@ async fn send(
         .map_err(|(error, _)| error)
 }
 
-fn is_too_large(sent: &Result<(), KafkaError>) -> bool {
+fn is_too_large(sent: &KafkaResult<()>) -> bool {
     let code = RDKafkaErrorCode::MessageSizeTooLarge;
     *sent == Err(KafkaError::MessageProduction(code))
 }
 
-/// The dead letter topic of a domain for a topic.
+/// The topic of a domain's dead letters of a topic.
 pub fn topic_of(topic: &str, domain: &str) -> String {
     format!("{topic}.dlq.{domain}")
 }

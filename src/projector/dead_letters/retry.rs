@@ -1,100 +1,94 @@
-//! Dead letters tried again, and taken out.
+//! Retries and discards of dead letters.
 //!
-//! A transaction holds the log's progress row, as a batch's does, and raises its epoch: the owner can't commit what
-//! it decided while the keys were parked, and sees them live, or parked still, when it takes over again. So live
-//! events neither overtake letters nor are parked behind nothing. A key's letters go in their order, up to the first
-//! that fails; what stands behind that one waits on.
+//! A transaction holds the log's progress rows, as a batch does, and raises the epoch: the owner can't commit what it
+//! judged while the keys were parked, and claims the partition again with the keys live, or still parked. So no live event
+//! overtakes a dead letter, and none waits behind nothing. A key's dead letters are applied in log order, up to the first
+//! that fails; those behind it keep waiting.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use rdkafka::ClientConfig;
-use rdkafka::error::KafkaError;
-use serde_json::Value;
 use sqlx::{PgConnection, PgExecutor, PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
-use super::super::batch::{Candidate, Outcome, Reading, Run, Turn};
-use super::super::progress::{self, Hold};
-use super::{Class, LOST, Letter, record_time, value_size};
-use crate::event::{Record, hash16};
-use crate::kafka::offsets;
-use crate::projector::{FeedPosition, Projection, View};
+use super::stored::{Refetched, Restored, StoredDeadLetter, TopicPartition};
+use super::{BYTES_LOST, Class, DeadLetter, row};
+use crate::projector::judge::{Attempt, Candidate, Judge, Judgement, Outcome, Reading};
+use crate::projector::progress::{self, Claim};
+use crate::projector::{FeedPosition, Projection, View, batch};
 
-/// How many letters, and of how many bytes (but one at least), one transaction tries, as a batch does.
-const LETTERS: i64 = 500;
-const BYTES: i64 = 4 << 20;
-/// How long to wait between two transactions: the owner of the partition, whom each fences, gets something done.
+/// One transaction retries at most so many dead letters and bytes, as a batch does, but always one.
+const MAX_DEAD_LETTERS: i64 = 500;
+const MAX_BYTES: i64 = 4 << 20;
+/// The pause between two transactions. Each fences the partition's owner, which gets something done in between.
 pub const RETRY_PAUSE: Duration = Duration::from_millis(300);
 
-/// What trying letters again needs. Cheap to clone.
+/// Retries and discards dead letters. Cheap to clone.
 #[derive(Clone)]
 pub struct Retrier {
-    /// The pool that projectors write through.
+    /// The database, with the rights of a projector.
     pub pool: PgPool,
-    /// How to reach Kafka, where records are read again whose bytes are not kept here.
+    /// The connection to Kafka, for records whose bytes the database no longer has.
     pub kafka: ClientConfig,
-    /// A value longer than this is not parsed.
+    /// A longer value is not parsed.
     pub max_value_bytes: usize,
-    /// How long, by the log's time, an event id is remembered.
+    /// How long, in stream time, an event id is remembered.
     pub dedupe: TimeDelta,
 }
 
-/// Letters of one log that are tried together.
+/// Dead letters of one log that are retried together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RetryScope {
     /// The log.
     pub log_id: i32,
-    /// Keys, by hash: all letters of each, in order.
+    /// Parked keys, by hash: all dead letters of each, in order.
     pub keys: Vec<Uuid>,
-    /// Ids of letters that hold nothing back, and wait behind nothing.
-    pub alone: Vec<Uuid>,
+    /// Ids of single dead letters, which neither park a key nor wait behind another.
+    pub singles: Vec<Uuid>,
 }
 
-/// What became of a letter.
+/// What became of a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// Its event is in the view now.
     Applied,
     /// Its event had been applied from another record.
     Duplicate,
-    /// The view is not made from it, as is known now.
+    /// As this release reads it, the view is not made from it.
     Skipped,
-    /// A later letter of its key deletes the user: nobody's any more.
+    /// A later dead letter of its key deletes the user.
     Closed,
-    /// An operator took it out.
+    /// An operator discarded it.
     Discarded,
     /// It failed again.
     Failed {
         /// Why, in one word.
         reason: String,
-        /// The field that is wrong.
+        /// The field that is wrong, if one is.
         field: Option<String>,
     },
-    /// One before it failed, or could not be read.
+    /// An earlier one of its key failed or could not be fetched.
     Waiting,
-    /// Its record has to be read again, and Kafka does not give it now.
-    Away,
+    /// Its record has to be fetched again, and Kafka does not answer.
+    KafkaUnavailable,
 }
 
 impl Verdict {
-    /// Whether the letter is as open as before.
+    /// Whether the dead letter stays open.
     pub fn stays(&self) -> bool {
         matches!(
             self,
-            Verdict::Failed { .. } | Verdict::Waiting | Verdict::Away
+            Verdict::Failed { .. } | Verdict::Waiting | Verdict::KafkaUnavailable
         )
     }
 }
 
-/// A letter that was tried.
+/// A dead letter that was retried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retried {
-    /// The letter's id.
+    /// The dead letter's id.
     pub id: Uuid,
     /// Its record's offset.
     pub offset: i64,
@@ -102,81 +96,93 @@ pub struct Retried {
     pub verdict: Verdict,
 }
 
-/// Why letters were not tried.
+/// Why dead letters were not retried.
 #[derive(Debug, thiserror::Error)]
 pub enum RetryError {
-    /// The version, or the letter, is not there any more.
-    #[error("it is not there any more")]
+    /// The version or the dead letter no longer exists.
+    #[error("it no longer exists")]
     Gone,
     /// Nothing of the last transaction stayed.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
 }
 
-/// A letter as the table has it.
-struct Stored {
-    id: Uuid,
-    record_offset: i64,
-    record_time: Option<DateTime<Utc>>,
-    stream_time: Option<DateTime<Utc>>,
-    record_key: Option<Vec<u8>>,
-    key_hash: Option<Uuid>,
-    size: i64,
-    headers: Option<Value>,
-    value: Option<Vec<u8>>,
-    /// Whether there are more letters than were read with it.
-    more: bool,
+/// How far a retry has come that takes several transactions.
+struct RetryProgress {
+    /// All dead letters up to this offset were retried.
+    after: i64,
+    /// Keys of which a dead letter has failed.
+    parked: HashSet<Uuid>,
+    /// Keys of which a dead letter could not be fetched, or that wait for an earlier log.
+    waiting: HashSet<Uuid>,
+    retried: Vec<Retried>,
 }
 
-/// The log that letters are from.
-struct Log {
-    topic: String,
-    identity: String,
-    partition: i32,
+impl Default for RetryProgress {
+    fn default() -> Self {
+        RetryProgress {
+            after: -1,
+            parked: HashSet::new(),
+            waiting: HashSet::new(),
+            retried: Vec::new(),
+        }
+    }
 }
 
-/// What the log was asked for, and what it has of that.
-#[derive(Default)]
-struct Again {
-    asked: Vec<i64>,
-    records: HashMap<i64, Record>,
-    /// Whether Kafka did not answer.
-    is_away: bool,
+impl RetryProgress {
+    /// Returns the dead letter if it can be retried now. Records a verdict if Kafka does not give its record, or if it
+    /// waits behind such a one.
+    fn admit(
+        &mut self,
+        stored: StoredDeadLetter,
+        restored: Option<Restored>,
+    ) -> Option<(StoredDeadLetter, Restored)> {
+        let waits = stored
+            .key_hash
+            .is_some_and(|key| self.waiting.contains(&key));
+        let verdict = match restored {
+            _ if waits => Verdict::Waiting,
+            Some(restored) => return Some((stored, restored)),
+            None => Verdict::KafkaUnavailable,
+        };
+        self.waiting.extend(stored.key_hash);
+        self.retried.push(retried(&stored, verdict));
+        None
+    }
 }
 
-/// What is known of a letter's value.
-enum Known {
-    There(Record),
-    /// It would not be read anyway.
-    TooLarge(Record),
-    /// It is nowhere.
-    Lost(Record),
+fn retried(stored: &StoredDeadLetter, verdict: Verdict) -> Retried {
+    Retried {
+        id: stored.id,
+        offset: stored.record_offset,
+        verdict,
+    }
 }
 
 impl Retrier {
-    /// Tries letters of a version again, and those of the same records in other versions, which would lag behind it
-    /// otherwise. Tells what became of each of this version. A dry run tries the first of them, and takes back what it
-    /// did.
+    /// Retries dead letters of a version, and those of the same records in other versions, so that no version falls behind.
+    /// Returns what became of those of this version. A dry run retries the first of them and rolls back.
     ///
     /// # Errors
-    /// As [`RetryError`] says; what was tried in transactions before stays done.
+    /// See [`RetryError`]. What earlier transactions did stays.
     pub async fn retry(
         &self,
         projection: &dyn Projection,
         view: &View,
-        lines: &RetryScope,
+        scope: &RetryScope,
         dry_run: bool,
     ) -> Result<Vec<Retried>, RetryError> {
-        let others = match dry_run {
-            true => Vec::new(),
-            false => self.elsewhere(view, lines).await?,
+        let others = if dry_run {
+            Vec::new()
+        } else {
+            self.in_other_versions(view, scope).await?
         };
-        let retried = self.retry_in(projection, view, lines, dry_run, None);
+        let retried = self.retry_in(projection, view, scope, dry_run, None);
         let retried = retried.await?;
-        for (other, lines) in others {
-            let there = self.retry_in(projection, &other, &lines, false, None);
+        for (other, scope) in others {
+            let there = self.retry_in(projection, &other, &scope, false, None);
             match there.await {
-                // It went with its version.
+                // Dropped versions take their dead letters with them.
                 Ok(_) | Err(RetryError::Gone) => {}
                 Err(error) => return Err(error),
             }
@@ -184,19 +190,19 @@ impl Retrier {
         Ok(retried)
     }
 
-    /// The same letters in other versions.
-    async fn elsewhere(
+    /// The same dead letters in other versions.
+    async fn in_other_versions(
         &self,
         view: &View,
-        lines: &RetryScope,
+        scope: &RetryScope,
     ) -> Result<Vec<(View, RetryScope)>, sqlx::Error> {
         let rows = sqlx::query_file!(
             "src/projector/sql/dead_letters_elsewhere.sql",
             view.domain,
             view.version,
-            lines.log_id,
-            &lines.keys,
-            &lines.alone
+            scope.log_id,
+            &scope.keys,
+            &scope.singles
         )
         .fetch_all(&self.pool)
         .await?;
@@ -205,54 +211,61 @@ impl Retrier {
                 version: row.version,
                 ..view.clone()
             };
-            let lines = RetryScope {
-                log_id: lines.log_id,
+            let scope = RetryScope {
+                log_id: scope.log_id,
                 keys: row.keys,
-                alone: row.alone,
+                singles: row.singles,
             };
-            (other, lines)
+            (other, scope)
         });
         Ok(others.collect())
     }
 
-    /// Tries letters of one version again, some hundred in a transaction, and tells what became of each. No transaction but
-    /// the first begins after `until`; what that leaves has to be of a kind that the upkeep finds.
+    /// Retries dead letters of one version, some hundred per transaction, and returns what became of each. No transaction
+    /// but the first begins after `until`: callers set it only where maintenance picks up the rest.
     ///
     /// # Errors
-    /// As [`RetryError`] says; what was tried in transactions before stays done.
+    /// See [`RetryError`]. What earlier transactions did stays.
     pub async fn retry_in(
         &self,
         projection: &dyn Projection,
         view: &View,
-        lines: &RetryScope,
+        scope: &RetryScope,
         dry_run: bool,
         until: Option<Instant>,
     ) -> Result<Vec<Retried>, RetryError> {
-        let mut round = Round::default();
+        let mut progress = RetryProgress::default();
         loop {
-            let again = self.read_again(view, lines, round.after).await?;
-            let mut transaction = self.begin(view, lines.log_id).await?;
+            let refetched = self.refetch(view, scope, progress.after).await?;
+            let mut transaction = self.begin(view, scope.log_id).await?;
             let connection = &mut transaction;
-            let more = self.try_some(connection, projection, view, lines, &again, &mut round);
+            let more = self.retry_some(
+                connection,
+                projection,
+                view,
+                scope,
+                &refetched,
+                &mut progress,
+            );
             let more = more.await?;
             if dry_run {
                 transaction.rollback().await?;
-                return Ok(round.retried);
+                return Ok(progress.retried);
             }
             transaction.commit().await?;
             if !more || until.is_some_and(|until| Instant::now() >= until) {
-                return Ok(round.retried);
+                return Ok(progress.retried);
             }
             tokio::time::sleep(RETRY_PAUSE).await;
         }
     }
 
-    /// Takes a letter out, for a reason in the operator's words, in every version of the view and all in one transaction;
-    /// what waited behind it goes on. What is not begun by `until`, and what Kafka does not give now, is left to the upkeep,
-    /// which finds it waiting behind nothing.
+    /// Discards a dead letter in every version of the view, in one transaction, and retries what waited behind it. What has
+    /// not begun by `until`, and what Kafka does not give now, is left to maintenance, which finds keys that wait behind
+    /// nothing. `resolution` is the operator's reason.
     ///
     /// # Errors
-    /// As [`RetryError`] says; what was tried in transactions before stays done.
+    /// See [`RetryError`]. What earlier transactions did stays.
     pub async fn discard(
         &self,
         projection: &dyn Projection,
@@ -262,76 +275,33 @@ impl Retrier {
         dry_run: bool,
         until: Instant,
     ) -> Result<Vec<Retried>, RetryError> {
-        let letter = sqlx::query!(
-            "SELECT log_id, key_hash, parks FROM sightline.dead_letters WHERE id = $1",
-            id
-        )
-        .fetch_optional(&self.pool)
-        .await?
-        .ok_or(RetryError::Gone)?;
-        let lines = RetryScope {
-            log_id: letter.log_id,
-            keys: letter
-                .key_hash
-                .filter(|_| letter.parks)
-                .into_iter()
-                .collect(),
-            alone: Vec::new(),
-        };
-        let mut again = HashMap::new();
-        let others = self.elsewhere(view, &lines).await?;
-        for (view, lines) in [(view.clone(), lines.clone())].into_iter().chain(others) {
-            let records = self.read_again(&view, &lines, -1).await?;
-            again.insert(view.version, records);
+        let scope = self.scope_of(id).await?;
+        // Kafka is asked before the transaction begins, so that no row is locked meanwhile.
+        let mut refetched = HashMap::new();
+        let others = self.in_other_versions(view, &scope).await?;
+        for (view, scope) in [(view.clone(), scope.clone())].into_iter().chain(others) {
+            let records = self.refetch(&view, &scope, -1).await?;
+            refetched.insert(view.version, records);
         }
 
-        let mut transaction = self.begin(view, lines.log_id).await?;
-        let discarded = sqlx::query_file!(
-            "src/projector/sql/discard_dead_letters.sql",
-            view.domain,
-            lines.log_id,
-            id,
-            resolution
-        )
-        .fetch_all(&mut *transaction)
-        .await?;
-        let ours = discarded.iter().find(|row| row.version == view.version);
-        let ours = ours.ok_or(RetryError::Gone)?;
-        let mut retried = vec![Retried {
-            id,
-            offset: ours.record_offset,
-            verdict: Verdict::Discarded,
-        }];
-        let mut unfinished = Vec::new();
-        // Behind another one nothing is to be tried: that one has failed, and still stands.
-        for row in discarded.iter().filter(|row| row.is_first) {
-            let view = View {
-                version: row.version,
-                ..view.clone()
-            };
-            let again = again.remove(&row.version).unwrap_or_default();
-            let mut round = Round::default();
-            let connection = &mut transaction;
-            let more = self.try_some(connection, projection, &view, &lines, &again, &mut round);
-            if more.await? {
-                unfinished.push(view);
-            }
-            if row.version == ours.version {
-                retried.extend(round.retried);
-            }
-        }
+        let mut transaction = self.begin(view, scope.log_id).await?;
+        let connection = &mut transaction;
+        let (mut retried, unfinished) = self
+            .discard_and_retry(
+                connection, projection, view, id, resolution, &scope, refetched,
+            )
+            .await?;
         if dry_run {
             transaction.rollback().await?;
             return Ok(retried);
         }
         transaction.commit().await?;
-        // The first is gone for good, so beginning anew goes on.
         for unfinished in unfinished {
             if Instant::now() >= until {
                 break;
             }
             tokio::time::sleep(RETRY_PAUSE).await;
-            let more = self.retry_in(projection, &unfinished, &lines, false, Some(until));
+            let more = self.retry_in(projection, &unfinished, &scope, false, Some(until));
             match more.await {
                 Ok(more) if unfinished == *view => retried.extend(more),
                 Ok(_) | Err(RetryError::Gone) => {}
@@ -341,8 +311,83 @@ impl Retrier {
         Ok(retried)
     }
 
-    /// Takes a log's progress rows, of all versions of a view, in the order in which a switch takes them: what is decided
-    /// about a record holds in each.
+    /// The key that a dead letter parks, if it does.
+    async fn scope_of(&self, id: Uuid) -> Result<RetryScope, RetryError> {
+        let row = sqlx::query!(
+            "SELECT log_id, key_hash, parks FROM sightline.dead_letters WHERE id = $1",
+            id
+        )
+        .fetch_optional(&self.pool)
+        .await?
+        .ok_or(RetryError::Gone)?;
+        Ok(RetryScope {
+            log_id: row.log_id,
+            keys: row.key_hash.filter(|_| row.parks).into_iter().collect(),
+            singles: Vec::new(),
+        })
+    }
+
+    /// Discards within a transaction that holds the log's progress rows, and retries the first dead letters that waited.
+    /// Returns what became of those of `view`, and the versions in which there may be more.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the arguments of discard, within its transaction"
+    )]
+    async fn discard_and_retry(
+        &self,
+        connection: &mut PgConnection,
+        projection: &dyn Projection,
+        view: &View,
+        id: Uuid,
+        resolution: &str,
+        scope: &RetryScope,
+        mut refetched: HashMap<i32, Refetched>,
+    ) -> Result<(Vec<Retried>, Vec<View>), RetryError> {
+        let discarded = sqlx::query_file!(
+            "src/projector/sql/discard_dead_letters.sql",
+            view.domain,
+            scope.log_id,
+            id,
+            resolution
+        )
+        .fetch_all(&mut *connection)
+        .await?;
+        let ours = discarded.iter().find(|row| row.version == view.version);
+        let ours = ours.ok_or(RetryError::Gone)?;
+        let mut retried = vec![Retried {
+            id,
+            offset: ours.record_offset,
+            verdict: Verdict::Discarded,
+        }];
+        let mut unfinished = Vec::new();
+        // Behind an earlier open dead letter nothing can be retried.
+        for row in discarded.iter().filter(|row| row.is_first) {
+            let version = View {
+                version: row.version,
+                ..view.clone()
+            };
+            let refetched = refetched.remove(&row.version).unwrap_or_default();
+            let mut progress = RetryProgress::default();
+            let more = self.retry_some(
+                &mut *connection,
+                projection,
+                &version,
+                scope,
+                &refetched,
+                &mut progress,
+            );
+            if more.await? {
+                unfinished.push(version);
+            }
+            if row.version == ours.version {
+                retried.extend(progress.retried);
+            }
+        }
+        Ok((retried, unfinished))
+    }
+
+    /// Begins a transaction that holds the log's progress rows of all versions of a view, locked in the order in which a
+    /// switch locks them: a decision about a record counts in every version.
     async fn begin(
         &self,
         view: &View,
@@ -356,19 +401,20 @@ impl Retrier {
         )
         .fetch_all(&mut *transaction)
         .await?;
-        match versions.contains(&view.version) {
-            true => Ok(transaction),
-            false => Err(RetryError::Gone),
+        if versions.contains(&view.version) {
+            Ok(transaction)
+        } else {
+            Err(RetryError::Gone)
         }
     }
 
-    /// Fences the owner of a version, and points names at its tables.
-    async fn hold(
+    /// Fences the owner of a log in a version, and points names at the version's tables.
+    async fn claim(
         &self,
         connection: &mut PgConnection,
         view: &View,
         log_id: i32,
-    ) -> Result<Hold, sqlx::Error> {
+    ) -> Result<Claim, sqlx::Error> {
         let row = sqlx::query_file!(
             "src/projector/sql/claim_partition.sql",
             view.domain,
@@ -377,102 +423,70 @@ impl Retrier {
         )
         .fetch_one(&mut *connection)
         .await?;
-        let logs = progress::use_schema(connection, view).await?;
-        Ok(Hold {
+        Ok(Claim {
             log_id,
             epoch: row.epoch,
             next_offset: row.next_offset,
             stream_time: row.stream_time,
-            schema: String::new(),
-            is_live: false,
-            logs,
-            failure: None,
-            last: None,
-            parked: HashSet::new(),
-            discarded: HashMap::new(),
+            log_count: progress::use_schema(connection, view).await?,
         })
     }
 
-    /// Records of the next letters that are not kept here, as the log has them.
-    async fn read_again(
+    /// Fetches the records of the next dead letters whose bytes the database no longer has.
+    async fn refetch(
         &self,
         view: &View,
-        lines: &RetryScope,
+        scope: &RetryScope,
         after: i64,
-    ) -> Result<Again, sqlx::Error> {
-        let asked = sqlx::query_file_scalar!(
+    ) -> Result<Refetched, sqlx::Error> {
+        let offsets = sqlx::query_file_scalar!(
             "src/projector/sql/dead_letters_to_refetch.sql",
             view.domain,
             view.version,
-            lines.log_id,
-            &lines.keys,
-            &lines.alone,
+            scope.log_id,
+            &scope.keys,
+            &scope.singles,
             after,
-            LETTERS,
-            BYTES,
+            MAX_DEAD_LETTERS,
+            MAX_BYTES,
             self.max_value_bytes(),
         )
         .fetch_all(&self.pool)
         .await?;
-        if asked.is_empty() {
-            return Ok(Again::default());
+        if offsets.is_empty() {
+            return Ok(Refetched::default());
         }
-        let log = self.log(&self.pool, lines.log_id).await?;
-        let kafka = self.kafka.clone();
-        let offsets = asked.clone();
-        let read = tokio::task::spawn_blocking(move || {
-            let (topic, identity) = (&log.topic, &log.identity);
-            offsets::read_records(&kafka, topic, identity, log.partition, &offsets)
-        });
-        // Where it panicked the panic hook has told it.
-        let read = read.await.unwrap_or(Err(KafkaError::Canceled));
-        if let Err(error) = &read {
-            tracing::debug!(domain = view.domain, %error, "records of letters can't be read again now");
-        }
-        Ok(Again {
-            asked,
-            is_away: read.is_err(),
-            records: read.unwrap_or_default(),
-        })
+        let log = topic_partition(&self.pool, scope.log_id).await?;
+        Ok(log.refetch(self.kafka.clone(), offsets).await)
     }
 
-    /// The largest value that is parsed, as the database counts.
+    /// The longest value that is parsed, as the database counts bytes.
     fn max_value_bytes(&self) -> i64 {
         i64::try_from(self.max_value_bytes).unwrap_or(i64::MAX)
     }
 
-    async fn log(&self, executor: impl PgExecutor<'_>, log_id: i32) -> Result<Log, sqlx::Error> {
-        sqlx::query_as!(
-            Log,
-            "SELECT topic, topic_identity AS identity, partition FROM sightline.logs WHERE log_id = $1",
-            log_id
-        )
-        .fetch_one(executor)
-        .await
-    }
-
-    /// Tries the next letters, if there are any, within a transaction that has the log's progress rows. Says whether there
-    /// may be more.
-    async fn try_some(
+    /// Retries the next dead letters of the scope, if there are any, within a transaction that holds the log's progress
+    /// rows. Returns whether there may be more.
+    async fn retry_some(
         &self,
         connection: &mut PgConnection,
         projection: &dyn Projection,
         view: &View,
-        lines: &RetryScope,
-        again: &Again,
-        round: &mut Round,
+        scope: &RetryScope,
+        refetched: &Refetched,
+        progress: &mut RetryProgress,
     ) -> Result<bool, RetryError> {
         let stored = sqlx::query_file_as!(
-            Stored,
+            StoredDeadLetter,
             "src/projector/sql/dead_letters_to_retry.sql",
             view.domain,
             view.version,
-            lines.log_id,
-            &lines.keys,
-            &lines.alone,
-            round.after,
-            LETTERS,
-            BYTES,
+            scope.log_id,
+            &scope.keys,
+            &scope.singles,
+            progress.after,
+            MAX_DEAD_LETTERS,
+            MAX_BYTES,
             self.max_value_bytes(),
         )
         .fetch_all(&mut *connection)
@@ -480,264 +494,203 @@ impl Retrier {
         if stored.is_empty() {
             return Ok(false);
         }
-        let held = sqlx::query_file_scalar!(
+        let waiting = sqlx::query_file_scalar!(
             "src/projector/sql/waiting_keys.sql",
             view.domain,
             view.version,
-            lines.log_id,
-            &lines.keys
+            scope.log_id,
+            &scope.keys
         );
-        round.held.extend(held.fetch_all(&mut *connection).await?);
-        let mut more = stored.first().is_some_and(|letter| letter.more);
-        let log = self.log(&mut *connection, lines.log_id).await?;
-        let begun = round.retried.len();
-        let mut letters = Vec::new();
-        for letter in stored {
-            if letter.is_in_log_only(self.max_value_bytes())
-                && !again.asked.contains(&letter.record_offset)
+        progress
+            .waiting
+            .extend(waiting.fetch_all(&mut *connection).await?);
+        let mut more = stored.first().is_some_and(|first| first.more);
+        let log = topic_partition(&mut *connection, scope.log_id).await?;
+        let already_retried = progress.retried.len();
+        let mut dead_letters = Vec::new();
+        for dead_letter in stored {
+            if dead_letter.needs_refetch(self.max_value_bytes())
+                && !refetched.offsets.contains(&dead_letter.record_offset)
             {
-                // Erased since the log was asked: it has to be asked again.
+                // Its bytes expired after the log was asked. The next transaction asks again.
                 more = true;
                 break;
             }
-            round.after = letter.record_offset;
-            let known = letter.known(&log, again, self.max_value_bytes());
-            letters.extend(round.hold_back(letter, known));
+            progress.after = dead_letter.record_offset;
+            let restored = dead_letter.restore(&log, refetched, self.max_value_bytes());
+            dead_letters.extend(progress.admit(dead_letter, restored));
         }
-        if !letters.is_empty() {
-            let hold = self.hold(&mut *connection, view, lines.log_id).await?;
-            self.try_these(&mut *connection, projection, view, &hold, &letters, round)
-                .await?;
+        if !dead_letters.is_empty() {
+            let claim = self.claim(&mut *connection, view, scope.log_id).await?;
+            self.retry_restored(
+                connection,
+                projection,
+                view,
+                &claim,
+                &dead_letters,
+                progress,
+            )
+            .await?;
         }
-        let retried = &mut round.retried[begun..];
+        let retried = &mut progress.retried[already_retried..];
         retried.sort_by_key(|retried| retried.offset);
-        // Those that wait on are not under way any more.
-        let waiting: Vec<Uuid> = retried
+        let still_open: Vec<Uuid> = retried
             .iter()
             .filter(|retried| retried.verdict.stays())
             .map(|retried| retried.id)
             .collect();
         sqlx::query!(
             "UPDATE sightline.dead_letters SET state = 'parked' WHERE id = ANY ($1) AND state = 'retrying'",
-            &waiting
+            &still_open
         )
         .execute(connection)
         .await?;
         Ok(more)
     }
 
-    /// Tries letters whose values are known, or known to be lost, within a transaction that holds the version.
-    async fn try_these(
+    /// Judges and applies dead letters whose records are restored, and writes what became of them.
+    async fn retry_restored(
         &self,
         connection: &mut PgConnection,
         projection: &dyn Projection,
         view: &View,
-        hold: &Hold,
-        letters: &[(Stored, Known)],
-        round: &mut Round,
+        claim: &Claim,
+        dead_letters: &[(StoredDeadLetter, Restored)],
+        progress: &mut RetryProgress,
     ) -> Result<(), sqlx::Error> {
-        let candidates: Vec<Candidate<'_>> = letters
+        let candidates: Vec<Candidate<'_>> = dead_letters
             .iter()
             .enumerate()
-            .map(|(index, (letter, known))| {
-                let (record, reading) = match known {
-                    Known::There(record) => {
-                        let reading = Reading::of(record, projection, self.max_value_bytes);
-                        (record, reading)
-                    }
-                    Known::TooLarge(record) => (record, Reading::Oversized),
-                    Known::Lost(record) => (record, Reading::Lost),
-                };
-                let turn = Turn::Missed {
-                    stream_time: letter.stream_time,
-                    place: place(hold, index),
-                };
-                Candidate {
-                    record,
-                    key: letter.key_hash,
-                    turn,
-                    reading,
-                }
+            .map(|(index, (stored, restored))| {
+                self.candidate(projection, claim, index, stored, restored)
             })
             .collect();
-        let parked = std::mem::take(&mut round.parked);
-        let run = Run::new(projection, view, hold, self.dedupe, parked);
-        let state = run.judge_and_apply(connection, &candidates).await?;
+        let parked = std::mem::take(&mut progress.parked);
+        let no_discards = HashMap::new();
+        let judge = Judge::new(projection, claim, self.dedupe, parked, &no_discards);
+        let judgement = batch::apply(&mut *connection, claim, judge, &candidates).await?;
 
-        let mut failures = state.letters.iter();
-        let verdicts: Vec<Verdict> = letters
-            .iter()
-            .zip(&state.outcomes)
-            .map(|((letter, _), outcome)| match outcome {
-                Outcome::Applied => Verdict::Applied,
-                Outcome::Duplicate => Verdict::Duplicate,
-                Outcome::Skipped => Verdict::Skipped,
-                Outcome::DeadLettered => {
-                    let failure = failures.next();
-                    let closed = state.closed.iter().any(|(key, offset)| {
-                        letter.key_hash == Some(*key) && letter.record_offset < *offset
-                    });
-                    match failure {
-                        _ if closed => Verdict::Closed,
-                        Some(failure) if failure.class != Class::Blocked => Verdict::Failed {
-                            reason: failure.reason.clone().into_owned(),
-                            field: failure.field.clone(),
-                        },
-                        _ => Verdict::Waiting,
-                    }
-                }
-            })
-            .collect();
-        settle(connection, view, hold, letters, &verdicts).await?;
-        // Only then: it closes what is still open of the keys.
-        state.write_bookkeeping(connection, view, hold).await?;
-        let failed: Vec<(Uuid, &Letter)> = letters
-            .iter()
-            .zip(&state.outcomes)
-            .filter(|(_, outcome)| **outcome == Outcome::DeadLettered)
-            .zip(&state.letters)
-            .filter(|(_, failure)| failure.class != Class::Blocked)
-            .map(|(((letter, _), _), failure)| (letter.id, failure))
-            .collect();
+        let (verdicts, failed) = verdicts(dead_letters, &judgement);
+        settle(&mut *connection, view, claim, dead_letters, &verdicts).await?;
+        // This closes what is still open of deleted users' keys: after what was applied is settled.
+        batch::write_bookkeeping(&mut *connection, view, claim, &judgement).await?;
         note_failures(&mut *connection, &failed, projection.code_version()).await?;
         sqlx::query_file!(
             "src/projector/sql/fence_logs_behind.sql",
             view.domain,
             view.version,
-            hold.log_id
+            claim.log_id
         )
         .execute(connection)
         .await?;
-        round.retried.extend(
-            letters
+        progress.retried.extend(
+            dead_letters
                 .iter()
                 .zip(verdicts)
-                .map(|((letter, _), verdict)| letter.retried(verdict)),
+                .map(|((stored, _), verdict)| retried(stored, verdict)),
         );
-        round.parked = state.parked;
+        progress.parked = judgement.parked;
         Ok(())
     }
-}
 
-/// Where a retry of many letters has come to.
-struct Round {
-    /// All letters up to this offset were tried.
-    after: i64,
-    /// Keys of which one has failed.
-    parked: HashSet<Uuid>,
-    /// Keys of which one could not be read, or that wait for a log that comes before this one.
-    held: HashSet<Uuid>,
-    retried: Vec<Retried>,
-}
-
-impl Round {
-    /// Holds a letter back that nothing is known of now, or that waits behind such a one. Gives back any other.
-    fn hold_back(&mut self, letter: Stored, known: Option<Known>) -> Option<(Stored, Known)> {
-        let verdict = match known {
-            _ if letter.key_hash.is_some_and(|key| self.held.contains(&key)) => Verdict::Waiting,
-            Some(known) => return Some((letter, known)),
-            None => Verdict::Away,
+    /// A restored record, to be judged as of its own offset.
+    fn candidate<'r>(
+        &self,
+        projection: &dyn Projection,
+        claim: &Claim,
+        index: usize,
+        stored: &StoredDeadLetter,
+        restored: &'r Restored,
+    ) -> Candidate<'r> {
+        let (record, reading) = match restored {
+            Restored::Whole(record) => {
+                let reading = Reading::of(record, projection, self.max_value_bytes);
+                (record, reading)
+            }
+            Restored::TooLarge(record) => (record, Reading::Oversized),
+            Restored::BytesLost(record) => (record, Reading::BytesLost),
         };
-        self.held.extend(letter.key_hash);
-        self.retried.push(letter.retried(verdict));
-        None
-    }
-}
-
-impl Default for Round {
-    fn default() -> Self {
-        Round {
-            after: -1,
-            parked: HashSet::new(),
-            held: HashSet::new(),
-            retried: Vec::new(),
+        Candidate {
+            record,
+            key: stored.key_hash,
+            attempt: Attempt::Retry {
+                stream_time: stored.stream_time,
+                feed_position: feed_position(claim, index),
+            },
+            reading,
         }
     }
 }
 
-/// Where the change of the n-th letter of a transaction lies: behind all that was applied before, since no two
+/// The topic's partition that a log is.
+async fn topic_partition(
+    executor: impl PgExecutor<'_>,
+    log_id: i32,
+) -> Result<TopicPartition, sqlx::Error> {
+    sqlx::query_as!(
+        TopicPartition,
+        "SELECT topic, topic_identity AS identity, partition FROM sightline.logs WHERE log_id = $1",
+        log_id
+    )
+    .fetch_one(executor)
+    .await
+}
+
+/// The feed position of the n-th dead letter of a transaction: behind all that was applied before, because no two
 /// transactions have the same epoch.
-fn place(hold: &Hold, index: usize) -> FeedPosition {
+fn feed_position(claim: &Claim, index: usize) -> FeedPosition {
     let index = i64::try_from(index).unwrap_or(i64::MAX);
     FeedPosition {
-        next_offset: hold.next_offset,
-        sequence: (hold.epoch << 32) | (index * FeedPosition::MAX_ROWS),
+        next_offset: claim.next_offset,
+        sequence: (claim.epoch << 32) | (index * FeedPosition::MAX_ROWS),
     }
 }
 
-impl Stored {
-    fn retried(&self, verdict: Verdict) -> Retried {
-        Retried {
-            id: self.id,
-            offset: self.record_offset,
-            verdict,
-        }
+/// What became of each dead letter, and of those that failed again, by id, why.
+fn verdicts<'j>(
+    dead_letters: &[(StoredDeadLetter, Restored)],
+    judgement: &'j Judgement,
+) -> (Vec<Verdict>, Vec<(Uuid, &'j DeadLetter)>) {
+    let mut failures = judgement.dead_letters.iter();
+    let (mut verdicts, mut failed) = (Vec::new(), Vec::new());
+    for ((stored, _), outcome) in dead_letters.iter().zip(&judgement.outcomes) {
+        verdicts.push(match outcome {
+            Outcome::Applied => Verdict::Applied,
+            Outcome::Duplicate => Verdict::Duplicate,
+            Outcome::Skipped => Verdict::Skipped,
+            Outcome::DeadLettered => {
+                let failure = failures
+                    .next()
+                    .filter(|failure| failure.class != Class::Blocked);
+                failed.extend(failure.map(|failure| (stored.id, failure)));
+                let closed = judgement.closed.iter().any(|(key, offset)| {
+                    stored.key_hash == Some(*key) && stored.record_offset < *offset
+                });
+                match failure {
+                    _ if closed => Verdict::Closed,
+                    Some(failure) => Verdict::Failed {
+                        reason: failure.reason.clone().into_owned(),
+                        field: failure.field.clone(),
+                    },
+                    None => Verdict::Waiting,
+                }
+            }
+        });
     }
-
-    /// Whether the log has to be asked for its value.
-    fn is_in_log_only(&self, max_value_bytes: i64) -> bool {
-        self.size <= max_value_bytes && self.value.is_none()
-    }
-
-    /// The record, with its value if that is anywhere; `None` while the log does not answer.
-    fn known(&self, log: &Log, again: &Again, max_value_bytes: i64) -> Option<Known> {
-        if self.size > max_value_bytes {
-            return Some(Known::TooLarge(self.record(log)));
-        }
-        if self.value.is_some() {
-            return Some(Known::There(self.record(log)));
-        }
-        if again.is_away {
-            return None;
-        }
-        let record = again.records.get(&self.record_offset);
-        Some(match record.filter(|record| self.is(record)) {
-            Some(record) => Known::There(record.clone()),
-            None => Known::Lost(self.record(log)),
-        })
-    }
-
-    /// Whether this is the record that became the letter: a log that has lost its tail may have another one there.
-    fn is(&self, record: &Record) -> bool {
-        record_time(record) == self.record_time
-            && record.key.as_deref().map(hash16) == self.key_hash
-            && value_size(record) == self.size
-    }
-
-    fn record(&self, log: &Log) -> Record {
-        let headers = self.headers.as_ref().and_then(Value::as_array);
-        let record = Record {
-            topic: log.topic.as_str().into(),
-            partition: log.partition,
-            offset: self.record_offset,
-            timestamp_ms: self.record_time.map(|time| time.timestamp_millis()),
-            key: self.record_key.clone().map(Bytes::from),
-            headers: headers.into_iter().flatten().map(header).collect(),
-            value: self.value.clone().map(Bytes::from),
-        };
-        debug_assert!(record_time(&record) == self.record_time);
-        record
-    }
+    (verdicts, failed)
 }
 
-/// A header as it was stored: `[name, base64 of the value or null]`.
-fn header(pair: &Value) -> (String, Option<Bytes>) {
-    let name = pair[0].as_str().unwrap_or_default().to_owned();
-    let value = pair[1].as_str().and_then(|text| STANDARD.decode(text).ok());
-    (name, value.map(Bytes::from))
-}
-
-/// Moves letters that are through to `applied`, and their counts in the books.
+/// Moves dead letters that went through to `applied`, and their counts in the books.
 async fn settle(
     connection: &mut PgConnection,
     view: &View,
-    hold: &Hold,
-    letters: &[(Stored, Known)],
+    claim: &Claim,
+    dead_letters: &[(StoredDeadLetter, Restored)],
     verdicts: &[Verdict],
 ) -> Result<(), sqlx::Error> {
     let (mut ids, mut resolutions, mut sequences) = (Vec::new(), Vec::new(), Vec::new());
     let (mut applied, mut duplicates, mut skipped) = (0, 0, 0);
-    for (index, ((letter, _), verdict)) in letters.iter().zip(verdicts).enumerate() {
+    for (index, ((stored, _), verdict)) in dead_letters.iter().zip(verdicts).enumerate() {
         let (word, count) = match verdict {
             Verdict::Applied => ("applied", &mut applied),
             Verdict::Duplicate => ("duplicate", &mut duplicates),
@@ -745,15 +698,16 @@ async fn settle(
             _ => continue,
         };
         *count += 1;
-        ids.push(letter.id);
+        ids.push(stored.id);
         resolutions.push(word.to_owned());
-        sequences.push((*verdict == Verdict::Applied).then(|| place(hold, index).sequence));
+        let is_applied = *verdict == Verdict::Applied;
+        sequences.push(is_applied.then(|| feed_position(claim, index).sequence));
     }
     sqlx::query_file!(
         "src/projector/sql/settle_dead_letters.sql",
         &ids,
         &resolutions,
-        hold.next_offset,
+        claim.next_offset,
         &sequences as _,
     )
     .execute(&mut *connection)
@@ -762,34 +716,34 @@ async fn settle(
         "src/projector/sql/settle_books.sql",
         view.domain,
         view.version,
-        hold.log_id,
+        claim.log_id,
         applied,
         duplicates,
         skipped
     )
-    .execute(&mut *connection)
-    .await?;
-    Ok(())
+    .execute(connection)
+    .await
+    .map(drop)
 }
 
-/// Notes that letters failed again, and why.
+/// Writes that dead letters failed again, and why.
 async fn note_failures(
     connection: &mut PgConnection,
-    failed: &[(Uuid, &Letter)],
+    failed: &[(Uuid, &DeadLetter)],
     code_version: i32,
 ) -> Result<(), sqlx::Error> {
     let ids: Vec<Uuid> = failed.iter().map(|(id, _)| *id).collect();
     let reasons: Vec<String> = failed
         .iter()
-        .map(|(_, letter)| letter.reason.clone().into_owned())
+        .map(|(_, failure)| failure.reason.clone().into_owned())
         .collect();
     let fields: Vec<Option<String>> = failed
         .iter()
-        .map(|(_, letter)| super::text(&letter.field))
+        .map(|(_, failure)| row::storable(&failure.field))
         .collect();
     let classes: Vec<String> = failed
         .iter()
-        .map(|(_, letter)| letter.class.as_str().to_owned())
+        .map(|(_, failure)| failure.class.as_str().to_owned())
         .collect();
     sqlx::query_file!(
         "src/projector/sql/note_failures.sql",
@@ -798,7 +752,7 @@ async fn note_failures(
         &fields as _,
         &classes,
         code_version,
-        LOST
+        BYTES_LOST
     )
     .execute(connection)
     .await

@@ -1,8 +1,8 @@
--- Partitions whose log is not what it was go on without what is lost, as far as that can be done in place:
--- behind a gap, where retention passed the position (what is lost counts as holes: offsets that hold no record);
--- with a topic that was created anew, whose partitions are other logs, and begin at their beginning.
--- A log that lost its tail is gone on with once it has grown past the position; before, its offsets would come twice,
--- and it fails again.
+-- Lets partitions of a domain ($1) whose log has changed go on without what is lost:
+-- behind a gap, where retention has passed the position (lost offsets count as holes, which hold no record);
+-- with a topic that was created again, whose partitions are other logs and begin at their log start offset.
+-- A log that lost its tail goes on only once it has grown past the position. Before, its offsets would come twice,
+-- so it fails again.
 WITH gaps AS (
     SELECT p.domain, p.version, p.log_id, e.log_start_offset
     FROM sightline.progress p

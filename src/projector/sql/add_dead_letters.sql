@@ -1,5 +1,5 @@
--- A letter with a resolution is one that nobody waits for: its user was deleted later in the same batch, or an
--- operator took the record out before.
+-- A dead letter with a resolution is closed from the start: its user was deleted later in the same batch, or an
+-- operator discarded the record before.
 INSERT INTO sightline.dead_letters (
     id, domain, version, log_id, record_offset, record_time, stream_time, record_key, key_hash, event_id, event_type,
     occurred_at, reason, field, class, parks, code_version, size, headers, value,

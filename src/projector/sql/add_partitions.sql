@@ -1,10 +1,10 @@
--- Progress rows for partitions ($6) from given offsets ($7).
+-- Inserts progress rows for partitions ($6) that begin at these offsets ($7).
 WITH wanted AS (
     SELECT partition, start_offset FROM unnest($6::integer[], $7::bigint[]) AS w (partition, start_offset)
 ), new_logs AS (
     INSERT INTO sightline.logs (cluster_id, topic, topic_identity, partition)
     SELECT $3, $4, $5, partition FROM wanted
-    -- Another domain may have met the log before; an update that changes nothing returns its id.
+    -- Another domain may have inserted the log. An update without a change returns its id.
     ON CONFLICT (topic, topic_identity, partition) DO UPDATE SET partition = EXCLUDED.partition
     RETURNING log_id, partition
 )

@@ -1,4 +1,4 @@
--- The set of compare-and-set: the row is locked since the comparison.
+-- The "set" of compare-and-set. lock_progress.sql has locked the row.
 UPDATE sightline.progress
 SET next_offset   = $4,
     stream_time      = $5,

@@ -1,4 +1,4 @@
--- Letters of a version ($3) are as published as those of another one ($2) for the same records.
+-- Marks dead letters of a version ($3) as published if those of another one ($2) for the same records are.
 UPDATE sightline.dead_letters AS there
 SET published_at = here.published_at
 FROM sightline.dead_letters AS here

@@ -1,4 +1,4 @@
--- A new owner: whoever held the partition before is fenced from here on.
+-- Raises the epoch, which fences the former owner.
 UPDATE sightline.progress
 SET epoch = epoch + 1
 WHERE domain = $1 AND version = $2 AND log_id = $3

@@ -1,5 +1,5 @@
--- The user of these keys was deleted there: what was parked for them before, there or in a log that comes before it, is
--- nobody's any more, its bytes least of all.
+-- The user of these keys ($4) was deleted at these offsets ($5): closes the dead letters of the keys before them, in this
+-- log ($3) and in earlier logs, and erases their bytes.
 UPDATE sightline.dead_letters AS letter
 SET state = 'discarded', resolution = 'user_deleted', value = NULL, headers = NULL, record_key = NULL,
     resolved_at = now(), erased_at = now()

@@ -1,13 +1,13 @@
--- A new version ($2) begins where the live one began, and holds later partitions back as the live one did, but not for
--- what the log does not hold any more; where the log does not reach back to that (who comes here has accepted it), at the
--- log's beginning. Of a topic that was created anew, the partitions that there are now are found by whoever projects the
--- version.
+-- A new version ($2) begins where the live one began, or at the log start offset where the log no longer reaches back
+-- (the operator has accepted that). Partitions that were added later wait for the others as in the live version, but not
+-- for offsets that the log no longer holds. The partitions of a topic that was created again get their rows when the
+-- version is first projected.
 INSERT INTO sightline.progress (domain, version, log_id, start_offset, next_offset, waits_for)
 SELECT p.domain, $2, p.log_id, greatest(p.start_offset, e.log_start_offset), greatest(p.start_offset, e.log_start_offset),
-       (SELECT jsonb_object_agg(held.partition, least(held.until::bigint, ends.log_end_offset))
-        FROM jsonb_each_text(p.waits_for) AS held (partition, until)
+       (SELECT jsonb_object_agg(waits.partition, least(waits.until::bigint, ends.log_end_offset))
+        FROM jsonb_each_text(p.waits_for) AS waits (partition, until)
         LEFT JOIN sightline.logs o
-            ON o.topic = l.topic AND o.topic_identity = l.topic_identity AND o.partition::text = held.partition
+            ON o.topic = l.topic AND o.topic_identity = l.topic_identity AND o.partition::text = waits.partition
         LEFT JOIN sightline.log_offsets ends ON ends.log_id = o.log_id)
 FROM sightline.progress p
 JOIN sightline.views v USING (domain, version)

@@ -1,4 +1,4 @@
--- The first hundred names of each log; what comes after them is not worth a row that anybody could make.
+-- Counts the first hundred names per log. More would let a producer fill the table.
 WITH named AS (
     SELECT t.event_type, t.events, u.event_type IS NOT NULL AS is_known
     FROM unnest($4::text[], $5::bigint[]) AS t (event_type, events)

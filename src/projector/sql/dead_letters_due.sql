@@ -1,6 +1,6 @@
--- What is to be tried again, per version and log: keys and letters that stand alone which failed in an older release, and
--- keys whose first letter waits behind nothing any more, as somebody was interrupted who tried them. Some at a time, so
--- that each step is short. What is paused stands still.
+-- What maintenance has to retry, per version and log: keys and single dead letters that an older release gave up, and keys
+-- whose first dead letter waits behind nothing because a retry was interrupted. At most 500 at a time, so that each round
+-- is short; none of a paused version.
 WITH first AS (
     (SELECT DISTINCT ON (version, log_id, key_hash) version, log_id, key_hash, id, parks, class, code_version
      FROM sightline.dead_letters
@@ -13,7 +13,7 @@ WITH first AS (
 ), chosen AS (
     SELECT * FROM first
     WHERE (class = 'blocked' OR code_version < $2)
-      -- What waits for a log that comes before has its turn after that.
+      -- Keys that wait for an earlier log come after it.
       AND NOT (parks AND EXISTS (
           SELECT FROM sightline.dead_letters AS e
           WHERE e.domain = $1 AND e.version = first.version AND e.key_hash = first.key_hash
@@ -25,6 +25,6 @@ WITH first AS (
 )
 SELECT version AS "version!", log_id AS "log_id!",
        coalesce(array_agg(key_hash) FILTER (WHERE parks), '{}') AS "keys!",
-       coalesce(array_agg(id) FILTER (WHERE NOT parks), '{}') AS "alone!"
+       coalesce(array_agg(id) FILTER (WHERE NOT parks), '{}') AS "singles!"
 FROM chosen
 GROUP BY version, log_id

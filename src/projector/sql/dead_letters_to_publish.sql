@@ -1,5 +1,5 @@
--- Letters of the live version that were not published yet: up to $2, and, with keys and values ($4), up to so many bytes
--- ($3), but one at least.
+-- Dead letters of the live version that were not published yet: at most $2, and at most $3 bytes if keys and values are
+-- published ($4), but always one.
 SELECT id, topic, partition, record_offset, record_key, value, event_type, reason, field, class
 FROM (
     SELECT d.id, l.topic, l.partition, d.record_offset, CASE WHEN $4::boolean THEN d.record_key END AS record_key,

@@ -1,4 +1,4 @@
--- Which of the next letters, as in dead_letters_to_retry.sql, the log has to be asked for.
+-- The offsets, among the next dead letters as in dead_letters_to_retry.sql, of those whose value only the log has.
 SELECT record_offset
 FROM (
     SELECT record_offset, value IS NULL AND size <= $9 AS missing,

@@ -1,5 +1,5 @@
--- The next open letters of some keys ($4), and some that stand alone ($5), in the order of the log: up to $7, and up to so
--- many bytes ($8), but one at least. Values larger than $9 are not looked at.
+-- The next open dead letters of some keys ($4) and some single ones ($5), in log order: at most $7, and at most $8 bytes,
+-- but always one. Values longer than $9 are not returned.
 WITH next AS (
     SELECT id, row_number() OVER (ORDER BY record_offset) AS number,
            coalesce(sum(size) FILTER (WHERE size <= $9) OVER (ORDER BY record_offset), 0) AS bytes

@@ -1,5 +1,6 @@
--- Takes a letter ($3) out, in every version that has one for its record, and, by its coordinates, in every one that comes
--- to the record later: their owners are fenced, so that they learn of it. Whoever comes here holds the rows of all.
+-- Discards a dead letter ($3) in every version that has one for its record, and stores the record's coordinates for
+-- versions that reach it later. Raises the epochs of all, so that their owners read the discards again. The caller has
+-- locked the progress rows.
 WITH discarded AS (
     UPDATE sightline.dead_letters AS d
     SET state = 'discarded', resolution = $4, resolved_at = now()

@@ -1,5 +1,5 @@
--- Coordinates and reason stay for good; the log may have the rest for longer. Some at a time, and none that somebody is
--- about to change.
+-- Coordinates and reason stay for good; the log may keep the bytes for longer. Some at a time, without waiting for rows
+-- that another transaction has locked.
 UPDATE sightline.dead_letters
 SET value = NULL, headers = NULL, record_key = NULL, erased_at = now()
 WHERE id = ANY (ARRAY(

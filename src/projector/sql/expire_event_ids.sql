@@ -1,6 +1,6 @@
--- Rows of ids that log time ($4) has forgotten, some at a time, the oldest first: the index gives them in that order.
--- A dead letter that is tried again is judged by the log's time of then, so what was not forgotten then, from a while
--- ($5) before the first of them to a while after the last, is kept.
+-- Deletes ids that stream time ($4) has left behind by the dedupe window ($5), the oldest first, some at a time.
+-- A retried dead letter is judged by the stream time behind it, so ids from a window before the first open dead letter to a
+-- window after the last are kept.
 WITH open AS (
     SELECT min(stream_time) - $5::interval AS since, max(stream_time) + $5 AS until
     FROM sightline.dead_letters

@@ -1,4 +1,4 @@
--- Open letters of the live version whose bytes are erased next.
+-- Counts open dead letters of the live version whose bytes expire next.
 SELECT count(*) AS "expiring!"
 FROM sightline.dead_letters d
 JOIN sightline.views v USING (domain, version)

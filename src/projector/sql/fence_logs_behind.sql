@@ -1,4 +1,4 @@
--- Owners of logs that come after one are to look anew at which keys wait for it.
+-- Raises the epochs of logs that come after one ($3): their owners read again which keys wait for it.
 UPDATE sightline.progress AS p
 SET epoch = p.epoch + 1
 WHERE p.domain = $1 AND p.version = $2

@@ -1,4 +1,4 @@
--- Who comes here holds the rows.
+-- The caller has locked the rows (lock_versions.sql).
 UPDATE sightline.progress AS p
 SET epoch = highest.epoch + 1
 FROM (SELECT log_id, max(epoch) AS epoch

@@ -1,7 +1,7 @@
 -- A partition in which the version ($3) has not come as far as the live one ($2).
 --
--- One that was built with losses accepted has to come as far as the log goes now: the live one may have read what is
--- no more, or a topic that was created anew since.
+-- A version that was built with losses accepted has to reach the log end offset: the live one may have read what no longer
+-- exists, or a topic that was created again since.
 WITH other AS (
     SELECT p.*, l.topic, l.topic_identity, l.partition, v.accepts_loss, e.log_end_offset
     FROM sightline.progress p

@@ -1,4 +1,4 @@
--- That it is nowhere any more ($6) is told to who tries it: why it became a letter stays, if it had a reason of its own.
+-- If the bytes are lost ($6), a dead letter that had a reason of its own keeps it. The caller of the retry gets the new one.
 UPDATE sightline.dead_letters AS letter
 SET attempts = letter.attempts + 1, last_failed_at = now(), code_version = $5,
     reason = CASE WHEN failed.stays THEN letter.reason ELSE failed.reason END,

@@ -1,9 +1,10 @@
--- Notes the switch from one version ($2) to another ($3), and the changes that lie elsewhere there: those of letters.
+-- Stores the switch from one version ($2) to another ($3), and the changes with another feed position there: those of dead
+-- letters.
 WITH noted AS (
     INSERT INTO sightline.switches (domain, from_version, to_version) VALUES ($1, $2, $3) RETURNING id
-), letters AS (
-    -- Where the change of a record lies, in each: its turn, unless it was a letter; nowhere while it is one, or where it
-    -- came to nothing. Moves of what no feed tells are forgotten again.
+), dead_letters AS (
+    -- The feed position of a record's change in each: that of its turn, unless it was a dead letter; none while it is an
+    -- open one, or if it changed nothing. remove_equal_moves.sql removes those that no feed contains.
     SELECT log_id,
            CASE WHEN o.id IS NULL THEN record_offset + 1 ELSE o.applied_next_offset END AS old_next_offset,
            CASE WHEN o.id IS NULL THEN 0 ELSE o.applied_sequence END AS old_sequence,
@@ -22,7 +23,7 @@ WITH noted AS (
            CASE WHEN old_next_offset = new_next_offset THEN greatest(old_sequence, new_sequence)
                 WHEN old_next_offset > new_next_offset THEN old_sequence
                 WHEN old_next_offset < new_next_offset THEN new_sequence END
-    FROM noted, letters
+    FROM noted, dead_letters
     WHERE (old_next_offset, old_sequence) IS DISTINCT FROM (new_next_offset, new_sequence)
 )
 SELECT id FROM noted

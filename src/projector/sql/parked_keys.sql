@@ -1,4 +1,4 @@
--- Keys of a log that wait: for letters of its own, or of a log that comes before it.
+-- The parked keys of a log: those with open dead letters in it, or in a log that comes before it.
 SELECT DISTINCT key_hash
 FROM sightline.dead_letters
 WHERE domain = $1 AND version = $2

@@ -1,4 +1,4 @@
--- Whether letters pile up, of those that came since an operator last said to go on. Counting stops at the limits.
+-- Whether dead letters pile up, of those since the last resume. Counting stops at the limits.
 SELECT (SELECT count(*) FROM (
             SELECT FROM sightline.dead_letters
             WHERE domain = $1 AND version = $2 AND log_id = $3 AND record_offset >= $4

@@ -1,5 +1,5 @@
--- An id that was forgotten by log time may still have its row: it is remembered anew. A letter's, which was judged as of
--- an earlier time, takes nothing from what was remembered since.
+-- An id that has expired may still have its row, which is then renewed. A retried dead letter is judged as of an earlier
+-- stream time: it never moves an id's time back.
 INSERT INTO seen_events AS e (event_hash, log_id, record_offset, stream_time)
 SELECT event_hash, $1, record_offset, stream_time
 FROM unnest($2::uuid[], $3::bigint[], $4::timestamptz[]) AS n (event_hash, record_offset, stream_time)

@@ -1,5 +1,5 @@
--- Of a partition ($4), or, where that is null, of all that a topic had in the incarnation that is projected: it may have
--- fewer now.
+-- Of one partition ($4); if that is null, of all that the topic had in the incarnation that is projected, which may have had
+-- more partitions than it has now.
 UPDATE sightline.progress p
 SET failure = $5
 FROM sightline.logs l

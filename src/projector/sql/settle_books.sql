@@ -1,4 +1,4 @@
--- Letters that are through move to where they would have been counted without having been letters.
+-- Dead letters that went through are counted as if they had never been dead letters.
 UPDATE sightline.progress
 SET applied       = applied + $4,
     duplicates    = duplicates + $5,

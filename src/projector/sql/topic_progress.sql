@@ -1,4 +1,4 @@
--- Every partition of a topic that a view's version has progress in, of the incarnation that it projects.
+-- The progress of a version in all partitions of a topic, in the incarnation that it projects.
 SELECT l.log_id, l.topic_identity, l.partition, p.epoch, p.next_offset,
        p.waits_for AS "waits_for: WaitsFor"
 FROM sightline.progress p

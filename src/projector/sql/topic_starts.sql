@@ -1,4 +1,4 @@
--- Where versions of a view have begun in the partitions of a topic, of whichever incarnation.
+-- Where versions of a view began in the partitions of a topic, in all incarnations.
 SELECT l.topic_identity, l.partition, min(p.start_offset) AS "start_offset!"
 FROM sightline.progress p
 JOIN sightline.logs l USING (log_id)

@@ -1,5 +1,5 @@
--- The statements that make a version's own tables ($2) in the form of the live ones ($1): columns, constraints,
--- indexes, and how full their pages are.
+-- Returns the statements that create a version's own tables ($2) like the live ones ($1): columns, constraints, indexes,
+-- fill factors.
 SELECT format('CREATE TABLE %I.%I (LIKE %I.%I INCLUDING ALL)%s', $2::text, c.relname, n.nspname, c.relname,
               ' WITH (' || array_to_string(c.reloptions, ', ') || ')') AS "statement!"
 FROM pg_class c

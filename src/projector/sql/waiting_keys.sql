@@ -1,4 +1,4 @@
--- Which of these keys ($4) wait for a log that comes before this one.
+-- Which of these keys ($4) have open dead letters in a log that comes before this one.
 SELECT DISTINCT key_hash AS "key_hash!"
 FROM sightline.dead_letters
 WHERE domain = $1 AND version = $2

@@ -1,5 +1,5 @@
--- The newest reading counts, whichever process made it: it tells its age ($6, in seconds), and this clock is
--- the only one that times are compared by.
+-- The newest reading counts, whichever process made it. Processes send its age ($6, in seconds), because only the database's
+-- clock is compared.
 INSERT INTO sightline.log_offsets (log_id, log_start_offset, log_end_offset, read_at)
 SELECT l.log_id, e.log_start_offset, e.log_end_offset, clock_timestamp() - make_interval(secs => e.age)
 FROM unnest($3::integer[], $4::bigint[], $5::bigint[], $6::double precision[]) AS e (partition, log_start_offset, log_end_offset, age)

@@ -1,6 +1,7 @@
--- An owner who was superseded and does not know it yet has an older epoch: its word does not count, nor does that of
--- one whose version is gone, or who knows an epoch that the database has not had: it was restored. In the order of the key, so that two processes can't deadlock. Returned are those who know
--- more than the database, which was restored to an earlier state then.
+-- Heartbeats of this process ($1). One with an older epoch than the stored row is of a superseded owner, and one with an
+-- epoch that the progress row has not reached is from before a restore: neither is written. Rows are written in key order,
+-- so that two processes can't deadlock. Returns the logs of which the database knows less than the process: it was
+-- restored.
 WITH owners AS (
     SELECT *
     FROM unnest($2::text[], $3::integer[], $4::integer[], $5::bigint[], $6::timestamptz[], $7::double precision[],

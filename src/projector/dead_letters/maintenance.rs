@@ -1,0 +1,153 @@
+//! What dead letters need from time to time: those that a newer release may understand are retried, bytes expire.
+//!
+//! Two processes that do it at once do nothing twice: rows are locked, or are already as they should be.
+
+use std::time::{Duration, Instant};
+
+use chrono::TimeDelta;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::retry::{Retried, Retrier, RetryError, RetryScope, Verdict};
+use crate::projector::{Projection, View};
+use crate::telemetry;
+
+/// After so long the rest of a log's dead letters is left to the next round.
+const RETRY_BUDGET: Duration = Duration::from_secs(10);
+/// How long before open dead letters lose their bytes a warning is logged.
+const WARNING: TimeDelta = TimeDelta::days(7);
+
+/// Retries dead letters of every version that an older release gave up, and keys that wait behind nothing because a retry
+/// was interrupted.
+///
+/// # Errors
+/// See [`RetryError`].
+pub async fn retry_due(
+    retrier: &Retrier,
+    projection: &'static dyn Projection,
+) -> Result<(), RetryError> {
+    let (domain, code_version) = (projection.domain(), projection.code_version());
+    let logs = sqlx::query_file!(
+        "src/projector/sql/dead_letters_due.sql",
+        domain,
+        code_version
+    )
+    .fetch_all(&retrier.pool)
+    .await?;
+    for log in logs {
+        let scope = RetryScope {
+            log_id: log.log_id,
+            keys: log.keys,
+            singles: log.singles,
+        };
+        let view = View {
+            domain,
+            version: log.version,
+        };
+        mark_retrying(retrier, &view, &scope).await?;
+        let until = Some(Instant::now() + RETRY_BUDGET);
+        let retried = retrier.retry_in(projection, &view, &scope, false, until);
+        let mut retried = match retried.await {
+            Ok(retried) => retried,
+            Err(RetryError::Gone) => continue,
+            Err(error) => return Err(error),
+        };
+        retried.retain(|retried| {
+            !matches!(
+                retried.verdict,
+                Verdict::KafkaUnavailable | Verdict::Waiting
+            )
+        });
+        if retried.is_empty() {
+            // Another process was faster, or Kafka does not answer.
+            continue;
+        }
+        let failed = |retried: &&Retried| matches!(retried.verdict, Verdict::Failed { .. });
+        tracing::info!(
+            domain,
+            version = log.version,
+            code_version,
+            retried = retried.len(),
+            failed = retried.iter().filter(failed).count(),
+            "dead letters were retried that an older release gave up, or that waited behind nothing"
+        );
+    }
+    Ok(())
+}
+
+/// Shows in the dead letters' state that they are being retried.
+async fn mark_retrying(
+    retrier: &Retrier,
+    view: &View,
+    scope: &RetryScope,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE sightline.dead_letters SET state = 'retrying'
+         WHERE id = ANY (ARRAY(
+             SELECT id FROM sightline.dead_letters
+             WHERE domain = $1 AND version = $2 AND log_id = $3 AND state = 'parked'
+               AND (parks AND key_hash = ANY ($4) OR id = ANY ($5))
+             FOR UPDATE SKIP LOCKED))",
+        view.domain,
+        view.version,
+        scope.log_id,
+        &scope.keys as &[Uuid],
+        &scope.singles as &[Uuid],
+    )
+    .execute(&retrier.pool)
+    .await
+    .map(drop)
+}
+
+/// Erases bytes that were kept for the retention, and warns of open dead letters that are next.
+///
+/// # Errors
+/// The database failed.
+pub async fn expire_bytes(
+    pool: &PgPool,
+    projections: &[&'static dyn Projection],
+    retention: TimeDelta,
+) -> Result<(), sqlx::Error> {
+    let days = |delta: TimeDelta| i32::try_from(delta.num_days()).unwrap_or(i32::MAX);
+    let mut erased = 0;
+    loop {
+        let done = sqlx::query_file!(
+            "src/projector/sql/erase_dead_letter_bytes.sql",
+            days(retention)
+        )
+        .execute(pool)
+        .await?
+        .rows_affected();
+        if done == 0 {
+            break;
+        }
+        erased += done;
+    }
+    if erased > 0 {
+        tracing::info!(
+            dead_letters = erased,
+            "bytes of dead letters have reached their retention and are erased"
+        );
+    }
+    for projection in projections {
+        let domain = projection.domain();
+        let expiring = sqlx::query_file_scalar!(
+            "src/projector/sql/expiring_dead_letters.sql",
+            domain,
+            days(retention - WARNING)
+        )
+        .fetch_one(pool)
+        .await?;
+        // Counts are far below 2^52.
+        #[allow(clippy::cast_precision_loss)]
+        metrics::gauge!(telemetry::DEAD_LETTERS_EXPIRING, "domain" => domain).set(expiring as f64);
+        if expiring > 0 {
+            tracing::warn!(
+                domain,
+                dead_letters = expiring,
+                "open dead letters lose their bytes within 7 days: retry or discard them"
+            );
+        }
+    }
+    Ok(())
+}

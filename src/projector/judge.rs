@@ -1,0 +1,416 @@
+//! What becomes of each record: applied, skipped, a duplicate, or a dead letter. Pure: no I/O, no clock.
+//!
+//! Records are judged in log order, because a judgement depends on those before it: whether the event id was applied,
+//! whether the key is parked. [`Judgement`] is what a batch has come to so far; the caller copies it before it applies
+//! events, and puts the copy back when the transaction refuses them. docs/events.md has the order of judgement.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use uuid::Uuid;
+
+use super::dead_letters::{
+    BLOCKED, BYTES_LOST, Class, DeadLetter, Discard, USER_DELETED, record_time,
+};
+use super::progress::{Books, Claim};
+use super::{FeedPosition, NewEvent, Projection};
+use crate::event::{Bad, Envelope, Payload, Record, TypeName, hash16};
+
+/// No record moves stream time by more.
+const MAX_STREAM_TIME_STEP: TimeDelta = TimeDelta::days(1);
+/// Unknown types are counted by so many characters of their name.
+const TYPE_NAME_CHARS: usize = 100;
+
+/// A record, with all that can be read from it alone.
+pub struct Candidate<'r> {
+    pub record: &'r Record,
+    /// The hash of the record's key.
+    pub key: Option<Uuid>,
+    pub attempt: Attempt,
+    pub reading: Reading<'r>,
+}
+
+/// Whether a record is judged in its turn or again, as a dead letter.
+#[derive(Debug, Clone, Copy)]
+pub enum Attempt {
+    /// In its turn. It moves stream time, and its changes take the feed position of its own offset.
+    First,
+    /// Again. Stream time is what it was behind the record, and the changes take a feed position that no reader has passed.
+    Retry {
+        stream_time: Option<DateTime<Utc>>,
+        feed_position: FeedPosition,
+    },
+}
+
+/// What a record says to one projection.
+pub enum Reading<'r> {
+    Tombstone,
+    /// The value is longer than the configured maximum, and was not parsed.
+    Oversized,
+    /// A dead letter whose bytes are neither in the database nor in the log any longer.
+    BytesLost,
+    /// The event type can't be read.
+    Illegible(Bad),
+    /// The projection is not interested in the type. `unknown` is its name if the catalogue lacks it.
+    Uninteresting {
+        unknown: Option<String>,
+    },
+    /// The projection is interested. The id is read apart from the rest: of a duplicate nothing else is looked at.
+    Event {
+        envelope: Envelope<'r>,
+        id: Option<(String, Uuid)>,
+    },
+}
+
+impl<'r> Reading<'r> {
+    pub fn of(record: &'r Record, projection: &dyn Projection, max_value_bytes: usize) -> Self {
+        match &record.value {
+            None => Reading::Tombstone,
+            Some(value) if value.len() > max_value_bytes => Reading::Oversized,
+            Some(_) => match Envelope::read(record) {
+                Err(bad) => Reading::Illegible(bad),
+                Ok(envelope) if !projection.is_interested(envelope.event_type()) => {
+                    let unknown = match envelope.event_type() {
+                        TypeName::Unknown { name } => Some(
+                            name.chars()
+                                .take(TYPE_NAME_CHARS)
+                                .map(|c| if c == '\0' { '\u{fffd}' } else { c })
+                                .collect(),
+                        ),
+                        TypeName::Known { .. } => None,
+                    };
+                    Reading::Uninteresting { unknown }
+                }
+                Ok(envelope) => {
+                    let id = envelope
+                        .event_id()
+                        .ok()
+                        .map(|id| (id.to_owned(), hash16(id.as_bytes())));
+                    Reading::Event { envelope, id }
+                }
+            },
+        }
+    }
+}
+
+impl<'r> Candidate<'r> {
+    /// A record in its turn.
+    pub fn first(record: &'r Record, reading: Reading<'r>) -> Self {
+        Candidate {
+            record,
+            key: record.key.as_deref().map(hash16),
+            attempt: Attempt::First,
+            reading,
+        }
+    }
+
+    /// The hash of the event id, if the record is an event of interest with a usable id.
+    pub fn id_hash(&self) -> Option<Uuid> {
+        match &self.reading {
+            Reading::Event { id, .. } => id.as_ref().map(|(_, hash)| *hash),
+            _ => None,
+        }
+    }
+
+    /// Stream time behind the record, where it was `before` in front of it.
+    fn stream_time(&self, before: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
+        match self.attempt {
+            Attempt::First => advance_stream_time(before, record_time(self.record)),
+            Attempt::Retry { stream_time, .. } => stream_time,
+        }
+    }
+
+    fn feed_position(&self) -> FeedPosition {
+        match self.attempt {
+            Attempt::First => FeedPosition::first_attempt(self.record.offset),
+            Attempt::Retry { feed_position, .. } => feed_position,
+        }
+    }
+
+    fn event_type(&self) -> Option<&TypeName> {
+        match &self.reading {
+            Reading::Event { envelope, .. } => Some(envelope.event_type()),
+            _ => None,
+        }
+    }
+
+    /// A dead letter of this record, with what is readable of it. The record may be good.
+    fn dead_letter(&self, reason: &'static str, class: Class, parks: bool) -> DeadLetter {
+        let (event_id, event_type, occurred_at) = match &self.reading {
+            Reading::Event { envelope, id } => {
+                let event_type = match envelope.event_type() {
+                    TypeName::Known { event_type, .. } => event_type.as_str().to_owned(),
+                    TypeName::Unknown { name } => name.clone(),
+                };
+                let id = id.as_ref().map(|(id, _)| id.clone());
+                (id, Some(event_type), envelope.occurred_at())
+            }
+            _ => (None, None, None),
+        };
+        DeadLetter {
+            record: self.record.clone(),
+            stream_time: None,
+            event_id,
+            event_type,
+            occurred_at,
+            reason: reason.into(),
+            field: None,
+            class,
+            parks,
+            without_value: false,
+            resolution: None,
+        }
+    }
+}
+
+/// What became of a record, as the books count it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Applied,
+    Duplicate,
+    Skipped,
+    DeadLettered,
+}
+
+/// What a batch has come to so far.
+#[derive(Debug, Default, Clone)]
+pub struct Judgement {
+    /// Stream time behind the last record.
+    pub stream_time: Option<DateTime<Utc>>,
+    /// One for each candidate, in their order.
+    pub outcomes: Vec<Outcome>,
+    /// The event ids that the batch applied, by hash, each with its offset and the stream time behind it.
+    pub applied_ids: BTreeMap<Uuid, (i64, Option<DateTime<Utc>>)>,
+    /// The keys that later events wait behind.
+    pub parked: HashSet<Uuid>,
+    /// Keys whose user was deleted while dead letters waited, each with the offset of the deletion: it closes all before.
+    pub closed: Vec<(Uuid, i64)>,
+    pub dead_letters: Vec<DeadLetter>,
+    /// Names of types that the catalogue lacks, and how often each came.
+    pub unknown_types: BTreeMap<String, i64>,
+}
+
+impl Judgement {
+    /// The outcomes counted. Holes are the caller's to add.
+    pub fn books(&self) -> Books {
+        let mut books = Books::default();
+        for outcome in &self.outcomes {
+            books.read += 1;
+            *match outcome {
+                Outcome::Applied => &mut books.applied,
+                Outcome::Duplicate => &mut books.duplicates,
+                Outcome::Skipped => &mut books.skipped,
+                Outcome::DeadLettered => &mut books.dead_lettered,
+            } += 1;
+        }
+        books
+    }
+}
+
+/// Judges the records of one log for one projection.
+pub struct Judge<'b> {
+    pub projection: &'b dyn Projection,
+    log_id: i32,
+    dedupe: TimeDelta,
+    /// What operators discarded of the log, by offset.
+    discards: &'b HashMap<i64, Discard>,
+    /// The candidates' ids that were applied before, by hash, each with the stream time behind it then.
+    pub seen: HashMap<Uuid, Option<DateTime<Utc>>>,
+    pub judgement: Judgement,
+}
+
+impl<'b> Judge<'b> {
+    /// `parked` are the keys that candidates wait behind; `discards` what operators took out, by offset. A judge has seen
+    /// no event id until the caller sets `seen`.
+    pub fn new(
+        projection: &'b dyn Projection,
+        claim: &Claim,
+        dedupe: TimeDelta,
+        parked: HashSet<Uuid>,
+        discards: &'b HashMap<i64, Discard>,
+    ) -> Self {
+        Judge {
+            projection,
+            log_id: claim.log_id,
+            dedupe,
+            discards,
+            seen: HashMap::new(),
+            judgement: Judgement {
+                stream_time: claim.stream_time,
+                parked,
+                ..Judgement::default()
+            },
+        }
+    }
+
+    /// Decides what becomes of each candidate, and returns the events to apply, in order.
+    pub fn judge(&mut self, candidates: &[Candidate<'_>]) -> Vec<NewEvent> {
+        let candidates = candidates.iter();
+        candidates
+            .filter_map(|candidate| self.judge_one(candidate))
+            .collect()
+    }
+
+    fn judge_one(&mut self, candidate: &Candidate<'_>) -> Option<NewEvent> {
+        self.judgement.stream_time = candidate.stream_time(self.judgement.stream_time);
+        if let Some(discard) = self.discards.get(&candidate.record.offset) {
+            self.discard(candidate, discard);
+            return None;
+        }
+        match &candidate.reading {
+            Reading::Tombstone => self.judgement.outcomes.push(Outcome::Skipped),
+            Reading::Uninteresting { unknown } => {
+                self.judgement.outcomes.push(Outcome::Skipped);
+                if let Some(name) = unknown {
+                    let count = self.judgement.unknown_types.entry(name.clone());
+                    *count.or_default() += 1;
+                }
+            }
+            Reading::Oversized => {
+                let parks = self.projection.parks(None);
+                let mut dead_letter = candidate.dead_letter("too_large", Class::Data, parks);
+                dead_letter.without_value = true;
+                self.park(dead_letter, candidate);
+            }
+            Reading::BytesLost => {
+                let parks = self.projection.parks(None);
+                let waits = candidate
+                    .key
+                    .is_some_and(|key| self.judgement.parked.contains(&key));
+                let (reason, class) = if waits {
+                    (BLOCKED, Class::Blocked)
+                } else {
+                    (BYTES_LOST, Class::Data)
+                };
+                self.park(candidate.dead_letter(reason, class, parks), candidate);
+            }
+            Reading::Illegible(bad) => {
+                let parks = self.projection.parks(None);
+                let dead_letter = candidate.dead_letter("", Class::Data, parks).because(bad);
+                self.park(dead_letter, candidate);
+            }
+            Reading::Event { envelope, id } => {
+                return self.judge_event(candidate, envelope, id.as_ref());
+            }
+        }
+        None
+    }
+
+    /// Judges an event of interest, and returns it if it is to be applied.
+    fn judge_event(
+        &mut self,
+        candidate: &Candidate<'_>,
+        envelope: &Envelope<'_>,
+        id: Option<&(String, Uuid)>,
+    ) -> Option<NewEvent> {
+        let parks = self.projection.parks(Some(envelope.event_type()));
+        let parked = candidate
+            .key
+            .filter(|key| parks && self.judgement.parked.contains(key));
+        let seen = id.is_some_and(|(_, hash)| self.is_seen(*hash));
+        if seen && parked.is_none() {
+            self.judgement.outcomes.push(Outcome::Duplicate);
+            return None;
+        }
+        let event = match (envelope.decode(), parked) {
+            (Ok(event), None) => event,
+            (Ok(event), Some(key)) if matches!(event.payload, Payload::UserDeleted(_)) => {
+                if seen {
+                    self.judgement.outcomes.push(Outcome::Duplicate);
+                    return None;
+                }
+                self.close(key, candidate.record.offset);
+                event
+            }
+            (_, Some(_)) => {
+                let dead_letter = candidate.dead_letter(BLOCKED, Class::Blocked, parks);
+                self.park(dead_letter, candidate);
+                return None;
+            }
+            (Err(bad), None) => {
+                let dead_letter = candidate.dead_letter("", Class::Data, parks).because(&bad);
+                self.park(dead_letter, candidate);
+                return None;
+            }
+        };
+        if let Some((_, hash)) = id {
+            let applied = (candidate.record.offset, self.judgement.stream_time);
+            self.judgement.applied_ids.insert(*hash, applied);
+        }
+        self.judgement.outcomes.push(Outcome::Applied);
+        Some(NewEvent {
+            event,
+            log_id: self.log_id,
+            offset: candidate.record.offset,
+            feed_position: candidate.feed_position(),
+        })
+    }
+
+    /// Whether the id was applied within the dedupe window.
+    fn is_seen(&self, hash: Uuid) -> bool {
+        let in_batch = self.judgement.applied_ids.get(&hash).map(|(_, at)| at);
+        let Some(applied_at) = in_batch.or_else(|| self.seen.get(&hash)) else {
+            return false;
+        };
+        match (applied_at, self.judgement.stream_time) {
+            (Some(applied_at), Some(now)) => (now - *applied_at).abs() < self.dedupe,
+            _ => true,
+        }
+    }
+
+    /// A record that can't be applied even alone becomes a dead letter.
+    pub fn give_up(&mut self, candidate: &Candidate<'_>, reason: &'static str, class: Class) {
+        self.judgement.stream_time = candidate.stream_time(self.judgement.stream_time);
+        let parks = self.projection.parks(candidate.event_type());
+        self.park(candidate.dead_letter(reason, class, parks), candidate);
+    }
+
+    /// An operator discarded the record, perhaps in another version of the view: it blocks nothing.
+    fn discard(&mut self, candidate: &Candidate<'_>, discard: &Discard) {
+        let mut dead_letter = candidate.dead_letter("", discard.class, false);
+        dead_letter.reason = discard.reason.clone().into();
+        dead_letter.field = discard.field.clone();
+        dead_letter.resolution = Some(discard.resolution.clone().into());
+        self.push(dead_letter);
+    }
+
+    fn park(&mut self, dead_letter: DeadLetter, candidate: &Candidate<'_>) {
+        if let (Some(key), true) = (candidate.key, dead_letter.parks) {
+            self.judgement.parked.insert(key);
+        }
+        self.push(dead_letter);
+    }
+
+    fn push(&mut self, dead_letter: DeadLetter) {
+        self.judgement.outcomes.push(Outcome::DeadLettered);
+        self.judgement.dead_letters.push(DeadLetter {
+            stream_time: self.judgement.stream_time,
+            ..dead_letter
+        });
+    }
+
+    /// The key's user is deleted: dead letters before are closed, and the key is live again.
+    fn close(&mut self, key: Uuid, offset: i64) {
+        self.judgement.parked.remove(&key);
+        self.judgement.closed.push((key, offset));
+        for dead_letter in &mut self.judgement.dead_letters {
+            if dead_letter.record.key.as_deref().map(hash16) == Some(key) {
+                dead_letter.resolution.get_or_insert(USER_DELETED.into());
+            }
+        }
+    }
+}
+
+/// Stream time behind a record: the largest Kafka timestamp so far, moved by at most a day per record.
+fn advance_stream_time(
+    before: Option<DateTime<Utc>>,
+    record: Option<DateTime<Utc>>,
+) -> Option<DateTime<Utc>> {
+    match (before, record) {
+        (Some(before), Some(record)) if record > before => {
+            Some(record.min(before + MAX_STREAM_TIME_STEP))
+        }
+        (None, record) => record,
+        (before, _) => before,
+    }
+}
