@@ -24,7 +24,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// Keeps the password with the data, for the next start on the same directory.
 const PASSWORD_FILE: &str = "sightline.password";
 
-/// PartitionOffsets the server and removes the directory when its standard input closes: the operating system closes it when
+/// Ends the server and removes the directory when its standard input closes: the operating system closes it when
 /// this process ends, in whatever way.
 const GUARD: &str = r#"
 cat >/dev/null
@@ -123,7 +123,7 @@ impl Postgres {
         )
     }
 
-    /// PartitionOffsets the server as a power cut would (SIGKILL); the data stays.
+    /// Ends the server as a power cut would (SIGKILL); the data stays.
     pub fn kill(&mut self) {
         if let Some(mut running) = self.running.take() {
             // The guard first: it must not act on a process id that may be another's by then.

@@ -1,15 +1,11 @@
-//! One member of a consumer group for one topic: a thread of its own that polls always, hands records to the
-//! workers of its partitions, and does what they ask.
+//! One member of a consumer group for one topic: a thread that polls without a pause, delivers records to the workers of
+//! its partitions, and serves their requests.
 //!
-//! - Where a partition begins is told by its worker, from the progress table, never by Kafka: an assigned
-//!   partition stays paused, and what is fetched is thrown away, until the worker has sought it.
-//! - Back-pressure is a pause of the partition whose buffer is full, never a poll that does not happen.
-//! - Rebalances are deltas (cooperative, KIP-429, or KIP-848).
-//! - A topic that is created anew under the same name is read on by librdkafka as if nothing had happened, at offsets
-//!   that mean nothing there, and of a partition that lost its tail (KIP-320) it does not say which one. That it has
-//!   noticed either is in its log alone, before the first record of what is there now: who reads is cut off there.
-//! - Offsets committed to Kafka are for other people's tools. Nothing begins at them; they only show that the database is
-//!   an earlier one than they were told by.
+//! - Workers decide where a partition begins. An assigned partition is paused until its worker seeks.
+//! - A full buffer pauses its partition; polling goes on. Rebalances are deltas (KIP-429, KIP-848).
+//! - librdkafka reports a topic that was created again, and a lost tail (KIP-320), only in its debug log, just before the
+//!   first new record. Delivery stops at that line, because the offsets belong to another log from there on.
+//! - Offsets are committed to Kafka for lag tools, and to detect a restored database. No partition begins at them.
 
 use std::collections::HashMap;
 use std::panic::{self, AssertUnwindSafe};
@@ -38,34 +34,34 @@ const BUFFER_BYTES: usize = 8 << 20;
 const BUFFER_RECORDS: usize = 20_000;
 /// What a record costs in the buffer beyond its bytes.
 const RECORD_OVERHEAD: usize = 200;
-/// How long a poll waits for a record: the longest that a worker's request waits for the thread.
+/// How long a poll waits for a record, and so how long a worker's request waits for the thread.
 const POLL: Duration = Duration::from_millis(50);
-/// After so long the rest of the requests, some of which have to wait for Kafka, is for after the next polls.
+/// After so long the rest of the requests, some of which wait for Kafka, is served after the next polls.
 const REQUESTS_TIME: Duration = Duration::from_millis(200);
-/// How often positions are handed to Kafka for other people's lag tools.
+/// How often positions are stored for the commit to Kafka.
 const STORE_INTERVAL: Duration = Duration::from_secs(1);
 const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
 const COMMITTED_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long to wait before a consumer that broke is made anew.
+/// The pause before a broken consumer is replaced.
 const RECREATE_PAUSE: Duration = Duration::from_secs(2);
 
 /// What a worker gets from its partition, in order.
 #[derive(Debug)]
 pub enum Delivery {
     Record(Record),
-    /// The end of the log was reached: no record lies between the last one delivered and the end that the
-    /// log had when the worker last sought.
+    /// The end of the log was reached. No record lies between the last one delivered and the last stable offset at the time
+    /// of the worker's last seek.
     End,
 }
 
-/// A partition changed hands.
+/// A change of a partition's assignment.
 #[derive(Debug)]
 pub enum Assignment {
     Assigned(Partition),
     Revoked(i32),
 }
 
-/// A worker's hold on an assigned partition.
+/// An assigned partition, as its worker uses it.
 #[derive(Debug)]
 pub struct Partition {
     pub number: i32,
@@ -73,17 +69,17 @@ pub struct Partition {
     buffered: Arc<Buffered>,
 }
 
-/// Records from where a worker sought.
+/// Deliveries from the offset to which a worker sought.
 #[derive(Debug)]
 pub struct Records {
     deliveries: channel::UnboundedReceiver<Delivery>,
     buffered: Arc<Buffered>,
 }
 
-/// What librdkafka prints for no topic id at all.
+/// How librdkafka prints an absent topic id.
 const NO_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
-/// How much waits for a worker.
+/// What was delivered to a worker and not yet received.
 #[derive(Debug, Default)]
 struct Buffered {
     bytes: AtomicUsize,
@@ -128,8 +124,8 @@ enum Request {
 }
 
 impl Partition {
-    /// Delivers the partition from an offset on. What an earlier call delivered and was not yet received is
-    /// dropped. `None` when the partition is no longer this member's.
+    /// Delivers the partition from an offset on. Deliveries of an earlier call that were not received are dropped. `None` if
+    /// the partition was revoked.
     pub async fn seek(&self, offset: i64) -> Option<Records> {
         let (reply, records) = oneshot::channel();
         let buffered = Arc::clone(&self.buffered);
@@ -144,11 +140,10 @@ impl Partition {
         records.await.ok()
     }
 
-    /// Asks Kafka how far it was told that the partition was projected, of this incarnation of its topic. `None` where it
-    /// was told nothing.
+    /// The offset that was committed for this incarnation of the topic; `None` if none was.
     ///
     /// # Errors
-    /// Kafka does not say.
+    /// Kafka does not answer.
     pub async fn committed(&self, identity: &str) -> KafkaResult<Option<i64>> {
         let (reply, committed) = oneshot::channel();
         let request = Request::Committed {
@@ -156,14 +151,14 @@ impl Partition {
             identity: identity.to_owned(),
             reply,
         };
-        // A thread that is gone has no answer.
+        // If the thread has ended, the reply channel is closed.
         drop(self.requests.send(request));
         committed.await.unwrap_or(Err(KafkaError::Canceled))
     }
 
-    /// Tells Kafka, some time, how far the partition of this incarnation of its topic was projected.
+    /// Commits an offset of this incarnation of the topic with the next commit.
     pub fn store(&self, offset: i64, identity: &str) {
-        // A thread that is gone has handed its partitions to another member, who tells it.
+        // If the thread has ended, another member owns the partition and commits.
         drop(self.requests.send(Request::Store {
             partition: self.number,
             offset,
@@ -173,21 +168,21 @@ impl Partition {
 }
 
 impl Records {
-    /// Waits for the next delivery; `None` when the partition was revoked or sought anew.
+    /// Waits for the next delivery; `None` if the partition was revoked or sought again.
     pub async fn next(&mut self) -> Option<Delivery> {
         let delivery = self.deliveries.recv().await?;
-        self.took(&delivery);
+        self.received(&delivery);
         Some(delivery)
     }
 
-    /// The next delivery, if it is there already.
+    /// The next delivery, if there is one already.
     pub fn try_next(&mut self) -> Option<Delivery> {
         let delivery = self.deliveries.try_recv().ok()?;
-        self.took(&delivery);
+        self.received(&delivery);
         Some(delivery)
     }
 
-    fn took(&self, delivery: &Delivery) {
+    fn received(&self, delivery: &Delivery) {
         if let Delivery::Record(record) = delivery {
             self.buffered.remove(cost(record));
         }
@@ -201,7 +196,7 @@ impl Drop for Records {
     }
 }
 
-/// What a record takes of a buffer, in bytes.
+/// What a record occupies in a buffer, in bytes.
 fn cost(record: &Record) -> usize {
     let headers: usize = record
         .headers
@@ -214,12 +209,12 @@ fn cost(record: &Record) -> usize {
         + RECORD_OVERHEAD
 }
 
-/// Joins the group and serves its partitions until cancelled, in a thread of its own. Assignments come out of
-/// the receiver; a consumer that breaks is made anew after its partitions were revoked.
+/// Joins the group and serves its partitions until cancelled, in a thread of its own. The receiver gets the assignments. A
+/// consumer that breaks is replaced after its partitions were revoked.
 pub fn join(
     config: ClientConfig,
     topic: String,
-    logs: watch::Receiver<Option<TopicStates>>,
+    topic_states: watch::Receiver<Option<TopicStates>>,
     stop: CancellationToken,
 ) -> channel::UnboundedReceiver<Assignment> {
     let (assignments, receiver) = channel::unbounded_channel();
@@ -227,13 +222,13 @@ pub fn join(
         .name(format!("consumer-{topic}"))
         .spawn(move || {
             while !stop.is_cancelled() {
-                let run = || run(&config, &topic, logs.clone(), &stop, &assignments);
+                let run = || run(&config, &topic, topic_states.clone(), &stop, &assignments);
                 match panic::catch_unwind(AssertUnwindSafe(run)) {
                     Ok(Ok(())) => continue,
                     Ok(Err(error)) => {
-                        tracing::error!(%error, topic, "the Kafka consumer broke; making a new one");
+                        tracing::error!(%error, topic, "the Kafka consumer broke; replacing it");
                     }
-                    Err(_) => tracing::error!(topic, "the Kafka consumer panicked; making a new one"),
+                    Err(_) => tracing::error!(topic, "the Kafka consumer panicked; replacing it"),
                 }
                 thread::sleep(RECREATE_PAUSE);
             }
@@ -244,7 +239,7 @@ pub fn join(
 
 /// A partition as the polling thread sees it.
 struct Slot {
-    /// Where its records go, once its worker has sought.
+    /// Receives the records, once the worker has sought.
     deliveries: Option<channel::UnboundedSender<Delivery>>,
     buffered: Arc<Buffered>,
     paused: bool,
@@ -257,23 +252,23 @@ struct Member {
     slots: Mutex<HashMap<i32, Slot>>,
     assignments: channel::UnboundedSender<Assignment>,
     requests: mpsc::Sender<Request>,
-    logs: watch::Receiver<Option<TopicStates>>,
-    /// What librdkafka has told of the topic, until somebody is cut off for it.
-    noticed: Mutex<Vec<Noticed>>,
+    topic_states: watch::Receiver<Option<TopicStates>>,
+    /// What librdkafka has logged of the topic and the polling thread has not handled yet.
+    log_changes: Mutex<Vec<LogChange>>,
 }
 
-/// What librdkafka tells in its log alone.
+/// A change of the topic that librdkafka reports only in its debug log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Noticed {
-    /// The topic was created anew.
+enum LogChange {
+    /// The topic was deleted and created again.
     Recreated,
     /// A partition has lost its tail.
     Truncated(i32),
 }
 
-impl Noticed {
-    /// What a line tells of a topic.
-    fn read(line: &str, topic: &str) -> Option<Self> {
+impl LogChange {
+    /// The change of a topic that a line of librdkafka's log reports.
+    fn parse(line: &str, topic: &str) -> Option<Self> {
         let changed = format!("Topic {topic} changed id from ");
         if let Some((_, ids)) = line.split_once(&changed) {
             return (!ids.starts_with(NO_ID)).then_some(Self::Recreated);
@@ -287,7 +282,7 @@ impl Noticed {
 
 impl Member {
     fn slots(&self) -> std::sync::MutexGuard<'_, HashMap<i32, Slot>> {
-        // Nothing panics with the lock held; if it did, the map is whole between any two statements.
+        // Nothing panics while it holds the lock; even then the map would be whole.
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -302,13 +297,13 @@ impl Member {
     fn assigned(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) -> KafkaResult<()> {
         let mut list = TopicPartitionList::new();
         for partition in partitions {
-            // Any offset of the log would do: the partition is paused at once, and sought before it is resumed.
-            // But it must be a number: "the end" makes librdkafka ask for it, ask again half a second later if
-            // a seek came in between, and then jump there, past the records in between.
+            // The partition is paused at once and sought before it is resumed, so any offset of the log will do. It must
+            // be a number: for "the end" librdkafka asks the broker, asks again half a second later if a seek came in
+            // between, and then jumps there, past the records in between.
             list.add_partition_offset(
                 &self.topic,
                 *partition,
-                Offset::Offset(self.some_offset(*partition)),
+                Offset::Offset(self.assigned_offset(*partition)),
             )?;
         }
         consumer.incremental_assign(&list)?;
@@ -334,41 +329,45 @@ impl Member {
         Ok(())
     }
 
-    /// An offset that the log is known to have.
-    fn some_offset(&self, partition: i32) -> i64 {
-        let logs = self.logs.borrow();
-        let ends = logs
+    /// An offset that the log holds, as far as its state was read.
+    fn assigned_offset(&self, partition: i32) -> i64 {
+        let states = self.topic_states.borrow();
+        let offsets = states
             .as_ref()
-            .and_then(|logs| logs.get(&self.topic)?.offsets.get(&partition).copied());
-        ends.map_or(0, |ends| ends.last_stable)
+            .and_then(|states| states.get(&self.topic)?.offsets.get(&partition).copied());
+        offsets.map_or(0, |offsets| offsets.last_stable)
     }
 
     fn revoked(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) -> KafkaResult<()> {
-        // A batch under way may still commit: the next owner's first act fences it if it does not.
-        self.forget(partitions);
+        // A batch that has begun may still commit. If it has not when the next owner claims the partition, it is fenced.
+        self.drop_slots(partitions);
         consumer.incremental_unassign(&self.list(partitions.iter().copied()))
     }
 
-    /// PartitionOffsets what is delivered: whoever goes on must look at the log first.
+    /// Ends the delivery of all partitions: their workers read the topic's state again before they go on.
     fn cut_off(&self) {
         for slot in self.slots().values_mut() {
             slot.deliveries = None;
         }
     }
 
-    /// Cuts off who must not read on.
-    fn heed(&self) {
-        let noticed =
-            std::mem::take(&mut *self.noticed.lock().unwrap_or_else(PoisonError::into_inner));
-        for noticed in noticed {
+    /// Ends the delivery of partitions that librdkafka has reported as changed.
+    fn handle_log_changes(&self) {
+        let changes = std::mem::take(
+            &mut *self
+                .log_changes
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        for change in changes {
             tracing::warn!(
                 topic = self.topic,
-                ?noticed,
-                "the log is another one; looking at it anew"
+                ?change,
+                "the log has changed; reading the topic's state again"
             );
-            match noticed {
-                Noticed::Recreated => self.cut_off(),
-                Noticed::Truncated(partition) => {
+            match change {
+                LogChange::Recreated => self.cut_off(),
+                LogChange::Truncated(partition) => {
                     let mut slots = self.slots();
                     if let Some(slot) = slots.get_mut(&partition) {
                         slot.deliveries = None;
@@ -378,7 +377,7 @@ impl Member {
         }
     }
 
-    fn forget(&self, partitions: &[i32]) {
+    fn drop_slots(&self, partitions: &[i32]) {
         for partition in partitions {
             if self.slots().remove(partition).is_some() {
                 drop(self.assignments.send(Assignment::Revoked(*partition)));
@@ -388,11 +387,11 @@ impl Member {
 }
 
 impl ClientContext for Member {
-    /// Comes in the order of records: before the first that was fetched after what it tells.
+    /// librdkafka calls this before it delivers the first record that was fetched after the reported change.
     fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
-        if let Some(noticed) = Noticed::read(message, &self.topic) {
-            let mut all = self.noticed.lock().unwrap_or_else(PoisonError::into_inner);
-            all.push(noticed);
+        if let Some(change) = LogChange::parse(message, &self.topic) {
+            let changes = self.log_changes.lock();
+            changes.unwrap_or_else(PoisonError::into_inner).push(change);
         }
         match level {
             RDKafkaLogLevel::Emerg
@@ -407,7 +406,7 @@ impl ClientContext for Member {
     }
 
     fn error(&self, error: KafkaError, _reason: &str) {
-        tracing::debug!(%error, topic = self.topic, "librdkafka reports an error, and goes on");
+        tracing::debug!(%error, topic = self.topic, "librdkafka reports an error and continues");
     }
 }
 
@@ -430,7 +429,7 @@ impl ConsumerContext for Member {
             _ => self.revoked(consumer, &partitions),
         };
         if let Err(error) = outcome {
-            tracing::error!(%error, topic = self.topic, "a rebalance could not be followed");
+            tracing::error!(%error, topic = self.topic, "a rebalance could not be applied");
         }
     }
 }
@@ -438,7 +437,7 @@ impl ConsumerContext for Member {
 fn run(
     config: &ClientConfig,
     topic: &str,
-    logs: watch::Receiver<Option<TopicStates>>,
+    topic_states: watch::Receiver<Option<TopicStates>>,
     stop: &CancellationToken,
     assignments: &channel::UnboundedSender<Assignment>,
 ) -> KafkaResult<()> {
@@ -448,15 +447,15 @@ fn run(
         slots: Mutex::default(),
         assignments: assignments.clone(),
         requests: sender,
-        logs,
-        noticed: Mutex::default(),
+        topic_states,
+        log_changes: Mutex::default(),
     };
     let consumer: BaseConsumer<Member> = config.create_with_context(member)?;
     consumer.subscribe(&[topic])?;
     let outcome = serve(&consumer, stop, &requests);
     let left: Vec<i32> = consumer.context().slots().keys().copied().collect();
-    consumer.context().forget(&left);
-    // Dropping the consumer leaves the group, so that others need not wait for a session to run out.
+    consumer.context().drop_slots(&left);
+    // Dropping the consumer leaves the group, so that its partitions are assigned again without waiting for the session.
     outcome
 }
 
@@ -481,7 +480,7 @@ fn serve(
                     reply,
                 } => {
                     if let Some(slot) = member.slots().get_mut(&partition)
-                        // A worker of an earlier assignment has nothing to ask any more.
+                        // A worker of an earlier assignment may no longer seek.
                         && Arc::ptr_eq(&slot.buffered, &buffered)
                     {
                         slot.deliveries = None;
@@ -508,11 +507,11 @@ fn serve(
             store(consumer, &member, &mut stored);
             store_at = Instant::now();
         }
-        // As many as are there, but not so many that a worker's request waits long.
+        // Polls all that is fetched, but not so much that a worker's request waits long.
         let mut wait = POLL;
         for _ in 0..1_000 {
             let polled = consumer.poll(wait);
-            member.heed();
+            member.handle_log_changes();
             match polled {
                 None => break,
                 Some(Ok(message)) => deliver(consumer, &member, &message)?,
@@ -534,8 +533,7 @@ fn serve(
                     | RDKafkaErrorCode::AutoOffsetReset
                     | RDKafkaErrorCode::OffsetOutOfRange),
                 ))) => {
-                    // The log may be another one now: whoever goes on must look at it first.
-                    tracing::warn!(topic = member.topic, %code, "the log is not as it was; looking at it anew");
+                    tracing::warn!(topic = member.topic, %code, "the log has changed; reading the topic's state again");
                     member.cut_off();
                 }
                 Some(Err(error)) => tracing::debug!(%error, "a poll failed; polling on"),
@@ -547,8 +545,8 @@ fn serve(
     Ok(())
 }
 
-/// Seeks what workers wait for. A partition that librdkafka does not fetch (yet, or any more, after an error)
-/// can't be sought: it is assigned anew from there.
+/// Serves the workers' seeks. A partition that librdkafka does not fetch (not yet, or no longer after an error) can't be
+/// sought: it is assigned again at the offset.
 fn seek_waiting(consumer: &BaseConsumer<Member>, member: &Member) {
     let waiting: Vec<(i32, i64)> = member
         .slots()
@@ -565,17 +563,17 @@ fn seek_waiting(consumer: &BaseConsumer<Member>, member: &Member) {
                 SEEK_TIMEOUT,
             )
             .or_else(|_| {
-                let mut anew = TopicPartitionList::new();
-                anew.add_partition_offset(&member.topic, partition, Offset::Offset(offset))?;
+                let mut assigned = TopicPartitionList::new();
+                assigned.add_partition_offset(&member.topic, partition, Offset::Offset(offset))?;
                 consumer.incremental_unassign(&list)?;
-                consumer.incremental_assign(&anew)
+                consumer.incremental_assign(&assigned)
             })
             .and_then(|()| consumer.resume(&list));
         if let Err(error) = sought {
             tracing::debug!(%error, partition, "a partition can't be sought yet");
             continue;
         }
-        // What was fetched before the seek is not handed out any more: librdkafka drops it by version.
+        // librdkafka drops what was fetched before the seek, by its version.
         if let Some(slot) = member.slots().get_mut(&partition)
             && let Some((_, reply)) = slot.seek.take()
         {
@@ -628,7 +626,7 @@ fn deliver(
                 slot.deliveries = None;
             }
         }
-        // Nobody wants it: fetching stands still until the worker seeks, whenever that is.
+        // Without a receiver the partition is paused until its worker seeks.
         slot.paused = slot.paused
             || slot.deliveries.is_none()
             || slot.buffered.exceeds(BUFFER_BYTES, BUFFER_RECORDS);
@@ -641,22 +639,22 @@ fn deliver(
     }
 }
 
-/// How far Kafka was told that a partition was projected. What was told of another incarnation of the topic says
-/// nothing; nobody knows of which one is meant what others have told.
+/// The offset that was committed for a partition, if its metadata names this incarnation of the topic, or nothing: other
+/// tools commit without metadata.
 fn committed(
     consumer: &BaseConsumer<Member>,
     member: &Member,
     partition: i32,
     identity: &str,
 ) -> KafkaResult<Option<i64>> {
-    let told = consumer.committed_offsets(member.list([partition]), COMMITTED_TIMEOUT)?;
-    let Some(told) = told.find_partition(&member.topic, partition) else {
+    let committed = consumer.committed_offsets(member.list([partition]), COMMITTED_TIMEOUT)?;
+    let Some(committed) = committed.find_partition(&member.topic, partition) else {
         return Ok(None);
     };
-    told.error()?;
-    // The client library panics on what is not UTF-8, which is nothing that was told here.
-    let of = panic::catch_unwind(AssertUnwindSafe(|| told.metadata().to_owned()));
-    Ok(match (told.offset(), of) {
+    committed.error()?;
+    // rdkafka panics on metadata that is not UTF-8, which sightline never commits.
+    let of = panic::catch_unwind(AssertUnwindSafe(|| committed.metadata().to_owned()));
+    Ok(match (committed.offset(), of) {
         (Offset::Offset(offset), Ok(of)) if of.is_empty() || of == identity => Some(offset),
         _ => None,
     })
@@ -670,17 +668,17 @@ fn store(
     let mut list = TopicPartitionList::new();
     for (partition, (offset, identity)) in stored.drain() {
         if member.slots().contains_key(&partition) {
-            // A list of numbers that Kafka gave can't be refused.
+            // Only an invalid offset is refused, and Kafka gave this one.
             drop(list.add_partition_offset(&member.topic, partition, Offset::Offset(offset)));
-            if let Some(mut told) = list.find_partition(&member.topic, partition) {
-                told.set_metadata(identity);
+            if let Some(mut added) = list.find_partition(&member.topic, partition) {
+                added.set_metadata(identity);
             }
         }
     }
     if list.count() > 0
         && let Err(error) = consumer.store_offsets(&list)
     {
-        tracing::debug!(%error, "positions could not be told to Kafka");
+        tracing::debug!(%error, "positions could not be stored for the commit to Kafka");
     }
 }
 
@@ -689,17 +687,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_librdkafka_tells_in_its_log_is_read() {
-        let read = |line| Noticed::read(line, "user.events");
+    fn changes_of_the_log_are_parsed_from_librdkafkas_log() {
+        let read = |line| LogChange::parse(line, "user.events");
         let changed = "[thrd:main]: Topic user.events changed id from ";
         let first = format!("{changed}{NO_ID} to mRk1v5vYQ3aaaaaaaaaaaa");
         assert_eq!(read(&first), None);
         let again = format!("{changed}mRk1v5vYQ3aaaaaaaaaaaa to zRk1v5vYQ3aaaaaaaaaaaa");
-        assert_eq!(read(&again), Some(Noticed::Recreated));
-        assert_eq!(Noticed::read(&again, "events"), None);
+        assert_eq!(read(&again), Some(LogChange::Recreated));
+        assert_eq!(LogChange::parse(&again, "events"), None);
         let reset = "[thrd:main]: user.events [7]: offset reset (at offset INVALID (leader epoch 4), broker 1) to ";
         let truncated = format!("{reset}offset INVALID: Local: Partition log truncation detected");
-        assert_eq!(read(&truncated), Some(Noticed::Truncated(7)));
+        assert_eq!(read(&truncated), Some(LogChange::Truncated(7)));
         let other = format!("{reset}offset INVALID: Broker: Offset out of range");
         assert_eq!(read(&other), None);
     }

@@ -3,31 +3,32 @@
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 
-/// The settings of a group's member on top of the connection's.
+/// The settings of a consumer group's member: the connection's, and what projection needs. The user's own properties win,
+/// but for the group's name and the debug contexts.
 pub fn member_config(connection: &ClientConfig, group: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     for (name, value) in [
         ("enable.auto.commit", "true"),
-        // What is told here shows later how far the log was projected, should the database forget it.
+        // Committed offsets show how far the log was projected, should the database be restored to an earlier state.
         ("auto.commit.interval.ms", "1000"),
         ("enable.auto.offset.store", "false"),
         ("enable.partition.eof", "true"),
-        // A position outside of the log is a loss that somebody has to look at, not a place to jump from.
+        // A position outside of the log is a loss that an operator has to resolve, never a silent jump.
         ("auto.offset.reset", "error"),
         ("allow.auto.create.topics", "false"),
         ("fetch.queue.backoff.ms", "5"),
         ("queued.max.messages.kbytes", "16384"),
-        // How soon a partition that was added is assigned.
+        // How soon an added partition is assigned.
         ("topic.metadata.refresh.interval.ms", "10000"),
     ] {
         config.set(name, value);
     }
-    // What `Member::log` listens for.
+    // `consumer::LogChange` is parsed from these contexts' lines.
     let mut debug = "metadata,topic".to_owned();
     if let Some(more) = connection.get("debug") {
         debug.push_str(&format!(",{more}"));
     }
-    // These two belong to the classic protocol; KIP-848 leaves them to the broker and forbids them here.
+    // These two belong to the classic protocol. KIP-848 leaves them to the broker and refuses them here.
     if connection.get("group.protocol") != Some("consumer") {
         config.set("partition.assignment.strategy", "cooperative-sticky");
         config.set("session.timeout.ms", "10000");

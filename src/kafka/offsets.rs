@@ -1,5 +1,5 @@
-//! What the Kafka cluster has: each topic's identity, its partitions and their ends, read once a second by
-//! one thread for all that the process projects.
+//! The state of topics: identity, partitions, and their offsets, read once a second by one thread for the whole process.
+//! And what is read by offset or by time: records to fetch again, start offsets.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -19,66 +19,64 @@ use super::record::to_record;
 use crate::event::Record;
 use crate::kafka::native;
 
-/// How often the ends are read.
+/// How often the offsets are read.
 pub const INTERVAL: Duration = Duration::from_secs(1);
-/// How long one question to the cluster may take.
+/// How long one request to the cluster may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// One incarnation of a topic. A topic deleted and created again is another one.
+/// One incarnation of a topic. A topic that was deleted and created again is another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicIdentity {
     /// The id of the Kafka cluster.
     pub cluster_id: String,
-    /// The topic's id, where the cluster tells one.
+    /// The topic's id, if the cluster has topic ids.
     pub topic_id: Option<String>,
 }
 
 impl TopicIdentity {
-    /// As it is stored beside positions.
+    /// The form in which it is stored with positions.
     pub fn stored(&self) -> &str {
         self.topic_id.as_deref().unwrap_or(UNKNOWN)
     }
 
-    /// Whether what is stored beside positions speaks of another topic than this one. What has no id can't be
-    /// told apart.
+    /// Whether stored positions belong to another incarnation than this. Incarnations without ids can't be distinguished.
     pub fn differs_from(&self, stored: &str) -> bool {
         stored != UNKNOWN && self.topic_id.as_deref().is_some_and(|id| id != stored)
     }
 }
 
-/// What is stored of a topic without an id.
+/// The stored form of a topic without an id.
 const UNKNOWN: &str = "-";
 
-/// The ends of a partition.
+/// The offsets of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartitionOffsets {
-    /// The first offset that is still there.
+    /// The log start offset: the first that the log still holds.
     pub log_start: i64,
-    /// The first offset that can't be read yet: that of the next record, or of the first one of a transaction
-    /// that is still open.
+    /// The last stable offset: that of the first record of an open transaction, else the log end offset. Records from there
+    /// on can't be read yet.
     pub last_stable: i64,
-    /// The offset that the next record gets, open transactions or not: what lag is counted to.
+    /// The log end offset: the offset of the next record. Lag counts up to it.
     pub log_end: i64,
-    /// When the question was sent: a record before `end` was in the log by then.
+    /// When the request was sent. Records that were in the log by then lie before `log_end`.
     pub asked: Instant,
 }
 
-/// A topic, read at one time.
+/// A topic's state at one time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TopicState {
     /// Which incarnation it is.
     pub identity: TopicIdentity,
-    /// How many partitions there are; `ends` may lack one whose leader did not answer.
+    /// How many partitions it has. `offsets` lacks those whose leader did not answer yet.
     pub partition_count: i32,
-    /// By partition.
+    /// Offsets by partition.
     pub offsets: BTreeMap<i32, PartitionOffsets>,
 }
 
-/// What the last readings found, by topic. A topic is absent until it was seen, and again while the cluster
-/// says that it has none of that name.
+/// The last states read, by topic. A topic is absent until it was read, and while the cluster has none of that name.
 pub type TopicStates = Arc<BTreeMap<String, Arc<TopicState>>>;
 
-/// Reads the cluster until cancelled; what it finds is in the receiver. `None` for as long as nothing was read.
+/// Reads the topics' states until cancelled. The receiver holds the last ones, `None` before the first.
 pub fn monitor(
     config: ClientConfig,
     topics: Vec<String>,
@@ -86,16 +84,16 @@ pub fn monitor(
 ) -> watch::Receiver<Option<TopicStates>> {
     let (sender, receiver) = watch::channel(None);
     thread::Builder::new()
-        .name("log-monitor".to_owned())
+        .name("topic-monitor".to_owned())
         .spawn(move || run(&config, &topics, &stop, &sender))
         .expect("the operating system has a thread left");
     receiver
 }
 
-/// A consumer outside of any group, to ask questions with.
+/// A consumer without a group, for requests.
 ///
 /// # Errors
-/// The configuration is not librdkafka's.
+/// librdkafka refuses the configuration.
 pub fn reader(config: &ClientConfig) -> KafkaResult<BaseConsumer> {
     let mut config = config.clone();
     config.remove("group.id");
@@ -115,43 +113,43 @@ fn run(
     {
         Ok(readers) => readers,
         Err(error) => {
-            tracing::error!(%error, "the Kafka settings are unusable: no end of the log can be read");
+            tracing::error!(%error, "librdkafka refuses the Kafka settings: no offsets can be read");
             return;
         }
     };
-    let mut away = false;
+    let mut unavailable = false;
     while !stop.is_cancelled() {
         let began = Instant::now();
-        // Serves the clients' own events; there are no messages.
+        // Polling serves the clients' own events. Neither has a subscription.
         drop((stable.poll(Duration::ZERO), unstable.poll(Duration::ZERO)));
         let previous = sender.borrow().clone().unwrap_or_default();
-        let mut logs = BTreeMap::new();
+        let mut states = BTreeMap::new();
         let mut failed = None;
         for name in topics {
             match read_topic(&stable, &unstable, name, previous.get(name)) {
-                Ok(Some(log)) => {
-                    logs.insert(name.clone(), Arc::new(log));
+                Ok(Some(state)) => {
+                    states.insert(name.clone(), Arc::new(state));
                 }
                 Ok(None) => {}
                 Err(error) => {
                     failed = Some(error);
-                    // What was known stays known; its age shows that it is old.
-                    if let Some(log) = previous.get(name) {
-                        logs.insert(name.clone(), Arc::clone(log));
+                    // The last state stays. Its age shows.
+                    if let Some(state) = previous.get(name) {
+                        states.insert(name.clone(), Arc::clone(state));
                     }
                 }
             }
         }
-        match (&failed, away) {
+        match (&failed, unavailable) {
             (Some(error), false) => {
-                tracing::warn!(%error, "Kafka can't be read; trying again until it can")
+                tracing::warn!(%error, "Kafka is unavailable; trying again until it is not")
             }
-            (None, true) => tracing::info!("Kafka can be read again"),
+            (None, true) => tracing::info!("Kafka is available again"),
             _ => {}
         }
-        away = failed.is_some();
-        if !away || !logs.is_empty() {
-            sender.send_replace(Some(Arc::new(logs)));
+        unavailable = failed.is_some();
+        if !unavailable || !states.is_empty() {
+            sender.send_replace(Some(Arc::new(states)));
         }
         thread::sleep(INTERVAL.saturating_sub(began.elapsed()));
     }
@@ -166,7 +164,7 @@ fn read_topic(
     let Some(found) = native::describe_topic(stable, name, TIMEOUT)? else {
         return Ok(None);
     };
-    // An id that can't be asked for at the moment is still the one that it was.
+    // While an id can't be read, the last one counts.
     let cluster_id = stable
         .client()
         .fetch_cluster_id(TIMEOUT)
@@ -184,13 +182,13 @@ fn read_topic(
         _ => BTreeMap::new(),
     };
     if previous.is_none_or(|previous| previous.partition_count != found.partitions) {
-        // A client learns of partitions that were added when it asks for the topic; the other one just did.
+        // A client learns of added partitions by requesting metadata. The other client has just done so.
         unstable.fetch_metadata(Some(name), TIMEOUT)?;
     }
     for partition in 0..found.partitions {
         let asked = Instant::now();
         let read = |consumer: &BaseConsumer| consumer.fetch_watermarks(name, partition, TIMEOUT);
-        // A partition without a leader keeps its last reading, which grows old.
+        // A partition without a leader keeps its last offsets, which age.
         if let (Ok((start, last_stable)), Ok((_, end))) = (read(stable), read(unstable)) {
             let read = PartitionOffsets {
                 log_start: start,
@@ -208,19 +206,18 @@ fn read_topic(
     }))
 }
 
-/// The offsets of a topic's partitions at a time: of the first record that is not older, else the end.
-/// Blocks.
+/// For each partition, the offset of the first record that is not older than `time`, else the last stable offset. Blocks.
 ///
 /// # Errors
-/// The cluster could not be asked, or has no answer for one of the partitions.
+/// The cluster does not answer, or not for all partitions.
 pub fn offsets_at(
     consumer: &BaseConsumer,
     name: &str,
-    log: &TopicState,
+    state: &TopicState,
     time: DateTime<Utc>,
 ) -> KafkaResult<BTreeMap<i32, i64>> {
     let mut asked = TopicPartitionList::new();
-    for partition in log.offsets.keys() {
+    for partition in state.offsets.keys() {
         asked.add_partition_offset(name, *partition, Offset::Offset(time.timestamp_millis()))?;
     }
     let found = consumer.offsets_for_times(asked, TIMEOUT)?;
@@ -229,19 +226,19 @@ pub fn offsets_at(
         element.error()?;
         let offset = match element.offset() {
             Offset::Offset(offset) => offset,
-            _ => log.offsets[&element.partition()].last_stable,
+            _ => state.offsets[&element.partition()].last_stable,
         };
         offsets.insert(element.partition(), offset);
     }
     Ok(offsets)
 }
 
-/// Reads records of a partition again, by their offsets, in ascending order. One that is not there any more is left
-/// out, and so are all where the topic is another one by now. Blocks. The configuration has to name a group, though
-/// nobody joins it.
+/// Fetches records of a partition by their offsets, which must ascend. Leaves out those that the log no longer holds; returns
+/// none if the topic is another incarnation by now. Blocks. librdkafka wants the configuration to name a group, although the
+/// consumer joins none.
 ///
 /// # Errors
-/// The cluster could not be read, or does not know the topic: at the moment, or any more.
+/// The cluster does not answer, or has no topic of that name.
 pub fn read_records(
     config: &ClientConfig,
     name: &str,
@@ -271,7 +268,7 @@ pub fn read_records(
         let deadline = Instant::now() + TIMEOUT;
         loop {
             match consumer.poll(deadline.saturating_duration_since(Instant::now())) {
-                // Compaction or an abort may have left only the next one.
+                // The record was compacted or aborted: this is the next one.
                 Some(Ok(message)) if message.offset() > *offset => break,
                 Some(Ok(message)) if message.offset() == *offset => {
                     records.insert(*offset, to_record(&message));

@@ -1,4 +1,4 @@
-//! Records as the client library has them, and as they are meant.
+//! Records: from the client library's form to ours.
 
 use std::panic::{self, AssertUnwindSafe};
 
@@ -20,8 +20,8 @@ pub fn to_record(message: &BorrowedMessage<'_>) -> Record {
     }
 }
 
-/// The headers of a record. The client library panics on a name that is not UTF-8: such a header has no name
-/// that anybody here asks for, and is left out.
+/// The headers of a record. rdkafka panics on a name that is not UTF-8. Such a header is left out: no header that is read
+/// has such a name.
 fn headers(headers: &BorrowedHeaders) -> Vec<(String, Option<Bytes>)> {
     (0..headers.count())
         .filter_map(|index| {

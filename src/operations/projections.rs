@@ -212,7 +212,7 @@ impl Operations {
         self.projection_now(domain).await
     }
 
-    /// PartitionOffsets a rebuild.
+    /// Ends a rebuild.
     ///
     /// # Errors
     /// NO_REBUILD. NOT_FOUND or DOMAIN_NOT_SERVED: of the domain. The database fails.

@@ -406,7 +406,7 @@ async fn rebuild_projection(
 #[serde(deny_unknown_fields)]
 struct Nothing {}
 
-/// PartitionOffsets a rebuild
+/// Ends a rebuild
 ///
 /// And removes what it has built.
 #[utoipa::path(

@@ -414,3 +414,6 @@ fn advance_stream_time(
         (before, _) => before,
     }
 }
+
+#[cfg(test)]
+mod tests;

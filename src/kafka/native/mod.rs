@@ -1,5 +1,5 @@
-//! What librdkafka can do and its safe wrapper can't: tell a topic's id, and let members of the in-process
-//! broker's groups join at once. The one file with `unsafe` in it.
+//! What librdkafka offers and its safe wrapper lacks: topic ids, and a setting of the in-process broker. The only module
+//! with `unsafe` code.
 //!
 //! A topic that was deleted and created again has the same name and another id (KIP-516).
 #![allow(unsafe_code)]
@@ -15,8 +15,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 /// A topic as the cluster has it now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topic {
-    /// The topic's id in base64; none where the cluster gives its topics no ids (before Kafka 2.8), or has
-    /// nobody who could be asked at the moment.
+    /// The topic's id in base64. `None` if the cluster has no topic ids (before Kafka 2.8), or no controller to ask at the
+    /// moment.
     pub id: Option<String>,
     /// How many partitions it has.
     pub partitions: i32,
@@ -35,7 +35,7 @@ impl<T> Drop for Owned<T> {
     }
 }
 
-/// Asks the cluster about a topic; `None` where it has none of that name. Blocks for at most `timeout`.
+/// Describes a topic; `None` if the cluster has none of that name. Blocks for at most `timeout`.
 ///
 /// # Errors
 /// The cluster could not be asked, or refused.
@@ -65,8 +65,7 @@ pub fn describe_topic<C: ConsumerContext>(
         .iter()
         .any(|broker| broker.id() == controller)
     {
-        // Ids are asked of the controller: without one (librdkafka's in-process broker has none) the question
-        // would only time out.
+        // The controller answers for ids. Without one, as in librdkafka's in-process broker, the request would time out.
         return Ok(Some(Topic {
             id: None,
             partitions,
@@ -144,8 +143,8 @@ pub fn describe_topic<C: ConsumerContext>(
     }
 }
 
-/// Lets the groups of a client's in-process broker form as soon as somebody joins, instead of after three
-/// seconds. Does nothing to a client without one.
+/// Lets consumer groups of the client's in-process broker form at the first join, instead of after three seconds. Does
+/// nothing for a client without such a broker.
 #[cfg(feature = "dev")]
 pub fn form_mock_groups_at_once<C: rdkafka::ClientContext>(client: &rdkafka::client::Client<C>) {
     // SAFETY: the handle is alive for as long as `client` is borrowed, and so is the broker that belongs to

@@ -1,0 +1,500 @@
+//! What becomes of records, one table per rule. A case is the records of a log, and what is expected of each.
+
+use serde_json::{Value, json};
+use sqlx::Error;
+
+use super::*;
+use crate::event::EventType;
+use crate::projector::Target;
+
+/// Interested in registrations, profile updates, deletions and failed logins, of which the latter park nothing.
+struct View;
+
+#[async_trait::async_trait]
+impl Projection for View {
+    fn domain(&self) -> &'static str {
+        "test"
+    }
+
+    fn code_version(&self) -> i32 {
+        1
+    }
+
+    fn is_interested(&self, event_type: &TypeName) -> bool {
+        matches!(
+            event_type,
+            TypeName::Known {
+                event_type: EventType::UserRegistered
+                    | EventType::UserProfileUpdated
+                    | EventType::UserDeleted
+                    | EventType::UserLoginFailed,
+                ..
+            }
+        )
+    }
+
+    fn parks(&self, event_type: Option<&TypeName>) -> bool {
+        !matches!(
+            event_type,
+            Some(TypeName::Known {
+                event_type: EventType::UserLoginFailed,
+                ..
+            })
+        )
+    }
+
+    async fn apply(&self, _: &mut Target<'_>, _: &[NewEvent]) -> Result<(), Error> {
+        unreachable!("a judge applies nothing")
+    }
+}
+
+const MAX_VALUE_BYTES: usize = 1_000;
+const MILLIS_PER_DAY: i64 = 86_400_000;
+/// 2026-10-01T00:00:00Z.
+const START_MS: i64 = 1_790_812_800_000;
+
+fn dedupe() -> TimeDelta {
+    TimeDelta::days(90)
+}
+
+/// An event of user `user`, under its id as key.
+fn event(id: &str, event_type: &str, user: &str) -> Record {
+    let payload = match event_type {
+        "UserRegistered" => json!({"userId": user, "email": "a@example.com", "status": "active"}),
+        "UserProfileUpdated" => {
+            json!({"userId": user, "profileId": "p", "updatedFields": {"bio": "b"}})
+        }
+        _ => json!({"userId": user, "reason": "user_not_found"}),
+    };
+    record(Some(user), body(id, event_type, payload))
+}
+
+/// A registration that lacks its email.
+fn bad(id: &str, user: &str) -> Record {
+    let body = body(
+        id,
+        "UserRegistered",
+        json!({"userId": user, "status": "active"}),
+    );
+    record(Some(user), body)
+}
+
+fn body(id: &str, event_type: &str, payload: Value) -> Vec<u8> {
+    let body = json!({
+        "eventId": id,
+        "eventType": event_type,
+        "eventTimestamp": "2026-10-01T00:00:00Z",
+        "payload": payload,
+    });
+    serde_json::to_vec(&body).expect("JSON")
+}
+
+fn record(key: Option<&str>, value: impl Into<bytes::Bytes>) -> Record {
+    Record {
+        topic: "user.events".into(),
+        partition: 0,
+        offset: 0,
+        timestamp_ms: Some(START_MS),
+        key: key.map(|key| key.to_owned().into()),
+        headers: Vec::new(),
+        value: Some(value.into()),
+    }
+}
+
+/// The record so many days after the others.
+fn after_days(days: i64, record: Record) -> Record {
+    Record {
+        timestamp_ms: Some(START_MS + days * MILLIS_PER_DAY),
+        ..record
+    }
+}
+
+fn claim() -> Claim {
+    Claim {
+        log_id: 1,
+        epoch: 7,
+        next_offset: 0,
+        stream_time: None,
+        log_count: 1,
+    }
+}
+
+/// Judges the records of a log, which gives them their offsets. Returns for each what became of it: the outcome; a dead
+/// letter's class, reason and field instead of it; `applied`, for those that are to be applied.
+fn judge_with(
+    mut log: Vec<Record>,
+    discards: &HashMap<i64, Discard>,
+    prepare: impl FnOnce(&mut Judge<'_>),
+) -> (Vec<String>, Judgement, Vec<NewEvent>) {
+    for (offset, record) in log.iter_mut().enumerate() {
+        record.offset = offset as i64;
+    }
+    let candidates: Vec<Candidate<'_>> = log
+        .iter()
+        .map(|record| Candidate::first(record, Reading::of(record, &View, MAX_VALUE_BYTES)))
+        .collect();
+    let mut judge = Judge::new(&View, &claim(), dedupe(), HashSet::new(), discards);
+    prepare(&mut judge);
+    let events = judge.judge(&candidates);
+    let judgement = judge.judgement;
+    let mut dead_letters = judgement.dead_letters.iter();
+    let mut applied = events.iter();
+    let words = judgement.outcomes.iter().enumerate();
+    let words = words.map(|(offset, outcome)| match outcome {
+        Outcome::Applied => {
+            let event = applied.next().expect("an event for each that is applied");
+            assert_eq!(event.offset, offset as i64);
+            assert_eq!(
+                event.feed_position,
+                FeedPosition::first_attempt(event.offset)
+            );
+            "applied".to_owned()
+        }
+        Outcome::Duplicate => "duplicate".to_owned(),
+        Outcome::Skipped => "skipped".to_owned(),
+        Outcome::DeadLettered => {
+            let dead_letter = dead_letters.next().expect("one for each such outcome");
+            assert_eq!(dead_letter.record.offset, offset as i64);
+            let class = dead_letter.class.as_str();
+            let field = dead_letter.field.as_deref().unwrap_or("-");
+            format!("{class} {} {field}", dead_letter.reason)
+        }
+    });
+    let words = words.collect();
+    assert!(dead_letters.next().is_none() && applied.next().is_none());
+    let books = judgement.books();
+    assert_eq!(
+        books.read,
+        books.applied + books.duplicates + books.skipped + books.dead_lettered
+    );
+    (words, judgement, events)
+}
+
+fn judge(log: Vec<Record>) -> Vec<String> {
+    judge_with(log, &HashMap::new(), |_| {}).0
+}
+
+#[test]
+fn a_record_is_judged_by_what_can_be_read_of_it() {
+    let tombstone = Record {
+        value: None,
+        ..record(Some("u"), "")
+    };
+    let cases: [(&str, Record, &str); 11] = [
+        ("a tombstone", tombstone, "skipped"),
+        (
+            "too large",
+            record(None, vec![b' '; 1_001]),
+            "data too_large -",
+        ),
+        ("no JSON", record(None, "{"), "data not_json -"),
+        ("zero bytes", record(None, ""), "data not_json -"),
+        (
+            "no type",
+            record(None, r#"{"eventId": "e"}"#),
+            "data no_event_type -",
+        ),
+        (
+            "a type of no interest",
+            record(None, body("e", "UserLoggedOut", json!({}))),
+            "skipped",
+        ),
+        (
+            "an unknown type",
+            record(None, body("e", "UserDreamt", json!({}))),
+            "skipped",
+        ),
+        (
+            "no id",
+            record(None, body("", "UserDeleted", json!({"userId": "u"}))),
+            "data no_event_id eventId",
+        ),
+        ("a field missing", bad("e", "u"), "data missing_field email"),
+        (
+            "a version that lacks a field",
+            record(None, body("e", "UserRegistered.v9", json!({"userId": "u"}))),
+            "schema unsupported_version email",
+        ),
+        ("good", event("e", "UserRegistered", "u"), "applied"),
+    ];
+    for (name, record, expected) in cases {
+        assert_eq!(judge(vec![record]), [expected], "{name}");
+    }
+}
+
+#[test]
+fn later_events_of_a_key_wait_behind_its_dead_letter() {
+    let cases: [(&str, Vec<Record>, &[&str]); 6] = [
+        (
+            "another key goes on",
+            vec![
+                bad("1", "u"),
+                event("2", "UserRegistered", "u"),
+                event("3", "UserRegistered", "v"),
+            ],
+            &["data missing_field email", "blocked blocked -", "applied"],
+        ),
+        (
+            "what is of no interest does not wait",
+            vec![bad("1", "u"), event("2", "UserLoggedOut", "u")],
+            &["data missing_field email", "skipped"],
+        ),
+        (
+            "a bad one waits, too, and has its own reason later",
+            vec![bad("1", "u"), bad("2", "u")],
+            &["data missing_field email", "blocked blocked -"],
+        ),
+        (
+            "a record without a key parks nothing",
+            vec![record(None, "{"), event("2", "UserRegistered", "u")],
+            &["data not_json -", "applied"],
+        ),
+        (
+            "a type that does not park neither blocks nor waits",
+            vec![
+                record(Some("u"), body("1", "UserLoginFailed", json!({}))),
+                event("2", "UserRegistered", "u"),
+                bad("3", "u"),
+                event("4", "UserLoginFailed", "u"),
+            ],
+            &[
+                "data missing_field reason",
+                "applied",
+                "data missing_field email",
+                "applied",
+            ],
+        ),
+        (
+            "a redelivery waits, too",
+            vec![
+                event("1", "UserRegistered", "u"),
+                bad("2", "u"),
+                event("1", "UserRegistered", "u"),
+            ],
+            &["applied", "data missing_field email", "blocked blocked -"],
+        ),
+    ];
+    for (name, log, expected) in cases {
+        assert_eq!(judge(log), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_deletion_closes_its_keys_dead_letters() {
+    let log = vec![
+        bad("1", "u"),
+        event("2", "UserRegistered", "u"),
+        event("3", "UserDeleted", "u"),
+        event("4", "UserProfileUpdated", "u"),
+    ];
+    let (words, judgement, _) = judge_with(log, &HashMap::new(), |_| {});
+    assert_eq!(
+        words,
+        [
+            "data missing_field email",
+            "blocked blocked -",
+            "applied",
+            "applied"
+        ]
+    );
+    assert_eq!(judgement.closed, [(hash16(b"u"), 2)]);
+    assert!(judgement.parked.is_empty());
+    for dead_letter in &judgement.dead_letters {
+        assert_eq!(dead_letter.resolution.as_deref(), Some(USER_DELETED));
+    }
+}
+
+#[test]
+fn a_deletion_that_was_applied_before_closes_nothing() {
+    let log = vec![
+        event("1", "UserDeleted", "u"),
+        bad("2", "u"),
+        event("1", "UserDeleted", "u"),
+        event("3", "UserProfileUpdated", "u"),
+    ];
+    assert_eq!(
+        judge(log),
+        [
+            "applied",
+            "data missing_field email",
+            "duplicate",
+            "blocked blocked -"
+        ]
+    );
+}
+
+#[test]
+fn an_event_id_counts_once_within_the_dedupe_window() {
+    let again = || event("1", "UserProfileUpdated", "u");
+    // A day per record at most: to get 90 days on, it takes 90 records.
+    let days = |last: i64| (1..=last).map(|day| after_days(day, event("x", "UserLoggedOut", "u")));
+    for (last, expected) in [
+        (0, "duplicate"),
+        (89, "duplicate"),
+        (90, "applied"),
+        (91, "applied"),
+    ] {
+        let mut log = vec![again()];
+        log.extend(days(last));
+        log.push(after_days(last, again()));
+        let words = judge(log);
+        let word = words.last().expect("a record");
+        assert_eq!(word, expected, "after {last} days");
+    }
+}
+
+#[test]
+fn an_id_that_the_database_has_seen_is_a_duplicate_whatever_the_rest_says() {
+    let seen = |judge: &mut Judge<'_>| {
+        judge.seen.insert(hash16(b"1"), None);
+    };
+    let (words, judgement, _) = judge_with(vec![bad("1", "u")], &HashMap::new(), seen);
+    assert_eq!(words, ["duplicate"]);
+    assert!(judgement.parked.is_empty() && judgement.applied_ids.is_empty());
+}
+
+#[test]
+fn an_id_is_remembered_once_its_event_is_applied_and_not_when_it_is_a_dead_letter() {
+    let log = vec![bad("1", "u"), event("2", "UserRegistered", "v")];
+    let (_, judgement, _) = judge_with(log, &HashMap::new(), |_| {});
+    let ids: Vec<&Uuid> = judgement.applied_ids.keys().collect();
+    assert_eq!(ids, [&hash16(b"2")]);
+}
+
+#[test]
+fn stream_time_is_the_largest_timestamp_and_moves_by_a_day_at_most() {
+    let at = |day: i64| DateTime::from_timestamp_millis(START_MS + day * MILLIS_PER_DAY);
+    let log = |days: &[i64]| {
+        let records = days.iter().map(|day| after_days(*day, record(None, "{")));
+        records.collect::<Vec<_>>()
+    };
+    for (days, expected) in [
+        (&[0][..], 0),
+        (&[0, 1], 1),
+        (&[0, 1, -5], 1),
+        (&[0, 365], 1),
+        (&[0, 365, 365], 2),
+    ] {
+        let (_, judgement, _) = judge_with(log(days), &HashMap::new(), |_| {});
+        assert_eq!(judgement.stream_time, at(expected), "{days:?}");
+        let last = judgement.dead_letters.last().expect("a dead letter");
+        assert_eq!(last.stream_time, at(expected), "{days:?}");
+    }
+}
+
+#[test]
+fn a_discarded_record_is_closed_and_blocks_nothing() {
+    let discard = Discard {
+        resolution: "a test of the producer".to_owned(),
+        reason: "missing_field".to_owned(),
+        field: Some("email".to_owned()),
+        class: Class::Data,
+    };
+    let discards = HashMap::from([(0, discard)]);
+    let log = vec![bad("1", "u"), event("2", "UserRegistered", "u")];
+    let (words, judgement, _) = judge_with(log, &discards, |_| {});
+    assert_eq!(words, ["data missing_field email", "applied"]);
+    let dead_letter = &judgement.dead_letters[0];
+    assert_eq!(
+        dead_letter.resolution.as_deref(),
+        Some("a test of the producer")
+    );
+    assert!(!dead_letter.parks);
+}
+
+#[test]
+fn unknown_types_are_counted_by_name() {
+    let of = |name: &str| record(None, body("e", name, json!({})));
+    let long = "x".repeat(150);
+    let log = vec![of("UserDreamt"), of("UserDreamt"), of("a\0b"), of(&long)];
+    let (_, judgement, _) = judge_with(log, &HashMap::new(), |_| {});
+    let counts: Vec<(&str, i64)> = judgement
+        .unknown_types
+        .iter()
+        .map(|(name, count)| (name.as_str(), *count))
+        .collect();
+    let cut = "x".repeat(TYPE_NAME_CHARS);
+    assert_eq!(
+        counts,
+        [("UserDreamt", 2), ("a\u{fffd}b", 1), (cut.as_str(), 1)]
+    );
+}
+
+/// Judges one dead letter again, as of a stream time and at a feed position.
+fn retry(
+    record: &Record,
+    reading: Reading<'_>,
+    parked: HashSet<Uuid>,
+) -> (Judgement, Vec<NewEvent>) {
+    let feed_position = FeedPosition {
+        next_offset: 42,
+        sequence: 7 << 32,
+    };
+    let candidate = Candidate {
+        record,
+        key: record.key.as_deref().map(hash16),
+        attempt: Attempt::Retry {
+            stream_time: DateTime::from_timestamp_millis(START_MS),
+            feed_position,
+        },
+        reading,
+    };
+    let discards = HashMap::new();
+    let claim = Claim {
+        stream_time: DateTime::from_timestamp_millis(START_MS + 50 * MILLIS_PER_DAY),
+        ..claim()
+    };
+    let mut judge = Judge::new(&View, &claim, dedupe(), parked, &discards);
+    let events = judge.judge(std::slice::from_ref(&candidate));
+    for event in &events {
+        assert_eq!(event.feed_position, feed_position);
+    }
+    (judge.judgement, events)
+}
+
+#[test]
+fn a_retried_dead_letter_is_judged_as_of_its_own_time() {
+    let record = event("1", "UserRegistered", "u");
+    let reading = Reading::of(&record, &View, MAX_VALUE_BYTES);
+    let (judgement, events) = retry(&record, reading, HashSet::new());
+    assert_eq!(events.len(), 1);
+    let at = DateTime::from_timestamp_millis(START_MS);
+    assert_eq!(judgement.stream_time, at);
+    assert_eq!(judgement.applied_ids.get(&hash16(b"1")), Some(&(0, at)));
+}
+
+#[test]
+fn lost_bytes_are_the_reason_unless_the_dead_letter_waits_behind_another() {
+    let record = event("1", "UserRegistered", "u");
+    for (parked, class, reason) in [
+        (HashSet::new(), Class::Data, BYTES_LOST),
+        (HashSet::from([hash16(b"u")]), Class::Blocked, BLOCKED),
+    ] {
+        let (judgement, events) = retry(&record, Reading::BytesLost, parked);
+        assert!(events.is_empty());
+        let dead_letter = &judgement.dead_letters[0];
+        assert_eq!((dead_letter.class, &*dead_letter.reason), (class, reason));
+    }
+}
+
+#[test]
+fn a_record_that_is_given_up_parks_its_key() {
+    let records = [
+        event("1", "UserRegistered", "u"),
+        event("2", "UserProfileUpdated", "u"),
+    ];
+    let candidates = records
+        .each_ref()
+        .map(|record| Candidate::first(record, Reading::of(record, &View, MAX_VALUE_BYTES)));
+    let discards = HashMap::new();
+    let mut judge = Judge::new(&View, &claim(), dedupe(), HashSet::new(), &discards);
+    judge.give_up(&candidates[0], "failed", Class::Bug);
+    assert!(judge.judge(&candidates[1..]).is_empty());
+    let classes: Vec<Class> = judge
+        .judgement
+        .dead_letters
+        .iter()
+        .map(|dead_letter| dead_letter.class)
+        .collect();
+    assert_eq!(classes, [Class::Bug, Class::Blocked]);
+}
