@@ -16,17 +16,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rdkafka::client::ClientContext;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::{mpsc as channel, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::native::events::{Event, Events};
 use super::offsets::TopicStates;
-use super::record::to_record;
 use crate::event::Record;
 
 /// A partition's buffer is full at this many bytes or records, and takes more below half of them.
@@ -49,9 +48,9 @@ const RECREATE_PAUSE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub enum Delivery {
     Record(Record),
-    /// The end of the log was reached. No record lies between the last one delivered and the last stable offset at the time
-    /// of the worker's last seek.
-    End,
+    /// A fetch has reached the end of the partition at this offset. As far as the broker knew that answered it, no record
+    /// lies between the last one delivered and this offset.
+    End(i64),
 }
 
 /// A change of a partition's assignment.
@@ -76,6 +75,8 @@ pub struct Records {
     buffered: Arc<Buffered>,
 }
 
+/// The syslog severity of warnings.
+const WARNING: i32 = 4;
 /// How librdkafka prints an absent topic id.
 const NO_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
@@ -253,8 +254,6 @@ struct Member {
     assignments: channel::UnboundedSender<Assignment>,
     requests: mpsc::Sender<Request>,
     topic_states: watch::Receiver<Option<TopicStates>>,
-    /// What librdkafka has logged of the topic and the polling thread has not handled yet.
-    log_changes: Mutex<Vec<LogChange>>,
 }
 
 /// A change of the topic that librdkafka reports only in its debug log.
@@ -292,6 +291,19 @@ impl Member {
             list.add_partition(&self.topic, partition);
         }
         list
+    }
+
+    fn follow_rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        assigned: bool,
+        partitions: &[i32],
+    ) -> KafkaResult<()> {
+        if assigned {
+            self.assigned(consumer, partitions)
+        } else {
+            self.revoked(consumer, partitions)
+        }
     }
 
     fn assigned(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) -> KafkaResult<()> {
@@ -344,35 +356,11 @@ impl Member {
         consumer.incremental_unassign(&self.list(partitions.iter().copied()))
     }
 
-    /// Ends the delivery of all partitions: their workers read the topic's state again before they go on.
-    fn cut_off(&self) {
-        for slot in self.slots().values_mut() {
-            slot.deliveries = None;
-        }
-    }
-
-    /// Ends the delivery of partitions that librdkafka has reported as changed.
-    fn handle_log_changes(&self) {
-        let changes = std::mem::take(
-            &mut *self
-                .log_changes
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
-        for change in changes {
-            tracing::warn!(
-                topic = self.topic,
-                ?change,
-                "the log has changed; reading the topic's state again"
-            );
-            match change {
-                LogChange::Recreated => self.cut_off(),
-                LogChange::Truncated(partition) => {
-                    let mut slots = self.slots();
-                    if let Some(slot) = slots.get_mut(&partition) {
-                        slot.deliveries = None;
-                    }
-                }
+    /// Ends the delivery of a partition, or of all: their workers read the topic's state again before they go on.
+    fn cut_off(&self, partition: Option<i32>) {
+        for (number, slot) in self.slots().iter_mut() {
+            if partition.is_none_or(|partition| partition == *number) {
+                slot.deliveries = None;
             }
         }
     }
@@ -386,50 +374,21 @@ impl Member {
     }
 }
 
-impl ClientContext for Member {
-    /// librdkafka calls this before it delivers the first record that was fetched after the reported change.
-    fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
-        if let Some(change) = LogChange::parse(message, &self.topic) {
-            let changes = self.log_changes.lock();
-            changes.unwrap_or_else(PoisonError::into_inner).push(change);
-        }
-        match level {
-            RDKafkaLogLevel::Emerg
-            | RDKafkaLogLevel::Alert
-            | RDKafkaLogLevel::Critical
-            | RDKafkaLogLevel::Error
-            | RDKafkaLogLevel::Warning => {
-                tracing::warn!(target: "librdkafka", fac, message, topic = self.topic);
-            }
-            _ => tracing::debug!(target: "librdkafka", fac, message, topic = self.topic),
-        }
-    }
-
-    fn error(&self, error: KafkaError, _reason: &str) {
-        tracing::debug!(%error, topic = self.topic, "librdkafka reports an error and continues");
-    }
-}
+impl ClientContext for Member {}
 
 impl ConsumerContext for Member {
+    /// Called only while the consumer closes; before that, rebalances are events.
     fn rebalance(
         &self,
         consumer: &BaseConsumer<Self>,
         event: RDKafkaRespErr,
         list: &mut TopicPartitionList,
     ) {
-        let partitions: Vec<i32> = list
-            .elements()
-            .iter()
-            .map(|element| element.partition())
-            .collect();
-        let outcome = match event {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
-                self.assigned(consumer, &partitions)
-            }
-            _ => self.revoked(consumer, &partitions),
-        };
-        if let Err(error) = outcome {
-            tracing::error!(%error, topic = self.topic, "a rebalance could not be applied");
+        let elements = list.elements();
+        let partitions: Vec<i32> = elements.iter().map(|element| element.partition()).collect();
+        let assigned = event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        if let Err(error) = self.follow_rebalance(consumer, assigned, &partitions) {
+            tracing::error!(%error, topic = self.topic, "a rebalance at the consumer's end failed");
         }
     }
 }
@@ -448,7 +407,6 @@ fn run(
         assignments: assignments.clone(),
         requests: sender,
         topic_states,
-        log_changes: Mutex::default(),
     };
     let consumer: BaseConsumer<Member> = config.create_with_context(member)?;
     consumer.subscribe(&[topic])?;
@@ -465,6 +423,7 @@ fn serve(
     requests: &mpsc::Receiver<Request>,
 ) -> KafkaResult<()> {
     let member = Arc::clone(consumer.context());
+    let events = Events::of(consumer)?;
     let mut stored: HashMap<i32, (i64, String)> = HashMap::new();
     let mut store_at = Instant::now();
     while !stop.is_cancelled() {
@@ -510,38 +469,89 @@ fn serve(
         // Polls all that is fetched, but not so much that a worker's request waits long.
         let mut wait = POLL;
         for _ in 0..1_000 {
-            let polled = consumer.poll(wait);
-            member.handle_log_changes();
-            match polled {
+            match events.poll(wait) {
                 None => break,
-                Some(Ok(message)) => deliver(consumer, &member, &message)?,
-                Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    if let Some(Slot {
-                        deliveries: Some(deliveries),
-                        ..
-                    }) = member.slots().get(&partition)
-                    {
-                        drop(deliveries.send(Delivery::End));
-                    }
-                }
-                Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error),
-                Some(Err(KafkaError::MessageConsumption(
-                    code @ (RDKafkaErrorCode::UnknownTopicOrPartition
-                    | RDKafkaErrorCode::UnknownTopic
-                    | RDKafkaErrorCode::UnknownPartition
-                    | RDKafkaErrorCode::UnknownTopicId
-                    | RDKafkaErrorCode::AutoOffsetReset
-                    | RDKafkaErrorCode::OffsetOutOfRange),
-                ))) => {
-                    tracing::warn!(topic = member.topic, %code, "the log has changed; reading the topic's state again");
-                    member.cut_off();
-                }
-                Some(Err(error)) => tracing::debug!(%error, "a poll failed; polling on"),
+                Some(event) => handle(consumer, &member, event)?,
             }
             wait = Duration::ZERO;
         }
     }
     store(consumer, &member, &mut stored);
+    Ok(())
+}
+
+/// Handles an event of the consumer.
+///
+/// # Errors
+/// The consumer is of no use any longer.
+fn handle(consumer: &BaseConsumer<Member>, member: &Member, event: Event) -> KafkaResult<()> {
+    match event {
+        Event::Record(record) => deliver(consumer, member, record)?,
+        Event::EndOfPartition { partition, offset } => {
+            if let Some(Slot {
+                deliveries: Some(deliveries),
+                ..
+            }) = member.slots().get(&partition)
+            {
+                drop(deliveries.send(Delivery::End(offset)));
+            }
+        }
+        Event::Rebalance {
+            assigned,
+            partitions,
+        } => {
+            member.follow_rebalance(consumer, assigned, &partitions)?;
+        }
+        Event::Error {
+            code,
+            is_fatal: true,
+            ..
+        } => {
+            return Err(KafkaError::MessageConsumptionFatal(code));
+        }
+        Event::Error {
+            code:
+                code @ (RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition
+                | RDKafkaErrorCode::UnknownTopicId
+                | RDKafkaErrorCode::AutoOffsetReset
+                | RDKafkaErrorCode::OffsetOutOfRange),
+            partition,
+            ..
+        } => {
+            tracing::warn!(topic = member.topic, partition, %code, "the log has changed; reading the topic's state again");
+            member.cut_off(partition);
+        }
+        Event::Error {
+            code, partition, ..
+        } => {
+            tracing::debug!(topic = member.topic, partition, %code, "librdkafka reports an error and continues");
+        }
+        Event::Log {
+            severity,
+            facility,
+            message,
+        } => {
+            if severity <= WARNING {
+                tracing::warn!(target: "librdkafka", facility, message, topic = member.topic);
+            } else {
+                tracing::debug!(target: "librdkafka", facility, message, topic = member.topic);
+            }
+            if let Some(change) = LogChange::parse(&message, &member.topic) {
+                tracing::warn!(
+                    topic = member.topic,
+                    ?change,
+                    "the log has changed; reading the topic's state again"
+                );
+                match change {
+                    LogChange::Recreated => member.cut_off(None),
+                    LogChange::Truncated(partition) => member.cut_off(Some(partition)),
+                }
+            }
+        }
+        Event::Other => {}
+    }
     Ok(())
 }
 
@@ -606,19 +616,14 @@ fn resume_drained(consumer: &BaseConsumer<Member>, member: &Member) -> KafkaResu
     }
 }
 
-fn deliver(
-    consumer: &BaseConsumer<Member>,
-    member: &Member,
-    message: &BorrowedMessage<'_>,
-) -> KafkaResult<()> {
-    let partition = message.partition();
+fn deliver(consumer: &BaseConsumer<Member>, member: &Member, record: Record) -> KafkaResult<()> {
+    let partition = record.partition;
     let full = {
         let mut slots = member.slots();
         let Some(slot) = slots.get_mut(&partition) else {
             return Ok(());
         };
         if let Some(deliveries) = &slot.deliveries {
-            let record = to_record(message);
             let bytes = cost(&record);
             slot.buffered.add(bytes);
             if deliveries.send(Delivery::Record(record)).is_err() {

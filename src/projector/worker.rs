@@ -210,8 +210,9 @@ impl Worker {
         let Some(mut records) = self.partition.seek(begin).await else {
             return Ok(End::Released);
         };
-        // The first `End` after a seek proves that the log was read up to the last stable offset before the seek.
-        let mut scanned_at_end = claimed.last_stable;
+        // A fetch has reached its end there without a record from the position on. That may be a hole, or a broker that has
+        // not caught up: a second fetch has to confirm it.
+        let mut unconfirmed_end: Option<i64> = None;
         let mut probe = Probe::default();
         loop {
             let Some(now) = self.current_state(&state) else {
@@ -234,7 +235,6 @@ impl Worker {
                 () = tokio::time::sleep(offsets::INTERVAL) => {
                     match offsets {
                         Some(offsets) if offsets.last_stable > next_offset && probe.is_due() => {
-                            scanned_at_end = offsets.last_stable;
                             let Some(sought) = self.partition.seek(next_offset).await else { return Ok(End::Released) };
                             records = sought;
                         }
@@ -259,13 +259,28 @@ impl Worker {
                 self.fail_lost_tail(&owned, offset).await?;
                 return Ok(End::ClaimAgain);
             }
-            let batch = collect(delivery, &mut records, next_offset, scanned_at_end);
+            let (mut batch, end) = collect(delivery, &mut records, next_offset);
             let log_id = owned.claim.log_id;
             let heartbeats = &self.projector.heartbeats;
-            if batch.next_offset == next_offset {
-                // The log was read to its end without an error.
-                heartbeats.failure(&self.view, log_id, None);
-                continue;
+            if batch.records.is_empty() {
+                match (end.filter(|end| *end > next_offset), unconfirmed_end.take()) {
+                    (Some(end), Some(confirmed)) if confirmed <= end => {
+                        batch.next_offset = confirmed;
+                    }
+                    (Some(end), _) => {
+                        unconfirmed_end = Some(end);
+                        let Some(sought) = self.partition.seek(next_offset).await else {
+                            return Ok(End::Released);
+                        };
+                        records = sought;
+                        continue;
+                    }
+                    (None, _) => {
+                        // The log was read to its end without an error.
+                        heartbeats.failure(&self.view, log_id, None);
+                        continue;
+                    }
+                }
             }
             let oldest = batch.records.first().and_then(record_time);
             heartbeats.oldest_unapplied(&self.view, log_id, oldest);
@@ -310,6 +325,13 @@ impl Worker {
                         self.pause(&reason).await?;
                     }
                 }
+            }
+            if let Some(end) = end.filter(|end| *end > owned.claim.next_offset) {
+                unconfirmed_end = Some(end);
+                let Some(sought) = self.partition.seek(owned.claim.next_offset).await else {
+                    return Ok(End::Released);
+                };
+                records = sought;
             }
             if memory.ids_may_expire(owned.claim.stream_time) {
                 while !self.stop.is_cancelled()
@@ -625,26 +647,28 @@ impl Probe {
     }
 }
 
-/// A batch of what has been delivered, beginning with `first`.
-fn collect(first: Delivery, records: &mut Records, position: i64, scanned_at_end: i64) -> Batch {
+/// A batch of what has been delivered, beginning with `first`, and the end of the partition if a fetch has reached it behind
+/// the last of the records.
+fn collect(first: Delivery, records: &mut Records, position: i64) -> (Batch, Option<i64>) {
     let mut batch = Batch {
         records: Vec::new(),
         next_offset: position,
     };
-    let mut bytes = 0;
+    let (mut bytes, mut end) = (0, None);
     let mut delivery = Some(first);
     while let Some(current) = delivery {
         match current {
             Delivery::Record(record) => {
                 bytes += record.value.as_ref().map_or(0, |value| value.len());
                 add(&mut batch, record);
+                end = None;
             }
-            Delivery::End => batch.next_offset = batch.next_offset.max(scanned_at_end),
+            Delivery::End(offset) => end = Some(offset),
         }
         let full = batch.records.len() >= BATCH_RECORDS || bytes >= BATCH_BYTES;
         delivery = if full { None } else { records.try_next() };
     }
-    batch
+    (batch, end)
 }
 
 /// Adds a record, unless it lies before the position and so was projected already.

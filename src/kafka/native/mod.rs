@@ -1,8 +1,10 @@
-//! What librdkafka offers and its safe wrapper lacks: topic ids, and a setting of the in-process broker. The only module
-//! with `unsafe` code.
+//! What librdkafka offers and its safe wrapper lacks: topic ids, events with their partition and offset ([`events`]), and
+//! a setting of the in-process broker. The only module with `unsafe` code.
 //!
 //! A topic that was deleted and created again has the same name and another id (KIP-516).
 #![allow(unsafe_code)]
+
+pub mod events;
 
 use std::ffi::{CStr, CString};
 use std::ptr;
@@ -11,6 +13,9 @@ use std::time::Duration;
 use rdkafka::bindings as sys;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::BorrowedMessage;
+
+use crate::event::Record;
 
 /// A topic as the cluster has it now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +38,12 @@ impl<T> Drop for Owned<T> {
             unsafe { self.1(self.0) }
         }
     }
+}
+
+/// Copies a record, with all headers whose names are UTF-8.
+pub fn to_record(message: &BorrowedMessage<'_>) -> Record {
+    // SAFETY: the message is alive for as long as it is borrowed.
+    unsafe { events::record(message.ptr()) }
 }
 
 /// Describes a topic; `None` if the cluster has none of that name. Blocks for at most `timeout`.

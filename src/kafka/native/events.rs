@@ -1,0 +1,249 @@
+//! A consumer's events with all that librdkafka says of them. rdkafka's own poll leaves out the topic and the offset of an
+//! error and of the end of a partition, and panics on header names that are not UTF-8.
+
+use std::ffi::{CStr, c_char, c_void};
+use std::marker::PhantomData;
+use std::ptr;
+use std::slice;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rdkafka::bindings as sys;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+
+use super::Owned;
+use crate::event::Record;
+
+/// What a poll returns.
+#[derive(Debug)]
+pub enum Event {
+    /// A record.
+    Record(Record),
+    /// A fetch has reached the end of a partition: no record lies between the last one delivered and this offset, as far as
+    /// the broker knew that answered. With `isolation.level=read_committed` the last stable offset counts as the end.
+    EndOfPartition {
+        /// The partition, of the one topic that the consumer has.
+        partition: i32,
+        /// The next offset to be fetched.
+        offset: i64,
+    },
+    /// The group has assigned or revoked partitions. The caller assigns or unassigns them.
+    Rebalance {
+        /// Whether they are assigned, else revoked.
+        assigned: bool,
+        /// The partitions.
+        partitions: Vec<i32>,
+    },
+    /// Something failed.
+    Error {
+        /// What failed.
+        code: RDKafkaErrorCode,
+        /// Whether the consumer is of no use any longer.
+        is_fatal: bool,
+        /// The partition that it concerns, if it concerns one.
+        partition: Option<i32>,
+    },
+    /// A line of librdkafka's log. A line that concerns a record comes before that record.
+    Log {
+        /// The syslog severity: 4 and below are warnings and worse.
+        severity: i32,
+        /// What kind of line it is, in one word.
+        facility: String,
+        /// The line.
+        message: String,
+    },
+    /// An event that needs no reaction: offsets were committed, statistics.
+    Other,
+}
+
+/// The queue of a consumer's events. While it is polled, the consumer itself is not.
+pub struct Events<'c> {
+    queue: Owned<sys::rd_kafka_queue_t>,
+    consumer: PhantomData<&'c ()>,
+}
+
+impl<'c> Events<'c> {
+    /// The events of a consumer.
+    ///
+    /// # Errors
+    /// The consumer has no group.
+    pub fn of<C: ConsumerContext>(consumer: &'c BaseConsumer<C>) -> KafkaResult<Self> {
+        // SAFETY: the handle is alive for as long as `consumer` is borrowed, which is as long as `Events` lives. The queue
+        // is a reference of our own, destroyed by `Owned` before the consumer can be dropped.
+        let queue = unsafe { sys::rd_kafka_queue_get_consumer(consumer.client().native_ptr()) };
+        if queue.is_null() {
+            let why = "the consumer has no group".to_owned();
+            return Err(KafkaError::ClientCreation(why));
+        }
+        Ok(Events {
+            queue: Owned(queue, sys::rd_kafka_queue_destroy),
+            consumer: PhantomData,
+        })
+    }
+
+    /// The next event; `None` if there was none within `timeout`.
+    pub fn poll(&self, timeout: Duration) -> Option<Event> {
+        let milliseconds = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: the queue is alive. The event is owned by `Owned`; what is read of it below is copied before it is
+        // destroyed.
+        let event = unsafe { sys::rd_kafka_queue_poll(self.queue.0, milliseconds) };
+        if event.is_null() {
+            return None;
+        }
+        let event = Owned(event, sys::rd_kafka_event_destroy);
+        // SAFETY: `event` is not null and alive. The functions that read it are those of its type.
+        unsafe {
+            Some(match sys::rd_kafka_event_type(event.0) {
+                sys::RD_KAFKA_EVENT_FETCH => {
+                    let message = sys::rd_kafka_event_message_next(event.0);
+                    if message.is_null() {
+                        Event::Other
+                    } else {
+                        Event::Record(record(message))
+                    }
+                }
+                sys::RD_KAFKA_EVENT_REBALANCE => rebalance(event.0),
+                sys::RD_KAFKA_EVENT_ERROR => error(event.0),
+                sys::RD_KAFKA_EVENT_LOG => log(event.0),
+                _ => Event::Other,
+            })
+        }
+    }
+}
+
+/// # Safety
+/// `event` is an alive rebalance event.
+unsafe fn rebalance(event: *mut sys::rd_kafka_event_t) -> Event {
+    // SAFETY: as the caller promises. The list belongs to the event; its elements are read within its count.
+    unsafe {
+        let list = sys::rd_kafka_event_topic_partition_list(event);
+        let elements = if list.is_null() || (*list).elems.is_null() {
+            &[][..]
+        } else {
+            let count = usize::try_from((*list).cnt).unwrap_or_default();
+            slice::from_raw_parts((*list).elems, count)
+        };
+        Event::Rebalance {
+            assigned: sys::rd_kafka_event_error(event)
+                == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS,
+            partitions: elements.iter().map(|element| element.partition).collect(),
+        }
+    }
+}
+
+/// # Safety
+/// `event` is an alive error event.
+unsafe fn error(event: *mut sys::rd_kafka_event_t) -> Event {
+    // SAFETY: as the caller promises. The partition is a copy that librdkafka makes for us, destroyed by `Owned`.
+    unsafe {
+        let code = sys::rd_kafka_event_error(event);
+        let partition = Owned(
+            sys::rd_kafka_event_topic_partition(event),
+            sys::rd_kafka_topic_partition_destroy,
+        );
+        match (code, partition.0.as_ref()) {
+            (sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF, Some(at)) => {
+                Event::EndOfPartition {
+                    partition: at.partition,
+                    offset: at.offset,
+                }
+            }
+            (sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR, _) => Event::Other,
+            (code, of) => Event::Error {
+                code: code.into(),
+                is_fatal: sys::rd_kafka_event_error_is_fatal(event) != 0,
+                partition: of.map(|of| of.partition),
+            },
+        }
+    }
+}
+
+/// # Safety
+/// `event` is an alive log event.
+unsafe fn log(event: *mut sys::rd_kafka_event_t) -> Event {
+    let (mut facility, mut message, mut severity) = (ptr::null(), ptr::null(), 0);
+    // SAFETY: as the caller promises. The texts belong to the event.
+    unsafe {
+        if sys::rd_kafka_event_log(event, &mut facility, &mut message, &mut severity) != 0 {
+            return Event::Other;
+        }
+        Event::Log {
+            severity,
+            facility: text(facility),
+            message: text(message),
+        }
+    }
+}
+
+/// # Safety
+/// `text` is a C string.
+unsafe fn text(text: *const c_char) -> String {
+    // SAFETY: as the caller promises.
+    let text = unsafe { CStr::from_ptr(text) };
+    text.to_string_lossy().trim().to_owned()
+}
+
+/// Copies a record out of librdkafka's memory.
+///
+/// # Safety
+/// `message` is an alive message of a fetch.
+pub(super) unsafe fn record(message: *const sys::rd_kafka_message_t) -> Record {
+    // SAFETY: as the caller promises. Pointers are read within the lengths that come with them.
+    unsafe {
+        let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+        let timestamp = sys::rd_kafka_message_timestamp(message, &mut kind);
+        let has_timestamp = timestamp != -1
+            && kind != sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+        let message_ref = &*message;
+        Record {
+            topic: CStr::from_ptr(sys::rd_kafka_topic_name(message_ref.rkt))
+                .to_string_lossy()
+                .into(),
+            partition: message_ref.partition,
+            offset: message_ref.offset,
+            timestamp_ms: has_timestamp.then_some(timestamp),
+            key: bytes(message_ref.key, message_ref.key_len),
+            headers: headers(message),
+            value: bytes(message_ref.payload, message_ref.len),
+        }
+    }
+}
+
+/// A record's headers. One whose name is not UTF-8 is left out: no header that is read has such a name.
+///
+/// # Safety
+/// `message` is an alive message of a fetch.
+unsafe fn headers(message: *const sys::rd_kafka_message_t) -> Vec<(String, Option<Bytes>)> {
+    let mut all = Vec::new();
+    // SAFETY: as the caller promises. The headers belong to the message.
+    unsafe {
+        let mut headers = ptr::null_mut();
+        if sys::rd_kafka_message_headers(message, &mut headers)
+            != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+        {
+            return all;
+        }
+        for index in 0.. {
+            let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0);
+            if sys::rd_kafka_header_get_all(headers, index, &mut name, &mut value, &mut size)
+                != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+            {
+                break;
+            }
+            if let Ok(name) = CStr::from_ptr(name).to_str() {
+                all.push((name.to_owned(), bytes(value, size)));
+            }
+        }
+    }
+    all
+}
+
+/// # Safety
+/// `start` is null or points to `length` bytes.
+unsafe fn bytes(start: *const c_void, length: usize) -> Option<Bytes> {
+    // SAFETY: as the caller promises.
+    (!start.is_null()).then(|| unsafe {
+        Bytes::copy_from_slice(slice::from_raw_parts(start.cast::<u8>(), length))
+    })
+}
