@@ -452,10 +452,7 @@ fn a_header_correlates_where_the_body_does_not() {
 #[test]
 fn what_is_bad_is_said_without_data() {
     let bad = decode_payload("UserLoggedIn", json!({"userId": 7})).unwrap_err();
-    assert_eq!(
-        bad.to_string(),
-        "wrong_type: userId has another type than it should"
-    );
+    assert_eq!(bad.to_string(), "wrong_type: userId has the wrong type");
     let bad = decode(&record_of("secret")).unwrap_err();
     assert_eq!(bad.to_string(), "not_json: the value is not JSON in UTF-8");
     let mut record = record_of("secret");
