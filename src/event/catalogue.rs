@@ -2,8 +2,8 @@
 //!
 //! There is one block per type, in the order and with the names of `docs/events.md`. A `String` is
 //! required and not empty, and an id if its name ends in `Id`. An `Option` may be missing, null or
-//! an empty string. Fields that a block does not list are ignored. A block has the current version's
-//! form; `versions.rs` turns other versions into it.
+//! an empty string. Fields that a block does not list are ignored. A block has the current
+//! version's form; `versions.rs` turns other versions into it.
 
 use serde_json::Value;
 
@@ -43,8 +43,9 @@ impl Fields<'_> {
     }
 }
 
-/// Turns each block into a variant of [`EventType`], a variant of [`Payload`], and the struct of its
-/// fields. Each field names the method of [`Fields`] that reads it, and its name in the payload.
+/// Turns each block into a variant of [`EventType`], a variant of [`Payload`], and the struct of
+/// its fields. Each field names the method of [`Fields`] that reads it, and its name in the
+/// payload.
 macro_rules! catalogue {
     ($(
         $(#[$doc:meta])*

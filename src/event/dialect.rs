@@ -1,7 +1,7 @@
 //! The four envelope dialects: how one is recognized, and where it has each part of an event.
 //!
-//! [`EnvelopeParts`] reads a part by itself, so that a record with one bad part can be judged by the
-//! others.
+//! [`EnvelopeParts`] reads a part by itself, so that a record with one bad part can be judged by
+//! the others.
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};

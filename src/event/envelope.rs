@@ -37,8 +37,8 @@ pub struct Event {
 }
 
 impl Event {
-    /// The id of the user whom the event is about; `None` if its type is about no user. For a failed
-    /// login, the user whose account was tried, if the event has it.
+    /// The id of the user whom the event is about; `None` if its type is about no user. For a
+    /// failed login, the user whose account was tried, if the event has it.
     pub fn user_id(&self) -> Option<&str> {
         self.payload.user_id()
     }

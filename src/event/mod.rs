@@ -5,9 +5,9 @@
 //! the bytes are. Every domain gets the same event from the same record. A [`Bad`] holds a reason
 //! and a field name, never data of the record.
 //!
-//! A record is read in three steps, because it is judged in that order: [`Envelope::read`] finds the
-//! type, [`Envelope::event_id`] the id, and [`Envelope::decode`] reads and checks the rest. Callers
-//! handle tombstones and oversized values before the first step.
+//! A record is read in three steps, because it is judged in that order: [`Envelope::read`] finds
+//! the type, [`Envelope::event_id`] the id, and [`Envelope::decode`] reads and checks the rest.
+//! Callers handle tombstones and oversized values before the first step.
 
 mod address;
 mod bad;

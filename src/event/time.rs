@@ -1,7 +1,8 @@
 //! Reads RFC 3339 times exactly as the standard defines them, cut to microseconds.
 //!
 //! This is not chrono's parser because that also accepts what the standard does not (a space for
-//! the `T`, other minus signs), and keeps a leap second as a 61st second, which Postgres can't store.
+//! the `T`, other minus signs), and keeps a leap second as a 61st second, which Postgres can't
+//! store.
 
 use chrono::{DateTime, Datelike, NaiveDate, TimeDelta, Utc};
 
@@ -10,8 +11,8 @@ pub(super) fn parse(text: &str) -> Option<DateTime<Utc>> {
     in_range(rfc3339(text)?)
 }
 
-/// Reads a time such as `2026-10-01T12:00:00.123456+02:00` and cuts it to microseconds. `None` if the
-/// text is not RFC 3339.
+/// Reads a time such as `2026-10-01T12:00:00.123456+02:00` and cuts it to microseconds. `None` if
+/// the text is not RFC 3339.
 pub fn rfc3339(text: &str) -> Option<DateTime<Utc>> {
     let mut rest = Unread(text.as_bytes());
     let year = rest.number(4)?;

@@ -19,7 +19,8 @@ pub enum TypeName {
     },
 }
 
-/// Splits a type in any spelling into the type and the digits of its version (`"1"` if it has none).
+/// Splits a type in any spelling into the type and the digits of its version (`"1"` if it has
+/// none).
 ///
 /// The spellings are `UserRegistered`, with or without `Event`, with or without a version (`V1` or
 /// `.v1`). In CloudEvents a reverse-DNS prefix may come first. `None` if the type is unknown.

@@ -1,8 +1,8 @@
 //! Versions: turns another version of a type's payload into the current form.
 //!
 //! The catalogue has one form per type, the current one; it is the form of version 1. To add a
-//! version, write a function that turns its payload into the current form, list it in [`UPCASTERS`],
-//! and test it. Nothing else changes.
+//! version, write a function that turns its payload into the current form, list it in
+//! [`UPCASTERS`], and test it. Nothing else changes.
 
 use std::borrow::Cow;
 
@@ -14,8 +14,8 @@ use super::catalogue::EventType;
 pub(super) struct Upcaster {
     pub(super) event_type: EventType,
     pub(super) version: u32,
-    /// Turns a payload of this version into the current form. It leaves what it can't turn as it is:
-    /// the result is checked like any payload.
+    /// Turns a payload of this version into the current form. It leaves what it can't turn as it
+    /// is: the result is checked like any payload.
     pub(super) upcast: fn(Map<String, Value>) -> Map<String, Value>,
 }
 

@@ -239,6 +239,30 @@ impl Random {
 
 /// Writes a meaning in one of the many possible ways.
 fn write(meaning: &Meaning, random: &mut Random) -> Record {
+    let mut payload = write_payload(meaning, random);
+    let (envelope_time, timestamp_ms) = write_times(meaning, &mut payload, random);
+    let dialect = random.pick(&["event", "standard", "structured", "binary"]);
+    let prefix = match dialect {
+        "structured" | "binary" => random.pick(&["", "com.example.user.", "org."]),
+        _ => "",
+    };
+    let suffix = random.pick(&["EventV1", ".v1", "Event.v1", "V1", "Event", ""]);
+    let type_name = format!("{prefix}{}{suffix}", meaning.type_name);
+    let mut record = if dialect == "binary" {
+        write_binary(meaning, &type_name, &payload, envelope_time, random)
+    } else {
+        write_body(meaning, dialect, &type_name, payload, envelope_time, random)
+    };
+    if random.one_in(3) {
+        let trace = Bytes::from_static(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+        record.headers.push(("traceparent".to_owned(), Some(trace)));
+    }
+    record.timestamp_ms = timestamp_ms;
+    record
+}
+
+/// The payload. Its own times are added by [`write_times`].
+fn write_payload(meaning: &Meaning, random: &mut Random) -> Map<String, Value> {
     let mut payload = Map::new();
     for field in fields(meaning.type_name) {
         match meaning.fields.get(field.name) {
@@ -277,8 +301,16 @@ fn write(meaning: &Meaning, random: &mut Random) -> Record {
     for _ in 0..random.0.u32(..3) {
         payload.insert(random.unknown_name(), random.json(3));
     }
+    payload
+}
 
-    // One time counts. Those before it are blank, those after it are anything.
+/// Writes one time that counts, blank ones before it, and any others after it. The payload's own
+/// times are added to the payload; the result has the envelope's time and Kafka's.
+fn write_times(
+    meaning: &Meaning,
+    payload: &mut Map<String, Value>,
+    random: &mut Random,
+) -> (Option<Value>, Option<i64>) {
     let in_millis = meaning.time.timestamp_subsec_micros().is_multiple_of(1000);
     let counting = random.0.u32(..if in_millis { 3 } else { 2 });
     let own_names: Vec<_> = fields(meaning.type_name)
@@ -303,25 +335,7 @@ fn write(meaning: &Meaning, random: &mut Random) -> Record {
         2 => Some(meaning.time.timestamp_millis()),
         _ => random.pick(&[None, Some(-1), Some(i64::MAX), Some(KAFKA_TIME_MS)]),
     };
-
-    let dialect = random.pick(&["event", "standard", "structured", "binary"]);
-    let prefix = match dialect {
-        "structured" | "binary" => random.pick(&["", "com.example.user.", "org."]),
-        _ => "",
-    };
-    let suffix = random.pick(&["EventV1", ".v1", "Event.v1", "V1", "Event", ""]);
-    let type_name = format!("{prefix}{}{suffix}", meaning.type_name);
-    let mut record = if dialect == "binary" {
-        write_binary(meaning, &type_name, &payload, envelope_time, random)
-    } else {
-        write_body(meaning, dialect, &type_name, payload, envelope_time, random)
-    };
-    if random.one_in(3) {
-        let trace = Bytes::from_static(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
-        record.headers.push(("traceparent".to_owned(), Some(trace)));
-    }
-    record.timestamp_ms = timestamp_ms;
-    record
+    (envelope_time, timestamp_ms)
 }
 
 fn write_body(
@@ -460,23 +474,11 @@ fn write_changes(
             }
             continue;
         }
-        let mut entry = Map::new();
-        match old {
-            Some(old) if random.0.bool() => drop(entry.insert("old".into(), old.clone())),
-            Some(old) => drop(old_values.insert(spelled.clone(), old.clone())),
-            None => {}
+        let in_entry = old.as_ref().filter(|_| random.0.bool());
+        if let (Some(old), None) = (old, in_entry) {
+            old_values.insert(spelled.clone(), old.clone());
         }
-        let entry = match new {
-            Some(new) if entry.is_empty() && !new.is_object() && random.0.bool() => new,
-            Some(new) => {
-                entry.insert("new".into(), new);
-                entry.into()
-            }
-            None => {
-                entry.entry("old").or_insert(Value::Null);
-                entry.into()
-            }
-        };
+        let entry = write_entry(in_entry, new, random);
         entries.insert(spelled, entry);
     }
     if as_list {
@@ -498,6 +500,17 @@ fn write_changes(
     }
     if with_old_values && (!old_values.is_empty() || random.0.bool()) {
         payload.insert("oldValues".into(), old_values.into());
+    }
+}
+
+/// An entry of `updatedFields` with these values.
+fn write_entry(old: Option<&Value>, new: Option<Value>, random: &mut Random) -> Value {
+    match (old, new) {
+        (None, None) => json!({"old": null}),
+        (None, Some(new)) if !new.is_object() && random.0.bool() => new,
+        (None, Some(new)) => json!({"new": new}),
+        (Some(old), None) => json!({"old": old}),
+        (Some(old), Some(new)) => json!({"old": old, "new": new}),
     }
 }
 
