@@ -1,11 +1,12 @@
-//! An address and the spellings of its parts.
+//! Addresses: the parts of one, their spellings, and how a whole one is read.
 
 use serde::{Deserialize, Serialize};
 
 use super::bad::Bad;
 use super::fields::Fields;
 
-type Spellings = &'static [&'static str];
+/// The names that events use for one part. The first is the name that the part is read under.
+pub(super) type Spellings = &'static [&'static str];
 
 const STREET_LINE1: Spellings = &["streetLine1", "addressLine1"];
 const STREET_LINE2: Spellings = &["streetLine2", "addressLine2"];
@@ -18,7 +19,7 @@ const CONTACT_PHONE: Spellings = &["contactPhone", "phone"];
 const COMPANY_NAME: Spellings = &["companyName"];
 const ADDITIONAL_NOTES: Spellings = &["additionalNotes"];
 
-/// The parts of an address, each by its spellings, its own name first.
+/// All parts of an address.
 pub(super) const PARTS: [Spellings; 10] = [
     STREET_LINE1,
     STREET_LINE2,
@@ -32,14 +33,14 @@ pub(super) const PARTS: [Spellings; 10] = [
     ADDITIONAL_NOTES,
 ];
 
-/// A whole address: a part that is `None` is a part that the address lacks.
+/// A whole address. A part that is `None` is not part of the address.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Address {
     /// Street and number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub street_line1: Option<String>,
-    /// What else the street needs.
+    /// The second line of the street.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub street_line2: Option<String>,
     /// City or town.
@@ -48,19 +49,19 @@ pub struct Address {
     /// State, province or region.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_or_province: Option<String>,
-    /// Postal code, as written.
+    /// Postal code, as the event has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub postal_code: Option<String>,
     /// Country (ISO 3166-1 alpha-2), in upper case.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub country: Option<String>,
-    /// Who receives what is sent there.
+    /// The recipient's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub contact_name: Option<String>,
-    /// The receiver's phone number.
+    /// The recipient's phone number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub contact_phone: Option<String>,
-    /// The receiver's company.
+    /// The recipient's company.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub company_name: Option<String>,
     /// Notes for the carrier.
@@ -69,7 +70,7 @@ pub struct Address {
 }
 
 impl Address {
-    /// The part of this name, in the spelling that events are read into; `None` where no part has it.
+    /// The part that is read under this name (`streetLine1`); `None` for any other name.
     pub fn part_mut(&mut self, name: &str) -> Option<&mut Option<String>> {
         Some(match name {
             "streetLine1" => &mut self.street_line1,
@@ -86,8 +87,9 @@ impl Address {
         })
     }
 
+    /// Reads the object `fullAddress`.
     pub(super) fn read(fields: &Fields) -> Result<Self, Bad> {
-        // The first spelling that says something counts, but none may have a wrong type.
+        // The first spelling that is given counts, but every spelling must have the right type.
         let part = |spellings: Spellings| {
             let mut part = None;
             for spelling in spellings {

@@ -1,18 +1,20 @@
-//! Why a record is a data error.
+//! Why a record is a data error: one constructor of [`Bad`] per reason.
+//!
+//! `docs/events.md` lists the reasons. Nothing in a [`Bad`] comes from the record itself.
 
 use std::fmt;
 
-/// What makes a record bad: a stable reason and, where one is to blame, the field.
+/// Why a record is a data error: a stable reason and, where one field is at fault, its name.
 ///
-/// Nothing in it comes from outside, so that it may be logged, counted and shown.
+/// Holds no data of the record, so that it may be logged, counted and shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bad {
-    /// A stable snake_case word, such as `missing_field`.
+    /// A stable word in snake_case, such as `missing_field`.
     pub reason: &'static str,
-    /// The field to blame, as this project's contract names it (`userId`, `fullAddress.city`,
-    /// `newValues.bio`, `ce_id`).
+    /// The field at fault, as `docs/events.md` names it: `userId`, `fullAddress.city`,
+    /// `newValues.bio`, `ce_id`.
     pub field: Option<String>,
-    /// What is wrong, in words.
+    /// What is wrong, as the rest of a sentence that begins with the field, if there is one.
     problem: &'static str,
 }
 
@@ -28,8 +30,8 @@ impl fmt::Display for Bad {
 
 impl std::error::Error for Bad {}
 
-/// One constructor per reason: the list of everything that can be wrong with a record.
 impl Bad {
+    /// A problem of the whole record.
     fn whole(reason: &'static str, problem: &'static str) -> Self {
         Self {
             reason,
@@ -38,6 +40,7 @@ impl Bad {
         }
     }
 
+    /// A problem of one field.
     fn field(reason: &'static str, field: impl Into<String>, problem: &'static str) -> Self {
         Self {
             reason,
@@ -57,12 +60,12 @@ impl Bad {
     pub(super) fn number_out_of_range() -> Self {
         Self::whole(
             "number_out_of_range",
-            "the value has a number that no 64-bit float holds",
+            "the value has a number outside the range of a 64-bit float",
         )
     }
 
     pub(super) fn no_event_type() -> Self {
-        Self::whole("no_event_type", "the record does not say its type")
+        Self::whole("no_event_type", "the record has no event type")
     }
 
     pub(super) fn no_event_id(field: &'static str) -> Self {
@@ -72,7 +75,7 @@ impl Bad {
     pub(super) fn no_timestamp() -> Self {
         Self::whole(
             "no_timestamp",
-            "neither payload, envelope nor log say when it happened",
+            "payload, envelope and Kafka record have no timestamp",
         )
     }
 
@@ -84,10 +87,10 @@ impl Bad {
         )
     }
 
-    pub(super) fn bad_log_timestamp() -> Self {
+    pub(super) fn bad_kafka_timestamp() -> Self {
         Self::whole(
             "bad_timestamp",
-            "the log's timestamp lies outside the years 1970 to 2200",
+            "the Kafka record's timestamp is outside the years 1970 to 2200",
         )
     }
 
@@ -100,7 +103,7 @@ impl Bad {
     }
 
     pub(super) fn wrong_type(field: impl Into<String>) -> Self {
-        Self::field("wrong_type", field, "has another type than it should")
+        Self::field("wrong_type", field, "has the wrong type")
     }
 
     pub(super) fn id_too_long(field: impl Into<String>) -> Self {
@@ -111,7 +114,8 @@ impl Bad {
         Self::field("nul_in_id", field, "contains a NUL character")
     }
 
-    /// The version is unknown, and as the newest known one it does not read either.
+    /// The same problem, found in a payload of an unknown version that was read as the newest
+    /// known one.
     pub(super) fn unsupported_version(self) -> Self {
         Self {
             reason: "unsupported_version",
@@ -119,9 +123,9 @@ impl Bad {
         }
     }
 
-    /// Whether the payload lacks the form of the version that it was read as, rather than
-    /// having a value that no version would take.
-    pub(super) fn is_of_form(&self) -> bool {
+    /// Whether the payload's form may be that of another version: a field is missing, empty, or of
+    /// another type. The other problems are problems in every version.
+    pub(super) fn may_be_another_version(&self) -> bool {
         matches!(self.reason, "missing_field" | "empty_field" | "wrong_type")
     }
 }

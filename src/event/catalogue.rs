@@ -1,27 +1,51 @@
-//! The catalogue: the 27 types of events, what each carries, and the fields of its own time.
+//! The catalogue: the 27 types of events and, of each, its payload and the names of its own time.
 //!
-//! One block per type, in the words of the contract: a `String` is required and not empty (an id
-//! where its name ends in `Id`), an `Option` may be missing, null or empty. Fields that a block
-//! does not name are ignored. Other versions than the one written here: `versions.rs`.
+//! There is one block per type, in the order and with the names of `docs/events.md`. A `String` is
+//! required and not empty, and an id if its name ends in `Id`. An `Option` may be missing, null or
+//! an empty string. Fields that a block does not list are ignored. A block has the current
+//! version's form; `versions.rs` turns other versions into it.
 
 use serde_json::Value;
 
 use super::address::Address;
 use super::bad::Bad;
-use super::changes::{Changes, Rules};
+use super::changes::{Changes, UpdateRules};
 use super::fields::Fields;
 
-/// How a user was deleted.
+/// Whether a deletion erases the user's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeletionType {
-    /// The account is gone; also where the event says nothing or something else.
+    /// The account is closed. Read from `soft`, from any other text, and where the field is absent.
     Soft,
-    /// The data is to be erased.
+    /// The user's data is to be erased. Read from `hard`.
     Hard,
 }
 
-/// Makes of each block a variant of [`EventType`] and of [`Payload`] and a struct of its fields,
-/// each with how it is read and from what.
+/// How the types of this catalogue are read, where they are more than JSON types.
+impl Fields<'_> {
+    /// [`DeletionType::Hard`] for `hard`, else [`DeletionType::Soft`].
+    fn deletion_type(&self, name: &str) -> Result<DeletionType, Bad> {
+        Ok(match self.optional_text(name)?.as_deref() {
+            Some("hard") => DeletionType::Hard,
+            _ => DeletionType::Soft,
+        })
+    }
+
+    /// An optional whole address.
+    fn optional_address(&self, name: &'static str) -> Result<Option<Address>, Bad> {
+        let fields = self.optional_fields(name)?;
+        fields.as_ref().map(Address::read).transpose()
+    }
+
+    /// The changed fields, with `newValues` and `oldValues`.
+    fn changes(&self, name: &str, rules: &UpdateRules) -> Result<Changes, Bad> {
+        Changes::read(self, name, rules)
+    }
+}
+
+/// Turns each block into a variant of [`EventType`], a variant of [`Payload`], and the struct of
+/// its fields. Each field names the method of [`Fields`] that reads it, and its name in the
+/// payload.
 macro_rules! catalogue {
     ($(
         $(#[$doc:meta])*
@@ -46,7 +70,7 @@ macro_rules! catalogue {
                 }
             }
 
-            /// The type of a name without a version, `None` where nobody knows it.
+            /// The type with this name, written without a version; `None` for an unknown name.
             pub fn from_name(name: &str) -> Option<Self> {
                 match name {
                     $(stringify!($type) => Some(Self::$type),)+
@@ -54,7 +78,7 @@ macro_rules! catalogue {
                 }
             }
 
-            /// What the payload may call its own time; the first that says something counts.
+            /// The names of the payload's own time. The first one that is given counts.
             pub(super) const fn time_fields(self) -> &'static [&'static str] {
                 match self {
                     $(Self::$type => &[$($time),+],)+
@@ -77,7 +101,7 @@ macro_rules! catalogue {
         #[derive(Clone, Debug, PartialEq)]
         pub enum Payload {
             $($(#[$doc])* $type($type),)+
-            /// Nobody knows the type, nor what it carries.
+            /// The type is not in the catalogue, so its payload is not read.
             Unknown,
         }
 
@@ -107,7 +131,7 @@ catalogue! {
         source: Option<String> = optional_text("source"),
     }
 
-    /// A user proved to own an email address.
+    /// A user verified an email address.
     UserEmailVerified ["verificationTimestamp"] {
         user_id: String = text("userId"),
         email: String = text("email"),
@@ -119,7 +143,7 @@ catalogue! {
         change_type: String = text("changeType"),
     }
 
-    /// A user asked for a password reset.
+    /// A user requested a password reset.
     UserPasswordResetRequested ["requestTimestamp"] {
         user_id: String = text("userId"),
         email: String = text("email"),
@@ -138,7 +162,7 @@ catalogue! {
     /// Fields of an account changed.
     UserUpdated ["updateTimestamp"] {
         user_id: String = text("userId"),
-        changes: Changes = changes("updatedFields", &Rules::USER),
+        changes: Changes = changes("updatedFields", &UpdateRules::USER),
     }
 
     /// A user was deleted.
@@ -155,10 +179,10 @@ catalogue! {
     UserProfileUpdated ["updateTimestamp"] {
         user_id: String = text("userId"),
         profile_id: String = text("profileId"),
-        changes: Changes = changes("updatedFields", &Rules::PROFILE),
+        changes: Changes = changes("updatedFields", &UpdateRules::PROFILE),
     }
 
-    /// An address was added; for a known one, it replaces all of it.
+    /// An address was added. If its id is known, the event replaces the whole address.
     UserAddressAdded ["addTimestamp"] {
         user_id: String = text("userId"),
         profile_id: String = text("profileId"),
@@ -170,12 +194,12 @@ catalogue! {
         full_address: Option<Address> = optional_address("fullAddress"),
     }
 
-    /// Fields of an address changed, or all of it.
+    /// Fields of an address changed, or the whole address.
     UserAddressUpdated ["updateTimestamp"] {
         user_id: String = text("userId"),
         profile_id: String = text("profileId"),
         address_id: String = text("addressId"),
-        changes: Changes = changes("updatedFields", &Rules::ADDRESS),
+        changes: Changes = changes("updatedFields", &UpdateRules::ADDRESS),
         full_address: Option<Address> = optional_address("fullAddress"),
     }
 
@@ -186,7 +210,7 @@ catalogue! {
         address_id: String = text("addressId"),
     }
 
-    /// Other addresses became the defaults; a default that is not told stays as it was.
+    /// The default addresses changed. A default whose id is absent stays as it is.
     UserProfileDefaultAddressChanged ["changeTimestamp"] {
         user_id: String = text("userId"),
         profile_id: String = text("profileId"),
@@ -205,7 +229,7 @@ catalogue! {
         mfa_verified: Option<bool> = optional_flag("mfaVerified"),
     }
 
-    /// Somebody failed to log in.
+    /// A login failed.
     UserLoginFailed ["failureTimestamp"] {
         attempted_email: Option<String> = optional_text("attemptedEmail"),
         attempted_username: Option<String> = optional_text("attemptedUsername"),
@@ -222,7 +246,7 @@ catalogue! {
         revoked_token_jtis: Option<Vec<Value>> = optional_array("revokedTokenJtis"),
     }
 
-    /// Multi-factor authentication was switched on or off.
+    /// Multi-factor authentication was enabled or disabled.
     MfaStatusChanged ["changeTimestamp"] {
         user_id: String = text("userId"),
         mfa_enabled: bool = flag("mfaEnabled"),
@@ -230,7 +254,7 @@ catalogue! {
         changed_by: Option<String> = optional_text("changedBy"),
     }
 
-    /// A user failed the second factor.
+    /// A challenge for a user's second factor failed.
     MfaChallengeFailed ["failureTimestamp"] {
         user_id: String = text("userId"),
         mfa_method: Option<String> = optional_text("mfaMethod"),
@@ -252,7 +276,7 @@ catalogue! {
     /// Fields of a role changed.
     RoleUpdated ["updateTimestamp"] {
         role_id: String = text("roleId"),
-        changes: Changes = changes("updatedFields", &Rules::ROLE),
+        changes: Changes = changes("updatedFields", &UpdateRules::ROLE),
         updated_by: String = text("updatedBy"),
     }
 
@@ -292,7 +316,7 @@ catalogue! {
     /// Fields of a permission changed.
     PermissionUpdated ["updateTimestamp"] {
         permission_id: String = text("permissionId"),
-        changes: Changes = changes("updatedFields", &Rules::PERMISSION),
+        changes: Changes = changes("updatedFields", &UpdateRules::PERMISSION),
         updated_by: String = text("updatedBy"),
     }
 
@@ -321,7 +345,7 @@ catalogue! {
 }
 
 impl Payload {
-    /// The user whom it is about; see [`Event::user_id`](super::Event::user_id).
+    /// See [`Event::user_id`](super::Event::user_id).
     pub(super) fn user_id(&self) -> Option<&str> {
         match self {
             Self::UserRegistered(p) => Some(&p.user_id),
@@ -357,7 +381,7 @@ impl Payload {
 }
 
 impl UserAddressAdded {
-    /// The whole address, in the country that the payload names where the address names none.
+    /// The whole address. If `fullAddress` has no country, it has the payload's.
     pub fn address(&self) -> Address {
         let mut address = self.full_address.clone().unwrap_or_default();
         address.country.get_or_insert_with(|| self.country.clone());

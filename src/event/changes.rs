@@ -1,126 +1,36 @@
-//! `updatedFields` in both its shapes, with `newValues` and `oldValues` beside it, as one thing:
-//! which fields changed, from what and to what.
+//! Changed fields: `updatedFields` in both its shapes, with `newValues` and `oldValues`.
+//!
+//! [`Changes`] is the same for both shapes: which fields changed, from which value and to which.
+//! The lists of names that each type's `updatedFields` knows are here, too ([`UpdateRules`]).
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::address;
+use super::address::{self, Spellings};
 use super::bad::Bad;
-use super::fields::{Fields, is_blank, json_without_nul, without_nul};
+use super::fields::Fields;
+use super::json::{is_blank, json_without_nul};
+use super::text::without_nul;
 
-/// What became of a value.
+/// How a value changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change<T> {
-    /// It changed, the event does not say to what: what a view holds is stale.
+    /// The event does not have the new value, so the value that a view holds is stale.
     Unknown,
-    /// It was cleared.
+    /// The value was cleared.
     Cleared,
-    /// It is this now.
+    /// The new value.
     Value(T),
 }
 
 /// One changed field.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FieldChange {
-    /// What it was, where the event says so. Recorded as it came: its type is not checked.
+    /// The value before, where the event has it. Its type is not checked.
     pub old: Option<Value>,
-    /// What it is.
+    /// The value after.
     pub new: Change<Value>,
-}
-
-/// The changed fields by name.
-///
-/// Names that the catalogue knows have their own spelling (`streetLine1`) and values of their
-/// type: a string, country codes in upper case; an object for a whole `preferences` or
-/// `communicationPreferences`; any JSON for dotted names under these. Other names are kept with
-/// whatever they carry, for who records changes as such; views ignore them.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Changes(BTreeMap<String, FieldChange>);
-
-impl Changes {
-    /// The change of a field, `None` where the event does not name it.
-    pub fn get(&self, name: &str) -> Option<&FieldChange> {
-        self.0.get(name)
-    }
-
-    /// What became of a field that holds a string, `None` where the event does not name it.
-    pub fn text(&self, name: &str) -> Option<Change<&str>> {
-        match &self.0.get(name)?.new {
-            Change::Unknown => Some(Change::Unknown),
-            Change::Cleared => Some(Change::Cleared),
-            Change::Value(value) => value.as_str().map(Change::Value),
-        }
-    }
-
-    /// All changes in the order of their names: an object before what lies in it.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &FieldChange)> {
-        self.0.iter().map(|(name, change)| (name.as_str(), change))
-    }
-
-    pub(super) fn read(fields: &Fields, name: &str, rules: &Rules) -> Result<Self, Bad> {
-        let new_values = if rules.values_required {
-            Some(fields.object("newValues")?)
-        } else {
-            fields.optional_object("newValues")?
-        };
-        let old_values = if rules.values_required {
-            fields.optional_object("oldValues")?
-        } else {
-            None
-        };
-        let mut changes = Self::default();
-        match fields.required(name)? {
-            Value::Array(names) => {
-                for written in names {
-                    let written = written.as_str().ok_or_else(|| Bad::wrong_type(name))?;
-                    let named = rules.find(written);
-                    let find = |values| find_spelled(values, written, named.as_ref());
-                    let new = match new_values.and_then(find) {
-                        Some(value) => read_value(value, named.as_ref(), "newValues")?,
-                        None => Change::Unknown,
-                    };
-                    let old = old_values.and_then(find);
-                    changes.add(written, named.as_ref(), FieldChange::new(old, new));
-                }
-            }
-            Value::Object(entries) => {
-                for (written, entry) in entries {
-                    let named = rules.find(written);
-                    let (old, new) = old_and_new(entry);
-                    let new = match new {
-                        Some(value) => read_value(value, named.as_ref(), name)?,
-                        None => Change::Unknown,
-                    };
-                    // Of two spellings of one field the one that the catalogue lists first counts.
-                    if named
-                        .as_ref()
-                        .is_some_and(|named| named.better_spelled(entries))
-                    {
-                        continue;
-                    }
-                    let find = |values| find_spelled(values, written, named.as_ref());
-                    let old = old
-                        .filter(|old| !is_blank(old))
-                        .or_else(|| old_values.and_then(find));
-                    changes.add(written, named.as_ref(), FieldChange::new(old, new));
-                }
-            }
-            _ => return Err(Bad::wrong_type(name)),
-        }
-        Ok(changes)
-    }
-
-    /// Adds a change unless its field has one. A change of the nameless field is none.
-    fn add(&mut self, written: &str, named: Option<&Named>, change: FieldChange) {
-        let name = match named {
-            Some(named) => named.spellings[0].to_owned(),
-            None => without_nul(written).into_owned(),
-        };
-        if !name.is_empty() {
-            self.0.entry(name).or_insert(change);
-        }
-    }
 }
 
 impl FieldChange {
@@ -130,7 +40,132 @@ impl FieldChange {
     }
 }
 
-/// An entry of the object shape: the new value itself, or an object of exactly `old` and/or `new`.
+/// The changed fields by name.
+///
+/// A name that the event's type knows has one spelling (`streetLine1`) and a value of its type: a
+/// string, a country code in upper case, or an object for `preferences` and
+/// `communicationPreferences` as a whole. A dotted name below these two has any JSON. Unknown names
+/// are kept with the value of the event: views ignore them, an audit records them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Changes(BTreeMap<String, FieldChange>);
+
+impl Changes {
+    /// The change of a field; `None` if the event does not name it.
+    pub fn get(&self, name: &str) -> Option<&FieldChange> {
+        self.0.get(name)
+    }
+
+    /// The change of a field that holds a string; `None` if the event does not name it.
+    pub fn text(&self, name: &str) -> Option<Change<&str>> {
+        match &self.0.get(name)?.new {
+            Change::Unknown => Some(Change::Unknown),
+            Change::Cleared => Some(Change::Cleared),
+            Change::Value(value) => value.as_str().map(Change::Value),
+        }
+    }
+
+    /// All changes, sorted by name: an object comes before the dotted names below it.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &FieldChange)> {
+        self.0.iter().map(|(name, change)| (name.as_str(), change))
+    }
+
+    /// Reads the field `name` (`updatedFields`) of a payload, with `newValues` and `oldValues`.
+    pub(super) fn read(fields: &Fields, name: &str, rules: &UpdateRules) -> Result<Self, Bad> {
+        let values = Values::read(fields, rules)?;
+        match fields.required(name)? {
+            Value::Array(names) => Self::read_list(names, name, &values, rules),
+            Value::Object(entries) => Self::read_entries(entries, name, &values, rules),
+            _ => Err(Bad::wrong_type(name)),
+        }
+    }
+
+    /// Reads the shape `["bio"]`, whose values are in `newValues` and `oldValues`.
+    fn read_list(
+        names: &[Value],
+        parent: &str,
+        values: &Values<'_>,
+        rules: &UpdateRules,
+    ) -> Result<Self, Bad> {
+        let mut changes = Self::default();
+        for written in names {
+            let written = written.as_str().ok_or_else(|| Bad::wrong_type(parent))?;
+            let known = rules.find(written);
+            let new = match find_value(values.new, written, known.as_ref()) {
+                Some(value) => read_value(value, known.as_ref(), "newValues")?,
+                None => Change::Unknown,
+            };
+            let old = find_value(values.old, written, known.as_ref());
+            changes.add(written, known.as_ref(), FieldChange::new(old, new));
+        }
+        Ok(changes)
+    }
+
+    /// Reads the shape `{"bio": {"old": "a", "new": "b"}}`. `newValues` is ignored.
+    fn read_entries(
+        entries: &Map<String, Value>,
+        parent: &str,
+        values: &Values<'_>,
+        rules: &UpdateRules,
+    ) -> Result<Self, Bad> {
+        let mut changes = Self::default();
+        for (written, entry) in entries {
+            let known = rules.find(written);
+            let (old, new) = old_and_new(entry);
+            let new = match new {
+                Some(value) => read_value(value, known.as_ref(), parent)?,
+                None => Change::Unknown,
+            };
+            // Of two spellings of one field, the first in the list of its spellings counts.
+            if known
+                .as_ref()
+                .is_some_and(|known| known.has_better_spelling(entries))
+            {
+                continue;
+            }
+            let old = old
+                .filter(|old| !is_blank(old))
+                .or_else(|| find_value(values.old, written, known.as_ref()));
+            changes.add(written, known.as_ref(), FieldChange::new(old, new));
+        }
+        Ok(changes)
+    }
+
+    /// Adds a change unless the field has one already. A change of the empty name is dropped.
+    fn add(&mut self, written: &str, known: Option<&KnownField>, change: FieldChange) {
+        let name = match known {
+            Some(known) => known.spellings[0].to_owned(),
+            None => without_nul(written).into_owned(),
+        };
+        if !name.is_empty() {
+            self.0.entry(name).or_insert(change);
+        }
+    }
+}
+
+/// The payload's `newValues` and `oldValues`, where it has them and its type reads them.
+struct Values<'a> {
+    new: Option<&'a Map<String, Value>>,
+    old: Option<&'a Map<String, Value>>,
+}
+
+impl<'a> Values<'a> {
+    fn read(fields: &Fields<'a>, rules: &UpdateRules) -> Result<Self, Bad> {
+        if rules.values_required {
+            Ok(Self {
+                new: Some(fields.object("newValues")?),
+                old: fields.optional_object("oldValues")?,
+            })
+        } else {
+            Ok(Self {
+                new: fields.optional_object("newValues")?,
+                old: None,
+            })
+        }
+    }
+}
+
+/// Splits an entry into old and new value. An entry is the new value itself, or an object with no
+/// other keys than `old` and `new`, and at least one of them.
 fn old_and_new(entry: &Value) -> (Option<&Value>, Option<&Value>) {
     match entry {
         Value::Object(parts)
@@ -142,17 +177,19 @@ fn old_and_new(entry: &Value) -> (Option<&Value>, Option<&Value>) {
     }
 }
 
-/// A listed name among the values: as written, else by path, else in another spelling.
-fn find_spelled<'a>(
-    values: &'a Map<String, Value>,
+/// Finds the value of a listed name: by the name as written, else by its dotted path, else by
+/// another spelling of the field.
+fn find_value<'a>(
+    values: Option<&'a Map<String, Value>>,
     written: &str,
-    named: Option<&Named>,
+    known: Option<&KnownField>,
 ) -> Option<&'a Value> {
+    let values = values?;
     values
         .get(written)
         .or_else(|| find_by_path(values, written))
         .or_else(|| {
-            let spellings = named?.spellings;
+            let spellings = known?.spellings;
             spellings.iter().find_map(|spelling| values.get(*spelling))
         })
 }
@@ -163,45 +200,51 @@ fn find_by_path<'a>(values: &'a Map<String, Value>, path: &str) -> Option<&'a Va
     steps.try_fold(first, |value, step| value.as_object()?.get(step))
 }
 
-/// A new value, checked where the name says of what type it is. `place` is where it was found.
-fn read_value(value: &Value, named: Option<&Named>, place: &str) -> Result<Change<Value>, Bad> {
+/// Reads a new value and checks its type where the field is known. `parent` is the object that
+/// holds the value, for the error.
+fn read_value(
+    value: &Value,
+    known: Option<&KnownField>,
+    parent: &str,
+) -> Result<Change<Value>, Bad> {
     if is_blank(value) {
         return Ok(Change::Cleared);
     }
-    match (named, value) {
+    match (known, value) {
         (None, _) => {}
-        (Some(named), Value::String(text)) if named.kind == Kind::Country => {
+        (Some(known), Value::String(text)) if known.field_type == FieldType::Country => {
             let country = without_nul(text).to_uppercase();
             return Ok(Change::Value(Value::String(country)));
         }
-        (Some(named), Value::String(_)) if named.kind == Kind::Text => {}
-        (Some(named), Value::Object(_)) if named.kind == Kind::Object => {}
-        (Some(named), _) => return Err(Bad::wrong_type(format!("{place}.{}", named.spelling))),
+        (Some(known), Value::String(_)) if known.field_type == FieldType::Text => {}
+        (Some(known), Value::Object(_)) if known.field_type == FieldType::Object => {}
+        (Some(known), _) => return Err(Bad::wrong_type(format!("{parent}.{}", known.spelling))),
     }
     Ok(Change::Value(json_without_nul(value)))
 }
 
-/// What one type's `updatedFields` may name, and what it wants beside it.
-pub(super) struct Rules {
+/// The fields that one type's `updatedFields` knows, and whether `newValues` is required.
+pub(super) struct UpdateRules {
     texts: &'static [&'static str],
     objects: &'static [&'static str],
-    /// Whether the parts of an address are among the names.
+    /// Whether the parts of an address are known, too.
     address: bool,
-    /// Whether the catalogue lists `newValues` as required, and `oldValues` as optional.
+    /// Whether the type has a required `newValues` and an optional `oldValues`. For other types,
+    /// `newValues` is optional and `oldValues` is ignored.
     values_required: bool,
 }
 
-const NOTHING: Rules = Rules {
+const NO_FIELDS: UpdateRules = UpdateRules {
     texts: &[],
     objects: &[],
     address: false,
     values_required: false,
 };
 
-impl Rules {
+impl UpdateRules {
     pub(super) const USER: Self = Self {
         texts: &["username", "email", "secondaryEmail"],
-        ..NOTHING
+        ..NO_FIELDS
     };
 
     pub(super) const PROFILE: Self = Self {
@@ -218,82 +261,87 @@ impl Rules {
             "gender",
         ],
         objects: &["preferences", "communicationPreferences"],
-        ..NOTHING
+        ..NO_FIELDS
     };
 
     pub(super) const ADDRESS: Self = Self {
         texts: &["addressType"],
         address: true,
-        ..NOTHING
+        ..NO_FIELDS
     };
 
     pub(super) const ROLE: Self = Self {
         texts: &["roleName", "description"],
         values_required: true,
-        ..NOTHING
+        ..NO_FIELDS
     };
 
     pub(super) const PERMISSION: Self = Self {
         texts: &["permissionName", "action", "subject", "description"],
         values_required: true,
-        ..NOTHING
+        ..NO_FIELDS
     };
 
-    fn find(&self, written: &str) -> Option<Named> {
-        let single = |names: &'static [&'static str], kind| {
+    /// The field that a name of the event means; `None` if the type does not know the name.
+    fn find(&self, written: &str) -> Option<KnownField> {
+        let single = |names: &'static [&'static str], field_type| {
             let name = names.iter().find(|name| **name == written)?;
-            let spellings = std::slice::from_ref(name);
-            Some(Named::new(spellings, name, kind))
-        };
-        let part = || {
-            address::PARTS.iter().find_map(|spellings| {
-                let spelling = spellings.iter().find(|name| **name == written)?;
-                let is_country = *spellings == address::COUNTRY;
-                let kind = if is_country {
-                    Kind::Country
-                } else {
-                    Kind::Text
-                };
-                Some(Named::new(spellings, spelling, kind))
+            Some(KnownField {
+                spellings: std::slice::from_ref(name),
+                spelling: name,
+                field_type,
             })
         };
-        single(self.texts, Kind::Text)
-            .or_else(|| single(self.objects, Kind::Object))
-            .or_else(|| if self.address { part() } else { None })
+        single(self.texts, FieldType::Text)
+            .or_else(|| single(self.objects, FieldType::Object))
+            .or_else(|| {
+                if self.address {
+                    address_part(written)
+                } else {
+                    None
+                }
+            })
     }
 }
 
+fn address_part(written: &str) -> Option<KnownField> {
+    address::PARTS.iter().find_map(|spellings| {
+        let spelling = spellings.iter().find(|name| **name == written)?;
+        let field_type = if *spellings == address::COUNTRY {
+            FieldType::Country
+        } else {
+            FieldType::Text
+        };
+        Some(KnownField {
+            spellings,
+            spelling,
+            field_type,
+        })
+    })
+}
+
 #[derive(Clone, Copy, PartialEq)]
-enum Kind {
+enum FieldType {
     Text,
     Country,
     Object,
 }
 
-/// A name that the catalogue knows.
-struct Named {
-    /// All its spellings, its own first.
-    spellings: &'static [&'static str],
-    /// The spelling that the event chose.
+/// A field that the type's `updatedFields` knows.
+struct KnownField {
+    /// All its spellings. The first is its name in [`Changes`].
+    spellings: Spellings,
+    /// The spelling in the event.
     spelling: &'static str,
-    kind: Kind,
+    field_type: FieldType,
 }
 
-impl Named {
-    fn new(spellings: &'static [&'static str], spelling: &'static str, kind: Kind) -> Self {
-        Self {
-            spellings,
-            spelling,
-            kind,
-        }
-    }
-
-    /// Whether the entries name the same field in an earlier spelling too.
-    fn better_spelled(&self, entries: &Map<String, Value>) -> bool {
-        let earlier = self
-            .spellings
+impl KnownField {
+    /// Whether the entries have the same field under an earlier spelling, too.
+    fn has_better_spelling(&self, entries: &Map<String, Value>) -> bool {
+        self.spellings
             .iter()
-            .take_while(|name| **name != self.spelling);
-        earlier.into_iter().any(|name| entries.contains_key(*name))
+            .take_while(|name| **name != self.spelling)
+            .any(|name| entries.contains_key(*name))
     }
 }

@@ -1,38 +1,46 @@
-//! Reading a field of a JSON object by its name: presence, type, ids and NUL characters.
-
-use std::borrow::Cow;
+//! Reads a field of a JSON object by its name: whether it is there, its type, ids, and NUL.
+//!
+//! A field that is missing, null or an empty string is absent. A field whose name ends in `Id` is
+//! an id. In any other string, each NUL is read as U+FFFD.
 
 use serde_json::{Map, Value};
 
-use super::address::Address;
 use super::bad::Bad;
-use super::catalogue::DeletionType;
-use super::changes::{Changes, Rules};
+use super::json::{is_blank, json_without_nul};
+use super::text::without_nul;
 
-/// The longest id, in Unicode scalar values.
+/// The maximum length of an id, in Unicode scalar values.
 const MAX_ID_CHARS: usize = 255;
 
-/// The fields of one object: a payload, or an object in it.
+/// The fields of one object: of a payload, or of an object in it.
 pub(super) struct Fields<'a> {
     object: &'a Map<String, Value>,
-    /// The object's own name and a dot, or nothing for the payload itself.
-    path: &'static str,
+    /// The name of the object in the payload; `None` for the payload itself.
+    parent: Option<&'static str>,
 }
 
 impl<'a> Fields<'a> {
     pub(super) fn of_payload(object: &'a Map<String, Value>) -> Self {
-        Self { object, path: "" }
+        Self {
+            object,
+            parent: None,
+        }
     }
 
+    /// The field's name as a [`Bad`] reports it.
     fn path(&self, name: &str) -> String {
-        format!("{}{name}", self.path)
+        match self.parent {
+            Some(parent) => format!("{parent}.{name}"),
+            None => name.to_owned(),
+        }
     }
 
-    /// A field that is not as good as absent.
+    /// A field that is not absent, of any type.
     pub(super) fn given(&self, name: &str) -> Option<&'a Value> {
         self.object.get(name).filter(|value| !is_blank(value))
     }
 
+    /// A required field of any type.
     pub(super) fn required(&self, name: &str) -> Result<&'a Value, Bad> {
         match self.object.get(name) {
             None | Some(Value::Null) => Err(Bad::missing_field(self.path(name))),
@@ -41,12 +49,12 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A required string; an id where the name ends in `Id`.
+    /// A required string or id.
     pub(super) fn text(&self, name: &str) -> Result<String, Bad> {
         self.string(name, self.required(name)?)
     }
 
-    /// An optional string; an id where the name ends in `Id`.
+    /// An optional string or id.
     pub(super) fn optional_text(&self, name: &str) -> Result<Option<String>, Bad> {
         self.given(name)
             .map(|value| self.string(name, value))
@@ -68,6 +76,7 @@ impl<'a> Fields<'a> {
         Ok(self.text(name)?.to_uppercase())
     }
 
+    /// A required boolean.
     pub(super) fn flag(&self, name: &str) -> Result<bool, Bad> {
         let value = self.required(name)?;
         value
@@ -75,10 +84,12 @@ impl<'a> Fields<'a> {
             .ok_or_else(|| Bad::wrong_type(self.path(name)))
     }
 
+    /// An optional boolean.
     pub(super) fn optional_flag(&self, name: &str) -> Result<Option<bool>, Bad> {
         self.given(name).map(|_| self.flag(name)).transpose()
     }
 
+    /// A required object.
     pub(super) fn object(&self, name: &str) -> Result<&'a Map<String, Value>, Bad> {
         let value = self.required(name)?;
         value
@@ -86,6 +97,7 @@ impl<'a> Fields<'a> {
             .ok_or_else(|| Bad::wrong_type(self.path(name)))
     }
 
+    /// An optional object.
     pub(super) fn optional_object(
         &self,
         name: &str,
@@ -93,7 +105,16 @@ impl<'a> Fields<'a> {
         self.given(name).map(|_| self.object(name)).transpose()
     }
 
-    /// An optional array, of whatever it holds.
+    /// The fields of an optional object in a payload.
+    pub(super) fn optional_fields(&self, name: &'static str) -> Result<Option<Self>, Bad> {
+        let object = self.optional_object(name)?;
+        Ok(object.map(|object| Self {
+            object,
+            parent: Some(name),
+        }))
+    }
+
+    /// An optional array with items of any type.
     pub(super) fn optional_array(&self, name: &str) -> Result<Option<Vec<Value>>, Bad> {
         match self.given(name) {
             None => Ok(None),
@@ -115,45 +136,14 @@ impl<'a> Fields<'a> {
         });
         ids.collect::<Result<_, _>>().map(Some)
     }
-
-    /// `soft` unless it says `hard`.
-    pub(super) fn deletion_type(&self, name: &str) -> Result<DeletionType, Bad> {
-        Ok(match self.optional_text(name)?.as_deref() {
-            Some("hard") => DeletionType::Hard,
-            _ => DeletionType::Soft,
-        })
-    }
-
-    /// An optional whole address.
-    pub(super) fn optional_address(&self, name: &str) -> Result<Option<Address>, Bad> {
-        let Some(object) = self.optional_object(name)? else {
-            return Ok(None);
-        };
-        let path = "fullAddress.";
-        Address::read(&Fields { object, path }).map(Some)
-    }
-
-    /// `updatedFields` and the values beside it.
-    pub(super) fn changes(&self, name: &str, rules: &Rules) -> Result<Changes, Bad> {
-        Changes::read(self, name, rules)
-    }
 }
 
-/// Whether a value says no more than a missing one.
-pub(super) fn is_blank(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::String(text) => text.is_empty(),
-        _ => false,
-    }
-}
-
-/// An id of 1 to 255 characters without NUL.
+/// Checks that an id has 1 to 255 characters and no NUL. `field` gives its name for the error.
 pub(super) fn check_id(id: &str, field: impl Fn() -> String) -> Result<&str, Bad> {
     if id.is_empty() {
         return Err(Bad::empty_field(field()));
     }
-    // No string has more characters than bytes: most ids need no counting.
+    // A string has at least as many bytes as characters, so most ids need no counting.
     if id.len() > MAX_ID_CHARS && id.chars().count() > MAX_ID_CHARS {
         return Err(Bad::id_too_long(field()));
     }
@@ -161,28 +151,4 @@ pub(super) fn check_id(id: &str, field: impl Fn() -> String) -> Result<&str, Bad
         return Err(Bad::nul_in_id(field()));
     }
     Ok(id)
-}
-
-/// NUL, which no text in Postgres can hold, as the replacement character.
-pub(super) fn without_nul(text: &str) -> Cow<'_, str> {
-    if text.contains('\0') {
-        Cow::Owned(text.replace('\0', "\u{FFFD}"))
-    } else {
-        Cow::Borrowed(text)
-    }
-}
-
-/// The same for all strings and names in a value. The depth of what was parsed is bounded.
-pub(super) fn json_without_nul(value: &Value) -> Value {
-    match value {
-        Value::String(text) => Value::String(without_nul(text).into_owned()),
-        Value::Array(items) => Value::Array(items.iter().map(json_without_nul).collect()),
-        Value::Object(entries) => Value::Object(
-            entries
-                .iter()
-                .map(|(name, value)| (without_nul(name).into_owned(), json_without_nul(value)))
-                .collect(),
-        ),
-        Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
-    }
 }

@@ -1,4 +1,4 @@
-//! What reading records promises, by examples and by properties.
+//! Tests of reading events: examples, and properties of generated records.
 
 mod changes;
 mod envelopes;
@@ -13,11 +13,11 @@ use serde_json::{Map, Value, json};
 
 use super::{Bad, Changes, Envelope, Event, EventType, Payload, Record};
 
-/// 2026-10-01T12:00:00Z, the log's timestamp of records in tests.
-const LOG_TIME_MS: i64 = 1_790_856_000_000;
+/// 2026-10-01T12:00:00Z, the Kafka timestamp of the records in these tests.
+const KAFKA_TIME_MS: i64 = 1_790_856_000_000;
 
-/// The contract's catalogue, written a second time in its own notation: `s` string, `b` boolean,
-/// `t` own time, `o` object, `a` array, `?` optional, `u` updatedFields, `c` a country.
+/// The catalogue of `docs/events.md`, written independently of `catalogue.rs`: `s` string, `b`
+/// boolean, `t` own time, `o` object, `a` array, `u` updatedFields, `c` country, `?` optional.
 const CATALOGUE: [(&str, &str); 27] = [
     (
         "UserRegistered",
@@ -137,7 +137,7 @@ const CATALOGUE: [(&str, &str); 27] = [
     ),
 ];
 
-/// A field of the table above.
+/// A field of [`CATALOGUE`]. `kind` is its letter there.
 #[derive(Clone, Copy)]
 struct Field {
     name: &'static str,
@@ -162,7 +162,7 @@ fn fields(type_name: &str) -> Vec<Field> {
     fields.collect()
 }
 
-/// Parts of an address and their spellings, as the contract lists them.
+/// The parts of an address and their spellings, as `docs/events.md` lists them.
 const ADDRESS: [&[&str]; 10] = [
     &["streetLine1", "addressLine1"],
     &["streetLine2", "addressLine2"],
@@ -176,7 +176,7 @@ const ADDRESS: [&[&str]; 10] = [
     &["additionalNotes"],
 ];
 
-/// A payload with every field but own times, each with another value.
+/// A payload with every field of the type except its own times, each with a different value.
 fn full_payload(type_name: &str) -> Map<String, Value> {
     let mut payload = Map::new();
     for (i, field) in fields(type_name).into_iter().enumerate() {
@@ -201,7 +201,7 @@ fn record_of(value: impl Into<Bytes>) -> Record {
         topic: Arc::from("user.events"),
         partition: 3,
         offset: 41,
-        timestamp_ms: Some(LOG_TIME_MS),
+        timestamp_ms: Some(KAFKA_TIME_MS),
         key: None,
         headers: Vec::new(),
         value: Some(value.into()),
@@ -224,7 +224,7 @@ fn decode(record: &Record) -> Result<Event, Bad> {
     Envelope::read(record)?.decode()
 }
 
-/// An event in the original envelope.
+/// An event in the original envelope, without times.
 fn event(type_name: &str, payload: impl Into<Value>) -> Value {
     json!({"eventId": "e-1", "eventType": type_name, "payload": payload.into()})
 }
@@ -233,8 +233,8 @@ fn decode_payload(type_name: &str, payload: impl Into<Value>) -> Result<Event, B
     decode(&record(&event(type_name, payload)))
 }
 
-/// Reason and field of what is wrong.
-fn blame(result: Result<Event, Bad>) -> (&'static str, String) {
+/// The reason and the field of a bad record; the field is empty where the whole record is bad.
+fn reason_and_field(result: Result<Event, Bad>) -> (&'static str, String) {
     let bad = result.expect_err("a bad record");
     (bad.reason, bad.field.unwrap_or_default())
 }

@@ -1,18 +1,20 @@
-//! Times: RFC 3339 to the letter, cut to microseconds.
+//! Reads RFC 3339 times exactly as the standard defines them, cut to microseconds.
 //!
-//! Written by hand because chrono's reader also takes what the standard does not (a space for
-//! the `T`, other minus signs) and keeps leap seconds as a 61st second, which a database has not.
+//! This is not chrono's parser because that also accepts what the standard does not (a space for
+//! the `T`, other minus signs), and keeps a leap second as a 61st second, which Postgres can't
+//! store.
 
 use chrono::{DateTime, Datelike, NaiveDate, TimeDelta, Utc};
 
-/// Reads an event's time; `None` where it is none or lies outside the years 1970 to 2200 (UTC).
+/// Reads an event's time. `None` if it is not RFC 3339 or is outside the years 1970 to 2200 in UTC.
 pub(super) fn parse(text: &str) -> Option<DateTime<Utc>> {
     in_range(rfc3339(text)?)
 }
 
-/// Reads `2026-10-01T12:00:00.123456+02:00` (RFC 3339), cut to microseconds; `None` where it is something else.
+/// Reads a time such as `2026-10-01T12:00:00.123456+02:00` and cuts it to microseconds. `None` if
+/// the text is not RFC 3339.
 pub fn rfc3339(text: &str) -> Option<DateTime<Utc>> {
-    let mut rest = Digits(text.as_bytes());
+    let mut rest = Unread(text.as_bytes());
     let year = rest.number(4)?;
     rest.one_of(b"-")?;
     let month = rest.number(2)?;
@@ -33,14 +35,14 @@ pub fn rfc3339(text: &str) -> Option<DateTime<Utc>> {
     let date = NaiveDate::from_ymd_opt(i32::try_from(year).ok()?, month, day)?;
     let minute_utc =
         date.and_hms_opt(hour, minute, 0)?.and_utc() - TimeDelta::minutes(offset_minutes);
-    // A leap second ends a UTC day and nothing else; it counts as the second after it.
+    // A leap second occurs only at the end of a UTC day. It is read as the second after it.
     if second == 60 && minute_utc.timestamp().rem_euclid(86_400) != 86_340 {
         return None;
     }
     Some(minute_utc + TimeDelta::seconds(second.into()) + TimeDelta::microseconds(micros))
 }
 
-/// Reads a Kafka timestamp; `None` where it lies outside the years 1970 to 2200.
+/// Reads a Kafka timestamp. `None` if it is outside the years 1970 to 2200.
 pub(super) fn from_millis(millis: i64) -> Option<DateTime<Utc>> {
     in_range(DateTime::from_timestamp_millis(millis)?)
 }
@@ -49,10 +51,11 @@ fn in_range(time: DateTime<Utc>) -> Option<DateTime<Utc>> {
     (1970..=2200).contains(&time.year()).then_some(time)
 }
 
-/// What is left to read.
-struct Digits<'a>(&'a [u8]);
+/// The rest of the text, still to be read. Each method reads from its start.
+struct Unread<'a>(&'a [u8]);
 
-impl Digits<'_> {
+impl Unread<'_> {
+    /// One byte, if it is one of those wanted.
     fn one_of(&mut self, wanted: &[u8]) -> Option<u8> {
         let (first, rest) = self.0.split_first()?;
         if !wanted.contains(first) {
@@ -67,6 +70,7 @@ impl Digits<'_> {
             .map(|digit| u32::from(digit - b'0'))
     }
 
+    /// A number of exactly `width` digits.
     fn number(&mut self, width: usize) -> Option<u32> {
         let mut number = 0;
         for _ in 0..width {
@@ -75,7 +79,7 @@ impl Digits<'_> {
         Some(number)
     }
 
-    /// The fraction of the second, if any, in microseconds; finer digits are cut off.
+    /// The fraction of the second in microseconds, 0 without one. Finer digits are cut off.
     fn fraction(&mut self) -> Option<i64> {
         if self.one_of(b".").is_none() {
             return Some(0);
@@ -89,7 +93,7 @@ impl Digits<'_> {
         Some(micros)
     }
 
-    /// How far local time is ahead of UTC, in minutes.
+    /// The offset of local time from UTC, in minutes.
     fn offset(&mut self) -> Option<i64> {
         let sign = match self.one_of(b"Zz+-")? {
             b'+' => 1,

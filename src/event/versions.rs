@@ -1,8 +1,8 @@
-//! Versions: how an older or newer form of a type becomes the current one.
+//! Versions: turns another version of a type's payload into the current form.
 //!
-//! The catalogue holds one form per type, the current one; version 1 has it. Another version
-//! takes a function that turns its payload into the current form, an [`Upcaster`] of it in
-//! [`UPCASTERS`], and its test. Nothing else changes.
+//! The catalogue has one form per type, the current one; it is the form of version 1. To add a
+//! version, write a function that turns its payload into the current form, list it in
+//! [`UPCASTERS`], and test it. Nothing else changes.
 
 use std::borrow::Cow;
 
@@ -10,29 +10,29 @@ use serde_json::{Map, Value};
 
 use super::catalogue::EventType;
 
-/// How one version of a type becomes the current form.
+/// Turns one version of a type into the current form.
 pub(super) struct Upcaster {
     pub(super) event_type: EventType,
     pub(super) version: u32,
-    /// Turns that version's payload into the current form. What it can't turn it leaves as it is:
-    /// the catalogue judges the result.
+    /// Turns a payload of this version into the current form. It leaves what it can't turn as it
+    /// is: the result is checked like any payload.
     pub(super) upcast: fn(Map<String, Value>) -> Map<String, Value>,
 }
 
-/// All versions that are known besides 1.
+/// All known versions but 1.
 pub(super) const UPCASTERS: &[Upcaster] = &[];
 
 /// The version that a payload is read as.
 pub(super) enum Version<'u> {
     /// The current form.
     Current,
-    /// A known one with another form.
+    /// A known version with another form.
     Other(&'u Upcaster),
-    /// One that nobody knows, read as the newest that is known.
+    /// An unknown version, read as the newest known one. `None` is the current form.
     Unknown(Option<&'u Upcaster>),
 }
 
-/// Finds how to read a version of a type.
+/// Finds how a version of a type is read.
 pub(super) fn find(event_type: EventType, version: u32, upcasters: &[Upcaster]) -> Version<'_> {
     let of_type = || upcasters.iter().filter(|u| u.event_type == event_type);
     match of_type().find(|u| u.version == version) {
@@ -47,7 +47,7 @@ impl Version<'_> {
         !matches!(self, Self::Unknown(_))
     }
 
-    /// A payload of that version in the current form.
+    /// Turns a payload of this version into the current form.
     pub(super) fn upcast<'a>(
         &self,
         payload: &'a Map<String, Value>,

@@ -1,4 +1,4 @@
-//! Examples of envelopes: types, ids, dialects, and values that can't be read.
+//! Tests of envelopes by examples: types, ids, dialects, and values that can't be read.
 
 use serde_json::{Value, json};
 
@@ -7,22 +7,26 @@ use super::*;
 
 const UTF8_BOM: &[u8] = b"\xEF\xBB\xBF{}";
 
+/// The type that is read from this text, in the original envelope or in CloudEvents.
+fn read_type(written: &str, cloud_events: bool) -> TypeName {
+    let value = if cloud_events {
+        json!({"specversion": "1.0", "id": "e-1", "type": written})
+    } else {
+        json!({"eventId": "e-1", "eventType": written})
+    };
+    let record = record(&value);
+    let envelope = Envelope::read(&record).unwrap();
+    envelope.event_type().clone()
+}
+
+fn unknown_type(name: &str) -> TypeName {
+    TypeName::Unknown {
+        name: name.to_owned(),
+    }
+}
+
 #[test]
 fn all_spellings_of_a_type_are_read() {
-    let read = |written: &str, cloud_events: bool| {
-        let value = if cloud_events {
-            json!({"specversion": "1.0", "id": "e-1", "type": written})
-        } else {
-            json!({"eventId": "e-1", "eventType": written})
-        };
-        let record = record(&value);
-        let envelope = Envelope::read(&record).unwrap();
-        envelope.event_type().clone()
-    };
-    let known = |version| TypeName::Known {
-        event_type: EventType::UserRegistered,
-        version,
-    };
     for (written, version) in [
         ("UserRegisteredEventV1", 1),
         ("UserRegistered.v1", 1),
@@ -33,17 +37,33 @@ fn all_spellings_of_a_type_are_read() {
         ("UserRegisteredEventV20", 20),
         ("UserRegistered.v999999999999999999999", u32::MAX),
     ] {
-        assert_eq!(read(written, false), known(version), "{written}");
+        let known = TypeName::Known {
+            event_type: EventType::UserRegistered,
+            version,
+        };
+        assert_eq!(read_type(written, false), known, "{written}");
         for prefix in ["", "com.example.user.", "io.my-org.v2.", "org."] {
             let written = format!("{prefix}{written}");
-            assert_eq!(read(&written, true), known(version), "{written}");
+            assert_eq!(read_type(&written, true), known, "{written}");
         }
         let prefixed = format!("com.example.{written}");
-        let unknown = TypeName::Unknown {
-            name: prefixed.clone(),
-        };
-        assert_eq!(read(&prefixed, false), unknown);
+        assert_eq!(read_type(&prefixed, false), unknown_type(&prefixed));
     }
+}
+
+#[test]
+fn a_v_inside_a_type_name_is_no_version() {
+    let email_verified = TypeName::Known {
+        event_type: EventType::UserEmailVerified,
+        version: 1,
+    };
+    for written in ["UserEmailVerified", "UserEmailVerifiedV1"] {
+        assert_eq!(read_type(written, false), email_verified, "{written}");
+    }
+}
+
+#[test]
+fn other_spellings_are_unknown_types() {
     for written in [
         "userRegistered",
         "USERREGISTERED",
@@ -73,18 +93,13 @@ fn all_spellings_of_a_type_are_read() {
         "Übergabe",
     ] {
         for cloud_events in [false, true] {
-            let unknown = TypeName::Unknown {
-                name: written.to_owned(),
-            };
-            assert_eq!(read(written, cloud_events), unknown, "{written}");
+            assert_eq!(
+                read_type(written, cloud_events),
+                unknown_type(written),
+                "{written}, CloudEvents: {cloud_events}"
+            );
         }
     }
-    let email = TypeName::Known {
-        event_type: EventType::UserEmailVerified,
-        version: 1,
-    };
-    assert_eq!(read("UserEmailVerified", false), email);
-    assert_eq!(read("UserEmailVerifiedV1", false), email);
 }
 
 #[test]
@@ -118,11 +133,18 @@ fn ids_are_opaque() {
         let mut value = event("UserAddressDeleted", payload);
         value["eventId"] = json!(id);
         value["correlationId"] = json!(id);
-        let event = decode(&record(&value)).unwrap();
+        let event = decode(&record(&value)).unwrap_or_else(|bad| panic!("{id:?}: {bad}"));
         assert_eq!(event.id, id);
         assert_eq!(event.correlation_id.as_deref(), Some(id));
-        assert!(matches!(event.payload, Payload::UserAddressDeleted(p) if p.address_id == id));
+        assert!(
+            matches!(event.payload, Payload::UserAddressDeleted(p) if p.address_id == id),
+            "{id:?}"
+        );
     }
+}
+
+#[test]
+fn bad_parts_of_an_envelope_are_reported() {
     let too_long = "🦀".repeat(256);
     for (name, value, reason) in [
         ("eventId", json!(too_long), "id_too_long"),
@@ -135,13 +157,22 @@ fn ids_are_opaque() {
         ("correlationId", json!({}), "wrong_type"),
         ("sourceService", json!([]), "wrong_type"),
     ] {
-        // For a type that nobody knows, too.
+        // Also for a type that the catalogue does not have.
         for type_name in ["UserLoggedIn", "SomethingElse"] {
             let mut bad = event(type_name, full_payload("UserLoggedIn"));
             bad[name] = value.clone();
-            assert_eq!(blame(decode(&record(&bad))), (reason, name.to_owned()));
+            assert_eq!(
+                reason_and_field(decode(&record(&bad))),
+                (reason, name.to_owned()),
+                "{type_name} with {name} = {value}"
+            );
         }
     }
+}
+
+#[test]
+fn bad_ids_in_an_array_are_reported() {
+    let too_long = "🦀".repeat(256);
     for (ids, reason) in [
         (json!([too_long]), "id_too_long"),
         (json!(["a\0"]), "nul_in_id"),
@@ -149,15 +180,16 @@ fn ids_are_opaque() {
         (json!([null]), "wrong_type"),
         (json!({}), "wrong_type"),
     ] {
+        let context = format!("{ids}");
         let payload = with(full_payload("RoleCreated"), "initialPermissionIds", ids);
         let bad = decode_payload("RoleCreated", payload);
-        assert_eq!(blame(bad), (reason, "initialPermissionIds".to_owned()));
+        let expected = (reason, "initialPermissionIds".to_owned());
+        assert_eq!(reason_and_field(bad), expected, "{context}");
     }
 }
 
 #[test]
-fn the_steps_of_judgement_are_apart() {
-    // The type reads, the id doesn't.
+fn the_type_is_read_where_the_id_is_missing() {
     let no_id = record(&json!({"eventType": "UserLoggedIn", "payload": {}}));
     let envelope = Envelope::read(&no_id).unwrap();
     let bad = envelope.event_id().unwrap_err();
@@ -166,8 +198,10 @@ fn the_steps_of_judgement_are_apart() {
         ("no_event_id", Some("eventId"))
     );
     assert_eq!(envelope.decode().unwrap_err().reason, "no_event_id");
+}
 
-    // The id reads, all else is wrong.
+#[test]
+fn the_id_is_read_where_all_other_parts_are_bad() {
     let bad = record(
         &json!({"eventId": "e-1", "eventType": "UserLoggedIn", "payload": 7,
         "correlationId": 7, "eventTimestamp": 7}),
@@ -175,8 +209,10 @@ fn the_steps_of_judgement_are_apart() {
     let envelope = Envelope::read(&bad).unwrap();
     assert_eq!(envelope.event_id().unwrap(), "e-1");
     assert!(envelope.decode().is_err());
+}
 
-    // Binary CloudEvents have type and id in headers, whatever the value is.
+#[test]
+fn binary_cloud_events_have_type_and_id_whatever_the_value_is() {
     for value in [&b"not json"[..], b"", b"\xFF", UTF8_BOM] {
         for type_name in [&b"UserLoggedIn"[..], b"SomethingElse"] {
             let binary = with_headers(
@@ -184,14 +220,19 @@ fn the_steps_of_judgement_are_apart() {
                 &[("ce_id", b"e-1"), ("ce_type", type_name)],
             );
             let envelope = Envelope::read(&binary).unwrap();
-            assert_eq!(envelope.event_id().unwrap(), "e-1");
-            assert_eq!(blame(envelope.decode()), ("not_json", String::new()));
+            let context = format!("{} of {}", value.escape_ascii(), type_name.escape_ascii());
+            assert_eq!(envelope.event_id().unwrap(), "e-1", "{context}");
+            assert_eq!(
+                reason_and_field(envelope.decode()),
+                ("not_json", String::new()),
+                "{context}"
+            );
         }
     }
 }
 
 #[test]
-fn what_has_no_readable_type_is_bad() {
+fn a_value_that_is_not_json_is_bad() {
     for value in [
         &b""[..],
         b" ",
@@ -208,11 +249,19 @@ fn what_has_no_readable_type_is_bad() {
         b"NaN",
     ] {
         assert_eq!(
-            blame(decode(&record_of(value.to_vec()))).0,
+            reason_and_field(decode(&record_of(value.to_vec()))).0,
             "not_json",
-            "{value:?}"
+            "{}",
+            value.escape_ascii()
         );
     }
+    let mut tombstone = record_of("");
+    tombstone.value = None;
+    assert_eq!(reason_and_field(decode(&tombstone)).0, "not_json");
+}
+
+#[test]
+fn a_record_without_a_type_is_bad() {
     for value in [
         json!(null),
         json!([]),
@@ -227,27 +276,29 @@ fn what_has_no_readable_type_is_bad() {
         json!({"messageId": "m", "eventType": "X"}),
     ] {
         assert_eq!(
-            blame(decode(&record(&value))),
+            reason_and_field(decode(&record(&value))),
             ("no_event_type", String::new()),
             "{value}"
         );
     }
     assert_eq!(
-        blame(decode(&record(&json!({"eventType": 7})))),
+        reason_and_field(decode(&record(&json!({"eventType": 7})))),
         ("wrong_type", "eventType".into())
     );
-    let mut tombstone = record_of("");
-    tombstone.value = None;
-    assert_eq!(blame(decode(&tombstone)).0, "not_json");
+}
 
-    // Both headers make it binary; what they hold is another matter.
+#[test]
+fn the_two_headers_make_a_binary_cloud_event_even_if_the_type_is_bad() {
     let body = serde_json::to_vec(&event("UserLoggedIn", full_payload("UserLoggedIn"))).unwrap();
     let mut binary = with_headers(record_of(body), &[("ce_id", b"e"), ("ce_type", b"")]);
-    assert_eq!(blame(decode(&binary)).0, "no_event_type");
+    assert_eq!(reason_and_field(decode(&binary)).0, "no_event_type");
     binary.headers[1].1 = None;
-    assert_eq!(blame(decode(&binary)).0, "no_event_type");
+    assert_eq!(reason_and_field(decode(&binary)).0, "no_event_type");
     binary.headers[1].1 = Some(Bytes::from_static(b"\xFF"));
-    assert_eq!(blame(decode(&binary)), ("wrong_type", "ce_type".into()));
+    assert_eq!(
+        reason_and_field(decode(&binary)),
+        ("wrong_type", "ce_type".into())
+    );
     binary.headers.pop();
     assert_eq!(decode(&binary).unwrap().id, "e-1");
 }
@@ -258,26 +309,29 @@ fn nesting_ends_at_128_levels() {
         let (open, close) = ("[".repeat(inner), "]".repeat(inner));
         format!(r#"{{"eventId":"e","eventType":"X","x":{open}{close}}}"#)
     };
-    decode(&record_of(nested(127))).unwrap();
-    assert_eq!(blame(decode(&record_of(nested(128)))).0, "too_deep");
+    decode(&record_of(nested(127))).expect("128 levels");
+    assert_eq!(
+        reason_and_field(decode(&record_of(nested(128)))).0,
+        "too_deep"
+    );
     let open = "[".repeat(1_000_000);
-    assert_eq!(blame(decode(&record_of(open))).0, "too_deep");
+    assert_eq!(reason_and_field(decode(&record_of(open))).0, "too_deep");
     let objects = format!(r#"{}1{}"#, r#"{"a":"#.repeat(129), "}".repeat(129));
-    assert_eq!(blame(decode(&record_of(objects))).0, "too_deep");
+    assert_eq!(reason_and_field(decode(&record_of(objects))).0, "too_deep");
     let in_string = format!(
         r#"{{"eventId":"e","eventType":"X","x":"\"{}\\"}}"#,
         "[{".repeat(500)
     );
-    decode(&record_of(in_string)).unwrap();
+    decode(&record_of(in_string)).expect("brackets in a string");
     let siblings = format!(
         r#"{{"eventId":"e","eventType":"X","x":[{}0]}}"#,
         "[],".repeat(500)
     );
-    decode(&record_of(siblings)).unwrap();
+    decode(&record_of(siblings)).expect("siblings");
 }
 
 #[test]
-fn numbers_fit_into_a_float() {
+fn numbers_must_be_in_the_range_of_a_float() {
     let with_number = |number: &str| {
         let value = format!(r#"{{"eventId":"e","eventType":"X","payload":{{"x":{number}}}}}"#);
         decode(&record_of(value))
@@ -305,7 +359,7 @@ fn numbers_fit_into_a_float() {
         &too_large,
     ] {
         assert_eq!(
-            blame(with_number(number)).0,
+            reason_and_field(with_number(number)).0,
             "number_out_of_range",
             "{number}"
         );
@@ -362,77 +416,99 @@ fn the_last_of_duplicate_names_counts() {
 #[test]
 fn the_dialect_is_chosen_in_order() {
     let payload = || Value::from(full_payload("UserLoggedIn"));
-    let mut all = json!({
-        "specversion": "1.0", "id": "cloud", "type": "UserLoggedIn", "data": payload(),
-        "messageId": "standard", "messageType": "UserLoggedIn",
-        "eventId": "original", "eventType": "UserLoggedIn", "payload": payload(),
-    });
-    let id = |value: &Value, headers: &[(&str, &[u8])]| {
-        decode(&with_headers(record(value), headers)).unwrap().id
+    let all = |specversion: Value, message_id: Value| {
+        json!({
+            "specversion": specversion, "id": "cloud", "type": "UserLoggedIn", "data": payload(),
+            "messageId": message_id, "messageType": "UserLoggedIn",
+            "eventId": "original", "eventType": "UserLoggedIn", "payload": payload(),
+        })
     };
+    let (given, standard) = (|| json!("1.0"), || json!("standard"));
     let binary: &[(&str, &[u8])] = &[("ce_id", b"binary"), ("ce_type", b"Other")];
-    assert_eq!(id(&all, binary), "binary");
-    assert_eq!(id(&all, &binary[..1]), "cloud");
-    assert_eq!(id(&all, &binary[1..]), "cloud");
-    assert_eq!(id(&all, &[("CE_ID", b"b"), ("ce-type", b"Other")]), "cloud");
-    all["specversion"] = Value::Null;
-    assert_eq!(id(&all, &[]), "standard");
-    all["messageId"] = json!("");
-    assert_eq!(id(&all, &[]), "original");
-
+    let other_names: &[(&str, &[u8])] = &[("CE_ID", b"b"), ("ce-type", b"Other")];
+    for (specversion, message_id, headers, id) in [
+        (given(), standard(), binary, "binary"),
+        (given(), standard(), &binary[..1], "cloud"),
+        (given(), standard(), &binary[1..], "cloud"),
+        (given(), standard(), other_names, "cloud"),
+        (Value::Null, standard(), &[], "standard"),
+        (Value::Null, json!(""), &[], "original"),
+    ] {
+        let context = format!("specversion {specversion}, messageId {message_id}, {headers:?}");
+        let record = with_headers(record(&all(specversion, message_id)), headers);
+        assert_eq!(decode(&record).unwrap().id, id, "{context}");
+    }
     let empty_id = json!({"messageId": "", "messageType": "UserLoggedIn", "payload": payload()});
     assert_eq!(
-        blame(decode(&record(&empty_id))),
+        reason_and_field(decode(&record(&empty_id))),
         ("no_event_id", "messageId".into())
     );
-    // `data` is another spelling in the original envelope only.
-    let data = json!({"messageId": "m", "messageType": "UserLoggedIn", "data": payload()});
+}
+
+#[test]
+fn data_is_a_spelling_of_payload_in_the_original_envelope_only() {
+    let payload = Value::from(full_payload("UserLoggedIn"));
+    let standard = json!({"messageId": "m", "messageType": "UserLoggedIn", "data": payload});
     assert_eq!(
-        blame(decode(&record(&data))),
+        reason_and_field(decode(&record(&standard))),
         ("missing_field", "payload".into())
     );
-    let data = json!({"eventId": "m", "eventType": "UserLoggedIn", "payload": null, "data": payload(),
-        "source": "a", "version": 1.0});
-    assert_eq!(decode(&record(&data)).unwrap().source.as_deref(), Some("a"));
+    let original = json!({"eventId": "m", "eventType": "UserLoggedIn", "payload": null,
+        "data": payload, "source": "a", "version": 1.0});
+    let event = decode(&record(&original)).unwrap();
+    assert_eq!(event.source.as_deref(), Some("a"));
+}
+
+#[test]
+fn a_payload_must_be_an_object() {
     for (payload, reason) in [
         (json!(null), "missing_field"),
         (json!(""), "missing_field"),
         (json!([]), "wrong_type"),
         (json!("x"), "wrong_type"),
     ] {
-        let bad = decode_payload("UserLoggedIn", payload);
-        assert_eq!(blame(bad), (reason, "payload".into()));
+        let bad = decode_payload("UserLoggedIn", payload.clone());
+        assert_eq!(
+            reason_and_field(bad),
+            (reason, "payload".into()),
+            "{payload}"
+        );
     }
 }
 
 #[test]
-fn a_header_correlates_where_the_body_does_not() {
+fn the_correlation_id_of_the_body_counts_before_the_header() {
     let correlate = |body: Value, header: &[u8]| {
         let mut value = event("UserLoggedIn", full_payload("UserLoggedIn"));
         value["correlationId"] = body;
         decode(&with_headers(record(&value), &[("correlationId", header)]))
     };
-    let id = |body, header| correlate(body, header).unwrap().correlation_id;
-    assert_eq!(id(json!("body"), b"header").as_deref(), Some("body"));
-    assert_eq!(id(json!("body"), b"\xFF").as_deref(), Some("body"));
-    assert_eq!(id(json!(null), b"header").as_deref(), Some("header"));
-    assert_eq!(id(json!(""), b"header").as_deref(), Some("header"));
-    assert_eq!(id(json!(""), b""), None);
-    let field = "correlationId".to_owned();
-    assert_eq!(
-        blame(correlate(json!(7), b"header")),
-        ("wrong_type", field.clone())
-    );
-    assert_eq!(
-        blame(correlate(json!(null), b"\xFF")),
-        ("wrong_type", field.clone())
-    );
-    assert_eq!(
-        blame(correlate(json!(null), &[b'x'; 256])),
-        ("id_too_long", field.clone())
-    );
-    assert_eq!(blame(correlate(json!(null), b"\0")), ("nul_in_id", field));
+    for (body, header, expected) in [
+        (json!("body"), &b"header"[..], Some("body")),
+        (json!("body"), b"\xFF", Some("body")),
+        (json!(null), b"header", Some("header")),
+        (json!(""), b"header", Some("header")),
+        (json!(""), b"", None),
+    ] {
+        let context = format!("{body}, {}", header.escape_ascii());
+        let event = correlate(body, header).unwrap();
+        assert_eq!(event.correlation_id.as_deref(), expected, "{context}");
+    }
+    for (body, header, reason) in [
+        (json!(7), &b"header"[..], "wrong_type"),
+        (json!(null), b"\xFF", "wrong_type"),
+        (json!(null), &[b'x'; 256], "id_too_long"),
+        (json!(null), b"\0", "nul_in_id"),
+    ] {
+        let context = format!("{body}, {}", header.escape_ascii());
+        let bad = correlate(body, header);
+        let expected = (reason, "correlationId".to_owned());
+        assert_eq!(reason_and_field(bad), expected, "{context}");
+    }
+}
 
+#[test]
+fn the_correlation_id_of_binary_cloud_events_counts_before_the_header() {
     let binary = |headers: &[(&str, &[u8])]| {
         let mut all: Vec<(&str, &[u8])> = vec![("ce_id", b"e"), ("ce_type", b"UserLoggedIn")];
         all.extend(headers);
@@ -450,12 +526,9 @@ fn a_header_correlates_where_the_body_does_not() {
 }
 
 #[test]
-fn what_is_bad_is_said_without_data() {
+fn messages_and_debug_output_hold_no_data() {
     let bad = decode_payload("UserLoggedIn", json!({"userId": 7})).unwrap_err();
-    assert_eq!(
-        bad.to_string(),
-        "wrong_type: userId has another type than it should"
-    );
+    assert_eq!(bad.to_string(), "wrong_type: userId has the wrong type");
     let bad = decode(&record_of("secret")).unwrap_err();
     assert_eq!(bad.to_string(), "not_json: the value is not JSON in UTF-8");
     let mut record = record_of("secret");

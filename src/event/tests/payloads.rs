@@ -1,4 +1,4 @@
-//! Examples of payloads: every field of the catalogue, and versions.
+//! Tests of payloads by examples: every field of the catalogue, deletions, users, and versions.
 
 use serde_json::{Map, Value, json};
 
@@ -7,98 +7,174 @@ use super::super::versions::Upcaster;
 use super::*;
 
 #[test]
-fn the_catalogue_is_the_contracts() {
+fn the_catalogue_has_the_types_of_the_contract_in_its_order() {
     let names: Vec<_> = EventType::ALL.iter().map(|t| t.as_str()).collect();
     let contract: Vec<_> = CATALOGUE.iter().map(|(name, _)| *name).collect();
     assert_eq!(names, contract);
     assert_eq!(EventType::from_name("Unknown"), None);
 }
 
-/// Every field of every type: where it lands, what it must be, and what makes it absent.
-#[test]
-fn fields_are_read_and_judged_as_the_catalogue_says() {
+/// A field of a type's full payload, with what the payload decodes to.
+struct FieldCase<'a> {
+    type_name: &'static str,
+    field: Field,
+    full: &'a Map<String, Value>,
+    good: &'a Event,
+}
+
+impl FieldCase<'_> {
+    fn decode_with(&self, value: Value) -> Result<Event, Bad> {
+        decode_payload(
+            self.type_name,
+            with(self.full.clone(), self.field.name, value),
+        )
+    }
+
+    /// Fails with the type's and the field's name unless the field with this value is bad for the
+    /// reason.
+    fn assert_bad(&self, value: Value, reason: &str) {
+        let bad = reason_and_field(self.decode_with(value));
+        assert_eq!(bad, (reason, self.field.name.to_owned()), "{self}");
+    }
+}
+
+impl std::fmt::Display for FieldCase<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.type_name, self.field.name)
+    }
+}
+
+/// Runs a test for every field of every type.
+fn for_each_field(test: impl Fn(&FieldCase)) {
     for (type_name, _) in CATALOGUE {
         let full = full_payload(type_name);
-        let good = decode_payload(type_name, full.clone()).unwrap();
-        assert_eq!(good.event_type, Some(type_of(type_name)));
-        assert_eq!(good.version.as_deref(), Some("1"));
-        let shown = format!("{:?}", good.payload);
+        let good = decode_payload(type_name, full.clone());
+        let good = good.unwrap_or_else(|bad| panic!("{type_name}: {bad}"));
         for field in fields(type_name) {
-            let (name, context) = (field.name, format!("{type_name}.{}", field.name));
-            let decode = |payload| decode_payload(type_name, payload);
-            if field.kind == 't' {
-                let number = with(full.clone(), name, json!(7));
-                assert_eq!(blame(decode(number)), ("bad_timestamp", name.into()));
-                continue;
-            }
-            if matches!(field.kind, 's' | 'b' | 'c') && name != "deletionType" {
-                let value = match &full[name] {
-                    Value::String(text) => format!("{text:?}"),
-                    value => value.to_string(),
-                };
-                let value = if field.required {
-                    value
-                } else {
-                    format!("Some({value})")
-                };
-                let lands = format!("{}: {value}", snake(name));
-                assert!(shown.contains(&lands), "{context}: {lands} in {shown}");
-            }
-            assert_eq!(
-                blame(decode(with(full.clone(), name, json!(7)))),
-                ("wrong_type", name.to_owned()),
-                "{context}"
-            );
-            let missing = decode(without(full.clone(), name));
-            let null = decode(with(full.clone(), name, Value::Null));
-            let empty = decode(with(full.clone(), name, json!("")));
-            if field.required {
-                assert_eq!(blame(missing), ("missing_field", name.into()), "{context}");
-                assert_eq!(blame(null), ("missing_field", name.into()), "{context}");
-                assert_eq!(blame(empty), ("empty_field", name.into()), "{context}");
-            } else {
-                let missing = missing.unwrap();
-                assert_eq!(null.unwrap(), missing, "{context}");
-                assert_eq!(empty.unwrap(), missing, "{context}");
-                let tells = !matches!(name, "newValues" | "oldValues");
-                assert_eq!(missing != good, tells, "{context}");
-            }
-            if name.ends_with("Id") {
-                for (id, reason) in [
-                    ("x".repeat(256), "id_too_long"),
-                    ("a\0b".into(), "nul_in_id"),
-                ] {
-                    let bad = decode(with(full.clone(), name, json!(id)));
-                    assert_eq!(blame(bad), (reason, name.to_owned()), "{context}");
-                }
-            } else if field.kind == 's' {
-                decode(with(full.clone(), name, json!("x".repeat(70_000)))).unwrap();
-                let nul = decode(with(full.clone(), name, json!("a\0b"))).unwrap();
-                assert!(!format!("{nul:?}").contains("\\0"), "{context}");
-            }
+            test(&FieldCase {
+                type_name,
+                field,
+                full: &full,
+                good: &good,
+            });
         }
     }
 }
 
 #[test]
-fn deletions_are_soft_unless_they_say_hard() {
-    for (word, deletion_type) in [
+fn every_type_is_read_in_version_1() {
+    for (type_name, _) in CATALOGUE {
+        let event = decode_payload(type_name, full_payload(type_name)).unwrap();
+        assert_eq!(event.event_type, Some(type_of(type_name)));
+        assert_eq!(event.version.as_deref(), Some("1"), "{type_name}");
+    }
+}
+
+#[test]
+fn every_string_and_boolean_is_read_into_its_field() {
+    for_each_field(|case| {
+        let Field {
+            name,
+            kind,
+            required,
+        } = case.field;
+        if !matches!(kind, 's' | 'b' | 'c') || name == "deletionType" {
+            return;
+        }
+        let value = match &case.full[name] {
+            Value::String(text) => format!("{text:?}"),
+            value => value.to_string(),
+        };
+        let expected = if required {
+            format!("{}: {value}", snake(name))
+        } else {
+            format!("{}: Some({value})", snake(name))
+        };
+        let shown = format!("{:?}", case.good.payload);
+        assert!(shown.contains(&expected), "{case}: {expected} in {shown}");
+    });
+}
+
+#[test]
+fn every_field_must_have_its_type() {
+    for_each_field(|case| {
+        let reason = match case.field.kind {
+            't' => "bad_timestamp",
+            _ => "wrong_type",
+        };
+        case.assert_bad(json!(7), reason);
+    });
+}
+
+#[test]
+fn a_required_field_must_not_be_absent_and_an_optional_one_may() {
+    for_each_field(|case| {
+        let Field {
+            name,
+            kind,
+            required,
+        } = case.field;
+        if kind == 't' {
+            return;
+        }
+        let missing = decode_payload(case.type_name, without(case.full.clone(), name));
+        if required {
+            let expected = ("missing_field", name.to_owned());
+            assert_eq!(reason_and_field(missing), expected, "{case}");
+            case.assert_bad(Value::Null, "missing_field");
+            case.assert_bad(json!(""), "empty_field");
+        } else {
+            let missing = missing.unwrap_or_else(|bad| panic!("{case}: {bad}"));
+            for absent in [Value::Null, json!("")] {
+                let event = case.decode_with(absent.clone());
+                assert_eq!(event.as_ref(), Ok(&missing), "{case}: {absent}");
+            }
+            let is_read = !matches!(name, "newValues" | "oldValues");
+            assert_eq!(missing != *case.good, is_read, "{case}");
+        }
+    });
+}
+
+#[test]
+fn ids_are_limited_and_other_strings_are_not() {
+    for_each_field(|case| {
+        let Field { name, kind, .. } = case.field;
+        if kind == 't' {
+            return;
+        }
+        if name.ends_with("Id") {
+            case.assert_bad(json!("x".repeat(256)), "id_too_long");
+            case.assert_bad(json!("a\0b"), "nul_in_id");
+        } else if kind == 's' {
+            let long = case.decode_with(json!("x".repeat(70_000)));
+            assert!(long.is_ok(), "{case}");
+            let nul = case.decode_with(json!("a\0b"));
+            let nul = nul.unwrap_or_else(|bad| panic!("{case}: {bad}"));
+            assert!(!format!("{nul:?}").contains("\\0"), "{case}");
+        }
+    });
+}
+
+#[test]
+fn deletions_are_soft_unless_the_type_is_hard() {
+    for (text, deletion_type) in [
         (json!("hard"), DeletionType::Hard),
         (json!("soft"), DeletionType::Soft),
         (json!("HARD"), DeletionType::Soft),
         (json!(null), DeletionType::Soft),
         (json!(""), DeletionType::Soft),
     ] {
-        let event =
-            decode_payload("UserDeleted", json!({"userId": "u", "deletionType": word})).unwrap();
+        let payload = json!({"userId": "u", "deletionType": text});
+        let event = decode_payload("UserDeleted", payload).unwrap();
         assert!(
-            matches!(event.payload, Payload::UserDeleted(p) if p.deletion_type == deletion_type)
+            matches!(event.payload, Payload::UserDeleted(p) if p.deletion_type == deletion_type),
+            "{text}"
         );
     }
 }
 
 #[test]
-fn the_user_is_the_one_the_event_is_about() {
+fn the_user_of_an_event_is_the_one_in_its_payload() {
     for (type_name, _) in CATALOGUE {
         let payload = full_payload(type_name);
         let user = payload
@@ -124,20 +200,27 @@ fn unknown_versions_are_read_as_the_newest_known() {
         (json!({"userId": {"id": "u"}}), "userId"),
         (json!(null), "payload"),
     ] {
-        let bad = decode_payload("UserLoggedIn.v9", payload);
-        assert_eq!(blame(bad), ("unsupported_version", field.into()));
+        let bad = decode_payload("UserLoggedIn.v9", payload.clone());
+        let expected = ("unsupported_version", field.to_owned());
+        assert_eq!(reason_and_field(bad), expected, "{payload}");
     }
-    // What no version would take keeps its reason.
+}
+
+#[test]
+fn an_unknown_version_keeps_the_reasons_that_hold_in_every_version() {
     let bad = decode_payload("UserLoggedIn.v9", json!({"userId": "a\0"}));
-    assert_eq!(blame(bad), ("nul_in_id", "userId".into()));
+    assert_eq!(reason_and_field(bad), ("nul_in_id", "userId".into()));
     let bad = decode_payload(
         "UserLoggedIn.v9",
         json!({"userId": "u", "loginTimestamp": "x"}),
     );
-    assert_eq!(blame(bad), ("bad_timestamp", "loginTimestamp".into()));
+    assert_eq!(
+        reason_and_field(bad),
+        ("bad_timestamp", "loginTimestamp".into())
+    );
 }
 
-/// How a version is added, shown on one that there is not.
+/// Shows how a version is added, with one that does not exist.
 #[test]
 fn an_upcaster_adds_a_version() {
     fn login_v3(mut payload: Map<String, Value>) -> Map<String, Value> {
@@ -162,22 +245,22 @@ fn an_upcaster_adds_a_version() {
     let current = decode("UserLoggedIn", v1.clone()).unwrap();
     for version in [3, 2, 4] {
         let event = decode(&format!("UserLoggedInV{version}"), v3.clone()).unwrap();
-        assert_eq!(event.payload, current.payload);
-        assert_eq!(event.occurred_at, current.occurred_at);
+        assert_eq!(event.payload, current.payload, "version {version}");
+        assert_eq!(event.occurred_at, current.occurred_at, "version {version}");
         assert_eq!(event.version, Some(version.to_string()));
     }
-    // In a known version a missing field is a missing field.
+    // A known version reports the missing field, an unknown one that it is not supported.
     assert_eq!(
-        blame(decode("UserLoggedInV3", json!({}))),
+        reason_and_field(decode("UserLoggedInV3", json!({}))),
         ("missing_field", "userId".into())
     );
     assert_eq!(
-        blame(decode("UserLoggedInV4", json!({}))),
+        reason_and_field(decode("UserLoggedInV4", json!({}))),
         ("unsupported_version", "userId".into())
     );
-    // Other types have no such version.
+    // The version of one type is unknown for another.
     assert_eq!(
-        blame(decode("UserLoggedOutV3", v3)),
+        reason_and_field(decode("UserLoggedOutV3", v3)),
         ("unsupported_version", "userId".into())
     );
 }

@@ -1,5 +1,5 @@
-//! Properties: any meaning, written in any dialect, spelling and shape, reads as that meaning;
-//! and no bytes make reading panic or quote what came from outside.
+//! Properties: an event reads the same in every dialect, spelling and shape, and no bytes make
+//! reading panic or put data of the record into an error.
 
 use std::collections::BTreeMap;
 
@@ -9,35 +9,35 @@ use proptest::prelude::*;
 use super::super::Change;
 use super::*;
 
-/// Stands in every generated text and in no word of the contract: what is said of a bad record
-/// must not hold it.
+/// A character of every generated text that no name of `docs/events.md` has. A message about a bad
+/// record must not have it.
 const MARK: char = '§';
 
-/// Old and new values by name.
+/// Old and new values by field name.
 type Changed = BTreeMap<String, (Option<Value>, Change<Value>)>;
 
-/// What an event says, apart from how it is written.
+/// What an event means, independent of how it is written.
 struct Meaning {
     type_name: &'static str,
     id: String,
     time: DateTime<Utc>,
     correlation: Option<String>,
     source: Option<String>,
-    /// The payload's fields without own time, updatedFields and what belongs to it.
+    /// The payload's fields, except its own times, updatedFields, newValues and oldValues.
     fields: BTreeMap<&'static str, Value>,
-    /// What changed, where the type has updatedFields.
+    /// The changes, if the type has updatedFields.
     changes: Option<Changed>,
 }
 
-/// Whether the type's updates carry oldValues and must carry newValues.
-fn is_audited(type_name: &str) -> bool {
+/// Whether the type has a required newValues and an optional oldValues.
+fn has_old_values(type_name: &str) -> bool {
     matches!(type_name, "RoleUpdated" | "PermissionUpdated")
 }
 
-/// Chance, from a seed that proptest prints when a case fails.
-struct Chance(fastrand::Rng);
+/// Random choices, from a seed that proptest prints when a case fails.
+struct Random(fastrand::Rng);
 
-impl Chance {
+impl Random {
     fn of(seed: u64) -> Self {
         Self(fastrand::Rng::with_seed(seed))
     }
@@ -56,7 +56,7 @@ impl Chance {
         id
     }
 
-    /// Text with the mark and up to `max` characters more, of all planes.
+    /// The mark and up to `max` more characters of any kind.
     fn text(&mut self, max: usize) -> String {
         let length = if self.one_in(8) {
             max
@@ -76,7 +76,7 @@ impl Chance {
         text
     }
 
-    /// A name that no type has.
+    /// A name that no type and no field has.
     fn unknown_name(&mut self) -> String {
         self.text(10)
     }
@@ -97,11 +97,11 @@ impl Chance {
         }
     }
 
-    /// JSON that does not clear.
+    /// JSON that does not clear a field.
     fn json_value(&mut self) -> Value {
         match self.json(3) {
             Value::Null => json!(false),
-            // Looks like an entry, and is one only where entries are.
+            // Looks like an entry with `old` and `new`, but is a plain value below a dotted name.
             Value::Object(entries) if entries.is_empty() => json!({"old": 1, "new": {"old": 2}}),
             value => value,
         }
@@ -172,14 +172,14 @@ impl Chance {
         } else if self.0.bool() {
             values.insert(self.unknown_name().replace('.', "-"), self.json_value());
         }
-        let audited = is_audited(type_name);
+        let with_old_values = has_old_values(type_name);
         let changes = values.into_iter().map(|(name, value)| {
             let new = match self.0.u32(..4) {
                 0 => Change::Unknown,
                 1 => Change::Cleared,
                 _ => Change::Value(value),
             };
-            let old = (audited && self.0.bool()).then(|| self.json_value());
+            let old = (with_old_values && self.0.bool()).then(|| self.json_value());
             (name, (old, new))
         });
         changes.collect()
@@ -187,7 +187,7 @@ impl Chance {
 
     fn time(&mut self) -> DateTime<Utc> {
         let micros = self.0.i64(0..7_289_654_400_000_000);
-        // Kafka's timestamps have milliseconds only.
+        // Half of the times can be Kafka timestamps, which are in milliseconds.
         let micros = if self.0.bool() {
             micros / 1000 * 1000
         } else {
@@ -221,11 +221,12 @@ impl Chance {
         json!(format!("{local}{fraction}{offset}"))
     }
 
-    /// A value that is as good as none, or that nobody looks at.
+    /// A value that counts as absent.
     fn blank(&mut self) -> Value {
         self.pick(&[Some(""), None]).into()
     }
 
+    /// A time that is not read, because an earlier one counts.
     fn garbage_time(&mut self) -> Option<Value> {
         match self.0.u32(..4) {
             0 => None,
@@ -236,8 +237,32 @@ impl Chance {
     }
 }
 
-/// Writes a meaning in one of the many ways.
-fn write(meaning: &Meaning, chance: &mut Chance) -> Record {
+/// Writes a meaning in one of the many possible ways.
+fn write(meaning: &Meaning, random: &mut Random) -> Record {
+    let mut payload = write_payload(meaning, random);
+    let (envelope_time, timestamp_ms) = write_times(meaning, &mut payload, random);
+    let dialect = random.pick(&["event", "standard", "structured", "binary"]);
+    let prefix = match dialect {
+        "structured" | "binary" => random.pick(&["", "com.example.user.", "org."]),
+        _ => "",
+    };
+    let suffix = random.pick(&["EventV1", ".v1", "Event.v1", "V1", "Event", ""]);
+    let type_name = format!("{prefix}{}{suffix}", meaning.type_name);
+    let mut record = if dialect == "binary" {
+        write_binary(meaning, &type_name, &payload, envelope_time, random)
+    } else {
+        write_body(meaning, dialect, &type_name, payload, envelope_time, random)
+    };
+    if random.one_in(3) {
+        let trace = Bytes::from_static(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+        record.headers.push(("traceparent".to_owned(), Some(trace)));
+    }
+    record.timestamp_ms = timestamp_ms;
+    record
+}
+
+/// The payload. Its own times are added by [`write_times`].
+fn write_payload(meaning: &Meaning, random: &mut Random) -> Map<String, Value> {
     let mut payload = Map::new();
     for field in fields(meaning.type_name) {
         match meaning.fields.get(field.name) {
@@ -245,19 +270,19 @@ fn write(meaning: &Meaning, chance: &mut Chance) -> Record {
                 let mut parts = Map::new();
                 for (name, part) in value.as_object().unwrap() {
                     let spellings = ADDRESS.iter().find(|names| names[0] == name).unwrap();
-                    // Another spelling may be there, and say nothing.
-                    let (blank, spelling) = (chance.pick(spellings), chance.pick(spellings));
-                    parts.insert(blank.to_owned(), chance.blank());
+                    // Another spelling may be there if it is blank.
+                    let (blank, spelling) = (random.pick(spellings), random.pick(spellings));
+                    parts.insert(blank.to_owned(), random.blank());
                     parts.insert(spelling.to_owned(), part.clone());
                 }
-                parts.insert(chance.unknown_name(), chance.json(2));
+                parts.insert(random.unknown_name(), random.json(2));
                 payload.insert(field.name.to_owned(), parts.into());
             }
             Some(value) => {
                 payload.insert(field.name.to_owned(), value.clone());
             }
-            None if !field.required && chance.0.bool() => {
-                payload.insert(field.name.to_owned(), chance.blank());
+            None if !field.required && random.0.bool() => {
+                payload.insert(field.name.to_owned(), random.blank());
             }
             None => {}
         }
@@ -266,16 +291,28 @@ fn write(meaning: &Meaning, chance: &mut Chance) -> Record {
         for name in ["updatedFields", "newValues", "oldValues"] {
             payload.remove(name);
         }
-        write_changes(changes, is_audited(meaning.type_name), &mut payload, chance);
+        write_changes(
+            changes,
+            has_old_values(meaning.type_name),
+            &mut payload,
+            random,
+        );
     }
-    for _ in 0..chance.0.u32(..3) {
-        payload.insert(chance.unknown_name(), chance.json(3));
+    for _ in 0..random.0.u32(..3) {
+        payload.insert(random.unknown_name(), random.json(3));
     }
+    payload
+}
 
-    // The time stands in one place, what comes after it may be anything, what comes before says
-    // nothing.
+/// Writes one time that counts, blank ones before it, and any others after it. The payload's own
+/// times are added to the payload; the result has the envelope's time and Kafka's.
+fn write_times(
+    meaning: &Meaning,
+    payload: &mut Map<String, Value>,
+    random: &mut Random,
+) -> (Option<Value>, Option<i64>) {
     let in_millis = meaning.time.timestamp_subsec_micros().is_multiple_of(1000);
-    let place = chance.0.u32(..if in_millis { 3 } else { 2 });
+    let counting = random.0.u32(..if in_millis { 3 } else { 2 });
     let own_names: Vec<_> = fields(meaning.type_name)
         .into_iter()
         .filter(|f| f.kind == 't')
@@ -283,40 +320,22 @@ fn write(meaning: &Meaning, chance: &mut Chance) -> Record {
     for name in &own_names {
         payload.remove(name.name);
     }
-    if place == 0 {
-        let name = chance.pick(&own_names).name;
-        payload.insert(name.to_owned(), chance.written_time(meaning.time));
-    } else if chance.0.bool() {
-        payload.insert(own_names[0].name.to_owned(), chance.blank());
+    if counting == 0 {
+        let name = random.pick(&own_names).name;
+        payload.insert(name.to_owned(), random.written_time(meaning.time));
+    } else if random.0.bool() {
+        payload.insert(own_names[0].name.to_owned(), random.blank());
     }
-    let envelope_time = match place {
-        0 => chance.garbage_time(),
-        1 => Some(chance.written_time(meaning.time)),
-        _ => chance.0.bool().then(|| chance.blank()),
+    let envelope_time = match counting {
+        0 => random.garbage_time(),
+        1 => Some(random.written_time(meaning.time)),
+        _ => random.0.bool().then(|| random.blank()),
     };
-    let timestamp_ms = match place {
+    let timestamp_ms = match counting {
         2 => Some(meaning.time.timestamp_millis()),
-        _ => chance.pick(&[None, Some(-1), Some(i64::MAX), Some(LOG_TIME_MS)]),
+        _ => random.pick(&[None, Some(-1), Some(i64::MAX), Some(KAFKA_TIME_MS)]),
     };
-
-    let dialect = chance.pick(&["event", "standard", "structured", "binary"]);
-    let prefix = match dialect {
-        "structured" | "binary" => chance.pick(&["", "com.example.user.", "org."]),
-        _ => "",
-    };
-    let suffix = chance.pick(&["EventV1", ".v1", "Event.v1", "V1", "Event", ""]);
-    let type_name = format!("{prefix}{}{suffix}", meaning.type_name);
-    let mut record = if dialect == "binary" {
-        write_binary(meaning, &type_name, &payload, envelope_time, chance)
-    } else {
-        write_body(meaning, dialect, &type_name, payload, envelope_time, chance)
-    };
-    if chance.one_in(3) {
-        let trace = Bytes::from_static(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
-        record.headers.push(("traceparent".to_owned(), Some(trace)));
-    }
-    record.timestamp_ms = timestamp_ms;
-    record
+    (envelope_time, timestamp_ms)
 }
 
 fn write_body(
@@ -325,16 +344,16 @@ fn write_body(
     type_name: &str,
     payload: Map<String, Value>,
     time: Option<Value>,
-    chance: &mut Chance,
+    random: &mut Random,
 ) -> Record {
     let (id, event_type, time_name, source, correlation, payload_name) = match dialect {
         "event" => (
             "eventId",
             "eventType",
-            chance.pick(&["eventTimestamp", "timestamp"]),
-            chance.pick(&["sourceService", "source"]),
+            random.pick(&["eventTimestamp", "timestamp"]),
+            random.pick(&["sourceService", "source"]),
             "correlationId",
-            chance.pick(&["payload", "data"]),
+            random.pick(&["payload", "data"]),
         ),
         "standard" => (
             "messageId",
@@ -347,8 +366,8 @@ fn write_body(
         _ => ("id", "type", "time", "source", "correlationid", "data"),
     };
     let mut body = Map::new();
-    for _ in 0..chance.0.u32(..3) {
-        body.insert(chance.unknown_name(), chance.json(3));
+    for _ in 0..random.0.u32(..3) {
+        body.insert(random.unknown_name(), random.json(3));
     }
     match dialect {
         "event" => body.insert("version".into(), json!("1.0")),
@@ -363,12 +382,12 @@ fn write_body(
     }
     match &meaning.source {
         Some(text) => drop(body.insert(source.into(), json!(text))),
-        None if chance.0.bool() => drop(body.insert(source.into(), chance.blank())),
+        None if random.0.bool() => drop(body.insert(source.into(), random.blank())),
         None => {}
     }
     let mut headers = Vec::new();
     match &meaning.correlation {
-        Some(id) if chance.0.bool() => {
+        Some(id) if random.0.bool() => {
             headers.push(("correlationId".to_owned(), Some(Bytes::from(id.clone()))));
         }
         Some(id) => {
@@ -378,7 +397,7 @@ fn write_body(
                 Some(Bytes::from_static(b"\xFF")),
             ));
         }
-        None => drop(body.insert(correlation.into(), chance.blank())),
+        None => drop(body.insert(correlation.into(), random.blank())),
     }
     let mut record = record(&body.into());
     record.headers = headers;
@@ -390,7 +409,7 @@ fn write_binary(
     type_name: &str,
     payload: &Map<String, Value>,
     time: Option<Value>,
-    chance: &mut Chance,
+    random: &mut Random,
 ) -> Record {
     let mut headers: Vec<(&str, Vec<u8>)> = vec![
         ("ce_specversion", b"1.0".to_vec()),
@@ -407,33 +426,33 @@ fn write_binary(
         headers.push(("ce_source", source.clone().into_bytes()));
     }
     if let Some(id) = &meaning.correlation {
-        let name = chance.pick(&["ce_correlationid", "correlationId"]);
+        let name = random.pick(&["ce_correlationid", "correlationId"]);
         headers.push((name, id.clone().into_bytes()));
     }
-    chance.0.shuffle(&mut headers);
+    random.0.shuffle(&mut headers);
     let mut record = record_of(serde_json::to_vec(payload).unwrap());
     let owned = |(name, value): (&str, Vec<u8>)| (name.to_owned(), Some(Bytes::from(value)));
     record.headers = headers.into_iter().map(owned).collect();
     record
 }
 
-/// Writes changes in one of both shapes, with or without values beside them.
+/// Writes changes in one of the two shapes, with or without newValues and oldValues.
 fn write_changes(
     changes: &Changed,
-    audited: bool,
+    with_old_values: bool,
     payload: &mut Map<String, Value>,
-    chance: &mut Chance,
+    random: &mut Random,
 ) {
     let mut listed = Vec::new();
     let (mut entries, mut new_values, mut old_values) = (Map::new(), Map::new(), Map::new());
-    let as_list = chance.0.bool();
-    let mut has_values = audited;
+    let as_list = random.0.bool();
+    let mut has_values = with_old_values;
     for (name, (old, new)) in changes {
         let spellings = ADDRESS.iter().find(|names| names[0] == name);
-        let spelled = spellings.map_or(name.clone(), |spellings| chance.pick(spellings).to_owned());
+        let spelled = spellings.map_or(name.clone(), |spellings| random.pick(spellings).to_owned());
         let new = match new {
             Change::Unknown => None,
-            Change::Cleared => Some(chance.blank()),
+            Change::Cleared => Some(random.blank()),
             Change::Value(value) => Some(value.clone()),
         };
         if as_list {
@@ -443,7 +462,7 @@ fn write_changes(
                 .split_once('.')
                 .filter(|_| !changes.contains_key("preferences"));
             match (new, nested) {
-                (Some(new), Some((parent, leaf))) if chance.0.bool() => {
+                (Some(new), Some((parent, leaf))) if random.0.bool() => {
                     let parent = new_values.entry(parent).or_insert_with(|| json!({}));
                     parent[leaf] = new;
                 }
@@ -455,44 +474,43 @@ fn write_changes(
             }
             continue;
         }
-        let mut entry = Map::new();
-        match old {
-            Some(old) if chance.0.bool() => drop(entry.insert("old".into(), old.clone())),
-            Some(old) => drop(old_values.insert(spelled.clone(), old.clone())),
-            None => {}
+        let in_entry = old.as_ref().filter(|_| random.0.bool());
+        if let (Some(old), None) = (old, in_entry) {
+            old_values.insert(spelled.clone(), old.clone());
         }
-        let entry = match new {
-            Some(new) if entry.is_empty() && !new.is_object() && chance.0.bool() => new,
-            Some(new) => {
-                entry.insert("new".into(), new);
-                entry.into()
-            }
-            None => {
-                entry.entry("old").or_insert(Value::Null);
-                entry.into()
-            }
-        };
+        let entry = write_entry(in_entry, new, random);
         entries.insert(spelled, entry);
     }
     if as_list {
-        chance.0.shuffle(&mut listed);
+        random.0.shuffle(&mut listed);
         payload.insert("updatedFields".into(), listed.into());
     } else {
         payload.insert("updatedFields".into(), entries.into());
-        has_values |= chance.0.bool();
+        has_values |= random.0.bool();
     }
-    // Values that the list lacks, and all beside an object, are ignored.
-    for _ in 0..chance.0.u32(..3) {
+    // In newValues, names that the list lacks are ignored, and so are all names beside an object.
+    for _ in 0..random.0.u32(..3) {
         let names = ["§unlisted", "lastName", "displayName"];
-        new_values.insert(chance.pick(&names).to_owned(), chance.json(2));
+        new_values.insert(random.pick(&names).to_owned(), random.json(2));
     }
     if has_values {
         payload.insert("newValues".into(), new_values.into());
-    } else if chance.0.bool() {
-        payload.insert("newValues".into(), chance.blank());
+    } else if random.0.bool() {
+        payload.insert("newValues".into(), random.blank());
     }
-    if audited && (!old_values.is_empty() || chance.0.bool()) {
+    if with_old_values && (!old_values.is_empty() || random.0.bool()) {
         payload.insert("oldValues".into(), old_values.into());
+    }
+}
+
+/// An entry of `updatedFields` with these values.
+fn write_entry(old: Option<&Value>, new: Option<Value>, random: &mut Random) -> Value {
+    match (old, new) {
+        (None, None) => json!({"old": null}),
+        (None, Some(new)) if !new.is_object() && random.0.bool() => new,
+        (None, Some(new)) => json!({"new": new}),
+        (Some(old), None) => json!({"old": old}),
+        (Some(old), Some(new)) => json!({"old": old, "new": new}),
     }
 }
 
@@ -501,7 +519,7 @@ fn nul_replaced(text: &str) -> String {
 }
 
 fn json_nul_replaced(value: &Value) -> Value {
-    // Through JSON's text: there, a NUL is always escaped, and its backslash never is.
+    // Replaces the escape in the JSON text, where a NUL is always written as one.
     let mut text = String::new();
     let written = value.to_string();
     let mut rest = written.as_str();
@@ -564,14 +582,14 @@ fn check_meaning(event: &Event, meaning: &Meaning) {
     }
 }
 
-/// Reads by every step; what is bad is told without data.
-fn judge(record: &Record) {
-    let quiet = |bad: &Bad| {
+/// Reads the record in all steps and checks that an error holds no data of it.
+fn read_all(record: &Record) {
+    let assert_no_data = |bad: &Bad| {
         assert!(!bad.to_string().contains(MARK), "{bad}");
         assert!(!format!("{bad:?}").contains(MARK), "{bad:?}");
     };
     match Envelope::read(record) {
-        Err(bad) => quiet(&bad),
+        Err(bad) => assert_no_data(&bad),
         Ok(envelope) => {
             let id = envelope.event_id();
             let decoded = envelope.decode();
@@ -582,14 +600,14 @@ fn judge(record: &Record) {
                 let shown = format!("{event:?}").replace(r"\\", "");
                 assert!(!shown.contains(r"\0"), "{shown}");
             }
-            let _ = id.map_err(|bad| quiet(&bad));
-            let _ = decoded.map_err(|bad| quiet(&bad));
+            let _ = id.map_err(|bad| assert_no_data(&bad));
+            let _ = decoded.map_err(|bad| assert_no_data(&bad));
         }
     }
 }
 
-/// Changes bytes here and there: single ones, pieces, and tokens that mean something.
-fn mutate(bytes: &mut Vec<u8>, chance: &mut Chance) {
+/// Replaces some pieces by nothing, a random byte, a copy of earlier bytes, or a token of JSON.
+fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
     const TOKENS: [&[u8]; 18] = [
         b"null",
         b"\"\"",
@@ -610,14 +628,14 @@ fn mutate(bytes: &mut Vec<u8>, chance: &mut Chance) {
         b"true",
         b"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[",
     ];
-    for _ in 0..=chance.0.u32(..4) {
-        let at = chance.0.usize(..=bytes.len());
-        let to = chance.0.usize(at..=bytes.len().min(at + 20));
-        let by: Vec<u8> = match chance.0.u32(..4) {
+    for _ in 0..=random.0.u32(..4) {
+        let at = random.0.usize(..=bytes.len());
+        let to = random.0.usize(at..=bytes.len().min(at + 20));
+        let by: Vec<u8> = match random.0.u32(..4) {
             0 => Vec::new(),
-            1 => vec![chance.0.u8(..)],
-            2 => bytes[chance.0.usize(..=at)..at].to_vec(),
-            _ => chance.pick(&TOKENS).to_vec(),
+            1 => vec![random.0.u8(..)],
+            2 => bytes[random.0.usize(..=at)..at].to_vec(),
+            _ => random.pick(&TOKENS).to_vec(),
         };
         bytes.splice(at..to, by);
     }
@@ -631,15 +649,15 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 1000, ..ProptestConfig::default() })]
 
     #[test]
-    fn one_meaning_however_it_is_written(
+    fn an_event_reads_the_same_however_it_is_written(
         type_name in any_type(),
         seed in any::<u64>(),
         one in any::<u64>(),
         other in any::<u64>(),
     ) {
-        let meaning = Chance::of(seed).meaning(type_name);
+        let meaning = Random::of(seed).meaning(type_name);
         let read = |seed| {
-            let record = write(&meaning, &mut Chance::of(seed));
+            let record = write(&meaning, &mut Random::of(seed));
             let mut event = decode(&record).unwrap();
             check_meaning(&event, &meaning);
             event.type_name.clear();
@@ -653,20 +671,20 @@ proptest! {
         type_name in any_type(),
         seed in any::<u64>(),
     ) {
-        let mut chance = Chance::of(seed);
-        let meaning = chance.meaning(type_name);
-        let mut record = write(&meaning, &mut chance);
+        let mut random = Random::of(seed);
+        let meaning = random.meaning(type_name);
+        let mut record = write(&meaning, &mut random);
         let mut value = record.value.unwrap().to_vec();
-        mutate(&mut value, &mut chance);
+        mutate(&mut value, &mut random);
         record.value = Some(value.into());
         for (_, value) in &mut record.headers {
-            if chance.one_in(4) {
+            if random.one_in(4) {
                 let mut bytes = value.take().unwrap_or_default().to_vec();
-                mutate(&mut bytes, &mut chance);
-                *value = chance.0.bool().then(|| bytes.into());
+                mutate(&mut bytes, &mut random);
+                *value = random.0.bool().then(|| bytes.into());
             }
         }
-        judge(&record);
+        read_all(&record);
     }
 
     #[test]
@@ -674,15 +692,15 @@ proptest! {
         type_name in any_type(),
         seed in any::<u64>(),
     ) {
-        let mut chance = Chance::of(seed);
+        let mut random = Random::of(seed);
         let mut payload = full_payload(type_name);
         let names: Vec<String> = payload.keys().cloned().collect();
         for name in names {
-            if chance.one_in(3) {
-                payload.insert(name, chance.json(3));
+            if random.one_in(3) {
+                payload.insert(name, random.json(3));
             }
         }
-        judge(&record(&event(type_name, payload)));
+        read_all(&record(&event(type_name, payload)));
     }
 
     #[test]
@@ -702,21 +720,21 @@ proptest! {
         let owned = |(name, value): (&str, Option<Vec<u8>>)| (name.to_owned(), value.map(Bytes::from));
         record.headers = headers.into_iter().map(owned).collect();
         record.timestamp_ms = timestamp_ms;
-        judge(&record);
+        read_all(&record);
     }
 
     #[test]
     fn times_are_read_as_chrono_reads_them(seed in any::<u64>()) {
-        let mut chance = Chance::of(seed);
-        let time = chance.time();
-        let written = chance.written_time(time);
+        let mut random = Random::of(seed);
+        let time = random.time();
+        let written = random.written_time(time);
         let written = written.as_str().unwrap();
         prop_assert_eq!(super::super::time::parse(written), Some(time));
         let by_chrono = DateTime::parse_from_rfc3339(written).unwrap().with_timezone(&Utc);
         prop_assert!(by_chrono - time < TimeDelta::microseconds(1));
-        // Whatever else it is, chrono reads what we read.
+        // chrono reads every text that this parser reads.
         let mut bytes = written.as_bytes().to_vec();
-        mutate(&mut bytes, &mut chance);
+        mutate(&mut bytes, &mut random);
         if let Ok(text) = String::from_utf8(bytes)
             && super::super::time::parse(&text).is_some()
         {

@@ -1,16 +1,21 @@
-//! Examples of times: which one counts, and what is one.
+//! Tests of times by examples: which one counts, and which texts are one.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 
 use super::*;
 
-fn time_of(own: Value, envelope: Value, log: Option<i64>) -> Result<String, Bad> {
+const OWN: &str = "2026-01-01T00:00:00Z";
+const ENVELOPE: &str = "2026-02-01T00:00:00Z";
+const KAFKA: &str = "2026-10-01T12:00:00Z";
+
+/// When an event happened that has these times: its own, the envelope's, and Kafka's timestamp.
+fn time_of(own: Value, envelope: Value, kafka_ms: Option<i64>) -> Result<String, Bad> {
     let payload = json!({"userId": "u", "email": "e", "status": "s", "registrationTimestamp": own});
     let mut value = event("UserRegistered", payload);
     value["eventTimestamp"] = envelope;
     let mut record = record(&value);
-    record.timestamp_ms = log;
+    record.timestamp_ms = kafka_ms;
     decode(&record).map(|event| {
         event
             .occurred_at
@@ -18,65 +23,133 @@ fn time_of(own: Value, envelope: Value, log: Option<i64>) -> Result<String, Bad>
     })
 }
 
+fn utc(text: &str) -> DateTime<Utc> {
+    text.parse().unwrap()
+}
+
 #[test]
-fn the_first_time_there_is_counts_and_no_other() {
-    let (own, envelope, log) = (
-        "2026-01-01T00:00:00Z",
-        "2026-02-01T00:00:00Z",
-        Some(LOG_TIME_MS),
-    );
-    let time = |own, envelope, log| time_of(own, envelope, log).unwrap();
-    for bad in [json!("yesterday"), json!(7), json!({}), json!(null)] {
-        assert_eq!(time(json!(own), bad, Some(i64::MAX)), own);
+fn the_first_time_that_is_given_counts() {
+    for (own, envelope, kafka_ms, expected) in [
+        (json!(OWN), json!("yesterday"), Some(i64::MAX), OWN),
+        (json!(OWN), json!(7), Some(i64::MAX), OWN),
+        (json!(OWN), json!({}), Some(i64::MAX), OWN),
+        (json!(OWN), json!(null), Some(i64::MAX), OWN),
+        (json!(null), json!(ENVELOPE), None, ENVELOPE),
+        (json!(""), json!(ENVELOPE), Some(-1), ENVELOPE),
+        (json!(null), json!(""), Some(KAFKA_TIME_MS), KAFKA),
+    ] {
+        let context = format!("{own}, {envelope}, {kafka_ms:?}");
+        let time = time_of(own, envelope, kafka_ms);
+        assert_eq!(time.as_deref(), Ok(expected), "{context}");
     }
-    assert_eq!(time(json!(null), json!(envelope), None), envelope);
-    assert_eq!(time(json!(""), json!(envelope), Some(-1)), envelope);
-    assert_eq!(time(json!(null), json!(""), log), "2026-10-01T12:00:00Z");
-    for bad in [json!("yesterday"), json!(7), json!({})] {
-        let result = time_of(bad.clone(), json!(envelope), log).unwrap_err();
-        assert_eq!(result.field.as_deref(), Some("registrationTimestamp"));
-        let result = time_of(json!(null), bad, log).unwrap_err();
+}
+
+#[test]
+fn the_time_that_counts_must_be_good() {
+    let kafka = Some(KAFKA_TIME_MS);
+    let (own_field, envelope_field) = (Some("registrationTimestamp"), Some("eventTimestamp"));
+    for (own, envelope, kafka_ms, reason, field) in [
+        (
+            json!("yesterday"),
+            json!(ENVELOPE),
+            kafka,
+            "bad_timestamp",
+            own_field,
+        ),
+        (json!(7), json!(ENVELOPE), kafka, "bad_timestamp", own_field),
+        (
+            json!({}),
+            json!(ENVELOPE),
+            kafka,
+            "bad_timestamp",
+            own_field,
+        ),
+        (
+            json!(null),
+            json!("yesterday"),
+            kafka,
+            "bad_timestamp",
+            envelope_field,
+        ),
+        (
+            json!(null),
+            json!(7),
+            kafka,
+            "bad_timestamp",
+            envelope_field,
+        ),
+        (
+            json!(null),
+            json!({}),
+            kafka,
+            "bad_timestamp",
+            envelope_field,
+        ),
+        (json!(null), json!(null), Some(-1), "bad_timestamp", None),
+        (
+            json!(null),
+            json!(null),
+            Some(7_289_654_400_000),
+            "bad_timestamp",
+            None,
+        ),
+        (
+            json!(null),
+            json!(null),
+            Some(i64::MIN),
+            "bad_timestamp",
+            None,
+        ),
+        (
+            json!(null),
+            json!(null),
+            Some(i64::MAX),
+            "bad_timestamp",
+            None,
+        ),
+        (json!(null), json!(null), None, "no_timestamp", None),
+    ] {
+        let context = format!("{own}, {envelope}, {kafka_ms:?}");
+        let bad = time_of(own, envelope, kafka_ms).expect_err(&context);
         assert_eq!(
-            (result.reason, result.field.as_deref()),
-            ("bad_timestamp", Some("eventTimestamp"))
+            (bad.reason, bad.field.as_deref()),
+            (reason, field),
+            "{context}"
         );
     }
-    for millis in [-1, 7_289_654_400_000, i64::MIN, i64::MAX] {
-        let bad = time_of(json!(null), json!(null), Some(millis)).unwrap_err();
-        assert_eq!((bad.reason, bad.field), ("bad_timestamp", None));
-    }
-    let bad = time_of(json!(null), json!(null), None).unwrap_err();
-    assert_eq!(bad.reason, "no_timestamp");
+}
 
-    // Also seen.
-    let payload = json!({"userId": "u", "email": "e", "status": "s", "registeredAt": own});
+#[test]
+fn of_two_own_times_the_first_of_the_catalogue_counts() {
+    let payload = json!({"userId": "u", "email": "e", "status": "s", "registeredAt": OWN});
     let mut value = event("UserRegistered", payload);
-    assert_eq!(
-        decode(&record(&value)).unwrap().occurred_at,
-        own.parse::<DateTime<Utc>>().unwrap()
-    );
-    value["payload"]["registrationTimestamp"] = json!(envelope);
-    assert_eq!(
-        decode(&record(&value)).unwrap().occurred_at,
-        envelope.parse::<DateTime<Utc>>().unwrap()
-    );
-    // A type that nobody knows has no time of its own.
-    let unknown = json!({"eventId": "e", "eventType": "X", "timestamp": envelope,
-        "payload": {"registrationTimestamp": own}});
+    assert_eq!(decode(&record(&value)).unwrap().occurred_at, utc(OWN));
+    value["payload"]["registrationTimestamp"] = json!(ENVELOPE);
+    assert_eq!(decode(&record(&value)).unwrap().occurred_at, utc(ENVELOPE));
+}
+
+#[test]
+fn an_unknown_type_has_no_time_of_its_own() {
+    let unknown = json!({"eventId": "e", "eventType": "X", "timestamp": ENVELOPE,
+        "payload": {"registrationTimestamp": OWN}});
     assert_eq!(
         decode(&record(&unknown)).unwrap().occurred_at,
-        envelope.parse::<DateTime<Utc>>().unwrap()
+        utc(ENVELOPE)
     );
     let unknown = json!({"eventId": "e", "eventType": "X", "timestamp": "x"});
     assert_eq!(
-        blame(decode(&record(&unknown))),
+        reason_and_field(decode(&record(&unknown))),
         ("bad_timestamp", "timestamp".into())
     );
 }
 
+/// The time of an event that has this text as its own time.
+fn own_time(text: &str) -> Result<String, Bad> {
+    time_of(json!(text), json!(null), Some(KAFKA_TIME_MS))
+}
+
 #[test]
-fn times_are_rfc_3339() {
-    let time = |text: &str| time_of(json!(text), json!(null), Some(LOG_TIME_MS));
+fn rfc_3339_times_are_read_as_utc() {
     for (text, utc) in [
         ("2026-10-01T12:00:00Z", "2026-10-01T12:00:00Z"),
         ("2026-10-01t12:00:00z", "2026-10-01T12:00:00Z"),
@@ -102,8 +175,12 @@ fn times_are_rfc_3339() {
         ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00Z"),
         ("2017-01-01T00:59:60.25+01:00", "2017-01-01T00:00:00.250Z"),
     ] {
-        assert_eq!(time(text).unwrap(), utc, "{text}");
+        assert_eq!(own_time(text).as_deref(), Ok(utc), "{text}");
     }
+}
+
+#[test]
+fn other_texts_are_not_times() {
     for text in [
         "2026-10-01 12:00:00Z",
         "2026-10-01_12:00:00Z",
@@ -143,6 +220,7 @@ fn times_are_rfc_3339() {
         "0000-01-01T00:00:00Z",
         "9999-12-31T23:59:59Z",
     ] {
-        assert_eq!(time(text).unwrap_err().reason, "bad_timestamp", "{text}");
+        let bad = own_time(text).expect_err(text);
+        assert_eq!(bad.reason, "bad_timestamp", "{text}");
     }
 }
