@@ -77,10 +77,10 @@ impl Surface {
 /// name another host are refused.
 pub fn apply(router: Router, surface: Surface, loopback_only: bool) -> Router {
     let permits = Arc::new(Semaphore::new(MAX_CALLS));
-    let around = ServiceBuilder::new()
+    let outermost = ServiceBuilder::new()
         .layer(from_fn(identify))
         .layer(from_fn_with_state(surface, observe));
-    let within = ServiceBuilder::new()
+    let outer = ServiceBuilder::new()
         .layer(from_fn_with_state(surface, catch_panics))
         .layer(from_fn_with_state((surface, loopback_only), check_host))
         .layer(from_fn_with_state((surface, permits), shed))
@@ -96,7 +96,7 @@ pub fn apply(router: Router, surface: Surface, loopback_only: bool) -> Router {
                     .layer(consistency)
                     .layer(from_fn(answer_conditionally)),
             )
-            .layer(within)
+            .layer(outer)
             .layer(from_fn(explain_rest)),
         Surface::Grpc => router
             .layer(
@@ -104,10 +104,10 @@ pub fn apply(router: Router, surface: Surface, loopback_only: bool) -> Router {
                     .layer(consistency)
                     .layer(from_fn(trail_token)),
             )
-            .layer(within)
+            .layer(outer)
             .layer(from_fn(explain_grpc)),
     }
-    .layer(around)
+    .layer(outermost)
 }
 
 /// The ids of a call, for the span that `observe` opens.
@@ -422,7 +422,7 @@ async fn check_consistency(
     request: Request,
     next: Next,
 ) -> Response {
-    // Reflection and health carry no positions.
+    // Answers of reflection and health are not read from a view.
     if surface == Surface::Grpc && !request.uri().path().starts_with("/sightline.") {
         return next.run(request).await;
     }
