@@ -1,4 +1,5 @@
-//! HTTP/1.1 to a gateway on this network, without TLS: all that the commands need.
+//! The HTTP client of the commands: one request per connection to a gateway, by HTTP/1.1 without
+//! TLS.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -10,21 +11,24 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 
-/// How long an answer may take where nothing else is said.
+/// How long a read may take.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Asks for a path. An address that a server binds to "all" is asked on loopback.
+/// Sends a GET request and returns the status and the body. If `address` is unspecified (`0.0.0.0`,
+/// `::`), as in a setting that binds all interfaces, the request goes to loopback.
 ///
 /// # Errors
-/// No connection, no answer in time, or one that is not HTTP.
+/// The connection fails, the response is not HTTP, or it does not arrive in time.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
     send(address, Method::GET, path, None, TIMEOUT).await
 }
 
-/// Asks for a path, or tells it something, and gives the JSON that is answered.
+/// Sends a request with an optional JSON body and returns the JSON of a successful response. The
+/// gateway has `timeout` to answer.
 ///
 /// # Errors
-/// As [`get`]; the gateway refuses, and says why.
+/// Those of [`get`], a response that is not JSON, and one without success: then `reason: detail` of
+/// its problem.
 pub(crate) async fn json(
     address: SocketAddr,
     method: Method,
@@ -33,10 +37,11 @@ pub(crate) async fn json(
     timeout: Duration,
 ) -> anyhow::Result<Value> {
     let (status, answer) = send(address, method, path, body, timeout).await?;
-    let answer: Value = serde_json::from_slice(&answer)
-        .with_context(|| format!("{address} answers {status}, and what is no JSON"))?;
+    let answer: Value = serde_json::from_slice(&answer).with_context(|| {
+        format!("{address} responded with {status} and a body that is not JSON")
+    })?;
     if !status.is_success() {
-        let text = |name: &str| answer[name].as_str().unwrap_or("no reason").to_owned();
+        let text = |name: &str| answer[name].as_str().unwrap_or("unknown").to_owned();
         bail!("{}: {}", text("reason"), text("detail"));
     }
     Ok(answer)
@@ -55,7 +60,7 @@ async fn send(
             IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
         });
     }
-    let what = format!("{method} http://{address}{path}");
+    let request_line = format!("{method} http://{address}{path}");
     let answer = async {
         let stream = tokio::net::TcpStream::connect(address).await?;
         let (mut sender, connection) =
@@ -73,10 +78,11 @@ async fn send(
         let status = response.status();
         anyhow::Ok((status, response.into_body().collect().await?.to_bytes()))
     };
-    // The gateway says by itself that it has no time left.
+    // The gateway itself answers DEADLINE_EXCEEDED at the timeout, which says more: leave it time
+    // for that.
     tokio::time::timeout(timeout + Duration::from_secs(1), answer)
         .await
-        .with_context(|| format!("no answer within {} s", timeout.as_secs()))
+        .with_context(|| format!("no response within {} s", timeout.as_secs()))
         .flatten()
-        .context(what)
+        .context(request_line)
 }

@@ -1,11 +1,12 @@
-//! `sightline healthcheck`: whether a gateway is ready, for containers without curl.
+//! `sightline healthcheck`: reports whether a gateway is ready, for containers without curl.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use crate::client;
 
-/// Asks `/readyz` and prints one line: exit code 0 when ready, 1 when not, or not reachable.
+/// Requests `/readyz` and prints one line. The exit code is 0 if the gateway is ready, and 1 if it
+/// is not ready or not reachable.
 pub async fn run(admin: SocketAddr) -> ExitCode {
     match client::get(admin, "/readyz").await {
         Ok((status, _)) if status.is_success() => {
@@ -13,7 +14,7 @@ pub async fn run(admin: SocketAddr) -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok((status, _)) => {
-            println!("not ready: {admin} answers {status}");
+            println!("not ready: {admin} responded with {status}");
             ExitCode::FAILURE
         }
         Err(error) => {

@@ -1,4 +1,4 @@
-//! `sightline status`: lag and books of a running gateway as a table, live, or as JSON.
+//! `sightline status`: prints the lag and the books of a running gateway as a table or as JSON.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use serde::Deserialize;
 
-use super::table::{self, seconds};
+use super::table::{CLEAR_SCREEN, seconds, table};
 use crate::client;
 
-/// What `GET /v1/consistency` says, as far as the table shows it.
+/// The fields of `GET /v1/consistency` that the table shows.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Consistency {
@@ -22,7 +22,7 @@ struct Domain {
     domain: String,
     state: String,
     failure: Option<String>,
-    /// When the figures were read, where they are the last known ones.
+    /// When the figures were read, if they are not current.
     as_of: Option<String>,
     #[serde(default)]
     partitions: Vec<Partition>,
@@ -70,10 +70,10 @@ const COLUMNS: [&str; 17] = [
     "eta",
     "read",
     "applied",
-    "duplicate",
+    "duplicates",
     "skipped",
-    "dead",
-    "letters",
+    "dead-lettered",
+    "dead-letters",
     "parked",
 ];
 const NUMBERS: [&str; 14] = [
@@ -86,24 +86,27 @@ const NUMBERS: [&str; 14] = [
     "eta",
     "read",
     "applied",
-    "duplicate",
+    "duplicates",
     "skipped",
-    "dead",
-    "letters",
+    "dead-lettered",
+    "dead-letters",
     "parked",
 ];
 
-/// Prints once, or every second where `watch`; there, what cannot be reached is said and asked again.
+/// Prints once, or every second until interrupted if `watch`. Then an error is printed instead of
+/// returned, because the gateway may come back.
+///
+/// # Errors
+/// The gateway is not reachable, or refuses the call.
 pub async fn run(address: SocketAddr, watch: bool, json: bool) -> anyhow::Result<()> {
     loop {
-        let shown = ask(address, json).await;
+        let shown = fetch(address, json).await;
         if !watch {
             println!("{}", shown?.trim_end());
             return Ok(());
         }
         let shown = shown.unwrap_or_else(|error| format!("{error:#}"));
-        // Cursor to the corner, and everything below it cleared.
-        let clear = if json { "" } else { "\x1b[H\x1b[J" };
+        let clear = if json { "" } else { CLEAR_SCREEN };
         println!("{clear}{}", shown.trim_end());
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
@@ -112,27 +115,27 @@ pub async fn run(address: SocketAddr, watch: bool, json: bool) -> anyhow::Result
     }
 }
 
-async fn ask(address: SocketAddr, json: bool) -> anyhow::Result<String> {
+async fn fetch(address: SocketAddr, json: bool) -> anyhow::Result<String> {
     let (status, body) = client::get(address, "/v1/consistency").await?;
     if !status.is_success() {
-        bail!("{address} answers {status}");
+        bail!("{address} responded with {status}");
     }
     if json {
         let value: serde_json::Value =
-            serde_json::from_slice(&body).context("the answer is not JSON")?;
+            serde_json::from_slice(&body).context("the response is not JSON")?;
         return Ok(value.to_string());
     }
-    let answer =
-        serde_json::from_slice(&body).context("the answer is not the one of this version")?;
-    Ok(shown(&answer))
+    let answer = serde_json::from_slice(&body)
+        .context("the response does not have the form that this version of sightline expects")?;
+    Ok(overview(&answer))
 }
 
-fn shown(answer: &Consistency) -> String {
+fn overview(answer: &Consistency) -> String {
     let mut rows = Vec::new();
     let mut notes = Vec::new();
     for domain in &answer.domains {
         if domain.partitions.is_empty() {
-            let mut row = [""; 17].map(str::to_owned);
+            let mut row = [""; COLUMNS.len()].map(str::to_owned);
             row[0].clone_from(&domain.domain);
             row[3].clone_from(&domain.state);
             rows.push(row);
@@ -167,12 +170,12 @@ fn shown(answer: &Consistency) -> String {
         if let Some(failure) = &domain.failure {
             let mut note = format!("{}: {failure}", domain.domain);
             if let Some(as_of) = &domain.as_of {
-                note.push_str(&format!("; last known figures, as of {as_of}"));
+                note.push_str(&format!("; figures as of {as_of}"));
             }
             notes.push(note);
         }
     }
-    let mut text = table::table(COLUMNS, &NUMBERS, rows);
+    let mut text = table(COLUMNS, &NUMBERS, rows);
     if !notes.is_empty() {
         text.push('\n');
         text.push_str(&notes.join("\n"));
@@ -180,6 +183,7 @@ fn shown(answer: &Consistency) -> String {
     text
 }
 
+/// A number, or `-` if it is unknown.
 fn number(value: Option<i64>) -> String {
     value.map_or("-".to_owned(), |value| value.to_string())
 }
@@ -189,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_figure_has_its_column_and_failures_are_named() {
+    fn every_figure_has_a_column_and_failures_are_listed() {
         let answer = serde_json::from_str(
             r#"{"domains": [
                 {"domain": "order", "state": "stalled", "partitions": [
@@ -202,14 +206,14 @@ mod tests {
         )
         .unwrap();
         assert_eq!(
-            shown(&answer),
+            overview(&answer),
             "\
-domain  topic        part  state    position  end  lag  age  rate/s  eta  read  applied  duplicate  skipped  dead  letters  parked
-order   user.events     3  stalled        41   50    9  90s       -    -    41       30          6        4     1        1       2
+domain  topic        part  state    position  end  lag  age  rate/s  eta  read  applied  duplicates  skipped  dead-lettered  dead-letters  parked
+order   user.events     3  stalled        41   50    9  90s       -    -    41       30           6        4              1             1       2
 search                     stalled
 
 order user.events/3: no_owner
-search: database_unavailable; last known figures, as of 2026-10-01T00:00:00Z"
+search: database_unavailable; figures as of 2026-10-01T00:00:00Z"
         );
     }
 }

@@ -1,9 +1,13 @@
-//! Columns as a terminal shows them.
+//! Tables for the terminal.
 
 use std::fmt::Write as _;
 
-/// Rows under their names, in columns. Words stand on the left, what `numbers` names on the right.
-pub(crate) fn table<const N: usize>(
+/// The ANSI sequences that move the cursor to the upper left corner and clear the screen.
+pub(super) const CLEAR_SCREEN: &str = "\x1b[H\x1b[J";
+
+/// Formats rows in columns under their names. The columns in `numbers` are aligned right, others
+/// left.
+pub(super) fn table<const N: usize>(
     names: [&str; N],
     numbers: &[&str],
     rows: impl IntoIterator<Item = [String; N]>,
@@ -18,11 +22,12 @@ pub(crate) fn table<const N: usize>(
     for line in &lines {
         for (column, cell) in line.iter().enumerate() {
             let width = widths[column];
-            let written = match numbers.contains(&names[column]) {
-                true => write!(text, "{cell:>width$}  "),
-                false => write!(text, "{cell:<width$}  "),
+            let written = if numbers.contains(&names[column]) {
+                write!(text, "{cell:>width$}  ")
+            } else {
+                write!(text, "{cell:<width$}  ")
             };
-            written.expect("a string takes everything");
+            written.expect("writing to a String does not fail");
         }
         text.truncate(text.trim_end().len());
         text.push('\n');
@@ -30,8 +35,8 @@ pub(crate) fn table<const N: usize>(
     text
 }
 
-/// Seconds in the unit that reads best.
-pub(crate) fn seconds(value: f64) -> String {
+/// Formats a duration given in seconds, in the unit that fits its size.
+pub(super) fn seconds(value: f64) -> String {
     match value {
         value if value < 10.0 => format!("{value:.1}s"),
         value if value < 120.0 => format!("{value:.0}s"),

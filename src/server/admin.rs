@@ -1,37 +1,38 @@
-//! The admin port: `/livez`, `/readyz`, `/metrics`. For probes and scrapers, apart from what callers use.
+//! The admin port: `/livez`, `/readyz` and `/metrics`, for probes and Prometheus.
+//!
+//! It is a port of its own, so that it need not be reachable for the API's callers.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
-use axum::{
-    Json, Router,
-    extract::State,
-    http::{StatusCode, header},
-    middleware::from_fn_with_state,
-    response::{IntoResponse, Response},
-    routing::get,
-};
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
 use futures_util::future::BoxFuture;
 use serde::Serialize;
-use tokio::{net::TcpListener, time::timeout};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    connections::{self, Versions},
-    layers::{self, Surface},
-};
+use super::connections::{self, HttpVersions};
+use super::layers::{self, Surface};
 
-/// A probe that takes longer has failed.
+/// How long the readiness checks may take; after that the process is not ready.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What must hold for this process to be sent calls: each condition by name, and whether it holds.
+/// The conditions under which this process can take calls: the name of each, and whether it holds.
 pub type Checks = Vec<(&'static str, bool)>;
 
-/// What the admin port shows.
+/// What the admin port is made from.
 #[derive(Clone)]
 pub struct Parts {
-    /// Whether migrations match, ports are bound and the database answers. Kafka and lag do not count.
+    /// Checks that the migrations match, the ports are bound and the database answers. Kafka and
+    /// lag don't affect readiness: reads work without either.
     pub ready: Arc<dyn Fn() -> BoxFuture<'static, Checks> + Send + Sync>,
-    /// The metrics in Prometheus' text format.
+    /// Renders the metrics in Prometheus' text format.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
 
@@ -39,13 +40,13 @@ pub struct Parts {
 pub async fn serve(listener: TcpListener, parts: Parts, shutdown: CancellationToken) {
     let loopback_only = listener.local_addr().is_ok_and(|a| a.ip().is_loopback());
     let router = router(parts, loopback_only);
-    connections::serve(listener, router, Versions::Both, shutdown).await;
+    connections::serve(listener, router, HttpVersions::Both, shutdown).await;
 }
 
-/// The routes.
+/// The routes. With `loopback_only`, calls that name another host are refused.
 pub fn router(parts: Parts, loopback_only: bool) -> Router {
     Router::new()
-        // That it answers is the answer.
+        // Any response means that the process is alive.
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))

@@ -1,55 +1,55 @@
 //! Accepts connections and serves HTTP on them, for all three ports.
 //!
-//! Promises: nobody holds a connection by sending nothing; a connection does not live for ever, so that
-//! callers spread over new instances; on shutdown no new one is taken, and those that are open finish what
-//! they have begun.
+//! A client that sends nothing is disconnected. A connection has a maximum age, so that callers
+//! spread over new instances. On shutdown the port accepts no new connections, and open ones finish
+//! the calls that have begun.
 
-use std::{io, time::Duration};
+use std::io;
+use std::time::Duration;
 
 use axum::Router;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto::Builder,
-    service::TowerToHyperService,
-};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::JoinSet,
-    time::{Instant, sleep, timeout, timeout_at},
-};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::query::deadline;
 
-/// For the first bytes of a connection, and for the head of each HTTP/1 request after the one before it.
+/// How long a client may take for the first bytes of a connection, and for the head of each HTTP/1
+/// request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
-/// How often an HTTP/2 peer is asked whether it is still there, and how long it may take to say so.
+/// The interval of HTTP/2 keepalive pings.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// How long a peer may take to acknowledge a keepalive ping; after that its connection is closed.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// After that long a connection is closed as soon as its calls are done; up to a tenth longer, so that
-/// connections opened together do not close together.
+/// The age at which a connection takes no more calls and closes after its last one. A random share
+/// of up to 10 % is added, so that connections opened together do not close together.
 const MAX_AGE: Duration = Duration::from_secs(1800);
-/// Calls at once on one HTTP/2 connection.
+/// Concurrent calls on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
-/// All header fields of a request together.
+/// The size of all header fields of a request together.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
-/// Sent first by every HTTP/2 client that knows it speaks with one that does.
+/// The first bytes that an HTTP/2 client with prior knowledge sends.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Which versions of HTTP a port speaks.
+/// The versions of HTTP that a port accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Versions {
+pub enum HttpVersions {
     /// HTTP/1.1 and HTTP/2 by prior knowledge.
     Both,
-    /// HTTP/2 alone: gRPC.
+    /// HTTP/2 only, for gRPC.
     Http2,
 }
 
-/// Serves `router` until `shutdown`, then until the open connections are done. Dropping the future cuts them.
+/// Serves `router` until `shutdown`, then waits for the open connections to finish. Dropping the
+/// future closes them at once.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
-    versions: Versions,
+    versions: HttpVersions,
     shutdown: CancellationToken,
 ) {
     let mut connections = JoinSet::new();
@@ -60,9 +60,10 @@ pub async fn serve(
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    // The peer's own failure concerns nobody; having no more files does, and passes.
+                    // A peer that resets its connection is normal. Other errors, such as too many
+                    // open files, concern the process and may pass: try again after a pause.
                     if !is_of_peer(&error) {
-                        tracing::warn!(kind = ?error.kind(), "no connection can be accepted");
+                        tracing::warn!(kind = ?error.kind(), "cannot accept connections, trying again in 1 s");
                         sleep(Duration::from_secs(1)).await;
                     }
                     continue;
@@ -76,7 +77,7 @@ pub async fn serve(
             shutdown.clone(),
         ));
     }
-    // Refuses new ones at once, instead of letting them wait in the backlog.
+    // The kernel then refuses new connections at once instead of queueing them in the backlog.
     drop(listener);
     while connections.join_next().await.is_some() {}
 }
@@ -93,10 +94,10 @@ fn is_of_peer(error: &io::Error) -> bool {
 async fn connection(
     stream: TcpStream,
     router: Router,
-    versions: Versions,
+    versions: HttpVersions,
     shutdown: CancellationToken,
 ) {
-    // An answer is written at once, not held back for the next.
+    // Nagle's algorithm would delay small responses.
     let _ = stream.set_nodelay(true);
     let http2 = tokio::select! {
         () = shutdown.cancelled() => return,
@@ -117,25 +118,26 @@ async fn connection(
         .max_header_list_size(MAX_HEAD_BYTES as u32);
     let builder = match (http2, versions) {
         (Some(true), _) => builder.http2_only(),
-        (Some(false), Versions::Both) => builder.http1_only(),
+        (Some(false), HttpVersions::Both) => builder.http1_only(),
         _ => return,
     };
     let connection =
         builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::pin!(connection);
     let age = MAX_AGE + MAX_AGE.mul_f64(fastrand::f64() / 10.0);
-    // How a connection ends is the peer's affair.
+    // An error ends this connection only, and the peer sees it: it is not logged.
     tokio::select! {
         _ = &mut connection => return,
         () = shutdown.cancelled() => {}
         () = sleep(age) => {}
     }
     connection.as_mut().graceful_shutdown();
-    // No call takes longer than its deadline.
+    // No call takes longer than the greatest deadline.
     let _ = timeout(deadline::MAX, connection).await;
 }
 
-/// Looks at the first bytes without taking them. None: too few came in time.
+/// Peeks at the first bytes of a connection for the HTTP/2 preface. `None`: the client sent too few
+/// bytes in time, or closed the connection.
 async fn speaks_http2(stream: &TcpStream) -> Option<bool> {
     let end = Instant::now() + HEAD_TIMEOUT;
     let mut first = [0; HTTP2_PREFACE.len()];
@@ -150,7 +152,8 @@ async fn speaks_http2(stream: &TcpStream) -> Option<bool> {
         if length == first.len() {
             return Some(true);
         }
-        // What was peeked at stays, so that the stream reads as ready: wait for more by the clock.
+        // Peeked bytes stay in the socket, which therefore is always readable: wait by time
+        // instead.
         timeout_at(end, sleep(Duration::from_millis(5)))
             .await
             .ok()?;

@@ -1,57 +1,56 @@
-//! Lag, in both coats: `/v1/consistency` and `ConsistencyService`.
+//! Lag of the views on both surfaces: `/v1/consistency` and `ConsistencyService`.
 
-use axum::{Router, extract::State};
+use axum::Router;
+use axum::extract::State;
 use tonic::{Request, Response, Status};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use crate::{
-    error::Error,
-    proto::consistency::v1::{
-        self as pb,
-        consistency_service_server::{ConsistencyService, ConsistencyServiceServer},
-    },
-    query::{
-        Answer,
-        grpc::{self, respond, timestamp},
-        lag::{Consistency, DomainConsistency, DomainState, Lag, PartitionConsistency},
-        rest::{NotServed, Path},
-    },
+use crate::error::Error;
+use crate::proto::consistency::v1 as pb;
+use crate::proto::consistency::v1::consistency_service_server::{
+    self, ConsistencyService, ConsistencyServiceServer,
 };
+use crate::query::Answer;
+use crate::query::grpc::{self, respond, timestamp};
+use crate::query::lag::{Consistency, DomainConsistency, DomainState, Lag, PartitionConsistency};
+use crate::query::rest::{NotServed, Path};
 
-/// The routes, documented.
+/// The REST routes, with their documentation.
 pub fn routes() -> OpenApiRouter<Lag> {
     OpenApiRouter::new()
         .routes(routes!(get_consistency))
         .routes(routes!(get_domain_consistency))
 }
 
-/// The routes, over `lag`.
+/// The REST routes, answered from `lag`.
 pub fn router(lag: Lag) -> Router {
     let (router, _) = routes().split_for_parts();
     router.with_state(lag)
 }
 
-/// How far all views are behind the log
+/// Get the lag of all views
 ///
-/// For each domain that this process serves, and for each of its partitions: position, end of the log, lag in
-/// records and seconds, rate, dead letters, state, the failure that holds it, and the books: `read = applied +
-/// duplicates + skipped + deadLettered` and `position = startPosition + read + holes`. A consumer that is dead
-/// never reads as `caught_up`. Without the database the last known figures are served with `asOf`.
+/// For each domain that this process serves, and for each of its partitions: position, end offset,
+/// lag in records and seconds, rate, dead letters, state, failure, and the books: `read = applied +
+/// duplicates + skipped + deadLettered` and `position = startPosition + read + holes`. A consumer
+/// that is dead is never reported as `caught_up`. When the database is unavailable, the answer
+/// holds the last known figures, and `asOf` is the time at which they were read.
 #[utoipa::path(
     get,
     path = "/v1/consistency",
     operation_id = "getConsistency",
     tag = "consistency",
-    responses((status = 200, description = "Lag, state and books", body = Consistency,
+    responses((status = 200, description = "Lag, state and books of each partition", body = Consistency,
         example = json!({"domains": [example_domain()]}))),
 )]
 async fn get_consistency(State(lag): State<Lag>) -> Result<Answer<Consistency>, Error> {
     lag.all().await
 }
 
-/// How far one domain's view is behind the log
+/// Get the lag of one domain's view
 ///
-/// One element of `/v1/consistency`.
+/// The answer is the domain's element of `/v1/consistency`.
 #[utoipa::path(
     get,
     path = "/v1/consistency/{domain}",
@@ -59,7 +58,7 @@ async fn get_consistency(State(lag): State<Lag>) -> Result<Answer<Consistency>, 
     tag = "consistency",
     params(("domain" = String, Path, description = "The domain's name", example = "order")),
     responses(
-        (status = 200, description = "Lag, state and books", body = DomainConsistency, example = json!(example_domain())),
+        (status = 200, description = "Lag, state and books of each partition", body = DomainConsistency, example = json!(example_domain())),
         NotServed,
     ),
 )]
@@ -102,20 +101,19 @@ fn example_domain() -> DomainConsistency {
 }
 
 /// The full name of the gRPC service.
-pub const SERVICE_NAME: &str =
-    crate::proto::consistency::v1::consistency_service_server::SERVICE_NAME;
+pub const SERVICE_NAME: &str = consistency_service_server::SERVICE_NAME;
 
-/// The gRPC service, over `lag`.
+/// The gRPC service, answered from `lag`.
 pub fn service(lag: Lag) -> ConsistencyServiceServer<impl ConsistencyService> {
-    grpc::service!(ConsistencyServiceServer::new(Service { lag }))
+    grpc::service!(ConsistencyServiceServer::new(GrpcConsistency { lag }))
 }
 
-struct Service {
+struct GrpcConsistency {
     lag: Lag,
 }
 
 #[tonic::async_trait]
-impl ConsistencyService for Service {
+impl ConsistencyService for GrpcConsistency {
     async fn get_consistency(
         &self,
         request: Request<pb::GetConsistencyRequest>,

@@ -1,50 +1,48 @@
-//! gRPC: the domains' services, lag, health and reflection, behind the layers.
+//! gRPC: the domains' services, lag, operations, health and reflection, behind the layers.
 
 use std::time::Duration;
 
-use axum::{
-    Router,
-    extract::{Request, State},
-    response::Response,
-};
-use tokio::{net::TcpListener, time::sleep};
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use tokio::net::TcpListener;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic_health::{ServingStatus, server::HealthReporter};
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 
-use super::{
-    Domains,
-    connections::{self, Versions},
-    consistency,
-    layers::{self, Surface},
-};
-use crate::{
-    operations::{self, Operations},
-    proto,
-    query::lag::{Lag, not_served},
-};
+use super::connections::{self, HttpVersions};
+use super::consistency;
+use super::domains::Domains;
+use super::layers::{self, Surface};
+use crate::operations::{self, Operations};
+use crate::proto;
+use crate::query::lag::{Lag, not_served};
 
-/// Between telling NOT_SERVING and closing: long enough for who watches to hear it.
+/// The delay between the health status NOT_SERVING and closing: clients that watch health receive
+/// the status before their connection closes.
 const NOTICE: Duration = Duration::from_millis(200);
 
-/// What gRPC serves.
+/// What the gRPC surface is made from.
 pub struct Parts {
     /// The services of the served domains.
     pub services: Routes,
     /// Their full names (`sightline.order.v1.OrderService`), for health.
     pub names: Vec<&'static str>,
-    /// Which domains there are.
+    /// The domains that exist and those that this process serves.
     pub domains: Domains,
-    /// Where lag is read.
+    /// Lag of the views.
     pub lag: Lag,
-    /// What operators go through.
+    /// Operations on dead letters and projections.
     pub operations: Operations,
 }
 
-/// Serves on `listener` until `shutdown`: then health says NOT_SERVING, and what was begun is finished.
+/// Serves on `listener` until `shutdown`. Then health reports NOT_SERVING, and calls that have
+/// begun finish.
 ///
 /// # Errors
-/// The compiled-in descriptors are damaged.
+/// The compiled-in proto descriptors cannot be decoded.
 pub async fn serve(
     listener: TcpListener,
     parts: Parts,
@@ -53,17 +51,17 @@ pub async fn serve(
     let loopback_only = listener.local_addr().is_ok_and(|a| a.ip().is_loopback());
     let mut names = parts.names.clone();
     names.extend([consistency::SERVICE_NAME, operations::SERVICE_NAME]);
-    // The whole server.
+    // The health protocol's name for the server as a whole.
     names.push("");
     let (health, health_service) = tonic_health::server::health_reporter();
-    tell(&health, &names, ServingStatus::Serving).await;
+    set_status(&health, &names, ServingStatus::Serving).await;
     let router = router(parts, Routes::new(health_service), loopback_only)?;
 
     let close = CancellationToken::new();
-    let connections = connections::serve(listener, router, Versions::Http2, close.clone());
+    let connections = connections::serve(listener, router, HttpVersions::Http2, close.clone());
     let announce = async {
         shutdown.cancelled().await;
-        tell(&health, &names, ServingStatus::NotServing).await;
+        set_status(&health, &names, ServingStatus::NotServing).await;
         sleep(NOTICE).await;
         close.cancel();
     };
@@ -71,7 +69,8 @@ pub async fn serve(
     Ok(())
 }
 
-/// Everything that gRPC serves, behind the layers; `health` is the health service.
+/// The whole gRPC surface, behind the layers. `health` is the health service. With `loopback_only`,
+/// calls that name another host are refused.
 pub(super) fn router(
     parts: Parts,
     health: Routes,
@@ -81,7 +80,7 @@ pub(super) fn router(
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            // The details of errors.
+            // The messages in `grpc-status-details-bin`.
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
     let shared = health
@@ -97,13 +96,14 @@ pub(super) fn router(
     Ok(layers::apply(router, Surface::Grpc, loopback_only))
 }
 
-async fn tell(health: &HealthReporter, names: &[&'static str], status: ServingStatus) {
+async fn set_status(health: &HealthReporter, names: &[&'static str], status: ServingStatus) {
     for name in names {
         health.set_service_status(*name, status).await;
     }
 }
 
-/// `/sightline.<domain>.v1.<Service>/<Method>`
+/// Refuses an unknown service: `/sightline.<domain>.v1.<Service>/<Method>` of a domain served
+/// elsewhere has a reason of its own.
 async fn unknown(State(domains): State<Domains>, request: Request) -> Response {
     let domain = request
         .uri()

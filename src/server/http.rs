@@ -1,54 +1,45 @@
-//! HTTP/JSON: the domains' routes, lag, the version, and the API to browse, all from this binary.
+//! REST: the domains' routes, lag, version, operations, the OpenAPI document and Swagger UI.
+//!
+//! All of it comes from this binary: the pages of `/docs` load nothing from other hosts.
 
-use axum::{
-    Json, Router,
-    extract::{Request, State},
-    http::{HeaderName, HeaderValue, header},
-    middleware::{Next, from_fn},
-    response::{IntoResponse, Response},
-    routing::get,
-};
-use serde::Serialize;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::{
-    Domains,
-    connections::{self, Versions},
-    consistency,
-    layers::{self, Surface},
-    openapi,
-};
-use crate::{
-    error::Error,
-    operations::{self, Operations},
-    query::{
-        Reads,
-        lag::{Lag, not_served},
-    },
-};
+use super::connections::{self, HttpVersions};
+use super::domains::Domains;
+use super::layers::{self, Surface};
+use super::{consistency, openapi, version};
+use crate::error::Error;
+use crate::operations::{self, Operations};
+use crate::query::Reads;
+use crate::query::lag::{Lag, not_served};
 
-/// What HTTP serves.
+/// What the REST surface is made from.
 pub struct Parts {
     /// The routes of the served domains, merged.
     pub routes: OpenApiRouter<Reads>,
-    /// What those routes read through.
+    /// The database access of those routes.
     pub reads: Reads,
-    /// Which domains there are.
+    /// The domains that exist and those that this process serves.
     pub domains: Domains,
-    /// Where lag is read.
+    /// Lag of the views.
     pub lag: Lag,
-    /// What operators go through.
+    /// Operations on dead letters and projections.
     pub operations: Operations,
 }
 
-/// Serves on `listener` until `shutdown`, then finishes what was begun.
+/// Serves on `listener` until `shutdown`, then finishes the calls that have begun.
 ///
 /// # Errors
-/// The API cannot be documented as JSON.
+/// The OpenAPI document cannot be written as JSON.
 pub async fn serve(
     listener: TcpListener,
     parts: Parts,
@@ -56,20 +47,21 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let loopback_only = listener.local_addr().is_ok_and(|a| a.ip().is_loopback());
     let router = router(parts, loopback_only)?;
-    connections::serve(listener, router, Versions::Both, shutdown).await;
+    connections::serve(listener, router, HttpVersions::Both, shutdown).await;
     Ok(())
 }
 
-/// Everything that HTTP serves, behind the layers.
+/// The whole REST surface, behind the layers. With `loopback_only`, calls that name another host
+/// are refused.
 ///
 /// # Errors
-/// The API cannot be documented as JSON.
+/// The OpenAPI document cannot be written as JSON.
 pub fn router(parts: Parts, loopback_only: bool) -> Result<Router, Error> {
     let (routes, document) = parts.routes.split_for_parts();
     let document = openapi::to_json(&openapi::document(document))?;
     let router = Router::new()
-        .merge(version_routes().split_for_parts().0)
-        .merge(docs())
+        .merge(version::routes().split_for_parts().0)
+        .merge(swagger_ui())
         .fallback(unknown)
         .with_state(parts.domains)
         .merge(routes.with_state(parts.reads))
@@ -80,53 +72,19 @@ pub fn router(parts: Parts, loopback_only: bool) -> Result<Router, Error> {
             get(|| async { ([(header::CONTENT_TYPE, "application/json")], document) }),
         );
     let router = layers::apply(router, Surface::Rest, loopback_only);
-    // Around the layers, whose refusals are answers, too.
-    Ok(router.layer(from_fn(secure)))
+    // Outside the layers, so that their refusals carry these headers as well.
+    Ok(router.layer(from_fn(set_security_headers)))
 }
 
-/// The one route whose answer is of this process, not of a view.
-pub(super) const VERSION_PATH: &str = "/v1/version";
-
-/// The version's route, documented.
-pub(super) fn version_routes() -> OpenApiRouter<Domains> {
-    OpenApiRouter::new().routes(routes!(get_version))
-}
-
-/// What runs here.
-#[derive(Debug, Serialize, ToSchema)]
-struct Version {
-    /// The version of sightline.
-    version: &'static str,
-    /// The domains that this process serves, by name.
-    domains: Vec<&'static str>,
-}
-
-/// Which version runs, and which domains it serves
-///
-/// The other domains' routes answer 404 with the reason `DOMAIN_NOT_SERVED`.
-#[utoipa::path(
-    get,
-    path = VERSION_PATH,
-    operation_id = "getVersion",
-    tag = "version",
-    responses((status = 200, description = "Version and domains", body = Version,
-        example = json!({"version": "0.1.0", "domains": ["order"]}))),
-)]
-async fn get_version(State(domains): State<Domains>) -> Json<Version> {
-    Json(Version {
-        version: env!("CARGO_PKG_VERSION"),
-        domains: domains.served,
-    })
-}
-
-/// Swagger UI from the binary; it is told to ask no validator elsewhere.
-fn docs() -> Router<Domains> {
+/// Swagger UI without a validator: the default one is on another host.
+fn swagger_ui() -> Router<Domains> {
     SwaggerUi::new("/docs")
         .config(Config::from("/openapi.json").validator_url("none"))
         .into()
 }
 
-/// `/v1/<domain>/…`
+/// Refuses a path without a route: `/v1/<domain>/…` of a domain served elsewhere has a reason of
+/// its own.
 async fn unknown(State(domains): State<Domains>, request: Request) -> Response {
     let domain = request
         .uri()
@@ -141,8 +99,8 @@ async fn unknown(State(domains): State<Domains>, request: Request) -> Response {
     }
 }
 
-/// Nothing that is answered runs as a script, but the docs' own.
-async fn secure(request: Request, next: Next) -> Response {
+/// Forbids scripts in every response but the pages of `/docs`, which run their own.
+async fn set_security_headers(request: Request, next: Next) -> Response {
     const CSP: HeaderName = header::CONTENT_SECURITY_POLICY;
     let path = request.uri().path();
     let policy = HeaderValue::from_static(if path == "/docs" || path.starts_with("/docs/") {

@@ -1,33 +1,31 @@
-//! What happens to every call, on both surfaces, in one order. From the outside in:
+//! The layers that every call on either surface passes, in this order from the outside in:
 //!
-//! 1. `identify`: the ids of request and trace, in and out
-//! 2. `observe`: a span and the metrics, by the route's template; never path, query or ids
-//! 3. `explain`: every error has a reason, whoever made it
-//! 4. `catch_panics`: a panic is a 500 without internals
-//! 5. `check_host`: on loopback without authentication, only loopback hosts
-//! 6. `shed`: more calls at once than there is room for are refused, not queued
-//! 7. `limit_time`: the caller is answered within its deadline
-//! 8. compression (REST; gRPC's own is per message)
-//! 9. `check_media_type` (REST): POST only as JSON, so that no web page can make a browser post
-//! 10. `check_consistency`: a demand that is not offered is refused
-//! 11. `answer_conditionally` (REST): If-None-Match
-//! 12. `trail_token` (gRPC): the token goes into the trailers
+//! 1. `identify`: reads or makes the ids of request and trace, and returns them
+//! 2. `observe`: a span and metrics, labelled by the route's template; never by path, query or ids
+//! 3. `explain_rest`, `explain_grpc`: give errors of the libraries a reason
+//! 4. `catch_panics`: turns a panic into a 500 without internals
+//! 5. `check_host`: refuses other hosts than loopback on a loopback listener
+//! 6. `shed`: refuses calls above the concurrency limit instead of queueing them
+//! 7. `limit_time`: answers within the caller's deadline
+//! 8. compression (REST; gRPC compresses each message itself)
+//! 9. `check_media_type` (REST): accepts POST only as JSON, which a page of another site can't send
+//! 10. `check_consistency`: refuses a demanded consistency that is not supported
+//! 11. `answer_conditionally` (REST): handles If-None-Match
+//! 12. `trail_token` (gRPC): moves the consistency token into the trailers
 
-use std::{
-    panic::AssertUnwindSafe,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use axum::{
-    Router,
-    body::Body,
-    extract::{MatchedPath, Request, State},
-    middleware::{Next, from_fn, from_fn_with_state},
-    response::{IntoResponse, Response},
-};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, uri::Authority};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Frame;
 use tokio::sync::Semaphore;
@@ -35,32 +33,31 @@ use tower::ServiceBuilder;
 use tower_http::compression::CompressionLayer;
 use tracing::Instrument;
 
-use crate::{
-    error::{Code, Error, PROBLEM_JSON, TOKEN_HEADER},
-    proto,
-    query::{consistency::check_demand, deadline},
-    telemetry,
-};
+use crate::error::{Code, Error, PROBLEM_JSON, TOKEN_HEADER};
+use crate::query::consistency::check_demand;
+use crate::query::deadline;
+use crate::{proto, telemetry};
 
-/// Calls at once on one surface. Reads are short; more than this means that something is slow.
+/// Concurrent calls on one surface. Reads are short, so that more calls mean that something is
+/// slow.
 const MAX_CALLS: usize = 1024;
-/// The id of a request, from the caller or from here; it is in the log.
+/// The id of a request, given by the caller or made here. Log lines of the call carry it.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 
-/// Which coat a call wears.
+/// The surface that a call came in on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Surface {
     /// gRPC.
     Grpc,
-    /// HTTP/JSON.
+    /// REST: HTTP/JSON.
     Rest,
 }
 
 impl Surface {
-    /// The error as this surface tells it.
+    /// The error as a response of this surface.
     pub fn refuse(self, error: Error) -> Response {
         match self {
             Self::Grpc => tonic::Status::from(error).into_http(),
@@ -76,20 +73,20 @@ impl Surface {
     }
 }
 
-/// Puts the layers around all routes and the fallback of `router`. With `loopback_only`, a call that names
-/// another host is refused.
+/// Puts the layers around all routes and the fallback of `router`. With `loopback_only`, calls that
+/// name another host are refused.
 pub fn apply(router: Router, surface: Surface, loopback_only: bool) -> Router {
-    let room = Arc::new(Semaphore::new(MAX_CALLS));
-    let around = ServiceBuilder::new()
+    let permits = Arc::new(Semaphore::new(MAX_CALLS));
+    let outermost = ServiceBuilder::new()
         .layer(from_fn(identify))
         .layer(from_fn_with_state(surface, observe));
-    let within = ServiceBuilder::new()
+    let outer = ServiceBuilder::new()
         .layer(from_fn_with_state(surface, catch_panics))
         .layer(from_fn_with_state((surface, loopback_only), check_host))
-        .layer(from_fn_with_state((surface, room), shed))
+        .layer(from_fn_with_state((surface, permits), shed))
         .layer(from_fn_with_state(surface, limit_time));
     let consistency = from_fn_with_state(surface, check_consistency);
-    // The last layer that a router is given is the outermost.
+    // The layer added last to a router is the outermost.
     match surface {
         Surface::Rest => router
             .layer(
@@ -99,7 +96,7 @@ pub fn apply(router: Router, surface: Surface, loopback_only: bool) -> Router {
                     .layer(consistency)
                     .layer(from_fn(answer_conditionally)),
             )
-            .layer(within)
+            .layer(outer)
             .layer(from_fn(explain_rest)),
         Surface::Grpc => router
             .layer(
@@ -107,13 +104,13 @@ pub fn apply(router: Router, surface: Surface, loopback_only: bool) -> Router {
                     .layer(consistency)
                     .layer(from_fn(trail_token)),
             )
-            .layer(within)
+            .layer(outer)
             .layer(from_fn(explain_grpc)),
     }
-    .layer(around)
+    .layer(outermost)
 }
 
-/// The ids of a call; `observe` puts them into its span.
+/// The ids of a call, for the span that `observe` opens.
 #[derive(Clone)]
 struct CallIds {
     request: String,
@@ -152,7 +149,7 @@ async fn identify(mut request: Request, next: Next) -> Response {
     response
 }
 
-/// What may go into a log line and back to the caller as it is.
+/// Whether an id of the caller is safe in a log line and in the response's header.
 fn is_request_id(id: &str) -> bool {
     (1..=128).contains(&id.len())
         && id
@@ -160,7 +157,7 @@ fn is_request_id(id: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
-/// Trace id and flags of a W3C traceparent, version 00.
+/// The trace id and the flags of a W3C `traceparent` of version 00.
 fn parse_traceparent(value: &str) -> Option<(&str, &str)> {
     let is_hex = |text: &str, length: usize| {
         text.len() == length && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
@@ -201,7 +198,7 @@ async fn observe(State(surface): State<Surface>, request: Request, next: Next) -
     response
 }
 
-/// Counts a call for as long as it lives, even where the caller goes away.
+/// Counts a call as in flight until it is dropped, which also happens when the caller disconnects.
 struct InFlight(metrics::Gauge);
 
 impl InFlight {
@@ -218,7 +215,8 @@ impl Drop for InFlight {
     }
 }
 
-/// The template of the route; of a gRPC call its method, where there is such a one.
+/// The template of the route, or the path of a known gRPC method. Anything else is `unknown`, so
+/// that callers can't add metric labels.
 fn route(surface: Surface, request: &Request) -> String {
     let path = request.uri().path();
     if surface == Surface::Grpc && proto::is_method(path) {
@@ -235,12 +233,14 @@ fn code(surface: Surface, response: &Response) -> String {
         (Surface::Grpc, Some(status)) => {
             format!("{:?}", tonic::Code::from_bytes(status.as_bytes()))
         }
-        // The status comes in the trailers only after an answer.
+        // The headers carry a status only in an error; with a message the status is in the
+        // trailers.
         (Surface::Grpc, None) => "Ok".to_owned(),
         (Surface::Rest, _) => response.status().as_str().to_owned(),
     }
 }
 
+/// Gives an error of the router or an extractor, which has no problem document, a reason.
 async fn explain_rest(request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     let status = response.status();
@@ -255,12 +255,12 @@ async fn explain_rest(request: Request, next: Next) -> Response {
         StatusCode::NOT_FOUND => unknown_path(),
         StatusCode::METHOD_NOT_ALLOWED => Error::new(
             Code::MethodNotAllowed,
-            "This path has other methods; the header Allow names them.",
+            "This path does not support the method. The header Allow lists the supported ones.",
         ),
         StatusCode::NOT_ACCEPTABLE => not_acceptable(),
         StatusCode::PAYLOAD_TOO_LARGE => Error::payload_too_large(),
         status if status.is_client_error() => Error::invalid("request", "is malformed"),
-        _ => Error::internal("a library answered with an error"),
+        _ => Error::internal("a library returned an error response"),
     };
     let mut explained = error.into_response();
     if let Some(allow) = response.headers().get(header::ALLOW) {
@@ -269,7 +269,8 @@ async fn explain_rest(request: Request, next: Next) -> Response {
     explained
 }
 
-/// What the library refuses before a method is called: its messages tell of its inside, and have no reason.
+/// Gives a refusal of tonic itself, made before the method is called, a reason. tonic's messages
+/// describe its internals.
 async fn explain_grpc(request: Request, next: Next) -> Response {
     let path = request.uri().path();
     let is_ours = path.starts_with("/sightline.");
@@ -286,40 +287,40 @@ async fn explain_grpc(request: Request, next: Next) -> Response {
         tonic::Code::Unimplemented if !is_method => unknown_path(),
         tonic::Code::OutOfRange | tonic::Code::ResourceExhausted => Error::payload_too_large(),
         tonic::Code::Internal | tonic::Code::InvalidArgument => {
-            Error::invalid("request", "is not a message of this method")
+            Error::invalid("request", "is not a valid message of this method")
         }
-        // An encoding that is not accepted, told with those that are.
+        // A message encoding that is not supported: tonic lists the supported ones in a header.
         _ => return response,
     };
     Surface::Grpc.refuse(error)
 }
 
-/// The refusal of what nobody serves.
+/// The refusal of a path or method that does not exist.
 pub(super) fn unknown_path() -> Error {
     Error::new(
         Code::UnknownPath,
-        "There is nothing at this path. /openapi.json and gRPC reflection list what there is.",
+        "This path does not exist. /openapi.json and gRPC reflection list what does.",
     )
 }
 
 pub(super) fn not_acceptable() -> Error {
     Error::new(
         Code::NotAcceptable,
-        "Accept-Encoding refuses every encoding. Allow identity, gzip or zstd.",
+        "Accept-Encoding excludes every supported encoding: identity, gzip and zstd.",
     )
 }
 
 pub(super) fn host_not_allowed() -> Error {
     Error::new(
         Code::HostNotAllowed,
-        "Without authentication only loopback is answered: call it as localhost, 127.0.0.1 or [::1].",
+        "This port has no authentication and answers only calls to loopback: use localhost, 127.0.0.1 or [::1].",
     )
 }
 
 pub(super) fn overloaded() -> Error {
     Error::new(
         Code::Overloaded,
-        "The gateway is busy with as many calls as it takes. Try again.",
+        "The gateway has reached its limit of concurrent calls. Try again later.",
     )
     .with_retry_after(Duration::from_secs(1))
 }
@@ -327,7 +328,7 @@ pub(super) fn overloaded() -> Error {
 pub(super) fn unsupported_media_type() -> Error {
     Error::new(
         Code::UnsupportedMediaType,
-        "The body must be sent as Content-Type: application/json.",
+        "The body must have the Content-Type application/json.",
     )
 }
 
@@ -338,6 +339,8 @@ async fn catch_panics(State(surface): State<Surface>, request: Request, next: Ne
         .unwrap_or_else(|_| surface.refuse(Error::internal("a handler panicked")))
 }
 
+/// Refuses a call that names another host than loopback. A web page can make a name of its own
+/// resolve to loopback (DNS rebinding), but its requests still carry that name.
 pub(super) async fn check_host(
     State((surface, loopback_only)): State<(Surface, bool)>,
     request: Request,
@@ -349,7 +352,8 @@ pub(super) async fn check_host(
     next.run(request).await
 }
 
-/// A web page whose name was made to resolve to loopback still sends its own name.
+/// Whether the URI and the header Host name loopback, both where both are given, and Host at most
+/// once.
 fn names_loopback(request: &Request) -> bool {
     let in_uri = request.uri().authority().map(Authority::as_str);
     let mut hosts = request.headers().get_all(header::HOST).iter();
@@ -371,17 +375,15 @@ fn is_loopback(host: &str) -> bool {
         .unwrap_or(name);
     !host.contains('@')
         && (name.eq_ignore_ascii_case("localhost")
-            || ip
-                .parse()
-                .is_ok_and(|ip: std::net::IpAddr| ip.is_loopback()))
+            || ip.parse().is_ok_and(|ip: IpAddr| ip.is_loopback()))
 }
 
 async fn shed(
-    State((surface, room)): State<(Surface, Arc<Semaphore>)>,
+    State((surface, permits)): State<(Surface, Arc<Semaphore>)>,
     request: Request,
     next: Next,
 ) -> Response {
-    let Ok(_place) = room.try_acquire() else {
+    let Ok(_permit) = permits.try_acquire() else {
         return surface.refuse(overloaded());
     };
     next.run(request).await
@@ -420,7 +422,7 @@ async fn check_consistency(
     request: Request,
     next: Next,
 ) -> Response {
-    // Reflection and health know no positions.
+    // Answers of reflection and health are not read from a view.
     if surface == Surface::Grpc && !request.uri().path().starts_with("/sightline.") {
         return next.run(request).await;
     }
@@ -456,7 +458,8 @@ async fn answer_conditionally(request: Request, next: Next) -> Response {
     response
 }
 
-/// Whether the list of an If-None-Match names the ETag, by weak comparison. Ours holds no comma.
+/// Whether the list of an If-None-Match contains the ETag, by weak comparison. Splitting at commas
+/// is enough, because our ETags contain none.
 fn names_etag(list: &[u8], etag: &[u8]) -> bool {
     let opaque = |tag: &'_ [u8]| {
         tag.strip_prefix(b"W/")
@@ -468,8 +471,8 @@ fn names_etag(list: &[u8], etag: &[u8]) -> bool {
         .any(|known| known == b"*" || opaque(known) == opaque(etag))
 }
 
-/// tonic sends a response's metadata as headers; the token belongs behind the answer. An error has headers
-/// alone, which are its trailers.
+/// Moves the token, which tonic sends with the headers, into the trailers. An error has headers
+/// only, and the token stays there.
 async fn trail_token(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     if response.headers().contains_key(GRPC_STATUS) {

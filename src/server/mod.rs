@@ -1,31 +1,20 @@
-//! The coats: gRPC, HTTP/JSON, and the admin port apart from both.
+//! The surfaces of a process: gRPC, REST (HTTP/JSON), and the admin port, each on its own listener.
 //!
-//! The server knows no domain: it is handed their routers and services, and adds what all share: the layers
-//! in one stated order ([`layers`]), lag, docs, health, reflection. Listeners are bound by who calls.
+//! The server names no domain: `app` passes the domains' routes and services in. The server adds
+//! what every call shares: the layers in one fixed order ([`layers`]), lag, version, API docs,
+//! health and reflection.
 
 pub mod admin;
 pub mod connections;
 pub mod consistency;
+mod domains;
 pub mod grpc;
 pub mod http;
 pub mod layers;
 pub mod openapi;
+mod version;
 
-/// Which domains there are, and which of them this process serves. The rest is refused as
-/// `DOMAIN_NOT_SERVED`, so that a caller can tell a wrong address from a wrong path.
-#[derive(Debug, Clone)]
-pub struct Domains {
-    /// The names of those that this process serves.
-    pub served: Vec<&'static str>,
-    /// The names of all that there are.
-    pub known: Vec<&'static str>,
-}
-
-impl Domains {
-    fn is_elsewhere(&self, name: &str) -> bool {
-        self.known.contains(&name) && !self.served.contains(&name)
-    }
-}
+pub use domains::Domains;
 
 #[cfg(test)]
 mod tests;

@@ -1,28 +1,53 @@
-//! The API's document (OpenAPI 3.1): what the routes say of themselves, and what holds for all of them:
-//! the headers that each understands and sends, and every error that each may answer, with real examples.
+//! The OpenAPI 3.1 document of the REST surface.
+//!
+//! It merges the documentation of the routes and adds to each operation what all have in common:
+//! the headers that it reads and sends, and every error that it may return, with examples made by
+//! the code that makes the errors.
 
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::json;
-use utoipa::{
-    PartialSchema, ToSchema,
-    openapi::{
-        Components, Content, ContentBuilder, Info, License, ObjectBuilder, OpenApi, OpenApiBuilder,
-        Ref, RefOr, Required, Response, ResponseBuilder, Type,
-        example::ExampleBuilder,
-        header::HeaderBuilder,
-        path::{Operation, ParameterBuilder, ParameterIn},
-        tag::TagBuilder,
-    },
+use utoipa::openapi::example::ExampleBuilder;
+use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
+use utoipa::openapi::tag::TagBuilder;
+use utoipa::openapi::{
+    Components, Content, ContentBuilder, Info, License, ObjectBuilder, OpenApi, OpenApiBuilder,
+    Ref, RefOr, Required, Response, ResponseBuilder, Type,
 };
+use utoipa::{PartialSchema, ToSchema};
 
-use super::{consistency, http, layers};
-use crate::{
-    error::{Code, Error, FieldViolation, PROBLEM_JSON, Problem},
-    operations,
-    query::{consistency::check_demand, lag::not_served},
-};
+use super::{consistency, layers, version};
+use crate::error::{Code, Error, FieldViolation, PROBLEM_JSON, Problem};
+use crate::operations;
+use crate::query::consistency::check_demand;
+use crate::query::lag::not_served;
 
-/// The whole document: `domains` is what the domains' routes say of themselves.
+/// The whole document. `domains` is the documentation of the domains' routes.
 pub fn document(domains: OpenApi) -> OpenApi {
+    let mut document = frame();
+    document.merge(domains);
+    document.merge(consistency::routes().into_openapi());
+    // Answers of these routes are not read from a view, so that they carry no token and no ETag.
+    let mut without_view = version::routes().into_openapi();
+    without_view.merge(operations::routes().into_openapi());
+    let paths_without_view: Vec<String> = without_view.paths.paths.keys().cloned().collect();
+    document.merge(without_view);
+    for (path, item) in &mut document.paths.paths {
+        let of_view = !paths_without_view.contains(path);
+        for (operation, reads) in [(&mut item.get, true), (&mut item.post, false)] {
+            if let Some(operation) = operation {
+                complete(operation, reads, of_view);
+            }
+        }
+    }
+    if let Some(tags) = &mut document.tags {
+        tags.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+    document
+}
+
+/// The document without any path: its introduction, tags and shared components.
+fn frame() -> OpenApi {
     let info = Info::builder()
         .title("sightline")
         .version(env!("CARGO_PKG_VERSION"))
@@ -40,38 +65,20 @@ pub fn document(domains: OpenApi) -> OpenApi {
             .description(Some(description))
             .build()
     };
-    let mut document = OpenApiBuilder::new()
+    OpenApiBuilder::new()
         .info(info)
         .tags(Some([
             tag(
                 "consistency",
-                "How far the views are behind the log, and whether their books balance.",
+                "Lag of the views, and whether their books balance.",
             ),
-            tag("version", "What runs here."),
+            tag("version", "The version that runs."),
         ]))
         .components(Some(shared()))
-        .build();
-    document.merge(domains);
-    document.merge(consistency::routes().into_openapi());
-    let mut apart = http::version_routes().into_openapi();
-    apart.merge(operations::routes().into_openapi());
-    let of_no_view: Vec<String> = apart.paths.paths.keys().cloned().collect();
-    document.merge(apart);
-    for (path, item) in &mut document.paths.paths {
-        let of_view = !of_no_view.contains(path);
-        for (operation, reads) in [(&mut item.get, true), (&mut item.post, false)] {
-            if let Some(operation) = operation {
-                complete(operation, reads, of_view);
-            }
-        }
-    }
-    if let Some(tags) = &mut document.tags {
-        tags.sort_by(|a, b| a.name.cmp(&b.name));
-    }
-    document
+        .build()
 }
 
-/// As it is served and pinned: pretty, with a newline at the end.
+/// The document as it is served and committed: indented, with a newline at the end.
 ///
 /// # Errors
 /// The document cannot be written as JSON.
@@ -81,15 +88,15 @@ pub fn to_json(document: &OpenApi) -> Result<String, Error> {
     Ok(text)
 }
 
-const INTRODUCTION: &str = "Reads of the views that sightline projects from user events. \
+const INTRODUCTION: &str = "The views that sightline projects from user events, and their operation. \
     gRPC gives the same answers.\n\n\
-    Absent means unknown: there are no `null`s. Times are RFC 3339 in UTC. Ids are opaque strings, \
-    percent-encoded in paths. Every answer carries the position that it reflects in \
-    `Sightline-Consistency-Token`, a 304 and a 404 too. Errors are `application/problem+json` (RFC 9457); decide \
-    by `reason`, which is stable.";
+    A field without a known value is absent, never `null`. Times are RFC 3339 in UTC. Ids are opaque strings, \
+    percent-encoded in paths. Every answer from a view, also a 304 or 404, carries the position that it reflects in \
+    `Sightline-Consistency-Token`. Errors are `application/problem+json` (RFC 9457); decide by `reason`, which \
+    is stable.";
 
 fn introduction() -> String {
-    let mut text = format!("{INTRODUCTION}\n\nThe reasons, and their HTTP status:\n");
+    let mut text = format!("{INTRODUCTION}\n\nThe reasons and their HTTP statuses:\n");
     for code in Code::ALL {
         let line = format!("\n- `{}` {}", code.reason(), code.http().as_u16());
         text.push_str(&line);
@@ -97,68 +104,86 @@ fn introduction() -> String {
     text
 }
 
-/// Headers of a request, by the name of their component: name, description, an example.
-const REQUEST_HEADERS: &[(&str, &str, &str, &str)] = &[
-    (
-        "RequestTimeout",
-        "Request-Timeout",
-        "How many seconds the caller waits, decimals allowed; by default 10, at most 600. Then: 504.",
-        "2.5",
-    ),
-    (
-        "Consistency",
-        "Sightline-Consistency",
-        "How current the answer must be. `eventual`, the default, takes whatever the view has now; \
-         `at-least`, `latest` and `max-lag=<seconds>` are refused with 501.",
-        "eventual",
-    ),
-    (
-        "RequestId",
-        "X-Request-Id",
-        "An id of the caller's for this request: up to 128 letters, digits, `-`, `_`, `.`; another one is replaced.",
-        "checkout-7f3a",
-    ),
-    (
-        "Traceparent",
-        "Traceparent",
-        "The caller's trace (W3C Trace Context).",
-        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-    ),
+/// A header in the document.
+struct Header {
+    /// The name of its component.
+    component: &'static str,
+    name: &'static str,
+    description: &'static str,
+    example: &'static str,
+}
+
+impl Header {
+    /// A reference to it as a header of a response.
+    fn reference(&self) -> Ref {
+        Ref::new(format!("#/components/headers/{}", self.component))
+    }
+}
+
+/// Headers that every operation reads.
+const REQUEST_HEADERS: &[Header] = &[
+    Header {
+        component: "RequestTimeout",
+        name: "Request-Timeout",
+        description: "How many seconds the caller waits for the answer; decimals are allowed. 10 by default, at most 600. \
+         After that time the answer is 504.",
+        example: "2.5",
+    },
+    Header {
+        component: "Consistency",
+        name: "Sightline-Consistency",
+        description: "How current the answer must be. `eventual`, the default, accepts the current state of the view; \
+         `at-least`, `latest` and `max-lag=<seconds>` are not supported yet and refused with 501.",
+        example: "eventual",
+    },
+    Header {
+        component: "RequestId",
+        name: "X-Request-Id",
+        description: "The caller's id of this request: up to 128 letters, digits, `-`, `_`, `.`. Any other value is replaced \
+         by a new id.",
+        example: "checkout-7f3a",
+    },
+    Header {
+        component: "Traceparent",
+        name: "Traceparent",
+        description: "The caller's trace (W3C Trace Context).",
+        example: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    },
 ];
-const IF_NONE_MATCH: (&str, &str, &str, &str) = (
-    "IfNoneMatch",
-    "If-None-Match",
-    "ETags that the caller has answers for. One of them matches: 304.",
-    "W/\"pZGm1Av0IEBKARczz7exkA\"",
-);
+const IF_NONE_MATCH: Header = Header {
+    component: "IfNoneMatch",
+    name: "If-None-Match",
+    description: "The ETags of answers that the caller has. If one of them is current, the answer is 304.",
+    example: "W/\"pZGm1Av0IEBKARczz7exkA\"",
+};
 
-/// Headers of an answer, likewise.
-const TOKEN: (&str, &str, &str, &str) = (
-    "ConsistencyToken",
-    "Sightline-Consistency-Token",
-    "The position that the answer reflects, opaque, at most 4 KiB.",
-    "AQt1c2VyLmV2ZW50cwF_h7Fx0Fk2lwED1fgC",
-);
-const ETAG: (&str, &str, &str, &str) = (
-    "ETag",
-    "ETag",
-    "Weak: a hash of what is sent.",
-    "W/\"pZGm1Av0IEBKARczz7exkA\"",
-);
-const REQUEST_ID: (&str, &str, &str, &str) = (
-    "RequestId",
-    "X-Request-Id",
-    "The id of this request, the caller's or a new one; the log has it.",
-    "checkout-7f3a",
-);
-const RETRY_AFTER: (&str, &str, &str, &str) = (
-    "RetryAfter",
-    "Retry-After",
-    "Seconds after which trying again makes sense.",
-    "1",
-);
+/// Headers of answers.
+const TOKEN: Header = Header {
+    component: "ConsistencyToken",
+    name: "Sightline-Consistency-Token",
+    description: "The position that the answer reflects, opaque, at most 4 KiB.",
+    example: "AQt1c2VyLmV2ZW50cwF_h7Fx0Fk2lwED1fgC",
+};
+const ETAG: Header = Header {
+    component: "ETag",
+    name: "ETag",
+    description: "A weak ETag: a hash of the body.",
+    example: "W/\"pZGm1Av0IEBKARczz7exkA\"",
+};
+const REQUEST_ID: Header = Header {
+    component: "RequestId",
+    name: "X-Request-Id",
+    description: "The id of this request, from the caller or new. The gateway's log lines carry it.",
+    example: "checkout-7f3a",
+};
+const RETRY_AFTER: Header = Header {
+    component: "RetryAfter",
+    name: "Retry-After",
+    description: "The number of seconds after which to try again.",
+    example: "1",
+};
 
-/// What any operation may answer. 404 is for those that say so.
+/// Errors that any operation may return. An operation that may return 404 documents that itself.
 const ANY: &[Code] = &[
     Code::InvalidArgument,
     Code::HostNotAllowed,
@@ -168,16 +193,13 @@ const ANY: &[Code] = &[
     Code::Overloaded,
     Code::DeadlineExceeded,
 ];
-/// And any that has a body.
+/// Errors that any operation with a request body may return in addition.
 const WITH_BODY: &[Code] = &[Code::PayloadTooLarge, Code::UnsupportedMediaType];
 
-/// One error of each code that an operation may answer, as it is really made.
+/// One error of each code of [`ANY`] and [`WITH_BODY`], made as at runtime.
 fn examples() -> Vec<Error> {
-    let mut unsupported = ::http::HeaderMap::new();
-    unsupported.insert(
-        "sightline-consistency",
-        ::http::HeaderValue::from_static("latest"),
-    );
+    let mut unsupported = HeaderMap::new();
+    unsupported.insert("sightline-consistency", HeaderValue::from_static("latest"));
     let mut examples = vec![
         Error::invalid("userId", "must be at most 255 characters long"),
         layers::host_not_allowed(),
@@ -193,8 +215,9 @@ fn examples() -> Vec<Error> {
     examples
 }
 
-/// All errors of a status in one response: the codes that share it are told apart by `reason`.
-fn problem(status: ::http::StatusCode) -> Content {
+/// All errors of a status as the content of one response. `reason` distinguishes codes that share a
+/// status.
+fn problem(status: StatusCode) -> Content {
     let errors = examples().into_iter();
     problems(
         errors
@@ -203,6 +226,7 @@ fn problem(status: ::http::StatusCode) -> Content {
     )
 }
 
+/// The content of an error response, with an example for each code.
 fn problems(examples: impl IntoIterator<Item = (Code, serde_json::Value)>) -> Content {
     let examples = examples.into_iter().map(|(code, problem)| {
         let example = ExampleBuilder::new().value(Some(problem));
@@ -214,6 +238,7 @@ fn problems(examples: impl IntoIterator<Item = (Code, serde_json::Value)>) -> Co
         .build()
 }
 
+/// The components that operations refer to.
 fn shared() -> Components {
     let text = || ObjectBuilder::new().schema_type(Type::String);
     let mut shared = Components::new();
@@ -223,33 +248,33 @@ fn shared() -> Components {
     ] {
         shared.schemas.insert(schema.0.into_owned(), schema.1);
     }
-    for (component, name, description, example) in REQUEST_HEADERS.iter().chain([&IF_NONE_MATCH]) {
+    for header in REQUEST_HEADERS.iter().chain([&IF_NONE_MATCH]) {
         let parameter = ParameterBuilder::new()
-            .name(*name)
+            .name(header.name)
             .parameter_in(ParameterIn::Header)
             .required(Required::False)
-            .description(Some(*description))
+            .description(Some(header.description))
             .schema(Some(text()))
-            .example(Some(json!(example)));
+            .example(Some(json!(header.example)));
         let parameter = RefOr::T(parameter.build());
-        shared.parameters.insert((*component).into(), parameter);
+        shared.parameters.insert(header.component.into(), parameter);
     }
-    for (component, _, description, example) in [TOKEN, ETAG, REQUEST_ID, RETRY_AFTER] {
+    for sent in [TOKEN, ETAG, REQUEST_ID, RETRY_AFTER] {
         let header = HeaderBuilder::new()
             .schema(Some(text()))
-            .description(Some(description))
-            .example(Some(json!(example)));
+            .description(Some(sent.description))
+            .example(Some(json!(sent.example)));
         let header = RefOr::T(header.build());
-        shared.headers.insert(component.into(), header);
+        shared.headers.insert(sent.component.into(), header);
     }
     for code in ANY.iter().chain(WITH_BODY) {
         let status = code.http();
         let mut response = ResponseBuilder::new()
             .description(status.canonical_reason().unwrap_or_default())
             .content(PROBLEM_JSON, problem(status))
-            .header_ref(REQUEST_ID.1, header(REQUEST_ID.0));
+            .header_ref(REQUEST_ID.name, REQUEST_ID.reference());
         if matches!(code, Code::Overloaded | Code::DeadlineExceeded) {
-            response = response.header_ref(RETRY_AFTER.1, header(RETRY_AFTER.0));
+            response = response.header_ref(RETRY_AFTER.name, RETRY_AFTER.reference());
         }
         let response = RefOr::T(response.build());
         shared.responses.insert(component_of(*code), response);
@@ -257,28 +282,26 @@ fn shared() -> Components {
     shared
 }
 
-fn header(component: &str) -> Ref {
-    Ref::new(format!("#/components/headers/{component}"))
-}
-
-/// `Bad Request` → `BadRequest`
+/// The name of the component with the errors of a code's status, such as `BadRequest`.
 fn component_of(code: Code) -> String {
     let title = code.http().canonical_reason().unwrap_or_default();
     title.split(' ').collect()
 }
 
-/// Adds to an operation what holds for all; `reads` are GETs, `of_view` those that carry a position.
+/// Adds to an operation what all have in common. `reads`: it is a GET. `of_view`: its answers are
+/// read from a view and carry a position.
 fn complete(operation: &mut Operation, reads: bool, of_view: bool) {
     let conditional = reads && of_view;
     let parameters = operation.parameters.get_or_insert_default();
     let if_none_match = conditional.then_some(&IF_NONE_MATCH);
-    for (component, ..) in REQUEST_HEADERS.iter().chain(if_none_match) {
-        let reference = Ref::new(format!("#/components/parameters/{component}"));
+    for header in REQUEST_HEADERS.iter().chain(if_none_match) {
+        let reference = Ref::new(format!("#/components/parameters/{}", header.component));
         parameters.push(RefOr::Ref(reference));
     }
     let responses = &mut operation.responses.responses;
     if conditional {
-        let not_modified = Response::new("The caller has this answer already");
+        let not_modified =
+            Response::new("An ETag in If-None-Match is current: the caller has this answer");
         responses.insert("304".into(), RefOr::T(not_modified));
     }
     for (status, response) in responses.iter_mut() {
@@ -295,9 +318,9 @@ fn complete(operation: &mut Operation, reads: bool, of_view: bool) {
             }
             _ => {}
         }
-        for (component, name, ..) in sends {
-            let reference = RefOr::Ref(header(component));
-            response.headers.insert((*name).into(), reference);
+        for header in sends {
+            let reference = RefOr::Ref(header.reference());
+            response.headers.insert(header.name.into(), reference);
         }
     }
     let with_body = if reads { &[] } else { WITH_BODY };
@@ -307,7 +330,8 @@ fn complete(operation: &mut Operation, reads: bool, of_view: bool) {
     }
 }
 
-/// What the operation itself may not find, if it gives an example, and that its domain may not be here.
+/// The errors with status 404: the operation's own, if it documents an example, and that of a
+/// domain that this process does not serve.
 fn not_found(response: &Response) -> Content {
     let own = match response.content.get(PROBLEM_JSON) {
         Some(RefOr::T(content)) => content.example.clone(),
