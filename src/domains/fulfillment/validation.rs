@@ -131,7 +131,7 @@ fn problems(subject: &Subject<'_>) -> Vec<AddressProblem> {
         return vec![AddressProblem::new("countryCode", Problem::Unknown)];
     };
     let is_missing = |field: &&Field| match field {
-        Field::RetryScope => subject.lines.is_empty(),
+        Field::Lines => subject.lines.is_empty(),
         Field::City => subject.city.is_none(),
         Field::State => subject.state.is_none(),
         Field::PostalCode => subject.postal_code.is_none(),
@@ -167,7 +167,7 @@ static RULES: LazyLock<HashMap<String, Country>> = LazyLock::new(|| {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Field {
-    RetryScope,
+    Lines,
     City,
     State,
     PostalCode,
@@ -176,7 +176,7 @@ enum Field {
 impl Field {
     fn name(self) -> &'static str {
         match self {
-            Self::RetryScope => "lines",
+            Self::Lines => "lines",
             Self::City => "city",
             Self::State => "state",
             Self::PostalCode => "postalCode",
