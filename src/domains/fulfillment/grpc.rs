@@ -1,37 +1,31 @@
-//! fulfillment over gRPC.
+//! The gRPC surface of the fulfillment domain: unpacks requests, calls `queries`, packs answers.
 
 use tonic::{Request, Response, Status};
 
-use super::{
-    model::ShippingAddress,
-    queries::{self, SearchFilter},
-    validation::{AddressProblem, Validation, ValidationStatus},
+use super::model::ShippingAddress;
+use super::queries::{self, SearchFilter};
+use super::validation::{AddressProblem, Validation, ValidationStatus};
+use crate::error::Error;
+use crate::fold::addresses::DefaultKind;
+use crate::proto::fulfillment::v1 as pb;
+use crate::proto::fulfillment::v1::fulfillment_service_server::{
+    FulfillmentService, FulfillmentServiceServer,
 };
-use crate::{
-    error::Error,
-    fold::addresses::DefaultKind,
-    proto::fulfillment::v1::{
-        self as pb,
-        fulfillment_service_server::{FulfillmentService, FulfillmentServiceServer},
-    },
-    query::{
-        Reads,
-        grpc::{self, respond, timestamp},
-        page::PageRequest,
-    },
-};
+use crate::query::Reads;
+use crate::query::grpc::{self, respond, timestamp};
+use crate::query::page::PageRequest;
 
 /// The service, over `reads`.
 pub fn service(reads: Reads) -> FulfillmentServiceServer<impl FulfillmentService> {
-    grpc::service!(FulfillmentServiceServer::new(Service { reads }))
+    grpc::service!(FulfillmentServiceServer::new(FulfillmentGrpc { reads }))
 }
 
-struct Service {
+struct FulfillmentGrpc {
     reads: Reads,
 }
 
 #[tonic::async_trait]
-impl FulfillmentService for Service {
+impl FulfillmentService for FulfillmentGrpc {
     async fn list_addresses(
         &self,
         request: Request<pb::ListAddressesRequest>,
@@ -102,7 +96,7 @@ impl FulfillmentService for Service {
     }
 }
 
-/// `None` where the number is not told, or of a newer caller.
+/// `None` for an unspecified status, and for a number that only newer clients know.
 fn status(number: i32) -> Option<ValidationStatus> {
     match pb::ValidationStatus::try_from(number).ok()? {
         pb::ValidationStatus::Unspecified => None,

@@ -1,34 +1,26 @@
-//! order over gRPC.
+//! The gRPC surface of the order domain: unpacks requests, calls `queries`, packs answers.
 
 use tonic::{Request, Response, Status};
 
-use super::{
-    model::{Address, AddressChange, AddressChangeKind, Customer},
-    queries::{self, ChangesFilter},
-};
-use crate::{
-    proto::order::v1::{
-        self as pb,
-        order_service_server::{OrderService, OrderServiceServer},
-    },
-    query::{
-        Reads,
-        grpc::{self, respond, timestamp},
-        page::PageRequest,
-    },
-};
+use super::model::{Address, AddressChange, AddressChangeKind, Customer};
+use super::queries::{self, ChangesFilter};
+use crate::proto::order::v1 as pb;
+use crate::proto::order::v1::order_service_server::{OrderService, OrderServiceServer};
+use crate::query::Reads;
+use crate::query::grpc::{self, respond, timestamp};
+use crate::query::page::PageRequest;
 
 /// The service, over `reads`.
 pub fn service(reads: Reads) -> OrderServiceServer<impl OrderService> {
-    grpc::service!(OrderServiceServer::new(Service { reads }))
+    grpc::service!(OrderServiceServer::new(OrderGrpc { reads }))
 }
 
-struct Service {
+struct OrderGrpc {
     reads: Reads,
 }
 
 #[tonic::async_trait]
-impl OrderService for Service {
+impl OrderService for OrderGrpc {
     async fn get_customer(
         &self,
         request: Request<pb::GetCustomerRequest>,
