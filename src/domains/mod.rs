@@ -34,9 +34,9 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    /// A switch locks `view_version`, then renames the schemas. Postgres locks a statement's tables in the order in
-    /// which the statement names them. A read that named another table first could combine the rows of one version with
-    /// the positions of another.
+    /// A switch locks `view_version`, then renames the schemas. Postgres locks a statement's tables
+    /// in the order in which the statement names them. A read that named another table first could
+    /// combine the rows of one version with the positions of another.
     #[test]
     fn reads_name_view_version_first() {
         let domains = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/domains");

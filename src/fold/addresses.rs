@@ -1,8 +1,9 @@
 //! A user's addresses and defaults: a pure fold over the events about them.
 //!
-//! An address is known once an event has added or updated it. A default is the id of an address, known or not; there
-//! is at most one default of each kind, so an address's default flags are derived, not stored. A deleted address
-//! counts as unknown: a late UserAddressUpdated does not bring it back, a UserAddressAdded does.
+//! An address is known once an event has added or updated it. A default is the id of an address,
+//! known or not; there is at most one default of each kind, so an address's default flags are
+//! derived, not stored. A deleted address counts as unknown: a late UserAddressUpdated does not
+//! bring it back, a UserAddressAdded does.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,7 +35,8 @@ impl From<&NewEvent> for Source {
     }
 }
 
-/// What an event says about a user's addresses: all that the fold needs, in the form in which it is stored.
+/// What an event says about a user's addresses: all that the fold needs, in the form in which it is
+/// stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(
     tag = "kind",
@@ -159,7 +161,8 @@ impl AddressFact {
         })
     }
 
-    /// What remains of the fact once its user was deleted: the address's id and country. `None` if nothing remains.
+    /// What remains of the fact once its user was deleted: the address's id and country. `None` if
+    /// nothing remains.
     pub fn without_personal_data(self) -> Option<Self> {
         let country_of = |address: event::Address| event::Address {
             country: address.country,
@@ -385,7 +388,8 @@ impl AddressBook {
         self.default_billing = None;
     }
 
-    /// Sets or clears a default. The flags of the former and of the new default change, so both are updated by `source`.
+    /// Sets or clears a default. The flags of the former and of the new default change, so both are
+    /// updated by `source`.
     fn set_default(&mut self, default: DefaultKind, address_id: Option<&str>, source: Source) {
         let named = match default {
             DefaultKind::Shipping => &mut self.default_shipping,

@@ -1,9 +1,10 @@
-//! The facts that were folded, stored so that a read "as of" an instant can fold them again: the same fold over the
-//! facts that had happened by then, in the order of the log (which is not always the order in which they happened).
+//! The facts that were folded, stored so that a read "as of" an instant can fold them again: the
+//! same fold over the facts that had happened by then, in the order of the log (which is not always
+//! the order in which they happened).
 //!
-//! A domain that keeps a history has a table `user_history` in its schema:
-//! `(user_key uuid, revision bigint, sequence integer, occurred_at timestamptz, log_id integer, record_offset bigint,
-//! fact jsonb, PRIMARY KEY (user_key, revision, sequence))`.
+//! A domain that keeps a history has a table `user_history` in its schema: `(user_key uuid,
+//! revision bigint, sequence integer, occurred_at timestamptz, log_id integer, record_offset
+//! bigint, fact jsonb, PRIMARY KEY (user_key, revision, sequence))`.
 
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
@@ -35,8 +36,8 @@ pub struct HistoryEntry<F> {
     pub fact: F,
 }
 
-/// Appends the facts of a batch: per user the key, the revision of the row that includes them, and the facts in the
-/// order in which they were folded.
+/// Appends the facts of a batch: per user the key, the revision of the row that includes them, and
+/// the facts in the order in which they were folded.
 ///
 /// # Errors
 /// The database failed.

@@ -1,7 +1,8 @@
 //! What the folds of several domains share: the rules that hold in every view.
 //!
-//! [`addresses`] is the pure fold of a user's addresses and defaults. [`users`] applies events to the one row that a
-//! domain keeps per user. [`history`] stores the folded facts, so that reads can fold them again up to an instant.
+//! [`addresses`] is the pure fold of a user's addresses and defaults. [`users`] applies events to
+//! the one row that a domain keeps per user. [`history`] stores the folded facts, so that reads can
+//! fold them again up to an instant.
 
 pub mod addresses;
 pub mod history;
@@ -12,7 +13,8 @@ pub mod examples;
 
 use crate::event::Change;
 
-/// Applies a change to a text field. `stale` lists the fields that changed to an unknown value: sorted, each once.
+/// Applies a change to a text field. `stale` lists the fields that changed to an unknown value:
+/// sorted, each once.
 pub fn change_text(
     value: &mut Option<String>,
     stale: &mut Vec<String>,

@@ -1,7 +1,7 @@
 //! One row per user: a batch's events are folded onto it in memory, then the row is written once.
 //!
-//! A domain that keeps such rows has a table `users` in its schema:
-//! `(user_key uuid PRIMARY KEY, user_id text, log_id integer, logs integer, revision bigint, state jsonb)`.
+//! A domain that keeps such rows has a table `users` in its schema: `(user_key uuid PRIMARY KEY,
+//! user_id text, log_id integer, logs integer, revision bigint, state jsonb)`.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -56,8 +56,9 @@ pub async fn fold<S: UserState>(
         }
     }
     let mut done = Vec::with_capacity(pending.len());
-    // A user's events usually share a partition, so a row usually has one writer. Where events of one user come from
-    // two partitions, the later writer finds a newer revision and folds its events again onto that.
+    // A user's events usually share a partition, so a row usually has one writer. Where events of
+    // one user come from two partitions, the later writer finds a newer revision and folds its
+    // events again onto that.
     while !pending.is_empty() {
         let mut rows = load(target, pending.keys().copied().collect()).await?;
         let folded: Vec<Folded<S>> = pending
@@ -131,7 +132,8 @@ async fn load<S: UserState>(
         .collect()
 }
 
-/// Writes rows. Returns the keys of the written ones: a row that another writer has changed meanwhile stays as it is.
+/// Writes rows. Returns the keys of the written ones: a row that another writer has changed
+/// meanwhile stays as it is.
 async fn store<S: UserState>(
     target: &mut Target<'_>,
     rows: &[Folded<S>],

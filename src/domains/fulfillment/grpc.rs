@@ -13,7 +13,6 @@ use crate::proto::fulfillment::v1::fulfillment_service_server::{
 };
 use crate::query::Reads;
 use crate::query::grpc::{self, respond, timestamp};
-use crate::query::page::PageRequest;
 
 /// The service, over `reads`.
 pub fn service(reads: Reads) -> FulfillmentServiceServer<impl FulfillmentService> {
@@ -31,7 +30,7 @@ impl FulfillmentService for FulfillmentGrpc {
         request: Request<pb::ListAddressesRequest>,
     ) -> Result<Response<pb::ListAddressesResponse>, Status> {
         let request = request.into_inner();
-        let as_of = grpc::instant("asOf", request.as_of)?;
+        let as_of = grpc::as_of(request.as_of)?;
         let answer = queries::list_addresses(&self.reads, &request.user_id, as_of).await?;
         Ok(respond(answer.map(|found| pb::ListAddressesResponse {
             addresses: found.addresses.into_iter().map(Into::into).collect(),
@@ -50,7 +49,7 @@ impl FulfillmentService for FulfillmentGrpc {
                 return Err(Error::invalid("kind", "must be shipping or billing").into());
             }
         };
-        let as_of = grpc::instant("asOf", request.as_of)?;
+        let as_of = grpc::as_of(request.as_of)?;
         let answer =
             queries::get_default_address(&self.reads, &request.user_id, default, as_of).await?;
         Ok(respond(answer.map(|address| {
@@ -65,7 +64,7 @@ impl FulfillmentService for FulfillmentGrpc {
         request: Request<pb::GetAddressRequest>,
     ) -> Result<Response<pb::GetAddressResponse>, Status> {
         let request = request.into_inner();
-        let as_of = grpc::instant("asOf", request.as_of)?;
+        let as_of = grpc::as_of(request.as_of)?;
         let answer = queries::get_address(&self.reads, &request.address_id, as_of).await?;
         Ok(respond(answer.map(|address| pb::GetAddressResponse {
             address: Some(address.into()),
@@ -84,10 +83,7 @@ impl FulfillmentService for FulfillmentGrpc {
                 Error::invalid("validation", "must be valid, incomplete or invalid")
             })?,
         };
-        let page = PageRequest {
-            size: request.page_size,
-            token: request.page_token,
-        };
+        let page = grpc::page(request.page_size, request.page_token);
         let answer = queries::search_addresses(&self.reads, filter, &page).await?;
         Ok(respond(answer.map(|found| pb::SearchAddressesResponse {
             addresses: found.addresses.into_iter().map(Into::into).collect(),

@@ -1,5 +1,6 @@
-//! The fulfillment domain: shipping addresses for the Fulfillment Service, in the form that a label needs, with the
-//! result of their validation. Made from the events about addresses and about users' names and phone numbers.
+//! The fulfillment domain: shipping addresses for the Fulfillment Service, in the form that a label
+//! needs, with the result of their validation. Made from the events about addresses and about
+//! users' names and phone numbers.
 
 mod grpc;
 mod model;

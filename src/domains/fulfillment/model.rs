@@ -15,7 +15,8 @@ pub struct ShippingAddress {
     /// `shipping`, `billing`, `home`, `work`; other values occur.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub address_type: Option<String>,
-    /// The recipient: the address's contact, else the parts of the user's first and last name that are known.
+    /// The recipient: the address's contact, else the parts of the user's first and last name that
+    /// are known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recipient_name: Option<String>,
     /// The recipient's phone number: the address's contact's, else the user's.
@@ -38,7 +39,8 @@ pub struct ShippingAddress {
     pub notes: Option<String>,
     pub is_default_shipping: bool,
     pub is_default_billing: bool,
-    /// Fields that are known to have changed, but not to what, and fields that are made from such data.
+    /// Fields that are known to have changed, but not to what, and fields that are made from such
+    /// data.
     pub stale_fields: Vec<String>,
     /// When the last event that named this address or changed its default flags happened.
     pub updated_at: DateTime<Utc>,

@@ -1,4 +1,5 @@
-//! How events become the fulfillment domain's view: a pure fold, and the statements that write its results.
+//! How events become the fulfillment domain's view: a pure fold, and the statements that write its
+//! results.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -56,7 +57,8 @@ pub struct Effects {
     pub history: Vec<(Source, Fact)>,
     /// The addresses that changed, each with the feed position of its last change.
     pub changed: BTreeMap<String, FeedPosition>,
-    /// The addresses that were updated after their deletion: as of an earlier instant they may be known.
+    /// The addresses that were updated after their deletion: as of an earlier instant they may be
+    /// known.
     pub mentioned: BTreeSet<String>,
     /// Whether the user was deleted.
     pub is_deleted: bool,
@@ -123,7 +125,8 @@ impl Recipient {
                 };
                 let deleted = deleted.filter(|id| self.book.get(id).is_some()).cloned();
                 self.apply(fact, source);
-                // The fold sets `updated` on every address that a fact changes, also if just a default flag changes.
+                // The fold sets `updated` on every address that a fact changes, also if just a
+                // default flag changes.
                 let updated = self
                     .book
                     .iter()
@@ -163,8 +166,8 @@ async fn write_history(
     history::erase(target, &deleted).await
 }
 
-/// Writes the rows of changed addresses (of a deleted address just the ids remain), and a row for each user whose events
-/// have mentioned an address that is unknown now.
+/// Writes the rows of changed addresses (of a deleted address just the ids remain), and a row for
+/// each user whose events have mentioned an address that is unknown now.
 async fn write_addresses(
     target: &mut Target<'_>,
     folded: &[Folded<RecipientState>],

@@ -1,5 +1,5 @@
-//! The fulfillment domain's queries, for both surfaces: each checks its arguments and runs one statement, which returns
-//! the rows together with the position that they reflect.
+//! The fulfillment domain's queries, for both surfaces: each checks its arguments and runs one
+//! statement, which returns the rows together with the position that they reflect.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -19,8 +19,8 @@ use crate::query::{self, Answer, Reads};
 /// A user's addresses, now or as of an instant. A deleted user has none.
 ///
 /// # Errors
-/// INVALID_ARGUMENT if no user can have the id; NOT_FOUND, with the position at which the user was unknown; the
-/// database's errors.
+/// INVALID_ARGUMENT if no user can have the id; NOT_FOUND, with the position at which the user was
+/// unknown; the database's errors.
 pub async fn list_addresses(
     reads: &Reads,
     user_id: &str,
@@ -35,7 +35,8 @@ pub async fn list_addresses(
 /// A user's default address, now or as of an instant.
 ///
 /// # Errors
-/// As [`list_addresses`]; also NOT_FOUND if the user has no such default, or its address is unknown.
+/// As [`list_addresses`]; also NOT_FOUND if the user has no such default, or its address is
+/// unknown.
 pub async fn get_default_address(
     reads: &Reads,
     user_id: &str,
@@ -56,8 +57,8 @@ pub async fn get_default_address(
     }
 }
 
-/// What a user's addresses are made from, now or as of an instant. The latter is folded again from the facts that had
-/// happened by then, in the order of the log.
+/// What a user's addresses are made from, now or as of an instant. The latter is folded again from
+/// the facts that had happened by then, in the order of the log.
 async fn get_recipient(
     reads: &Reads,
     user_id: &str,
@@ -96,12 +97,13 @@ struct Mention {
     facts: Vec<HistoryEntry<Fact>>,
 }
 
-/// One address by its own id, now or as of an instant. If events of several users have named the id, it is the address
-/// of the user with the last such event: by time, then by topic, partition and offset.
+/// One address by its own id, now or as of an instant. If events of several users have named the
+/// id, it is the address of the user with the last such event: by time, then by topic, partition
+/// and offset.
 ///
 /// # Errors
-/// INVALID_ARGUMENT if no address can have the id; NOT_FOUND, with the position at which the address was unknown; the
-/// database's errors.
+/// INVALID_ARGUMENT if no address can have the id; NOT_FOUND, with the position at which the
+/// address was unknown; the database's errors.
 pub async fn get_address(
     reads: &Reads,
     address_id: &str,
@@ -201,13 +203,11 @@ pub async fn search_addresses(
     let filters = ("fulfillment/addresses", &country_code, &statuses);
     let page: Page<(Uuid, Uuid)> = Page::of(page, &filters)?;
     let (address_key, user_key) = page.after.unwrap_or_default();
-    // One more than asked for tells whether there is a next page.
-    let limit = page.size as i64 + 1;
     let row = sqlx::query_file!(
         "src/domains/fulfillment/sql/search_addresses.sql",
         &statuses as _,
         country_code.map(|code| hash16(code.as_bytes())),
-        limit,
+        page.limit(),
         address_key,
         user_key,
     )
@@ -215,17 +215,14 @@ pub async fn search_addresses(
     .await
     .map_err(|error| Error::from(error).in_statement("fulfillment/search_addresses"))?;
     let token = reads.token(&row.logs, &row.offsets).await?;
-    let mut found = row.found.map_or_else(Vec::new, |Json(found)| found);
-    let has_more = found.len() > page.size;
-    found.truncate(page.size);
-    let last = found.last().map(|row| (row.address_key, row.user_key));
-    let next_page_token = match last {
-        Some(place) if has_more => Some(page.next(&place)?),
-        _ => None,
-    };
+    let mut rows = row.found.map_or_else(Vec::new, |Json(rows)| rows);
+    let next_page_token = page
+        .cut(&mut rows)
+        .map(|last| page.next(&(last.address_key, last.user_key)))
+        .transpose()?;
     Ok(Answer {
         body: FoundAddresses {
-            addresses: found.into_iter().map(|row| row.address).collect(),
+            addresses: rows.into_iter().map(|row| row.address).collect(),
             next_page_token,
         },
         token,

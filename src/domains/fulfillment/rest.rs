@@ -12,7 +12,7 @@ use super::queries::{self, SearchFilter};
 use super::validation::ValidationStatus;
 use crate::error::{Error, PROBLEM_JSON, Problem};
 use crate::fold::addresses::DefaultKind;
-use crate::query::rest::{Path, Query};
+use crate::query::rest::{AsOfParameter, PageParameters, Path, Query, UserPath};
 use crate::query::{Answer, Reads};
 
 /// The routes, with their documentation.
@@ -30,32 +30,28 @@ pub fn routes() -> OpenApiRouter<Reads> {
 
 /// A user's shipping addresses, now or as of a time
 ///
-/// Addresses in the form that a shipping label needs, each with its validation. With `asOf`, the addresses at that
-/// instant, with the names and phone numbers of that instant. A deleted user has no addresses.
+/// Addresses in the form that a shipping label needs, each with its validation. With `asOf`, the
+/// addresses at that instant, with the names and phone numbers of that instant. A deleted user has
+/// no addresses.
 #[utoipa::path(
     get,
     path = "/v1/fulfillment/users/{userId}/addresses",
     operation_id = "listShippingAddresses",
     tag = "fulfillment",
-    params(
-        ("userId" = String, Path, min_length = 1, max_length = 255,
-            description = "The user's id: opaque, percent-encoded (`/` as `%2F`)", example = "u-1001"),
-        ("asOf" = Option<DateTime<Utc>>, Query,
-            description = "An instant (RFC 3339; `+` is written `%2B`)", example = "2026-11-01T00:00:00Z"),
-    ),
+    params(UserPath, AsOfParameter),
     responses(
         (status = 200, description = "The addresses", body = ShippingAddresses,
             example = json!({"addresses": [example_address()]})),
-        (status = 404, description = "No event has named this user, or this process does not serve fulfillment",
+        (status = 404, description = "The user is unknown, or this process does not serve fulfillment",
             body = Problem, content_type = PROBLEM_JSON, example = json!(Error::not_found("user").problem())),
     ),
 )]
 async fn list_addresses(
     State(reads): State<Reads>,
-    Path(user_id): Path<String>,
+    Path(UserPath { user_id }): Path<UserPath>,
     query: Query,
 ) -> Result<Answer<ShippingAddresses>, Error> {
-    queries::list_addresses(&reads, &user_id, query.time("asOf")?).await
+    queries::list_addresses(&reads, &user_id, query.as_of()?).await
 }
 
 /// A user's default address, now or as of a time
@@ -65,11 +61,9 @@ async fn list_addresses(
     operation_id = "getDefaultShippingAddress",
     tag = "fulfillment",
     params(
-        ("userId" = String, Path, min_length = 1, max_length = 255,
-            description = "The user's id: opaque, percent-encoded (`/` as `%2F`)", example = "u-1001"),
+        UserPath,
         ("kind" = String, Query, description = "`shipping` or `billing`", example = "shipping"),
-        ("asOf" = Option<DateTime<Utc>>, Query,
-            description = "An instant (RFC 3339; `+` is written `%2B`)", example = "2026-11-01T00:00:00Z"),
+        AsOfParameter,
     ),
     responses(
         (status = 200, description = "The address", body = ShippingAddress, example = json!(example_address())),
@@ -80,7 +74,7 @@ async fn list_addresses(
 )]
 async fn get_default_address(
     State(reads): State<Reads>,
-    Path(user_id): Path<String>,
+    Path(UserPath { user_id }): Path<UserPath>,
     query: Query,
 ) -> Result<Answer<ShippingAddress>, Error> {
     let default = match query.text("kind")?.as_deref() {
@@ -88,12 +82,13 @@ async fn get_default_address(
         Some("billing") => DefaultKind::Billing,
         _ => return Err(Error::invalid("kind", "must be shipping or billing")),
     };
-    queries::get_default_address(&reads, &user_id, default, query.time("asOf")?).await
+    queries::get_default_address(&reads, &user_id, default, query.as_of()?).await
 }
 
 /// One address by its own id, now or as of a time
 ///
-/// If events of several users have named this id, the answer is the address of the user with the last such event.
+/// If events of several users have named this id, the answer is the address of the user with the
+/// last such event.
 #[utoipa::path(
     get,
     path = "/v1/fulfillment/addresses/{addressId}",
@@ -102,8 +97,7 @@ async fn get_default_address(
     params(
         ("addressId" = String, Path, min_length = 1, max_length = 255,
             description = "The address's id: opaque, percent-encoded (`/` as `%2F`)", example = "a-1"),
-        ("asOf" = Option<DateTime<Utc>>, Query,
-            description = "An instant (RFC 3339; `+` is written `%2B`)", example = "2026-11-01T00:00:00Z"),
+        AsOfParameter,
     ),
     responses(
         (status = 200, description = "The address", body = ShippingAddress, example = json!(example_address())),
@@ -116,7 +110,7 @@ async fn get_address(
     Path(address_id): Path<String>,
     query: Query,
 ) -> Result<Answer<ShippingAddress>, Error> {
-    queries::get_address(&reads, &address_id, query.time("asOf")?).await
+    queries::get_address(&reads, &address_id, query.as_of()?).await
 }
 
 /// Addresses by country and validation
@@ -132,10 +126,7 @@ async fn get_address(
         ("validation" = Option<Vec<String>>, Query,
             description = "`valid`, `incomplete`, `invalid`; may be repeated. Without it, addresses with any validation",
             example = json!(["incomplete", "invalid"])),
-        ("pageSize" = Option<i32>, Query, minimum = 0,
-            description = "The most addresses in the answer: 50 by default, at most 1,000", example = 100),
-        ("pageToken" = Option<String>, Query,
-            description = "`nextPageToken` of the previous page; the other parameters must be the same"),
+        PageParameters,
     ),
     responses(
         (status = 200, description = "The addresses, in a stable order", body = FoundAddresses,

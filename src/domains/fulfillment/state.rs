@@ -1,6 +1,8 @@
-//! What the fulfillment domain stores of a user, as one JSON document, and the facts of its history.
+//! What the fulfillment domain stores of a user, as one JSON document, and the facts of its
+//! history.
 //!
-//! The names that serde gives are those of stored documents: a new name needs a rebuild of the view.
+//! The names that serde gives are those of stored documents: a new name needs a rebuild of the
+//! view.
 
 use std::collections::BTreeMap;
 

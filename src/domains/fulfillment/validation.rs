@@ -1,8 +1,9 @@
 //! Whether an address can be shipped to, by the rules of its country.
 //!
-//! The rules of a country are its required fields, the format of its postal codes and its states. They are in
-//! `address_rules.json`, which scripts/address-rules.py generates from public data; `address_rules.LICENSE.md` has the
-//! licence. Addresses are stored with their validation, so new rules need a higher `code_version` of the projection.
+//! The rules of a country are its required fields, the format of its postal codes and its states.
+//! They are in `address_rules.json`, which scripts/address-rules.py generates from public data;
+//! `address_rules.LICENSE.md` has the licence. Addresses are stored with their validation, so new
+//! rules need a higher `code_version` of the projection.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{LazyLock, OnceLock};
@@ -20,7 +21,8 @@ pub enum ValidationStatus {
     Valid,
     /// The country, or a field that the country requires, is missing.
     Incomplete,
-    /// The country or the state does not exist, or the postal code does not have the country's format.
+    /// The country or the state does not exist, or the postal code does not have the country's
+    /// format.
     Invalid,
 }
 
@@ -82,7 +84,8 @@ impl AddressProblem {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Validation {
     pub status: ValidationStatus,
-    /// The problems of the fields. A missing recipient is a problem, but does not change the status.
+    /// The problems of the fields. A missing recipient is a problem, but does not change the
+    /// status.
     pub problems: Vec<AddressProblem>,
 }
 
@@ -214,8 +217,8 @@ struct Country {
 }
 
 impl Country {
-    /// Whether the country has this state: by any of its names, in upper or lower case, or by its ISO 3166-2 code, with
-    /// or without the country's prefix.
+    /// Whether the country has this state: by any of its names, in upper or lower case, or by its
+    /// ISO 3166-2 code, with or without the country's prefix.
     fn has_state(&self, country_code: &str, state: &str) -> bool {
         let Some(states) = &self.states else {
             return true;
@@ -243,12 +246,14 @@ impl Country {
     }
 }
 
-/// Anchors a pattern to the whole text. It ignores case, and matches ASCII only: `\d` matches no other digits.
+/// Anchors a pattern to the whole text. It ignores case, and matches ASCII only: `\d` matches no
+/// other digits.
 fn whole(pattern: &str) -> String {
     format!("^(?i-u:{pattern})$")
 }
 
-/// The form in which names are compared: upper case, which makes more spellings equal than lower case does.
+/// The form in which names are compared: upper case, which makes more spellings equal than lower
+/// case does.
 fn fold(name: &str) -> String {
     name.trim().to_uppercase()
 }

@@ -1,8 +1,9 @@
 //! Which changes of addresses and defaults an event makes, for the feed. Pure.
 //!
-//! A change is `significant` if unshipped orders would now go to a different address. To decide this, the default
-//! address is compared with the one that was last in use. A default is in use while its address is known: if it names
-//! an unknown address, orders wait for that address instead of going elsewhere.
+//! A change is `significant` if unshipped orders would now go to a different address. To decide
+//! this, the default address is compared with the one that was last in use. A default is in use
+//! while its address is known: if it names an unknown address, orders wait for that address instead
+//! of going elsewhere.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +22,8 @@ pub struct ChangeDetails {
     pub after: Option<Address>,
 }
 
-/// The destinations that the customer's defaults had when they were last in use. Stored with the customer.
+/// The destinations that the customer's defaults had when they were last in use. Stored with the
+/// customer.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct LastInUse {
@@ -79,8 +81,8 @@ impl Destination {
         }
     }
 
-    /// Whether a parcel may go elsewhere: a part has a different value, or has become stale. A stale part that is
-    /// confirmed to have its old value makes no difference.
+    /// Whether a parcel may go elsewhere: a part has a different value, or has become stale. A
+    /// stale part that is confirmed to have its old value makes no difference.
     fn differs_from(&self, before: &Self) -> bool {
         self.address_id != before.address_id
             || self.parts != before.parts
@@ -97,8 +99,8 @@ impl LastInUse {
     }
 }
 
-/// Applies a fact to a book. Returns the changes that it makes: of one address at most one, and none if just its time
-/// is different.
+/// Applies a fact to a book. Returns the changes that it makes: of one address at most one, and
+/// none if just its time is different.
 pub fn apply(
     book: &mut AddressBook,
     last_in_use: &mut LastInUse,
@@ -134,7 +136,8 @@ pub fn apply(
     }]
 }
 
-/// Applies a fact about the defaults. Each default that names another address than before is a change.
+/// Applies a fact about the defaults. Each default that names another address than before is a
+/// change.
 fn change_defaults(
     book: &mut AddressBook,
     last_in_use: &mut LastInUse,
@@ -169,7 +172,8 @@ fn change_defaults(
     changes
 }
 
-/// Applies a fact. Returns for each default whether unshipped orders that use it would now go elsewhere.
+/// Applies a fact. Returns for each default whether unshipped orders that use it would now go
+/// elsewhere.
 fn apply_and_judge(
     book: &mut AddressBook,
     last_in_use: &mut LastInUse,
@@ -199,7 +203,8 @@ fn apply_and_judge(
                 *significant = true;
                 *last = LastDestination::Deleted;
             }
-            // The default names an unknown address, or there was none before: the last destination stays.
+            // The default names an unknown address, or there was none before: the last destination
+            // stays.
             None => {}
         }
     }

@@ -8,7 +8,6 @@ use crate::proto::order::v1 as pb;
 use crate::proto::order::v1::order_service_server::{OrderService, OrderServiceServer};
 use crate::query::Reads;
 use crate::query::grpc::{self, respond, timestamp};
-use crate::query::page::PageRequest;
 
 /// The service, over `reads`.
 pub fn service(reads: Reads) -> OrderServiceServer<impl OrderService> {
@@ -49,7 +48,7 @@ impl OrderService for OrderGrpc {
         request: Request<pb::ListCustomerAddressesRequest>,
     ) -> Result<Response<pb::ListCustomerAddressesResponse>, Status> {
         let request = request.into_inner();
-        let as_of = grpc::instant("asOf", request.as_of)?;
+        let as_of = grpc::as_of(request.as_of)?;
         let answer = queries::list_addresses(&self.reads, &request.user_id, as_of).await?;
         Ok(respond(answer.map(|found| {
             pb::ListCustomerAddressesResponse {
@@ -71,10 +70,7 @@ impl OrderService for OrderGrpc {
             since: grpc::instant("since", request.since)?,
             after: request.after.filter(|after| !after.is_empty()),
         };
-        let page = PageRequest {
-            size: request.page_size,
-            token: request.page_token,
-        };
+        let page = grpc::page(request.page_size, request.page_token);
         let answer = queries::list_address_changes(&self.reads, &filter, &page).await?;
         Ok(respond(answer.map(|found| {
             pb::ListAddressChangesResponse {

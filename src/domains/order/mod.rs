@@ -1,5 +1,6 @@
-//! The order domain: customers for the Order Service, with their contact data, their addresses now and as of a time,
-//! and a feed of address changes. Made from the events about accounts, profiles and addresses.
+//! The order domain: customers for the Order Service, with their contact data, their addresses now
+//! and as of a time, and a feed of address changes. Made from the events about accounts, profiles
+//! and addresses.
 
 mod changes;
 mod grpc;

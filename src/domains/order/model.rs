@@ -27,7 +27,8 @@ pub struct Customer {
     pub display_name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phone_number: Option<String>,
-    /// `pending_verification`, `active`, `suspended`, `banned`, `deactivated`, `deleted`; other values occur.
+    /// `pending_verification`, `active`, `suspended`, `banned`, `deactivated`, `deleted`; other
+    /// values occur.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,7 +39,8 @@ pub struct Customer {
     /// When the user was deleted. Personal data is erased at that point.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deleted_at: Option<DateTime<Utc>>,
-    /// Fields that are known to have changed, but not to what. The User Service has the current values.
+    /// Fields that are known to have changed, but not to what. The User Service has the current
+    /// values.
     pub stale_fields: Vec<String>,
     /// The address with this id may not be known yet.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -142,10 +144,12 @@ pub struct AddressChange {
     pub affects_default_billing: bool,
     /// Whether unshipped orders would now go to a different address.
     pub significant: bool,
-    /// The address before the change; for `default_changed`, the former default. Absent if there was none or it was unknown.
+    /// The address before the change; for `default_changed`, the former default. Absent if there
+    /// was none or it was unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub before: Option<Address>,
-    /// The address after the change; for `default_changed`, the new default. Absent if there is none or it is unknown.
+    /// The address after the change; for `default_changed`, the new default. Absent if there is
+    /// none or it is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<Address>,
     pub occurred_at: DateTime<Utc>,
@@ -179,8 +183,8 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// The addresses and defaults of a book. Of a deleted customer's addresses just ids and countries remain, and no
-    /// defaults.
+    /// The addresses and defaults of a book. Of a deleted customer's addresses just ids and
+    /// countries remain, and no defaults.
     pub fn of(book: &AddressBook, is_deleted: bool) -> Self {
         let default_id = |default| {
             book.default_id(default)

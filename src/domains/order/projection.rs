@@ -1,4 +1,5 @@
-//! How events become the order domain's view: a pure fold, and the statements that write its results.
+//! How events become the order domain's view: a pure fold, and the statements that write its
+//! results.
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -274,8 +275,8 @@ impl UserState for CustomerState {
 }
 
 impl CustomerState {
-    /// Deletes the user. Returns whether this changed anything: a second deletion does only if it is the first hard
-    /// one.
+    /// Deletes the user. Returns whether this changed anything: a second deletion does only if it
+    /// is the first hard one.
     fn delete(&mut self, deletion_type: DeletionType, at: DateTime<Utc>) -> bool {
         let is_hard = deletion_type == DeletionType::Hard;
         if self.is_erased || (self.is_deleted() && !is_hard) {
@@ -348,7 +349,8 @@ impl Customer {
         }
     }
 
-    /// Changes the email. A new email is unverified. If the email is unknown, so is whether it is verified.
+    /// Changes the email. A new email is unverified. If the email is unknown, so is whether it is
+    /// verified.
     fn set_email(&mut self, change: Change<&str>) {
         match change {
             Change::Value(email)

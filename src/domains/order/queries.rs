@@ -1,5 +1,5 @@
-//! The order domain's queries, for both surfaces: each checks its arguments and runs one statement, which returns the
-//! rows together with the position that they reflect.
+//! The order domain's queries, for both surfaces: each checks its arguments and runs one statement,
+//! which returns the rows together with the position that they reflect.
 
 use std::collections::HashMap;
 
@@ -26,8 +26,8 @@ pub const MAX_BATCH: usize = 1_000;
 /// The customer with this id.
 ///
 /// # Errors
-/// INVALID_ARGUMENT if no user can have the id; NOT_FOUND, with the position at which the user was unknown; the
-/// database's errors.
+/// INVALID_ARGUMENT if no user can have the id; NOT_FOUND, with the position at which the user was
+/// unknown; the database's errors.
 pub async fn get_customer(reads: &Reads, user_id: &str) -> Result<Answer<Customer>, Error> {
     Ok(get_state(reads, user_id)
         .await?
@@ -53,7 +53,8 @@ async fn get_state(reads: &Reads, user_id: &str) -> Result<Answer<CustomerState>
 /// Up to [`MAX_BATCH`] customers, each once, in the order of the request.
 ///
 /// # Errors
-/// INVALID_ARGUMENT if there are no ids or too many, or no user can have one of them; the database's errors.
+/// INVALID_ARGUMENT if there are no ids or too many, or no user can have one of them; the
+/// database's errors.
 pub async fn batch_get_customers(
     reads: &Reads,
     user_ids: &[String],
@@ -80,8 +81,8 @@ pub async fn batch_get_customers(
     Ok(Answer { body, token })
 }
 
-/// A customer's addresses and defaults, now or as of an instant. The latter are folded again from the facts that had
-/// happened by then, in the order of the log.
+/// A customer's addresses and defaults, now or as of an instant. The latter are folded again from
+/// the facts that had happened by then, in the order of the log.
 ///
 /// # Errors
 /// As [`get_customer`].
@@ -167,8 +168,8 @@ impl FeedRow {
 /// A page of the feed.
 ///
 /// # Errors
-/// INVALID_ARGUMENT if a filter, the cursor or the page is invalid; RESYNC if the view was rebuilt, and changes that the
-/// cursor has passed are at other positions now; the database's errors.
+/// INVALID_ARGUMENT if a filter, the cursor or the page is invalid; RESYNC if the view was rebuilt,
+/// and changes that the cursor has passed are at other positions now; the database's errors.
 pub async fn list_address_changes(
     reads: &Reads,
     filter: &ChangesFilter,
@@ -180,14 +181,12 @@ pub async fn list_address_changes(
     let page: Page<Cursor> = Page::of(page, &("order/address-changes", filter))?;
     let (field, begin) = first_cursor(&page, filter)?;
     let resume = reads.resume(field, &begin).await?;
-    // One more than asked for tells whether there is a next page.
-    let limit = page.size as i64 + 1;
     let row = sqlx::query_file!(
         "src/domains/order/sql/list_address_changes.sql",
         &resume.log_ids,
         &resume.next_offsets,
         &resume.sequences,
-        limit,
+        page.limit(),
         filter.user_id.as_ref().map(|id| hash16(id.as_bytes())),
         filter.significant,
         filter.since,
@@ -202,8 +201,7 @@ pub async fn list_address_changes(
     }
 
     let mut rows = row.changes.map_or_else(Vec::new, |Json(rows)| rows);
-    let has_more = rows.len() > page.size;
-    rows.truncate(page.size);
+    let has_more = page.cut(&mut rows).is_some();
     let log_ids: Vec<i32> = rows.iter().map(|row| row.log_id).collect();
     let logs = reads.fingerprints(&log_ids).await?;
     let mut cursor = begin;
@@ -223,8 +221,8 @@ pub async fn list_address_changes(
     })
 }
 
-/// The cursor at which a page begins, and the parameter that it is from. The first page begins at `after`; a page token
-/// is already beyond that.
+/// The cursor at which a page begins, and the parameter that it is from. The first page begins at
+/// `after`; a page token is already beyond that.
 fn first_cursor(
     page: &Page<Cursor>,
     filter: &ChangesFilter,

@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 use super::model::{AddressChanges, Addresses, Customer, Customers};
 use super::queries::{self, ChangesFilter};
 use crate::error::{Error, PROBLEM_JSON, Problem};
-use crate::query::rest::{Json, Path, Query};
+use crate::query::rest::{AsOfParameter, Json, PageParameters, Path, Query, UserPath};
 use crate::query::{Answer, Reads, cursor};
 
 /// The most ids in a query string: more would make the URL too long.
@@ -35,34 +35,33 @@ pub fn routes() -> OpenApiRouter<Reads> {
 
 /// One customer
 ///
-/// A customer's name, contact data, addresses and defaults. A field that is absent is unknown; a field in
-/// `staleFields` is known to have changed, but not to what. Of a deleted customer the id, the status, the times, and
-/// the ids and countries of addresses remain. For an id of `.` or `..`, which HTTP clients resolve in a path, use
-/// `customers:batchGet`.
+/// A customer's name, contact data, addresses and defaults. A field that is absent is unknown; a
+/// field in `staleFields` is known to have changed, but not to what. Of a deleted customer the id,
+/// the status, the times, and the ids and countries of addresses remain. For an id of `.` or `..`,
+/// which HTTP clients resolve in a path, use `customers:batchGet`.
 #[utoipa::path(
     get,
     path = "/v1/order/customers/{userId}",
     operation_id = "getCustomer",
     tag = "order",
-    params(("userId" = String, Path, min_length = 1, max_length = 255,
-        description = "The user's id: opaque, percent-encoded (`/` as `%2F`)", example = "u-1001")),
+    params(UserPath),
     responses(
         (status = 200, description = "The customer", body = Customer, example = json!(example_customer())),
-        (status = 404, description = "No event has named this user, or this process does not serve order",
+        (status = 404, description = "The user is unknown, or this process does not serve order",
             body = Problem, content_type = PROBLEM_JSON, example = json!(Error::not_found("user").problem())),
     ),
 )]
 async fn get_customer(
     State(reads): State<Reads>,
-    Path(user_id): Path<String>,
+    Path(UserPath { user_id }): Path<UserPath>,
 ) -> Result<Answer<Customer>, Error> {
     queries::get_customer(&reads, &user_id).await
 }
 
 /// Up to 100 customers
 ///
-/// All customers are read at the same moment, and are in the order of the request; an id that is given twice is
-/// answered once. The ids of unknown users are in `missing`.
+/// All customers are read at the same moment, and are in the order of the request; an id that is
+/// given twice is answered once. The ids of unknown users are in `missing`.
 #[utoipa::path(
     get,
     path = "/v1/order/customers:batchGet",
@@ -124,40 +123,37 @@ async fn batch_get_customers_by_body(
 
 /// A customer's addresses, now or as of a time
 ///
-/// With `asOf`, the addresses at that instant: events that happened later are ignored, even if they arrived earlier. Use
-/// it for an order that was made then. Before the first event about the user there are no addresses. Of a deleted
-/// customer's addresses ids and countries remain; after a hard deletion nothing remains.
+/// With `asOf`, the addresses at that instant: events that happened later are ignored, even if they
+/// arrived earlier. Use it for an order that was made then. Before the first event about the user
+/// there are no addresses. Of a deleted customer's addresses ids and countries remain; after a hard
+/// deletion nothing remains.
 #[utoipa::path(
     get,
     path = "/v1/order/customers/{userId}/addresses",
     operation_id = "listCustomerAddresses",
     tag = "order",
-    params(
-        ("userId" = String, Path, min_length = 1, max_length = 255,
-            description = "The user's id: opaque, percent-encoded (`/` as `%2F`)", example = "u-1001"),
-        ("asOf" = Option<DateTime<Utc>>, Query,
-            description = "An instant (RFC 3339; `+` is written `%2B`)", example = "2026-11-01T00:00:00Z"),
-    ),
+    params(UserPath, AsOfParameter),
     responses(
         (status = 200, description = "The addresses, and the ids of the defaults", body = Addresses,
             example = json!(example_addresses())),
-        (status = 404, description = "No event has named this user, or this process does not serve order",
+        (status = 404, description = "The user is unknown, or this process does not serve order",
             body = Problem, content_type = PROBLEM_JSON, example = json!(Error::not_found("user").problem())),
     ),
 )]
 async fn list_customer_addresses(
     State(reads): State<Reads>,
-    Path(user_id): Path<String>,
+    Path(UserPath { user_id }): Path<UserPath>,
     query: Query,
 ) -> Result<Answer<Addresses>, Error> {
-    queries::list_addresses(&reads, &user_id, query.time("asOf")?).await
+    queries::list_addresses(&reads, &user_id, query.as_of()?).await
 }
 
 /// Changes of customers' addresses
 ///
-/// A feed without gaps and duplicates: read it page by page, keep the `cursor` of the last change, and pass it as `after`
-/// in the next request. Changes of one partition are in the order in which they were applied; the order across
-/// partitions is arbitrary. A change is `significant` if unshipped orders would now go to a different address.
+/// A feed without gaps and duplicates: read it page by page, keep the `cursor` of the last change,
+/// and pass it as `after` in the next request. Changes of one partition are in the order in which
+/// they were applied; the order across partitions is arbitrary. A change is `significant` if
+/// unshipped orders would now go to a different address.
 #[utoipa::path(
     get,
     path = "/v1/order/address-changes",
@@ -169,10 +165,7 @@ async fn list_customer_addresses(
         ("since" = Option<DateTime<Utc>>, Query,
             description = "Only changes that happened at this instant or later (RFC 3339)", example = "2026-11-01T00:00:00Z"),
         ("after" = Option<String>, Query, description = "Only changes after this cursor, which is from an earlier answer"),
-        ("pageSize" = Option<i32>, Query, minimum = 0,
-            description = "The most changes in the answer: 50 by default, at most 1,000", example = 100),
-        ("pageToken" = Option<String>, Query,
-            description = "`nextPageToken` of the previous page; the other parameters must be the same"),
+        PageParameters,
     ),
     responses(
         (status = 200, description = "Changes, in the order of the feed", body = AddressChanges,

@@ -1,6 +1,8 @@
-//! What the order domain stores of a customer, as one JSON document: the answer, and what later events depend on.
+//! What the order domain stores of a customer, as one JSON document: the answer, and what later
+//! events depend on.
 //!
-//! The names that serde gives are those of stored documents: a new name needs a rebuild of the view.
+//! The names that serde gives are those of stored documents: a new name needs a rebuild of the
+//! view.
 
 use serde::{Deserialize, Serialize};
 

@@ -270,7 +270,8 @@ fn a_change_is_significant_if_parcels_would_go_elsewhere() {
         ),
         (updated("a", json!({"streetLine2": "x"})), vec![]),
         (updated("a", json!({"city": "Köln"})), vec![(Updated, true)]),
-        // A stale part is significant, as parcels may have to go elsewhere. Its confirmation is not.
+        // A stale part is significant, as parcels may have to go elsewhere. Its confirmation is
+        // not.
         (updated("a", json!(["city"])), vec![(Updated, true)]),
         (
             updated("a", json!({"city": "Köln"})),
@@ -287,7 +288,8 @@ fn a_change_is_significant_if_parcels_would_go_elsewhere() {
         (named("b"), vec![(DefaultChanged, true)]),
         (named("c"), vec![(DefaultChanged, false)]),
         (added("c", false, "Trier"), vec![(Added, true)]),
-        // A false flag and a deletion both unset the default. The next default is another destination.
+        // A false flag and a deletion both unset the default. The next default is another
+        // destination.
         (added("c", false, "Trier"), vec![(Added, true)]),
         (added("c", true, "Trier"), vec![(Added, true)]),
         (deleted("c"), vec![(Deleted, true)]),

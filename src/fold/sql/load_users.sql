@@ -1,4 +1,5 @@
--- The rows to fold onto. Two writers of a row are kept apart by its revision: locking it would write it twice.
+-- The rows to fold onto. Two writers of a row are kept apart by its revision: locking it would
+-- write it twice.
 SELECT user_key, log_id, revision, state::text AS "state!"
 FROM users
 WHERE user_key = ANY ($1)

@@ -1,5 +1,5 @@
--- The facts until an instant of every user whose events have named an address id, and the positions of all logs, in one
--- snapshot.
+-- The facts until an instant of every user whose events have named an address id, and the positions
+-- of all logs, in one snapshot.
 SELECT h.mentions AS "mentions?: Json<Vec<Mention>>",
        coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!"
 FROM fulfillment_live.view_version v

@@ -1,6 +1,7 @@
--- A user, and the positions that the answer reflects, in one snapshot. A row that is made from one log reflects the
--- position of that log. If there is no row, or it is made from several logs, or logs were added since, the answer
--- reflects the positions of all logs. With an instant ($2), the user's facts until then are read, too.
+-- A user, and the positions that the answer reflects, in one snapshot. A row that is made from one
+-- log reflects the position of that log. If there is no row, or it is made from several logs, or
+-- logs were added since, the answer reflects the positions of all logs. With an instant ($2), the
+-- user's facts until then are read, too.
 SELECT u.state AS "state?: Json<RecipientState>", h.facts AS "facts?: Json<Vec<HistoryEntry<Fact>>>",
        coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!"
 FROM fulfillment_live.view_version v

@@ -1,6 +1,6 @@
--- A page of addresses, and the positions of all logs, in one snapshot. Each status ($1) is read separately, from the
--- keys at which the page begins ($4, $5), so that an index returns the rows in order. One of the two branches is run:
--- which one depends on whether there is a country ($2).
+-- A page of addresses, and the positions of all logs, in one snapshot. Each status ($1) is read
+-- separately, from the keys after which the page begins ($4, $5), so that an index returns the rows in
+-- order. One of the two branches is run: which one depends on whether there is a country ($2).
 WITH logs AS (
     SELECT p.log_id, p.next_offset
     FROM fulfillment_live.view_version v

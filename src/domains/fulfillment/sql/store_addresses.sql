@@ -1,6 +1,6 @@
--- Rows are written in the order of their keys, as in every statement that writes several, so that two writers can't
--- deadlock. A row without a feed position (next_offset, sequence) records only that the user's events have named the
--- address: it does not overwrite an existing row.
+-- Rows are written in the order of their keys, as in every statement that writes several, so that
+-- two writers can't deadlock. A row without a feed position (next_offset, sequence) records only
+-- that the user's events have named the address: it does not overwrite an existing row.
 INSERT INTO shipping_addresses AS a (log_id, address_key, user_key, address_id, user_id, next_offset, sequence,
                                      address, country_key, status, updated_at, updated_log, updated_offset)
 SELECT CASE WHEN n.next_offset IS NOT NULL THEN $1::integer END, n.*

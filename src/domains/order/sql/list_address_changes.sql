@@ -1,8 +1,9 @@
--- A page of the feed, and the positions of all logs, in one snapshot. Each log is read from its own feed position ($1 to
--- $3), at most a page of it. The page takes the first entry of each log, then the second ones, and so on, so that a long
--- log does not delay the others. One of the two branches is run: which one depends on whether there is a user ($5). The
--- feed positions are of a version of the view ($8). If they don't mean the same in the live version, the reader has to
--- read the feed from the beginning ("resync").
+-- A page of the feed, and the positions of all logs, in one snapshot. Each log is read from its own
+-- feed position ($1 to $3), at most a page of it. The page takes the first entry of each log, then
+-- the second ones, and so on, so that a long log does not delay the others. One of the two branches
+-- is run: which one depends on whether there is a user ($5). The feed positions are of a version of
+-- the view ($8). If they don't mean the same in the live version, the reader has to read the feed
+-- from the beginning ("resync").
 WITH logs AS (
     SELECT v.version, p.log_id, p.next_offset AS position,
            coalesce(a.next_offset, 0) AS next_offset, coalesce(a.sequence, 0) AS sequence

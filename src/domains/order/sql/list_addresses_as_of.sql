@@ -1,5 +1,5 @@
--- A customer, the facts about its addresses until an instant ($2), and the positions that the answer reflects, in one
--- snapshot. get_customer.sql says which positions these are.
+-- A customer, the facts about its addresses until an instant ($2), and the positions that the
+-- answer reflects, in one snapshot. get_customer.sql says which positions these are.
 SELECT c.state AS "state?: Json<CustomerState>", h.facts AS "facts?: Json<Vec<HistoryEntry<AddressFact>>>",
        coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!"
 FROM order_live.view_version v
