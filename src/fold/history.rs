@@ -2,9 +2,13 @@
 //! same fold over the facts that had happened by then, in the order of the log (which is not always
 //! the order in which they happened).
 //!
-//! A domain that keeps a history has a table `user_history` in its schema: `(user_key uuid,
-//! revision bigint, sequence integer, occurred_at timestamptz, log_id integer, record_offset
-//! bigint, fact jsonb, PRIMARY KEY (user_key, revision, sequence))`.
+//! A domain that keeps a history has this table in its schema:
+//!
+//! ```sql
+//! user_history (user_key uuid, revision bigint, sequence integer, occurred_at timestamptz,
+//!               log_id integer, record_offset bigint, fact jsonb,
+//!               PRIMARY KEY (user_key, revision, sequence))
+//! ```
 
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;

@@ -1,7 +1,11 @@
 //! One row per user: a batch's events are folded onto it in memory, then the row is written once.
 //!
-//! A domain that keeps such rows has a table `users` in its schema: `(user_key uuid PRIMARY KEY,
-//! user_id text, log_id integer, logs integer, revision bigint, state jsonb)`.
+//! A domain that keeps such rows has this table in its schema:
+//!
+//! ```sql
+//! users (user_key uuid PRIMARY KEY, user_id text, log_id integer, logs integer, revision bigint,
+//!        state jsonb)
+//! ```
 
 use std::collections::{BTreeMap, HashMap};
 

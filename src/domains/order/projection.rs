@@ -237,7 +237,7 @@ impl FeedColumns {
     }
 }
 
-/// The customer's fields that UserProfileUpdated may change.
+/// The customer's fields that UserProfileUpdated may change. UserUpdated may change all of them.
 const PROFILE_FIELDS: &[&str] = &["firstName", "lastName", "displayName", "phoneNumber"];
 
 impl UserState for CustomerState {
