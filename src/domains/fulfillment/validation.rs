@@ -13,11 +13,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// The result of validating an address.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ValidationStatus {
     /// All required fields are there, and no field is wrong.
-    #[default]
     Valid,
     /// The country, or a field that the country requires, is missing.
     Incomplete,
@@ -81,7 +80,7 @@ impl AddressProblem {
 }
 
 /// An address's status by the rules of its country, and the problems that were found.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Validation {
     pub status: ValidationStatus,
     /// The problems of the fields. A missing recipient is a problem, but does not change the
