@@ -1,4 +1,4 @@
-//! The domains: what each is, told once. Everything else walks [`ALL`].
+//! The list of domains. All other code iterates over [`ALL`] and names no domain.
 
 pub mod fulfillment;
 pub mod order;
@@ -9,9 +9,9 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::projector::Projection;
 use crate::query::Reads;
 
-/// A downstream domain: a projection that makes its view, and two coats over the queries that read it.
+/// A downstream domain: a projection that makes its view, and the two surfaces that answer from it.
 pub trait Domain: Projection {
-    /// The gRPC service, as health and reflection name it.
+    /// The full name of the gRPC service, for health and reflection.
     fn grpc_service(&self) -> &'static str;
 
     /// Adds the gRPC service.
@@ -21,7 +21,7 @@ pub trait Domain: Projection {
     fn rest(&self) -> OpenApiRouter<Reads>;
 }
 
-/// Every domain that this release knows.
+/// Every domain of this release.
 pub static ALL: &[&dyn Domain] = &[&fulfillment::Fulfillment, &order::Order];
 
 /// The names of all domains.
@@ -34,14 +34,14 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    /// A switch locks `view_version` before it renames schemas, and a statement's tables are looked up in the order in
-    /// which it names them: one that names another table first could find the rows of one version, and the positions of
-    /// the other.
+    /// A switch locks `view_version`, then renames the schemas. Postgres locks a statement's tables
+    /// in the order in which the statement names them. A read that named another table first could
+    /// combine the rows of one version with the positions of another.
     #[test]
-    fn reads_name_the_version_of_the_view_first() {
+    fn reads_name_view_version_first() {
         let domains = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/domains");
         for domain in super::names() {
-            let mut read = 0;
+            let mut reads = 0;
             for entry in fs::read_dir(domains.join(domain).join("sql")).unwrap() {
                 let path = entry.unwrap().path();
                 let text = fs::read_to_string(&path).unwrap();
@@ -50,10 +50,10 @@ mod tests {
                 let schema = format!("{domain}_live.");
                 if let Some((_, table)) = code.join("\n").split_once(&schema) {
                     assert!(table.starts_with("view_version"), "{}", path.display());
-                    read += 1;
+                    reads += 1;
                 }
             }
-            assert!(read > 0, "{domain} reads nothing");
+            assert!(reads > 0, "{domain} has no statement that reads its view");
         }
     }
 }

@@ -1,8 +1,9 @@
-//! A user's addresses and which of them are the defaults: a pure fold of what events tell of them.
+//! A user's addresses and defaults: a pure fold over the events about them.
 //!
-//! An address is known once an event has told of it. A default names an address, known or not; at most one of each
-//! kind, so an address's flags are never stored but follow from the names. A deleted address counts as one not
-//! known, and no late update brings it back, while an Added does.
+//! An address is known once an event has added or updated it. A default is the id of an address,
+//! known or not; there is at most one default of each kind, so an address's default flags are
+//! derived, not stored. A deleted address counts as unknown: a late UserAddressUpdated does not
+//! bring it back, a UserAddressAdded does.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,28 +14,29 @@ use super::change_text;
 use crate::event::{self, Change, Payload};
 use crate::projector::NewEvent;
 
-/// Which event something is from.
+/// The event that something is from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
-    /// When it happened.
+    /// When the event happened.
     pub at: DateTime<Utc>,
-    /// The log of its record.
+    /// The log of its record: a `log_id` of `sightline.logs`.
     pub log: i32,
-    /// The record's offset in it.
+    /// The record's offset in the log.
     pub offset: i64,
 }
 
 impl From<&NewEvent> for Source {
-    fn from(applied: &NewEvent) -> Self {
+    fn from(new_event: &NewEvent) -> Self {
         Self {
-            at: applied.event.occurred_at,
-            log: applied.log_id,
-            offset: applied.offset,
+            at: new_event.event.occurred_at,
+            log: new_event.log_id,
+            offset: new_event.offset,
         }
     }
 }
 
-/// What an event tells of a user's addresses: all that the fold needs, in the form in which it is kept.
+/// What an event says about a user's addresses: all that the fold needs, in the form in which it is
+/// stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(
     tag = "kind",
@@ -42,60 +44,60 @@ impl From<&NewEvent> for Source {
     rename_all_fields = "camelCase"
 )]
 pub enum AddressFact {
-    /// The whole of an address, and whether it is a default.
+    /// An address was added, or added again: all of it, and whether it is a default.
     Added {
-        /// Which one.
+        /// The address's id.
         address_id: String,
-        /// Its type.
+        /// Its type; absent once personal data was erased.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         address_type: Option<String>,
         /// All of its parts.
         address: event::Address,
-        /// Whether it is the default to ship to.
+        /// Whether it is the default shipping address.
         is_default_shipping: bool,
-        /// Whether it is the default to bill.
+        /// Whether it is the default billing address.
         is_default_billing: bool,
     },
-    /// What changed of an address.
+    /// An address changed.
     Updated {
-        /// Which one.
+        /// The address's id.
         address_id: String,
-        /// All of its parts, where the event tells them.
+        /// All of its parts, if the event carries the full address.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         address: Option<event::Address>,
-        /// Parts by their names, `addressType` among them.
+        /// Changed parts by name, and `addressType`.
         #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
-        changes: BTreeMap<String, Told>,
+        changes: BTreeMap<String, TextChange>,
     },
-    /// An address is gone.
+    /// An address was deleted.
     Deleted {
-        /// Which one.
+        /// The address's id.
         address_id: String,
     },
-    /// Other addresses became the defaults; one that is not named stays.
+    /// The defaults changed. A default that the event does not name stays as it is.
     DefaultsNamed {
-        /// The default to ship to.
+        /// The id of the default shipping address.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         shipping: Option<String>,
-        /// The default to bill.
+        /// The id of the default billing address.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         billing: Option<String>,
     },
 }
 
-/// What became of a text, as it is kept.
+/// The change of a text field, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Told {
-    /// It changed to nobody knows what.
+pub enum TextChange {
+    /// The field changed, but the event does not say to what.
     Unknown,
-    /// It was cleared.
+    /// The field was cleared.
     Cleared,
-    /// It is this now.
+    /// The field's new value.
     Value(String),
 }
 
-impl From<Change<&str>> for Told {
+impl From<Change<&str>> for TextChange {
     fn from(change: Change<&str>) -> Self {
         match change {
             Change::Unknown => Self::Unknown,
@@ -105,8 +107,8 @@ impl From<Change<&str>> for Told {
     }
 }
 
-impl Told {
-    /// The same, borrowed.
+impl TextChange {
+    /// The same change, borrowed.
     pub fn as_change(&self) -> Change<&str> {
         match self {
             Self::Unknown => Change::Unknown,
@@ -117,7 +119,7 @@ impl Told {
 }
 
 impl AddressFact {
-    /// What an event tells of addresses, `None` where it is about something else.
+    /// What an event says about addresses; `None` for an event about something else.
     pub fn of(payload: &Payload) -> Option<Self> {
         Some(match payload {
             Payload::UserAddressAdded(added) => Self::Added {
@@ -128,16 +130,18 @@ impl AddressFact {
                 is_default_billing: added.is_default_billing,
             },
             Payload::UserAddressUpdated(updated) => {
-                let told = |name: &str| Some((name.to_owned(), updated.changes.text(name)?.into()));
-                let mut changes: BTreeMap<String, Told> = updated
+                let text = |name: &str| Some((name.to_owned(), updated.changes.text(name)?.into()));
+                let mut changes: BTreeMap<String, TextChange> = updated
                     .changes
                     .iter()
-                    .filter_map(|(name, _)| told(name))
+                    .filter_map(|(name, _)| text(name))
                     .collect();
                 let mut parts = event::Address::default();
-                // Beside the whole address its parts have nothing to add, and nothing of it is stale.
-                changes.retain(|name, told| match name.as_str() {
-                    "addressType" => updated.full_address.is_none() || *told != Told::Unknown,
+                // A full address supersedes the changes of its parts, and leaves no field stale.
+                changes.retain(|name, change| match name.as_str() {
+                    "addressType" => {
+                        updated.full_address.is_none() || *change != TextChange::Unknown
+                    }
                     name => updated.full_address.is_none() && parts.part_mut(name).is_some(),
                 });
                 Self::Updated {
@@ -157,8 +161,8 @@ impl AddressFact {
         })
     }
 
-    /// What is left of it once its user was deleted: which address it was about, and in which country that is;
-    /// `None` where that is nothing.
+    /// What remains of the fact once its user was deleted: the address's id and country. `None` if
+    /// nothing remains.
     pub fn without_personal_data(self) -> Option<Self> {
         let country_of = |address: event::Address| event::Address {
             country: address.country,
@@ -184,7 +188,8 @@ impl AddressFact {
                 address_id,
                 address: address.map(country_of),
                 changes: {
-                    changes.retain(|name, told| name == "country" && *told != Told::Unknown);
+                    changes
+                        .retain(|name, change| name == "country" && *change != TextChange::Unknown);
                     changes
                 },
             },
@@ -194,44 +199,44 @@ impl AddressFact {
     }
 }
 
-/// One of the two defaults that a user has.
+/// Which of a user's two defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DefaultKind {
-    /// The address to ship to.
+    /// The default shipping address.
     Shipping,
-    /// The address to bill.
+    /// The default billing address.
     Billing,
 }
 
 impl DefaultKind {
-    /// Both.
+    /// Both, shipping first.
     pub const BOTH: [Self; 2] = [Self::Shipping, Self::Billing];
 }
 
-/// An address that an event has told of.
+/// An address that an event has added or updated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KnownAddress {
     /// `shipping`, `billing`, `home`, `work`; others occur.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none", default)]
     pub address_type: Option<String>,
-    /// Its parts, as far as they are known.
+    /// The parts that are known.
     #[serde(default)]
     pub parts: event::Address,
-    /// Names of parts, and `type`, that changed to nobody knows what; sorted.
+    /// The parts, and `type`, that changed to an unknown value: names, sorted.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub stale: Vec<String>,
-    /// The last event that named it or moved its default flag.
+    /// The last event that named the address or changed one of its default flags.
     pub updated: Source,
 }
 
-/// The addresses of a user, and the defaults among them.
+/// A user's addresses and defaults.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct AddressBook {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     addresses: BTreeMap<String, KnownAddress>,
-    /// Addresses that were deleted, known before or not: no late update brings them to life.
+    /// Ids of deleted addresses, known before or not: a late update does not bring them back.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     gone: BTreeSet<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -241,19 +246,19 @@ pub struct AddressBook {
 }
 
 impl AddressBook {
-    /// The addresses that are known, in the order of their ids.
+    /// The known addresses, in the order of their ids.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &KnownAddress)> {
         self.addresses
             .iter()
             .map(|(id, address)| (id.as_str(), address))
     }
 
-    /// An address, if it is known.
+    /// The address with this id, if it is known.
     pub fn get(&self, address_id: &str) -> Option<&KnownAddress> {
         self.addresses.get(address_id)
     }
 
-    /// The id that a default names; its address may not be known.
+    /// The id of a default; its address may be unknown.
     pub fn default_id(&self, default: DefaultKind) -> Option<&str> {
         match default {
             DefaultKind::Shipping => self.default_shipping.as_deref(),
@@ -261,18 +266,18 @@ impl AddressBook {
         }
     }
 
-    /// The address that a default names, with its id, if it is known.
+    /// The id and the address of a default, if the address is known.
     pub fn default_address(&self, default: DefaultKind) -> Option<(&str, &KnownAddress)> {
         let id = self.default_id(default)?;
         Some((id, self.get(id)?))
     }
 
-    /// Whether a default names this address.
+    /// Whether the address with this id is a default.
     pub fn is_default(&self, default: DefaultKind, address_id: &str) -> bool {
         self.default_id(default) == Some(address_id)
     }
 
-    /// Applies the next fact in the order of the log.
+    /// Applies the next fact, in the order of the log.
     pub fn apply(&mut self, fact: &AddressFact, source: Source) {
         match fact {
             AddressFact::Added {
@@ -283,14 +288,14 @@ impl AddressBook {
                 is_default_billing,
             } => {
                 let is_known = self.addresses.contains_key(address_id);
-                for (default, wanted) in [
+                for (default, is_set) in [
                     (DefaultKind::Shipping, *is_default_shipping),
                     (DefaultKind::Billing, *is_default_billing),
                 ] {
-                    if wanted {
-                        self.name_default(default, Some(address_id), source);
+                    if is_set {
+                        self.set_default(default, Some(address_id), source);
                     } else if is_known && self.is_default(default, address_id) {
-                        self.name_default(default, None, source);
+                        self.set_default(default, None, source);
                     }
                 }
                 self.gone.remove(address_id);
@@ -304,39 +309,13 @@ impl AddressBook {
             }
             AddressFact::Updated {
                 address_id,
-                address: whole,
+                address: full_address,
                 changes,
-            } => {
-                if self.gone.contains(address_id) {
-                    return;
-                }
-                let address =
-                    self.addresses
-                        .entry(address_id.clone())
-                        .or_insert_with(|| KnownAddress {
-                            address_type: None,
-                            parts: event::Address::default(),
-                            stale: Vec::new(),
-                            updated: source,
-                        });
-                address.updated = source;
-                if let Some(whole) = whole {
-                    address.parts.clone_from(whole);
-                    address.stale.clear();
-                }
-                for (name, told) in changes {
-                    if name == "addressType" {
-                        let stale = &mut address.stale;
-                        change_text(&mut address.address_type, stale, "type", told.as_change());
-                    } else if let Some(part) = address.parts.part_mut(name) {
-                        change_text(part, &mut address.stale, name, told.as_change());
-                    }
-                }
-            }
+            } => self.update(address_id, full_address.as_ref(), changes, source),
             AddressFact::Deleted { address_id } => {
                 for default in DefaultKind::BOTH {
                     if self.is_default(default, address_id) {
-                        self.name_default(default, None, source);
+                        self.set_default(default, None, source);
                     }
                 }
                 self.addresses.remove(address_id);
@@ -348,14 +327,53 @@ impl AddressBook {
                     (DefaultKind::Billing, billing),
                 ] {
                     if let Some(address_id) = named {
-                        self.name_default(default, Some(address_id), source);
+                        self.set_default(default, Some(address_id), source);
                     }
                 }
             }
         }
     }
 
-    /// Forgets all but which addresses there are, and in which country each is.
+    fn update(
+        &mut self,
+        address_id: &str,
+        full_address: Option<&event::Address>,
+        changes: &BTreeMap<String, TextChange>,
+        source: Source,
+    ) {
+        if self.gone.contains(address_id) {
+            return;
+        }
+        let address = self
+            .addresses
+            .entry(address_id.to_owned())
+            .or_insert_with(|| KnownAddress {
+                address_type: None,
+                parts: event::Address::default(),
+                stale: Vec::new(),
+                updated: source,
+            });
+        address.updated = source;
+        if let Some(full_address) = full_address {
+            address.parts.clone_from(full_address);
+            address.stale.clear();
+        }
+        for (name, change) in changes {
+            let change = change.as_change();
+            if name == "addressType" {
+                change_text(
+                    &mut address.address_type,
+                    &mut address.stale,
+                    "type",
+                    change,
+                );
+            } else if let Some(part) = address.parts.part_mut(name) {
+                change_text(part, &mut address.stale, name, change);
+            }
+        }
+    }
+
+    /// Erases everything but the ids and countries of the known addresses.
     pub fn erase_personal_data(&mut self) {
         for address in self.addresses.values_mut() {
             address.address_type = None;
@@ -370,8 +388,9 @@ impl AddressBook {
         self.default_billing = None;
     }
 
-    /// Names a default, known or not, or none; its flag moves, and with it what the two addresses were updated by.
-    fn name_default(&mut self, default: DefaultKind, address_id: Option<&str>, source: Source) {
+    /// Sets or clears a default. The flags of the former and of the new default change, so both are
+    /// updated by `source`.
+    fn set_default(&mut self, default: DefaultKind, address_id: Option<&str>, source: Source) {
         let named = match default {
             DefaultKind::Shipping => &mut self.default_shipping,
             DefaultKind::Billing => &mut self.default_billing,

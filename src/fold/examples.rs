@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::event::{Envelope, Record};
 use crate::projector::{FeedPosition, NewEvent};
 
-/// Something that happens to the user `u`, in the n-th second, told by the n-th record of a log.
+/// An event of the user `u` at second `number`, read from the record at offset `number`.
 pub fn event(number: usize, event_type: &str, mut payload: Value) -> NewEvent {
     payload["userId"] = json!("u");
     payload["profileId"] = json!("p");

@@ -1,52 +1,58 @@
-//! What was folded, kept so that it can be folded again up to an instant: "as of" is the same fold over the facts
-//! that had happened by then, in the order of the log, which is not the order in which they happened.
+//! The facts that were folded, stored so that a read "as of" an instant can fold them again: the
+//! same fold over the facts that had happened by then, in the order of the log (which is not always
+//! the order in which they happened).
 //!
-//! A domain that keeps one has a table `user_history` in its schema:
-//! `(user_key uuid, revision bigint, sequence integer, occurred_at timestamptz, log_id integer, record_offset bigint,
-//! fact jsonb, PRIMARY KEY (user_key, revision, sequence))`.
+//! A domain that keeps a history has this table in its schema:
+//!
+//! ```sql
+//! user_history (user_key uuid, revision bigint, sequence integer, occurred_at timestamptz,
+//!               log_id integer, record_offset bigint, fact jsonb,
+//!               PRIMARY KEY (user_key, revision, sequence))
+//! ```
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::addresses::Source;
 use crate::projector::Target;
 
-/// A fact of a user, in the place that the fold took it in.
-struct Entry<F> {
+/// A row of the history: a fact of a user, with its index in the order of the fold.
+struct HistoryRow<F> {
     user_key: Uuid,
-    /// The row's revision that the fact led to.
+    /// The revision of the user's row that includes the fact.
     revision: i64,
-    /// Orders the facts of one revision.
+    /// The index of the fact within its revision.
     sequence: i32,
     source: Source,
     fact: F,
 }
 
-/// A fact as reads get it: `{"at", "log", "offset", "fact"}`.
+/// A fact in the form in which queries select it: `{"at", "log", "offset", "fact"}`.
 #[derive(Debug, Deserialize)]
-pub struct Remembered<F> {
-    /// Where it is from.
+pub struct HistoryEntry<F> {
+    /// The event that the fact is from.
     #[serde(flatten)]
     pub source: Source,
-    /// What was told.
+    /// The fact.
     pub fact: F,
 }
 
-/// Writes what was told of users in a batch: whose, the revision of the row that it led to, and the facts in the order
-/// in which they were folded.
+/// Appends the facts of a batch: per user the key, the revision of the row that includes them, and
+/// the facts in the order in which they were folded.
 ///
 /// # Errors
 /// The database failed.
 pub async fn append<F: Serialize + Send + Sync>(
     target: &mut Target<'_>,
-    told: impl IntoIterator<Item = (Uuid, i64, Vec<(Source, F)>)>,
+    facts_by_user: impl IntoIterator<Item = (Uuid, i64, Vec<(Source, F)>)>,
 ) -> Result<(), sqlx::Error> {
-    let mut entries = Vec::new();
-    for (user_key, revision, facts) in told {
+    let mut rows = Vec::new();
+    for (user_key, revision, facts) in facts_by_user {
         for (sequence, (source, fact)) in (0..).zip(facts) {
-            entries.push(Entry {
+            rows.push(HistoryRow {
                 user_key,
                 revision,
                 sequence,
@@ -55,23 +61,23 @@ pub async fn append<F: Serialize + Send + Sync>(
             });
         }
     }
-    write(target, &entries).await
+    write(target, &rows).await
 }
 
 async fn write<F: Serialize + Send + Sync>(
     target: &mut Target<'_>,
-    entries: &[Entry<F>],
+    rows: &[HistoryRow<F>],
 ) -> Result<(), sqlx::Error> {
-    if entries.is_empty() {
+    if rows.is_empty() {
         return Ok(());
     }
-    let keys: Vec<Uuid> = entries.iter().map(|entry| entry.user_key).collect();
-    let revisions: Vec<i64> = entries.iter().map(|entry| entry.revision).collect();
-    let sequences: Vec<i32> = entries.iter().map(|entry| entry.sequence).collect();
-    let times: Vec<DateTime<Utc>> = entries.iter().map(|entry| entry.source.at).collect();
-    let logs: Vec<i32> = entries.iter().map(|entry| entry.source.log).collect();
-    let offsets: Vec<i64> = entries.iter().map(|entry| entry.source.offset).collect();
-    let facts: Vec<Json<&F>> = entries.iter().map(|entry| Json(&entry.fact)).collect();
+    let keys: Vec<Uuid> = rows.iter().map(|row| row.user_key).collect();
+    let revisions: Vec<i64> = rows.iter().map(|row| row.revision).collect();
+    let sequences: Vec<i32> = rows.iter().map(|row| row.sequence).collect();
+    let times: Vec<DateTime<Utc>> = rows.iter().map(|row| row.source.at).collect();
+    let logs: Vec<i32> = rows.iter().map(|row| row.source.log).collect();
+    let offsets: Vec<i64> = rows.iter().map(|row| row.source.offset).collect();
+    let facts: Vec<Json<&F>> = rows.iter().map(|row| Json(&row.fact)).collect();
     sqlx::query_file!(
         "src/fold/sql/append_history.sql",
         &keys,
@@ -101,10 +107,10 @@ pub async fn erase(target: &mut Target<'_>, user_keys: &[Uuid]) -> Result<(), sq
         .map(drop)
 }
 
-/// Puts in the place of each fact of users what `reduce` leaves of it.
+/// Replaces each fact of these users by what `reduce` leaves of it; `None` deletes it.
 ///
 /// # Errors
-/// The database failed, or a fact can't be read.
+/// The database failed, or a stored fact can't be parsed.
 pub async fn reduce<F: Serialize + DeserializeOwned + Send + Sync>(
     target: &mut Target<'_>,
     user_keys: &[Uuid],
@@ -113,15 +119,15 @@ pub async fn reduce<F: Serialize + DeserializeOwned + Send + Sync>(
     if user_keys.is_empty() {
         return Ok(());
     }
-    let rows = sqlx::query_file!("src/fold/sql/take_history.sql", user_keys)
+    let taken = sqlx::query_file!("src/fold/sql/take_history.sql", user_keys)
         .fetch_all(&mut *target.connection)
         .await?;
-    let mut entries = Vec::with_capacity(rows.len());
-    for row in rows {
+    let mut rows = Vec::with_capacity(taken.len());
+    for row in taken {
         let fact = serde_json::from_str(&row.fact)
             .map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
         if let Some(fact) = reduce(fact) {
-            entries.push(Entry {
+            rows.push(HistoryRow {
                 user_key: row.user_key,
                 revision: row.revision,
                 sequence: row.sequence,
@@ -134,5 +140,5 @@ pub async fn reduce<F: Serialize + DeserializeOwned + Send + Sync>(
             });
         }
     }
-    write(target, &entries).await
+    write(target, &rows).await
 }

@@ -1,7 +1,8 @@
-//! What the folds of several domains have in common: the rules that hold in every view, told once.
+//! What the folds of several domains share: the rules that hold in every view.
 //!
-//! [`addresses`] is a user's addresses and defaults as a pure fold, [`history`] keeps what was folded so that it can
-//! be folded again up to an instant, and [`users`] carries events to the one row that a domain has per user.
+//! [`addresses`] is the pure fold of a user's addresses and defaults. [`users`] applies events to
+//! the one row that a domain keeps per user. [`history`] stores the folded facts, so that reads can
+//! fold them again up to an instant.
 
 pub mod addresses;
 pub mod history;
@@ -12,24 +13,25 @@ pub mod examples;
 
 use crate::event::Change;
 
-/// Changes a text, and notes whether it is known: `stale` stays sorted, and holds a name once.
+/// Applies a change to a text field. `stale` lists the fields that changed to an unknown value:
+/// sorted, each once.
 pub fn change_text(
     value: &mut Option<String>,
     stale: &mut Vec<String>,
     name: &str,
     change: Change<&str>,
 ) {
-    let place = stale.binary_search_by(|other| other.as_str().cmp(name));
-    match (change, place) {
-        (Change::Unknown, Err(place)) => stale.insert(place, name.to_owned()),
+    let index = stale.binary_search_by(|other| other.as_str().cmp(name));
+    match (change, index) {
+        (Change::Unknown, Err(index)) => stale.insert(index, name.to_owned()),
         (Change::Unknown, Ok(_)) => {}
-        (Change::Value(new), place) => {
+        (Change::Value(new), index) => {
             *value = Some(new.to_owned());
-            place.map(|place| stale.remove(place)).ok();
+            index.map(|index| stale.remove(index)).ok();
         }
-        (Change::Cleared, place) => {
+        (Change::Cleared, index) => {
             *value = None;
-            place.map(|place| stale.remove(place)).ok();
+            index.map(|index| stale.remove(index)).ok();
         }
     }
 }

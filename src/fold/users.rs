@@ -1,24 +1,29 @@
-//! One row per user: events are folded onto it in memory, and it is written once per batch.
+//! One row per user: a batch's events are folded onto it in memory, then the row is written once.
 //!
-//! A domain that keeps such rows has a table `users` in its schema:
-//! `(user_key uuid PRIMARY KEY, user_id text, log_id integer, logs integer, revision bigint, state jsonb)`.
+//! A domain that keeps such rows has this table in its schema:
+//!
+//! ```sql
+//! users (user_key uuid PRIMARY KEY, user_id text, log_id integer, logs integer, revision bigint,
+//!        state jsonb)
+//! ```
 
 use std::collections::{BTreeMap, HashMap};
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::event::hash16;
 use crate::projector::{NewEvent, Target};
 
-/// What a domain keeps of a user, as it is stored: what is answered, and what the fold must remember beside it.
+/// What a domain stores of a user: what it answers with, and what later events depend on.
 pub trait UserState: Default + Serialize + DeserializeOwned + Send + Sync {
-    /// What the fold tells beside the state that it leads to: rows of other tables.
+    /// What the fold produces besides the state: rows of other tables.
     type Effects: Default + Send;
 
-    /// Applies the next event of this user in the order of the log.
-    fn apply(&mut self, applied: &NewEvent, effects: &mut Self::Effects);
+    /// Applies the user's next event, in the order of the log.
+    fn apply(&mut self, new_event: &NewEvent, effects: &mut Self::Effects);
 }
 
 /// A user's row after a batch.
@@ -27,36 +32,37 @@ pub struct Folded<S: UserState> {
     pub user_key: Uuid,
     /// The user's id.
     pub user_id: String,
-    /// Counts the writes of this row.
+    /// How often this row has been written.
     pub revision: i64,
     /// The state as it was written.
     pub state: S,
-    /// What the batch's events had to tell.
+    /// What the batch's events produced besides the state.
     pub effects: S::Effects,
-    /// The log that all of it is from, if it is one.
+    /// The log that all of the user's events are from; `None` if they are from several.
     log_id: Option<i32>,
 }
 
-/// Folds events onto the rows of their users, and writes the rows. The effects are the caller's to write.
+/// Folds events onto the rows of their users and writes these rows. The caller writes the effects.
 ///
 /// # Errors
-/// What the database says, and a state that can't be read: both are the data's, or the code's.
+/// The database's errors, and `Decode` where a stored state can't be parsed.
 pub async fn fold<S: UserState>(
     target: &mut Target<'_>,
     events: &[NewEvent],
 ) -> Result<Vec<Folded<S>>, sqlx::Error> {
     let mut pending: BTreeMap<Uuid, Vec<&NewEvent>> = BTreeMap::new();
-    for applied in events {
-        if let Some(user_id) = applied.event.user_id() {
+    for new_event in events {
+        if let Some(user_id) = new_event.event.user_id() {
             pending
                 .entry(hash16(user_id.as_bytes()))
                 .or_default()
-                .push(applied);
+                .push(new_event);
         }
     }
     let mut done = Vec::with_capacity(pending.len());
-    // One writer per user is the rule, as a user's events share a partition; where two partitions meet in one,
-    // the later writer finds a newer revision, and folds again onto it.
+    // A user's events usually share a partition, so a row usually has one writer. Where events of
+    // one user come from two partitions, the later writer finds a newer revision and folds its
+    // events again onto that.
     while !pending.is_empty() {
         let mut rows = load(target, pending.keys().copied().collect()).await?;
         let folded: Vec<Folded<S>> = pending
@@ -74,8 +80,8 @@ pub async fn fold<S: UserState>(
     Ok(done)
 }
 
-/// A row that was there.
-struct Row<S> {
+/// A user's row before the batch.
+struct LoadedRow<S> {
     log_id: Option<i32>,
     revision: i64,
     state: S,
@@ -83,16 +89,16 @@ struct Row<S> {
 
 fn fold_one<S: UserState>(
     user_key: Uuid,
-    row: Option<Row<S>>,
+    row: Option<LoadedRow<S>>,
     events: &[&NewEvent],
     target: &Target<'_>,
 ) -> Folded<S> {
-    let row = row.unwrap_or_else(|| Row {
+    let row = row.unwrap_or_else(|| LoadedRow {
         log_id: Some(target.log_id),
         revision: 0,
         state: S::default(),
     });
-    let user_id = events.first().and_then(|applied| applied.event.user_id());
+    let user_id = events.first().and_then(|first| first.event.user_id());
     let mut folded = Folded {
         user_key,
         user_id: user_id.unwrap_or_default().to_owned(),
@@ -101,8 +107,8 @@ fn fold_one<S: UserState>(
         effects: S::Effects::default(),
         log_id: row.log_id.filter(|log_id| *log_id == target.log_id),
     };
-    for applied in events {
-        folded.state.apply(applied, &mut folded.effects);
+    for new_event in events {
+        folded.state.apply(new_event, &mut folded.effects);
     }
     folded
 }
@@ -110,7 +116,7 @@ fn fold_one<S: UserState>(
 async fn load<S: UserState>(
     target: &mut Target<'_>,
     keys: Vec<Uuid>,
-) -> Result<HashMap<Uuid, Row<S>>, sqlx::Error> {
+) -> Result<HashMap<Uuid, LoadedRow<S>>, sqlx::Error> {
     let rows = sqlx::query_file!("src/fold/sql/load_users.sql", &keys)
         .fetch_all(&mut *target.connection)
         .await?;
@@ -120,7 +126,7 @@ async fn load<S: UserState>(
                 .map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
             Ok((
                 row.user_key,
-                Row {
+                LoadedRow {
                     log_id: row.log_id,
                     revision: row.revision,
                     state,
@@ -130,7 +136,8 @@ async fn load<S: UserState>(
         .collect()
 }
 
-/// Writes rows, and returns the keys of those that were not overtaken by another writer.
+/// Writes rows. Returns the keys of the written ones: a row that another writer has changed
+/// meanwhile stays as it is.
 async fn store<S: UserState>(
     target: &mut Target<'_>,
     rows: &[Folded<S>],

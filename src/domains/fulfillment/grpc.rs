@@ -1,43 +1,36 @@
-//! fulfillment over gRPC.
+//! The gRPC surface of the fulfillment domain: unpacks requests, calls `queries`, packs answers.
 
 use tonic::{Request, Response, Status};
 
-use super::{
-    model::ShippingAddress,
-    queries::{self, SearchFilter},
-    validation::{AddressProblem, Validation, ValidationStatus},
+use super::model::ShippingAddress;
+use super::queries::{self, SearchFilter};
+use super::validation::{AddressProblem, Validation, ValidationStatus};
+use crate::error::Error;
+use crate::fold::addresses::DefaultKind;
+use crate::proto::fulfillment::v1 as pb;
+use crate::proto::fulfillment::v1::fulfillment_service_server::{
+    FulfillmentService, FulfillmentServiceServer,
 };
-use crate::{
-    error::Error,
-    fold::addresses::DefaultKind,
-    proto::fulfillment::v1::{
-        self as pb,
-        fulfillment_service_server::{FulfillmentService, FulfillmentServiceServer},
-    },
-    query::{
-        Reads,
-        grpc::{self, respond, timestamp},
-        page::PageRequest,
-    },
-};
+use crate::query::Reads;
+use crate::query::grpc::{self, respond, timestamp};
 
 /// The service, over `reads`.
 pub fn service(reads: Reads) -> FulfillmentServiceServer<impl FulfillmentService> {
-    grpc::service!(FulfillmentServiceServer::new(Service { reads }))
+    grpc::service!(FulfillmentServiceServer::new(FulfillmentGrpc { reads }))
 }
 
-struct Service {
+struct FulfillmentGrpc {
     reads: Reads,
 }
 
 #[tonic::async_trait]
-impl FulfillmentService for Service {
+impl FulfillmentService for FulfillmentGrpc {
     async fn list_addresses(
         &self,
         request: Request<pb::ListAddressesRequest>,
     ) -> Result<Response<pb::ListAddressesResponse>, Status> {
         let request = request.into_inner();
-        let as_of = grpc::instant("asOf", request.as_of)?;
+        let as_of = grpc::as_of(request.as_of)?;
         let answer = queries::list_addresses(&self.reads, &request.user_id, as_of).await?;
         Ok(respond(answer.map(|found| pb::ListAddressesResponse {
             addresses: found.addresses.into_iter().map(Into::into).collect(),
@@ -56,7 +49,7 @@ impl FulfillmentService for Service {
                 return Err(Error::invalid("kind", "must be shipping or billing").into());
             }
         };
-        let as_of = grpc::instant("asOf", request.as_of)?;
+        let as_of = grpc::as_of(request.as_of)?;
         let answer =
             queries::get_default_address(&self.reads, &request.user_id, default, as_of).await?;
         Ok(respond(answer.map(|address| {
@@ -71,7 +64,7 @@ impl FulfillmentService for Service {
         request: Request<pb::GetAddressRequest>,
     ) -> Result<Response<pb::GetAddressResponse>, Status> {
         let request = request.into_inner();
-        let as_of = grpc::instant("asOf", request.as_of)?;
+        let as_of = grpc::as_of(request.as_of)?;
         let answer = queries::get_address(&self.reads, &request.address_id, as_of).await?;
         Ok(respond(answer.map(|address| pb::GetAddressResponse {
             address: Some(address.into()),
@@ -90,10 +83,7 @@ impl FulfillmentService for Service {
                 Error::invalid("validation", "must be valid, incomplete or invalid")
             })?,
         };
-        let page = PageRequest {
-            size: request.page_size,
-            token: request.page_token,
-        };
+        let page = grpc::page(request.page_size, request.page_token);
         let answer = queries::search_addresses(&self.reads, filter, &page).await?;
         Ok(respond(answer.map(|found| pb::SearchAddressesResponse {
             addresses: found.addresses.into_iter().map(Into::into).collect(),
@@ -102,7 +92,7 @@ impl FulfillmentService for Service {
     }
 }
 
-/// `None` where the number is not told, or of a newer caller.
+/// `None` for an unspecified status, and for a number that only newer clients know.
 fn status(number: i32) -> Option<ValidationStatus> {
     match pb::ValidationStatus::try_from(number).ok()? {
         pb::ValidationStatus::Unspecified => None,

@@ -1,11 +1,13 @@
-//! fulfillment: addresses for shipping, for the Fulfillment Service: in the form that a label needs, and whether they
-//! are fit to ship to. Made from what events tell of addresses, and of users' names and phones.
+//! The fulfillment domain: shipping addresses for the Fulfillment Service, in the form that a label
+//! needs, with the result of their validation. Made from the events about addresses and about
+//! users' names and phone numbers.
 
 mod grpc;
 mod model;
 mod projection;
 mod queries;
 mod rest;
+mod state;
 #[cfg(test)]
 mod tests;
 mod validation;
@@ -17,7 +19,7 @@ use super::Domain;
 use crate::proto::fulfillment::v1::fulfillment_service_server::SERVICE_NAME;
 use crate::query::Reads;
 
-/// The domain.
+/// The fulfillment domain.
 pub struct Fulfillment;
 
 impl Domain for Fulfillment {

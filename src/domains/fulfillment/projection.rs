@@ -1,5 +1,5 @@
-//! How the fulfillment domain's events become shipping addresses: a pure fold, and the statements that write what it
-//! tells.
+//! How events become the fulfillment domain's view: a pure fold, and the statements that write its
+//! results.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,8 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::Fulfillment;
-use super::model::{Fact, Recipient, ShippingAddress, State};
+use super::model::ShippingAddress;
+use super::state::{Fact, Recipient, RecipientState};
 use crate::event::{EventType, Payload, TypeName, hash16};
 use crate::fold::addresses::{AddressFact, Source};
 use crate::fold::history;
@@ -43,89 +44,96 @@ impl Projection for Fulfillment {
     }
 
     async fn apply(&self, target: &mut Target<'_>, events: &[NewEvent]) -> Result<(), sqlx::Error> {
-        let mut folded = users::fold::<State>(target, events).await?;
+        let mut folded = users::fold::<RecipientState>(target, events).await?;
         write_history(target, &mut folded).await?;
         write_addresses(target, &folded).await
     }
 }
 
-/// What a fold tells beside the state that it leads to.
+/// What the fold of a user's events produces besides the state.
 #[derive(Default)]
 pub struct Effects {
-    /// What was told.
+    /// Facts for the history.
     pub history: Vec<(Source, Fact)>,
-    /// Addresses that became others, and at which place they last did.
+    /// The addresses that changed, each with the feed position of its last change.
     pub changed: BTreeMap<String, FeedPosition>,
-    /// Addresses that were told of after they were deleted: they may have been known at an earlier instant.
-    pub claimed: BTreeSet<String>,
+    /// The addresses that were updated after their deletion: as of an earlier instant they may be
+    /// known.
+    pub mentioned: BTreeSet<String>,
     /// Whether the user was deleted.
     pub is_deleted: bool,
 }
 
-impl UserState for State {
+impl UserState for RecipientState {
     type Effects = Effects;
 
-    fn apply(&mut self, applied: &NewEvent, effects: &mut Effects) {
+    fn apply(&mut self, new_event: &NewEvent, effects: &mut Effects) {
         if self.is_deleted {
             return;
         }
-        if let Payload::UserDeleted(_) = &applied.event.payload {
+        let feed_position = new_event.feed_position;
+        if let Payload::UserDeleted(_) = &new_event.event.payload {
             self.is_deleted = true;
             effects.is_deleted = true;
             let erased = std::mem::take(&mut self.recipient);
             let ids = erased.book.iter().map(|(id, _)| id.to_owned());
-            effects.change(applied.feed_position, ids);
+            effects.add_changes(feed_position, ids);
             return;
         }
         self.is_known = true;
-        let Some(fact) = Fact::of(&applied.event.payload) else {
+        let Some(fact) = Fact::of(&new_event.event.payload) else {
             return;
         };
-        let source = Source::from(applied);
-        let changed = self.recipient.apply_and_tell(&fact, source);
-        effects.change(applied.feed_position, changed.into_iter());
-        if let Fact::Address(about) = &fact
-            && let AddressFact::Updated { address_id, .. } = about.as_ref()
+        let source = Source::from(new_event);
+        let changed = self.recipient.apply_and_compare(&fact, source);
+        effects.add_changes(feed_position, changed.into_iter());
+        if let Fact::Address(address_fact) = &fact
+            && let AddressFact::Updated { address_id, .. } = address_fact.as_ref()
             && self.recipient.book.get(address_id).is_none()
         {
-            effects.claimed.insert(address_id.clone());
+            effects.mentioned.insert(address_id.clone());
         }
         effects.history.push((source, fact));
     }
 }
 
 impl Effects {
-    /// Notes that one event changed addresses, each at a place of its own.
-    fn change(&mut self, place: FeedPosition, ids: impl Iterator<Item = String>) {
+    /// Adds the addresses that one event changed, each with a feed position of its own.
+    fn add_changes(&mut self, feed_position: FeedPosition, ids: impl Iterator<Item = String>) {
         for (index, id) in ids.enumerate() {
-            // More addresses than there is room for share the last place.
+            // Beyond the number of rows that an event may make, addresses share the last position.
             let index = i64::try_from(index)
                 .unwrap_or(i64::MAX)
                 .min(FeedPosition::MAX_ROWS - 1);
-            let sequence = place.sequence + index;
-            self.changed.insert(id, FeedPosition { sequence, ..place });
+            let own = FeedPosition {
+                sequence: feed_position.sequence + index,
+                ..feed_position
+            };
+            self.changed.insert(id, own);
         }
     }
 }
 
 impl Recipient {
-    /// Applies a fact, and tells which addresses it made others.
-    fn apply_and_tell(&mut self, fact: &Fact, source: Source) -> Vec<String> {
+    /// Applies a fact. Returns the ids of the addresses that it changed.
+    fn apply_and_compare(&mut self, fact: &Fact, source: Source) -> Vec<String> {
         match fact {
-            Fact::Address(about) => {
-                let known = |id: &&String| self.book.get(id).is_some();
-                let gone = match about.as_ref() {
-                    AddressFact::Deleted { address_id } => Some(address_id).filter(known).cloned(),
+            Fact::Address(address_fact) => {
+                let deleted = match address_fact.as_ref() {
+                    AddressFact::Deleted { address_id } => Some(address_id),
                     _ => None,
                 };
+                let deleted = deleted.filter(|id| self.book.get(id).is_some()).cloned();
                 self.apply(fact, source);
-                // Whatever a fact changes of an address, its flags too, is noted there.
-                let told = self
+                // The fold sets `updated` on every address that a fact changes, also if just a
+                // default flag changes.
+                let updated = self
                     .book
                     .iter()
                     .filter(|(_, address)| address.updated == source);
-                gone.into_iter()
-                    .chain(told.map(|(id, _)| id.to_owned()))
+                deleted
+                    .into_iter()
+                    .chain(updated.map(|(id, _)| id.to_owned()))
                     .collect()
             }
             Fact::Person { .. } => {
@@ -139,10 +147,10 @@ impl Recipient {
     }
 }
 
-/// Writes what was told; of deleted users nothing is left.
+/// Appends the batch's facts to the history, and erases the history of deleted users.
 async fn write_history(
     target: &mut Target<'_>,
-    folded: &mut [Folded<State>],
+    folded: &mut [Folded<RecipientState>],
 ) -> Result<(), sqlx::Error> {
     let deleted: Vec<Uuid> = folded
         .iter()
@@ -150,28 +158,29 @@ async fn write_history(
         .map(|row| row.user_key)
         .collect();
     let kept = folded.iter_mut().filter(|row| !row.effects.is_deleted);
-    let told = kept.map(|row| {
+    let facts_by_user = kept.map(|row| {
         let facts = std::mem::take(&mut row.effects.history);
         (row.user_key, row.revision, facts)
     });
-    history::append(target, told).await?;
+    history::append(target, facts_by_user).await?;
     history::erase(target, &deleted).await
 }
 
-/// Writes the addresses that became others, and who claimed one; of those that are gone ids alone are left.
+/// Writes the rows of changed addresses (of a deleted address just the ids remain), and a row for
+/// each user whose events have mentioned an address that is unknown now.
 async fn write_addresses(
     target: &mut Target<'_>,
-    folded: &[Folded<State>],
+    folded: &[Folded<RecipientState>],
 ) -> Result<(), sqlx::Error> {
-    let mut rows = Columns::default();
-    for row in folded {
-        let changed = &row.effects.changed;
-        for (address_id, place) in changed {
-            rows.push(row, address_id, Some(*place));
+    let mut rows = AddressColumns::default();
+    for user in folded {
+        let changed = &user.effects.changed;
+        for (address_id, feed_position) in changed {
+            rows.push(user, address_id, Some(*feed_position));
         }
-        let claimed = row.effects.claimed.iter();
-        for address_id in claimed.filter(|id| !changed.contains_key(*id)) {
-            rows.push(row, address_id, None);
+        let mentioned = user.effects.mentioned.iter();
+        for address_id in mentioned.filter(|id| !changed.contains_key(*id)) {
+            rows.push(user, address_id, None);
         }
     }
     if rows.user_keys.is_empty() {
@@ -198,9 +207,9 @@ async fn write_addresses(
     .map(drop)
 }
 
-/// Rows of addresses, column by column.
+/// Rows of addresses, column by column: the arguments of the statement that writes them.
 #[derive(Default)]
-struct Columns {
+struct AddressColumns {
     address_keys: Vec<Uuid>,
     user_keys: Vec<Uuid>,
     address_ids: Vec<String>,
@@ -215,33 +224,36 @@ struct Columns {
     updated_offsets: Vec<Option<i64>>,
 }
 
-impl Columns {
-    fn push(&mut self, row: &Folded<State>, address_id: &str, place: Option<FeedPosition>) {
+impl AddressColumns {
+    fn push(
+        &mut self,
+        user: &Folded<RecipientState>,
+        address_id: &str,
+        feed_position: Option<FeedPosition>,
+    ) {
         self.address_keys.push(hash16(address_id.as_bytes()));
-        self.user_keys.push(row.user_key);
+        self.user_keys.push(user.user_key);
         self.address_ids.push(address_id.to_owned());
-        self.user_ids.push(row.user_id.clone());
-        self.next_offsets.push(place.map(|place| place.next_offset));
-        self.sequences.push(place.map(|place| place.sequence));
-        let recipient = &row.state.recipient;
-        let updated = recipient
-            .book
-            .get(address_id)
-            .map(|address| address.updated);
-        self.updated_at.push(updated.map(|updated| updated.at));
-        self.updated_logs.push(updated.map(|updated| updated.log));
+        self.user_ids.push(user.user_id.clone());
+        self.next_offsets
+            .push(feed_position.map(|position| position.next_offset));
+        self.sequences
+            .push(feed_position.map(|position| position.sequence));
+        let recipient = &user.state.recipient;
+        let known = recipient.book.get(address_id);
+        self.updated_at.push(known.map(|known| known.updated.at));
+        self.updated_logs.push(known.map(|known| known.updated.log));
         self.updated_offsets
-            .push(updated.map(|updated| updated.offset));
-        let address = recipient.address(&row.user_id, address_id);
-        let country = address
+            .push(known.map(|known| known.updated.offset));
+        let address = recipient.address(&user.user_id, address_id);
+        let country_code = address
             .as_ref()
             .and_then(|address| address.country_code.as_ref());
         self.country_keys
-            .push(country.map(|country| hash16(country.as_bytes())));
-        let status = address
-            .as_ref()
-            .map(|address| address.validation.status.as_str());
-        self.statuses.push(status);
+            .push(country_code.map(|code| hash16(code.as_bytes())));
+        let validation = address.as_ref().map(|address| &address.validation);
+        self.statuses
+            .push(validation.map(|validation| validation.status.as_str()));
         self.addresses.push(address.map(Json));
     }
 }

@@ -1,23 +1,26 @@
-//! What the fulfillment domain can be asked: the one place where both coats get their answers from.
+//! The fulfillment domain's queries, for both surfaces: each checks its arguments and runs one
+//! statement, which returns the rows together with the position that they reflect.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::model::{Fact, FoundAddresses, Recipient, ShippingAddress, ShippingAddresses, State};
+use super::model::{FoundAddresses, ShippingAddress, ShippingAddresses};
+use super::state::{Fact, Recipient, RecipientState};
 use super::validation::ValidationStatus;
 use crate::error::Error;
 use crate::event::hash16;
 use crate::fold::addresses::{DefaultKind, Source};
-use crate::fold::history::Remembered;
+use crate::fold::history::HistoryEntry;
 use crate::query::page::{Page, PageRequest};
 use crate::query::{self, Answer, Reads};
 
-/// A user's addresses, now or as they stood at an instant; none of a deleted user.
+/// A user's addresses, now or as of an instant. A deleted user has none.
 ///
 /// # Errors
-/// INVALID_ARGUMENT where the id can't be one; NOT_FOUND, with the position that this was true at; the database.
+/// INVALID_ARGUMENT if no user can have the id; NOT_FOUND, with the position at which the user was
+/// unknown; the database's errors.
 pub async fn list_addresses(
     reads: &Reads,
     user_id: &str,
@@ -29,10 +32,11 @@ pub async fn list_addresses(
     }))
 }
 
-/// A user's default address, now or as it stood at an instant.
+/// A user's default address, now or as of an instant.
 ///
 /// # Errors
-/// As [`list_addresses`]; NOT_FOUND, too, where the user has no such default, or its address is not known.
+/// As [`list_addresses`]; also NOT_FOUND if the user has no such default, or its address is
+/// unknown.
 pub async fn get_default_address(
     reads: &Reads,
     user_id: &str,
@@ -43,15 +47,18 @@ pub async fn get_default_address(
         body: recipient,
         token,
     } = get_recipient(reads, user_id, as_of).await?;
-    let named = recipient.book.default_id(default);
-    let address = named.and_then(|address_id| recipient.address(user_id, address_id));
+    let address = recipient
+        .book
+        .default_id(default)
+        .and_then(|address_id| recipient.address(user_id, address_id));
     match address {
         Some(body) => Ok(Answer { body, token }),
         None => Err(Error::not_found("default address").with_token(&token)),
     }
 }
 
-/// What a user's addresses are made from: the same fold over what had happened by then, in the order of the log.
+/// What a user's addresses are made from, now or as of an instant. The latter is folded again from
+/// the facts that had happened by then, in the order of the log.
 async fn get_recipient(
     reads: &Reads,
     user_id: &str,
@@ -74,27 +81,29 @@ async fn get_recipient(
     Ok(Answer { body, token })
 }
 
-fn fold(facts: impl IntoIterator<Item = Remembered<Fact>>) -> Recipient {
+fn fold(facts: impl IntoIterator<Item = HistoryEntry<Fact>>) -> Recipient {
     let mut recipient = Recipient::default();
-    for Remembered { source, fact } in facts {
+    for HistoryEntry { source, fact } in facts {
         recipient.apply(&fact, source);
     }
     recipient
 }
 
-/// A user who ever claimed an address id, and what had been told of them by then.
+/// A user whose events have named an address id, with the user's facts until an instant.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Claim {
+struct Mention {
     user_id: String,
-    facts: Vec<Remembered<Fact>>,
+    facts: Vec<HistoryEntry<Fact>>,
 }
 
-/// One address by its own id, now or as it stood at an instant; of two users who claim the id, the one of whom it was
-/// told last (by when it happened, then by topic, partition and offset).
+/// One address by its own id, now or as of an instant. If events of several users have named the
+/// id, it is the address of the user with the last such event: by time, then by topic, partition
+/// and offset.
 ///
 /// # Errors
-/// INVALID_ARGUMENT where the id can't be one; NOT_FOUND, with the position that this was true at; the database.
+/// INVALID_ARGUMENT if no address can have the id; NOT_FOUND, with the position at which the
+/// address was unknown; the database's errors.
 pub async fn get_address(
     reads: &Reads,
     address_id: &str,
@@ -121,8 +130,10 @@ pub async fn get_address(
             .await
             .map_err(|error| Error::from(error).in_statement("fulfillment/get_address_as_of"))?;
             let token = reads.token(&row.logs, &row.offsets).await?;
-            let claims = row.claims.map_or_else(Vec::new, |Json(claims)| claims);
-            (last_claim(reads, address_id, claims).await?, token)
+            let mentions = row
+                .mentions
+                .map_or_else(Vec::new, |Json(mentions)| mentions);
+            (last_mentioned(reads, address_id, mentions).await?, token)
         }
     };
     match address {
@@ -131,52 +142,53 @@ pub async fn get_address(
     }
 }
 
-/// The address of the user of whom it was told last.
-async fn last_claim(
+/// The address of the user with the last event that named the id.
+async fn last_mentioned(
     reads: &Reads,
     address_id: &str,
-    claims: Vec<Claim>,
+    mentions: Vec<Mention>,
 ) -> Result<Option<ShippingAddress>, Error> {
-    let found: Vec<(Source, ShippingAddress)> = claims
+    let found: Vec<(Source, ShippingAddress)> = mentions
         .into_iter()
-        .filter_map(|claim| {
-            let recipient = fold(claim.facts);
+        .filter_map(|mention| {
+            let recipient = fold(mention.facts);
             let source = recipient.book.get(address_id)?.updated;
-            Some((source, recipient.address(&claim.user_id, address_id)?))
+            Some((source, recipient.address(&mention.user_id, address_id)?))
         })
         .collect();
     let log_ids: Vec<i32> = found.iter().map(|(source, _)| source.log).collect();
-    let logs = reads.partitions(&log_ids).await?;
-    let last = found
-        .into_iter()
-        .zip(logs)
-        .max_by(|((a, _), of_a), ((b, _), of_b)| {
-            (a.at, of_a, a.offset).cmp(&(b.at, of_b, b.offset))
-        });
+    let partitions = reads.partitions(&log_ids).await?;
+    let last =
+        found
+            .into_iter()
+            .zip(partitions)
+            .max_by(|((a, _), partition_a), ((b, _), partition_b)| {
+                (a.at, partition_a, a.offset).cmp(&(b.at, partition_b, b.offset))
+            });
     Ok(last.map(|((_, address), _)| address))
 }
 
-/// Which addresses are asked for.
+/// Which addresses to find.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct SearchFilter {
-    /// Of this country, in either case.
+    /// Only addresses in this country; upper or lower case.
     pub country_code: Option<String>,
-    /// With one of these; none: with any.
+    /// Only addresses with one of these statuses; empty for any.
     pub validation: Vec<ValidationStatus>,
 }
 
-/// A row of the page.
+/// A row of a page of addresses.
 #[derive(Debug, Deserialize)]
-struct Found {
+struct FoundRow {
     address_key: Uuid,
     user_key: Uuid,
     address: ShippingAddress,
 }
 
-/// Addresses by country and by what validation says, page by page.
+/// A page of the addresses with a country and a validation status.
 ///
 /// # Errors
-/// INVALID_ARGUMENT where the page can't be one; the database.
+/// INVALID_ARGUMENT if the page is invalid; the database's errors.
 pub async fn search_addresses(
     reads: &Reads,
     filter: SearchFilter,
@@ -191,13 +203,11 @@ pub async fn search_addresses(
     let filters = ("fulfillment/addresses", &country_code, &statuses);
     let page: Page<(Uuid, Uuid)> = Page::of(page, &filters)?;
     let (address_key, user_key) = page.after.unwrap_or_default();
-    // One more than asked for tells whether there is a next page.
-    let limit = page.size as i64 + 1;
     let row = sqlx::query_file!(
         "src/domains/fulfillment/sql/search_addresses.sql",
         &statuses as _,
         country_code.map(|code| hash16(code.as_bytes())),
-        limit,
+        page.limit(),
         address_key,
         user_key,
     )
@@ -205,17 +215,14 @@ pub async fn search_addresses(
     .await
     .map_err(|error| Error::from(error).in_statement("fulfillment/search_addresses"))?;
     let token = reads.token(&row.logs, &row.offsets).await?;
-    let mut found = row.found.map_or_else(Vec::new, |Json(found)| found);
-    let has_more = found.len() > page.size;
-    found.truncate(page.size);
-    let last = found.last().map(|row| (row.address_key, row.user_key));
-    let next_page_token = match last {
-        Some(place) if has_more => Some(page.next(&place)?),
-        _ => None,
-    };
+    let mut rows = row.found.map_or_else(Vec::new, |Json(rows)| rows);
+    let next_page_token = page
+        .cut(&mut rows)
+        .map(|last| page.next(&(last.address_key, last.user_key)))
+        .transpose()?;
     Ok(Answer {
         body: FoundAddresses {
-            addresses: found.into_iter().map(|row| row.address).collect(),
+            addresses: rows.into_iter().map(|row| row.address).collect(),
             next_page_token,
         },
         token,

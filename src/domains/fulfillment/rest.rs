@@ -1,25 +1,21 @@
-//! fulfillment over HTTP/JSON.
+//! The REST surface of the fulfillment domain: unpacks requests, calls `queries`, sends answers.
 
 use axum::extract::State;
 use serde_json::{Value, json};
-use utoipa::openapi::{OpenApiBuilder, tag::TagBuilder};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa::openapi::OpenApiBuilder;
+use utoipa::openapi::tag::TagBuilder;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::{
-    model::{FoundAddresses, ShippingAddress, ShippingAddresses},
-    queries::{self, SearchFilter},
-    validation::ValidationStatus,
-};
-use crate::{
-    error::{Error, PROBLEM_JSON, Problem},
-    fold::addresses::DefaultKind,
-    query::{
-        Answer, Reads,
-        rest::{Path, Query},
-    },
-};
+use super::model::{FoundAddresses, ShippingAddress, ShippingAddresses};
+use super::queries::{self, SearchFilter};
+use super::validation::ValidationStatus;
+use crate::error::{Error, PROBLEM_JSON, Problem};
+use crate::fold::addresses::DefaultKind;
+use crate::query::rest::{AsOfParameter, PageParameters, Path, Query, UserPath};
+use crate::query::{Answer, Reads};
 
-/// The routes, documented.
+/// The routes, with their documentation.
 pub fn routes() -> OpenApiRouter<Reads> {
     let tag = TagBuilder::new()
         .name("fulfillment")
@@ -34,32 +30,28 @@ pub fn routes() -> OpenApiRouter<Reads> {
 
 /// A user's shipping addresses, now or as of a time
 ///
-/// In the form that a label needs, each with what validation says of it. With `asOf` as they stood at that instant,
-/// names and phones, too. A deleted user has none.
+/// Addresses in the form that a shipping label needs, each with its validation. With `asOf`, the
+/// addresses at that instant, with the names and phone numbers of that instant. A deleted user has
+/// no addresses.
 #[utoipa::path(
     get,
     path = "/v1/fulfillment/users/{userId}/addresses",
     operation_id = "listShippingAddresses",
     tag = "fulfillment",
-    params(
-        ("userId" = String, Path, min_length = 1, max_length = 255,
-            description = "The user's id: opaque, percent-encoded (`/` as `%2F`)", example = "u-1001"),
-        ("asOf" = Option<DateTime<Utc>>, Query,
-            description = "An instant (RFC 3339; `+` is written `%2B`)", example = "2026-11-01T00:00:00Z"),
-    ),
+    params(UserPath, AsOfParameter),
     responses(
         (status = 200, description = "The addresses", body = ShippingAddresses,
             example = json!({"addresses": [example_address()]})),
-        (status = 404, description = "Nobody has heard of this user, or this process does not serve fulfillment",
+        (status = 404, description = "The user is unknown, or this process does not serve fulfillment",
             body = Problem, content_type = PROBLEM_JSON, example = json!(Error::not_found("user").problem())),
     ),
 )]
 async fn list_addresses(
     State(reads): State<Reads>,
-    Path(user_id): Path<String>,
+    Path(UserPath { user_id }): Path<UserPath>,
     query: Query,
 ) -> Result<Answer<ShippingAddresses>, Error> {
-    queries::list_addresses(&reads, &user_id, query.time("asOf")?).await
+    queries::list_addresses(&reads, &user_id, query.as_of()?).await
 }
 
 /// A user's default address, now or as of a time
@@ -69,22 +61,20 @@ async fn list_addresses(
     operation_id = "getDefaultShippingAddress",
     tag = "fulfillment",
     params(
-        ("userId" = String, Path, min_length = 1, max_length = 255,
-            description = "The user's id: opaque, percent-encoded (`/` as `%2F`)", example = "u-1001"),
+        UserPath,
         ("kind" = String, Query, description = "`shipping` or `billing`", example = "shipping"),
-        ("asOf" = Option<DateTime<Utc>>, Query,
-            description = "An instant (RFC 3339; `+` is written `%2B`)", example = "2026-11-01T00:00:00Z"),
+        AsOfParameter,
     ),
     responses(
         (status = 200, description = "The address", body = ShippingAddress, example = json!(example_address())),
-        (status = 404, description = "The user is unknown or deleted, has no such default, or nothing is known of its \
-            address; or this process does not serve fulfillment",
+        (status = 404, description = "The user is unknown or deleted, or has no such default, or the default's address \
+            is unknown; or this process does not serve fulfillment",
             body = Problem, content_type = PROBLEM_JSON, example = json!(Error::not_found("default address").problem())),
     ),
 )]
 async fn get_default_address(
     State(reads): State<Reads>,
-    Path(user_id): Path<String>,
+    Path(UserPath { user_id }): Path<UserPath>,
     query: Query,
 ) -> Result<Answer<ShippingAddress>, Error> {
     let default = match query.text("kind")?.as_deref() {
@@ -92,12 +82,13 @@ async fn get_default_address(
         Some("billing") => DefaultKind::Billing,
         _ => return Err(Error::invalid("kind", "must be shipping or billing")),
     };
-    queries::get_default_address(&reads, &user_id, default, query.time("asOf")?).await
+    queries::get_default_address(&reads, &user_id, default, query.as_of()?).await
 }
 
 /// One address by its own id, now or as of a time
 ///
-/// Of two users who claim one id, the one of whom it was told last.
+/// If events of several users have named this id, the answer is the address of the user with the
+/// last such event.
 #[utoipa::path(
     get,
     path = "/v1/fulfillment/addresses/{addressId}",
@@ -106,12 +97,11 @@ async fn get_default_address(
     params(
         ("addressId" = String, Path, min_length = 1, max_length = 255,
             description = "The address's id: opaque, percent-encoded (`/` as `%2F`)", example = "a-1"),
-        ("asOf" = Option<DateTime<Utc>>, Query,
-            description = "An instant (RFC 3339; `+` is written `%2B`)", example = "2026-11-01T00:00:00Z"),
+        AsOfParameter,
     ),
     responses(
         (status = 200, description = "The address", body = ShippingAddress, example = json!(example_address())),
-        (status = 404, description = "There is no such address (any more), or this process does not serve fulfillment",
+        (status = 404, description = "The address is unknown or deleted, or this process does not serve fulfillment",
             body = Problem, content_type = PROBLEM_JSON, example = json!(Error::not_found("address").problem())),
     ),
 )]
@@ -120,12 +110,12 @@ async fn get_address(
     Path(address_id): Path<String>,
     query: Query,
 ) -> Result<Answer<ShippingAddress>, Error> {
-    queries::get_address(&reads, &address_id, query.time("asOf")?).await
+    queries::get_address(&reads, &address_id, query.as_of()?).await
 }
 
 /// Addresses by country and validation
 ///
-/// `validation=incomplete&validation=invalid` lists those that need attention.
+/// `validation=incomplete&validation=invalid` lists the addresses that need attention.
 #[utoipa::path(
     get,
     path = "/v1/fulfillment/addresses",
@@ -134,15 +124,12 @@ async fn get_address(
     params(
         ("countryCode" = Option<String>, Query, description = "ISO 3166-1 alpha-2, in either case", example = "US"),
         ("validation" = Option<Vec<String>>, Query,
-            description = "`valid`, `incomplete`, `invalid`; may be repeated. Whatever it says where there is none",
+            description = "`valid`, `incomplete`, `invalid`; may be repeated. Without it, addresses with any validation",
             example = json!(["incomplete", "invalid"])),
-        ("pageSize" = Option<i32>, Query, minimum = 0,
-            description = "The most addresses to answer with: 50 unless told, never more than 1,000", example = 100),
-        ("pageToken" = Option<String>, Query,
-            description = "`nextPageToken` of the page before, with the other parameters as they were"),
+        PageParameters,
     ),
     responses(
-        (status = 200, description = "Addresses, in an order that stays", body = FoundAddresses,
+        (status = 200, description = "The addresses, in a stable order", body = FoundAddresses,
             example = json!(example_found())),
         (status = 404, description = "This process does not serve fulfillment"),
     ),
@@ -204,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_examples_are_addresses() {
+    fn the_examples_parse_as_addresses() {
         let found: FoundAddresses = serde_json::from_value(example_found()).unwrap();
         assert_eq!(serde_json::to_value(found).unwrap(), example_found());
         let address: ShippingAddress = serde_json::from_value(example_address()).unwrap();

@@ -1,28 +1,30 @@
-//! What holds for a user's shipping addresses whatever happens, in whatever order.
+//! Properties of the fulfillment domain's fold over random events, and examples of addresses.
 
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::model::{Fact, Recipient, ShippingAddress, State};
+use super::model::ShippingAddress;
 use super::projection::Effects;
+use super::state::{Fact, Recipient, RecipientState};
 use crate::fold::examples::event;
 use crate::fold::users::UserState;
 use crate::projector::{FeedPosition, NewEvent};
 
-/// Marks what must not outlive a user.
+/// Marks personal data, which a deletion must erase.
 const PERSONAL: &str = "personal";
 
-fn added(id: &str, shipping: bool, whole: Value) -> (&'static str, Value) {
+fn added(id: &str, shipping: bool, full_address: Value) -> (&'static str, Value) {
     let payload = json!({
         "addressId": id, "addressType": "home", "isDefaultShipping": shipping, "isDefaultBilling": false,
-        "country": "us", "fullAddress": whole,
+        "country": "us", "fullAddress": full_address,
     });
     ("UserAddressAdded", payload)
 }
 
-fn happening() -> impl Strategy<Value = (&'static str, Value)> {
+/// The type and the payload of an event of one user.
+fn type_and_payload() -> impl Strategy<Value = (&'static str, Value)> {
     let id = || (0..4).prop_map(|n| format!("a{n}"));
     let text = || (0..3).prop_map(|n| json!(format!("{PERSONAL}{n}")));
     let fields = |names: &'static [&'static str]| {
@@ -48,8 +50,8 @@ fn happening() -> impl Strategy<Value = (&'static str, Value)> {
 }
 
 fn events() -> impl Strategy<Value = Vec<NewEvent>> {
-    prop::collection::vec(happening(), 1..40).prop_map(|happenings| {
-        let numbered = happenings.into_iter().enumerate();
+    prop::collection::vec(type_and_payload(), 1..40).prop_map(|payloads| {
+        let numbered = payloads.into_iter().enumerate();
         numbered
             .map(|(number, (event_type, payload))| event(number, event_type, payload))
             .collect()
@@ -58,8 +60,8 @@ fn events() -> impl Strategy<Value = Vec<NewEvent>> {
 
 proptest! {
     #[test]
-    fn rows_are_what_the_fold_says_wherever_batches_end(events in events(), size in 1_usize..10) {
-        let mut state = State::default();
+    fn rows_match_the_fold_wherever_batches_end(events in events(), size in 1_usize..10) {
+        let mut state = RecipientState::default();
         let mut rows: BTreeMap<String, ShippingAddress> = BTreeMap::new();
         let mut last = FeedPosition { next_offset: 0, sequence: 0 };
         for batch in events.chunks(size) {
@@ -67,11 +69,11 @@ proptest! {
             for event in batch {
                 state.apply(event, &mut effects);
             }
-            let mut places: Vec<FeedPosition> = effects.changed.values().copied().collect();
-            places.sort();
-            prop_assert!(places.windows(2).all(|pair| pair[0] < pair[1]), "each row at a place of its own");
-            prop_assert!(places.first().is_none_or(|first| *first > last), "behind those of former batches");
-            last = places.last().copied().unwrap_or(last);
+            let mut positions: Vec<FeedPosition> = effects.changed.values().copied().collect();
+            positions.sort();
+            prop_assert!(positions.windows(2).all(|pair| pair[0] < pair[1]), "no two rows share a position");
+            prop_assert!(positions.first().is_none_or(|first| *first > last), "positions rise from batch to batch");
+            last = positions.last().copied().unwrap_or(last);
             for id in effects.changed.keys() {
                 match state.recipient.address("u", id) {
                     Some(address) => rows.insert(id.clone(), address),
@@ -80,7 +82,7 @@ proptest! {
             }
             let now = state.recipient.addresses("u");
             prop_assert_eq!(rows.values().cloned().collect::<Vec<_>>(), now);
-            // As it is stored between two batches.
+            // The state is stored between two batches.
             let stored = serde_json::to_value(&state).expect("JSON");
             state = serde_json::from_value(stored).expect("a state");
             if state.is_deleted {
@@ -92,7 +94,7 @@ proptest! {
 
     #[test]
     fn as_of_the_end_is_now(events in events()) {
-        let mut state = State::default();
+        let mut state = RecipientState::default();
         let mut effects = Effects::default();
         for event in &events {
             state.apply(event, &mut effects);
@@ -100,32 +102,32 @@ proptest! {
         prop_assume!(!state.is_deleted);
         let mut recipient = Recipient::default();
         for (source, fact) in &effects.history {
-            // As it is kept between.
-            let kept = serde_json::to_value(fact).expect("JSON");
-            recipient.apply(&serde_json::from_value::<Fact>(kept).expect("a fact"), *source);
+            // The history stores facts as JSON.
+            let stored = serde_json::to_value(fact).expect("JSON");
+            recipient.apply(&serde_json::from_value::<Fact>(stored).expect("a fact"), *source);
         }
         prop_assert_eq!(recipient, state.recipient);
     }
 }
 
-fn fold(happenings: Vec<(&'static str, Value)>) -> Vec<ShippingAddress> {
-    let mut state = State::default();
-    for (number, (event_type, payload)) in happenings.into_iter().enumerate() {
+fn fold(events: Vec<(&'static str, Value)>) -> Vec<ShippingAddress> {
+    let mut state = RecipientState::default();
+    for (number, (event_type, payload)) in events.into_iter().enumerate() {
         state.apply(&event(number, event_type, payload), &mut Effects::default());
     }
     state.recipient.addresses("u")
 }
 
 #[test]
-fn an_address_is_made_from_the_user_where_it_has_no_contact() {
+fn an_address_without_a_contact_has_the_name_and_phone_of_the_user() {
     let profile = |fields: Value| ("UserProfileUpdated", json!({"updatedFields": fields}));
-    let whole = json!({"addressLine1": "1 Main St", "city": "Cupertino", "state": "CA", "zipCode": "95014"});
+    let full_address = json!({"addressLine1": "1 Main St", "city": "Cupertino", "state": "CA", "zipCode": "95014"});
     let addresses = fold(vec![
         (
             "UserRegistered",
             json!({"email": "e", "firstName": "Ada", "status": "active"}),
         ),
-        added("a", true, whole),
+        added("a", true, full_address),
         profile(json!(["lastName", "phoneNumber"])),
     ]);
     let stale = ["phone", "recipientName"];
@@ -155,15 +157,15 @@ fn an_address_is_made_from_the_user_where_it_has_no_contact() {
 }
 
 #[test]
-fn nothing_comes_back_after_a_deletion() {
-    let mut state = State::default();
+fn nothing_is_stored_after_a_deletion() {
+    let mut state = RecipientState::default();
     let mut effects = Effects::default();
-    let happenings = [
+    let events = [
         added("a", true, json!({})),
         ("UserDeleted", json!({})),
         added("b", true, json!({})),
     ];
-    for (number, (event_type, payload)) in happenings.into_iter().enumerate() {
+    for (number, (event_type, payload)) in events.into_iter().enumerate() {
         state.apply(&event(number, event_type, payload), &mut effects);
     }
     assert!(state.is_known && state.is_deleted && effects.is_deleted);
@@ -171,11 +173,11 @@ fn nothing_comes_back_after_a_deletion() {
     assert_eq!(
         effects.changed.keys().collect::<Vec<_>>(),
         ["a"],
-        "whoever follows hears that it is gone"
+        "the row of the deleted address is written"
     );
 
-    // Of whom nobody had heard: not known, and never to be.
-    let mut state = State::default();
+    // A deletion that is the user's first event: the user stays unknown.
+    let mut state = RecipientState::default();
     state.apply(&event(0, "UserDeleted", json!({})), &mut Effects::default());
     let (event_type, payload) = added("b", true, json!({}));
     state.apply(&event(1, event_type, payload), &mut Effects::default());

@@ -1,9 +1,9 @@
-//! Whether an address is fit to ship to, by the rules of its country.
+//! Whether an address can be shipped to, by the rules of its country.
 //!
-//! The rules (which fields a country requires, the form of its postal codes, its states) are data that somebody
-//! maintains: `address_rules.json`, written by scripts/address-rules.py, under the licence in
-//! `address_rules.LICENSE.md`. When they are renewed, the projection's `code_version` rises: addresses are stored with
-//! what validation said of them.
+//! The rules of a country are its required fields, the format of its postal codes and its states.
+//! They are in `address_rules.json`, which scripts/address-rules.py generates from public data;
+//! `address_rules.LICENSE.md` has the licence. Addresses are stored with their validation, so new
+//! rules need a higher `code_version` of the projection.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{LazyLock, OnceLock};
@@ -12,24 +12,24 @@ use regex::Regex;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// What validation says of an address.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+/// The result of validating an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ValidationStatus {
-    /// Nothing is missing, nothing wrong.
-    #[default]
+    /// All required fields are there, and no field is wrong.
     Valid,
     /// The country, or a field that the country requires, is missing.
     Incomplete,
-    /// The country or its state is none that there is, or the postal code has not the country's form.
+    /// The country or the state does not exist, or the postal code does not have the country's
+    /// format.
     Invalid,
 }
 
 impl ValidationStatus {
-    /// All of them.
+    /// All statuses.
     pub const ALL: [Self; 3] = [Self::Valid, Self::Incomplete, Self::Invalid];
 
-    /// The word for it.
+    /// The name in the API and in the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Valid => "valid",
@@ -42,17 +42,17 @@ impl ValidationStatus {
 /// What is wrong with a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Problem {
-    /// There is nothing in it.
+pub enum AddressProblemKind {
+    /// The field is required, but absent.
     Missing,
-    /// It has not the form that the country's have.
+    /// The value does not have the country's format.
     Malformed,
-    /// There is none of that name.
+    /// There is no country or state with this name.
     Unknown,
 }
 
-impl Problem {
-    /// The word for it.
+impl AddressProblemKind {
+    /// The name in the API and in the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Missing => "missing",
@@ -62,16 +62,16 @@ impl Problem {
     }
 }
 
-/// A field with something wrong about it.
+/// A problem of one field.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AddressProblem {
     /// The field's name in the address.
     pub field: String,
-    pub problem: Problem,
+    pub problem: AddressProblemKind,
 }
 
 impl AddressProblem {
-    fn new(field: &str, problem: Problem) -> Self {
+    fn new(field: &str, problem: AddressProblemKind) -> Self {
         Self {
             field: field.to_owned(),
             problem,
@@ -79,18 +79,19 @@ impl AddressProblem {
     }
 }
 
-/// What validation by the rules of the address's country says.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// An address's status by the rules of its country, and the problems that were found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Validation {
     pub status: ValidationStatus,
-    /// Field by field. A missing recipient is a problem that leaves the status as it is.
+    /// The problems of the fields. A missing recipient is a problem, but does not change the
+    /// status.
     pub problems: Vec<AddressProblem>,
 }
 
-/// What validation looks at.
+/// The fields that validation checks.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Subject<'a> {
-    /// Whom to hand it to.
+    /// The name of the recipient.
     pub recipient_name: Option<&'a str>,
     /// The lines of the street address.
     pub lines: &'a [String],
@@ -104,11 +105,11 @@ pub struct Subject<'a> {
     pub country_code: Option<&'a str>,
 }
 
-/// Judges an address.
+/// Validates an address.
 pub fn validate(subject: Subject<'_>) -> Validation {
     let mut problems = problems(&subject);
-    let is = |wanted: Problem| problems.iter().any(|found| found.problem == wanted);
-    let status = if is(Problem::Missing) {
+    let is = |wanted: AddressProblemKind| problems.iter().any(|found| found.problem == wanted);
+    let status = if is(AddressProblemKind::Missing) {
         ValidationStatus::Incomplete
     } else if problems.is_empty() {
         ValidationStatus::Valid
@@ -116,19 +117,28 @@ pub fn validate(subject: Subject<'_>) -> Validation {
         ValidationStatus::Invalid
     };
     if subject.recipient_name.is_none() {
-        problems.push(AddressProblem::new("recipientName", Problem::Missing));
+        problems.push(AddressProblem::new(
+            "recipientName",
+            AddressProblemKind::Missing,
+        ));
     }
     Validation { status, problems }
 }
 
-/// What the status is made of.
+/// The problems that decide the status.
 fn problems(subject: &Subject<'_>) -> Vec<AddressProblem> {
-    // Without the country nobody knows the rules.
+    // The rules depend on the country.
     let Some(country_code) = subject.country_code else {
-        return vec![AddressProblem::new("countryCode", Problem::Missing)];
+        return vec![AddressProblem::new(
+            "countryCode",
+            AddressProblemKind::Missing,
+        )];
     };
     let Some(country) = RULES.get(country_code) else {
-        return vec![AddressProblem::new("countryCode", Problem::Unknown)];
+        return vec![AddressProblem::new(
+            "countryCode",
+            AddressProblemKind::Unknown,
+        )];
     };
     let is_missing = |field: &&Field| match field {
         Field::Lines => subject.lines.is_empty(),
@@ -138,7 +148,7 @@ fn problems(subject: &Subject<'_>) -> Vec<AddressProblem> {
     };
     let missing = country.required.iter().filter(is_missing);
     let mut problems: Vec<AddressProblem> = missing
-        .map(|field| AddressProblem::new(field.name(), Problem::Missing))
+        .map(|field| AddressProblem::new(field.name(), AddressProblemKind::Missing))
         .collect();
     if subject
         .postal_code
@@ -146,20 +156,23 @@ fn problems(subject: &Subject<'_>) -> Vec<AddressProblem> {
     {
         problems.push(AddressProblem::new(
             Field::PostalCode.name(),
-            Problem::Malformed,
+            AddressProblemKind::Malformed,
         ));
     }
     if subject
         .state
         .is_some_and(|state| !country.has_state(country_code, state))
     {
-        problems.push(AddressProblem::new(Field::State.name(), Problem::Unknown));
+        problems.push(AddressProblem::new(
+            Field::State.name(),
+            AddressProblemKind::Unknown,
+        ));
     }
     problems
 }
 
 static RULES: LazyLock<HashMap<String, Country>> = LazyLock::new(|| {
-    // The file is a part of the program, and a test reads it.
+    // The file is compiled in, and a test checks that it parses.
     serde_json::from_str(include_str!("address_rules.json")).unwrap_or_default()
 });
 
@@ -189,9 +202,9 @@ impl Field {
 #[serde(rename_all = "camelCase")]
 struct Country {
     required: Vec<Field>,
-    /// A regular expression that matches the whole of a postal code; none where any will do.
+    /// A regular expression for whole postal codes; `None` if any postal code is valid.
     postal_code: Option<String>,
-    /// Every name of every state; none where the country does not list them.
+    /// The names and codes of all states; `None` if the country's states are not listed.
     states: Option<Vec<String>>,
     #[serde(skip)]
     postal_codes: OnceLock<Option<Regex>>,
@@ -203,8 +216,8 @@ struct Country {
 }
 
 impl Country {
-    /// Whether a text is one of the country's states, by any of its names, in either case, or by its code in
-    /// ISO 3166-2 with the country before it.
+    /// Whether the country has this state: by any of its names, in upper or lower case, or by its
+    /// ISO 3166-2 code, with or without the country's prefix.
     fn has_state(&self, country_code: &str, state: &str) -> bool {
         let Some(states) = &self.states else {
             return true;
@@ -219,11 +232,11 @@ impl Country {
         folded.contains(&state) || subdivision.is_some_and(|code| folded.contains(code))
     }
 
-    /// Whether a text has the form of the country's postal codes, in either case.
+    /// Whether a postal code has the country's format, in upper or lower case.
     fn takes_postal_code(&self, code: &str) -> bool {
         let pattern = self.postal_codes.get_or_init(|| {
             let pattern = self.postal_code.as_deref()?;
-            // Every pattern of the file compiles, as a test sees to.
+            // A test checks that every pattern of the file compiles.
             Regex::new(&whole(pattern)).ok()
         });
         pattern
@@ -232,12 +245,14 @@ impl Country {
     }
 }
 
-/// A pattern for the whole of a text, in either case, digits being ASCII's alone.
+/// Anchors a pattern to the whole text. It ignores case, and matches ASCII only: `\d` matches no
+/// other digits.
 fn whole(pattern: &str) -> String {
     format!("^(?i-u:{pattern})$")
 }
 
-/// As names are compared: in upper case, in which more of them meet than in lower case.
+/// The form in which names are compared: upper case, which makes more spellings equal than lower
+/// case does.
 fn fold(name: &str) -> String {
     name.trim().to_uppercase()
 }
@@ -260,7 +275,7 @@ mod tests {
         }
     }
 
-    fn problems(subject: Subject<'_>) -> (ValidationStatus, Vec<(String, Problem)>) {
+    fn problems(subject: Subject<'_>) -> (ValidationStatus, Vec<(String, AddressProblemKind)>) {
         let validation = validate(subject);
         let problems = validation
             .problems
@@ -300,8 +315,8 @@ mod tests {
     }
 
     #[test]
-    fn problems_are_told_field_by_field() {
-        use Problem::{Malformed, Missing, Unknown};
+    fn each_problem_names_its_field() {
+        use AddressProblemKind::{Malformed, Missing, Unknown};
         use ValidationStatus::{Incomplete, Invalid, Valid};
         let found = |field: &str, problem| (field.to_owned(), problem);
         assert_eq!(problems(us()), (Valid, vec![]));
@@ -326,7 +341,7 @@ mod tests {
             found("recipientName", Missing),
         ];
         assert_eq!(problems(wrong), (Invalid, expected));
-        // What is missing weighs more than what is wrong, whichever is found first.
+        // A missing field outweighs a wrong one in the status.
         let both = Subject {
             city: None,
             state: Some("X"),
@@ -334,30 +349,30 @@ mod tests {
         };
         let expected = vec![found("city", Missing), found("state", Unknown)];
         assert_eq!(problems(both), (Incomplete, expected));
-        let nothing = Subject::default();
+        let empty = Subject::default();
         let expected = vec![
             found("countryCode", Missing),
             found("recipientName", Missing),
         ];
-        assert_eq!(problems(nothing), (Incomplete, expected));
-        let nowhere = Subject {
+        assert_eq!(problems(empty), (Incomplete, expected));
+        let unknown_country = Subject {
             country_code: Some("QQ"),
             city: None,
             ..us()
         };
         assert_eq!(
-            problems(nowhere),
+            problems(unknown_country),
             (Invalid, vec![found("countryCode", Unknown)])
         );
-        let nobody = Subject {
+        let no_recipient = Subject {
             recipient_name: None,
             ..us()
         };
         assert_eq!(
-            problems(nobody),
+            problems(no_recipient),
             (Valid, vec![found("recipientName", Missing)])
         );
-        // A country that requires neither state nor postal code, and lists no states.
+        // Oman requires neither a state nor a postal code, and its states are not listed.
         let oman = Subject {
             country_code: Some("OM"),
             state: Some("any"),
@@ -369,7 +384,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_written_gets_an_answer(country in "[A-Z]{2}|.{0,9}", state in ".{0,40}", code in ".{0,40}") {
+        fn any_text_can_be_validated(country in "[A-Z]{2}|.{0,9}", state in ".{0,40}", code in ".{0,40}") {
             let subject = Subject {
                 country_code: Some(&country),
                 state: Some(&state),

@@ -1,17 +1,18 @@
-//! What an event changes in a customer's addresses, as the feed tells it: pure.
+//! Which changes of addresses and defaults an event makes, for the feed. Pure.
 //!
-//! A change is `significant` where the address that unshipped orders would use has changed. That is judged against
-//! what a default's address was when it was last in use, which is while it is known: a default that is named before
-//! its address makes orders wait, not go elsewhere.
+//! A change is `significant` if unshipped orders would now go to a different address. To decide
+//! this, the default address is compared with the one that was last in use. A default is in use
+//! while its address is known: if it names an unknown address, orders wait for that address instead
+//! of going elsewhere.
 
 use serde::{Deserialize, Serialize};
 
 use super::model::{Address, AddressChangeKind};
 use crate::fold::addresses::{AddressBook, AddressFact, DefaultKind, KnownAddress, Source};
 
-/// What is told of one change, without where and when.
+/// A change, without the user and the event that made it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Change {
+pub struct ChangeDetails {
     pub kind: AddressChangeKind,
     pub address_id: String,
     pub affects_default_shipping: bool,
@@ -21,42 +22,43 @@ pub struct Change {
     pub after: Option<Address>,
 }
 
-/// What the customer's defaults were when they were last in use.
+/// The destinations that the customer's defaults had when they were last in use. Stored with the
+/// customer.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct LastInUse {
-    #[serde(skip_serializing_if = "InUse::is_never")]
-    shipping: InUse,
-    #[serde(skip_serializing_if = "InUse::is_never")]
-    billing: InUse,
+    #[serde(skip_serializing_if = "LastDestination::is_never")]
+    shipping: LastDestination,
+    #[serde(skip_serializing_if = "LastDestination::is_never")]
+    billing: LastDestination,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum InUse {
-    /// There was no default whose address was known: the first one is no news to an order.
+enum LastDestination {
+    /// The default has never been in use. The first destination is not a significant change.
     #[default]
     Never,
-    /// This address, as it was.
-    Address(Box<Used>),
-    /// One that was deleted, or is no default any more.
+    /// The destination of the default.
+    Address(Box<Destination>),
+    /// The default's address was deleted or lost its flag, and there is no other default.
     Deleted,
 }
 
-impl InUse {
+impl LastDestination {
     fn is_never(&self) -> bool {
         *self == Self::Never
     }
 }
 
-/// Of an address, what decides where a parcel goes.
+/// The parts of an address that decide where a parcel goes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Used {
+struct Destination {
     address_id: String,
     /// In the order of [`PARTS`].
     parts: [Option<String>; PARTS.len()],
-    /// Those of them that were known to have changed, but not to what.
+    /// The parts that had changed to an unknown value.
     stale: Vec<String>,
 }
 
@@ -68,7 +70,7 @@ const PARTS: [&str; 5] = [
     "streetLine1",
 ];
 
-impl Used {
+impl Destination {
     fn of(address_id: &str, address: &KnownAddress) -> Self {
         let mut parts = address.parts.clone();
         let is_part = |name: &&String| PARTS.contains(&name.as_str());
@@ -79,7 +81,8 @@ impl Used {
         }
     }
 
-    /// Whether a parcel would go elsewhere, or nobody knows where. A part that was stale and is confirmed is none.
+    /// Whether a parcel may go elsewhere: a part has a different value, or has become stale. A
+    /// stale part that is confirmed to have its old value makes no difference.
     fn differs_from(&self, before: &Self) -> bool {
         self.address_id != before.address_id
             || self.parts != before.parts
@@ -88,7 +91,7 @@ impl Used {
 }
 
 impl LastInUse {
-    fn of(&mut self, default: DefaultKind) -> &mut InUse {
+    fn of(&mut self, default: DefaultKind) -> &mut LastDestination {
         match default {
             DefaultKind::Shipping => &mut self.shipping,
             DefaultKind::Billing => &mut self.billing,
@@ -96,80 +99,89 @@ impl LastInUse {
     }
 }
 
-/// Applies a fact to a book, and tells what it changed.
+/// Applies a fact to a book. Returns the changes that it makes: of one address at most one, and
+/// none if just its time is different.
 pub fn apply(
     book: &mut AddressBook,
     last_in_use: &mut LastInUse,
     fact: &AddressFact,
     source: Source,
-) -> Vec<Change> {
-    let was_in_use = DefaultKind::BOTH.map(|default| book.default_address(default).is_some());
-    match fact {
+) -> Vec<ChangeDetails> {
+    let (kind, address_id) = match fact {
         AddressFact::DefaultsNamed { .. } => {
-            let named = |book: &AddressBook, default| book.default_id(default).map(str::to_owned);
-            let before = DefaultKind::BOTH.map(|default| {
-                let former = named(book, default);
-                let address = former
-                    .as_deref()
-                    .and_then(|id| Address::of(book, id, false));
-                (former, address)
-            });
-            book.apply(fact, source);
-            let significant = judge(book, last_in_use, was_in_use);
-            let mut changes = Vec::new();
-            for ((default, (former, before)), significant) in
-                DefaultKind::BOTH.into_iter().zip(before).zip(significant)
-            {
-                let Some(address_id) = named(book, default) else {
-                    continue;
-                };
-                if former.as_deref() != Some(&address_id) {
-                    changes.push(Change {
-                        kind: AddressChangeKind::DefaultChanged,
-                        affects_default_shipping: default == DefaultKind::Shipping,
-                        affects_default_billing: default == DefaultKind::Billing,
-                        significant,
-                        before,
-                        after: Address::of(book, &address_id, false),
-                        address_id,
-                    });
-                }
-            }
-            changes
+            return change_defaults(book, last_in_use, fact, source);
         }
-        AddressFact::Added { address_id, .. }
-        | AddressFact::Updated { address_id, .. }
-        | AddressFact::Deleted { address_id } => {
-            let address = Address::of(book, address_id, false);
-            book.apply(fact, source);
-            let significant = judge(book, last_in_use, was_in_use);
-            let after = Address::of(book, address_id, false);
-            if without_time(&address) == without_time(&after) {
-                return Vec::new();
-            }
-            let is_default = |address: &Option<Address>, flag: fn(&Address) -> Option<bool>| {
-                address.as_ref().and_then(flag) == Some(true)
-            };
-            let affects = |flag| is_default(&address, flag) || is_default(&after, flag);
-            vec![Change {
-                kind: match fact {
-                    AddressFact::Added { .. } => AddressChangeKind::Added,
-                    AddressFact::Updated { .. } => AddressChangeKind::Updated,
-                    _ => AddressChangeKind::Deleted,
-                },
-                address_id: address_id.clone(),
-                affects_default_shipping: affects(|address| address.is_default_shipping),
-                affects_default_billing: affects(|address| address.is_default_billing),
-                significant: significant.contains(&true),
-                before: address,
-                after,
-            }]
-        }
+        AddressFact::Added { address_id, .. } => (AddressChangeKind::Added, address_id),
+        AddressFact::Updated { address_id, .. } => (AddressChangeKind::Updated, address_id),
+        AddressFact::Deleted { address_id } => (AddressChangeKind::Deleted, address_id),
+    };
+    let before = Address::of(book, address_id, false);
+    let significant = apply_and_judge(book, last_in_use, fact, source);
+    let after = Address::of(book, address_id, false);
+    if without_time(&before) == without_time(&after) {
+        return Vec::new();
     }
+    let was_or_is = |flag: fn(&Address) -> Option<bool>| {
+        let is = |address: &Option<Address>| address.as_ref().and_then(flag) == Some(true);
+        is(&before) || is(&after)
+    };
+    vec![ChangeDetails {
+        kind,
+        address_id: address_id.clone(),
+        affects_default_shipping: was_or_is(|address| address.is_default_shipping),
+        affects_default_billing: was_or_is(|address| address.is_default_billing),
+        significant: significant.contains(&true),
+        before,
+        after,
+    }]
 }
 
-/// For each default, whether a fact that was applied has changed where unshipped orders go.
-fn judge(book: &AddressBook, last_in_use: &mut LastInUse, was_in_use: [bool; 2]) -> [bool; 2] {
+/// Applies a fact about the defaults. Each default that names another address than before is a
+/// change.
+fn change_defaults(
+    book: &mut AddressBook,
+    last_in_use: &mut LastInUse,
+    fact: &AddressFact,
+    source: Source,
+) -> Vec<ChangeDetails> {
+    let before = DefaultKind::BOTH.map(|default| {
+        let id = book.default_id(default).map(str::to_owned);
+        let address = id.as_deref().and_then(|id| Address::of(book, id, false));
+        (id, address)
+    });
+    let significant = apply_and_judge(book, last_in_use, fact, source);
+    let mut changes = Vec::new();
+    for ((default, (former_id, former)), significant) in
+        DefaultKind::BOTH.into_iter().zip(before).zip(significant)
+    {
+        let Some(address_id) = book.default_id(default) else {
+            continue;
+        };
+        if former_id.as_deref() != Some(address_id) {
+            changes.push(ChangeDetails {
+                kind: AddressChangeKind::DefaultChanged,
+                address_id: address_id.to_owned(),
+                affects_default_shipping: default == DefaultKind::Shipping,
+                affects_default_billing: default == DefaultKind::Billing,
+                significant,
+                before: former,
+                after: Address::of(book, address_id, false),
+            });
+        }
+    }
+    changes
+}
+
+/// Applies a fact. Returns for each default whether unshipped orders that use it would now go
+/// elsewhere.
+fn apply_and_judge(
+    book: &mut AddressBook,
+    last_in_use: &mut LastInUse,
+    fact: &AddressFact,
+    source: Source,
+) -> [bool; 2] {
+    let was_in_use = DefaultKind::BOTH.map(|default| book.default_address(default).is_some());
+    book.apply(fact, source);
     let mut significant = [false; 2];
     for ((default, was_in_use), significant) in DefaultKind::BOTH
         .into_iter()
@@ -179,26 +191,27 @@ fn judge(book: &AddressBook, last_in_use: &mut LastInUse, was_in_use: [bool; 2])
         let last = last_in_use.of(default);
         match book.default_address(default) {
             Some((id, address)) => {
-                let now = Used::of(id, address);
+                let destination = Destination::of(id, address);
                 *significant = match last {
-                    InUse::Never => false,
-                    InUse::Address(before) => now.differs_from(before),
-                    InUse::Deleted => true,
+                    LastDestination::Never => false,
+                    LastDestination::Address(before) => destination.differs_from(before),
+                    LastDestination::Deleted => true,
                 };
-                *last = InUse::Address(Box::new(now));
+                *last = LastDestination::Address(Box::new(destination));
             }
             None if was_in_use && book.default_id(default).is_none() => {
                 *significant = true;
-                *last = InUse::Deleted;
+                *last = LastDestination::Deleted;
             }
-            // While the address that it names is not known, nothing else is in use.
+            // The default names an unknown address, or there was none before: the last destination
+            // stays.
             None => {}
         }
     }
     significant
 }
 
-/// Every event moves the time; that alone is no change.
+/// The address without its time, which every event moves: that alone is not a change.
 fn without_time(address: &Option<Address>) -> Option<Address> {
     address.clone().map(|address| Address {
         updated_at: None,

@@ -1,34 +1,25 @@
-//! order over gRPC.
+//! The gRPC surface of the order domain: unpacks requests, calls `queries`, packs answers.
 
 use tonic::{Request, Response, Status};
 
-use super::{
-    model::{Address, AddressChange, AddressChangeKind, Customer},
-    queries::{self, ChangesFilter},
-};
-use crate::{
-    proto::order::v1::{
-        self as pb,
-        order_service_server::{OrderService, OrderServiceServer},
-    },
-    query::{
-        Reads,
-        grpc::{self, respond, timestamp},
-        page::PageRequest,
-    },
-};
+use super::model::{Address, AddressChange, AddressChangeKind, Customer};
+use super::queries::{self, ChangesFilter};
+use crate::proto::order::v1 as pb;
+use crate::proto::order::v1::order_service_server::{OrderService, OrderServiceServer};
+use crate::query::Reads;
+use crate::query::grpc::{self, respond, timestamp};
 
 /// The service, over `reads`.
 pub fn service(reads: Reads) -> OrderServiceServer<impl OrderService> {
-    grpc::service!(OrderServiceServer::new(Service { reads }))
+    grpc::service!(OrderServiceServer::new(OrderGrpc { reads }))
 }
 
-struct Service {
+struct OrderGrpc {
     reads: Reads,
 }
 
 #[tonic::async_trait]
-impl OrderService for Service {
+impl OrderService for OrderGrpc {
     async fn get_customer(
         &self,
         request: Request<pb::GetCustomerRequest>,
@@ -57,7 +48,7 @@ impl OrderService for Service {
         request: Request<pb::ListCustomerAddressesRequest>,
     ) -> Result<Response<pb::ListCustomerAddressesResponse>, Status> {
         let request = request.into_inner();
-        let as_of = grpc::instant("asOf", request.as_of)?;
+        let as_of = grpc::as_of(request.as_of)?;
         let answer = queries::list_addresses(&self.reads, &request.user_id, as_of).await?;
         Ok(respond(answer.map(|found| {
             pb::ListCustomerAddressesResponse {
@@ -79,10 +70,7 @@ impl OrderService for Service {
             since: grpc::instant("since", request.since)?,
             after: request.after.filter(|after| !after.is_empty()),
         };
-        let page = PageRequest {
-            size: request.page_size,
-            token: request.page_token,
-        };
+        let page = grpc::page(request.page_size, request.page_token);
         let answer = queries::list_address_changes(&self.reads, &filter, &page).await?;
         Ok(respond(answer.map(|found| {
             pb::ListAddressChangesResponse {

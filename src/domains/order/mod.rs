@@ -1,5 +1,6 @@
-//! order: customers for the Order Service: who they are, how to reach them, the addresses that they have and had,
-//! and a feed of what changed in them. Made from what events tell of accounts, profiles and addresses.
+//! The order domain: customers for the Order Service, with their contact data, their addresses now
+//! and as of a time, and a feed of address changes. Made from the events about accounts, profiles
+//! and addresses.
 
 mod changes;
 mod grpc;
@@ -7,6 +8,7 @@ mod model;
 mod projection;
 mod queries;
 mod rest;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -17,7 +19,7 @@ use super::Domain;
 use crate::proto::order::v1::order_service_server::SERVICE_NAME;
 use crate::query::Reads;
 
-/// The domain.
+/// The order domain.
 pub struct Order;
 
 impl Domain for Order {

@@ -1,21 +1,20 @@
-//! What the order domain answers with. Absent means unknown; nothing is ever guessed.
+//! The answers of the order domain. A field that is absent is unknown: no value is guessed.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::changes::LastInUse;
 use crate::fold::addresses::{AddressBook, DefaultKind, KnownAddress};
 
-/// A customer, as the Order Service sees one: who it is, how to reach them, and where they want orders sent.
+/// A customer: name, contact data, addresses and defaults.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Customer {
-    /// The user's id, an opaque string.
+    /// The user's id: an opaque string.
     pub user_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
-    /// Absent where a change of the address is known but not the address.
+    /// Absent if the email is known to have changed, but not to what.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub email_verified: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -28,23 +27,25 @@ pub struct Customer {
     pub display_name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phone_number: Option<String>,
-    /// `pending_verification`, `active`, `suspended`, `banned`, `deactivated`, `deleted`; others occur.
+    /// `pending_verification`, `active`, `suspended`, `banned`, `deactivated`, `deleted`; other
+    /// values occur.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub registered_at: Option<DateTime<Utc>>,
-    /// When the last event of interest about this user happened.
+    /// When the user's last event that this view is made from happened.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub updated_at: Option<DateTime<Utc>>,
-    /// When the user was deleted. Personal data is gone from then on.
+    /// When the user was deleted. Personal data is erased at that point.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deleted_at: Option<DateTime<Utc>>,
-    /// Fields that are known to have changed, but not to what: ask the User Service.
+    /// Fields that are known to have changed, but not to what. The User Service has the current
+    /// values.
     pub stale_fields: Vec<String>,
-    /// May name an address that is not known yet.
+    /// The address with this id may not be known yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_shipping_address_id: Option<String>,
-    /// May name an address that is not known yet.
+    /// The address with this id may not be known yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_billing_address_id: Option<String>,
     /// In the order of their ids.
@@ -56,7 +57,7 @@ pub struct Customer {
 #[serde(rename_all = "camelCase", default)]
 pub struct Address {
     pub address_id: String,
-    /// `shipping`, `billing`, `home`, `work`; others occur.
+    /// `shipping`, `billing`, `home`, `work`; other values occur.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub address_type: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,24 +81,24 @@ pub struct Address {
     pub company_name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub additional_notes: Option<String>,
-    /// Absent only on an address of a deleted customer, of which id and country alone are left.
+    /// Absent only if the customer was deleted: then just the address's id and country remain.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub is_default_shipping: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub is_default_billing: Option<bool>,
     /// Fields of this address that are known to have changed, but not to what.
     pub stale_fields: Vec<String>,
-    /// When the last event that named this address, or moved its default flags, happened.
+    /// When the last event that named this address or changed its default flags happened.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub updated_at: Option<DateTime<Utc>>,
 }
 
-/// Customers by id, as many as were asked for and are known.
+/// The requested customers that are known, and the ids of the others.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
 pub struct Customers {
-    /// In the order in which they were asked for.
+    /// In the order of the request.
     pub customers: Vec<Customer>,
-    /// The ids that nobody has heard of.
+    /// The ids of unknown users.
     pub missing: Vec<String>,
 }
 
@@ -105,18 +106,18 @@ pub struct Customers {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AddressChangeKind {
-    /// It was added, or added again.
+    /// The address was added, or added again.
     Added,
-    /// Some of it changed.
+    /// A part of the address changed.
     Updated,
-    /// It was deleted.
+    /// The address was deleted.
     Deleted,
-    /// It became a default.
+    /// The address became a default.
     DefaultChanged,
 }
 
 impl AddressChangeKind {
-    /// The word for it.
+    /// The name in the API and in the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Added => "added",
@@ -127,30 +128,32 @@ impl AddressChangeKind {
     }
 }
 
-/// One change of an address, or of which address is a default.
+/// One change of an address or of a default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AddressChange {
-    /// Where a reader who has come this far resumes.
+    /// The cursor to continue from after this change.
     pub cursor: String,
     pub user_id: String,
-    /// The address; of `default_changed` the new default.
+    /// The id of the address; for `default_changed`, of the new default.
     pub address_id: String,
     pub kind: AddressChangeKind,
-    /// Whether the address was or became the default to ship to.
+    /// Whether the address was or became the default shipping address.
     pub affects_default_shipping: bool,
-    /// Whether the address was or became the default to bill.
+    /// Whether the address was or became the default billing address.
     pub affects_default_billing: bool,
-    /// Whether the address that unshipped orders would use has changed.
+    /// Whether unshipped orders would now go to a different address.
     pub significant: bool,
-    /// The address before; of `default_changed` the former default. Absent where there was none, or it was not known.
+    /// The address before the change; for `default_changed`, the former default. Absent if there
+    /// was none or it was unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub before: Option<Address>,
-    /// The address after; of `default_changed` the new default. Absent where there is none, or it is not known.
+    /// The address after the change; for `default_changed`, the new default. Absent if there is
+    /// none or it is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<Address>,
     pub occurred_at: DateTime<Utc>,
-    /// The event that told of it.
+    /// The id of the event that made the change.
     pub event_id: String,
 }
 
@@ -158,42 +161,11 @@ pub struct AddressChange {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AddressChanges {
-    /// Per partition of the log in the order in which they were applied.
+    /// Changes of one partition are in the order in which they were applied.
     pub changes: Vec<AddressChange>,
-    /// Where the next page begins; absent at the end.
+    /// The token of the next page; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_page_token: Option<String>,
-}
-
-/// A customer as it is stored: what is answered, and what the fold must remember beside it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct State {
-    /// Without addresses and defaults, which are in the book.
-    pub customer: Customer,
-    pub book: AddressBook,
-    pub last_in_use: LastInUse,
-    /// Whether the deletion was a hard one, after which nothing can change.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub is_erased: bool,
-}
-
-impl State {
-    /// Whether the customer was deleted.
-    pub fn is_deleted(&self) -> bool {
-        self.customer.deleted_at.is_some()
-    }
-
-    /// The customer as it is answered.
-    pub fn into_customer(self) -> Customer {
-        let addresses = Addresses::of(&self.book, self.is_deleted());
-        Customer {
-            default_shipping_address_id: addresses.default_shipping_address_id,
-            default_billing_address_id: addresses.default_billing_address_id,
-            addresses: addresses.addresses,
-            ..self.customer
-        }
-    }
 }
 
 /// A customer's addresses and defaults.
@@ -202,18 +174,19 @@ impl State {
 pub struct Addresses {
     /// In the order of their ids.
     pub addresses: Vec<Address>,
-    /// May name an address that is not known yet.
+    /// The address with this id may not be known yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_shipping_address_id: Option<String>,
-    /// May name an address that is not known yet.
+    /// The address with this id may not be known yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_billing_address_id: Option<String>,
 }
 
 impl Addresses {
-    /// Those of a book; of a deleted customer's no more than ids and countries.
+    /// The addresses and defaults of a book. Of a deleted customer's addresses just ids and
+    /// countries remain, and no defaults.
     pub fn of(book: &AddressBook, is_deleted: bool) -> Self {
-        let named = |default| {
+        let default_id = |default| {
             book.default_id(default)
                 .filter(|_| !is_deleted)
                 .map(str::to_owned)
@@ -224,14 +197,14 @@ impl Addresses {
                 .map(|(id, _)| id)
                 .filter_map(|id| Address::of(book, id, is_deleted))
                 .collect(),
-            default_shipping_address_id: named(DefaultKind::Shipping),
-            default_billing_address_id: named(DefaultKind::Billing),
+            default_shipping_address_id: default_id(DefaultKind::Shipping),
+            default_billing_address_id: default_id(DefaultKind::Billing),
         }
     }
 }
 
 impl Address {
-    /// One of a book's addresses, if it is known.
+    /// An address of a book, if it is known.
     pub fn of(book: &AddressBook, address_id: &str, is_deleted: bool) -> Option<Self> {
         let KnownAddress {
             address_type,
@@ -262,7 +235,7 @@ impl Address {
         })
     }
 
-    /// What is left of an address of a deleted customer, so that orders keep something to point at.
+    /// What remains of a deleted customer's address, so that orders can still refer to it.
     fn without_personal_data(address_id: &str, country: Option<String>) -> Self {
         Self {
             address_id: address_id.to_owned(),

@@ -1,4 +1,5 @@
-//! How the order domain's events become customers: a pure fold, and the statements that write what it tells.
+//! How events become the order domain's view: a pure fold, and the statements that write its
+//! results.
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -6,9 +7,10 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::Order;
-use super::changes::{self, Change, LastInUse};
-use super::model::{Address, Customer, State};
-use crate::event::{self, Changes, DeletionType, EventType, Payload, TypeName};
+use super::changes::{self, ChangeDetails, LastInUse};
+use super::model::{Address, Customer};
+use super::state::CustomerState;
+use crate::event::{Change, Changes, DeletionType, EventType, Payload, TypeName};
 use crate::fold::addresses::{AddressBook, AddressFact, Source};
 use crate::fold::change_text;
 use crate::fold::history;
@@ -45,45 +47,58 @@ impl Projection for Order {
     }
 
     async fn apply(&self, target: &mut Target<'_>, events: &[NewEvent]) -> Result<(), sqlx::Error> {
-        let mut folded = users::fold::<State>(target, events).await?;
-        let deleted = Deleted::of(&folded);
+        let mut folded = users::fold::<CustomerState>(target, events).await?;
+        let deleted = DeletedUsers::of(&folded);
         write_history(target, &mut folded, &deleted).await?;
-        write_changes(target, folded, &deleted).await
+        write_feed(target, folded, &deleted).await
     }
 }
 
-/// What a fold tells beside the customer that it leads to.
+/// What the fold of a user's events produces besides the state.
 #[derive(Default)]
 pub struct Effects {
+    /// Facts for the history.
     pub history: Vec<(Source, AddressFact)>,
+    /// Rows for the feed.
     pub feed: Vec<FeedEntry>,
-    /// The last one; a hard one is.
+    /// The user's last deletion in the batch; nothing follows a hard one.
     pub deletion: Option<DeletionType>,
 }
 
-/// A row of the feed.
+/// A row for the feed.
 pub struct FeedEntry {
-    pub place: FeedPosition,
+    pub feed_position: FeedPosition,
     pub occurred_at: DateTime<Utc>,
     pub event_id: String,
-    pub told: Told,
+    pub content: FeedContent,
 }
 
-/// What a row of the feed tells.
-pub enum Told {
-    Change(Box<Change>),
-    /// For whoever mirrors addresses, and is to forget them.
+/// What a row of the feed says.
+pub enum FeedContent {
+    AddressChanged(Box<ChangeDetails>),
+    /// Readers that mirror addresses have to erase this user's.
     CustomerDeleted(DeletionType),
 }
 
-/// The users of a batch that were deleted in it.
-struct Deleted {
+impl FeedEntry {
+    fn new(new_event: &NewEvent, content: FeedContent) -> Self {
+        Self {
+            feed_position: new_event.feed_position,
+            occurred_at: new_event.event.occurred_at,
+            event_id: new_event.event.id.clone(),
+            content,
+        }
+    }
+}
+
+/// The keys of the users that were deleted in a batch.
+struct DeletedUsers {
     soft: Vec<Uuid>,
     hard: Vec<Uuid>,
 }
 
-impl Deleted {
-    fn of(folded: &[Folded<State>]) -> Self {
+impl DeletedUsers {
+    fn of(folded: &[Folded<CustomerState>]) -> Self {
         let keys = |deletion| {
             let deleted = folded
                 .iter()
@@ -97,39 +112,39 @@ impl Deleted {
     }
 }
 
-/// Writes what was told of addresses, then takes from the history what deletions leave nothing of.
+/// Appends the batch's facts to the history, then erases deleted users' personal data from it.
 async fn write_history(
     target: &mut Target<'_>,
-    folded: &mut [Folded<State>],
-    deleted: &Deleted,
+    folded: &mut [Folded<CustomerState>],
+    deleted: &DeletedUsers,
 ) -> Result<(), sqlx::Error> {
-    let told = folded.iter_mut().map(|row| {
+    let facts_by_user = folded.iter_mut().map(|row| {
         let facts = std::mem::take(&mut row.effects.history);
         (row.user_key, row.revision, facts)
     });
-    history::append(target, told).await?;
+    history::append(target, facts_by_user).await?;
     history::reduce(target, &deleted.soft, AddressFact::without_personal_data).await?;
     history::erase(target, &deleted.hard).await
 }
 
-/// Writes the feed, then takes from it what deletions leave nothing of.
-async fn write_changes(
+/// Appends the batch's rows to the feed, then erases deleted users' personal data from it.
+async fn write_feed(
     target: &mut Target<'_>,
-    folded: Vec<Folded<State>>,
-    deleted: &Deleted,
+    folded: Vec<Folded<CustomerState>>,
+    deleted: &DeletedUsers,
 ) -> Result<(), sqlx::Error> {
-    let mut rows = Columns::default();
-    for folded in folded {
-        // The entries of one event follow one another.
-        let (mut place, mut index) = (None, 0);
-        for entry in folded.effects.feed {
-            index = if place == Some(entry.place) {
+    let mut rows = FeedColumns::default();
+    for user in folded {
+        // An event's entries share its feed position: their index tells them apart.
+        let (mut previous, mut index) = (None, 0);
+        for entry in user.effects.feed {
+            index = if previous == Some(entry.feed_position) {
                 index + 1
             } else {
                 0
             };
-            place = Some(entry.place);
-            rows.push(folded.user_key, &folded.user_id, entry, index);
+            previous = Some(entry.feed_position);
+            rows.push(user.user_key, &user.user_id, entry, index);
         }
     }
     if !rows.user_keys.is_empty() {
@@ -167,9 +182,9 @@ async fn write_changes(
     Ok(())
 }
 
-/// Rows of the feed, column by column.
+/// Rows of the feed, column by column: the arguments of the statement that inserts them.
 #[derive(Default)]
-struct Columns {
+struct FeedColumns {
     next_offsets: Vec<i64>,
     sequences: Vec<i64>,
     user_keys: Vec<Uuid>,
@@ -186,123 +201,85 @@ struct Columns {
     event_ids: Vec<String>,
 }
 
-impl Columns {
+impl FeedColumns {
     fn push(&mut self, user_key: Uuid, user_id: &str, entry: FeedEntry, index: i64) {
-        self.next_offsets.push(entry.place.next_offset);
-        self.sequences.push(entry.place.sequence + index);
+        self.next_offsets.push(entry.feed_position.next_offset);
+        self.sequences.push(entry.feed_position.sequence + index);
         self.user_keys.push(user_key);
         self.user_ids.push(user_id.to_owned());
         self.occurred_at.push(entry.occurred_at);
         self.event_ids.push(entry.event_id);
-        let (change, deletion_type) = match entry.told {
-            Told::Change(change) => (Some(*change), None),
-            Told::CustomerDeleted(DeletionType::Soft) => (None, Some("soft")),
-            Told::CustomerDeleted(DeletionType::Hard) => (None, Some("hard")),
-        };
-        self.deletion_types.push(deletion_type);
-        let is = |flag: fn(&Change) -> bool| change.as_ref().is_some_and(flag);
-        self.affects_shipping
-            .push(is(|change| change.affects_default_shipping));
-        self.affects_billing
-            .push(is(|change| change.affects_default_billing));
-        self.significant.push(is(|change| change.significant));
-        match change {
-            Some(change) => {
+        match entry.content {
+            FeedContent::AddressChanged(change) => {
                 self.kinds.push(change.kind.as_str());
                 self.address_ids.push(Some(change.address_id));
+                self.affects_shipping.push(change.affects_default_shipping);
+                self.affects_billing.push(change.affects_default_billing);
+                self.significant.push(change.significant);
                 self.before.push(change.before.map(Json));
                 self.after.push(change.after.map(Json));
+                self.deletion_types.push(None);
             }
-            None => {
+            FeedContent::CustomerDeleted(deletion_type) => {
                 self.kinds.push("customer_deleted");
                 self.address_ids.push(None);
+                self.affects_shipping.push(false);
+                self.affects_billing.push(false);
+                self.significant.push(false);
                 self.before.push(None);
                 self.after.push(None);
+                self.deletion_types.push(Some(match deletion_type {
+                    DeletionType::Soft => "soft",
+                    DeletionType::Hard => "hard",
+                }));
             }
         }
     }
 }
 
-/// What a profile's update may change of a customer.
+/// The customer's fields that UserProfileUpdated may change. UserUpdated may change all of them.
 const PROFILE_FIELDS: &[&str] = &["firstName", "lastName", "displayName", "phoneNumber"];
 
-impl UserState for State {
+impl UserState for CustomerState {
     type Effects = Effects;
 
-    fn apply(&mut self, applied: &NewEvent, effects: &mut Effects) {
-        let event = &applied.event;
-        let at = event.occurred_at;
-        let customer = &mut self.customer;
+    fn apply(&mut self, new_event: &NewEvent, effects: &mut Effects) {
+        let event = &new_event.event;
         if let Some(user_id) = event.user_id() {
-            user_id.clone_into(&mut customer.user_id);
+            user_id.clone_into(&mut self.customer.user_id);
         }
         if let Payload::UserDeleted(deleted) = &event.payload {
-            if self.delete(deleted.deletion_type, at) {
-                effects.deletion = Some(deleted.deletion_type);
-                effects.feed.push(FeedEntry {
-                    place: applied.feed_position,
-                    occurred_at: at,
-                    event_id: event.id.clone(),
-                    told: Told::CustomerDeleted(deleted.deletion_type),
-                });
+            let deletion_type = deleted.deletion_type;
+            if self.delete(deletion_type, event.occurred_at) {
+                effects.deletion = Some(deletion_type);
+                let content = FeedContent::CustomerDeleted(deletion_type);
+                effects.feed.push(FeedEntry::new(new_event, content));
             }
             return;
         }
-        if customer.deleted_at.is_some() {
+        if self.is_deleted() {
             return;
         }
-        customer.updated_at = Some(at);
-        if let Some(fact) = AddressFact::of(&event.payload) {
-            let source = Source::from(applied);
-            for change in changes::apply(&mut self.book, &mut self.last_in_use, &fact, source) {
-                effects.feed.push(FeedEntry {
-                    place: applied.feed_position,
-                    occurred_at: at,
-                    event_id: event.id.clone(),
-                    told: Told::Change(Box::new(change)),
-                });
-            }
-            effects.history.push((source, fact));
+        self.customer.updated_at = Some(event.occurred_at);
+        let Some(fact) = AddressFact::of(&event.payload) else {
+            self.customer.apply(&event.payload, event.occurred_at);
             return;
+        };
+        let source = Source::from(new_event);
+        for change in changes::apply(&mut self.book, &mut self.last_in_use, &fact, source) {
+            let content = FeedContent::AddressChanged(Box::new(change));
+            effects.feed.push(FeedEntry::new(new_event, content));
         }
-        match &event.payload {
-            Payload::UserRegistered(registered) => {
-                customer.registered_at.get_or_insert(at);
-                customer.set_email(event::Change::Value(&registered.email));
-                customer.set("status", event::Change::Value(&registered.status));
-                for (field, value) in [
-                    ("username", &registered.username),
-                    ("firstName", &registered.first_name),
-                    ("lastName", &registered.last_name),
-                ] {
-                    if let Some(value) = value {
-                        customer.set(field, event::Change::Value(value));
-                    }
-                }
-            }
-            Payload::UserEmailVerified(verified) => {
-                customer.set_email(event::Change::Value(&verified.email));
-                customer.email_verified = Some(true);
-            }
-            Payload::UserAccountStatusChanged(changed) => {
-                customer.set("status", event::Change::Value(&changed.new_status))
-            }
-            Payload::UserUpdated(updated) => customer.change_account(&updated.changes),
-            Payload::UserProfileUpdated(updated) => {
-                customer.change(&updated.changes, PROFILE_FIELDS);
-            }
-            // Not of interest, so never here.
-            _ => {}
-        }
+        effects.history.push((source, fact));
     }
 }
 
-impl State {
-    /// Deletion is final, and only a hard one has anything to add to a soft one.
-    /// Says whether it had.
-    fn delete(&mut self, deletion: DeletionType, at: DateTime<Utc>) -> bool {
-        let is_hard = deletion == DeletionType::Hard;
-        if self.is_erased || (self.customer.deleted_at.is_some() && !is_hard) {
+impl CustomerState {
+    /// Deletes the user. Returns whether this changed anything: a second deletion does only if it
+    /// is the first hard one.
+    fn delete(&mut self, deletion_type: DeletionType, at: DateTime<Utc>) -> bool {
+        let is_hard = deletion_type == DeletionType::Hard;
+        if self.is_erased || (self.is_deleted() && !is_hard) {
             return false;
         }
         let customer = std::mem::take(&mut self.customer);
@@ -319,7 +296,7 @@ impl State {
         } else {
             self.book.erase_personal_data();
         }
-        // The fold needs neither any more, and both hold personal data.
+        // It holds personal data, and no change follows that would be compared with it.
         self.last_in_use = LastInUse::default();
         self.is_erased = is_hard;
         true
@@ -327,13 +304,41 @@ impl State {
 }
 
 impl Customer {
-    /// An account's update may name any field of the view; a profile's has no say in what is the account's.
-    fn change_account(&mut self, changes: &Changes) {
-        if let Some(change) = changes.text("email") {
-            self.set_email(change);
+    /// Applies an event about the account or the profile.
+    fn apply(&mut self, payload: &Payload, at: DateTime<Utc>) {
+        match payload {
+            Payload::UserRegistered(registered) => {
+                self.registered_at.get_or_insert(at);
+                self.set_email(Change::Value(&registered.email));
+                self.set("status", Change::Value(&registered.status));
+                for (field, value) in [
+                    ("username", &registered.username),
+                    ("firstName", &registered.first_name),
+                    ("lastName", &registered.last_name),
+                ] {
+                    if let Some(value) = value {
+                        self.set(field, Change::Value(value));
+                    }
+                }
+            }
+            Payload::UserEmailVerified(verified) => {
+                self.set_email(Change::Value(&verified.email));
+                self.email_verified = Some(true);
+            }
+            Payload::UserAccountStatusChanged(changed) => {
+                self.set("status", Change::Value(&changed.new_status));
+            }
+            Payload::UserUpdated(updated) => {
+                if let Some(change) = updated.changes.text("email") {
+                    self.set_email(change);
+                }
+                self.change(&updated.changes, &["username", "status"]);
+                self.change(&updated.changes, PROFILE_FIELDS);
+            }
+            Payload::UserProfileUpdated(updated) => self.change(&updated.changes, PROFILE_FIELDS),
+            // The view is not made from other types.
+            _ => {}
         }
-        self.change(changes, &["username", "status"]);
-        self.change(changes, PROFILE_FIELDS);
     }
 
     fn change(&mut self, changes: &Changes, fields: &[&'static str]) {
@@ -344,18 +349,19 @@ impl Customer {
         }
     }
 
-    /// A new address is not verified; of one that nobody knows, nobody knows whether it is.
-    fn set_email(&mut self, change: event::Change<&str>) {
+    /// Changes the email. A new email is unverified. If the email is unknown, so is whether it is
+    /// verified.
+    fn set_email(&mut self, change: Change<&str>) {
         match change {
-            event::Change::Value(email)
+            Change::Value(email)
                 if self.email.as_deref() == Some(email) && self.email_verified.is_some() => {}
-            event::Change::Value(_) => self.email_verified = Some(false),
-            event::Change::Unknown | event::Change::Cleared => self.email_verified = None,
+            Change::Value(_) => self.email_verified = Some(false),
+            Change::Unknown | Change::Cleared => self.email_verified = None,
         }
         self.set("email", change);
     }
 
-    fn set(&mut self, field: &'static str, change: event::Change<&str>) {
+    fn set(&mut self, field: &'static str, change: Change<&str>) {
         let value = match field {
             "email" => &mut self.email,
             "username" => &mut self.username,

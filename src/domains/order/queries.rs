@@ -1,4 +1,5 @@
-//! What the order domain can be asked: the one place where both coats get their answers from.
+//! The order domain's queries, for both surfaces: each checks its arguments and runs one statement,
+//! which returns the rows together with the position that they reflect.
 
 use std::collections::HashMap;
 
@@ -8,29 +9,32 @@ use sqlx::types::Json;
 
 use super::model::{
     Address, AddressChange, AddressChangeKind, AddressChanges, Addresses, Customer, Customers,
-    State,
 };
+use super::state::CustomerState;
 use crate::error::Error;
 use crate::event::hash16;
 use crate::fold::addresses::{AddressBook, AddressFact};
-use crate::fold::history::Remembered;
+use crate::fold::history::HistoryEntry;
 use crate::projector::FeedPosition;
 use crate::query::cursor::{self, Cursor};
 use crate::query::page::{Page, PageRequest};
 use crate::query::{self, Answer, Reads};
 
-/// The most ids that one question may name.
+/// The most ids in one request.
 pub const MAX_BATCH: usize = 1_000;
 
-/// The customer of a user.
+/// The customer with this id.
 ///
 /// # Errors
-/// INVALID_ARGUMENT where the id can't be one; NOT_FOUND, with the position that this was true at; the database.
+/// INVALID_ARGUMENT if no user can have the id; NOT_FOUND, with the position at which the user was
+/// unknown; the database's errors.
 pub async fn get_customer(reads: &Reads, user_id: &str) -> Result<Answer<Customer>, Error> {
-    Ok(get_state(reads, user_id).await?.map(State::into_customer))
+    Ok(get_state(reads, user_id)
+        .await?
+        .map(CustomerState::into_customer))
 }
 
-async fn get_state(reads: &Reads, user_id: &str) -> Result<Answer<State>, Error> {
+async fn get_state(reads: &Reads, user_id: &str) -> Result<Answer<CustomerState>, Error> {
     query::check_id("userId", user_id)?;
     let row = sqlx::query_file!(
         "src/domains/order/sql/get_customer.sql",
@@ -46,10 +50,11 @@ async fn get_state(reads: &Reads, user_id: &str) -> Result<Answer<State>, Error>
     }
 }
 
-/// The customers of up to [`MAX_BATCH`] users, each once, in the order in which they were asked for.
+/// Up to [`MAX_BATCH`] customers, each once, in the order of the request.
 ///
 /// # Errors
-/// INVALID_ARGUMENT where there are no, or too many, ids, or one can't be an id; the database.
+/// INVALID_ARGUMENT if there are no ids or too many, or no user can have one of them; the
+/// database's errors.
 pub async fn batch_get_customers(
     reads: &Reads,
     user_ids: &[String],
@@ -76,8 +81,8 @@ pub async fn batch_get_customers(
     Ok(Answer { body, token })
 }
 
-/// A customer's addresses and defaults, now or as they stood at an instant: the same fold over what had happened by
-/// then, in the order of the log.
+/// A customer's addresses and defaults, now or as of an instant. The latter are folded again from
+/// the facts that had happened by then, in the order of the log.
 ///
 /// # Errors
 /// As [`get_customer`].
@@ -104,32 +109,32 @@ pub async fn list_addresses(
         return Err(Error::not_found("user").with_token(&token));
     };
     let mut book = AddressBook::default();
-    for Remembered { source, fact } in row.facts.into_iter().flat_map(|Json(facts)| facts) {
+    for HistoryEntry { source, fact } in row.facts.into_iter().flat_map(|Json(facts)| facts) {
         book.apply(&fact, source);
     }
     let body = Addresses::of(&book, state.is_deleted());
     Ok(Answer { body, token })
 }
 
-/// Which changes of addresses are asked for.
+/// Which address changes to list.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct ChangesFilter {
-    /// Of this user only.
+    /// Only changes of this user.
     pub user_id: Option<String>,
-    /// Significant ones only, or the others only.
+    /// Only significant changes (true), or only the others (false).
     pub significant: Option<bool>,
-    /// Those that happened then or later.
+    /// Only changes that happened at this instant or later.
     pub since: Option<DateTime<Utc>>,
-    /// Those behind this cursor.
+    /// Only changes after this cursor.
     pub after: Option<String>,
 }
 
-/// An entry of the feed, as it is stored.
+/// A row of the feed.
 #[derive(Debug, Deserialize)]
-struct Row {
+struct FeedRow {
     log_id: i32,
     #[serde(flatten)]
-    place: FeedPosition,
+    feed_position: FeedPosition,
     user_id: String,
     address_id: String,
     kind: AddressChangeKind,
@@ -142,11 +147,29 @@ struct Row {
     event_id: String,
 }
 
+impl FeedRow {
+    fn into_change(self, cursor: String) -> AddressChange {
+        AddressChange {
+            cursor,
+            user_id: self.user_id,
+            address_id: self.address_id,
+            kind: self.kind,
+            affects_default_shipping: self.affects_shipping,
+            affects_default_billing: self.affects_billing,
+            significant: self.significant,
+            before: self.before,
+            after: self.after,
+            occurred_at: self.occurred_at,
+            event_id: self.event_id,
+        }
+    }
+}
+
 /// A page of the feed.
 ///
 /// # Errors
-/// INVALID_ARGUMENT where a filter, the cursor or the page can't be one. RESYNC where the view was rebuilt, and what the
-/// cursor has passed lies elsewhere now. The database.
+/// INVALID_ARGUMENT if a filter, the cursor or the page is invalid; RESYNC if the view was rebuilt,
+/// and changes that the cursor has passed are at other positions now; the database's errors.
 pub async fn list_address_changes(
     reads: &Reads,
     filter: &ChangesFilter,
@@ -156,25 +179,14 @@ pub async fn list_address_changes(
         query::check_id("userId", user_id)?;
     }
     let page: Page<Cursor> = Page::of(page, &("order/address-changes", filter))?;
-    // Whoever pages has begun behind the cursor of the filter.
-    let (field, begin) = match (&page.after, &filter.after) {
-        (Some(cursor), _) => ("pageToken", cursor.clone()),
-        (None, Some(after)) => {
-            let problem = "is not a cursor that this feed has given";
-            let cursor = Cursor::parse(after).ok_or_else(|| Error::invalid("after", problem))?;
-            ("after", cursor)
-        }
-        (None, None) => ("after", Cursor::default()),
-    };
+    let (field, begin) = first_cursor(&page, filter)?;
     let resume = reads.resume(field, &begin).await?;
-    // One more than asked for tells whether there is a next page.
-    let limit = page.size as i64 + 1;
     let row = sqlx::query_file!(
         "src/domains/order/sql/list_address_changes.sql",
         &resume.log_ids,
         &resume.next_offsets,
         &resume.sequences,
-        limit,
+        page.limit(),
         filter.user_id.as_ref().map(|id| hash16(id.as_bytes())),
         filter.significant,
         filter.since,
@@ -189,28 +201,15 @@ pub async fn list_address_changes(
     }
 
     let mut rows = row.changes.map_or_else(Vec::new, |Json(rows)| rows);
-    let has_more = rows.len() > page.size;
-    rows.truncate(page.size);
+    let has_more = page.cut(&mut rows).is_some();
     let log_ids: Vec<i32> = rows.iter().map(|row| row.log_id).collect();
     let logs = reads.fingerprints(&log_ids).await?;
     let mut cursor = begin;
     cursor.view_version = row.version.unsigned_abs();
     let mut changes = Vec::with_capacity(rows.len());
     for (row, log) in rows.into_iter().zip(logs) {
-        cursor.set(log, row.place);
-        changes.push(AddressChange {
-            cursor: cursor.to_string(),
-            user_id: row.user_id,
-            address_id: row.address_id,
-            kind: row.kind,
-            affects_default_shipping: row.affects_shipping,
-            affects_default_billing: row.affects_billing,
-            significant: row.significant,
-            before: row.before,
-            after: row.after,
-            occurred_at: row.occurred_at,
-            event_id: row.event_id,
-        });
+        cursor.set(log, row.feed_position);
+        changes.push(row.into_change(cursor.to_string()));
     }
     let next_page_token = has_more.then(|| page.next(&cursor)).transpose()?;
     Ok(Answer {
@@ -220,4 +219,22 @@ pub async fn list_address_changes(
         },
         token,
     })
+}
+
+/// The cursor at which a page begins, and the parameter that it is from. The first page begins at
+/// `after`; a page token is already beyond that.
+fn first_cursor(
+    page: &Page<Cursor>,
+    filter: &ChangesFilter,
+) -> Result<(&'static str, Cursor), Error> {
+    if let Some(cursor) = &page.after {
+        return Ok(("pageToken", cursor.clone()));
+    }
+    let Some(after) = &filter.after else {
+        return Ok(("after", Cursor::default()));
+    };
+    match Cursor::parse(after) {
+        Some(cursor) => Ok(("after", cursor)),
+        None => Err(Error::invalid("after", "is not a cursor of this feed")),
+    }
 }

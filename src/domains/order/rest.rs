@@ -1,30 +1,24 @@
-//! order over HTTP/JSON.
+//! The REST surface of the order domain: unpacks requests, calls `queries`, sends answers.
 
 use axum::extract::State;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use utoipa::{
-    ToSchema,
-    openapi::{OpenApiBuilder, tag::TagBuilder},
-};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa::ToSchema;
+use utoipa::openapi::OpenApiBuilder;
+use utoipa::openapi::tag::TagBuilder;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::{
-    model::{AddressChanges, Addresses, Customer, Customers},
-    queries::{self, ChangesFilter},
-};
-use crate::{
-    error::{Error, PROBLEM_JSON, Problem},
-    query::{
-        Answer, Reads, cursor,
-        rest::{Json, Path, Query},
-    },
-};
+use super::model::{AddressChanges, Addresses, Customer, Customers};
+use super::queries::{self, ChangesFilter};
+use crate::error::{Error, PROBLEM_JSON, Problem};
+use crate::query::rest::{AsOfParameter, Json, PageParameters, Path, Query, UserPath};
+use crate::query::{Answer, Reads, cursor};
 
-/// A query string is no place for more ids than this.
+/// The most ids in a query string: more would make the URL too long.
 const MAX_IDS_IN_QUERY: usize = 100;
 
-/// The routes, documented.
+/// The routes, with their documentation.
 pub fn routes() -> OpenApiRouter<Reads> {
     let tag = TagBuilder::new()
         .name("order")
@@ -41,34 +35,33 @@ pub fn routes() -> OpenApiRouter<Reads> {
 
 /// One customer
 ///
-/// Who a customer is, how to reach them, and where they want orders sent. Fields that are absent are unknown;
-/// those in `staleFields` are known to have changed, but not to what. A deleted customer keeps its id, status and
-/// times, and of its addresses ids and countries. An id of `.` or `..`, which HTTP clients resolve in a path, is
-/// reached through `customers:batchGet`.
+/// A customer's name, contact data, addresses and defaults. A field that is absent is unknown; a
+/// field in `staleFields` is known to have changed, but not to what. Of a deleted customer the id,
+/// the status, the times, and the ids and countries of addresses remain. For an id of `.` or `..`,
+/// which HTTP clients resolve in a path, use `customers:batchGet`.
 #[utoipa::path(
     get,
     path = "/v1/order/customers/{userId}",
     operation_id = "getCustomer",
     tag = "order",
-    params(("userId" = String, Path, min_length = 1, max_length = 255,
-        description = "The user's id: opaque, percent-encoded (`/` as `%2F`)", example = "u-1001")),
+    params(UserPath),
     responses(
         (status = 200, description = "The customer", body = Customer, example = json!(example_customer())),
-        (status = 404, description = "Nobody has heard of this user, or this process does not serve order",
+        (status = 404, description = "The user is unknown, or this process does not serve order",
             body = Problem, content_type = PROBLEM_JSON, example = json!(Error::not_found("user").problem())),
     ),
 )]
 async fn get_customer(
     State(reads): State<Reads>,
-    Path(user_id): Path<String>,
+    Path(UserPath { user_id }): Path<UserPath>,
 ) -> Result<Answer<Customer>, Error> {
     queries::get_customer(&reads, &user_id).await
 }
 
 /// Up to 100 customers
 ///
-/// All as of one moment, in the order in which they were asked for; an id that is given twice is answered once.
-/// Those that nobody has heard of are listed in `missing`.
+/// All customers are read at the same moment, and are in the order of the request; an id that is
+/// given twice is answered once. The ids of unknown users are in `missing`.
 #[utoipa::path(
     get,
     path = "/v1/order/customers:batchGet",
@@ -77,7 +70,7 @@ async fn get_customer(
     params(("userIds" = Vec<String>, Query, min_items = 1, max_items = 100,
         description = "The users' ids, repeated: `userIds=a&userIds=b`", example = json!(["u-1001", "u-404"]))),
     responses(
-        (status = 200, description = "Those that are known, and the ids of the others", body = Customers,
+        (status = 200, description = "The customers that are known, and the ids of the others", body = Customers,
             example = json!(example_customers())),
         (status = 404, description = "This process does not serve order"),
     ),
@@ -90,13 +83,13 @@ async fn batch_get_customers(
     if user_ids.len() > MAX_IDS_IN_QUERY {
         return Err(Error::invalid(
             "userIds",
-            "must name at most 100 ids; POST takes 1000",
+            "must name at most 100 ids; POST accepts 1000",
         ));
     }
     queries::batch_get_customers(&reads, &user_ids).await
 }
 
-/// Which customers to get.
+/// The customers to get.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct BatchGetCustomersRequest {
@@ -107,7 +100,7 @@ struct BatchGetCustomersRequest {
 
 /// Up to 1,000 customers
 ///
-/// The same as the GET, for more ids than an address should hold. It changes nothing.
+/// The same read as the GET, for more ids than a URL can hold.
 #[utoipa::path(
     post,
     path = "/v1/order/customers:batchGet",
@@ -116,7 +109,7 @@ struct BatchGetCustomersRequest {
     request_body(content = BatchGetCustomersRequest, description = "The users' ids",
         example = json!({"userIds": ["u-1001", "u-404"]})),
     responses(
-        (status = 200, description = "Those that are known, and the ids of the others", body = Customers,
+        (status = 200, description = "The customers that are known, and the ids of the others", body = Customers,
             example = json!(example_customers())),
         (status = 404, description = "This process does not serve order"),
     ),
@@ -130,62 +123,56 @@ async fn batch_get_customers_by_body(
 
 /// A customer's addresses, now or as of a time
 ///
-/// With `asOf`, as they stood at that instant: what happened later is left out, in whatever order it was told. That is
-/// the address for an order that was placed then, whatever has changed since. Before the first event about the user
-/// there are none. Of a deleted customer ids and countries are left, after a hard deletion nothing.
+/// With `asOf`, the addresses at that instant: events that happened later are ignored, even if they
+/// arrived earlier. Use it for an order that was made then. Before the first event about the user
+/// there are no addresses. Of a deleted customer's addresses ids and countries remain; after a hard
+/// deletion nothing remains.
 #[utoipa::path(
     get,
     path = "/v1/order/customers/{userId}/addresses",
     operation_id = "listCustomerAddresses",
     tag = "order",
-    params(
-        ("userId" = String, Path, min_length = 1, max_length = 255,
-            description = "The user's id: opaque, percent-encoded (`/` as `%2F`)", example = "u-1001"),
-        ("asOf" = Option<DateTime<Utc>>, Query,
-            description = "An instant (RFC 3339; `+` is written `%2B`)", example = "2026-11-01T00:00:00Z"),
-    ),
+    params(UserPath, AsOfParameter),
     responses(
-        (status = 200, description = "Addresses, and which are the defaults", body = Addresses,
+        (status = 200, description = "The addresses, and the ids of the defaults", body = Addresses,
             example = json!(example_addresses())),
-        (status = 404, description = "Nobody has heard of this user, or this process does not serve order",
+        (status = 404, description = "The user is unknown, or this process does not serve order",
             body = Problem, content_type = PROBLEM_JSON, example = json!(Error::not_found("user").problem())),
     ),
 )]
 async fn list_customer_addresses(
     State(reads): State<Reads>,
-    Path(user_id): Path<String>,
+    Path(UserPath { user_id }): Path<UserPath>,
     query: Query,
 ) -> Result<Answer<Addresses>, Error> {
-    queries::list_addresses(&reads, &user_id, query.time("asOf")?).await
+    queries::list_addresses(&reads, &user_id, query.as_of()?).await
 }
 
-/// What changed in customers' addresses
+/// Changes of customers' addresses
 ///
-/// A feed that skips none and repeats none: read page by page, keep the `cursor` of the last change, and ask again
-/// with `after` set to it. Changes of one partition of the log come in the order in which they were applied, those of
-/// several in any order. `significant` are those after which an unshipped order would go elsewhere.
+/// A feed without gaps and duplicates: read it page by page, keep the `cursor` of the last change,
+/// and pass it as `after` in the next request. Changes of one partition are in the order in which
+/// they were applied; the order across partitions is arbitrary. A change is `significant` if
+/// unshipped orders would now go to a different address.
 #[utoipa::path(
     get,
     path = "/v1/order/address-changes",
     operation_id = "listAddressChanges",
     tag = "order",
     params(
-        ("userId" = Option<String>, Query, max_length = 255, description = "Changes of this user only", example = "u-1001"),
-        ("significant" = Option<bool>, Query, description = "Significant changes only, or the others only", example = true),
+        ("userId" = Option<String>, Query, max_length = 255, description = "Only changes of this user", example = "u-1001"),
+        ("significant" = Option<bool>, Query, description = "Only significant changes (`true`), or only the others (`false`)", example = true),
         ("since" = Option<DateTime<Utc>>, Query,
-            description = "Changes that happened then or later (RFC 3339)", example = "2026-11-01T00:00:00Z"),
-        ("after" = Option<String>, Query, description = "Changes behind this cursor, from a change of an earlier answer"),
-        ("pageSize" = Option<i32>, Query, minimum = 0,
-            description = "The most changes to answer with: 50 unless told, never more than 1,000", example = 100),
-        ("pageToken" = Option<String>, Query,
-            description = "`nextPageToken` of the page before, with the other parameters as they were"),
+            description = "Only changes that happened at this instant or later (RFC 3339)", example = "2026-11-01T00:00:00Z"),
+        ("after" = Option<String>, Query, description = "Only changes after this cursor, which is from an earlier answer"),
+        PageParameters,
     ),
     responses(
         (status = 200, description = "Changes, in the order of the feed", body = AddressChanges,
             example = json!(example_changes())),
         (status = 404, description = "This process does not serve order"),
-        (status = 410, description = "The view was rebuilt, and the cursor does not mean the same in it any more: read the \
-            feed anew, without one", body = Problem, content_type = PROBLEM_JSON, example = json!(cursor::resync().problem())),
+        (status = 410, description = "The view was rebuilt, and changes that the cursor has passed are at other positions \
+            now: read the feed from the beginning", body = Problem, content_type = PROBLEM_JSON, example = json!(cursor::resync().problem())),
     ),
 )]
 async fn list_address_changes(
@@ -269,13 +256,13 @@ mod tests {
     use crate::query::cursor::Cursor;
 
     #[test]
-    fn the_example_is_a_customer() {
+    fn the_example_parses_as_a_customer() {
         let customer: Customer = serde_json::from_value(example_customer()).unwrap();
         assert_eq!(serde_json::to_value(customer).unwrap(), example_customer());
     }
 
     #[test]
-    fn the_example_is_a_page_of_the_feed() {
+    fn the_example_parses_as_a_page_of_the_feed() {
         let page: AddressChanges = serde_json::from_value(example_changes()).unwrap();
         assert!(Cursor::parse(&page.changes[0].cursor).is_some());
         assert_eq!(serde_json::to_value(page).unwrap(), example_changes());

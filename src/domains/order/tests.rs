@@ -1,21 +1,22 @@
-//! What holds for a customer whatever happens to them, in whatever order.
+//! Properties of the order domain's fold over random events, and examples of significant changes.
 
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::model::{Address, AddressChangeKind, Addresses, State};
-use super::projection::{Effects, FeedEntry, Told};
+use super::model::{Address, AddressChangeKind, Addresses};
+use super::projection::{Effects, FeedContent, FeedEntry};
+use super::state::CustomerState;
 use crate::fold::addresses::{AddressBook, AddressFact, Source};
 use crate::fold::examples::event;
 use crate::fold::users::UserState;
 use crate::projector::NewEvent;
 
-/// Marks what must not outlive a user.
+/// Marks personal data, which a deletion must erase.
 const PERSONAL: &str = "personal";
 
-fn apply(state: &mut State, event: &NewEvent) {
+fn apply(state: &mut CustomerState, event: &NewEvent) {
     state.apply(event, &mut Default::default());
 }
 
@@ -27,7 +28,7 @@ fn address_id() -> impl Strategy<Value = String> {
     (0..4).prop_map(|n| format!("a{n}"))
 }
 
-/// A list of names without values, or values by name; `null` clears.
+/// The changed fields: names without values, or values by name (`null` clears a field).
 fn updated_fields(names: &'static [&'static str]) -> impl Strategy<Value = Value> {
     let name = prop::sample::select(names);
     let value = prop_oneof![personal().prop_map(Value::from), Just(Value::Null)];
@@ -37,8 +38,8 @@ fn updated_fields(names: &'static [&'static str]) -> impl Strategy<Value = Value
     ]
 }
 
-/// The type and the payload of something that happens to one user.
-fn happening() -> impl Strategy<Value = (&'static str, Value)> {
+/// The type and the payload of an event of one user.
+fn type_and_payload() -> impl Strategy<Value = (&'static str, Value)> {
     const USER: &[&str] = &["email", "username", "secondaryEmail"];
     const PROFILE: &[&str] = &["firstName", "lastName", "displayName", "phoneNumber", "bio"];
     const ADDRESS: &[&str] = &[
@@ -81,8 +82,8 @@ fn happening() -> impl Strategy<Value = (&'static str, Value)> {
 }
 
 fn history() -> impl Strategy<Value = Vec<NewEvent>> {
-    prop::collection::vec(happening(), 1..40).prop_map(|happenings| {
-        happenings
+    prop::collection::vec(type_and_payload(), 1..40).prop_map(|payloads| {
+        payloads
             .into_iter()
             .enumerate()
             .map(|(number, (event_type, payload))| event(number, event_type, payload))
@@ -92,9 +93,9 @@ fn history() -> impl Strategy<Value = Vec<NewEvent>> {
 
 proptest! {
     #[test]
-    fn a_customer_stays_whole(events in history()) {
-        let mut state = State::default();
-        let mut deleted: Option<State> = None;
+    fn a_customer_stays_consistent(events in history()) {
+        let mut state = CustomerState::default();
+        let mut deleted: Option<CustomerState> = None;
         for event in &events {
             apply(&mut state, event);
             let customer = state.clone().into_customer();
@@ -106,7 +107,7 @@ proptest! {
                 prop_assert!(!text.contains(PERSONAL), "{text}");
                 prop_assert_eq!(customer.status.as_deref(), Some("deleted"));
                 if let Some(before) = &deleted {
-                    // Only a hard deletion has anything to add, once.
+                    // After a deletion only the first hard deletion changes anything.
                     prop_assert_eq!(before.customer.deleted_at, Some(deleted_at));
                     prop_assert!(before == &state || (state.is_erased && !before.is_erased));
                 }
@@ -124,39 +125,42 @@ proptest! {
     }
 
     #[test]
-    fn it_does_not_matter_where_batches_end(events in history(), split in any::<prop::sample::Index>()) {
-        let whole = events.iter().fold(State::default(), |mut state, event| {
+    fn the_end_of_a_batch_makes_no_difference(events in history(), split in any::<prop::sample::Index>()) {
+        let whole = events.iter().fold(CustomerState::default(), |mut state, event| {
             apply(&mut state, event);
             state
         });
         let (first, second) = events.split_at(split.index(events.len()));
-        let mut state = State::default();
+        let mut state = CustomerState::default();
         first.iter().for_each(|event| apply(&mut state, event));
-        // As it is stored between two batches.
+        // The state is stored between two batches.
         let stored = serde_json::to_value(&state).expect("JSON");
-        let mut state: State = serde_json::from_value(stored).expect("a state");
+        let mut state: CustomerState = serde_json::from_value(stored).expect("a state");
         second.iter().for_each(|event| apply(&mut state, event));
         prop_assert_eq!(state, whole);
     }
 
     #[test]
-    fn the_feed_tells_every_change_of_an_address_once(events in history()) {
-        let mut state = State::default();
+    fn the_feed_has_every_change_of_an_address_once(events in history()) {
+        let mut state = CustomerState::default();
         let mut mirror: BTreeMap<String, Address> = BTreeMap::new();
         for event in &events {
             let was_deleted = state.is_deleted();
             let mut effects = Effects::default();
             state.apply(event, &mut effects);
             if state.is_deleted() {
-                let told = |entry: &FeedEntry| matches!(entry.told, Told::CustomerDeleted(_));
-                prop_assert!(effects.feed.iter().all(told), "nothing of an address once it is deleted");
+                let is_deletion =
+                    |entry: &FeedEntry| matches!(entry.content, FeedContent::CustomerDeleted(_));
+                prop_assert!(effects.feed.iter().all(is_deletion), "no address change after a deletion");
                 prop_assert_eq!(effects.feed.len(), usize::from(effects.deletion.is_some()));
                 prop_assert!(was_deleted || effects.deletion.is_some());
                 continue;
             }
             for entry in effects.feed {
-                prop_assert_eq!(entry.place, event.feed_position);
-                let Told::Change(change) = entry.told else { panic!("no deletion") };
+                prop_assert_eq!(entry.feed_position, event.feed_position);
+                let FeedContent::AddressChanged(change) = entry.content else {
+                    panic!("the customer was not deleted")
+                };
                 if change.kind == AddressChangeKind::DefaultChanged {
                     continue;
                 }
@@ -170,13 +174,13 @@ proptest! {
             let addresses = state.clone().into_customer().addresses;
             let now: Vec<Address> = addresses.iter().map(without_flags).collect();
             let mirrored: Vec<Address> = mirror.values().map(without_flags).collect();
-            prop_assert_eq!(mirrored, now, "whoever mirrors the feed has what the view has");
+            prop_assert_eq!(mirrored, now, "a mirror of the feed has the addresses of the view");
         }
     }
 
     #[test]
     fn as_of_the_end_is_now(events in history()) {
-        let mut state = State::default();
+        let mut state = CustomerState::default();
         let mut effects = Effects::default();
         for event in &events {
             state.apply(event, &mut effects);
@@ -184,20 +188,20 @@ proptest! {
         let fold = |facts: &[(Source, AddressFact)]| {
             let mut book = AddressBook::default();
             for (source, fact) in facts {
-                // As it is kept between.
-                let kept = serde_json::to_value(fact).expect("JSON");
-                book.apply(&serde_json::from_value(kept).expect("a fact"), *source);
+                // The history stores facts as JSON.
+                let stored = serde_json::to_value(fact).expect("JSON");
+                book.apply(&serde_json::from_value(stored).expect("a fact"), *source);
             }
             book
         };
         if state.is_deleted() {
-            let left: Vec<_> = effects.history.into_iter()
+            let remaining: Vec<_> = effects.history.into_iter()
                 .filter_map(|(source, fact)| Some((source, fact.without_personal_data()?)))
                 .collect();
-            let text = serde_json::to_string(&left.iter().map(|(_, fact)| fact).collect::<Vec<_>>()).expect("JSON");
+            let text = serde_json::to_string(&remaining.iter().map(|(_, fact)| fact).collect::<Vec<_>>()).expect("JSON");
             prop_assert!(!text.contains(PERSONAL), "{text}");
             if !state.is_erased {
-                prop_assert_eq!(Addresses::of(&fold(&left), true), Addresses::of(&state.book, true));
+                prop_assert_eq!(Addresses::of(&fold(&remaining), true), Addresses::of(&state.book, true));
             }
         } else {
             prop_assert_eq!(fold(&effects.history), state.book);
@@ -205,7 +209,7 @@ proptest! {
     }
 }
 
-/// The address, apart from what other addresses' events change of it.
+/// The address without the fields that events of other addresses change.
 fn without_flags(address: &Address) -> Address {
     Address {
         is_default_shipping: None,
@@ -215,24 +219,24 @@ fn without_flags(address: &Address) -> Address {
     }
 }
 
-/// What happens to an address, shortly.
-fn told(
-    state: &mut State,
+/// Applies an event. Returns the kind of each change in the feed, and whether it is significant.
+fn changes_of(
+    state: &mut CustomerState,
     number: usize,
     event_type: &str,
     payload: Value,
 ) -> Vec<(AddressChangeKind, bool)> {
     let mut effects = Effects::default();
     state.apply(&event(number, event_type, payload), &mut effects);
-    let told = effects.feed.into_iter().map(|entry| match entry.told {
-        Told::Change(change) => (change.kind, change.significant),
-        Told::CustomerDeleted(_) => panic!("nobody was deleted"),
+    let changes = effects.feed.into_iter().map(|entry| match entry.content {
+        FeedContent::AddressChanged(change) => (change.kind, change.significant),
+        FeedContent::CustomerDeleted(_) => panic!("the customer was not deleted"),
     });
-    told.collect()
+    changes.collect()
 }
 
 #[test]
-fn significant_is_what_sends_parcels_elsewhere() {
+fn a_change_is_significant_if_parcels_would_go_elsewhere() {
     use AddressChangeKind::{Added, DefaultChanged, Deleted, Updated};
     let added = |id: &str, shipping: bool, city: &str| {
         (
@@ -257,7 +261,7 @@ fn significant_is_what_sends_parcels_elsewhere() {
         )
     };
     let steps = [
-        // Named before it is known; the first default of all is no news.
+        // The default names an unknown address. The first default ever is not significant.
         (named("a"), vec![(DefaultChanged, false)]),
         (added("a", false, "Bonn"), vec![(Added, false)]),
         (
@@ -266,24 +270,26 @@ fn significant_is_what_sends_parcels_elsewhere() {
         ),
         (updated("a", json!({"streetLine2": "x"})), vec![]),
         (updated("a", json!({"city": "Köln"})), vec![(Updated, true)]),
-        // Stale: nobody knows where to. Confirmed: all as it was.
+        // A stale part is significant, as parcels may have to go elsewhere. Its confirmation is
+        // not.
         (updated("a", json!(["city"])), vec![(Updated, true)]),
         (
             updated("a", json!({"city": "Köln"})),
             vec![(Updated, false)],
         ),
-        // Another one, known or not yet; back before it came.
+        // Another default, known or not yet known; then back before the unknown one became known.
         (added("b", false, "Bonn"), vec![(Added, false)]),
         (named("b"), vec![(DefaultChanged, true)]),
         (named("c"), vec![(DefaultChanged, false)]),
         (named("b"), vec![(DefaultChanged, false)]),
         (named("c"), vec![(DefaultChanged, false)]),
-        // Changed while it was not in use: judged on its return.
+        // An address that changes while it is not in use: significant when it is the default again.
         (updated("b", json!({"city": "Ulm"})), vec![(Updated, false)]),
         (named("b"), vec![(DefaultChanged, true)]),
         (named("c"), vec![(DefaultChanged, false)]),
         (added("c", false, "Trier"), vec![(Added, true)]),
-        // A false flag unsets it, as does its deletion; the next one is another then.
+        // A false flag and a deletion both unset the default. The next default is another
+        // destination.
         (added("c", false, "Trier"), vec![(Added, true)]),
         (added("c", true, "Trier"), vec![(Added, true)]),
         (deleted("c"), vec![(Deleted, true)]),
@@ -291,16 +297,16 @@ fn significant_is_what_sends_parcels_elsewhere() {
         (updated("c", json!({"city": "Hof"})), vec![]),
         (named("a"), vec![(DefaultChanged, true)]),
         (deleted("b"), vec![(Deleted, false)]),
-        // Named and deleted before it was known: orders were never sent there.
+        // A default that is deleted before it was known: orders never went there.
         (named("d"), vec![(DefaultChanged, false)]),
         (deleted("d"), vec![]),
         (named("a"), vec![(DefaultChanged, false)]),
     ];
-    let mut state = State::default();
+    let mut state = CustomerState::default();
     for (number, ((event_type, payload), expected)) in steps.into_iter().enumerate() {
         let what = format!("step {number}: {event_type} {payload}");
         assert_eq!(
-            told(&mut state, number, event_type, payload),
+            changes_of(&mut state, number, event_type, payload),
             expected,
             "{what}"
         );

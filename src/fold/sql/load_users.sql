@@ -1,4 +1,5 @@
--- Rows to fold onto. Their revisions, not locks, keep two writers apart: a lock would write every row twice.
+-- The rows to fold onto. Two writers of a row are kept apart by its revision: locking it would
+-- write it twice.
 SELECT user_key, log_id, revision, state::text AS "state!"
 FROM users
 WHERE user_key = ANY ($1)

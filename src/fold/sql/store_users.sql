@@ -1,5 +1,6 @@
--- In the order of the key, so that two writers can't deadlock. A row whose revision is not the one that was
--- folded onto is left alone: its writer sees its key missing here, and folds again.
+-- Rows are written in the order of their keys, so that two writers can't deadlock. A row is left as
+-- it is if its revision is not the one that was folded onto: its key is missing from the result,
+-- and the caller folds again.
 INSERT INTO users AS c (user_key, user_id, log_id, logs, revision, state)
 SELECT n.user_key, n.user_id, n.log_id, $4, n.revision, n.state
 FROM unnest($1::uuid[], $2::text[], $3::integer[], $5::bigint[], $6::jsonb[]) AS n (user_key, user_id, log_id, revision, state)

@@ -1,4 +1,5 @@
--- The last claim of an address id, and the positions of all logs, in one snapshot.
+-- An address, and the positions of all logs, in one snapshot. If several users have the id, it is
+-- the address with the last event.
 SELECT a.address AS "address?: Json<ShippingAddress>",
        coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!"
 FROM fulfillment_live.view_version v

@@ -1,10 +1,10 @@
--- What had been told by then of every user who ever claimed an address id, and the positions of all logs, in one
--- snapshot.
-SELECT h.claims AS "claims?: Json<Vec<Claim>>",
+-- The facts until an instant of every user whose events have named an address id, and the positions
+-- of all logs, in one snapshot.
+SELECT h.mentions AS "mentions?: Json<Vec<Mention>>",
        coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!"
 FROM fulfillment_live.view_version v
 CROSS JOIN LATERAL (
-    SELECT jsonb_agg(jsonb_build_object('userId', c.user_id, 'facts', f.facts)) AS claims
+    SELECT jsonb_agg(jsonb_build_object('userId', c.user_id, 'facts', f.facts)) AS mentions
     FROM fulfillment_live.shipping_addresses c
     CROSS JOIN LATERAL (
         SELECT jsonb_agg(jsonb_build_object('at', occurred_at, 'log', log_id, 'offset', record_offset, 'fact', fact)

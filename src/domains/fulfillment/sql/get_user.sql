@@ -1,7 +1,8 @@
--- A user, and the positions that the answer reflects, in one snapshot: of the one log that the row is made from, or of
--- all where there is no row, where it is made from several, or where logs were added since. With a time ($2), what was
--- told of the user by then as well; without one the history is not looked at.
-SELECT u.state AS "state?: Json<State>", h.facts AS "facts?: Json<Vec<Remembered<Fact>>>",
+-- A user, and the positions that the answer reflects, in one snapshot. A row that is made from one
+-- log reflects the position of that log. If there is no row, or it is made from several logs, or
+-- logs were added since, the answer reflects the positions of all logs. With an instant ($2), the
+-- user's facts until then are read, too.
+SELECT u.state AS "state?: Json<RecipientState>", h.facts AS "facts?: Json<Vec<HistoryEntry<Fact>>>",
        coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!"
 FROM fulfillment_live.view_version v
 LEFT JOIN fulfillment_live.users u ON u.user_key = $1

@@ -1,6 +1,6 @@
--- A page of addresses, and the positions of all logs, in one snapshot. Each status ($1) is read by itself from the
--- place of the page ($4, $5) on, so that an index gives the rows in their order. Of the two branches the one that the
--- country ($2) contradicts is not run.
+-- A page of addresses, and the positions of all logs, in one snapshot. Each status ($1) is read
+-- separately, from the keys after which the page begins ($4, $5), so that an index returns the rows in
+-- order. One of the two branches is run: which one depends on whether there is a country ($2).
 WITH logs AS (
     SELECT p.log_id, p.next_offset
     FROM fulfillment_live.view_version v
@@ -26,6 +26,6 @@ WITH logs AS (
     ORDER BY a.address_key, a.user_key
     LIMIT $3
 )
-SELECT (SELECT jsonb_agg(page ORDER BY address_key, user_key) FROM page) AS "found?: Json<Vec<Found>>",
+SELECT (SELECT jsonb_agg(page ORDER BY address_key, user_key) FROM page) AS "found?: Json<Vec<FoundRow>>",
        coalesce(array_agg(log_id), '{}') AS "logs!", coalesce(array_agg(next_offset), '{}') AS "offsets!"
 FROM logs

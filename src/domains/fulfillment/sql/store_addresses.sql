@@ -1,5 +1,6 @@
--- In the order of the key, as everybody who writes several of these rows does. What has no place says only that the
--- user has to do with the address.
+-- Rows are written in the order of their keys, as in every statement that writes several, so that
+-- two writers can't deadlock. A row without a feed position (next_offset, sequence) records only
+-- that the user's events have named the address: it does not overwrite an existing row.
 INSERT INTO shipping_addresses AS a (log_id, address_key, user_key, address_id, user_id, next_offset, sequence,
                                      address, country_key, status, updated_at, updated_log, updated_offset)
 SELECT CASE WHEN n.next_offset IS NOT NULL THEN $1::integer END, n.*

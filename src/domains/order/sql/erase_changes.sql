@@ -1,3 +1,3 @@
--- That they were deleted goes on being told: whoever mirrors addresses must hear of it.
+-- The rows that report the deletion stay: readers that mirror addresses need them.
 DELETE FROM address_changes
 WHERE user_key = ANY ($1) AND kind <> 'customer_deleted'

@@ -1,6 +1,7 @@
--- A customer, and the positions that the answer reflects, in one snapshot: of the one log that the row is made
--- from, or of all where there is no row, where it is made from several, or where logs were added since.
-SELECT c.state AS "state?: Json<State>",
+-- A customer, and the positions that the answer reflects, in one snapshot. A row that is made from
+-- one log reflects the position of that log. If there is no row, or it is made from several logs,
+-- or logs were added since, the answer reflects the positions of all logs.
+SELECT c.state AS "state?: Json<CustomerState>",
        coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!"
 FROM order_live.view_version v
 LEFT JOIN order_live.users c ON c.user_key = $1

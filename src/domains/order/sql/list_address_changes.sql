@@ -1,7 +1,9 @@
--- A page of the feed, and the positions of all logs, in one snapshot. Each log is read from its own place on ($1 to
--- $3), a page of it at most; of what comes the logs' first entries go first, then their second ones, so that a log
--- with much to tell holds none back. Of the two branches the one that $5 contradicts is not run. The places are of a
--- version of the view ($8); what they do not mean in this one is not read from there.
+-- A page of the feed, and the positions of all logs, in one snapshot. Each log is read from its own
+-- feed position ($1 to $3), at most a page of it. The page takes the first entry of each log, then
+-- the second ones, and so on, so that a long log does not delay the others. One of the two branches
+-- is run: which one depends on whether there is a user ($5). The feed positions are of a version of
+-- the view ($8). If they don't mean the same in the live version, the reader has to read the feed
+-- from the beginning ("resync").
 WITH logs AS (
     SELECT v.version, p.log_id, p.next_offset AS position,
            coalesce(a.next_offset, 0) AS next_offset, coalesce(a.sequence, 0) AS sequence
@@ -34,7 +36,7 @@ WITH logs AS (
     ORDER BY c.rank, c.log_id
     LIMIT $4
 )
-SELECT (SELECT jsonb_agg(page ORDER BY rank, log_id) FROM page) AS "changes?: Json<Vec<Row>>",
+SELECT (SELECT jsonb_agg(page ORDER BY rank, log_id) FROM page) AS "changes?: Json<Vec<FeedRow>>",
        (SELECT version FROM order_live.view_version) AS "version!",
        (SELECT sightline.must_resync('order', $8, version, $1, $2, $3) FROM order_live.view_version) AS "resync!",
        coalesce(array_agg(log_id), '{}') AS "logs!", coalesce(array_agg(position), '{}') AS "offsets!"

@@ -1,6 +1,6 @@
--- A customer, what had happened to its addresses by then, and the positions that the answer reflects, in one snapshot:
--- of the one log that the row is made from, or of all (as in get_customer.sql).
-SELECT c.state AS "state?: Json<State>", h.facts AS "facts?: Json<Vec<Remembered<AddressFact>>>",
+-- A customer, the facts about its addresses until an instant ($2), and the positions that the
+-- answer reflects, in one snapshot. get_customer.sql says which positions these are.
+SELECT c.state AS "state?: Json<CustomerState>", h.facts AS "facts?: Json<Vec<HistoryEntry<AddressFact>>>",
        coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!"
 FROM order_live.view_version v
 LEFT JOIN order_live.users c ON c.user_key = $1

@@ -1,4 +1,4 @@
--- Of deleted customers' addresses ids and countries are left, so that orders keep something to point at.
+-- Of deleted customers' addresses ids and countries remain, so that orders can still refer to them.
 UPDATE address_changes
 SET before = CASE WHEN before IS NOT NULL
                   THEN jsonb_strip_nulls(jsonb_build_object('addressId', before -> 'addressId', 'country', before -> 'country')) END,
