@@ -1,44 +1,44 @@
-# What to do with a fresh clone: `make run` and `make test`. Needs Rust, a C compiler and make;
-# `make test` also wants Java 17 and Maven, for a real Kafka.
+# What to do with a fresh clone: `make run` and `make test`. Both need Rust, a C compiler and make;
+# `make test` also needs Java 17 and Maven, for a real Kafka.
 
 CARGO ?= cargo
 # Further cargo features, for example FEATURES=tls (Kafka over TLS and SASL; builds OpenSSL, which needs Perl).
 FEATURES ?=
 features = $(if $(FEATURES),--features $(FEATURES))
 
-# Where `make sqlx` writes.
+# The directory that `make sqlx` writes.
 SQLX ?= .sqlx
 built = $${CARGO_TARGET_DIR:-target}/debug
 
-.PHONY: help run test break bench lint audit sqlx
+.PHONY: help run test chaos bench lint audit sqlx
 
 help:
 	@echo 'make run    build and start sightline with its own Kafka, Postgres and sample users'
-	@echo 'make test   all tests, against a real Kafka and a real Postgres that they start themselves, and of the model'
-	@echo 'make break  break everything that can break for SECONDS (600), from SEED on, and compare what is left'
+	@echo 'make test   run all tests; they start a real Kafka and a real Postgres themselves'
+	@echo 'make chaos  kill and cut off every part for SECONDS (600), beginning with SEED, then compare all answers'
 	@echo 'make bench  measure a backlog against the same SQL written by hand, and what storage and reads cost'
-	@echo 'make lint   format and clippy, warnings denied; .ci/run checks more'
-	@echo 'make audit  licences, sources and known holes of dependencies, by cargo-deny'
-	@echo 'make sqlx   write the data by which SQL is checked without a database (.sqlx)'
+	@echo 'make lint   check the format and run clippy, warnings denied; .ci/run checks more'
+	@echo 'make audit  check licences, sources and advisories of dependencies with cargo-deny'
+	@echo 'make sqlx   write .sqlx, with which SQL is checked without a database'
 
-# ARGS goes to the program: make run ARGS='--rate 100'. The built program is started by itself, so that
-# Ctrl-C reaches it and nothing else.
+# ARGS goes to the program: make run ARGS='--rate 100'. The shell replaces itself with the program, so that
+# Ctrl-C reaches the program and nothing else.
 run:
 	$(CARGO) build $(features)
 	@exec $(built)/sightline dev $(ARGS)
 
-# The model of the protocol first, by itself: it keeps the processor busy, and tests with a broker mind that.
+# The model of the protocol runs alone and first: it needs the whole processor, and tests with a broker have deadlines.
 test:
 	$(CARGO) test -p protocol
-	$(CARGO) test $(features)
+	$(CARGO) test --workspace --exclude protocol $(features)
 
-# A failure says which SEED and SECONDS try it again.
+# A failure prints the SEED and the SECONDS that repeat it.
 SECONDS ?= 600
-break:
-	SIGHTLINE_TEST_BREAKER_SECONDS=$(SECONDS) $(if $(SEED),SIGHTLINE_TEST_SEED=$(SEED)) \
-		$(CARGO) test $(features) --test it breaker:: -- --nocapture
+chaos:
+	SIGHTLINE_TEST_CHAOS_SECONDS=$(SECONDS) $(if $(SEED),SIGHTLINE_TEST_SEED=$(SEED)) \
+		$(CARGO) test $(features) --test it chaos:: -- --nocapture
 
-# BENCH names parts and settings: make bench BENCH='ids --ids 10000000'; BENCH=--help tells them.
+# BENCH names sections and settings: make bench BENCH='ids --ids 10000000'; BENCH=--help lists them.
 bench:
 	$(CARGO) bench --bench sightline $(features) -- $(BENCH)
 
@@ -49,7 +49,7 @@ lint:
 audit:
 	$(CARGO) deny --workspace check --hide-inclusion-graph
 
-# The workspace together, so that dependencies have the features, and are built once, as for everything else.
+# --workspace gives dependencies the same features as in every other build, so that they are built once.
 sqlx:
 	$(CARGO) build --locked --workspace $(features) --bin prepare
 	$(built)/prepare $(SQLX) --locked $(features)

@@ -15,15 +15,15 @@ use sightline::domains::order::Order;
 use sightline::event::{Envelope, Record, hash16};
 use sightline::kafka::record::to_record;
 use sightline::projector::{FeedPosition, NewEvent, Projection, Target};
+use sightline_testing::app::{App, Running, sightline};
+use sightline_testing::broker::Broker;
+use sightline_testing::unique;
 use sqlx::{Connection, PgConnection, PgPool, Row};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::report::Report;
-use crate::support::app::{App, Running, sightline};
-use crate::support::broker::Broker;
-use crate::support::unique;
 use crate::{Bench, log};
 
 /// As the projector's.

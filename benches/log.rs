@@ -4,8 +4,7 @@
 use chrono::{DateTime, SecondsFormat};
 use fastrand::Rng;
 use serde_json::{Value, json};
-
-use crate::support::broker::Record;
+use sightline_testing::broker::Record;
 
 pub const PARTITIONS: i32 = 6;
 /// Milliseconds since the epoch at which the log begins, and how many days it spans.

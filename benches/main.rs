@@ -12,20 +12,16 @@ mod reads;
 mod rebuild;
 mod report;
 mod rows;
-// What the tests have for themselves, and the benchmark needs a part of.
-#[allow(dead_code, unused_imports)]
-#[path = "../tests/it/support/mod.rs"]
-mod support;
 
 use std::process::Command;
 
 use clap::Parser;
 use sightline::db;
-use sightline::dev::postgres::{Options, Postgres};
+use sightline_postgres::{Options, Postgres};
+use sightline_testing::broker::Broker;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 
 use report::Report;
-use support::broker::Broker;
 
 /// Measures sightline.
 #[derive(Parser)]
@@ -65,7 +61,7 @@ pub struct Bench {
 impl Bench {
     /// The URL of a new, empty database.
     pub async fn database(&self) -> String {
-        let name = support::unique("bench");
+        let name = sightline_testing::unique("bench");
         let mut connection = PgConnection::connect(&self.postgres.url())
             .await
             .expect("Postgres answers");

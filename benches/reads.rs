@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sightline::proto::order::v1::GetCustomerRequest;
+use sightline_testing::app::Running;
+use sightline_testing::client::{Grpc, Rest, customer_path};
 
 use crate::Bench;
 use crate::backlog::Topic;
 use crate::report::Report;
-use crate::support::app::Running;
-use crate::support::client::{Grpc, Rest, customer_path};
 
 const CONNECTIONS: [usize; 3] = [1, 8, 32];
 const TIME: Duration = Duration::from_secs(2);

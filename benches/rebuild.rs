@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use sightline_testing::client::Rest;
+use sightline_testing::operations::{project, versions};
 
 use crate::Bench;
 use crate::backlog::Topic;
 use crate::reads::{self, Coat};
 use crate::report::Report;
-use crate::support::client::Rest;
-use crate::support::operations::{project, versions};
 
 const CONNECTIONS: usize = 8;
 

@@ -4,7 +4,6 @@
 //! users at once and their events from then on; the same `app::serve` as in production behind them. Ctrl-C leaves
 //! only the downloaded Postgres behind.
 
-pub mod postgres;
 mod sample;
 
 use std::net::{SocketAddr, TcpListener};
@@ -13,8 +12,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Arg, ArgMatches};
+use sightline_postgres::{Options, Postgres};
 
-use self::postgres::Postgres;
 use self::sample::Samples;
 use crate::config::{self, Config, ConfigError, Role, Secret, Settings, StartAt};
 use crate::{app, client, domains, telemetry};
@@ -62,7 +61,7 @@ pub async fn run(arguments: &ArgMatches, settings: &Settings) -> anyhow::Result<
     telemetry::init_logs(&config.log, config.log_format)?;
 
     let samples = Samples::start(TOPIC).context("the in-process Kafka broker")?;
-    let postgres = Postgres::start(postgres::Options::default());
+    let postgres = Postgres::start(Options::default());
     let postgres = tokio::select! {
         postgres = postgres => postgres?,
         _ = tokio::signal::ctrl_c() => return Ok(ExitCode::SUCCESS),

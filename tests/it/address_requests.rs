@@ -1,12 +1,5 @@
-//! What callers may ask of addresses and their feed, odd, wrong and hostile, and what they get.
+//! Odd, wrong and hostile requests for addresses and their feed, and the headers and errors of their answers.
 
-use crate::first_light::folded;
-use crate::requests::{assert_field, assert_problem};
-use crate::support::app::{Running, World};
-use crate::support::broker::Record;
-use crate::support::check::caught_up;
-use crate::support::check::order::FEED;
-use crate::support::client::{escape, with_query};
 use http::Method;
 use serde_json::{Value, json};
 use sightline::proto::fulfillment::v1::{
@@ -14,8 +7,15 @@ use sightline::proto::fulfillment::v1::{
     SearchAddressesRequest,
 };
 use sightline::proto::order::v1::{ListAddressChangesRequest, ListCustomerAddressesRequest};
+use sightline_testing::app::{Clients, Running, Shared, World};
+use sightline_testing::broker::Record;
+use sightline_testing::check::order::FEED;
+use sightline_testing::check::{caught_up, folded};
+use sightline_testing::client::{escape, with_query};
 use tonic::Status;
 use tonic_types::StatusExt;
+
+use crate::requests::{assert_field, assert_problem};
 
 const SEARCH: &str = "/v1/fulfillment/addresses";
 const ADDRESSES: &str = "/v1/order/customers/u/addresses";
@@ -23,8 +23,14 @@ const SHIPPING: &str = "/v1/fulfillment/users/u/addresses";
 const DEFAULT: &str = "/v1/fulfillment/users/u/default-address?kind=shipping";
 const ADDRESS: &str = "/v1/fulfillment/addresses/a";
 
-/// A program that knows a user `u` with the addresses `a`, `b`, `a/b` and `%2F`, of which `a` is both defaults.
-async fn with_addresses() -> (World, Running) {
+/// A process, which these tests share, with a user `u` that has the addresses `a`, `b`, `a/b` and `%2F`, of which
+/// `a` is both defaults.
+async fn with_addresses() -> Clients {
+    static SHARED: Shared = Shared::const_new();
+    SHARED.clients(start).await
+}
+
+async fn start() -> (World, Running) {
     let world = World::shared(1).await;
     let add = |n: usize, id: &str| {
         let value = json!({
@@ -49,11 +55,8 @@ async fn with_addresses() -> (World, Running) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn malformed_and_hostile_questions_about_addresses_get_the_documented_errors() {
-    let (_world, running) = with_addresses().await;
-    let rest = &running.rest;
-
-    // Instants.
+async fn bad_instants_are_refused() {
+    let rest = with_addresses().await.rest;
     let times = [
         "yesterday",
         "2026-13-01T00:00:00Z",
@@ -99,8 +102,11 @@ async fn malformed_and_hostile_questions_about_addresses_get_the_documented_erro
             }
         }
     }
+}
 
-    // Ids.
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_and_odd_ids_are_refused_or_found() {
+    let rest = with_addresses().await.rest;
     let long = "x".repeat(256);
     let long_wide = escape(&"\u{1f980}".repeat(256));
     let longest = escape(&"\u{1f980}".repeat(255));
@@ -128,7 +134,7 @@ async fn malformed_and_hostile_questions_about_addresses_get_the_documented_erro
             assert_field(&path, &problem, field);
             assert!(
                 !problem.to_string().contains(&long),
-                "it repeats what was sent"
+                "the problem repeats the request"
             );
         }
         for id in [&*longest, "nobody", "u%2Fb", "%25", "%252F%252F", "a%20b"] {
@@ -156,13 +162,16 @@ async fn malformed_and_hostile_questions_about_addresses_get_the_documented_erro
             assert_field(&path, &problem, "userId");
         }
     }
-    let nobody = rest.get(&format!("{FEED}?userId={longest}")).await;
+    let unknown = rest.get(&format!("{FEED}?userId={longest}")).await;
     assert_eq!(
-        (nobody.status, nobody.json()),
+        (unknown.status, unknown.json()),
         (200, json!({"changes": []}))
     );
+}
 
-    // Words of closed sets.
+#[tokio::test(flavor = "multi_thread")]
+async fn values_outside_fixed_sets_are_refused() {
+    let rest = with_addresses().await.rest;
     for kind in [
         "",
         "?kind=",
@@ -196,8 +205,12 @@ async fn malformed_and_hostile_questions_about_addresses_get_the_documented_erro
         let found = found.json()["addresses"].as_array().map(Vec::len);
         assert_eq!(found, Some(4), "{country}");
     }
+}
 
-    // Pages and cursors.
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_page_sizes_tokens_and_cursors_are_refused() {
+    let rest = with_addresses().await.rest;
+    let long = "x".repeat(256);
     let first = rest.get(&format!("{FEED}?pageSize=1")).await.json();
     let feed_token = first["nextPageToken"].as_str().expect("more").to_owned();
     let cursor = first["changes"][0]["cursor"].as_str().expect("a cursor");
@@ -256,11 +269,14 @@ async fn malformed_and_hostile_questions_about_addresses_get_the_documented_erro
         assert_field(&path, &problem, "after");
         assert!(
             problem.to_string().len() < 2_000,
-            "it repeats what was sent"
+            "the problem repeats the request"
         );
     }
+}
 
-    // Methods and places.
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_methods_and_unknown_paths_are_refused() {
+    let rest = with_addresses().await.rest;
     for path in [ADDRESSES, SHIPPING, DEFAULT, ADDRESS, FEED, SEARCH] {
         for method in [Method::POST, Method::DELETE, Method::PUT] {
             let media = [("content-type", "application/json")];
@@ -285,7 +301,7 @@ async fn malformed_and_hostile_questions_about_addresses_get_the_documented_erro
     }
 }
 
-/// The reason is the caller's, and these fields are named.
+/// Asserts that a status is INVALID_ARGUMENT and names this field.
 fn assert_invalid(what: &str, status: &Status, field: &str) {
     assert_eq!(
         status.code(),
@@ -303,9 +319,9 @@ fn assert_invalid(what: &str, status: &Status, field: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn wrong_questions_about_addresses_are_told_in_details_over_grpc() {
-    let (_world, running) = with_addresses().await;
-    let (mut order, mut fulfillment) = (running.grpc.order(), running.grpc.fulfillment());
+async fn bad_ids_and_instants_over_grpc_name_the_field() {
+    let clients = with_addresses().await;
+    let (mut order, mut fulfillment) = (clients.grpc.order(), clients.grpc.fulfillment());
     let bad_ids = [String::new(), "x".repeat(256), "a\0b".into()];
     let bad_times = [
         (i64::MAX, 0),
@@ -349,9 +365,15 @@ async fn wrong_questions_about_addresses_are_told_in_details_over_grpc() {
         let status = fulfillment.get_address(request).await.unwrap_err();
         assert_invalid(&what, &status, &field.replace("user", "address"));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_outside_enums_over_grpc_name_the_field() {
+    let clients = with_addresses().await;
+    let mut fulfillment = clients.grpc.fulfillment();
     for kind in [0, 3, -1] {
         let request = GetDefaultAddressRequest {
-            user_id: good(),
+            user_id: "u".to_owned(),
             kind,
             as_of: None,
         };
@@ -367,6 +389,12 @@ async fn wrong_questions_about_addresses_are_told_in_details_over_grpc() {
         let status = fulfillment.search_addresses(request).await.unwrap_err();
         assert_invalid(&what, &status, "validation");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_pages_over_grpc_name_the_field() {
+    let clients = with_addresses().await;
+    let (mut order, mut fulfillment) = (clients.grpc.order(), clients.grpc.fulfillment());
     for (page_size, page_token, field) in [(-1, "", "pagesize"), (0, "AAAA", "pagetoken")] {
         let request = SearchAddressesRequest {
             page_size,
@@ -383,6 +411,12 @@ async fn wrong_questions_about_addresses_are_told_in_details_over_grpc() {
         let status = order.list_address_changes(request).await.unwrap_err();
         assert_invalid(field, &status, field);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_filters_of_the_feed_over_grpc_name_the_field() {
+    let clients = with_addresses().await;
+    let mut order = clients.grpc.order();
     let feeds = [
         (
             ListAddressChangesRequest {
@@ -393,7 +427,10 @@ async fn wrong_questions_about_addresses_are_told_in_details_over_grpc() {
         ),
         (
             ListAddressChangesRequest {
-                since: Some(bad_times[0]),
+                since: Some(prost_types::Timestamp {
+                    seconds: i64::MAX,
+                    nanos: 0,
+                }),
                 ..ListAddressChangesRequest::default()
             },
             "since",
@@ -417,8 +454,12 @@ async fn wrong_questions_about_addresses_are_told_in_details_over_grpc() {
         let status = order.list_address_changes(request).await.unwrap_err();
         assert_invalid(field, &status, field);
     }
+}
 
-    // Nobody, nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_users_and_addresses_are_not_found_over_grpc() {
+    let clients = with_addresses().await;
+    let (mut order, mut fulfillment) = (clients.grpc.order(), clients.grpc.fulfillment());
     let not_found = |status: Status| {
         assert_eq!(status.code(), tonic::Code::NotFound, "{status:?}");
         let details = status.get_error_details();
@@ -430,24 +471,24 @@ async fn wrong_questions_about_addresses_are_told_in_details_over_grpc() {
                 .contains_key("sightline-consistency-token")
         );
     };
-    let nobody = || "nobody".to_owned();
+    let unknown = || "nobody".to_owned();
     let request = ListCustomerAddressesRequest {
-        user_id: nobody(),
+        user_id: unknown(),
         as_of: None,
     };
     not_found(order.list_customer_addresses(request).await.unwrap_err());
     let request = ListAddressesRequest {
-        user_id: nobody(),
+        user_id: unknown(),
         as_of: None,
     };
     not_found(fulfillment.list_addresses(request).await.unwrap_err());
     let request = GetAddressRequest {
-        address_id: nobody(),
+        address_id: unknown(),
         as_of: None,
     };
     not_found(fulfillment.get_address(request).await.unwrap_err());
     let request = GetDefaultAddressRequest {
-        user_id: nobody(),
+        user_id: unknown(),
         kind: DefaultKind::Shipping as i32,
         as_of: None,
     };
@@ -456,7 +497,7 @@ async fn wrong_questions_about_addresses_are_told_in_details_over_grpc() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_about_addresses_carry_token_and_etag() {
-    let (_world, running) = with_addresses().await;
+    let clients = with_addresses().await;
     for path in [
         ADDRESSES,
         SHIPPING,
@@ -468,7 +509,7 @@ async fn answers_about_addresses_carry_token_and_etag() {
         "/v1/order/customers/u/addresses?asOf=2026-10-01T12:00:00Z",
         "/v1/fulfillment/addresses/a?asOf=2026-10-01T12:00:00Z",
     ] {
-        let answer = running.rest.get(path).await;
+        let answer = clients.rest.get(path).await;
         assert_eq!(
             (answer.status, answer.header("cache-control")),
             (200, "private, no-cache"),
@@ -478,7 +519,7 @@ async fn answers_about_addresses_carry_token_and_etag() {
         assert!(etag.starts_with("W/\"") && etag.len() > 8, "{path}: {etag}");
         assert!(!answer.token().is_empty() && answer.token().len() <= 4096);
         let again = [("if-none-match", &*etag)];
-        let same = running.rest.send(Method::GET, path, &again, &[]).await;
+        let same = clients.rest.send(Method::GET, path, &again, &[]).await;
         assert_eq!((same.status, same.body.len()), (304, 0), "{path}");
         assert_eq!(
             (same.header("etag"), same.token()),
@@ -488,14 +529,18 @@ async fn answers_about_addresses_carry_token_and_etag() {
         let text = answer.text();
         assert!(
             !text.contains("null") && !text.contains("\"\""),
-            "{path}: absent means unknown: {text}"
+            "{path}: unknown values must be absent: {text}"
         );
         let ids = answer.json()["addresses"].as_array().map(|addresses| {
             let id = |address: &Value| address["addressId"].as_str().expect("text").to_owned();
             addresses.iter().map(id).collect::<Vec<_>>()
         });
         if let Some(ids) = ids.filter(|_| path != SEARCH) {
-            assert_eq!(ids, ["%2F", "a", "a/b", "b"], "{path}: in the order of ids");
+            assert_eq!(
+                ids,
+                ["%2F", "a", "a/b", "b"],
+                "{path}: not in the order of ids"
+            );
         }
     }
 }

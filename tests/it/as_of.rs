@@ -1,17 +1,17 @@
-//! As of a time: what one world says of an instant is what another says now, whose log ends there.
+//! Reads as of an instant: they equal present reads of another program, whose log ends at that instant.
 
-use crate::first_light::folded;
-use crate::support::app::{Running, World};
-use crate::support::broker::Record;
-use crate::support::check::fulfillment::{address_path, default_path, user_path};
-use crate::support::check::order::addresses_path;
-use crate::support::check::{Depth, assert_answers, caught_up};
-use crate::support::client::Answer;
-use crate::support::fold::{Folds, Verdict, event_of};
-use crate::support::log::{MAX_VALUE_BYTES, Shape, generate, seed};
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
-use std::collections::HashSet;
+use sightline_testing::app::{Running, World};
+use sightline_testing::broker::Record;
+use sightline_testing::check::fulfillment::{address_path, default_path, user_path};
+use sightline_testing::check::order::addresses_path;
+use sightline_testing::check::{Depth, assert_answers, caught_up, folded};
+use sightline_testing::client::Answer;
+use sightline_testing::hostile_log::{MAX_VALUE_BYTES, Shape, generate, seed};
+use sightline_testing::reference::{Folds, Verdict, event_of};
 
 const SHAPE: Shape = Shape {
     records: 4_000,
@@ -19,15 +19,15 @@ const SHAPE: Shape = Shape {
     users: 60,
 };
 
-/// An event of a log in which every record is applied.
+/// An applied event.
 struct Applied {
     record: Record,
     at: DateTime<Utc>,
-    /// It deletes its user, or comes after such a one.
+    /// Whether it deletes its user, or comes after such an event.
     is_of_deleted: bool,
 }
 
-/// A hostile log without what is not applied, and without what would be applied twice.
+/// A hostile log without records that are not applied, and without event ids that are applied twice.
 fn applied() -> Vec<Applied> {
     let mut folds = Folds::new(MAX_VALUE_BYTES);
     let mut ids = HashSet::new();
@@ -61,13 +61,13 @@ async fn world_of(log: &[Record]) -> (World, Running, Folds) {
     let (folds, ends) = folded(log, SHAPE.partitions);
     let read: i64 = ends.values().sum();
     let applied: i64 = ends.keys().map(|p| folds.books("order", *p).applied).sum();
-    assert_eq!(read, applied, "nothing but what is applied");
+    assert_eq!(read, applied, "every record is applied");
     let running = world.serve().await;
     caught_up(&running.rest, &ends).await;
     (world, running, folds)
 }
 
-/// Status and body; an unknown one where the log ends is one without anything where it goes on.
+/// Body, or status. Users that are unknown at the end of the shorter log have no addresses in the longer one.
 fn or_empty(answer: &Answer, is_known: bool) -> Value {
     match answer.status {
         200 => answer.json(),
@@ -77,7 +77,7 @@ fn or_empty(answer: &Answer, is_known: bool) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn as_of_a_time_is_what_a_log_that_ends_there_says_now() {
+async fn as_of_an_instant_equals_now_of_a_log_that_ends_there() {
     let log = applied();
     let records: Vec<Record> = log.iter().map(|event| event.record.clone()).collect();
     let (_whole, now, folds) = world_of(&records).await;
@@ -134,7 +134,7 @@ async fn as_of_a_time_is_what_a_log_that_ends_there_says_now() {
             let expected = then.rest.get(&address_path(&address, None)).await;
             let expected = or_empty(&expected, false);
             let owner = expected["userId"].as_str();
-            // What a deleted user claimed there, another may have here.
+            // Deleted users are not in the shorter log, so the address may be another user's there.
             if owner.is_some_and(|owner| folds.order.view.deletion(owner).is_some()) {
                 continue;
             }
@@ -153,8 +153,8 @@ async fn as_of_a_time_is_what_a_log_that_ends_there_says_now() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_that_is_told_of_after_its_deletion_was_there_before_it() {
-    // In the order of the log; when each happened is another matter.
+async fn an_address_whose_updates_arrive_after_its_deletion_existed_before_it() {
+    // The order of the log is not the order of the times.
     let log: Vec<Record> = [
         ("UserRegistered", 1, json!({"email": "e", "status": "active"})),
         ("UserAddressDeleted", 9, json!({"addressId": "late"})),

@@ -1,15 +1,17 @@
-//! Whatever crashes, joins or leaves while it projects: the same answers and books.
+//! Processes and servers that crash, start, stop and freeze during projection: answers and books stay right.
 
-use crate::first_light::folded;
-use crate::support::app::{App, LONG, SOON, World};
-use crate::support::broker::{Broker, Record};
-use crate::support::check::{Depth, Ends, assert_answers, assert_books, caught_up, partitions};
-use crate::support::client::Rest;
-use crate::support::database::Database;
-use crate::support::log::{Shape, generate, seed};
-use crate::support::wait_until;
-use fastrand::Rng;
 use std::time::Duration;
+
+use fastrand::Rng;
+use sightline_testing::app::{App, LONG, SOON, World};
+use sightline_testing::broker::{Broker, Record};
+use sightline_testing::check::{
+    Depth, Ends, assert_answers, assert_books, caught_up, folded, partitions,
+};
+use sightline_testing::client::Rest;
+use sightline_testing::database::Database;
+use sightline_testing::hostile_log::{Shape, generate, seed};
+use sightline_testing::wait_until;
 
 const SHAPE: Shape = Shape {
     records: 30_000,
@@ -17,20 +19,20 @@ const SHAPE: Shape = Shape {
     users: 600,
 };
 
-/// How many records are read, as somebody says who lives.
-async fn read(witness: &Rest) -> i64 {
-    let domain = witness.get("/v1/consistency/order").await.json();
+/// How many records are read, according to a process that is alive.
+async fn read(observer: &Rest) -> i64 {
+    let domain = observer.get("/v1/consistency/order").await.json();
     partitions(&domain)
         .values()
         .filter_map(|p| p["read"].as_i64())
         .sum()
 }
 
-/// Waits until this many more are read, or all that is there.
-async fn read_more(witness: &Rest, more: i64, all: i64) {
-    let wanted = all.min(read(witness).await + more);
-    wait_until(LONG, "some more is read", async || {
-        match read(witness).await {
+/// Waits until `more` further records are read, or all of them.
+async fn read_more(observer: &Rest, more: i64, all: i64) {
+    let wanted = all.min(read(observer).await + more);
+    wait_until(LONG, "further records are read", async || {
+        match read(observer).await {
             now if now >= wanted => Ok(()),
             now => Err(format!("{now} of {wanted}")),
         }
@@ -39,28 +41,28 @@ async fn read_more(witness: &Rest, more: i64, all: i64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_again_and_again_while_projecting() {
+async fn a_process_is_killed_repeatedly_while_projecting() {
     let Some(broker) = Broker::real() else { return };
     let log = generate(seed(), SHAPE);
     let (fold, ends) = folded(&log, SHAPE.partitions);
     let mut world = World::new(broker, Database::create().await, SHAPE.partitions).await;
     let writer = world.broker.writer();
     let mut rng = Rng::with_seed(seed());
-    let witness = world.set("SIGHTLINE_ROLE", "gateway").serve().await;
+    let observer = world.set("SIGHTLINE_ROLE", "gateway").serve().await;
     world.set("SIGHTLINE_ROLE", "all");
     let mut app: App = world.serve().await.app;
     let mut written = 0;
-    // The log grows while it is read: each kill falls into live work.
+    // Records are written while others are projected, so that each kill interrupts work.
     for part in log.chunks(SHAPE.records / 8) {
         writer.write(&world.topic, part).await;
         written += part.len() as i64;
-        read_more(&witness.rest, rng.i64(1..part.len() as i64 / 2), written).await;
+        read_more(&observer.rest, rng.i64(1..part.len() as i64 / 2), written).await;
         app.process.kill();
         app = world.launch();
-        // Sometimes while it starts, too.
+        // Sometimes also while it starts.
         if rng.bool() {
             let lines = rng.usize(0..6);
-            wait_until(SOON, "it writes some lines", async || {
+            wait_until(SOON, "the process logs some lines", async || {
                 match app.process.output.lines().len() {
                     n if n >= lines => Ok(()),
                     n => Err(format!("{n} lines")),
@@ -97,7 +99,7 @@ async fn instances_join_leave_freeze_and_die() {
         parts[..3].iter().map(|part| part.len() as i64).sum(),
     )
     .await;
-    // One leaves as asked, one is frozen: a zombie when it wakes, fenced by then.
+    // One ends on SIGTERM. One is frozen: when it wakes, other instances own its partitions and fence it.
     second.app.process.signal("TERM");
     third.app.process.signal("STOP");
     assert_eq!(second.app.process.wait(SOON), 0);
@@ -113,7 +115,7 @@ async fn instances_join_leave_freeze_and_die() {
         assert_books(&caught_up(&running.rest, &ends).await, &fold, &Ends::new());
     }
     assert_answers(&third, &fold, Depth::Brief).await;
-    // All but one die: the one takes over and says so.
+    // All but one are killed: the last one claims all partitions and reports them.
     third.app.process.kill();
     drop(first);
     let more = generate(
@@ -129,7 +131,7 @@ async fn instances_join_leave_freeze_and_die() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn postgres_and_the_broker_go_away_and_come_back() {
+async fn postgres_and_kafka_restart_while_projecting() {
     let Some(broker) = Broker::private() else {
         return;
     };
@@ -146,14 +148,18 @@ async fn postgres_and_the_broker_go_away_and_come_back() {
         written += part.len() as i64;
         read_more(&running.rest, 300, written).await;
         world.database.kill().await;
-        // Alive, and honest about it.
-        wait_until(SOON, "reads say that the database is away", async || {
-            let answer = running.rest.try_get("/v1/order/customers/nobody").await?;
-            match (answer.status, answer.header("retry-after")) {
-                (503, after) if !after.is_empty() => Ok(()),
-                (status, _) => Err(format!("{status}: {}", answer.text())),
-            }
-        })
+        // The process is alive and reports the failure.
+        wait_until(
+            SOON,
+            "reads report that the database is unavailable",
+            async || {
+                let answer = running.rest.try_get("/v1/order/customers/nobody").await?;
+                match (answer.status, answer.header("retry-after")) {
+                    (503, after) if !after.is_empty() => Ok(()),
+                    (status, _) => Err(format!("{status}: {}", answer.text())),
+                }
+            },
+        )
         .await;
         assert_eq!(running.admin.get("/livez").await.status, 200);
         world.database.start().await;
@@ -163,7 +169,7 @@ async fn postgres_and_the_broker_go_away_and_come_back() {
         written += part.len() as i64;
         read_more(&running.rest, 300, written).await;
         world.broker.kill();
-        // Reads go on without Kafka.
+        // Reads work without Kafka.
         assert_eq!(
             running.rest.get("/v1/order/customers/nobody").await.status,
             404
@@ -175,12 +181,12 @@ async fn postgres_and_the_broker_go_away_and_come_back() {
     assert_eq!(
         running.app.process.exited(),
         None,
-        "the same process all the time"
+        "the process has not restarted"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_consumer_never_reads_as_caught_up() {
+async fn a_domain_without_an_owner_is_not_caught_up() {
     let log = generate(
         seed(),
         Shape {
@@ -199,7 +205,7 @@ async fn a_dead_consumer_never_reads_as_caught_up() {
     projector.app.process.kill();
     wait_until(
         Duration::from_secs(60),
-        "the gateway says that nobody projects",
+        "the gateway reports that there is no owner",
         async || {
             let domain = gateway.rest.try_get("/v1/consistency/order").await?.json();
             let stalled = partitions(&domain)

@@ -1,30 +1,32 @@
-//! Records that can't be applied: kept with all that waits behind them, looked at, tried again in their order, taken out,
-//! closed by deletions, published, and never so many that nobody notices.
+//! Dead letters: kept with the records that wait behind them, listed, retried in order, discarded, closed by
+//! deletions, and published. Too many of them pause the domain.
 
-use crate::first_light::folded;
-use crate::support::app::{LONG, Running, SOON, World};
-use crate::support::broker::{Broker, Record};
-use crate::support::check::{
-    DOMAINS, Depth, Ends, assert_answers, assert_books, caught_up, partitions,
-};
-use crate::support::client::{Rest, customer_path};
-use crate::support::database::Database;
-use crate::support::fold::{Folds, event_of};
-use crate::support::log::{HEALING_BYTES, MAX_VALUE_BYTES, Shape, generate_healing, seed};
-use crate::support::operations::{
-    built, count, letters, operate, project, projection, refused, retry_all,
-};
-use crate::support::wait_until;
+use std::collections::BTreeSet;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use sightline::proto::operations::v1 as pb;
 use sightline::proto::operations::v1::operations_service_client::OperationsServiceClient;
+use sightline_testing::app::{LONG, Running, SOON, World};
+use sightline_testing::broker::{Broker, Record};
+use sightline_testing::check::{
+    DOMAINS, Depth, Ends, assert_answers, assert_books, caught_up, folded, partitions,
+};
+use sightline_testing::client::{Rest, customer_path};
+use sightline_testing::database::Database;
+use sightline_testing::hostile_log::{
+    HEALING_BYTES, MAX_VALUE_BYTES, Shape, generate_healing, seed,
+};
+use sightline_testing::operations::{
+    built, count, dead_letters, operate, project, projection, refused, retry_all,
+};
+use sightline_testing::reference::{Folds, event_of};
+use sightline_testing::wait_until;
 use sqlx::{AssertSqlSafe, PgPool};
-use std::collections::BTreeSet;
 use tonic_types::StatusExt;
 
-/// An event of a user on partition 0, with that user's key.
+/// An event of a user on partition 0, keyed by the user.
 fn event(kind: &str, user: &str, id: &str, payload: Value) -> Record {
     let mut payload = payload;
     payload["userId"] = json!(user);
@@ -50,12 +52,12 @@ fn renamed(user: &str, id: &str, name: &str) -> Record {
     event("UserUpdated", user, id, payload)
 }
 
-/// Bad for good.
+/// A record that can never be applied.
 fn bad(user: &str, id: &str) -> Record {
     event("UserEmailVerified", user, id, json!({"email": 12}))
 }
 
-/// Good, but too large until somebody raises the limit.
+/// Makes a good record too large for the first limit.
 fn large(mut record: Record) -> Record {
     let value = record.value.as_mut().expect("a value");
     value.resize(MAX_VALUE_BYTES + 1, b' ');
@@ -67,15 +69,16 @@ fn without_key(mut record: Record) -> Record {
     record
 }
 
-/// A program with a larger limit, on the same world.
+/// Restarts the process with the larger limit.
 async fn with_larger_limit(world: &mut World, mut running: Running) -> Running {
     running.app.process.kill();
     let limit = HEALING_BYTES.to_string();
     world.set("SIGHTLINE_MAX_VALUE_BYTES", &limit).serve().await
 }
 
-/// A program that has met two keys: of one the first letter is too large to be kept, of the other it is bad for good.
-async fn with_two_lines(world: &World) -> Running {
+/// A process with dead letters of two keys. The first one of `a` is too large to be stored, the first one of
+/// `b` can never be applied.
+async fn with_two_parked_keys(world: &World) -> Running {
     let log = [
         registered("a", "a-0"),
         large(renamed("a", "a-1", "one")),
@@ -89,12 +92,12 @@ async fn with_two_lines(world: &World) -> Running {
     running
 }
 
-/// How often each letter of order was tried.
+/// How often each dead letter of order was tried.
 async fn attempts(rest: &Rest) -> Vec<Value> {
-    let letters = letters(rest, &ORDER).await;
-    letters
+    let dead_letters = dead_letters(rest, &ORDER).await;
+    dead_letters
         .iter()
-        .map(|letter| letter["attempts"].clone())
+        .map(|dead_letter| dead_letter["attempts"].clone())
         .collect()
 }
 
@@ -123,12 +126,12 @@ async fn execute(pool: &PgPool, statement: &str) {
 const ORDER: [(&str, Option<&str>); 1] = [("domain", Some("order"))];
 const OPEN: [(&str, Option<&str>); 2] = [("domain", Some("order")), ("state", Some("parked"))];
 
-fn id(letter: &Value) -> &str {
-    letter["id"].as_str().expect("an id")
+fn id(dead_letter: &Value) -> &str {
+    dead_letter["id"].as_str().expect("an id")
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn letters_are_listed_shown_tried_again_and_taken_out() {
+async fn dead_letters_are_listed_shown_retried_and_discarded() {
     let mut world = World::shared(1).await;
     let log = [
         registered("a", "a-0"),
@@ -146,20 +149,46 @@ async fn letters_are_listed_shown_tried_again_and_taken_out() {
     caught_up(&running.rest, &ends).await;
     let rest = &running.rest;
 
-    // Listed by domain, key, reason and state, a page at a time.
-    let all = letters(rest, &ORDER).await;
-    let offsets = |letters: &[Value]| -> Vec<i64> {
-        let offset = |letter: &Value| letter["offset"].as_i64().expect("a number");
-        letters.iter().map(offset).collect()
+    let all = dead_letters(rest, &ORDER).await;
+    lists_by_domain_key_reason_and_state(&world, rest, &log, &all).await;
+    shows_headers_and_values(rest, &log, &all).await;
+    retries_dry_and_for_real(rest, &all).await;
+    discards_with_a_reason(&running, &all).await;
+    frees_the_key(&world, &running).await;
+    let running = with_larger_limit(&mut world, running).await;
+    let left = retries_by_reason_and_key_over_grpc(&running, &log).await;
+    refuses_contradicting_retries_over_grpc(&running, &left).await;
+    works_from_the_command_line(&world, &running, &left).await;
+    refuses_domains_that_it_does_not_serve(&mut world, &all[0]).await;
+}
+
+fn path_of(dead_letter: &Value) -> String {
+    format!("/v1/dead-letters/{}", id(dead_letter))
+}
+
+fn retry_path(dead_letter: &Value) -> String {
+    format!("{}/retry", path_of(dead_letter))
+}
+
+/// Lists, by domain, key, reason and state, in pages.
+async fn lists_by_domain_key_reason_and_state(
+    world: &World,
+    rest: &Rest,
+    log: &[Record],
+    all: &[Value],
+) {
+    let offsets = |dead_letters: &[Value]| -> Vec<i64> {
+        let offset = |dead_letter: &Value| dead_letter["offset"].as_i64().expect("a number");
+        dead_letters.iter().map(offset).collect()
     };
-    assert_eq!(offsets(&all), [1, 2, 4, 5, 6, 7]);
+    assert_eq!(offsets(all), [1, 2, 4, 5, 6, 7]);
     let of = async |filter: &str, value: &str| {
         let filters = [ORDER[0], (filter, Some(value))];
-        offsets(&letters(rest, &filters).await)
+        offsets(&dead_letters(rest, &filters).await)
     };
     assert_eq!(of("key", "a").await, [1, 2, 7]);
     assert_eq!(of("keyBase64", "YQ==").await, [1, 2, 7]);
-    assert_eq!(of("key", "").await, [0; 0], "an empty key is one, too");
+    assert_eq!(of("key", "").await, [0; 0], "an empty key is a key");
     assert_eq!(of("reason", "blocked").await, [2, 5, 7]);
     assert_eq!(of("state", "applied").await, [0; 0]);
     let listed = json!({
@@ -184,40 +213,45 @@ async fn letters_are_listed_shown_tried_again_and_taken_out() {
         assert_eq!(answer.status, 400, "{query}");
         assert_eq!(answer.json()["fields"][0]["field"], field, "{query}");
     }
+}
 
-    // One shows headers and value, but not of what was too large to be kept.
-    let path = |letter: &Value| format!("/v1/dead-letters/{}", id(letter));
-    let shown = rest.get(&path(&all[0])).await;
+/// A single dead letter has headers and value, unless the value was too large to be stored.
+async fn shows_headers_and_values(rest: &Rest, log: &[Record], all: &[Value]) {
+    let shown = rest.get(&path_of(&all[0])).await;
     assert_eq!(shown.header("cache-control"), "no-store");
     let shown = shown.json();
     let value = STANDARD.decode(shown["value"].as_str().expect("a value"));
     assert_eq!(value.ok(), log[1].value);
     let headers = json!([{"name": "correlationId", "value": STANDARD.encode("c-1")}]);
     assert_eq!(shown["headers"], headers);
-    assert_eq!(rest.get(&path(&all[2])).await.json().get("value"), None);
-    for nobody in ["none", "01a2093a-f139-710d-8867-ae04814d66ac"] {
-        let answer = rest.get(&format!("/v1/dead-letters/{nobody}")).await;
+    assert_eq!(rest.get(&path_of(&all[2])).await.json().get("value"), None);
+    for unknown in ["none", "01a2093a-f139-710d-8867-ae04814d66ac"] {
+        let answer = rest.get(&format!("/v1/dead-letters/{unknown}")).await;
         assert_eq!(answer.status, 404);
         assert_eq!(answer.json()["reason"], "NOT_FOUND");
     }
+}
 
-    // A dry run tells, and changes nothing; a real one counts.
-    let retry = |letter: &Value| format!("{}/retry", path(letter));
+/// A dry run reports outcomes and changes nothing. A retry counts as an attempt.
+async fn retries_dry_and_for_real(rest: &Rest, all: &[Value]) {
     let expected = json!({"outcomes": [
         {"id": all[0]["id"], "outcome": "failed", "reason": "wrong_type", "field": "email"},
         {"id": all[1]["id"], "outcome": "waiting"},
         {"id": all[5]["id"], "outcome": "waiting"},
     ]});
-    // Whichever letter of the key is named, the first one holds it.
-    let tried = operate(rest, &retry(&all[5]), json!({"dryRun": true})).await;
+    // A retry begins with the first dead letter of the key, whichever is named.
+    let tried = operate(rest, &retry_path(&all[5]), json!({"dryRun": true})).await;
     assert_eq!(tried, expected);
-    assert_eq!(letters(rest, &ORDER).await, all);
-    let tried = operate(rest, &retry(&all[0]), json!({})).await;
+    assert_eq!(dead_letters(rest, &ORDER).await, all);
+    let tried = operate(rest, &retry_path(&all[0]), json!({})).await;
     assert_eq!(tried, expected);
     assert_eq!(attempts(rest).await, [2, 1, 1, 1, 1, 1]);
+}
 
-    // Taken out, with a reason: what waited goes on, and the key is live again.
-    let discard = format!("{}/discard", path(&all[0]));
+/// A discard needs a reason. It retries the waiting dead letters, and frees the key.
+async fn discards_with_a_reason(running: &Running, all: &[Value]) {
+    let rest = &running.rest;
+    let discard = format!("{}/discard", path_of(&all[0]));
     for (reason, what) in [
         ("", "none"),
         (" ", "none"),
@@ -232,7 +266,7 @@ async fn letters_are_listed_shown_tried_again_and_taken_out() {
     }
     let answer = rest.post(&discard, &json!({})).await;
     assert_eq!(answer.json()["fields"][0]["problem"], "is missing");
-    // What is said in the wrong place is not passed over.
+    // A field in the query instead of the body is refused, not ignored.
     let misplaced = format!("{discard}?dryRun=true");
     let answer = rest
         .post(&misplaced, &json!({"reason": "only looking"}))
@@ -246,38 +280,44 @@ async fn letters_are_listed_shown_tried_again_and_taken_out() {
         {"id": all[5]["id"], "outcome": "applied"},
     ]});
     assert_eq!(operate(rest, &discard, body).await, expected);
-    assert_eq!(username(&running, "a").await, Value::Null);
+    assert_eq!(username(running, "a").await, Value::Null);
     let body = json!({"reason": "ticket 4711"});
     assert_eq!(operate(rest, &discard, body).await, expected);
-    assert_eq!(username(&running, "a").await, "seven");
-    for path in [discard, retry(&all[0]), retry(&all[1])] {
+    assert_eq!(username(running, "a").await, "seven");
+    for path in [discard, retry_path(&all[0]), retry_path(&all[1])] {
         let answer = refused(rest, &path, json!({"reason": "again"})).await;
         assert!(
             answer == (409, "LETTER_CLOSED".into()) || answer == (400, "INVALID_ARGUMENT".into()),
             "{path}: {answer:?}"
         );
     }
+}
+
+/// Records that follow are applied, and the books count every outcome.
+async fn frees_the_key(world: &World, running: &Running) {
+    let rest = &running.rest;
     world
         .broker
         .writer()
         .write(&world.topic, &[renamed("a", "a-8", "eight")])
         .await;
     caught_up(rest, &Ends::from([(0, 9)])).await;
-    assert_eq!(username(&running, "a").await, "eight");
-    let now = letters(rest, &ORDER).await;
+    assert_eq!(username(running, "a").await, "eight");
+    let now = dead_letters(rest, &ORDER).await;
     let state = |n: usize| (now[n]["state"].clone(), now[n]["resolution"].clone());
     assert_eq!(state(0), (json!("discarded"), json!("ticket 4711")));
     assert_eq!(state(1), (json!("applied"), json!("applied")));
     assert!(now[1]["resolvedAt"].is_string());
-    let said = books(&running, "order").await;
+    let said = books(running, "order").await;
     let books_say = |name: &str| said[name].as_i64().expect("a number");
     assert_eq!(books_say("applied"), 5, "{said}");
     assert_eq!(books_say("deadLettered"), 4, "{said}");
     assert_eq!(books_say("deadLetters"), 3, "{said}");
     assert_eq!(books_say("parkedKeys"), 1, "{said}");
+}
 
-    // By gRPC: by reason and by key; under a larger limit what was too large is read from the log, and goes through.
-    let running = with_larger_limit(&mut world, running).await;
+/// Over gRPC, by reason and by key. Under a larger limit, the large record is fetched from Kafka and applied.
+async fn retries_by_reason_and_key_over_grpc(running: &Running, log: &[Record]) -> pb::DeadLetter {
     let mut grpc = OperationsServiceClient::new(running.grpc.channel.clone());
     let request = pb::RetryDeadLettersRequest {
         domain: Some("order".into()),
@@ -300,7 +340,7 @@ async fn letters_are_listed_shown_tried_again_and_taken_out() {
         outcomes,
         [pb::LetterOutcome::Applied, pb::LetterOutcome::Applied]
     );
-    assert_eq!(username(&running, "b").await, "five");
+    assert_eq!(username(running, "b").await, "five");
     let request = pb::ListDeadLettersRequest {
         domain: Some("order".into()),
         state: Some(pb::DeadLetterState::Parked.into()),
@@ -308,7 +348,7 @@ async fn letters_are_listed_shown_tried_again_and_taken_out() {
     };
     let left = grpc.list_dead_letters(request).await.expect("an answer");
     let [left] = &left.into_inner().dead_letters[..] else {
-        panic!("one is left: the one without a key")
+        panic!("only the dead letter without a key is left")
     };
     assert_eq!((left.offset, &left.key), (6, &None));
     let request = pb::GetDeadLetterRequest {
@@ -318,6 +358,12 @@ async fn letters_are_listed_shown_tried_again_and_taken_out() {
     let whole = whole.into_inner().dead_letter.expect("a letter");
     assert_eq!(whole.value, log[6].value);
     assert_eq!(whole.headers[0].value.as_deref(), Some(&b"c-1"[..]));
+    left.clone()
+}
+
+/// Refuses a retry of nothing in particular, or of a dead letter and a group at once.
+async fn refuses_contradicting_retries_over_grpc(running: &Running, left: &pb::DeadLetter) {
+    let mut grpc = OperationsServiceClient::new(running.grpc.channel.clone());
     for (request, field) in [
         (pb::RetryDeadLettersRequest::default(), "domain"),
         (
@@ -350,8 +396,10 @@ async fn letters_are_listed_shown_tried_again_and_taken_out() {
         let violations = &details.bad_request().expect("a field").field_violations;
         assert_eq!(violations[0].field, field);
     }
+}
 
-    // By the command line.
+/// The commands of command line.
+async fn works_from_the_command_line(world: &World, running: &Running, left: &pb::DeadLetter) {
     let address = running.rest.address.clone();
     let run = async |arguments: &[&str]| {
         let arguments = [&["dead-letters"], arguments, &["--http-addr", &address]].concat();
@@ -381,12 +429,14 @@ async fn letters_are_listed_shown_tried_again_and_taken_out() {
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("<ID|--domain <DOMAIN>>"), "{said}");
-    assert_eq!(letters(&running.rest, &OPEN).await, [Value::Null; 0]);
+    assert_eq!(dead_letters(&running.rest, &OPEN).await, [Value::Null; 0]);
+}
 
-    // Another process, which does not serve the domain, says that.
+/// A process that does not serve the domain refuses.
+async fn refuses_domains_that_it_does_not_serve(world: &mut World, dead_letter: &Value) {
     world.set("SIGHTLINE_DOMAINS", "fulfillment");
     let other = world.set("SIGHTLINE_ROLE", "gateway").serve().await;
-    let answer = other.rest.get(&path(&all[0])).await;
+    let answer = other.rest.get(&path_of(dead_letter)).await;
     assert_eq!(
         answer.json()["reason"],
         "DOMAIN_NOT_SERVED",
@@ -396,7 +446,7 @@ async fn letters_are_listed_shown_tried_again_and_taken_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_hostile_log_has_healed_it_reads_as_the_fold_says() {
+async fn a_hostile_log_matches_the_reference_fold_after_retries_and_discards() {
     let shape = Shape {
         records: 6_000,
         partitions: 5,
@@ -421,19 +471,19 @@ async fn after_a_hostile_log_has_healed_it_reads_as_the_fold_says() {
     assert_books(&caught_up(&running.rest, &ends).await, &fold, &Ends::new());
     assert_answers(&running, &fold, Depth::Thorough).await;
 
-    // Every other letter that has failed is taken out, and what it held goes on.
+    // Discard every other failed dead letter; those that wait behind it are applied.
     for domain in DOMAINS {
         let filters = [("domain", Some(domain)), ("state", Some("parked"))];
-        let failed: Vec<Value> = letters(&running.rest, &filters)
+        let failed: Vec<Value> = dead_letters(&running.rest, &filters)
             .await
             .into_iter()
-            .filter(|letter| letter["class"] != "blocked")
+            .filter(|dead_letter| dead_letter["class"] != "blocked")
             .step_by(2)
             .collect();
-        for letter in failed {
-            let path = format!("/v1/dead-letters/{}/discard", id(&letter));
+        for dead_letter in failed {
+            let path = format!("/v1/dead-letters/{}/discard", id(&dead_letter));
             operate(&running.rest, &path, json!({"reason": "every other one"})).await;
-            let coordinate = |name: &str| letter[name].as_i64().expect("a number");
+            let coordinate = |name: &str| dead_letter[name].as_i64().expect("a number");
             let (partition, number) = (coordinate("partition") as i32, coordinate("offset"));
             match domain {
                 "order" => fold.order.discard(partition, number),
@@ -444,7 +494,7 @@ async fn after_a_hostile_log_has_healed_it_reads_as_the_fold_says() {
     assert_books(&caught_up(&running.rest, &ends).await, &fold, &Ends::new());
     assert_answers(&running, &fold, Depth::Brief).await;
 
-    // Keys are live again, or not, as they should be.
+    // New records of freed keys are applied, those of parked keys are not.
     writer.write(&world.topic, more).await;
     fold.take_all(more);
     let (_, ends) = folded(&log, shape.partitions);
@@ -453,14 +503,14 @@ async fn after_a_hostile_log_has_healed_it_reads_as_the_fold_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn letters_that_are_tried_while_more_comes_lose_and_overtake_nothing() {
+async fn retries_during_live_traffic_lose_and_reorder_nothing() {
     let Some(broker) = Broker::real() else { return };
     let shape = Shape {
         records: 16_000,
         partitions: 3,
         users: 120,
     };
-    // A deletion would close what has not been tried by then, or not.
+    // Without deletions: what they close depends on when dead letters are retried.
     let log = generate_healing(seed() + 12, shape)
         .into_iter()
         .filter(|record| event_of(record).is_none_or(|event| event.name != "UserDeleted"));
@@ -472,7 +522,7 @@ async fn letters_that_are_tried_while_more_comes_lose_and_overtake_nothing() {
     let world = World::new(broker, Database::create().await, shape.partitions).await;
     let writer = world.broker.writer();
     let running = world.serve().await;
-    // Another one lets through what the first did not: the log goes on, and both project.
+    // The new process applies what the first one could not, while records are still written.
     let (first, rest) = log.split_at(4_000);
     writer.write(&world.topic, first).await;
     caught_up(&running.rest, &folded(first, shape.partitions).1).await;
@@ -485,7 +535,7 @@ async fn letters_that_are_tried_while_more_comes_lose_and_overtake_nothing() {
             tried += retry_all(&other.rest, domain).await.len();
         }
     }
-    println!("{tried} letters tried");
+    println!("{tried} dead letters retried");
     let caught_up_there = caught_up(&other.rest, &ends).await;
     assert_books(&caught_up_there, &fold, &Ends::new());
     assert_answers(&other, &fold, Depth::Brief).await;
@@ -493,7 +543,7 @@ async fn letters_that_are_tried_while_more_comes_lose_and_overtake_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deletion_closes_the_letters_of_its_user_and_erases_them() {
+async fn a_deletion_closes_and_erases_the_dead_letters_of_its_user() {
     let mut world = World::shared(1).await;
     let log = [
         registered("a", "a-0"),
@@ -501,7 +551,7 @@ async fn a_deletion_closes_the_letters_of_its_user_and_erases_them() {
         renamed("a", "a-2", "two"),
         event("UserDeleted", "a", "a-3", json!({})),
         renamed("a", "a-4", "four"),
-        // One that waits for its own turn: tried again, it closes what still stands before it.
+        // A deletion that is a dead letter itself: when retried, it closes those before it.
         registered("b", "b-5"),
         bad("b", "b-6"),
         large(event("UserDeleted", "b", "b-7", json!({}))),
@@ -511,20 +561,20 @@ async fn a_deletion_closes_the_letters_of_its_user_and_erases_them() {
     let running = world.serve().await;
     let ends = Ends::from([(0, 9)]);
     caught_up(&running.rest, &ends).await;
-    let state = |letter: &Value| {
-        let word = |name: &str| letter[name].as_str().unwrap_or("-").to_owned();
+    let state = |dead_letter: &Value| {
+        let word = |name: &str| dead_letter[name].as_str().unwrap_or("-").to_owned();
         (
-            letter["offset"].as_i64().expect("it"),
+            dead_letter["offset"].as_i64().expect("it"),
             word("state"),
             word("resolution"),
         )
     };
     let closed = |offset| (offset, "discarded".to_owned(), "user_deleted".to_owned());
-    let all = letters(&running.rest, &ORDER).await;
+    let all = dead_letters(&running.rest, &ORDER).await;
     assert_eq!(state(&all[0]), closed(1));
     assert_eq!(state(&all[1]), closed(2));
-    for letter in &all[..2] {
-        let path = format!("/v1/dead-letters/{}", id(letter));
+    for dead_letter in &all[..2] {
+        let path = format!("/v1/dead-letters/{}", id(dead_letter));
         let whole = running.rest.get(&path).await.json();
         for erased in ["key", "headers", "value"] {
             assert_eq!(whole.get(erased), None, "{whole}");
@@ -533,13 +583,17 @@ async fn a_deletion_closes_the_letters_of_its_user_and_erases_them() {
     let customer = running.rest.get(&customer_path("a")).await.json();
     assert_eq!(customer["status"], "deleted");
     assert_eq!(all.len(), 5, "{all:?}");
-    assert!(all[2..].iter().all(|letter| letter["state"] == "parked"));
+    assert!(
+        all[2..]
+            .iter()
+            .all(|dead_letter| dead_letter["state"] == "parked")
+    );
 
     let running = with_larger_limit(&mut world, running).await;
     let tried = retry_all(&running.rest, "order").await;
     let outcomes: Vec<&Value> = tried.iter().map(|tried| &tried["outcome"]).collect();
     assert_eq!(outcomes, ["discarded", "applied", "applied"], "{tried:?}");
-    let all = letters(&running.rest, &ORDER).await;
+    let all = dead_letters(&running.rest, &ORDER).await;
     assert_eq!(state(&all[2]), closed(6));
     let customer = running.rest.get(&customer_path("b")).await.json();
     assert_eq!(customer["status"], "deleted");
@@ -555,7 +609,7 @@ async fn a_deletion_closes_the_letters_of_its_user_and_erases_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_release_that_understands_more_tries_letters_again_by_itself() {
+async fn a_new_release_retries_dead_letters_of_older_ones() {
     let mut world = World::shared(1).await;
     let log = [
         registered("a", "a-0"),
@@ -567,25 +621,29 @@ async fn a_release_that_understands_more_tries_letters_again_by_itself() {
     let running = world.serve().await;
     caught_up(&running.rest, &Ends::from([(0, 4)])).await;
     let running = with_larger_limit(&mut world, running).await;
-    assert_eq!(letters(&running.rest, &OPEN).await.len(), 3);
-    // As if an older release had written them.
+    assert_eq!(dead_letters(&running.rest, &OPEN).await.len(), 3);
+    // Mark the dead letters as written by an older release.
     let pool = database(&world).await;
     execute(
         &pool,
         "UPDATE sightline.dead_letters SET code_version = code_version - 1",
     )
     .await;
-    wait_until(SOON, "what is understood now is through", async || {
-        let open = letters(&running.rest, &OPEN).await;
-        match &open[..] {
-            [bad] if bad["offset"] == 3 && bad["attempts"] == 2 => Ok(()),
-            _ => Err(format!("{open:?}")),
-        }
-    })
+    wait_until(
+        SOON,
+        "the dead letters that can be applied are applied",
+        async || {
+            let open = dead_letters(&running.rest, &OPEN).await;
+            match &open[..] {
+                [bad] if bad["offset"] == 3 && bad["attempts"] == 2 => Ok(()),
+                _ => Err(format!("{open:?}")),
+            }
+        },
+    )
     .await;
     assert_eq!(username(&running, "a").await, "two");
-    // And no more than once.
-    let done = "the other domain has tried its own";
+    // Each is retried once only.
+    let done = "the other domain has retried its dead letters";
     wait_until(SOON, done, async || {
         let outdated = "SELECT count(*) FROM sightline.dead_letters d JOIN sightline.views v USING (domain, version)
                         WHERE d.state <> 'applied' AND d.code_version < v.code_version";
@@ -595,17 +653,17 @@ async fn a_release_that_understands_more_tries_letters_again_by_itself() {
         }
     })
     .await;
-    assert_eq!(letters(&running.rest, &OPEN).await[0]["attempts"], 2);
+    assert_eq!(dead_letters(&running.rest, &OPEN).await[0]["attempts"], 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_letters_pile_up_the_domain_pauses_itself_and_says_why() {
+async fn a_domain_with_too_many_dead_letters_pauses_itself() {
     let Some(broker) = Broker::real() else { return };
     let world = World::new(broker, Database::create().await, 2).await;
     let writer = world.broker.writer();
     let running = world.serve().await;
     let rest = &running.rest;
-    // A thousand are borne.
+    // A thousand are allowed.
     let some = (0..1_000).map(|n| without_key(bad("x", &format!("x-{n}"))));
     writer.write(&world.topic, &some.collect::<Vec<_>>()).await;
     caught_up(rest, &Ends::from([(0, 1_000), (1, 0)])).await;
@@ -628,14 +686,14 @@ async fn where_letters_pile_up_the_domain_pauses_itself_and_says_why() {
         .write(&world.topic, &[without_key(bad("x", "x-1000"))])
         .await;
     paused("order", "failed").await;
-    // The other domain is not made from these: it goes on.
+    // The other domain does not read these events, and continues.
     caught_up_alone(&running, "fulfillment", 1_001).await;
-    // Somebody looks, and lets it go on: what was there does not count again.
+    // After an operator has resumed the domain, the existing dead letters no longer count.
     writer.write(&world.topic, &[registered("y", "y-0")]).await;
     project(rest, "order", "resume", json!({})).await;
     caught_up(rest, &Ends::from([(0, 1_002), (1, 0)])).await;
 
-    // Behind one key that nobody sees to.
+    // Too many dead letters behind one key.
     let mut behind = vec![bad("z", "z-0")];
     behind.extend((0..10_000).map(|n| renamed("z", &format!("z-{n}-"), "z")));
     for record in &mut behind {
@@ -645,7 +703,7 @@ async fn where_letters_pile_up_the_domain_pauses_itself_and_says_why() {
     paused("order", "behind one key").await;
 }
 
-/// Waits until a domain has come to this position in partition 0.
+/// Waits until one domain has caught up at this position in partition 0.
 async fn caught_up_alone(running: &Running, domain: &str, position: i64) {
     let path = format!("/v1/consistency/{domain}");
     wait_until(LONG, "the domain is caught up", async || {
@@ -660,104 +718,115 @@ async fn caught_up_alone(running: &Running, domain: &str, position: i64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_letter_goes_to_the_dead_letter_topic_without_what_is_personal() {
-    let Some(broker) = Broker::real() else { return };
-    for with_values in [false, true] {
-        let mut world = World::new(broker.clone(), Database::create().await, 1).await;
-        world.set(
-            "SIGHTLINE_DEAD_LETTER_TOPIC_VALUES",
-            &with_values.to_string(),
-        );
-        let log = [
-            registered("a", "a-0"),
-            bad("a", "a-1"),
-            renamed("a", "a-2", "two"),
-            large(renamed("b", "b-3", "three")),
-        ];
-        world.broker.writer().write(&world.topic, &log).await;
-        let running = world.serve().await;
-        caught_up(&running.rest, &Ends::from([(0, 4)])).await;
-        let topic = format!("{}.dlq.order", world.topic);
-        let published = wait_until(SOON, "all are published", async || {
-            let letters = world.broker.read_all(&topic);
-            match letters.len() {
-                3.. => Ok(letters),
-                n => Err(format!("{n} letters")),
-            }
-        })
-        .await;
-        let header = |record: &Record, name: &str| {
-            let found = record.headers.iter().find(|(header, _)| header == name);
-            found.map(|(_, value)| String::from_utf8(value.clone()).expect("text"))
-        };
-        let stored = letters(&running.rest, &ORDER).await;
-        for (offset, class, message) in [
-            ("1", "data", "wrong_type: email"),
-            ("2", "blocked", "blocked"),
-            ("3", "data", "too_large"),
-        ] {
-            let of_offset = |record: &&Record| {
-                header(record, "__streams.errors.offset").as_deref() == Some(offset)
-            };
-            let record = published.iter().find(of_offset).expect("it is published");
-            let of = |name: &str| header(record, name);
-            assert_eq!(of("__streams.errors.topic"), Some(world.topic.clone()));
-            assert_eq!(of("__streams.errors.partition").as_deref(), Some("0"));
-            assert_eq!(of("__streams.errors.exception").as_deref(), Some(class));
-            assert_eq!(of("__streams.errors.message").as_deref(), Some(message));
-            assert_eq!(of("sightline.domain").as_deref(), Some("order"));
-            let letter = stored
-                .iter()
-                .find(|l| l["offset"].as_i64() == offset.parse().ok());
-            let letter = letter.expect("it is stored");
-            assert_eq!(
-                of("sightline.dead-letter-id").as_deref(),
-                letter["id"].as_str()
-            );
-            let original = &log[offset.parse::<usize>().expect("a number")];
-            match (with_values, message) {
-                (false, _) => assert_eq!((&record.key, &record.value), (&None, &None)),
-                (true, "too_large") => {
-                    assert_eq!((&record.key, &record.value), (&original.key, &None))
-                }
-                (true, _) => assert_eq!(
-                    (&record.key, &record.value),
-                    (&original.key, &original.value)
-                ),
-            }
-        }
-        // A version that has the same letters publishes none of them again.
-        project(&running.rest, "order", "rebuild", json!({})).await;
-        built(&running.rest, "order", 4).await;
-        project(&running.rest, "order", "switch", json!({})).await;
-        world
-            .broker
-            .writer()
-            .write(&world.topic, &[bad("c", "c-4")])
-            .await;
-        wait_until(SOON, "the next one is published", async || {
-            let letters = world.broker.read_all(&topic);
-            let is_it = |record: &&Record| {
-                header(record, "__streams.errors.offset").as_deref() == Some("4")
-            };
-            match letters.iter().find(is_it) {
-                Some(_) => Ok(()),
-                None => Err(format!("{} letters", letters.len())),
-            }
-        })
-        .await;
-        let offsets: BTreeSet<String> = world
-            .broker
-            .read_all(&topic)
-            .iter()
-            .filter_map(|record| header(record, "sightline.dead-letter-id"))
-            .collect();
-        assert_eq!(offsets.len(), 4, "one id for each letter: {offsets:?}");
-    }
+async fn dead_letters_are_published_without_values() {
+    publishes_every_dead_letter(false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_letter_that_its_topic_does_not_take_goes_without_its_value_and_holds_up_no_other() {
+async fn dead_letters_are_published_with_values_if_configured() {
+    publishes_every_dead_letter(true).await;
+}
+
+async fn publishes_every_dead_letter(with_values: bool) {
+    let Some(broker) = Broker::real() else { return };
+    let mut world = World::new(broker, Database::create().await, 1).await;
+    world.set(
+        "SIGHTLINE_DEAD_LETTER_TOPIC_VALUES",
+        &with_values.to_string(),
+    );
+    let log = [
+        registered("a", "a-0"),
+        bad("a", "a-1"),
+        renamed("a", "a-2", "two"),
+        large(renamed("b", "b-3", "three")),
+    ];
+    world.broker.writer().write(&world.topic, &log).await;
+    let running = world.serve().await;
+    caught_up(&running.rest, &Ends::from([(0, 4)])).await;
+    let topic = format!("{}.dlq.order", world.topic);
+    let published = wait_until(SOON, "all dead letters are published", async || {
+        let dead_letters = world.broker.read_all(&topic);
+        match dead_letters.len() {
+            3.. => Ok(dead_letters),
+            n => Err(format!("{n} dead letters")),
+        }
+    })
+    .await;
+    let stored = dead_letters(&running.rest, &ORDER).await;
+    for (offset, class, message) in [
+        (1, "data", "wrong_type: email"),
+        (2, "blocked", "blocked"),
+        (3, "data", "too_large"),
+    ] {
+        let number = offset.to_string();
+        let of_offset =
+            |record: &&Record| header(record, "__streams.errors.offset").as_ref() == Some(&number);
+        let record = published.iter().find(of_offset).expect("it is published");
+        assert_headers(&world, record, class, message);
+        let dead_letter = stored.iter().find(|stored| stored["offset"] == offset);
+        let dead_letter = dead_letter.expect("it is stored");
+        assert_eq!(
+            header(record, "sightline.dead-letter-id").as_deref(),
+            dead_letter["id"].as_str()
+        );
+        let original = &log[offset as usize];
+        let expected = match (with_values, message) {
+            (false, _) => (&None, &None),
+            (true, "too_large") => (&original.key, &None),
+            (true, _) => (&original.key, &original.value),
+        };
+        assert_eq!((&record.key, &record.value), expected);
+    }
+    assert_a_new_version_publishes_nothing_again(&world, &running).await;
+}
+
+fn header(record: &Record, name: &str) -> Option<String> {
+    let found = record.headers.iter().find(|(header, _)| header == name);
+    found.map(|(_, value)| String::from_utf8(value.clone()).expect("text"))
+}
+
+/// The headers of a published dead letter, except its offset and id.
+fn assert_headers(world: &World, record: &Record, class: &str, message: &str) {
+    let of = |name: &str| header(record, name);
+    assert_eq!(of("__streams.errors.topic"), Some(world.topic.clone()));
+    assert_eq!(of("__streams.errors.partition").as_deref(), Some("0"));
+    assert_eq!(of("__streams.errors.exception").as_deref(), Some(class));
+    assert_eq!(of("__streams.errors.message").as_deref(), Some(message));
+    assert_eq!(of("sightline.domain").as_deref(), Some("order"));
+}
+
+/// A new version with the same dead letters does not publish them again.
+async fn assert_a_new_version_publishes_nothing_again(world: &World, running: &Running) {
+    let topic = format!("{}.dlq.order", world.topic);
+    project(&running.rest, "order", "rebuild", json!({})).await;
+    built(&running.rest, "order", 4).await;
+    project(&running.rest, "order", "switch", json!({})).await;
+    world
+        .broker
+        .writer()
+        .write(&world.topic, &[bad("c", "c-4")])
+        .await;
+    wait_until(SOON, "the next dead letter is published", async || {
+        let dead_letters = world.broker.read_all(&topic);
+        let is_it =
+            |record: &&Record| header(record, "__streams.errors.offset").as_deref() == Some("4");
+        match dead_letters.iter().find(is_it) {
+            Some(_) => Ok(()),
+            None => Err(format!("{} dead letters", dead_letters.len())),
+        }
+    })
+    .await;
+    let ids: BTreeSet<String> = world
+        .broker
+        .read_all(&topic)
+        .iter()
+        .filter_map(|record| header(record, "sightline.dead-letter-id"))
+        .collect();
+    assert_eq!(ids.len(), 4, "one id for each dead letter: {ids:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_too_large_for_its_topic_is_published_without_its_value() {
     let Some(broker) = Broker::real() else { return };
     let mut world = World::new(broker, Database::create().await, 1).await;
     world.set("SIGHTLINE_DEAD_LETTER_TOPIC_VALUES", "true");
@@ -770,11 +839,11 @@ async fn a_letter_that_its_topic_does_not_take_goes_without_its_value_and_holds_
     world.broker.writer().write(&world.topic, &log).await;
     let running = world.serve().await;
     caught_up(&running.rest, &Ends::from([(0, 3)])).await;
-    let published = wait_until(SOON, "all are published", async || {
-        let letters = world.broker.read_all(&topic);
-        match letters.len() {
-            3.. => Ok(letters),
-            n => Err(format!("{n} letters")),
+    let published = wait_until(SOON, "all dead letters are published", async || {
+        let dead_letters = world.broker.read_all(&topic);
+        match dead_letters.len() {
+            3.. => Ok(dead_letters),
+            n => Err(format!("{n} dead letters")),
         }
     })
     .await;
@@ -784,7 +853,7 @@ async fn a_letter_that_its_topic_does_not_take_goes_without_its_value_and_holds_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_who_try_letters_of_one_partition_at_once_hold_up_nobody() {
+async fn concurrent_retries_in_one_partition_do_not_block_each_other() {
     let world = World::shared(1).await;
     let log: Vec<Record> = (0..16)
         .map(|n| bad(&format!("u-{n}"), &format!("e-{n}")))
@@ -794,10 +863,13 @@ async fn many_who_try_letters_of_one_partition_at_once_hold_up_nobody() {
     let running = world.serve().await;
     caught_up(&running.rest, &Ends::from([(0, 16)])).await;
     let rest = &running.rest;
-    let tries = letters(rest, &OPEN).await.into_iter().map(async |letter| {
-        let path = format!("/v1/dead-letters/{}/retry", id(&letter));
-        operate(rest, &path, json!({})).await
-    });
+    let tries = dead_letters(rest, &OPEN)
+        .await
+        .into_iter()
+        .map(async |dead_letter| {
+            let path = format!("/v1/dead-letters/{}/retry", id(&dead_letter));
+            operate(rest, &path, json!({})).await
+        });
     for tried in futures_util::future::join_all(tries).await {
         assert_eq!(tried["outcomes"][0]["outcome"], "failed", "{tried}");
     }
@@ -805,127 +877,166 @@ async fn many_who_try_letters_of_one_partition_at_once_hold_up_nobody() {
     caught_up(rest, &Ends::from([(0, 17)])).await;
 }
 
-/// A key whose letters are in the first partition, and of which more is in another log that comes after: it waits there, too.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_moved_waits_for_its_letters_where_it_was() {
-    let Some(broker) = Broker::real() else { return };
-    for anew in [false, true] {
-        let world = World::new(broker.clone(), Database::create().await, 1).await;
-        let mut log = Vec::new();
-        for user in ["a", "b"] {
-            log.push(registered(user, &format!("{user}-0")));
-            log.push(bad(user, &format!("{user}-1")));
-            log.push(renamed(user, &format!("{user}-2"), "one"));
-        }
-        world.broker.writer().write(&world.topic, &log).await;
-        let running = world.serve().await;
-        let rest = &running.rest;
-        caught_up(rest, &Ends::from([(0, 6)])).await;
-        let mut ends = Ends::from([(0, 6), (1, 2)]);
-        if anew {
-            world.broker.delete_topic(&world.topic).await;
-            world.broker.create_topic(&world.topic, 2).await;
-            ends.insert(0, 0);
-        } else {
-            world.broker.add_partitions(&world.topic, 2).await;
-        }
-        let moved = |mut record: Record| {
-            record.partition = 1;
-            record
-        };
-        let writer = world.broker.writer();
-        let more = [
-            moved(renamed("a", "a-3", "two")),
-            moved(registered("c", "c-0")),
-        ];
-        writer.write(&world.topic, &more).await;
-        for domain in DOMAINS.iter().filter(|_| anew) {
-            let path = format!("/v1/projections/{domain}/resume");
-            wait_until(SOON, "losses are accepted", async || {
-                let failed = rest.get(&format!("/v1/consistency/{domain}")).await.json();
-                if failed["state"] == "failed" {
-                    operate(rest, &path, json!({"acceptLoss": true})).await;
-                    return Ok(());
-                }
-                Err(failed.to_string())
-            })
-            .await;
-        }
-        caught_up(rest, &ends).await;
-        assert_eq!(username(&running, "a").await, Value::Null);
-        let open = letters(rest, &OPEN).await;
-        assert_eq!(open.len(), 5, "{open:?}");
-        let answer = rest.get("/v1/consistency/order").await.json();
-        let partitions = partitions(&answer);
-        let of = |number: i64, name: &str| partitions[&(number as i32)][name].clone();
-        assert_eq!(
-            (of(0, "deadLetters"), of(0, "parkedKeys")),
-            (json!(4), json!(2))
-        );
-        assert_eq!(
-            (of(1, "deadLetters"), of(1, "parkedKeys")),
-            (json!(1), json!(1))
-        );
-        // By itself it is not tried, as it waits behind something.
-        let path = format!("/v1/dead-letters/{}/retry", id(&open[4]));
-        let tried = operate(rest, &path, json!({})).await;
-        assert_eq!(tried["outcomes"][0]["outcome"], "waiting", "{tried}");
-
-        // A deletion reaches back to where the key was.
-        let deletion = event("UserDeleted", "b", "b-4", json!({}));
-        writer.write(&world.topic, &[moved(deletion)]).await;
-        ends.insert(1, 3);
-        caught_up(rest, &ends).await;
-        let now = letters(rest, &ORDER).await;
-        let closed = now.iter().filter(|l| l["resolution"] == "user_deleted");
-        assert_eq!(closed.count(), 2, "{now:?}");
-
-        // What was first goes first, then what waited for it, then what is new.
-        let path = format!("/v1/dead-letters/{}/discard", id(&open[0]));
-        let tried = operate(rest, &path, json!({"reason": "no use"})).await;
-        assert_eq!(tried["outcomes"][1]["outcome"], "applied", "{tried}");
-        wait_until(SOON, "the other log goes on", async || {
-            match username(&running, "a").await {
-                name if name == "two" => Ok(()),
-                name => Err(name.to_string()),
-            }
-        })
-        .await;
-        writer
-            .write(&world.topic, &[moved(renamed("a", "a-4", "three"))])
-            .await;
-        ends.insert(1, 4);
-        caught_up(rest, &ends).await;
-        assert_eq!(username(&running, "a").await, "three");
-        assert_eq!(letters(rest, &OPEN).await.len(), 0);
-    }
+async fn a_key_that_moved_to_a_new_partition_waits_for_its_dead_letters() {
+    moved_key_waits(false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_kafka_is_away_letters_are_tried_that_need_nothing_of_it() {
+async fn a_key_in_a_recreated_topic_waits_for_its_dead_letters() {
+    moved_key_waits(true).await;
+}
+
+/// A key has dead letters in the first partition, and further records in a later log: those wait, too.
+async fn moved_key_waits(recreated: bool) {
+    let Some(broker) = Broker::real() else { return };
+    let world = World::new(broker, Database::create().await, 1).await;
+    let mut log = Vec::new();
+    for user in ["a", "b"] {
+        log.push(registered(user, &format!("{user}-0")));
+        log.push(bad(user, &format!("{user}-1")));
+        log.push(renamed(user, &format!("{user}-2"), "one"));
+    }
+    world.broker.writer().write(&world.topic, &log).await;
+    let running = world.serve().await;
+    let rest = &running.rest;
+    caught_up(rest, &Ends::from([(0, 6)])).await;
+    let mut ends = Ends::from([(0, 6), (1, 2)]);
+    if recreated {
+        world.broker.delete_topic(&world.topic).await;
+        world.broker.create_topic(&world.topic, 2).await;
+        ends.insert(0, 0);
+    } else {
+        world.broker.add_partitions(&world.topic, 2).await;
+    }
+    let writer = world.broker.writer();
+    let more = [
+        moved(renamed("a", "a-3", "two")),
+        moved(registered("c", "c-0")),
+    ];
+    writer.write(&world.topic, &more).await;
+    if recreated {
+        accept_loss(rest).await;
+    }
+    caught_up(rest, &ends).await;
+    assert_eq!(username(&running, "a").await, Value::Null);
+    let open = dead_letters(rest, &OPEN).await;
+    assert_eq!(open.len(), 5, "{open:?}");
+    assert_books_of_both_logs(rest).await;
+    // It is not retried alone, as it waits behind another dead letter.
+    let path = format!("/v1/dead-letters/{}/retry", id(&open[4]));
+    let tried = operate(rest, &path, json!({})).await;
+    assert_eq!(tried["outcomes"][0]["outcome"], "waiting", "{tried}");
+    a_deletion_and_a_discard_free_both_keys(&world, &running, &open[0], ends).await;
+}
+
+/// Moves a record to partition 1.
+fn moved(mut record: Record) -> Record {
+    record.partition = 1;
+    record
+}
+
+/// Resumes every domain as soon as it has failed.
+async fn accept_loss(rest: &Rest) {
+    for domain in DOMAINS {
+        let path = format!("/v1/projections/{domain}/resume");
+        wait_until(SOON, "the loss is accepted", async || {
+            let failed = rest.get(&format!("/v1/consistency/{domain}")).await.json();
+            if failed["state"] == "failed" {
+                operate(rest, &path, json!({"acceptLoss": true})).await;
+                return Ok(());
+            }
+            Err(failed.to_string())
+        })
+        .await;
+    }
+}
+
+async fn assert_books_of_both_logs(rest: &Rest) {
+    let answer = rest.get("/v1/consistency/order").await.json();
+    let partitions = partitions(&answer);
+    let of = |number: i64, name: &str| partitions[&(number as i32)][name].clone();
+    assert_eq!(
+        (of(0, "deadLetters"), of(0, "parkedKeys")),
+        (json!(4), json!(2))
+    );
+    assert_eq!(
+        (of(1, "deadLetters"), of(1, "parkedKeys")),
+        (json!(1), json!(1))
+    );
+}
+
+/// A deletion closes dead letters in the earlier log. A discard of the first dead letter applies the others of
+/// its key: first the earlier log's, then the later log's, then new records.
+async fn a_deletion_and_a_discard_free_both_keys(
+    world: &World,
+    running: &Running,
+    first: &Value,
+    mut ends: Ends,
+) {
+    let (rest, writer) = (&running.rest, world.broker.writer());
+    // A deletion closes dead letters in the earlier log, too.
+    let deletion = event("UserDeleted", "b", "b-4", json!({}));
+    writer.write(&world.topic, &[moved(deletion)]).await;
+    ends.insert(1, 3);
+    caught_up(rest, &ends).await;
+    let now = dead_letters(rest, &ORDER).await;
+    let closed = now.iter().filter(|l| l["resolution"] == "user_deleted");
+    assert_eq!(closed.count(), 2, "{now:?}");
+
+    // The first log's dead letters are applied first, then those of the later log, then new records.
+    let path = format!("/v1/dead-letters/{}/discard", id(first));
+    let tried = operate(rest, &path, json!({"reason": "no use"})).await;
+    assert_eq!(tried["outcomes"][1]["outcome"], "applied", "{tried}");
+    wait_until(
+        SOON,
+        "the later log's dead letter is applied",
+        async || match username(running, "a").await {
+            name if name == "two" => Ok(()),
+            name => Err(name.to_string()),
+        },
+    )
+    .await;
+    writer
+        .write(&world.topic, &[moved(renamed("a", "a-4", "three"))])
+        .await;
+    ends.insert(1, 4);
+    caught_up(rest, &ends).await;
+    assert_eq!(username(running, "a").await, "three");
+    assert_eq!(dead_letters(rest, &OPEN).await.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_kafka_only_dead_letters_that_must_be_fetched_are_not_retried() {
     let mut world = World::shared(1).await;
-    let mut running = with_two_lines(&world).await;
+    let mut running = with_two_parked_keys(&world).await;
     running.app.process.kill();
     let limit = HEALING_BYTES.to_string();
     world.set("SIGHTLINE_MAX_VALUE_BYTES", &limit);
     world.set("SIGHTLINE_KAFKA_BROKERS", "127.0.0.1:1");
     running = world.serve().await;
 
-    let all = letters(&running.rest, &ORDER).await;
+    let all = dead_letters(&running.rest, &ORDER).await;
     let outcome = |n: usize, outcome: &str| json!({"id": all[n]["id"], "outcome": outcome});
-    let away = json!({"id": all[0]["id"], "outcome": "failed", "reason": "kafka_unavailable"});
+    let unavailable =
+        json!({"id": all[0]["id"], "outcome": "failed", "reason": "kafka_unavailable"});
     let failed =
         json!({"id": all[2]["id"], "outcome": "failed", "reason": "wrong_type", "field": "email"});
     let tried = retry_all(&running.rest, "order").await;
-    let expected = [away, outcome(1, "waiting"), failed, outcome(3, "waiting")];
+    let expected = [
+        unavailable,
+        outcome(1, "waiting"),
+        failed,
+        outcome(3, "waiting"),
+    ];
     assert_eq!(tried, expected);
     assert_eq!(
         attempts(&running.rest).await,
         [1, 1, 2, 1],
-        "what could not be read was not tried"
+        "a dead letter that cannot be fetched is not tried"
     );
 
-    // Taken out it can be, too; and once Kafka is back the rest goes through.
+    // Discards work without Kafka. With Kafka, the others are applied.
     let path = format!("/v1/dead-letters/{}/discard", id(&all[2]));
     let tried = operate(&running.rest, &path, json!({"reason": "no use"})).await;
     assert_eq!(tried["outcomes"][1]["outcome"], "applied", "{tried}");
@@ -938,10 +1049,10 @@ async fn while_kafka_is_away_letters_are_tried_that_need_nothing_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bytes_that_were_kept_long_enough_are_erased_and_read_from_the_log_again() {
+async fn expired_bytes_are_erased_and_fetched_from_kafka_for_retries() {
     let Some(broker) = Broker::real() else { return };
     let mut world = World::new(broker, Database::create().await, 1).await;
-    let mut running = with_two_lines(&world).await;
+    let mut running = with_two_parked_keys(&world).await;
     let pool = database(&world).await;
     let age = async |days: u32| {
         let statement = format!(
@@ -949,44 +1060,45 @@ async fn bytes_that_were_kept_long_enough_are_erased_and_read_from_the_log_again
         );
         execute(&pool, &statement).await;
     };
-    // A week before, somebody is told.
+    // A metric warns a week before the bytes are erased.
     age(24).await;
     running.app.process.kill();
     running = world.serve().await;
-    wait_until(SOON, "it is told", async || {
+    wait_until(SOON, "the metric counts them", async || {
         let metrics = running.admin.try_get("/metrics").await?.text();
         let line = "sightline_dead_letters_expiring{domain=\"order\"} 4";
-        match metrics.contains(line) {
-            true => Ok(()),
-            false => Err(metrics),
+        if metrics.contains(line) {
+            Ok(())
+        } else {
+            Err(metrics)
         }
     })
     .await;
-    let first = letters(&running.rest, &ORDER).await.remove(1);
+    let first = dead_letters(&running.rest, &ORDER).await.remove(1);
     let path = format!("/v1/dead-letters/{}", id(&first));
     assert!(running.rest.get(&path).await.json()["value"].is_string());
     age(30).await;
     running = with_larger_limit(&mut world, running).await;
-    wait_until(SOON, "they are erased", async || {
-        let letter = running.rest.try_get(&path).await?.json();
-        let erased = ["key", "headers", "value"].map(|name| letter.get(name).is_none());
+    wait_until(SOON, "the bytes are erased", async || {
+        let dead_letter = running.rest.try_get(&path).await?.json();
+        let erased = ["key", "headers", "value"].map(|name| dead_letter.get(name).is_none());
         match erased {
             [true, true, true] => Ok(()),
-            _ => Err(letter.to_string()),
+            _ => Err(dead_letter.to_string()),
         }
     })
     .await;
-    // Coordinates and reason stay, the key is parked still, and the log has the bytes.
-    assert_eq!(letters(&running.rest, &OPEN).await.len(), 4);
+    // Coordinates and reason stay, the key stays parked, and Kafka has the bytes.
+    assert_eq!(dead_letters(&running.rest, &OPEN).await.len(), 4);
     let tried = operate(&running.rest, &format!("{path}/retry"), json!({})).await;
     assert_eq!(tried["outcomes"][0]["outcome"], "applied", "{tried}");
     assert_eq!(tried["outcomes"][1]["outcome"], "applied", "{tried}");
     assert_eq!(username(&running, "a").await, "two");
 
-    // Where the log has lost them, too, a letter can only be taken out.
+    // When Kafka has lost the bytes, too, a dead letter can only be discarded.
     world.broker.delete_records(&world.topic, 0, 5).await;
-    let [first, second] = &letters(&running.rest, &OPEN).await[..] else {
-        panic!("two are left")
+    let [first, second] = &dead_letters(&running.rest, &OPEN).await[..] else {
+        panic!("two dead letters are left")
     };
     let path = format!("/v1/dead-letters/{}", id(first));
     let lost = json!({"id": first["id"], "outcome": "failed", "reason": "bytes_lost"});
@@ -994,28 +1106,25 @@ async fn bytes_that_were_kept_long_enough_are_erased_and_read_from_the_log_again
     let tried = operate(&running.rest, &format!("{path}/retry"), json!({})).await;
     assert_eq!(tried, json!({"outcomes": [lost, waiting]}));
     let again = running.rest.get(&path).await.json();
-    assert_eq!(
-        again["reason"], "wrong_type",
-        "why it became a letter stays"
-    );
+    assert_eq!(again["reason"], "wrong_type", "the original reason stays");
     assert_eq!(again["attempts"], 2);
     let body = json!({"reason": "gone"});
     let tried = operate(&running.rest, &format!("{path}/discard"), body.clone()).await;
     assert_eq!(tried["outcomes"][0]["outcome"], "discarded", "{tried}");
     assert_eq!(tried["outcomes"][1]["outcome"], "failed", "{tried}");
-    // It has failed by itself now: nobody goes on trying what waited behind nothing.
-    let left = letters(&running.rest, &OPEN).await.remove(0);
+    // The second one has failed itself: it no longer waits for another, and is not retried further.
+    let left = dead_letters(&running.rest, &OPEN).await.remove(0);
     assert_eq!(
         (&left["reason"], &left["class"]),
         (&json!("bytes_lost"), &json!("data"))
     );
     let path = format!("/v1/dead-letters/{}/discard", id(second));
     operate(&running.rest, &path, body).await;
-    assert_eq!(letters(&running.rest, &OPEN).await.len(), 0);
+    assert_eq!(dead_letters(&running.rest, &OPEN).await.len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_id_is_as_old_as_its_record_however_late_it_is_tried() {
+async fn an_event_id_is_as_old_as_its_record_however_late_it_is_applied() {
     const DAY: i64 = 86_400_000;
     let mut world = World::shared(1).await;
     let start = 1_790_000_000_000;
@@ -1023,11 +1132,11 @@ async fn an_id_is_as_old_as_its_record_however_late_it_is_tried() {
         record.timestamp = start + days * DAY;
         record
     };
-    // A log that moves by a day at a time.
+    // Stream time moves by one day per record.
     let mut log = vec![
         at(registered("a", "a-0"), 0),
         at(large(renamed("a", "a-1", "one")), 0),
-        // Known by then, and so when it is tried again, though the log has forgotten it since.
+        // A duplicate at its offset, and still one when retried, though the id has expired meanwhile.
         at(renamed("a", "a-0", "twice"), 80),
         at(renamed("a", "a-2", "two"), 85),
     ];
@@ -1046,14 +1155,14 @@ async fn an_id_is_as_old_as_its_record_however_late_it_is_tried() {
         let outcomes: Vec<&Value> = tried.iter().map(|tried| &tried["outcome"]).collect();
         let expected: &[&str] = match domain {
             "order" => &["applied", "duplicate", "applied"],
-            // It is not made from this type, as is known once it is read.
+            // The domain does not read this type, which shows once the record can be read.
             _ => &["skipped"],
         };
         assert_eq!(outcomes, expected, "{domain}");
     }
     fold.retry(HEALING_BYTES, |_| true);
     assert_books(&caught_up(&running.rest, &ends).await, &fold, &Ends::new());
-    // What was applied late is forgotten when it would have been: at 90 days after its record.
+    // An id that was applied late expires 90 days after its record.
     let again = [
         at(renamed("a", "a-1", "again"), 171),
         at(renamed("a", "a-2", "no"), 169),

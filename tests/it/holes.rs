@@ -1,15 +1,14 @@
-//! Logs that are other than a row of records: offsets that hold none, partitions that come later.
+//! Offsets without a record, and partitions that are added while records are projected.
 
-use crate::first_light::folded;
-use crate::support::app::World;
-use crate::support::broker::{Broker, Record};
-use crate::support::check::{Depth, Ends, assert_answers, assert_books, caught_up};
-use crate::support::client::customer_path;
-use crate::support::database::Database;
-use crate::support::fold::Folds;
-use crate::support::log::{MAX_VALUE_BYTES, Shape, generate, seed};
-use crate::support::operations::{built, project};
 use serde_json::json;
+use sightline_testing::app::World;
+use sightline_testing::broker::{Broker, Record};
+use sightline_testing::check::{Depth, Ends, assert_answers, assert_books, caught_up, folded};
+use sightline_testing::client::customer_path;
+use sightline_testing::database::Database;
+use sightline_testing::hostile_log::{MAX_VALUE_BYTES, Shape, generate, seed};
+use sightline_testing::operations::{built, project};
+use sightline_testing::reference::Folds;
 
 fn update(user: &str, partition: i32, n: usize) -> Record {
     let value = json!({
@@ -58,14 +57,14 @@ async fn transactions_leave_holes_that_are_counted() {
         .collect();
     assert!(
         holes.values().all(|holes| *holes > 50),
-        "markers and what was aborted: {holes:?}"
+        "transaction markers and aborted records are holes: {holes:?}"
     );
 
     let running = world.serve().await;
     assert_books(&caught_up(&running.rest, &ends).await, &fold, &holes);
     assert_answers(&running, &fold, Depth::Brief).await;
 
-    // Now live, and with a hole at the very end: an aborted transaction is the last thing in the log.
+    // The same for live records, with an aborted transaction at the very end of the log.
     writer.begin();
     let next = update("late", 0, 1);
     writer
@@ -94,7 +93,7 @@ async fn transactions_leave_holes_that_are_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn partitions_that_come_later_lose_and_reorder_nothing() {
+async fn added_partitions_lose_and_reorder_nothing() {
     let Some(broker) = Broker::real() else { return };
     let world = World::new(broker, Database::create().await, 2).await;
     let users: Vec<String> = (0..40).map(|n| format!("user-{n}")).collect();
@@ -106,28 +105,28 @@ async fn partitions_that_come_later_lose_and_reorder_nothing() {
     let mut log: Vec<Record> = (0..200).map(old).collect();
     let running = world.serve().await;
     writer.write(&world.topic, &log).await;
-    // Only where there is progress do new partitions wait.
+    // New partitions wait for older ones only if those have progress.
     caught_up(&running.rest, &folded(&log, 2).1).await;
     let backlog: Vec<Record> = (200..20_000).map(old).collect();
     writer.write(&world.topic, &backlog).await;
     log.extend(backlog);
-    // The keys move, while what they were is still being read.
+    // Keys move to new partitions while their old records are still being projected.
     world.broker.add_partitions(&world.topic, 5).await;
     let writer = world.broker.writer();
     let mut moved = Vec::new();
     for n in 20_000..22_000 {
         let user = n % users.len();
-        // Some keys move to new partitions. What moves between two old ones is in no order at all.
+        // Keys move to new partitions only: between two old partitions there is no order.
         let partition = if user % 5 > 1 { user % 5 } else { user % 2 };
         moved.push(update(&users[user], partition as i32, n));
     }
     writer.write(&world.topic, &moved).await;
     log.extend(moved);
-    // In the order of the log as a whole: what is in the new partitions came later.
+    // Records in new partitions come after all records before them in this list.
     let (fold, ends) = folded(&log, 5);
     assert_books(&caught_up(&running.rest, &ends).await, &fold, &Ends::new());
     assert_answers(&running, &fold, Depth::Brief).await;
-    // Whoever projects it anew waits in the same places.
+    // A new version waits at the same records.
     project(&running.rest, "order", "rebuild", json!({})).await;
     built(&running.rest, "order", ends.values().sum()).await;
     project(&running.rest, "order", "switch", json!({"compare": true})).await;

@@ -1,20 +1,19 @@
-//! The proof: everything here goes through the public surface (the binary, REST, gRPC, Kafka, the settings),
-//! never through the inside. One binary, one file per concern; tests run side by side, each with its own topic,
-//! group and database, wait on conditions with deadlines, and are never retried.
+//! Integration tests. They use the public surface only (the binary, REST, gRPC, Kafka and settings). There is one
+//! test binary, with one file per concern. Tests run in parallel, each with its own topic, consumer group and
+//! database; they wait for conditions with deadlines, and are never retried.
 
 mod address_requests;
 mod as_of;
-mod breaker;
-mod changes;
+mod chaos;
 mod crashes;
+mod data_loss;
 mod dead_letters;
-mod first_light;
-mod folds;
+mod end_to_end;
+mod feed;
 mod holes;
 mod openapi;
-mod other_logs;
 mod rebuilds;
+mod reference_fold;
 mod requests;
 mod starting;
-mod support;
-mod supports;
+mod test_servers;

@@ -1,25 +1,32 @@
-//! The OpenAPI document is the one that is committed, and says what it must.
+//! The OpenAPI document: it equals the committed one, is complete, and is served with its pages.
 
-use crate::support::app::{World, finish, sightline};
 use serde_json::Value;
+use sightline_testing::app::{finish, sightline};
+
+/// The committed document.
+fn committed() -> String {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi/openapi.json");
+    std::fs::read_to_string(file).expect("the committed document")
+}
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_committed_document_is_the_programs() {
+async fn the_committed_document_is_up_to_date() {
     let output = finish(sightline(&["openapi"])).await;
     assert!(
         output.status.success(),
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    let committed = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/openapi/openapi.json"));
-    let told = String::from_utf8(output.stdout).expect("UTF-8");
-    let committed = String::from_utf8(committed.expect("it is committed")).expect("UTF-8");
+    let printed = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(
-        told == committed,
+        printed == committed(),
         "openapi/openapi.json is out of date: sightline openapi > openapi/openapi.json"
     );
+}
 
-    let document: Value = serde_json::from_str(&told).expect("JSON");
+#[test]
+fn every_operation_is_documented() {
+    let document: Value = serde_json::from_str(&committed()).expect("JSON");
     assert!(
         document["openapi"]
             .as_str()
@@ -28,42 +35,22 @@ async fn the_committed_document_is_the_programs() {
     let mut operations = 0;
     for (path, methods) in document["paths"].as_object().expect("paths") {
         for (method, operation) in methods.as_object().expect("methods") {
-            let place = format!("{method} {path}");
+            let name = format!("{method} {path}");
             operations += 1;
             assert!(
                 operation["summary"].as_str().is_some_and(|s| !s.is_empty()),
-                "{place} has no summary"
+                "{name} has no summary"
             );
-            assert!(operation["operationId"].is_string(), "{place} has no id");
+            assert!(operation["operationId"].is_string(), "{name} has no id");
             let responses = operation["responses"].as_object().expect("responses");
             for (status, response) in responses {
-                // Shared answers stand under components.
-                let response = match response["$ref"].as_str() {
-                    Some(name) => document.pointer(&name[1..]).expect("what it refers to"),
-                    None => response,
-                };
-                let content = &response["content"];
-                if status.starts_with('2') {
-                    let examples = content
-                        .as_object()
-                        .into_iter()
-                        .flat_map(|types| types.values());
-                    let shown = examples
-                        .into_iter()
-                        .any(|t| t.get("example").or(t.get("examples")).is_some());
-                    assert!(shown, "{place} {status} shows no example");
-                } else if status.starts_with('4') || status.starts_with('5') {
-                    assert!(
-                        content.get("application/problem+json").is_some(),
-                        "{place} {status} is no problem"
-                    );
-                }
+                assert_response(&document, &format!("{name} {status}"), status, response);
             }
             if path.starts_with("/v1/order") || path.starts_with("/v1/fulfillment") {
                 for status in ["400", "503", "504"] {
                     assert!(
                         responses.contains_key(status),
-                        "{place} does not tell of {status}"
+                        "{name} does not document {status}"
                     );
                 }
             }
@@ -86,10 +73,35 @@ async fn the_committed_document_is_the_programs() {
     }
 }
 
+/// Asserts that a response shows an example, or that an error is a problem document.
+fn assert_response(document: &Value, name: &str, status: &str, response: &Value) {
+    // Shared responses are under components.
+    let response = match response["$ref"].as_str() {
+        Some(name) => document.pointer(&name[1..]).expect("what it refers to"),
+        None => response,
+    };
+    let content = &response["content"];
+    if status.starts_with('2') {
+        let examples = content
+            .as_object()
+            .into_iter()
+            .flat_map(|types| types.values());
+        let shown = examples
+            .into_iter()
+            .any(|t| t.get("example").or(t.get("examples")).is_some());
+        assert!(shown, "{name} shows no example");
+    } else if status.starts_with('4') || status.starts_with('5') {
+        assert!(
+            content.get("application/problem+json").is_some(),
+            "{name} is not a problem document"
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn the_document_and_its_pages_are_served_without_any_other_host() {
-    let running = World::shared(1).await.serve().await;
-    let served = running.rest.get("/openapi.json").await;
+async fn the_document_and_its_pages_use_no_other_host() {
+    let clients = crate::requests::empty().await;
+    let served = clients.rest.get("/openapi.json").await;
     assert_eq!(
         (
             served.status,
@@ -97,14 +109,12 @@ async fn the_document_and_its_pages_are_served_without_any_other_host() {
         ),
         (200, Some("application/json"))
     );
-    let committed = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/openapi/openapi.json"))
-        .expect("committed");
-    let committed: Value = serde_json::from_slice(&committed).expect("JSON");
+    let committed: Value = serde_json::from_str(&committed()).expect("JSON");
     assert_eq!(served.json()["paths"], committed["paths"]);
 
     let mut path = "/docs".to_owned();
     let page = loop {
-        let answer = running.rest.get(&path).await;
+        let answer = clients.rest.get(&path).await;
         match answer.status {
             200 => break answer,
             301 | 302 | 303 | 307 | 308 => path = answer.header("location").to_owned(),
@@ -116,7 +126,7 @@ async fn the_document_and_its_pages_are_served_without_any_other_host() {
         html.contains("<html") || html.contains("<!DOCTYPE"),
         "{html}"
     );
-    // Every script and style comes from here, and is there.
+    // Every script and style is served by the program.
     let mut assets = 0;
     for attribute in ["src=\"", "href=\""] {
         for (at, _) in html.match_indices(attribute) {
@@ -125,7 +135,7 @@ async fn the_document_and_its_pages_are_served_without_any_other_host() {
             if asset.starts_with("data:") {
                 continue;
             }
-            assert!(!asset.contains("//"), "{asset} is from elsewhere");
+            assert!(!asset.contains("//"), "{asset} is from another host");
             let base = &path[..=path.rfind('/').expect("a slash")];
             let from_root = asset.starts_with('/');
             let full = if from_root {
@@ -133,7 +143,7 @@ async fn the_document_and_its_pages_are_served_without_any_other_host() {
             } else {
                 format!("{base}{}", asset.trim_start_matches("./"))
             };
-            let answer = running.rest.get(&full).await;
+            let answer = clients.rest.get(&full).await;
             assert_eq!(answer.status, 200, "{full}");
             assets += 1;
             let small_script = full.ends_with(".js") && answer.body.len() < 10_000;

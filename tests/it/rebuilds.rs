@@ -1,27 +1,28 @@
-//! Views projected anew beside live traffic and reads: built, compared, switched to, switched back from, dropped; and
-//! projection that stands still because somebody said so.
+//! Rebuilds during live traffic and reads: versions are built, compared, switched to, rolled back and dropped.
+//! And pauses of projection.
 
-use crate::changes::{assert_followed, follow};
-use crate::first_light::folded;
-use crate::support::app::{LONG, SOON, World};
-use crate::support::broker::{Broker, Record};
-use crate::support::check::order::{FEED, cursors};
-use crate::support::check::{
-    DOMAINS, Depth, Ends, assert_answers, assert_books, caught_up, partitions,
-};
-use crate::support::client::{Rest, customer_path, with_query};
-use crate::support::database::Database;
-use crate::support::log::{HEALING_BYTES, MAX_VALUE_BYTES, Shape, generate, seed};
-use crate::support::operations::{
-    built, letters, operate, project, projection, refused, retry_all, versions,
-};
-use crate::support::wait_until;
-use serde_json::{Value, json};
-use sightline::proto::order::v1::ListAddressChangesRequest;
-use sqlx::{AssertSqlSafe, PgPool};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::{Value, json};
+use sightline::proto::order::v1::ListAddressChangesRequest;
+use sightline_testing::app::{LONG, SOON, World};
+use sightline_testing::broker::{Broker, Record};
+use sightline_testing::check::order::{FEED, cursors};
+use sightline_testing::check::{
+    DOMAINS, Depth, Ends, assert_answers, assert_books, caught_up, folded, partitions,
+};
+use sightline_testing::client::{Rest, customer_path, with_query};
+use sightline_testing::database::Database;
+use sightline_testing::hostile_log::{HEALING_BYTES, MAX_VALUE_BYTES, Shape, generate, seed};
+use sightline_testing::operations::{
+    built, dead_letters, operate, project, projection, refused, retry_all, versions,
+};
+use sightline_testing::wait_until;
+use sqlx::{AssertSqlSafe, PgPool};
 use tonic_types::StatusExt;
+
+use crate::feed::{assert_followed, follow};
 
 const SHAPE: Shape = Shape {
     records: 12_000,
@@ -29,10 +30,10 @@ const SHAPE: Shape = Shape {
     users: 300,
 };
 
-/// Switches as soon as the version is not behind any more.
+/// Switches as soon as the other version has caught up.
 async fn switch(rest: &Rest, domain: &str, verb: &str, body: Value) -> Value {
     let path = format!("/v1/projections/{domain}/{verb}");
-    wait_until(LONG, "the version is switched to", async || {
+    wait_until(LONG, "the switch to the other version", async || {
         let answer = rest.post(&path, &body).await;
         match answer.status {
             200 => Ok(answer.json()),
@@ -43,7 +44,7 @@ async fn switch(rest: &Rest, domain: &str, verb: &str, body: Value) -> Value {
     .await
 }
 
-/// Reads a customer that is there again and again, until told to stop: it is never gone, and never fails.
+/// Reads a customer until `stop` is set. Every read must find it.
 async fn keep_reading(rest: Rest, path: String, stop: Arc<AtomicBool>) -> u64 {
     let mut reads = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -55,7 +56,7 @@ async fn keep_reading(rest: Rest, path: String, stop: Arc<AtomicBool>) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn views_are_rebuilt_switched_and_switched_back_under_live_traffic_and_reads() {
+async fn views_are_rebuilt_switched_and_rolled_back_during_traffic_and_reads() {
     let Some(broker) = Broker::real() else { return };
     let log = generate(seed() + 5, SHAPE);
     let (before, rest) = log.split_at(SHAPE.records / 3);
@@ -73,9 +74,42 @@ async fn views_are_rebuilt_switched_and_switched_back_under_live_traffic_and_rea
     let stop = Arc::new(AtomicBool::new(false));
     let path = customer_path(&user);
     let reader = tokio::spawn(keep_reading(rest.clone(), path, Arc::clone(&stop)));
-    // Versions in which all lies where it did: whoever follows a feed notices nothing.
+    // Both versions have the same feed positions, so the switch does not affect readers of the feed.
     let follower = tokio::spawn(follow(vec![rest.clone()], 1, Arc::clone(&stop)));
 
+    begin_rebuilds(rest).await;
+
+    // Both versions project new records while the switch happens.
+    writer.write(&world.topic, during).await;
+    for domain in DOMAINS {
+        let switched = switch(rest, domain, "switch", json!({})).await;
+        assert_eq!(switched["versions"][0]["version"], 3);
+        assert_eq!(switched["versions"][1]["state"], "retired");
+        assert!(switched["versions"][1]["dropsAt"].is_string(), "{switched}");
+    }
+    let (fold, ends) = folded_to(&[before, during]);
+    assert_books(&caught_up(rest, &ends).await, &fold, &Ends::new());
+    assert_answers(&running, &fold, Depth::Brief).await;
+
+    // The former version is projected further, so that a rollback does not go back in time.
+    writer.write(&world.topic, after).await;
+    let (fold, ends) = folded_to(&[&log]);
+    assert_books(&caught_up(rest, &ends).await, &fold, &Ends::new());
+    for domain in DOMAINS {
+        switch(rest, domain, "rollback", json!({})).await;
+    }
+    assert_books(&caught_up(rest, &ends).await, &fold, &Ends::new());
+    assert_answers(&running, &fold, Depth::Brief).await;
+    stop.store(true, Ordering::Release);
+    assert!(reader.await.expect("every read was answered") > 0);
+    assert_followed(&follower.await.expect("no panic"), &fold);
+
+    rebuild_compare_and_drop(rest, ends.values().sum()).await;
+    assert_answers(&running, &fold, Depth::Brief).await;
+}
+
+/// Begins a rebuild of every domain, after requests that must be refused and a rebuild that is cancelled.
+async fn begin_rebuilds(rest: &Rest) {
     for domain in DOMAINS {
         let path = |verb: &str| format!("/v1/projections/{domain}/{verb}");
         for (verb, reason) in [
@@ -92,45 +126,21 @@ async fn views_are_rebuilt_switched_and_switched_back_under_live_traffic_and_rea
         assert_eq!(begun["versions"][1]["state"], "building");
         let again = refused(rest, &path("rebuild"), json!({})).await;
         assert_eq!(again, (409, "REBUILD_RUNNING".to_owned()));
-        // One that has projected next to nothing yet is refused.
+        // The new version has projected almost nothing yet.
         let early = refused(rest, &path("switch"), json!({})).await;
         assert_eq!(early, (409, "NOT_CAUGHT_UP".to_owned()));
-        // A number is not given twice, as positions and cursors would be taken for another's.
+        // A version number is never used again: cursors of the cancelled version would be valid in the new one.
         let cancelled = project(rest, domain, "cancel", json!({})).await;
         assert_eq!(cancelled["versions"].as_array().map(Vec::len), Some(1));
         let begun = project(rest, domain, "rebuild", json!({})).await;
         assert_eq!(begun["versions"][1]["version"], 3, "{begun}");
     }
+}
 
-    // Both project the log that grows, and the switch comes while they do.
-    writer.write(&world.topic, during).await;
+/// At the same positions, both versions have the same rows.
+async fn rebuild_compare_and_drop(rest: &Rest, all: i64) {
     for domain in DOMAINS {
-        let switched = switch(rest, domain, "switch", json!({})).await;
-        assert_eq!(switched["versions"][0]["version"], 3);
-        assert_eq!(switched["versions"][1]["state"], "retired");
-        assert!(switched["versions"][1]["dropsAt"].is_string(), "{switched}");
-    }
-    let (fold, ends) = folded_to(&[before, during]);
-    assert_books(&caught_up(rest, &ends).await, &fold, &Ends::new());
-    assert_answers(&running, &fold, Depth::Brief).await;
-
-    // The former one goes on beside it, so that the way back never goes back in time.
-    writer.write(&world.topic, after).await;
-    let (fold, ends) = folded_to(&[&log]);
-    assert_books(&caught_up(rest, &ends).await, &fold, &Ends::new());
-    for domain in DOMAINS {
-        switch(rest, domain, "rollback", json!({})).await;
-    }
-    assert_books(&caught_up(rest, &ends).await, &fold, &Ends::new());
-    assert_answers(&running, &fold, Depth::Brief).await;
-    stop.store(true, Ordering::Release);
-    assert!(reader.await.expect("every read was answered") > 0);
-    assert_followed(&follower.await.expect("no panic"), &fold);
-
-    // At the same positions they hold the same rows.
-    let all: i64 = ends.values().sum();
-    for domain in DOMAINS {
-        wait_until(SOON, "both versions are at the end", async || {
+        wait_until(SOON, "both versions have read everything", async || {
             let both = versions(rest, domain).await;
             let expected = [(1, "live".to_owned(), all), (3, "retired".to_owned(), all)];
             if both == expected {
@@ -148,11 +158,10 @@ async fn views_are_rebuilt_switched_and_switched_back_under_live_traffic_and_rea
         let left = versions(rest, domain).await;
         assert_eq!(left, [(4, "live".to_owned(), all)]);
     }
-    assert_answers(&running, &fold, Depth::Brief).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rebuild_goes_on_where_it_was_after_its_instance_was_killed() {
+async fn a_rebuild_continues_after_its_instance_was_killed() {
     let Some(broker) = Broker::real() else { return };
     let shape = Shape {
         records: 25_000,
@@ -162,15 +171,15 @@ async fn a_rebuild_goes_on_where_it_was_after_its_instance_was_killed() {
     let (fold, ends) = folded(&log, shape.partitions);
     let mut world = World::new(broker, Database::create().await, shape.partitions).await;
     world.broker.writer().write(&world.topic, &log).await;
-    let witness = world.set("SIGHTLINE_ROLE", "gateway").serve().await;
-    let rest = &witness.rest;
+    let observer = world.set("SIGHTLINE_ROLE", "gateway").serve().await;
+    let rest = &observer.rest;
     let mut app = world.set("SIGHTLINE_ROLE", "projector").launch();
     caught_up(rest, &ends).await;
     let all: i64 = ends.values().sum();
     project(rest, "order", "rebuild", json!({})).await;
     let mut read = 0;
     for part in [all / 6, all / 3, all / 2] {
-        read = wait_until(LONG, "some more is read", async || {
+        read = wait_until(LONG, "further records are read", async || {
             let versions = versions(rest, "order").await;
             match versions.last() {
                 Some((2, _, now)) if *now >= part => Ok(*now),
@@ -191,11 +200,11 @@ async fn a_rebuild_goes_on_where_it_was_after_its_instance_was_killed() {
     assert_eq!(versions[1]["etaSeconds"], 0.0, "{versions}");
     switch(rest, "order", "switch", json!({"compare": true})).await;
     assert_books(&caught_up(rest, &ends).await, &fold, &Ends::new());
-    assert_answers(&witness, &fold, Depth::Brief).await;
+    assert_answers(&observer, &fold, Depth::Brief).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn versions_that_differ_are_not_switched_to_where_they_are_compared() {
+async fn a_switch_that_compares_is_refused_if_the_versions_differ() {
     let shape = Shape {
         records: 600,
         partitions: 2,
@@ -210,8 +219,10 @@ async fn versions_that_differ_are_not_switched_to_where_they_are_compared() {
     caught_up(rest, &ends).await;
     project(rest, "order", "rebuild", json!({})).await;
     built(rest, "order", ends.values().sum()).await;
-    // As a defect, or a hand, may have done.
-    let pool = PgPool::connect(&world.database.url).await.expect("it");
+    // A difference, as a defect or a manual change may make it.
+    let pool = PgPool::connect(&world.database.url)
+        .await
+        .expect("an answer");
     let changed = "UPDATE order_v2.users SET state = state || '{\"phoneNumber\": \"+1 999\"}'
                    WHERE user_key = (SELECT min(user_key::text)::uuid FROM order_v2.users)";
     sqlx::query(AssertSqlSafe(changed))
@@ -231,7 +242,7 @@ async fn versions_that_differ_are_not_switched_to_where_they_are_compared() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_paused_domain_stands_still_over_restarts_until_it_is_resumed() {
+async fn a_pause_outlasts_restarts_until_the_domain_is_resumed() {
     let shape = Shape {
         records: 900,
         partitions: 2,
@@ -257,7 +268,7 @@ async fn a_paused_domain_stands_still_over_restarts_until_it_is_resumed() {
             running.app.process.kill();
             running = world.serve().await;
         }
-        // The other domain comes to the end; this one would have, too.
+        // Wait for the other domain: without the pause, this one would have caught up by then, too.
         wait_until(SOON, "the other domain is caught up", async || {
             let domain = running.rest.try_get("/v1/consistency/fulfillment").await?;
             let reached = |p: &Value| p["position"] == p["endOffset"];
@@ -277,10 +288,10 @@ async fn a_paused_domain_stands_still_over_restarts_until_it_is_resumed() {
         let versions = projection(&running.rest, "order").await["versions"].clone();
         assert_eq!(versions[0]["pause"]["by"], "operator");
         assert_eq!(versions[0]["pause"]["reason"], "another one, later");
-        // Who pauses it once more, and says nothing, takes nothing back.
+        // Another pause without a reason keeps the reason.
         project(&running.rest, "order", "pause", json!({})).await;
     }
-    // Over gRPC and by the command line it is the same.
+    // The command line, which uses the API, shows and ends the pause.
     let address = running.rest.address.clone();
     let run = async |arguments: &[&str]| {
         let arguments = [arguments, &["--http-addr", &address]].concat();
@@ -298,7 +309,7 @@ async fn a_paused_domain_stands_still_over_restarts_until_it_is_resumed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pause_holds_up_no_rebuild_and_outlasts_a_switch() {
+async fn a_pause_does_not_delay_a_rebuild_and_outlasts_a_switch() {
     let shape = Shape {
         records: 900,
         partitions: 2,
@@ -314,7 +325,7 @@ async fn a_pause_holds_up_no_rebuild_and_outlasts_a_switch() {
     let running = world.serve().await;
     let rest = &running.rest;
     caught_up(rest, &first).await;
-    // Whichever comes first.
+    // The rebuild may begin before the pause or after it.
     project(rest, "order", "rebuild", json!({})).await;
     project(rest, "order", "pause", json!({"reason": "hold on"})).await;
     project(rest, "fulfillment", "pause", json!({"reason": "hold on"})).await;
@@ -335,7 +346,7 @@ async fn a_pause_holds_up_no_rebuild_and_outlasts_a_switch() {
             let pause = &switched["versions"][version]["pause"];
             assert_eq!(pause["reason"], "hold on", "{switched}");
         }
-        // The former one has not come so far, and does not before somebody resumes.
+        // The former version is paused further back, and cannot catch up before it is resumed.
         let path = format!("/v1/projections/{domain}/rollback");
         let answer = rest.post(&path, &json!({})).await;
         assert_eq!(answer.json()["reason"], "NOT_CAUGHT_UP");
@@ -362,7 +373,7 @@ fn address(user: &str, address: &str, event: &str, size: usize) -> Record {
     }
 }
 
-/// What the feed tells behind a cursor: event ids, or why it tells nothing.
+/// The event ids of the feed after a cursor, or status and reason of a refusal.
 async fn feed_after(rest: &Rest, after: Option<&str>) -> Result<Vec<String>, (u16, String)> {
     let answer = rest.get(&with_query(FEED, &[("after", after)])).await;
     let body = answer.json();
@@ -370,7 +381,7 @@ async fn feed_after(rest: &Rest, after: Option<&str>) -> Result<Vec<String>, (u1
         assert!(!answer.token().is_empty());
         return Err((
             answer.status,
-            body["reason"].as_str().expect("it").to_owned(),
+            body["reason"].as_str().expect("an answer").to_owned(),
         ));
     }
     let changes = body["changes"].as_array().expect("changes");
@@ -379,14 +390,14 @@ async fn feed_after(rest: &Rest, after: Option<&str>) -> Result<Vec<String>, (u1
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_would_miss_a_change_that_a_rebuild_has_moved_is_told_to_read_anew() {
+async fn a_cursor_that_would_miss_a_change_moved_by_a_rebuild_is_refused() {
     let mut world = World::shared(1).await;
     let log = [
         address("a", "a-1", "e-0", 0),
-        // Too large at first: a letter.
+        // Too large under the first limit: a dead letter.
         address("a", "a-2", "e-1", MAX_VALUE_BYTES),
         address("b", "b-1", "e-2", 0),
-        // A letter that changes no address.
+        // A dead letter that changes no address.
         too_large_registration("c"),
         address("d", "d-1", "e-4", 0),
     ];
@@ -394,13 +405,13 @@ async fn who_would_miss_a_change_that_a_rebuild_has_moved_is_told_to_read_anew()
     let mut running = world.serve().await;
     caught_up(&running.rest, &Ends::from([(0, 5)])).await;
     let changes = running.rest.get(FEED).await.json()["changes"].clone();
-    let [before, behind, end] = &cursors(changes.as_array().expect("a list"))[..] else {
+    let [before, after, end] = &cursors(changes.as_array().expect("a list"))[..] else {
         panic!("{changes}")
     };
     let ids = |ids: &[&str]| Ok(ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>());
     let resync = || Err((410, "RESYNC".to_owned()));
 
-    // Under another limit the new version applies them in their turn.
+    // Under a larger limit, the new version applies both in log order.
     running.app.process.kill();
     running = world
         .set("SIGHTLINE_MAX_VALUE_BYTES", &HEALING_BYTES.to_string())
@@ -418,7 +429,7 @@ async fn who_would_miss_a_change_that_a_rebuild_has_moved_is_told_to_read_anew()
         feed_after(rest, Some(before)).await,
         ids(&["e-1", "e-2", "e-4"])
     );
-    assert_eq!(feed_after(rest, Some(behind)).await, resync());
+    assert_eq!(feed_after(rest, Some(after)).await, resync());
     assert_eq!(feed_after(rest, Some(end)).await, resync());
     let request = ListAddressChangesRequest {
         after: Some(end.clone()),
@@ -430,11 +441,11 @@ async fn who_would_miss_a_change_that_a_rebuild_has_moved_is_told_to_read_anew()
     let details = status.get_error_details();
     assert_eq!(details.error_info().expect("a reason").reason, "RESYNC");
 
-    // Back in the version that they are of, cursors mean what they meant.
+    // After the rollback, the cursors are used in the version that made them.
     switch(rest, "order", "rollback", json!({})).await;
     assert_eq!(feed_after(rest, Some(end)).await, ids(&[]));
     assert_eq!(feed_after(rest, Some(before)).await, ids(&["e-2", "e-4"]));
-    // Tried again there, the change comes at the end, in both versions the same or not.
+    // Retried there, the change comes at the end of the feed. In the other version it does not.
     let tried = retry_all(rest, "order").await;
     assert_eq!(tried.len(), 2, "{tried:?}");
     assert_eq!(feed_after(rest, Some(end)).await, ids(&["e-1"]));
@@ -450,7 +461,7 @@ async fn who_would_miss_a_change_that_a_rebuild_has_moved_is_told_to_read_anew()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_letter_that_is_tried_after_a_switch_lies_behind_all_that_was_read_before() {
+async fn a_dead_letter_retried_after_a_switch_comes_after_all_earlier_changes() {
     let mut world = World::shared(1).await;
     let log = [
         address("a", "a-1", "e-0", MAX_VALUE_BYTES),
@@ -460,7 +471,7 @@ async fn a_letter_that_is_tried_after_a_switch_lies_behind_all_that_was_read_bef
     world.broker.writer().write(&world.topic, &log).await;
     let mut running = world.serve().await;
     caught_up(&running.rest, &Ends::from([(0, 3)])).await;
-    // The live one has had more owners than the one that is to be built.
+    // Pauses raise the epoch of the live version far above the new version's.
     for _ in 0..20 {
         project(&running.rest, "order", "pause", json!({})).await;
         project(&running.rest, "order", "resume", json!({})).await;
@@ -496,7 +507,7 @@ async fn a_letter_that_is_tried_after_a_switch_lies_behind_all_that_was_read_bef
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_that_another_record_of_its_event_made_is_not_missed_after_a_switch() {
+async fn a_change_made_by_another_record_of_its_event_is_not_missed_after_a_switch() {
     let mut world = World::shared(1).await;
     let first = Record {
         key: None,
@@ -524,9 +535,9 @@ async fn a_change_that_another_record_of_its_event_made_is_not_missed_after_a_sw
     project(rest, "order", "rebuild", json!({})).await;
     built(rest, "order", 4).await;
     switch(rest, "order", "switch", json!({})).await;
-    let told = feed_after(rest, None).await.expect("the feed");
-    assert_eq!(told, ["e-0", "e-1", "e-2"]);
-    // Who has read the one before it was told has not read it, and would not.
+    let event_ids = feed_after(rest, None).await.expect("the feed");
+    assert_eq!(event_ids, ["e-0", "e-1", "e-2"]);
+    // A reader that is after e-1 in the old version has not read e-0, and would miss it in the new one.
     let resync = Err((410, "RESYNC".to_owned()));
     assert_eq!(feed_after(rest, Some(&cursors[0])).await, resync);
 }
@@ -546,7 +557,7 @@ fn too_large_registration(user: &str) -> Record {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_taken_out_is_out_of_every_version() {
+async fn a_discarded_record_is_left_out_of_every_version() {
     let mut world = World::shared(1).await;
     let log = [
         address("a", "a-1", "e-0", 0),
@@ -558,14 +569,14 @@ async fn what_is_taken_out_is_out_of_every_version() {
     caught_up(&running.rest, &Ends::from([(0, 3)])).await;
     project(&running.rest, "order", "rebuild", json!({})).await;
     built(&running.rest, "order", 3).await;
-    // It is a letter of the version that is being built, too.
-    let open = letters(&running.rest, &[("domain", Some("order"))]).await;
+    // The version that is being built has the same dead letter.
+    let open = dead_letters(&running.rest, &[("domain", Some("order"))]).await;
     let [large, behind] = &open[..] else {
         panic!("{open:?}")
     };
     let path = format!(
         "/v1/dead-letters/{}/discard",
-        large["id"].as_str().expect("it")
+        large["id"].as_str().expect("an answer")
     );
     let tried = operate(&running.rest, &path, json!({"reason": "sent again"})).await;
     assert_eq!(tried["outcomes"][0]["outcome"], "discarded", "{tried}");
@@ -574,16 +585,16 @@ async fn what_is_taken_out_is_out_of_every_version() {
     let again = refused(&running.rest, &path, json!({"reason": "again"})).await;
     assert_eq!(again, (409, "LETTER_CLOSED".to_owned()));
     assert_eq!(
-        feed_after(&running.rest, None).await.expect("it"),
+        feed_after(&running.rest, None).await.expect("an answer"),
         ["e-0", "e-2"]
     );
     switch(&running.rest, "order", "switch", json!({"compare": true})).await;
     assert_eq!(
-        feed_after(&running.rest, None).await.expect("it"),
+        feed_after(&running.rest, None).await.expect("an answer"),
         ["e-0", "e-2"]
     );
 
-    // And of one that is begun only now, under a limit that would let it through.
+    // Also left out of a version that begins now, under a limit that would allow the record.
     running.app.process.kill();
     running = world
         .set("SIGHTLINE_MAX_VALUE_BYTES", &HEALING_BYTES.to_string())
@@ -593,10 +604,10 @@ async fn what_is_taken_out_is_out_of_every_version() {
     built(&running.rest, "order", 3).await;
     switch(&running.rest, "order", "switch", json!({})).await;
     assert_eq!(
-        feed_after(&running.rest, None).await.expect("it"),
+        feed_after(&running.rest, None).await.expect("an answer"),
         ["e-0", "e-2"]
     );
-    let closed = letters(&running.rest, &[("domain", Some("order"))]).await;
+    let closed = dead_letters(&running.rest, &[("domain", Some("order"))]).await;
     let [discarded] = &closed[..] else {
         panic!("{closed:?}")
     };

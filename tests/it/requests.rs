@@ -1,20 +1,20 @@
-//! What callers may send, odd, wrong and hostile, and what they get.
+//! Odd, wrong and hostile requests, and the headers and errors of their answers.
 
-use crate::first_light::folded;
-use crate::support::app::{Running, SOON, World};
-use crate::support::broker::Record;
-use crate::support::check::{Depth, assert_answers, caught_up};
-use crate::support::client::{Answer, Rest, customer_json, customer_path, escape};
-use crate::support::database::Database;
-use crate::support::log::odd_ids;
-use crate::support::wait_until;
+use std::collections::BTreeMap;
+
 use http::Method;
 use prost::Message;
 use serde_json::{Value, json};
 use sightline::proto::consistency::v1::GetConsistencyRequest;
 use sightline::proto::order::v1::{BatchGetCustomersRequest, GetCustomerRequest};
+use sightline_testing::app::{Clients, Running, SOON, Shared, World};
+use sightline_testing::broker::Record;
+use sightline_testing::check::{Depth, assert_answers, caught_up, folded};
+use sightline_testing::client::{Answer, Rest, customer_json, customer_path, escape};
+use sightline_testing::database::Database;
+use sightline_testing::hostile_log::odd_ids;
+use sightline_testing::wait_until;
 use sqlx::Connection;
-use std::collections::BTreeMap;
 use tokio_stream::StreamExt;
 use tonic_types::StatusExt;
 
@@ -35,7 +35,7 @@ fn registered(user: &str, event: usize, email: &str) -> Record {
     }
 }
 
-/// A program that knows these users.
+/// A process that has projected these users.
 async fn with_users(world: &World, users: &[String]) -> Running {
     let log: Vec<Record> = users
         .iter()
@@ -63,7 +63,7 @@ async fn odd_ids_are_read_by_path_query_body_and_grpc() {
     let running = with_users(&world, &[&ids[..], &dots].concat()).await;
     assert_answers(&running, &fold, Depth::Thorough).await;
 
-    // Escaped no more than needed, in lower case, or everywhere: the same id.
+    // Escaped as little as possible, in lower case, or everywhere: the id is the same.
     for path in ["a%2fb%2fc", "a%2Fb%2Fc", "%61%2F%62%2F%63"] {
         assert_eq!(
             running
@@ -89,7 +89,7 @@ async fn odd_ids_are_read_by_path_query_body_and_grpc() {
             *id
         );
     }
-    // What HTTP clients mangle in paths.
+    // Ids that HTTP clients change in paths.
     let answer = running
         .rest
         .get("/v1/order/customers:batchGet?userIds=.&userIds=..")
@@ -116,7 +116,7 @@ async fn odd_ids_are_read_by_path_query_body_and_grpc() {
     assert_eq!(customer_json(customer.expect("a customer"))["userId"], "..");
 }
 
-/// A problem as it must be: complete, consistent, without anything of the inside.
+/// Asserts that an answer is a complete and consistent problem without internals.
 pub fn assert_problem(what: &str, answer: &Answer, status: u16) -> Value {
     assert_eq!(answer.status, status, "{what}: {}", answer.text());
     let media = answer
@@ -144,7 +144,7 @@ pub fn assert_problem(what: &str, answer: &Answer, status: u16) -> Value {
     ] {
         assert!(
             !text.contains(inside),
-            "{what} tells of the inside: {problem}"
+            "{what} exposes internals: {problem}"
         );
     }
     problem
@@ -166,11 +166,22 @@ pub fn assert_field(what: &str, problem: &Value, field: &str) {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn malformed_and_hostile_requests_get_the_documented_errors() {
-    let running = World::shared(1).await.serve().await;
-    let rest = &running.rest;
+/// A process without users, which tests of requests share.
+pub async fn empty() -> Clients {
+    static SHARED: Shared = Shared::const_new();
+    let start = async || {
+        let world = World::shared(1).await;
+        let running = world.serve().await;
+        (world, running)
+    };
+    SHARED.clients(start).await
+}
 
+const BATCH: &str = "/v1/order/customers:batchGet";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_ids_in_paths_are_refused() {
+    let rest = empty().await.rest;
     let long = "x".repeat(256);
     let long_wide = escape(&"\u{1f980}".repeat(256));
     for id in [
@@ -190,7 +201,7 @@ async fn malformed_and_hostile_requests_get_the_documented_errors() {
         assert_field(id, &problem, "userId");
         assert!(
             !problem.to_string().contains(&long),
-            "it repeats what was sent"
+            "the problem repeats the request"
         );
     }
     let longest = escape(&"\u{1f980}".repeat(255));
@@ -199,8 +210,12 @@ async fn malformed_and_hostile_requests_get_the_documented_errors() {
         &rest.get(&format!("/v1/order/customers/{longest}")).await,
         404,
     );
+}
 
-    let batch = "/v1/order/customers:batchGet";
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_batches_in_queries_are_refused() {
+    let rest = empty().await.rest;
+    let long = "x".repeat(256);
     let query = |n: usize| {
         (0..n)
             .map(|n| format!("userIds=u{n}"))
@@ -214,20 +229,25 @@ async fn malformed_and_hostile_requests_get_the_documented_errors() {
         "userIds=a&userIds=%00".into(),
         format!("userIds={long}"),
     ] {
-        let problem = assert_problem(&bad, &rest.get(&format!("{batch}?{bad}")).await, 400);
+        let problem = assert_problem(&bad, &rest.get(&format!("{BATCH}?{bad}")).await, 400);
         assert_field(&bad, &problem, "userIds");
     }
     assert_problem(
         "bad UTF-8",
-        &rest.get(&format!("{batch}?userIds=%ff")).await,
+        &rest.get(&format!("{BATCH}?userIds=%ff")).await,
         400,
     );
-    let most = rest.get(&format!("{batch}?{}", query(100))).await;
+    let most = rest.get(&format!("{BATCH}?{}", query(100))).await;
     assert_eq!(
         (most.status, most.json()["missing"].as_array().map(Vec::len)),
         (200, Some(100))
     );
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_batches_in_bodies_are_refused() {
+    let rest = empty().await.rest;
+    let long = "x".repeat(256);
     let ids = |n: usize| json!({"userIds": (0..n).map(|n| format!("u{n}")).collect::<Vec<_>>()});
     for bad in [
         ids(0),
@@ -240,14 +260,19 @@ async fn malformed_and_hostile_requests_get_the_documented_errors() {
         json!({"userIds": ["a", "\0"]}),
         json!({"userIds": [long]}),
     ] {
-        let problem = assert_problem(&bad.to_string(), &rest.post(batch, &bad).await, 400);
+        let problem = assert_problem(&bad.to_string(), &rest.post(BATCH, &bad).await, 400);
         assert_field(&bad.to_string(), &problem, "userIds");
     }
-    let most = rest.post(batch, &ids(1000)).await;
+    let most = rest.post(BATCH, &ids(1000)).await;
     assert_eq!(
         (most.status, most.json()["missing"].as_array().map(Vec::len)),
         (200, Some(1000))
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_bodies_and_media_types_are_refused() {
+    let rest = empty().await.rest;
     let json_type = [("content-type", "application/json")];
     for bad in [
         &b""[..],
@@ -259,7 +284,7 @@ async fn malformed_and_hostile_requests_get_the_documented_errors() {
     ] {
         assert_problem(
             "a bad body",
-            &rest.send(Method::POST, batch, &json_type, bad).await,
+            &rest.send(Method::POST, BATCH, &json_type, bad).await,
             400,
         );
     }
@@ -271,29 +296,40 @@ async fn malformed_and_hostile_requests_get_the_documented_errors() {
     ] {
         assert_problem(
             "a wrong media type",
-            &rest.send(Method::POST, batch, media, good).await,
+            &rest.send(Method::POST, BATCH, media, good).await,
             415,
         );
     }
     let charset = [("content-type", "application/json; charset=utf-8")];
     assert_eq!(
-        rest.send(Method::POST, batch, &charset, good).await.status,
+        rest.send(Method::POST, BATCH, &charset, good).await.status,
         200
     );
     let large = vec![b' '; 16 << 20];
     assert_problem(
         "a large body",
-        &rest.send(Method::POST, batch, &json_type, &large).await,
+        &rest.send(Method::POST, BATCH, &json_type, &large).await,
         413,
     );
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_methods_and_unknown_paths_are_refused() {
+    let rest = empty().await.rest;
     for (method, path) in [
         (Method::DELETE, "/v1/order/customers/a"),
         (Method::POST, "/v1/order/customers/a"),
-        (Method::PUT, batch),
+        (Method::PUT, BATCH),
         (Method::POST, "/v1/consistency"),
     ] {
-        let answer = rest.send(method, path, &json_type, good).await;
+        let answer = rest
+            .send(
+                method,
+                path,
+                &[("content-type", "application/json")],
+                br#"{"userIds": ["a"]}"#,
+            )
+            .await;
         assert_problem(path, &answer, 405);
         assert!(answer.header("allow").contains("GET"), "{path}: {answer:?}");
     }
@@ -314,7 +350,7 @@ async fn malformed_and_hostile_requests_get_the_documented_errors() {
     ] {
         assert_problem(path, &rest.get(path).await, 404);
     }
-    // Unknown parameters are nobody's business.
+    // Unknown parameters are ignored.
     assert_problem(
         "?",
         &rest
@@ -322,8 +358,12 @@ async fn malformed_and_hostile_requests_get_the_documented_errors() {
             .await,
         404,
     );
+}
 
-    // Without authentication: loopback hosts only, and nothing for other origins.
+#[tokio::test(flavor = "multi_thread")]
+async fn foreign_hosts_and_origins_are_refused() {
+    let rest = empty().await.rest;
+    // Without authentication, only loopback hosts are served, and no other origins are allowed.
     let answer = rest
         .send(
             Method::GET,
@@ -354,6 +394,14 @@ async fn every_answer_carries_token_etag_and_request_id() {
     let world = World::shared(1).await;
     let running = with_users(&world, &["u".into(), "v".into()]).await;
     let rest = &running.rest;
+    assert_conditional_reads(rest).await;
+    assert_tokens_over_grpc(&running).await;
+    assert_changes_are_seen(&world, rest).await;
+    assert_request_ids(rest).await;
+}
+
+/// ETags, and conditions on them.
+async fn assert_conditional_reads(rest: &Rest) {
     let batch = "/v1/order/customers:batchGet?userIds=u&userIds=nobody";
     for path in ["/v1/order/customers/u", batch] {
         let answer = rest.get(path).await;
@@ -398,14 +446,17 @@ async fn every_answer_carries_token_etag_and_request_id() {
     }
     let missing = rest.get("/v1/order/customers/nobody").await;
     assert!(missing.status == 404 && !missing.token().is_empty());
+}
 
-    // gRPC: the same token, behind the answer.
+/// gRPC's trailers carry the same token.
+async fn assert_tokens_over_grpc(clients: &Clients) {
+    let rest = &clients.rest;
     let token = rest.get("/v1/order/customers/u").await.token().to_owned();
     let message = GetCustomerRequest {
         user_id: "u".into(),
     }
     .encode_to_vec();
-    let (status, answer) = running.raw_grpc.raw_grpc(GET_CUSTOMER, &[], &message).await;
+    let (status, answer) = clients.raw_grpc.raw_grpc(GET_CUSTOMER, &[], &message).await;
     assert_eq!(
         (
             status,
@@ -416,7 +467,7 @@ async fn every_answer_carries_token_etag_and_request_id() {
         ),
         (0, Some(&*token))
     );
-    let unknown = running
+    let unknown = clients
         .grpc
         .order()
         .get_customer(GetCustomerRequest {
@@ -430,8 +481,10 @@ async fn every_answer_carries_token_etag_and_request_id() {
             .get("sightline-consistency-token")
             .is_some()
     );
+}
 
-    // A change of the row changes the tag, and the token.
+/// A change of the row changes ETag and token.
+async fn assert_changes_are_seen(world: &World, rest: &Rest) {
     let before = rest.get("/v1/order/customers/u").await;
     world
         .broker
@@ -439,7 +492,7 @@ async fn every_answer_carries_token_etag_and_request_id() {
         .write(&world.topic, &[registered("u", 77, "b@example.com")])
         .await;
     let condition = [("if-none-match", before.header("etag"))];
-    let after = wait_until(SOON, "the change is read", async || {
+    let after = wait_until(SOON, "the change is visible", async || {
         match rest
             .send(Method::GET, "/v1/order/customers/u", &condition, &[])
             .await
@@ -451,8 +504,10 @@ async fn every_answer_carries_token_etag_and_request_id() {
     .await;
     assert_eq!(after.json()["email"], "b@example.com");
     assert!(after.header("etag") != before.header("etag") && after.token() != before.token());
+}
 
-    // The request's id comes back, or one is made.
+/// The answer repeats the request's id, or has a generated one.
+async fn assert_request_ids(rest: &Rest) {
     let answer = rest
         .send(
             Method::GET,
@@ -473,11 +528,11 @@ async fn every_answer_carries_token_etag_and_request_id() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_ports_speak_http2_and_compress() {
-    let running = World::shared(1).await.serve().await;
-    let http2 = Rest::http2(running.rest.address.clone());
+    let clients = empty().await;
+    let http2 = Rest::http2(clients.rest.address.clone());
     assert_eq!(http2.get("/v1/consistency").await.status, 200);
     for (accepted, used) in [("gzip", "gzip"), ("zstd", "zstd")] {
-        let answer = running
+        let answer = clients
             .rest
             .send(
                 Method::GET,
@@ -492,7 +547,7 @@ async fn both_ports_speak_http2_and_compress() {
         );
     }
     assert_eq!(
-        running
+        clients
             .rest
             .get("/openapi.json")
             .await
@@ -502,9 +557,9 @@ async fn both_ports_speak_http2_and_compress() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn grpc_errors_are_rich() {
-    let running = World::shared(1).await.serve().await;
-    let mut order = running.grpc.order();
+async fn bad_ids_over_grpc_name_the_field() {
+    let clients = empty().await;
+    let mut order = clients.grpc.order();
     for (what, id) in [
         ("empty", String::new()),
         ("long", "x".repeat(256)),
@@ -533,6 +588,12 @@ async fn grpc_errors_are_rich() {
             "{violations:?}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_batches_over_grpc_name_the_field() {
+    let clients = empty().await;
+    let mut order = clients.grpc.order();
     for user_ids in [
         vec![],
         vec!["u".to_owned(); 1001],
@@ -550,6 +611,12 @@ async fn grpc_errors_are_rich() {
                 .is_some_and(|bad| !bad.field_violations.is_empty())
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_users_and_domains_are_not_found_over_grpc() {
+    let clients = empty().await;
+    let mut order = clients.grpc.order();
     let status = order
         .get_customer(GetCustomerRequest {
             user_id: "nobody".into(),
@@ -567,28 +634,32 @@ async fn grpc_errors_are_rich() {
     let request = GetConsistencyRequest {
         domain: Some("unheard".into()),
     };
-    let status = running
+    let status = clients
         .grpc
         .consistency()
         .get_consistency(request)
         .await
         .unwrap_err();
     assert_eq!(status.code(), tonic::Code::NotFound, "{status:?}");
+}
 
-    // Not even protobuf, not even text, not even a method: UNIMPLEMENTED or an error of the caller, and it lives on.
+#[tokio::test(flavor = "multi_thread")]
+async fn unreadable_messages_and_unknown_methods_are_refused_over_grpc() {
+    let clients = empty().await;
+    // Messages that are not protobuf or not UTF-8, and unknown methods. The process stays alive.
     for (path, message, codes) in [
         (GET_CUSTOMER, &b"\xff\xff\xff"[..], &[3, 13][..]),
         (GET_CUSTOMER, b"\x0a\x02\xff\xfe", &[3, 13]),
         ("/sightline.order.v1.OrderService/Nothing", b"", &[12]),
         ("/sightline.nothing.v1.Nothing/Nothing", b"", &[12]),
     ] {
-        let (status, answer) = running.raw_grpc.raw_grpc(path, &[], message).await;
+        let (status, answer) = clients.raw_grpc.raw_grpc(path, &[], message).await;
         assert!(
             codes.contains(&status),
             "{path} {message:?}: {status} {answer:?}"
         );
     }
-    assert_eq!(running.admin.get("/livez").await.status, 200);
+    assert_eq!(clients.admin.get("/livez").await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -600,13 +671,13 @@ async fn reflection_and_health_answer() {
     use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
     use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
-    let running = World::shared(1).await.serve().await;
+    let clients = empty().await;
     let services = [
         "sightline.order.v1.OrderService",
         "sightline.fulfillment.v1.FulfillmentService",
         "sightline.consistency.v1.ConsistencyService",
     ];
-    let mut health = HealthClient::new(running.grpc.channel.clone());
+    let mut health = HealthClient::new(clients.grpc.channel.clone());
     for service in [&[""][..], &services].concat() {
         let answer = health
             .check(HealthCheckRequest {
@@ -628,7 +699,7 @@ async fn reflection_and_health_answer() {
         .unwrap_err();
     assert_eq!(unknown.code(), tonic::Code::NotFound);
 
-    let mut reflection = ServerReflectionClient::new(running.grpc.channel.clone());
+    let mut reflection = ServerReflectionClient::new(clients.grpc.channel.clone());
     let ask = |message| ServerReflectionRequest {
         host: String::new(),
         message_request: Some(message),
@@ -666,15 +737,18 @@ async fn reflection_and_health_answer() {
 async fn deadlines_are_kept_while_the_database_hangs() {
     let world = World::shared(1).await;
     let running = with_users(&world, &["u".into()]).await;
-    // Somebody holds every table.
-    let mut holder = sqlx::PgConnection::connect(&world.database.url)
+    // Another session locks every table.
+    let mut session = sqlx::PgConnection::connect(&world.database.url)
         .await
         .expect("a connection");
     let lock = "DO $$ DECLARE t regclass; BEGIN FOR t IN SELECT oid FROM pg_class WHERE relkind IN ('r', 'p')
         AND relnamespace::regnamespace::text NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
         LOOP EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', t); END LOOP; END $$";
-    let mut held = holder.begin().await.expect("a transaction");
-    sqlx::query(lock).execute(&mut *held).await.expect("locked");
+    let mut transaction = session.begin().await.expect("a transaction");
+    sqlx::query(lock)
+        .execute(&mut *transaction)
+        .await
+        .expect("locked");
 
     let path = customer_path("u");
     let answer = running
@@ -700,7 +774,7 @@ async fn deadlines_are_kept_while_the_database_hangs() {
         assert_field(bad, &assert_problem(bad, &answer, 400), "Request-Timeout");
     }
 
-    held.rollback().await.expect("released");
+    transaction.rollback().await.expect("released");
     assert_eq!(
         running
             .rest
@@ -726,7 +800,7 @@ async fn probes_and_metrics_have_a_port_of_their_own() {
         "sightline_requests_total",
         "sightline_lag_records",
     ];
-    let text = wait_until(SOON, "all kinds of metrics are there", async || {
+    let text = wait_until(SOON, "all kinds of metrics are present", async || {
         let metrics = running.admin.try_get("/metrics").await?;
         assert_eq!(metrics.status, 200);
         assert!(
@@ -756,21 +830,24 @@ async fn probes_and_metrics_have_a_port_of_their_own() {
     }
 }
 
-/// Without Postgres: 503 with Retry-After everywhere it is needed, and lag as last known.
+/// Without Postgres, reads answer 503 with Retry-After, and lag is the last known one.
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_database_reads_say_so_and_lag_is_the_last_known() {
-    let broker = crate::support::broker::Broker::shared();
+async fn without_a_database_reads_answer_503_and_lag_is_the_last_known() {
+    let broker = sightline_testing::broker::Broker::shared();
     let world = World::new(broker, Database::private().await, 1).await;
     let running = with_users(&world, &["u".into()]).await;
     world.database.kill().await;
-    wait_until(SOON, "it is noticed", async || {
-        match running.admin.try_get("/readyz").await?.status {
+    wait_until(
+        SOON,
+        "not ready without the database",
+        async || match running.admin.try_get("/readyz").await?.status {
             503 => Ok(()),
             status => Err(status.to_string()),
-        }
-    })
+        },
+    )
     .await;
-    for path in [
+    // Each read waits for a connection until its deadline, so all are sent at once.
+    let reads = [
         "/v1/order/customers/u",
         "/v1/order/customers:batchGet?userIds=u",
         "/v1/order/customers/u/addresses",
@@ -780,7 +857,8 @@ async fn without_a_database_reads_say_so_and_lag_is_the_last_known() {
         "/v1/fulfillment/users/u/default-address?kind=billing",
         "/v1/fulfillment/addresses/a",
         "/v1/fulfillment/addresses?validation=invalid",
-    ] {
+    ]
+    .map(async |path| {
         let answer = running.rest.get(path).await;
         let problem = assert_problem(path, &answer, 503);
         assert_eq!(problem["reason"], "DATABASE_UNAVAILABLE");
@@ -791,7 +869,8 @@ async fn without_a_database_reads_say_so_and_lag_is_the_last_known() {
                 .is_ok_and(|seconds| seconds > 0),
             "{answer:?}"
         );
-    }
+    });
+    futures_util::future::join_all(reads).await;
     let status = running
         .grpc
         .order()
@@ -802,7 +881,7 @@ async fn without_a_database_reads_say_so_and_lag_is_the_last_known() {
         .unwrap_err();
     assert_eq!(status.code(), tonic::Code::Unavailable);
     assert!(status.get_error_details().retry_info().is_some());
-    let domain = wait_until(SOON, "lag as last known", async || {
+    let domain = wait_until(SOON, "lag is the last known one", async || {
         let answer = running.rest.try_get("/v1/consistency/order").await?;
         if answer.status != 200 {
             return Err(format!("{}: {}", answer.status, answer.text()));
@@ -815,11 +894,11 @@ async fn without_a_database_reads_say_so_and_lag_is_the_last_known() {
         }
     })
     .await;
-    let positions: BTreeMap<i32, Value> = crate::support::check::partitions(&domain);
+    let positions: BTreeMap<i32, Value> = sightline_testing::check::partitions(&domain);
     assert_eq!(positions[&0]["position"], 1, "{domain}");
     assert!(domain["state"] != "caught_up", "{domain}");
     world.database.start().await;
-    wait_until(SOON, "it recovers", async || {
+    wait_until(SOON, "reads work again", async || {
         match running.rest.try_get("/v1/order/customers/u").await?.status {
             200 => Ok(()),
             status => Err(status.to_string()),

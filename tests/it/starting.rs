@@ -1,16 +1,16 @@
-//! Starting, stopping, settings and the small commands.
+//! Starting, stopping, settings, and the commands `status`, `healthcheck`, `migrate` and `config`.
 
-use crate::first_light::folded;
-use crate::support::app::{SOON, World, finish, sightline};
-use crate::support::broker::Broker;
-use crate::support::check::{Depth, Ends, assert_answers, assert_books, caught_up};
-use crate::support::client::customer_path;
-use crate::support::database::Database;
-use crate::support::log::{Shape, generate, seed};
-use crate::support::{unique, wait_until};
-use serde_json::Value;
-use sqlx::PgPool;
 use std::io::Write;
+
+use serde_json::Value;
+use sightline_testing::app::{SOON, World, finish, sightline};
+use sightline_testing::broker::Broker;
+use sightline_testing::check::{Depth, Ends, assert_answers, assert_books, caught_up, folded};
+use sightline_testing::client::customer_path;
+use sightline_testing::database::Database;
+use sightline_testing::hostile_log::{Shape, generate, seed};
+use sightline_testing::{unique, wait_until};
+use sqlx::PgPool;
 
 const SHAPE: Shape = Shape {
     records: 800,
@@ -36,7 +36,7 @@ async fn it_starts_before_postgres_and_kafka_and_recovers() {
     assert_eq!(running.rest.get(&customer_path("u")).await.status, 503);
 
     world.database.start().await;
-    wait_until(SOON, "it is ready without Kafka", async || {
+    wait_until(SOON, "ready without Kafka", async || {
         match running.admin.try_get("/readyz").await?.status {
             200 => Ok(()),
             status => Err(status.to_string()),
@@ -62,7 +62,7 @@ async fn it_starts_before_its_topic() {
     let domain = running.rest.get("/v1/consistency/order").await.json();
     assert_ne!(
         domain["state"], "caught_up",
-        "there is nothing to be caught up with: {domain}"
+        "a domain without a topic cannot be caught up: {domain}"
     );
     world.broker.create_topic(&topic, SHAPE.partitions).await;
     let log = generate(seed(), SHAPE);
@@ -72,12 +72,12 @@ async fn it_starts_before_its_topic() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_starts_again_for_a_role_of_the_name_of_its_schema() {
+async fn it_restarts_with_its_schema_first_in_the_search_path() {
     let world = World::shared(1).await;
     let pool = PgPool::connect(&world.database.url)
         .await
         .expect("it answers");
-    // What such a role finds first, once it is there.
+    // The default search path, "$user" first, has this effect for a role named sightline.
     sqlx::query(
         "DO $$ BEGIN
              EXECUTE format('ALTER DATABASE %I SET search_path = sightline, public', current_database());
@@ -94,7 +94,7 @@ async fn it_starts_again_for_a_role_of_the_name_of_its_schema() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sigterm_drains_and_exits_with_0_and_the_next_goes_on() {
+async fn a_signal_drains_and_exits_with_0_and_the_next_process_continues() {
     let world = World::shared(SHAPE.partitions).await;
     let log = generate(seed(), SHAPE);
     let (fold, ends) = folded(&log, SHAPE.partitions);
@@ -114,7 +114,7 @@ async fn sigterm_drains_and_exits_with_0_and_the_next_goes_on() {
         );
         assert!(
             running.rest.try_get("/v1/consistency").await.is_err(),
-            "nobody listens any more"
+            "the port is closed"
         );
     }
     writer.write(&world.topic, rest).await;
@@ -124,7 +124,7 @@ async fn sigterm_drains_and_exits_with_0_and_the_next_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bad_settings_end_with_one_clear_line_and_code_2() {
+async fn bad_settings_print_one_line_and_exit_with_2() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = |name: &str, content: &str| {
         let path = dir.path().join(name);
@@ -137,14 +137,7 @@ async fn bad_settings_end_with_one_clear_line_and_code_2() {
     let unknown_key = file("unknown.toml", "http_adr = \"127.0.0.1:0\"\n");
     let no_toml = file("broken.toml", "http_addr = = \n");
     let secret = file("secret", "postgres://u:hunter2@127.0.0.1/db");
-    let good = [
-        (
-            "SIGHTLINE_DATABASE_URL",
-            "postgres://u:hunter2@127.0.0.1:1/db",
-        ),
-        ("SIGHTLINE_KAFKA_BROKERS", "127.0.0.1:1"),
-    ];
-    // (the setting, its value (none: missing), what the line must name)
+    // The setting, its value (`None`: missing), and the name that the line must contain.
     let cases = [
         ("SIGHTLINE_DATABASE_URL", None, "DATABASE_URL"),
         (
@@ -193,27 +186,7 @@ async fn bad_settings_end_with_one_clear_line_and_code_2() {
         ),
     ];
     for (name, value, named) in cases {
-        let mut command = sightline(&["serve"]);
-        command.envs(good);
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-        let output = finish(command).await;
-        let (out, err) = (
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr),
-        );
-        assert_eq!(output.status.code(), Some(2), "{name}={value:?}: {err}");
-        assert_eq!(err.trim_end().lines().count(), 1, "{name}={value:?}: {err}");
-        assert!(
-            err.to_uppercase().contains(&named.to_uppercase()),
-            "{name}={value:?} is not named: {err}"
-        );
-        assert!(
-            out.is_empty() && !err.contains("hunter2") && !err.contains("listening"),
-            "{out}{err}"
-        );
+        assert_bad_setting(name, value, named).await;
     }
     let output = finish(sightline(&["serve", "--no-such-flag"])).await;
     assert_eq!(output.status.code(), Some(2));
@@ -221,31 +194,65 @@ async fn bad_settings_end_with_one_clear_line_and_code_2() {
     assert_eq!(output.status.code(), Some(2));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_port_that_is_taken_is_said() {
-    let mut world = World::shared(1).await;
-    let holder = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let taken = holder.local_addr().expect("bound").to_string();
-    let output = world
-        .set("SIGHTLINE_HTTP_ADDR", &taken)
-        .run(&["serve"])
-        .await;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success() && said.contains(&taken), "{said}");
+/// Asserts that this value ends the start with one line that contains `named`, and no secret.
+async fn assert_bad_setting(name: &str, value: Option<&str>, named: &str) {
+    let good = [
+        (
+            "SIGHTLINE_DATABASE_URL",
+            "postgres://u:hunter2@127.0.0.1:1/db",
+        ),
+        ("SIGHTLINE_KAFKA_BROKERS", "127.0.0.1:1"),
+    ];
+    let mut command = sightline(&["serve"]);
+    command.envs(good);
+    match value {
+        Some(value) => command.env(name, value),
+        None => command.env_remove(name),
+    };
+    let output = finish(command).await;
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert_eq!(output.status.code(), Some(2), "{name}={value:?}: {err}");
+    assert_eq!(err.trim_end().lines().count(), 1, "{name}={value:?}: {err}");
+    assert!(
+        err.to_uppercase().contains(&named.to_uppercase()),
+        "{name}={value:?} is not named: {err}"
+    );
+    assert!(
+        out.is_empty() && !err.contains("hunter2") && !err.contains("listening"),
+        "{out}{err}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn migrations_alone_and_serving_without_them() {
+async fn a_port_in_use_is_named() {
+    let mut world = World::shared(1).await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let in_use = listener.local_addr().expect("bound").to_string();
+    let output = world
+        .set("SIGHTLINE_HTTP_ADDR", &in_use)
+        .run(&["serve"])
+        .await;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains(&in_use), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn migrate_migrates_and_serve_can_leave_that_out() {
     let world = World::shared(1).await;
     let mut command = sightline(&["serve", "--no-migrate"]);
     let running = {
         world.apply(&mut command);
-        crate::support::app::App::start(&command).listening().await
+        sightline_testing::app::App::start(&command)
+            .listening()
+            .await
     };
     assert_eq!(
         running.admin.get("/readyz").await.status,
         503,
-        "the schema is missing"
+        "not ready without the schema"
     );
     for _ in 0..2 {
         let output = world.run(&["migrate"]).await;
@@ -255,7 +262,7 @@ async fn migrations_alone_and_serving_without_them() {
             String::from_utf8_lossy(&output.stderr)
         );
     }
-    wait_until(SOON, "it is ready", async || {
+    wait_until(SOON, "ready after the migration", async || {
         match running.admin.try_get("/readyz").await?.status {
             200 => Ok(()),
             status => Err(status.to_string()),
@@ -266,7 +273,7 @@ async fn migrations_alone_and_serving_without_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_small_commands_say_what_they_should() {
+async fn status_healthcheck_and_help_print_what_they_must() {
     let mut world = World::shared(2).await;
     let running = world.serve().await;
     caught_up(&running.rest, &Ends::from([(0, 0), (1, 0)])).await;
@@ -275,11 +282,11 @@ async fn the_small_commands_say_what_they_should() {
         .set("SIGHTLINE_HTTP_ADDR", &running.rest.address)
         .set("SIGHTLINE_ADMIN_ADDR", &running.admin.address);
     let output = world.run(&["status", "--json"]).await;
-    let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let printed: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     for (n, domain) in sightline::domains::names().into_iter().enumerate() {
-        let told = &told["domains"][n];
+        let printed = &printed["domains"][n];
         assert_eq!(
-            (&told["domain"], &told["state"]),
+            (&printed["domain"], &printed["state"]),
             (&domain.into(), &"caught_up".into())
         );
     }
@@ -296,7 +303,7 @@ async fn the_small_commands_say_what_they_should() {
         assert_eq!(
             world.run(command).await.status.code(),
             Some(1),
-            "{command:?} with nobody there"
+            "{command:?} without a process that listens"
         );
     }
     let help = world.run(&["serve", "--help"]).await;
@@ -327,23 +334,25 @@ async fn secrets_are_never_printed() {
         )
         .set("SIGHTLINE_LOG", "trace");
     let output = world.run(&["config"]).await;
-    let told = String::from_utf8(output.stdout).expect("UTF-8");
+    let printed = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(
         output.status.success(),
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    assert!(!told.contains("hunter2"), "{told}");
+    assert!(!printed.contains("hunter2"), "{printed}");
     for shown in ["someone", &world.topic] {
-        assert!(told.contains(shown), "{shown} in {told}");
+        assert!(printed.contains(shown), "{shown} in {printed}");
     }
     let mut running = world.launch().listening().await;
-    wait_until(SOON, "it tries the database", async || {
-        match running.rest.try_get("/v1/order/customers/u").await?.status {
+    wait_until(
+        SOON,
+        "reads fail without the database",
+        async || match running.rest.try_get("/v1/order/customers/u").await?.status {
             503 => Ok(()),
             status => Err(status.to_string()),
-        }
-    })
+        },
+    )
     .await;
     running.app.process.signal("TERM");
     assert_eq!(running.app.process.wait(SOON), 0);

@@ -10,12 +10,9 @@ use std::process::Command;
 use std::time::SystemTime;
 
 use anyhow::{Context, bail};
+use sightline_postgres::{Options, Postgres};
 use sqlx::migrate::Migrator;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-
-#[allow(dead_code, reason = "the server is only started and stopped here")]
-#[path = "../../../src/dev/postgres.rs"]
-mod postgres;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -41,7 +38,7 @@ async fn main() -> anyhow::Result<()> {
             result
         }
         _ => {
-            let server = postgres::Postgres::start(postgres::Options::default()).await?;
+            let server = Postgres::start(Options::default()).await?;
             let result = prepare(&format!("{}?", server.url()), &directory, arguments).await;
             server.stop().await;
             result

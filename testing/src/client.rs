@@ -1,0 +1,381 @@
+//! Clients for the public surfaces: REST with exact bytes in the path, and gRPC with its metadata; and gRPC
+//! messages in the JSON form of REST, so that tests can compare the two.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::{Client, connect::HttpConnector};
+use hyper_util::rt::TokioExecutor;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Map, Value, json};
+use sightline::proto::consistency::v1::consistency_service_client::ConsistencyServiceClient;
+use sightline::proto::fulfillment::v1::fulfillment_service_client::FulfillmentServiceClient;
+use sightline::proto::fulfillment::v1::{ShippingAddress, ValidationStatus};
+use sightline::proto::order::v1::order_service_client::OrderServiceClient;
+use sightline::proto::order::v1::{
+    Address, AddressChange, AddressChangeKind, Customer, ListCustomerAddressesResponse,
+};
+use tonic::transport::{Channel, Endpoint};
+
+const ANSWER: Duration = Duration::from_secs(30);
+/// All characters but those that RFC 3986 leaves unescaped everywhere.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// Escapes an id for a path segment or a query value.
+pub fn escape(id: &str) -> String {
+    utf8_percent_encode(id, ESCAPED).to_string()
+}
+
+/// The path of a customer.
+pub fn customer_path(id: &str) -> String {
+    format!("/v1/order/customers/{}", escape(id))
+}
+
+/// A path with a query of those parameters that have a value.
+pub fn with_query(path: &str, parameters: &[(&str, Option<&str>)]) -> String {
+    let given = parameters
+        .iter()
+        .filter_map(|(name, value)| Some(format!("{name}={}", escape((*value)?))));
+    let query: Vec<String> = given.collect();
+    if query.is_empty() {
+        path.to_owned()
+    } else {
+        format!("{path}?{}", query.join("&"))
+    }
+}
+
+/// An HTTP client for one address.
+#[derive(Clone)]
+pub struct Rest {
+    pub address: String,
+    client: Client<HttpConnector, Full<Bytes>>,
+}
+
+/// An HTTP answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    pub trailers: HeaderMap,
+}
+
+impl Answer {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|_| panic!("{} is not JSON: {}", self.status, self.text()))
+    }
+
+    /// A header's value; empty if the header is missing.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().expect("text"))
+    }
+
+    pub fn token(&self) -> &str {
+        self.header("sightline-consistency-token")
+    }
+}
+
+impl Rest {
+    pub fn new(address: String) -> Rest {
+        Rest {
+            address,
+            client: Client::builder(TokioExecutor::new()).build_http(),
+        }
+    }
+
+    /// A client that speaks HTTP/2 from the first byte.
+    pub fn http2(address: String) -> Rest {
+        let client = Client::builder(TokioExecutor::new())
+            .http2_only(true)
+            .build_http();
+        Rest { address, client }
+    }
+
+    /// Makes a unary gRPC call with exactly these bytes as its message, without a gRPC library. Returns the
+    /// gRPC status and the HTTP answer.
+    pub async fn raw_grpc(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        message: &[u8],
+    ) -> (i32, Answer) {
+        let framed = [&[0], &(message.len() as u32).to_be_bytes()[..], message].concat();
+        let headers = [
+            &[("content-type", "application/grpc"), ("te", "trailers")],
+            headers,
+        ]
+        .concat();
+        let answer = self.send(Method::POST, path, &headers, &framed).await;
+        let status = answer
+            .trailers
+            .get("grpc-status")
+            .or(answer.headers.get("grpc-status"));
+        let status = status.and_then(|s| s.to_str().ok()?.parse().ok());
+        (
+            status.unwrap_or_else(|| panic!("{path}: no grpc-status in {answer:?}")),
+            answer,
+        )
+    }
+
+    /// Sends a request. An error describes a failed connection, not an HTTP status.
+    pub async fn try_send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Answer, String> {
+        let uri: Uri = format!("http://{}{path}", self.address)
+            .parse()
+            .expect("a URI");
+        let mut request = Request::builder().method(method).uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request
+            .body(Full::new(Bytes::copy_from_slice(body)))
+            .expect("a request");
+        let answer = async {
+            let answer = self
+                .client
+                .request(request)
+                .await
+                .map_err(|error| format!("{error:?}"))?;
+            let (head, body) = answer.into_parts();
+            let body = body.collect().await.map_err(|error| format!("{error:?}"))?;
+            let trailers = body.trailers().cloned().unwrap_or_default();
+            let (status, headers) = (head.status.as_u16(), head.headers);
+            Ok(Answer {
+                status,
+                headers,
+                body: body.to_bytes(),
+                trailers,
+            })
+        };
+        tokio::time::timeout(ANSWER, answer)
+            .await
+            .map_err(|_| format!("no answer within {ANSWER:?}"))?
+    }
+
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
+        let answer = self.try_send(method, path, headers, body).await;
+        answer.unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    pub async fn try_get(&self, path: &str) -> Result<Answer, String> {
+        self.try_send(Method::GET, path, &[], &[]).await
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, &[], &[]).await
+    }
+
+    pub async fn try_post(&self, path: &str, body: &Value) -> Result<Answer, String> {
+        let headers = [("content-type", "application/json")];
+        self.try_send(Method::POST, path, &headers, body.to_string().as_bytes())
+            .await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        let answer = self.try_post(path, body).await;
+        answer.unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+}
+
+/// A gRPC connection.
+#[derive(Clone)]
+pub struct Grpc {
+    pub channel: Channel,
+}
+
+impl Grpc {
+    pub fn new(address: &str) -> Grpc {
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("a URI");
+        Grpc {
+            channel: endpoint.connect_lazy(),
+        }
+    }
+
+    pub fn order(&self) -> OrderServiceClient<Channel> {
+        OrderServiceClient::new(self.channel.clone()).max_decoding_message_size(64 << 20)
+    }
+
+    pub fn fulfillment(&self) -> FulfillmentServiceClient<Channel> {
+        FulfillmentServiceClient::new(self.channel.clone()).max_decoding_message_size(64 << 20)
+    }
+
+    pub fn consistency(&self) -> ConsistencyServiceClient<Channel> {
+        ConsistencyServiceClient::new(self.channel.clone())
+    }
+}
+
+/// A gRPC customer in the JSON form of REST.
+pub fn customer_json(customer: Customer) -> Value {
+    let mut json = Fields::default();
+    json.always("userId", customer.user_id);
+    json.known("email", customer.email);
+    json.known("emailVerified", customer.email_verified);
+    json.known("username", customer.username);
+    json.known("firstName", customer.first_name);
+    json.known("lastName", customer.last_name);
+    json.known("displayName", customer.display_name);
+    json.known("phoneNumber", customer.phone_number);
+    json.known("status", customer.status);
+    json.known("registeredAt", customer.registered_at.map(instant));
+    json.known("updatedAt", customer.updated_at.map(instant));
+    json.known("deletedAt", customer.deleted_at.map(instant));
+    json.always("staleFields", customer.stale_fields);
+    json.known(
+        "defaultShippingAddressId",
+        customer.default_shipping_address_id,
+    );
+    json.known(
+        "defaultBillingAddressId",
+        customer.default_billing_address_id,
+    );
+    let addresses: Vec<Value> = customer.addresses.into_iter().map(address_json).collect();
+    json.always("addresses", addresses);
+    Value::Object(json.0)
+}
+
+fn address_json(address: Address) -> Value {
+    let mut json = Fields::default();
+    json.always("addressId", address.address_id);
+    json.known("type", address.r#type);
+    json.known("streetLine1", address.street_line1);
+    json.known("streetLine2", address.street_line2);
+    json.known("city", address.city);
+    json.known("stateOrProvince", address.state_or_province);
+    json.known("postalCode", address.postal_code);
+    json.known("country", address.country);
+    json.known("contactName", address.contact_name);
+    json.known("contactPhone", address.contact_phone);
+    json.known("companyName", address.company_name);
+    json.known("additionalNotes", address.additional_notes);
+    json.known("isDefaultShipping", address.is_default_shipping);
+    json.known("isDefaultBilling", address.is_default_billing);
+    json.always("staleFields", address.stale_fields);
+    json.known("updatedAt", address.updated_at.map(instant));
+    Value::Object(json.0)
+}
+
+/// A gRPC list of a customer's addresses in the JSON form of REST.
+pub fn addresses_json(answer: ListCustomerAddressesResponse) -> Value {
+    let mut json = Fields::default();
+    let addresses: Vec<Value> = answer.addresses.into_iter().map(address_json).collect();
+    json.always("addresses", addresses);
+    json.known(
+        "defaultShippingAddressId",
+        answer.default_shipping_address_id,
+    );
+    json.known("defaultBillingAddressId", answer.default_billing_address_id);
+    Value::Object(json.0)
+}
+
+/// A gRPC address change in the JSON form of REST.
+pub fn change_json(change: AddressChange) -> Value {
+    let mut json = Fields::default();
+    let kind = match change.kind() {
+        AddressChangeKind::Unspecified => "unspecified",
+        AddressChangeKind::Added => "added",
+        AddressChangeKind::Updated => "updated",
+        AddressChangeKind::Deleted => "deleted",
+        AddressChangeKind::DefaultChanged => "default_changed",
+    };
+    json.always("kind", kind);
+    json.always("cursor", change.cursor);
+    json.always("userId", change.user_id);
+    json.always("addressId", change.address_id);
+    json.always("affectsDefaultShipping", change.affects_default_shipping);
+    json.always("affectsDefaultBilling", change.affects_default_billing);
+    json.always("significant", change.significant);
+    json.known("before", change.before.map(address_json));
+    json.known("after", change.after.map(address_json));
+    json.known("occurredAt", change.occurred_at.map(instant));
+    json.always("eventId", change.event_id);
+    Value::Object(json.0)
+}
+
+/// A gRPC shipping address in the JSON form of REST.
+pub fn shipping_json(address: ShippingAddress) -> Value {
+    let mut json = Fields::default();
+    json.always("userId", address.user_id);
+    json.always("addressId", address.address_id);
+    json.known("type", address.r#type);
+    json.known("recipientName", address.recipient_name);
+    json.known("phone", address.phone);
+    json.known("companyName", address.company_name);
+    json.always("lines", address.lines);
+    json.known("city", address.city);
+    json.known("state", address.state);
+    json.known("postalCode", address.postal_code);
+    json.known("countryCode", address.country_code);
+    json.known("notes", address.notes);
+    json.always("isDefaultShipping", address.is_default_shipping);
+    json.always("isDefaultBilling", address.is_default_billing);
+    json.always("staleFields", address.stale_fields);
+    json.known("updatedAt", address.updated_at.map(instant));
+    let validation = address.validation.map(|validation| {
+        let status = match validation.status() {
+            ValidationStatus::Unspecified => "unspecified",
+            ValidationStatus::Valid => "valid",
+            ValidationStatus::Incomplete => "incomplete",
+            ValidationStatus::Invalid => "invalid",
+        };
+        let problems: Vec<Value> = validation
+            .problems
+            .into_iter()
+            .map(|problem| json!({"field": problem.field, "problem": problem.problem}))
+            .collect();
+        json!({"status": status, "problems": problems})
+    });
+    json.known("validation", validation);
+    Value::Object(json.0)
+}
+
+/// An instant as a protobuf timestamp.
+pub fn timestamp(at: chrono::DateTime<chrono::Utc>) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: at.timestamp(),
+        nanos: at.timestamp_subsec_nanos() as i32,
+    }
+}
+
+fn instant(at: prost_types::Timestamp) -> String {
+    let at = chrono::DateTime::from_timestamp(at.seconds, at.nanos as u32).expect("in range");
+    at.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true)
+}
+
+#[derive(Default)]
+struct Fields(Map<String, Value>);
+
+impl Fields {
+    fn always(&mut self, name: &str, value: impl serde::Serialize) {
+        self.0.insert(name.to_owned(), json!(value));
+    }
+
+    fn known(&mut self, name: &str, value: Option<impl serde::Serialize>) {
+        if let Some(value) = value {
+            self.always(name, value);
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! How an event is written: the four envelopes, the spellings of its type, and JSON in different forms.
+
+use serde_json::{Map, Value, json};
+
+use super::generator::{Draft, Generator, Past, User};
+use super::values::uuid;
+use crate::broker::Record;
+
+impl Generator {
+    /// Writes an event under a new id.
+    pub(super) fn written(&mut self, user: usize, draft: Draft, now: i64) -> Record {
+        self.next_id += 1;
+        let id = match self.rng.u32(0..50) {
+            0 => format!("{}/{}", "\u{1f4e8}".repeat(100), self.next_id),
+            // An id that another partition has: there it is another event.
+            1 if !self.heals && !self.past.is_empty() => {
+                let past = &self.past[self.rng.usize(0..self.past.len())];
+                let elsewhere = past.record.partition != self.users[user].partition;
+                if elsewhere {
+                    past.event_id.clone()
+                } else {
+                    uuid(&mut self.rng)
+                }
+            }
+            _ => uuid(&mut self.rng),
+        };
+        self.written_as(user, draft, id, now)
+    }
+
+    fn written_as(&mut self, user: usize, draft: Draft, event_id: String, now: i64) -> Record {
+        let event_type = draft.event_type.to_owned();
+        let version = if self.rng.u32(0..200) == 0 {
+            self.pick(&["7", "2", "4294967296"])
+        } else {
+            "1"
+        };
+        let dialect = self.rng.u32(0..4);
+        let mut spelled = match self.rng.u32(0..6) {
+            0 => format!("{event_type}EventV{version}"),
+            1 => format!("{event_type}.v{version}"),
+            2 => format!("{event_type}Event.v{version}"),
+            3 => format!("{event_type}V{version}"),
+            4 => format!("{event_type}Event"),
+            _ => event_type,
+        };
+        if dialect >= 2 && self.rng.bool() {
+            spelled = format!("com.example-shop.user.{spelled}");
+        }
+        let time = self.time(now);
+        let record = self.enveloped(
+            user,
+            dialect,
+            &spelled,
+            &event_id,
+            Some(&time),
+            draft.payload,
+        );
+        let past = Past {
+            event_id,
+            record: Record {
+                timestamp: now,
+                ..record.clone()
+            },
+        };
+        if self.past.len() < 20_000 {
+            self.past.push(past);
+        } else {
+            let at = self.rng.usize(0..self.past.len());
+            self.past[at] = past;
+        }
+        record
+    }
+
+    /// Puts an event into the envelope of a dialect. `None` for `time` leaves the envelope's time out.
+    pub(super) fn enveloped(
+        &mut self,
+        user: usize,
+        dialect: u32,
+        event_type: &str,
+        id: &str,
+        time: Option<&str>,
+        payload: Map<String, Value>,
+    ) -> Record {
+        let mut headers = Vec::new();
+        let names = self.names(dialect);
+        let mut body = Map::new();
+        let version = if dialect == 2 || dialect == 3 {
+            "1.0.2"
+        } else {
+            "1.0"
+        };
+        let mut meta = vec![
+            (names[0], event_type.to_owned()),
+            (names[1], id.to_owned()),
+            (names[3], "user-service".to_owned()),
+            (names[4], version.to_owned()),
+        ];
+        if let Some(time) = time.filter(|_| self.rng.u32(0..12) > 0) {
+            meta.push((names[2], time.to_owned()));
+        }
+        if dialect == 3 {
+            headers.extend(
+                meta.into_iter()
+                    .map(|(name, value)| (name.to_owned(), value.into_bytes())),
+            );
+            headers.push(("content-type".into(), b"application/json".to_vec()));
+            body = payload;
+        } else {
+            body.extend(
+                meta.into_iter()
+                    .map(|(name, value)| (name.to_owned(), json!(value))),
+            );
+            body.insert(names[5].into(), Value::Object(payload));
+            if self.rng.u32(0..10) == 0 {
+                headers.push(("correlationId".into(), b"c-1".to_vec()));
+                // Binary mode takes both headers; with one alone, the body counts.
+                headers.push(("ce_id".into(), b"not-this".to_vec()));
+            }
+        }
+        if self.rng.u32(0..20) == 0 {
+            let trace = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_vec();
+            headers.push(("traceparent".into(), trace));
+        }
+        let value = self.json(&Value::Object(body));
+        let User { key, partition, .. } = &self.users[user];
+        Record {
+            partition: *partition,
+            key: key.clone(),
+            value: Some(value),
+            headers,
+            timestamp: 0,
+        }
+    }
+
+    /// The names of type, id, time, source, version and payload in a dialect.
+    fn names(&mut self, dialect: u32) -> [&'static str; 6] {
+        match dialect {
+            0 if self.rng.bool() => [
+                "eventType",
+                "eventId",
+                "eventTimestamp",
+                "sourceService",
+                "version",
+                "payload",
+            ],
+            0 => [
+                "eventType",
+                "eventId",
+                "timestamp",
+                "source",
+                "version",
+                "data",
+            ],
+            1 => [
+                "messageType",
+                "messageId",
+                "timestamp",
+                "sourceService",
+                "envelopeVersion",
+                "payload",
+            ],
+            2 => ["type", "id", "time", "source", "specversion", "data"],
+            _ => [
+                "ce_type",
+                "ce_id",
+                "ce_time",
+                "ce_source",
+                "ce_specversion",
+                "",
+            ],
+        }
+    }
+
+    /// One of several texts that all mean this JSON.
+    fn json(&mut self, value: &Value) -> Vec<u8> {
+        let mut text = match self.rng.u32(0..6) {
+            0 => serde_json::to_string_pretty(value).expect("JSON"),
+            _ => value.to_string(),
+        };
+        match self.rng.u32(0..12) {
+            // The last of duplicate names counts.
+            0 => text = text.replacen("\"userId\":", "\"userId\":\"not-this-one\",\"userId\":", 1),
+            1 => {
+                let mut escaped = String::new();
+                for c in text.chars() {
+                    if c.is_ascii() {
+                        escaped.push(c);
+                    } else {
+                        let mut units = [0; 2];
+                        for unit in c.encode_utf16(&mut units) {
+                            escaped.push_str(&format!("\\u{unit:04x}"));
+                        }
+                    }
+                }
+                text = escaped;
+            }
+            2 => text = format!(" \r\n\t{text}\n"),
+            _ => {}
+        }
+        text.into_bytes()
+    }
+}

@@ -1,0 +1,412 @@
+//! Reads records: the four envelopes, the catalogue of types, and whether an event is good.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Datelike, Timelike, Utc};
+use serde_json::{Map, Value, json};
+
+use super::fields::set;
+use crate::broker::Record;
+
+/// The catalogue, one type per line: its name; its payload fields (`s` string, `b` boolean, `o` object, `a`
+/// array, `u` updatedFields; `?` optional); its own time fields after `@`.
+const CATALOGUE: &str = "
+UserRegistered userId:s email:s username:s? firstName:s? lastName:s? status:s source:s? @ registrationTimestamp registeredAt
+UserEmailVerified userId:s email:s @ verificationTimestamp
+UserPasswordChanged userId:s changeType:s @ changeTimestamp
+UserPasswordResetRequested userId:s email:s resetTokenIdentifier:s? @ requestTimestamp
+UserAccountStatusChanged userId:s newStatus:s previousStatus:s reason:s? changedBy:s? @ changeTimestamp
+UserUpdated userId:s updatedFields:u @ updateTimestamp
+UserDeleted userId:s email:s? deletionType:s? anonymized:b? @ deletionTimestamp
+UserProfileUpdated userId:s profileId:s updatedFields:u @ updateTimestamp
+UserAddressAdded userId:s profileId:s addressId:s addressType:s isDefaultShipping:b isDefaultBilling:b country:s fullAddress:o? @ addTimestamp
+UserAddressUpdated userId:s profileId:s addressId:s updatedFields:u fullAddress:o? @ updateTimestamp
+UserAddressDeleted userId:s profileId:s addressId:s @ deleteTimestamp
+UserProfileDefaultAddressChanged userId:s profileId:s defaultShippingAddressId:s? defaultBillingAddressId:s? @ changeTimestamp
+UserLoggedIn userId:s sessionId:s? ipAddress:s? userAgent:s? mfaVerified:b? @ loginTimestamp
+UserLoginFailed attemptedEmail:s? attemptedUsername:s? attemptedUserId:s? reason:s ipAddress:s? userAgent:s? @ failureTimestamp
+UserLoggedOut userId:s sessionId:s? revokedTokenJtis:a? @ logoutTimestamp
+MfaStatusChanged userId:s mfaEnabled:b mfaMethod:s? changedBy:s? @ changeTimestamp
+MfaChallengeFailed userId:s mfaMethod:s? ipAddress:s? userAgent:s? @ failureTimestamp
+RoleCreated roleId:s roleName:s description:s? createdBy:s initialPermissionIds:a? @ creationTimestamp
+RoleUpdated roleId:s updatedFields:u oldValues:o? newValues:o updatedBy:s @ updateTimestamp
+RoleDeleted roleId:s roleName:s deletedBy:s @ deletionTimestamp
+UserRoleAssigned userId:s roleId:s roleName:s assignedBy:s @ assignmentTimestamp
+UserRoleRemoved userId:s roleId:s roleName:s removedBy:s @ removalTimestamp
+PermissionCreated permissionId:s permissionName:s action:s? subject:s? description:s? createdBy:s @ creationTimestamp
+PermissionUpdated permissionId:s updatedFields:u oldValues:o? newValues:o updatedBy:s @ updateTimestamp
+PermissionDeleted permissionId:s permissionName:s deletedBy:s @ deletionTimestamp
+PermissionAssignedToRole roleId:s permissionId:s permissionName:s assignedBy:s @ assignmentTimestamp
+PermissionRemovedFromRole roleId:s permissionId:s permissionName:s removedBy:s @ removalTimestamp
+";
+
+/// Names in `updatedFields` whose values are strings: (name in the event, name in the view).
+const USER_FIELDS: &[(&str, &str)] = &[
+    ("username", "username"),
+    ("email", "email"),
+    ("secondaryEmail", "secondaryEmail"),
+];
+const PROFILE_FIELDS: &[(&str, &str)] = &[
+    ("firstName", "firstName"),
+    ("lastName", "lastName"),
+    ("displayName", "displayName"),
+    ("phoneNumber", "phoneNumber"),
+    ("bio", "bio"),
+    ("profilePictureUrl", "profilePictureUrl"),
+    ("languagePreference", "languagePreference"),
+    ("timezonePreference", "timezonePreference"),
+    ("dateOfBirth", "dateOfBirth"),
+    ("gender", "gender"),
+];
+pub const ADDRESS_FIELDS: &[(&str, &str)] = &[
+    ("streetLine1", "streetLine1"),
+    ("addressLine1", "streetLine1"),
+    ("streetLine2", "streetLine2"),
+    ("addressLine2", "streetLine2"),
+    ("city", "city"),
+    ("stateOrProvince", "stateOrProvince"),
+    ("state", "stateOrProvince"),
+    ("province", "stateOrProvince"),
+    ("postalCode", "postalCode"),
+    ("zipCode", "postalCode"),
+    ("country", "country"),
+    ("countryCode", "country"),
+    ("contactName", "contactName"),
+    ("recipientName", "contactName"),
+    ("contactPhone", "contactPhone"),
+    ("phone", "contactPhone"),
+    ("companyName", "companyName"),
+    ("additionalNotes", "additionalNotes"),
+];
+
+/// A good event.
+#[derive(Debug, Clone)]
+pub struct Event {
+    pub name: &'static str,
+    pub id: String,
+    pub occurred_at: DateTime<Utc>,
+    pub partition: i32,
+    /// The index of its record in the partition, without holes.
+    pub number: i64,
+    payload: Map<String, Value>,
+}
+
+impl Event {
+    /// A string of the payload. `None` if it is absent, null or empty.
+    pub fn text(&self, field: &str) -> Option<String> {
+        text(self.payload.get(field)?)
+    }
+
+    pub fn flag(&self, field: &str) -> Option<bool> {
+        self.payload.get(field)?.as_bool()
+    }
+}
+
+/// The new value of a field.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    To(Value),
+    Cleared,
+    Unknown,
+}
+
+/// A `fullAddress` with a field that is not a string.
+#[derive(Debug)]
+pub struct BadAddress;
+
+/// The event of a record, if it is good.
+pub fn event_of(record: &Record) -> Option<Event> {
+    let envelope = Envelope::read(record, record.value.as_ref()?);
+    let name = known_type(envelope.event_type.as_ref()?, envelope.cloud)?;
+    decode(&envelope, name, record, 0)
+}
+
+/// What the four envelopes have in common.
+pub struct Envelope {
+    pub cloud: bool,
+    pub event_type: Option<String>,
+    /// `None` if the id is missing or not usable.
+    pub id: Option<String>,
+    time: Option<Value>,
+    payload: Option<Value>,
+}
+
+impl Envelope {
+    pub fn read(record: &Record, value: &[u8]) -> Envelope {
+        let header = |name: &str| {
+            record
+                .headers
+                .iter()
+                .find(|(key, _)| key == name)
+                .map(|(_, v)| v)
+        };
+        let string = |bytes: &Vec<u8>| String::from_utf8(bytes.clone()).ok();
+        let body = parse(value);
+        if let (Some(id), Some(event_type)) = (header("ce_id"), header("ce_type")) {
+            return Envelope {
+                cloud: true,
+                event_type: string(event_type).filter(|t| !t.is_empty()),
+                id: string(id).filter(|id| usable_id(id)),
+                // A header that is not text is a bad time, not a missing one.
+                time: header("ce_time").map(|time| string(time).map_or(json!(0), Value::String)),
+                payload: body,
+            };
+        }
+        let body = match body {
+            Some(Value::Object(body)) => body,
+            _ => Map::new(),
+        };
+        let (cloud, event_type, id, times, payloads): (_, _, _, &[&str], &[&str]) =
+            if body.contains_key("specversion") {
+                (true, "type", "id", &["time"], &["data"])
+            } else if body.contains_key("messageId") {
+                (
+                    false,
+                    "messageType",
+                    "messageId",
+                    &["timestamp"],
+                    &["payload"],
+                )
+            } else {
+                (
+                    false,
+                    "eventType",
+                    "eventId",
+                    &["eventTimestamp", "timestamp"],
+                    &["payload", "data"],
+                )
+            };
+        let first = |names: &[&str]| {
+            names
+                .iter()
+                .find_map(|name| body.get(*name).filter(|v| !empty(v)).cloned())
+        };
+        Envelope {
+            cloud,
+            event_type: body.get(event_type).and_then(text),
+            id: body
+                .get(id)
+                .and_then(Value::as_str)
+                .filter(|id| usable_id(id))
+                .map(str::to_owned),
+            time: first(times),
+            payload: first(payloads),
+        }
+    }
+}
+
+/// Parses JSON within the limits. The last of duplicate names counts.
+fn parse(bytes: &[u8]) -> Option<Value> {
+    let (mut depth, mut quoted, mut escaped) = (0, false, false);
+    for byte in bytes {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'{' | b'[' if !quoted => depth += 1,
+            b'}' | b']' if !quoted => depth -= 1,
+            _ => {}
+        }
+        if depth > 128 {
+            return None;
+        }
+    }
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    deserializer.disable_recursion_limit();
+    let value = serde::Deserialize::deserialize(&mut deserializer).ok()?;
+    deserializer.end().ok()?;
+    Some(value)
+}
+
+/// The name in the catalogue of a type in any spelling and version.
+pub fn known_type(written: &str, cloud: bool) -> Option<&'static str> {
+    let names = CATALOGUE
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .filter(|n| !n.is_empty());
+    let is = |written: &str, name: &str| {
+        let Some(rest) = written.strip_prefix(name) else {
+            return false;
+        };
+        let rest = rest.strip_prefix("Event").unwrap_or(rest);
+        let Some(version) = rest.strip_prefix('V').or_else(|| rest.strip_prefix(".v")) else {
+            return rest.is_empty();
+        };
+        !version.starts_with('0')
+            && !version.is_empty()
+            && version.bytes().all(|b| b.is_ascii_digit())
+    };
+    for name in names {
+        let prefixes = written.match_indices('.').map(|(at, _)| &written[at + 1..]);
+        if is(written, name) || cloud && prefixes.into_iter().any(|written| is(written, name)) {
+            return Some(name);
+        }
+    }
+    None
+}
+
+/// The event in an envelope; `None` if it is bad.
+pub fn decode(
+    envelope: &Envelope,
+    name: &'static str,
+    record: &Record,
+    number: i64,
+) -> Option<Event> {
+    let line = CATALOGUE
+        .lines()
+        .find(|line| line.split(' ').next() == Some(name))?;
+    let (fields, times) = line.split_once(" @ ")?;
+    let id = envelope.id.clone()?;
+    let payload = envelope.payload.as_ref()?.as_object()?;
+    for field in fields.split(' ').skip(1) {
+        let (field, kind) = field.split_once(':')?;
+        let value = payload.get(field).filter(|value| !empty(value));
+        let good = match value {
+            None => kind.ends_with('?'),
+            Some(value) => match kind.trim_end_matches('?') {
+                "s" => value
+                    .as_str()
+                    .is_some_and(|text| !field.ends_with("Id") || usable_id(text)),
+                "b" => value.is_boolean(),
+                "o" => value.is_object(),
+                "a" => value.is_array(),
+                "u" => value.is_array() || value.is_object(),
+                _ => unreachable!("a kind of the catalogue"),
+            },
+        };
+        if !good {
+            return None;
+        }
+    }
+    let own = times
+        .split(' ')
+        .find_map(|field| payload.get(field).filter(|value| !empty(value)));
+    let occurred_at = match own.or(envelope.time.as_ref()) {
+        Some(written) => time(written.as_str()?)?,
+        None => DateTime::from_timestamp_millis(record.timestamp)?,
+    };
+    let event = Event {
+        name,
+        id,
+        occurred_at,
+        partition: record.partition,
+        number,
+        payload: payload.clone(),
+    };
+    // Known fields of the wrong JSON type make the record bad in every domain that reads the event type.
+    let named = match name {
+        "UserUpdated" => USER_FIELDS,
+        "UserProfileUpdated" => PROFILE_FIELDS,
+        "UserAddressUpdated" => ADDRESS_FIELDS,
+        _ => &[],
+    };
+    for (field, change) in event.changes()? {
+        let string = field == "addressType" || named.iter().any(|(written, _)| *written == field);
+        if string && matches!(&change, Change::To(value) if !value.is_string()) {
+            return None;
+        }
+    }
+    event.full_address().ok()?;
+    Some(event)
+}
+
+impl Event {
+    /// The changes in `updatedFields`, in either shape; `None` if it has neither shape.
+    pub fn changes(&self) -> Option<Vec<(String, Change)>> {
+        let to = |value: &Value| {
+            if empty(value) {
+                Change::Cleared
+            } else {
+                Change::To(value.clone())
+            }
+        };
+        let mut changes = Vec::new();
+        // In other types it is an unknown field.
+        let has = matches!(
+            self.name,
+            "UserUpdated" | "UserProfileUpdated" | "UserAddressUpdated"
+        );
+        match self.payload.get("updatedFields").filter(|_| has) {
+            None => {}
+            Some(Value::Object(entries)) => {
+                for (name, entry) in entries {
+                    let change = match entry {
+                        Value::Object(pair)
+                            if !pair.is_empty()
+                                && pair.keys().all(|k| k == "old" || k == "new") =>
+                        {
+                            pair.get("new").map_or(Change::Unknown, to)
+                        }
+                        value => to(value),
+                    };
+                    changes.push((name.clone(), change));
+                }
+            }
+            Some(Value::Array(names)) => {
+                let values = self
+                    .payload
+                    .get("newValues")
+                    .filter(|values| !empty(values));
+                if values.is_some_and(|values| !values.is_object()) {
+                    return None;
+                }
+                for name in names {
+                    let name = name.as_str()?;
+                    let by_path = |values| {
+                        name.split('.')
+                            .try_fold(values, |at: &Value, step| at.get(step))
+                    };
+                    let value =
+                        values.and_then(|values| values.get(name).or_else(|| by_path(values)));
+                    changes.push((name.to_owned(), value.map_or(Change::Unknown, to)));
+                }
+            }
+            Some(_) => return None,
+        }
+        Some(changes)
+    }
+
+    /// `fullAddress` by the view's names, if the event has one.
+    pub fn full_address(&self) -> Result<Option<BTreeMap<&'static str, String>>, BadAddress> {
+        let has = matches!(self.name, "UserAddressAdded" | "UserAddressUpdated");
+        let address = self
+            .payload
+            .get("fullAddress")
+            .filter(|address| has && !empty(address));
+        let Some(address) = address else {
+            return Ok(None);
+        };
+        let mut fields = BTreeMap::new();
+        for (written, name) in ADDRESS_FIELDS {
+            if let Some(value) = address.get(*written).filter(|value| !empty(value)) {
+                if !value.is_string() {
+                    return Err(BadAddress);
+                }
+                set(&mut fields, name, text(value));
+            }
+        }
+        Ok(Some(fields))
+    }
+}
+
+/// Whether a value counts as absent: null and the empty string do.
+fn empty(value: &Value) -> bool {
+    value.is_null() || value.as_str() == Some("")
+}
+
+pub fn text(value: &Value) -> Option<String> {
+    value
+        .as_str()
+        .filter(|text| !text.is_empty())
+        .map(|text| text.replace('\0', "\u{fffd}"))
+}
+
+fn usable_id(id: &str) -> bool {
+    (1..=255).contains(&id.chars().count()) && !id.contains('\0')
+}
+
+fn time(written: &str) -> Option<DateTime<Utc>> {
+    let time = DateTime::parse_from_rfc3339(written).ok()?.to_utc();
+    let time = time.with_nanosecond(time.nanosecond() / 1_000 * 1_000)?;
+    (1970..=2200).contains(&time.year()).then_some(time)
+}

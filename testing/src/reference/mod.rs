@@ -1,0 +1,443 @@
+//! The reference fold: computes the expected answers and books from the raw records, one after another.
+//!
+//! It shares no code with the program. [`Fold`] judges records for any domain; a [`View`] selects events and
+//! folds them: [`Customers`] for order, [`Parcels`] for fulfillment. The state at an instant is a replay of
+//! the events that happened until then.
+//!
+//! Where the contract leaves room, the fold decides:
+//!
+//! - A body that is not acceptable JSON as a whole (nested too deep, or with a number outside f64 anywhere) has
+//!   no readable type, unless a header names it. A body nested 128 deep is good, 129 is not.
+//! - Only CloudEvents may prefix a type; in other envelopes a prefixed name is an unknown type. A version that
+//!   is 0 or has a leading zero makes the type unknown.
+//! - Stream time of a partition: its first record's timestamp; then each record, whatever its verdict, moves it
+//!   forward to its own timestamp, by at most a day. An event's age is the difference between stream times,
+//!   its own being the one after its record; its id expires at 90 days.
+//! - A redelivered UserDeleted whose key is parked is a duplicate: it closes no dead letter, and the key stays
+//!   parked.
+//! - A retried dead letter is judged at its own offset: with the stream time after its record.
+//! - UserRegistered does not change emailVerified if its email equals the known one and that is not stale. Any
+//!   email that arrives while the known one is stale or absent sets it to false, even the same text.
+//! - An address that only UserAddressUpdated has named is known: a later UserAddressAdded with a false flag
+//!   unsets its default.
+//! - The flags of an address say whether the view's default names it. They are absent only after a deletion.
+//! - A fullAddress replaces every field but the type, fields of the same event's `updatedFields` included;
+//!   afterwards no field is stale, not even the type. Without a country it takes the country of its
+//!   UserAddressAdded.
+//! - UserDefaultAddressChanged moves updatedAt of the address that it names, even if that is the default
+//!   already.
+//! - After a soft deletion the addresses that existed (not deleted ones) remain with id and country.
+//! - An event that names the present default does not change it and makes no feed entry.
+
+mod addresses;
+mod event;
+mod feed;
+mod fields;
+mod fulfillment;
+mod order;
+mod validation;
+
+pub use addresses::Addresses;
+pub use event::{Change, Event, event_of};
+pub use fulfillment::{Parcels, STATUSES};
+pub use order::Customers;
+pub use validation::{matches, validate};
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::{Value, json};
+
+use super::broker::Record;
+use event::{Envelope, decode, known_type};
+
+/// A domain's part of the fold.
+pub trait View {
+    fn wants(&self, event: &str) -> bool;
+    fn apply(&mut self, event: &Event);
+}
+
+/// The outcome for a record.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Verdict {
+    Applied,
+    Duplicate,
+    Skipped,
+    DeadLettered,
+}
+
+/// The books of a partition, and its open dead letters.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Books {
+    pub read: i64,
+    pub applied: i64,
+    pub duplicates: i64,
+    pub skipped: i64,
+    pub dead_lettered: i64,
+    pub dead_letters: i64,
+    pub parked_keys: i64,
+}
+
+/// One domain's fold.
+pub struct Fold<V> {
+    pub view: V,
+    /// Whether the program applied retried dead letters at the same point as this fold. If not, only the order
+    /// of each user's events is known.
+    pub order_is_known: bool,
+    max_value_bytes: usize,
+    partitions: BTreeMap<i32, Partition>,
+}
+
+#[derive(Default)]
+struct Partition {
+    stream_time: Option<i64>,
+    /// By event id, the stream time of the record that was applied.
+    seen: HashMap<String, i64>,
+    /// Open dead letters by record number.
+    dead_letters: BTreeMap<i64, DeadLetter>,
+    /// How many open dead letters each key has.
+    parked: HashMap<Vec<u8>, i64>,
+    books: Books,
+}
+
+/// A record that could not be applied, or waits behind one.
+#[derive(Clone)]
+struct DeadLetter {
+    record: Record,
+    /// The stream time after the record.
+    then: i64,
+}
+
+impl Books {
+    fn of(&mut self, verdict: Verdict) -> &mut i64 {
+        match verdict {
+            Verdict::Applied => &mut self.applied,
+            Verdict::Duplicate => &mut self.duplicates,
+            Verdict::Skipped => &mut self.skipped,
+            Verdict::DeadLettered => &mut self.dead_lettered,
+        }
+    }
+}
+
+impl Partition {
+    /// The stream time after a record.
+    fn moves_to(&mut self, timestamp: i64) -> i64 {
+        let now = match self.stream_time {
+            None => timestamp,
+            Some(before) => timestamp.clamp(before, before + DAY),
+        };
+        self.stream_time = Some(now);
+        now
+    }
+
+    fn is_parked(&self, record: &Record) -> bool {
+        let key = record.key.as_ref();
+        key.is_some_and(|key| self.parked.contains_key(key))
+    }
+
+    fn add(&mut self, number: i64, dead_letter: DeadLetter) {
+        if let Some(key) = &dead_letter.record.key {
+            *self.parked.entry(key.clone()).or_default() += 1;
+        }
+        self.dead_letters.insert(number, dead_letter);
+        self.count();
+    }
+
+    fn remove(&mut self, number: i64) -> DeadLetter {
+        let dead_letter = self
+            .dead_letters
+            .remove(&number)
+            .expect("an open dead letter");
+        if let Some(key) = &dead_letter.record.key {
+            let count = self.parked.get_mut(key).expect("a parked key");
+            *count -= 1;
+            if *count == 0 {
+                self.parked.remove(key);
+            }
+        }
+        self.count();
+        dead_letter
+    }
+
+    /// Closes the dead letters of a key that come before a record.
+    fn close(&mut self, key: &[u8], before: i64) {
+        let dead_letters = self.dead_letters.range(..before);
+        let of_key =
+            dead_letters.filter(|(_, dead_letter)| dead_letter.record.key.as_deref() == Some(key));
+        let closed: Vec<i64> = of_key.map(|(number, _)| *number).collect();
+        for number in closed {
+            self.remove(number);
+        }
+    }
+
+    fn count(&mut self) {
+        self.books.parked_keys = self.parked.len() as i64;
+        self.books.dead_letters = self.dead_letters.len() as i64;
+    }
+}
+
+const DAY: i64 = 86_400_000;
+
+impl<V: View> Fold<V> {
+    pub fn new(view: V, max_value_bytes: usize) -> Fold<V> {
+        Fold {
+            view,
+            order_is_known: true,
+            max_value_bytes,
+            partitions: BTreeMap::new(),
+        }
+    }
+
+    /// Takes the next record of its partition.
+    pub fn take(&mut self, record: &Record) -> Verdict {
+        let partition = self.partitions.entry(record.partition).or_default();
+        let now = partition.moves_to(record.timestamp);
+        let number = partition.books.read;
+        let at = (number, now);
+        let parked = partition.is_parked(record);
+        let verdict = judge(
+            partition,
+            &mut self.view,
+            self.max_value_bytes,
+            record,
+            at,
+            parked,
+        );
+        let books = &mut partition.books;
+        books.read += 1;
+        *books.of(verdict) += 1;
+        if verdict == Verdict::DeadLettered {
+            let dead_letter = DeadLetter {
+                record: record.clone(),
+                then: now,
+            };
+            partition.add(number, dead_letter);
+        }
+        verdict
+    }
+
+    /// Takes the next record of its partition as a discarded one: it is not applied, and no record waits for it.
+    pub fn take_discarded(&mut self, record: &Record) {
+        let partition = self.partitions.entry(record.partition).or_default();
+        partition.moves_to(record.timestamp);
+        partition.books.read += 1;
+        partition.books.dead_lettered += 1;
+    }
+
+    /// Retries dead letters, those for which `of` is true, with another limit: each key's in order, up to the
+    /// first that fails.
+    pub fn retry(&mut self, max_value_bytes: usize, of: impl Fn(&Record) -> bool) {
+        self.max_value_bytes = max_value_bytes;
+        for partition in self.partitions.values_mut() {
+            let mut failed: BTreeSet<Vec<u8>> = BTreeSet::new();
+            for (number, DeadLetter { record, then }) in partition.dead_letters.clone() {
+                // An applied deletion may have closed it.
+                if !of(&record) || !partition.dead_letters.contains_key(&number) {
+                    continue;
+                }
+                let parked = record.key.as_ref().is_some_and(|key| failed.contains(key));
+                let at = (number, then);
+                let verdict = judge(
+                    partition,
+                    &mut self.view,
+                    max_value_bytes,
+                    &record,
+                    at,
+                    parked,
+                );
+                if verdict == Verdict::DeadLettered {
+                    failed.extend(record.key);
+                    continue;
+                }
+                // A deletion closes the dead letters that have failed.
+                if let (Verdict::Applied, Some(key)) = (verdict, &record.key) {
+                    failed.remove(key);
+                }
+                partition.remove(number);
+                partition.books.dead_lettered -= 1;
+                *partition.books.of(verdict) += 1;
+            }
+        }
+    }
+
+    /// Discards a dead letter, by its record number; those that wait behind it are retried.
+    pub fn discard(&mut self, partition: i32, number: i64) {
+        let of = self
+            .partitions
+            .get_mut(&partition)
+            .expect("a known partition");
+        let key = of.remove(number).record.key;
+        let mut before = of.dead_letters.range(..number);
+        let is_first = before.all(|(_, other)| other.record.key != key);
+        if key.is_some() && is_first {
+            let of = |record: &Record| record.partition == partition && record.key == key;
+            self.retry(self.max_value_bytes, of);
+        }
+    }
+
+    /// The partitions that have records.
+    pub fn partitions(&self) -> impl Iterator<Item = i32> {
+        self.partitions.keys().copied()
+    }
+
+    /// The books of a partition.
+    pub fn books(&self, partition: i32) -> Books {
+        self.partitions
+            .get(&partition)
+            .map(|p| p.books.clone())
+            .unwrap_or_default()
+    }
+}
+
+/// Judges a record, given its number and the stream time after it, and applies it if it is good.
+fn judge<V: View>(
+    partition: &mut Partition,
+    view: &mut V,
+    max_value_bytes: usize,
+    record: &Record,
+    (number, now): (i64, i64),
+    parked: bool,
+) -> Verdict {
+    let Some(value) = &record.value else {
+        return Verdict::Skipped;
+    };
+    if value.len() > max_value_bytes {
+        return Verdict::DeadLettered;
+    }
+    let envelope = Envelope::read(record, value);
+    let Some(raw_type) = &envelope.event_type else {
+        return Verdict::DeadLettered;
+    };
+    let Some(name) = known_type(raw_type, envelope.cloud) else {
+        return Verdict::Skipped;
+    };
+    if !view.wants(name) {
+        return Verdict::Skipped;
+    }
+    let event = decode(&envelope, name, record, number);
+    let good_deletion = name == "UserDeleted" && event.is_some();
+    if parked && !good_deletion {
+        return Verdict::DeadLettered;
+    }
+    let seen = envelope.id.as_ref().and_then(|id| partition.seen.get(id));
+    if seen.is_some_and(|then| (now - then).abs() < 90 * DAY) {
+        return Verdict::Duplicate;
+    }
+    let Some(event) = event else {
+        return Verdict::DeadLettered;
+    };
+    if parked {
+        let key = record.key.as_ref().expect("a parked record has a key");
+        partition.close(key, number);
+    }
+    partition.seen.insert(event.id.clone(), now);
+    view.apply(&event);
+    Verdict::Applied
+}
+
+/// The folds of all domains, over the same records.
+pub struct Folds {
+    pub order: Fold<Customers>,
+    pub fulfillment: Fold<Parcels>,
+}
+
+impl Folds {
+    pub fn new(max_value_bytes: usize) -> Folds {
+        Folds {
+            order: Fold::new(Customers::default(), max_value_bytes),
+            fulfillment: Fold::new(Parcels::default(), max_value_bytes),
+        }
+    }
+
+    /// Takes the next record of its partition, for each domain.
+    pub fn take(&mut self, record: &Record) -> [Verdict; 2] {
+        [self.order.take(record), self.fulfillment.take(record)]
+    }
+
+    /// Takes records, in the order of each partition.
+    pub fn take_all(&mut self, records: &[Record]) {
+        for record in records {
+            self.take(record);
+        }
+    }
+
+    /// Takes the next record, as a discarded one in those domains in which it was discarded.
+    pub fn take_except_discarded(&mut self, record: &Record, discarded_in: impl Fn(&str) -> bool) {
+        if discarded_in("order") {
+            self.order.take_discarded(record);
+        } else {
+            self.order.take(record);
+        }
+        if discarded_in("fulfillment") {
+            self.fulfillment.take_discarded(record);
+        } else {
+            self.fulfillment.take(record);
+        }
+    }
+
+    /// See [`Fold::order_is_known`].
+    pub fn order_is_known(&mut self, known: bool) {
+        self.order.order_is_known = known;
+        self.fulfillment.order_is_known = known;
+    }
+
+    /// Retries dead letters of all domains: see [`Fold::retry`].
+    pub fn retry(&mut self, max_value_bytes: usize, of: impl Fn(&Record) -> bool) {
+        self.order.retry(max_value_bytes, &of);
+        self.fulfillment.retry(max_value_bytes, &of);
+    }
+
+    /// How many records of a partition were read.
+    pub fn read(&self, partition: i32) -> i64 {
+        self.order.books(partition).read
+    }
+
+    /// The books of a domain in a partition.
+    pub fn books(&self, domain: &str, partition: i32) -> Books {
+        match domain {
+            "order" => self.order.books(partition),
+            "fulfillment" => self.fulfillment.books(partition),
+            other => panic!("the reference fold has no domain {other}"),
+        }
+    }
+}
+
+/// An instant in the notation of answers.
+fn instant(at: DateTime<Utc>) -> Value {
+    json!(at.to_rfc3339_opts(SecondsFormat::AutoSi, true))
+}
+
+/// An answer in the normal form: times in one notation, `staleFields` and `problems` sorted, addresses by id.
+pub fn normal(mut answer: Value) -> Value {
+    fn walk(value: &mut Value) {
+        match value {
+            Value::Object(fields) => {
+                for (name, value) in fields.iter_mut() {
+                    match value {
+                        Value::String(written)
+                            if name.ends_with("At") && written.ends_with('Z') =>
+                        {
+                            if let Ok(at) = DateTime::parse_from_rfc3339(written) {
+                                *written = at.to_utc().to_rfc3339_opts(SecondsFormat::AutoSi, true);
+                            }
+                        }
+                        Value::Array(items)
+                            if ["staleFields", "addresses", "problems"]
+                                .contains(&name.as_str()) =>
+                        {
+                            items.sort_by_key(|item| {
+                                item.get("addressId").unwrap_or(item).to_string()
+                            });
+                            items.iter_mut().for_each(walk);
+                        }
+                        value => walk(value),
+                    }
+                }
+            }
+            Value::Array(items) => items.iter_mut().for_each(walk),
+            _ => {}
+        }
+    }
+    walk(&mut answer);
+    answer
+}
