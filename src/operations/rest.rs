@@ -18,7 +18,7 @@ use super::dead_letters::{
 };
 use super::projections::{Projection, Projections};
 use crate::error::{Error, PROBLEM_JSON, Problem};
-use crate::query::rest::{Json, NotServed, Path, Query};
+use crate::query::rest::{Json, NotServed, PageParameters, Path, Query};
 
 /// The routes, documented.
 pub fn routes() -> OpenApiRouter<Operations> {
@@ -94,10 +94,7 @@ fn key(text: Option<String>, base64: Option<String>) -> Result<Option<Vec<u8>>, 
         ("keyBase64" = Option<String>, Query, description = "Of this Kafka key only, where it is not UTF-8"),
         ("reason" = Option<String>, Query, description = "With this reason only", example = "wrong_type"),
         ("state" = Option<DeadLetterState>, Query, description = "In this state only", example = "parked"),
-        ("pageSize" = Option<i32>, Query, minimum = 0,
-            description = "The most letters to answer with: 50 unless told, never more than 1,000", example = 100),
-        ("pageToken" = Option<String>, Query,
-            description = "`nextPageToken` of the page before, with the other parameters as they were"),
+        PageParameters,
     ),
     responses(
         (status = 200, description = "Letters", body = DeadLetters, example = json!({"deadLetters": [example_letter()]})),

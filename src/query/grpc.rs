@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use prost_types::Timestamp;
 
 use super::Answer;
+use super::page::PageRequest;
 use crate::error::{Error, TOKEN_KEY};
 
 /// A service with the bounds and the compression that all have. (The types that are generated for services share
@@ -36,6 +37,19 @@ pub fn timestamp(time: DateTime<Utc>) -> Timestamp {
         // A leap second has more than 999,999,999 of them in chrono, which Timestamp forbids.
         nanos: time.timestamp_subsec_nanos().min(999_999_999) as i32,
     }
+}
+
+/// The instant as of which the caller asks: the field `as_of`.
+///
+/// # Errors
+/// As [`instant`].
+pub fn as_of(time: Option<Timestamp>) -> Result<Option<DateTime<Utc>>, Error> {
+    instant("asOf", time)
+}
+
+/// The page that the fields `page_size` and `page_token` ask for.
+pub fn page(size: i32, token: String) -> PageRequest {
+    PageRequest { size, token }
 }
 
 /// An instant that a request names, cut to microseconds.

@@ -81,6 +81,19 @@ impl<P: Serialize + DeserializeOwned> Page<P> {
         Ok(place)
     }
 
+    /// How many rows to read: one more than the page holds, which shows whether there is a next page.
+    pub fn limit(&self) -> i64 {
+        self.size as i64 + 1
+    }
+
+    /// Cuts rows that were read with [`limit`](Self::limit) down to the page. If more rows follow, returns the page's
+    /// last row: the next page begins after its position.
+    pub fn cut<'r, R>(&self, rows: &'r mut Vec<R>) -> Option<&'r R> {
+        let has_more = rows.len() > self.size;
+        rows.truncate(self.size);
+        rows.last().filter(|_| has_more)
+    }
+
     /// The token of the page behind `place`.
     ///
     /// # Errors
@@ -109,6 +122,21 @@ mod tests {
         }
         let error = page(-1, "", "").unwrap_err();
         assert_eq!(error.fields()[0].field, "pageSize");
+    }
+
+    #[test]
+    fn one_more_row_than_asked_for_announces_a_next_page() {
+        let page = page(2, "", "").unwrap();
+        assert_eq!(page.limit(), 3);
+        for (read, kept, last) in [
+            (vec![], vec![], None),
+            (vec![7, 8], vec![7, 8], None),
+            (vec![7, 8, 9], vec![7, 8], Some(&8)),
+        ] {
+            let mut rows = read;
+            assert_eq!(page.cut(&mut rows), last);
+            assert_eq!(rows, kept);
+        }
     }
 
     proptest! {

@@ -14,9 +14,9 @@ use chrono::{DateTime, Utc};
 use http::{HeaderValue, header, request::Parts};
 use http_body_util::BodyExt;
 use percent_encoding::percent_decode;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
-use utoipa::IntoResponses;
+use utoipa::{IntoParams, IntoResponses};
 
 use super::{Answer, MAX_REQUEST_BYTES, lag::unknown_domain, page::PageRequest};
 use crate::{
@@ -36,6 +36,38 @@ const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("private, no-cache")
     content_type = PROBLEM_JSON, example = json!(unknown_domain().problem()),
 )]
 pub struct NotServed(#[allow(dead_code, reason = "only described")] Problem);
+
+/// The path parameter `userId`: `params(UserPath)` documents it, `Path<UserPath>` extracts it.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+#[serde(rename_all = "camelCase")]
+pub struct UserPath {
+    /// The user's id: opaque, percent-encoded (`/` as `%2F`)
+    #[param(min_length = 1, max_length = 255, example = "u-1001")]
+    pub user_id: String,
+}
+
+/// The query parameter `asOf`, for the documentation; [`Query::as_of`] reads it.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query, rename_all = "camelCase")]
+#[allow(dead_code, reason = "only described")]
+pub struct AsOfParameter {
+    /// An instant (RFC 3339; `+` is written `%2B`)
+    #[param(example = "2026-11-01T00:00:00Z")]
+    as_of: Option<DateTime<Utc>>,
+}
+
+/// The query parameters of a list's pages, for the documentation; [`Query::page`] reads them.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query, rename_all = "camelCase")]
+#[allow(dead_code, reason = "only described")]
+pub struct PageParameters {
+    /// The most items to return: 50 by default, 1,000 at most
+    #[param(minimum = 0, example = 100)]
+    page_size: Option<i32>,
+    /// `nextPageToken` of the previous page; the other parameters except `pageSize` must be the same as for that page
+    page_token: Option<String>,
+}
 
 /// The parameters of the path, percent-decoded each by itself: `%2F` is a part of an id.
 pub struct Path<T>(pub T);
@@ -145,6 +177,14 @@ impl Query {
             })
         };
         self.text(name)?.map(read).transpose()
+    }
+
+    /// The instant as of which the caller asks: `asOf`.
+    ///
+    /// # Errors
+    /// As [`Query::time`].
+    pub fn as_of(&self) -> Result<Option<DateTime<Utc>>, Error> {
+        self.time("asOf")
     }
 
     /// `true` or `false`.
