@@ -77,8 +77,8 @@ pub struct DeadLetter {
     pub partition: i32,
     /// The record's offset.
     pub offset: i64,
-    /// The record's key; absent if it has none, if the key was erased, or if it is not UTF-8. Lists omit keys of more than
-    /// 4,096 bytes.
+    /// The record's key; absent if it has none, if the key was erased, or if it is not UTF-8. Lists
+    /// omit keys of more than 4,096 bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
     /// The record's key in base64, if it is not UTF-8.
@@ -99,7 +99,8 @@ pub struct DeadLetter {
     pub class: DeadLetterClass,
     /// Its state.
     pub state: DeadLetterState,
-    /// How it was closed: `applied`, `duplicate`, `skipped`, `user_deleted`, or the reason that an operator gave.
+    /// How it was closed: `applied`, `duplicate`, `skipped`, `user_deleted`, or the reason that an
+    /// operator gave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolution: Option<String>,
     /// How often it was tried.
@@ -187,8 +188,8 @@ impl Operations {
     /// A page of dead letters, the oldest first.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT: the filter or the page is malformed. NOT_FOUND or DOMAIN_NOT_SERVED: of the domain. The database
-    /// failed.
+    /// INVALID_ARGUMENT: the filter or the page is malformed. NOT_FOUND or DOMAIN_NOT_SERVED: of
+    /// the domain. The database failed.
     pub async fn list_dead_letters(
         &self,
         filter: &DeadLetterFilter,

@@ -1,8 +1,8 @@
-//! What operators do, by gRPC and by REST: they list, retry and discard dead letters, and pause, rebuild and switch
-//! views.
+//! What operators do, by gRPC and by REST: they list, retry and discard dead letters, and pause,
+//! rebuild and switch views.
 //!
-//! Promises: a decision is stored in the database before the call returns; it holds for every process and survives
-//! restarts.
+//! Promises: a decision is stored in the database before the call returns; it holds for every
+//! process and survives restarts.
 
 mod dead_letters;
 mod grpc;

@@ -1,4 +1,5 @@
-//! Projections: the versions of each domain's view, their progress, and how operators pause, rebuild and switch them.
+//! Projections: the versions of each domain's view, their progress, and how operators pause,
+//! rebuild and switch them.
 
 use std::time::Duration;
 
@@ -132,8 +133,8 @@ impl Operations {
     /// # Errors
     /// The database failed.
     pub async fn projections(&self) -> Result<Projections, Error> {
-        // Lag answers with its last known figures while the database is unavailable. Operators decide by this answer, so
-        // this statement comes first and fails then.
+        // Lag answers with its last known figures while the database is unavailable. Operators
+        // decide by this answer, so this statement comes first and fails then.
         let rows = sqlx::query_file_as!(
             VersionRow,
             "src/operations/sql/versions.sql",
@@ -173,7 +174,8 @@ impl Operations {
     /// Pauses all versions of a domain's view except one that is being built; reads continue.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT: the reason is malformed. NOT_FOUND or DOMAIN_NOT_SERVED: of the domain. The database failed.
+    /// INVALID_ARGUMENT: the reason is malformed. NOT_FOUND or DOMAIN_NOT_SERVED: of the domain.
+    /// The database failed.
     pub async fn pause(&self, domain: &str, reason: Option<&str>) -> Result<Projection, Error> {
         self.projection(domain)?;
         reason.map_or(Ok(()), check_reason)?;
@@ -185,9 +187,9 @@ impl Operations {
     /// Resumes projection of a domain.
     ///
     /// # Errors
-    /// LOG_TRUNCATED: the domain was resumed, but partitions do not progress, because their log is not the one that was
-    /// projected. KAFKA_UNAVAILABLE: losses were accepted, but the offsets of a log are not known. NOT_FOUND or
-    /// DOMAIN_NOT_SERVED: of the domain. The database failed.
+    /// LOG_TRUNCATED: the domain was resumed, but partitions do not progress, because their log is
+    /// not the one that was projected. KAFKA_UNAVAILABLE: losses were accepted, but the offsets of
+    /// a log are not known. NOT_FOUND or DOMAIN_NOT_SERVED: of the domain. The database failed.
     pub async fn resume(&self, domain: &str, accept_loss: bool) -> Result<Projection, Error> {
         self.projection(domain)?;
         let failed = pause::resume(&self.0.retrier.pool, domain, accept_loss).await?;
@@ -209,9 +211,9 @@ impl Operations {
     /// Starts a rebuild.
     ///
     /// # Errors
-    /// REBUILD_RUNNING. LOG_TRUNCATED: the log has lost records that the view was made from, and `accept_loss` is not
-    /// set. KAFKA_UNAVAILABLE: the offsets of the log are not known. NOT_FOUND or DOMAIN_NOT_SERVED: of the domain. The
-    /// database failed.
+    /// REBUILD_RUNNING. LOG_TRUNCATED: the log has lost records that the view was made from, and
+    /// `accept_loss` is not set. KAFKA_UNAVAILABLE: the offsets of the log are not known. NOT_FOUND
+    /// or DOMAIN_NOT_SERVED: of the domain. The database failed.
     pub async fn rebuild(&self, domain: &str, accept_loss: bool) -> Result<Projection, Error> {
         let code_version = self.projection(domain)?.code_version();
         let pool = &self.0.retrier.pool;
@@ -244,8 +246,9 @@ impl Operations {
     /// Makes the version that is being built the live one.
     ///
     /// # Errors
-    /// NO_REBUILD. NOT_CAUGHT_UP: the version is behind, or the two never reached the same positions for a comparison.
-    /// VIEWS_DIFFER. NOT_FOUND or DOMAIN_NOT_SERVED: of the domain. The database failed.
+    /// NO_REBUILD. NOT_CAUGHT_UP: the version is behind, or the two never reached the same
+    /// positions for a comparison. VIEWS_DIFFER. NOT_FOUND or DOMAIN_NOT_SERVED: of the domain. The
+    /// database failed.
     pub async fn switch(
         &self,
         domain: &str,
@@ -255,7 +258,8 @@ impl Operations {
         self.projection(domain)?;
         let pool = &self.0.retrier.pool;
         if compare {
-            // One at a time: a comparison may take as long as its caller waits, and must not occupy the pool's connections.
+            // One at a time: a comparison may take as long as its caller waits, and must not occupy
+            // the pool's connections.
             let _guard = self.0.comparing.lock().await;
             let compared = versions::compare(pool, domain, number, deadline::left());
             compared
@@ -272,7 +276,8 @@ impl Operations {
     /// Makes the version that was retired last the live one again.
     ///
     /// # Errors
-    /// NO_RETIRED_VERSION. NOT_CAUGHT_UP. NOT_FOUND or DOMAIN_NOT_SERVED: of the domain. The database failed.
+    /// NO_RETIRED_VERSION. NOT_CAUGHT_UP. NOT_FOUND or DOMAIN_NOT_SERVED: of the domain. The
+    /// database failed.
     pub async fn rollback(&self, domain: &str, number: Option<i32>) -> Result<Projection, Error> {
         self.projection(domain)?;
         let pool = &self.0.retrier.pool;
@@ -376,7 +381,8 @@ fn log_offsets_unknown() -> Error {
     .with_retry_after(Duration::from_secs(5))
 }
 
-/// The error of an operation on a version of one kind; `none` is the error if there is no such version.
+/// The error of an operation on a version of one kind; `none` is the error if there is no such
+/// version.
 fn version_error_or(error: VersionError, none: fn() -> Error) -> Error {
     match error {
         VersionError::NoSuchVersion => none(),

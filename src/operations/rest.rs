@@ -82,9 +82,9 @@ fn key(text: Option<String>, base64: Option<String>) -> Result<Option<Vec<u8>>, 
 
 /// Lists dead letters
 ///
-/// The dead letters of one domain, or of all domains that this process serves, the oldest first. Headers and values are
-/// left out; get a dead letter by its id to see them. Dead letters that are neither `applied` nor `discarded` are open:
-/// later events of their keys wait behind them.
+/// The dead letters of one domain, or of all domains that this process serves, the oldest first.
+/// Headers and values are left out; get a dead letter by its id to see them. Dead letters that are
+/// neither `applied` nor `discarded` are open: later events of their keys wait behind them.
 #[utoipa::path(
     get,
     path = "/v1/dead-letters",
@@ -166,9 +166,9 @@ struct RetryOne {
 
 /// Retries a dead letter
 ///
-/// Retries the dead letter and all other open ones of its key, in order, up to the first that fails again; those after it
-/// still wait. When the last one succeeds, later events of the key are applied again. If the bytes of a record are not
-/// stored, they are read from Kafka.
+/// Retries the dead letter and all other open ones of its key, in order, up to the first that fails
+/// again; those after it still wait. When the last one succeeds, later events of the key are
+/// applied again. If the bytes of a record are not stored, they are read from Kafka.
 #[utoipa::path(
     post,
     path = "/v1/dead-letters/{id}/retry",
@@ -219,8 +219,8 @@ struct RetryMany {
 
 /// Retries dead letters of a domain
 ///
-/// Retries all of them, those of one key, or those of every key of which one has the given reason. A call retries as many
-/// as it has time for; if more are left, it returns `nextPageToken`.
+/// Retries all of them, those of one key, or those of every key of which one has the given reason.
+/// A call retries as many as it has time for; if more are left, it returns `nextPageToken`.
 #[utoipa::path(
     post,
     path = "/v1/dead-letters:retry",
@@ -262,8 +262,8 @@ struct Discard {
 
 /// Discards a dead letter
 ///
-/// Discards it permanently and in every version of the view, including later rebuilds: the view lacks its event from then
-/// on. The dead letters that waited behind it are retried.
+/// Discards it permanently and in every version of the view, including later rebuilds: the view
+/// lacks its event from then on. The dead letters that waited behind it are retried.
 #[utoipa::path(
     post,
     path = "/v1/dead-letters/{id}/discard",
@@ -291,8 +291,9 @@ async fn discard_dead_letter(
 
 /// Lists projections
 ///
-/// For each domain that this process serves, the versions of its view: the live one; one that is being built, with its
-/// progress; and retired ones. Retired versions allow a rollback until sightline drops them, a day after the switch.
+/// For each domain that this process serves, the versions of its view: the live one; one that is
+/// being built, with its progress; and retired ones. Retired versions allow a rollback until
+/// sightline drops them, a day after the switch.
 #[utoipa::path(
     get,
     path = "/v1/projections",
@@ -318,8 +319,8 @@ struct PauseRequest {
 
 /// Pauses projection
 ///
-/// Pauses all versions of the domain's view except one that is being built, until they are resumed; the pause survives
-/// restarts. Reads continue, from the view as it is.
+/// Pauses all versions of the domain's view except one that is being built, until they are resumed;
+/// the pause survives restarts. Reads continue, from the view as it is.
 #[utoipa::path(
     post,
     path = "/v1/projections/{domain}/pause",
@@ -351,9 +352,10 @@ struct AcceptLoss {
 
 /// Resumes projection
 ///
-/// Resumes it after a pause by an operator, or by sightline because too many dead letters had accumulated. Partitions that
-/// have failed because their log is not the one that was projected are checked again; with `acceptLoss` they continue
-/// without the lost records. If the database was restored to an earlier state, this call acknowledges it.
+/// Resumes it after a pause by an operator, or by sightline because too many dead letters had
+/// accumulated. Partitions that have failed because their log is not the one that was projected are
+/// checked again; with `acceptLoss` they continue without the lost records. If the database was
+/// restored to an earlier state, this call acknowledges it.
 #[utoipa::path(
     post,
     path = "/v1/projections/{domain}/resume",
@@ -379,9 +381,9 @@ async fn resume_projection(
 
 /// Rebuilds a view
 ///
-/// Projects the log again, from the offsets at which the view began, into the tables of a new version. Live projection and
-/// reads continue meanwhile. If the log has lost some of these records, the call fails with `LOG_TRUNCATED`; `acceptLoss`
-/// builds the version without them.
+/// Projects the log again, from the offsets at which the view began, into the tables of a new
+/// version. Live projection and reads continue meanwhile. If the log has lost some of these
+/// records, the call fails with `LOG_TRUNCATED`; `acceptLoss` builds the version without them.
 #[utoipa::path(
     post,
     path = "/v1/projections/{domain}/rebuild",
@@ -446,9 +448,10 @@ struct SwitchRequest {
 
 /// Makes the new version the live one
 ///
-/// Fails while the new version is behind in any partition. Reads that start after the switch use it. The old version is
-/// projected for another day, so that a rollback is possible. A comparison reads all tables of both versions while they
-/// are projected; for large views allow it time with `Request-Timeout`.
+/// Fails while the new version is behind in any partition. Reads that start after the switch use
+/// it. The old version is projected for another day, so that a rollback is possible. A comparison
+/// reads all tables of both versions while they are projected; for large views allow it time with
+/// `Request-Timeout`.
 #[utoipa::path(
     post,
     path = "/v1/projections/{domain}/switch",
@@ -482,8 +485,8 @@ struct RollbackRequest {
 
 /// Makes the retired version the live one again
 ///
-/// Rolls back to the version that was live before the last switch. Fails while that version is behind, because answers
-/// would go back in time.
+/// Rolls back to the version that was live before the last switch. Fails while that version is
+/// behind, because answers would go back in time.
 #[utoipa::path(
     post,
     path = "/v1/projections/{domain}/rollback",
@@ -509,8 +512,8 @@ async fn rollback_projection(
 
 /// Drops the retired version
 ///
-/// Drops the version that was live before the last switch, with its tables and dead letters. A rollback to it is no longer
-/// possible.
+/// Drops the version that was live before the last switch, with its tables and dead letters. A
+/// rollback to it is no longer possible.
 #[utoipa::path(
     post,
     path = "/v1/projections/{domain}/drop",

@@ -17,9 +17,11 @@ use crate::projector::dead_letters::retry::{
 use crate::query::deadline;
 use crate::query::page::{Page, PageRequest};
 
-/// How many keys and single dead letters are retried together; the retry fences the partition's owner once for them.
+/// How many keys and single dead letters are retried together; the retry fences the partition's
+/// owner once for them.
 const SCOPE_SIZE: usize = 200;
-/// How long one call goes on retrying, unless half of the caller's remaining time is shorter. The next call continues.
+/// How long one call goes on retrying, unless half of the caller's remaining time is shorter. The
+/// next call continues.
 const CALL_BUDGET: Duration = Duration::from_secs(5);
 /// Why a retry failed if the record has to be read from Kafka, and Kafka is unavailable.
 const KAFKA_UNAVAILABLE: &str = "kafka_unavailable";
@@ -36,8 +38,8 @@ pub enum DeadLetterOutcome {
     Skipped,
     /// An operator discarded it, or a later dead letter of its key deletes the user.
     Discarded,
-    /// It failed again. With the reason `kafka_unavailable` it was not tried: its record has to be read from Kafka, which
-    /// is unavailable.
+    /// It failed again. With the reason `kafka_unavailable` it was not tried: its record has to be
+    /// read from Kafka, which is unavailable.
     Failed,
     /// It still waits behind one that failed.
     Waiting,
@@ -107,7 +109,8 @@ pub struct RetryRequest {
     pub page_token: String,
 }
 
-/// A row of `sql/retry_scopes.sql`: a key, all dead letters of which are retried in order, or a single dead letter.
+/// A row of `sql/retry_scopes.sql`: a key, all dead letters of which are retried in order, or a
+/// single dead letter.
 struct ScopeItem {
     version: i32,
     log_id: i32,
@@ -132,7 +135,8 @@ impl Operations {
     /// Retries one dead letter, and all others of its key with it.
     ///
     /// # Errors
-    /// NOT_FOUND. LETTER_CLOSED: it is applied or discarded. DOMAIN_NOT_SERVED. The database failed.
+    /// NOT_FOUND. LETTER_CLOSED: it is applied or discarded. DOMAIN_NOT_SERVED. The database
+    /// failed.
     pub async fn retry_dead_letter(
         &self,
         id: &str,
@@ -151,8 +155,8 @@ impl Operations {
     /// Retries dead letters of a domain, as many keys as one call has time for.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT: the reason or the page token is malformed. NOT_FOUND or DOMAIN_NOT_SERVED: of the domain. The
-    /// database failed: what was retried before stays done.
+    /// INVALID_ARGUMENT: the reason or the page token is malformed. NOT_FOUND or DOMAIN_NOT_SERVED:
+    /// of the domain. The database failed: what was retried before stays done.
     pub async fn retry_dead_letters(
         &self,
         request: &RetryRequest,
@@ -207,8 +211,8 @@ impl Operations {
     /// Discards a dead letter, and retries those that waited behind it.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT: the reason is malformed. NOT_FOUND. LETTER_CLOSED: it is applied or discarded.
-    /// DOMAIN_NOT_SERVED. The database failed.
+    /// INVALID_ARGUMENT: the reason is malformed. NOT_FOUND. LETTER_CLOSED: it is applied or
+    /// discarded. DOMAIN_NOT_SERVED. The database failed.
     pub async fn discard_dead_letter(
         &self,
         id: &str,
@@ -247,7 +251,8 @@ impl Operations {
         })
     }
 
-    /// The keys and single dead letters that match, ordered by log and first offset, after the position `after`.
+    /// The keys and single dead letters that match, ordered by log and first offset, after the
+    /// position `after`.
     async fn scope_items(
         &self,
         domain: &str,

@@ -1,7 +1,8 @@
-//! How current the caller demands its answer to be: the header (or metadata key) `Sightline-Consistency`.
+//! How current the caller demands its answer to be: the header (or metadata key)
+//! `Sightline-Consistency`.
 //!
-//! A demand that the gateway does not offer is refused, never ignored: the caller would take an old answer for a
-//! current one.
+//! A demand that the gateway does not offer is refused, never ignored: the caller would take an old
+//! answer for a current one.
 
 use http::{HeaderMap, HeaderName};
 
@@ -12,10 +13,12 @@ use crate::error::{Code, Error, TOKEN_HEADER};
 /// The header of REST and the metadata key of gRPC.
 pub const CONSISTENCY_HEADER: HeaderName = HeaderName::from_static("sightline-consistency");
 
-/// Accepts a request that may be answered from the view as it is now (`eventual`, which is the default).
+/// Accepts a request that may be answered from the view as it is now (`eventual`, which is the
+/// default).
 ///
 /// # Errors
-/// INVALID_ARGUMENT: the demand is malformed. CONSISTENCY_UNSUPPORTED: the gateway does not offer it.
+/// INVALID_ARGUMENT: the demand is malformed. CONSISTENCY_UNSUPPORTED: the gateway does not offer
+/// it.
 pub fn check_demand(headers: &HeaderMap) -> Result<(), Error> {
     let mut demands = headers.get_all(CONSISTENCY_HEADER).iter();
     let demand = match demands.next() {

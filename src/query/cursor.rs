@@ -1,12 +1,15 @@
-//! Cursors of feeds: a feed position for every partition, as one opaque text from which a reader resumes.
+//! Cursors of feeds: a feed position for every partition, as one opaque text from which a reader
+//! resumes.
 //!
-//! A cursor names partitions by a fingerprint of cluster, topic, the topic's incarnation and partition number. So it
-//! means the same to every gateway, and it is refused where the topic was deleted and created again. Partitions that
-//! a cursor does not name are read from their beginning.
+//! A cursor names partitions by a fingerprint of cluster, topic, the topic's incarnation and
+//! partition number. So it means the same to every gateway, and it is refused where the topic was
+//! deleted and created again. Partitions that a cursor does not name are read from their beginning.
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
+use std::fmt;
 
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest, Sha256};
 
@@ -28,7 +31,8 @@ impl Fingerprint {
     pub fn of(cluster_id: &str, topic: &str, topic_identity: &str, partition: i32) -> Self {
         let mut hash = Sha256::new();
         for text in [cluster_id, topic, topic_identity] {
-            // Each text is preceded by its length, so that two different rows never hash the same bytes.
+            // Each text is preceded by its length, so that two different rows never hash the same
+            // bytes.
             hash.update((text.len() as u64).to_be_bytes());
             hash.update(text);
         }
@@ -100,8 +104,8 @@ impl Cursor {
     }
 }
 
-/// The error for a cursor of an earlier view version whose feed differs before the cursor: the reader would miss changes
-/// or receive them twice.
+/// The error for a cursor of an earlier view version whose feed differs before the cursor: the
+/// reader would miss changes or receive them twice.
 pub fn resync() -> Error {
     Error::new(
         Code::Resync,

@@ -1,4 +1,5 @@
-//! What the gRPC adapters share: how an answer becomes a response, and how fields of requests are read.
+//! What the gRPC adapters share: how an answer becomes a response, and how fields of requests are
+//! read.
 
 use chrono::{DateTime, Utc};
 use prost_types::Timestamp;
@@ -7,8 +8,8 @@ use super::answer::Answer;
 use super::page::PageRequest;
 use crate::error::{Error, TOKEN_KEY};
 
-/// Sets the size limit and the compression of a service. It is a macro because the generated types of services share no
-/// trait.
+/// Sets the size limit and the compression of a service. It is a macro because the generated types
+/// of services share no trait.
 macro_rules! service {
     ($server:expr) => {
         $server
@@ -21,8 +22,8 @@ macro_rules! service {
 }
 pub(crate) use service;
 
-/// A response with the token of its answer in the metadata. The server moves the token to the trailers, so that it
-/// reflects what was actually sent.
+/// A response with the token of its answer in the metadata. The server moves the token to the
+/// trailers, so that it reflects what was actually sent.
 pub fn respond<T>(answer: Answer<T>) -> tonic::Response<T> {
     let mut response = tonic::Response::new(answer.body);
     if let Ok(token) = answer.token.to_string().parse() {
@@ -56,7 +57,8 @@ pub fn page(size: i32, token: String) -> PageRequest {
 /// An instant of a request, truncated to microseconds.
 ///
 /// # Errors
-/// INVALID_ARGUMENT, naming `field`: it lies outside the years 1 to 9999, or its nanoseconds are out of range.
+/// INVALID_ARGUMENT, naming `field`: it lies outside the years 1 to 9999, or its nanoseconds are
+/// out of range.
 pub fn instant(field: &str, time: Option<Timestamp>) -> Result<Option<DateTime<Utc>>, Error> {
     const YEARS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
     let read = |time: Timestamp| {

@@ -21,8 +21,8 @@ pub fn check_id(field: &str, id: &str) -> Result<(), Error> {
 /// The ids of a list without repetitions, in the order of their first occurrence.
 ///
 /// # Errors
-/// INVALID_ARGUMENT: the list is empty or has more than `max` entries (the error names `field`), or entries are not
-/// valid ids (it names each as `field[i]`).
+/// INVALID_ARGUMENT: the list is empty or has more than `max` entries (the error names `field`), or
+/// entries are not valid ids (it names each as `field[i]`).
 pub fn distinct_ids<'a>(field: &str, ids: &'a [String], max: usize) -> Result<Vec<&'a str>, Error> {
     if ids.is_empty() {
         return Err(Error::invalid(field, "must name at least one id"));

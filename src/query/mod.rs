@@ -1,5 +1,5 @@
-//! What every read shares: the answer with its position, the handle to the database, checks of parameters, paging,
-//! deadlines, the demanded consistency, and lag.
+//! What every read shares: the answer with its position, the handle to the database, checks of
+//! parameters, paging, deadlines, the demanded consistency, and lag.
 //!
 //! Promises: rows and position come from one SQL statement; ids are opaque, and no error holds one.
 

@@ -1,10 +1,13 @@
 //! Pages of lists, after AIP-158: how many rows, and where they begin.
 //!
-//! A page token holds the position at which the previous page ended, and a hash of the list's filters. A token with
-//! other filters is refused, because its position would mean other rows. Tokens are neither secret nor trusted.
+//! A page token holds the position at which the previous page ended, and a hash of the list's
+//! filters. A token with other filters is refused, because its position would mean other rows.
+//! Tokens are neither secret nor trusted.
 
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use serde::{Serialize, de::DeserializeOwned};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use crate::error::Error;
@@ -38,11 +41,12 @@ pub struct Page<P> {
 }
 
 impl<P: Serialize + DeserializeOwned> Page<P> {
-    /// The page that a request asks for. `filters` must hold everything that decides which rows the list has and in
-    /// what order, including the name of the list.
+    /// The page that a request asks for. `filters` must hold everything that decides which rows the
+    /// list has and in what order, including the name of the list.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT: the size is negative; the token is malformed, or is from a list with other filters.
+    /// INVALID_ARGUMENT: the size is negative; the token is malformed, or is from a list with other
+    /// filters.
     pub fn of(request: &PageRequest, filters: &impl Serialize) -> Result<Self, Error> {
         let size = match request.size {
             0 => DEFAULT_SIZE,
@@ -81,13 +85,14 @@ impl<P: Serialize + DeserializeOwned> Page<P> {
         Ok(position)
     }
 
-    /// How many rows to read: one more than the page holds, which shows whether there is a next page.
+    /// How many rows to read: one more than the page holds, which shows whether there is a next
+    /// page.
     pub fn limit(&self) -> i64 {
         self.size as i64 + 1
     }
 
-    /// Cuts rows that were read with [`limit`](Self::limit) down to the page. If more rows follow, returns the page's
-    /// last row: the next page begins after its position.
+    /// Cuts rows that were read with [`limit`](Self::limit) down to the page. If more rows follow,
+    /// returns the page's last row: the next page begins after its position.
     pub fn cut<'r, R>(&self, rows: &'r mut Vec<R>) -> Option<&'r R> {
         let has_more = rows.len() > self.size;
         rows.truncate(self.size);

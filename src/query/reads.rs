@@ -1,4 +1,5 @@
-//! The handle that queries read through: the pool, and the logs that positions and cursors refer to.
+//! The handle that queries read through: the pool, and the logs that positions and cursors refer
+//! to.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -27,8 +28,8 @@ struct Log {
     fingerprint: Fingerprint,
 }
 
-/// Where reading a feed resumes in each log, as parameters of a statement: the n-th entries of the three lists belong
-/// together.
+/// Where reading a feed resumes in each log, as parameters of a statement: the n-th entries of the
+/// three lists belong together.
 #[derive(Debug, Default)]
 pub struct Resume {
     /// The view version whose feed the positions are of.
@@ -55,12 +56,12 @@ impl Reads {
         &self.0.pool
     }
 
-    /// The token of positions that a query read in the same statement as its rows: the n-th next offset
-    /// belongs to the n-th log.
+    /// The token of positions that a query read in the same statement as its rows: the n-th next
+    /// offset belongs to the n-th log.
     ///
     /// # Errors
-    /// INTERNAL: the lists differ in length, or an offset is negative. The database failed while a log that is new to
-    /// this process was looked up.
+    /// INTERNAL: the lists differ in length, or an offset is negative. The database failed while a
+    /// log that is new to this process was looked up.
     pub async fn token(
         &self,
         log_ids: &[i32],
@@ -86,8 +87,8 @@ impl Reads {
     /// Where a reader with this cursor resumes.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT, naming `field`: the cursor holds a partition that this database does not know. The database
-    /// failed while logs that are new to this process were looked up.
+    /// INVALID_ARGUMENT, naming `field`: the cursor holds a partition that this database does not
+    /// know. The database failed while logs that are new to this process were looked up.
     pub async fn resume(&self, field: &str, cursor: &Cursor) -> Result<Resume, Error> {
         if let Some(resume) = self.resume_in_known_logs(cursor) {
             return Ok(resume);

@@ -1,5 +1,5 @@
-//! What the REST adapters share: extractors whose rejection is a [`struct@Error`] that names the field, and how an
-//! answer becomes a response.
+//! What the REST adapters share: extractors whose rejection is a [`struct@Error`] that names the
+//! field, and how an answer becomes a response.
 
 use axum::body::HttpBody;
 use axum::extract::path::ErrorKind;
@@ -66,11 +66,13 @@ pub struct PageParameters {
     /// The most items to return: 50 by default, 1,000 at most
     #[param(minimum = 0, example = 100)]
     page_size: Option<i32>,
-    /// `nextPageToken` of the previous page; the other parameters except `pageSize` must be the same as for that page
+    /// `nextPageToken` of the previous page; the other parameters except `pageSize` must be the
+    /// same as for that page
     page_token: Option<String>,
 }
 
-/// The parameters of the path. Each is percent-decoded separately, so that an id may contain `/` as `%2F`.
+/// The parameters of the path. Each is percent-decoded separately, so that an id may contain `/` as
+/// `%2F`.
 pub struct Path<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
@@ -156,7 +158,8 @@ impl Query {
         }
     }
 
-    /// Refuses parameters with other names, for paths where a misspelled filter would select too much.
+    /// Refuses parameters with other names, for paths where a misspelled filter would select too
+    /// much.
     ///
     /// # Errors
     /// INVALID_ARGUMENT: the query has another parameter.
@@ -203,8 +206,8 @@ impl Query {
         }
     }
 
-    /// The page that `pageSize` and `pageToken` ask for. A size that does not fit an `i32` counts as the largest, which
-    /// is cut to the maximum later.
+    /// The page that `pageSize` and `pageToken` ask for. A size that does not fit an `i32` counts
+    /// as the largest, which is cut to the maximum later.
     ///
     /// # Errors
     /// INVALID_ARGUMENT: the size is not a whole number, or one of them is given more than once.
@@ -261,8 +264,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
 
 /// A JSON body of a request, or of a response that reflects no position of a view.
 ///
-/// An absent body and `null` count as `{}`. Parameters belong in the body: a query string is refused. The server has
-/// checked the media type of every POST before.
+/// An absent body and `null` count as `{}`. Parameters belong in the body: a query string is
+/// refused. The server has checked the media type of every POST before.
 pub struct Json<T>(pub T);
 
 impl<T: Serialize> IntoResponse for Json<T> {
@@ -319,8 +322,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     }
 }
 
-/// The whole body, unless it is too large. Of a body that is too large, more is read and discarded before the refusal:
-/// many clients read the response only after they have sent everything.
+/// The whole body, unless it is too large. Of a body that is too large, more is read and discarded
+/// before the refusal: many clients read the response only after they have sent everything.
 async fn read_body(request: Request) -> Result<Vec<u8>, Error> {
     let awaits_continue = request.headers().contains_key(header::EXPECT);
     let mut body = request.into_body();

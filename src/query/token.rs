@@ -1,19 +1,20 @@
-//! Consistency tokens: the position that an answer reflects, as one opaque text that a caller may keep, pass on,
-//! and send with a later request.
+//! Consistency tokens: the position that an answer reflects, as one opaque text that a caller may
+//! keep, pass on, and send with a later request.
 //!
-//! A token holds a position per partition: the next offset to apply, so position p means "all offsets below p". It
-//! is a lower bound: with fewer components it promises less.
+//! A token holds a position per partition: the next offset to apply, so position p means "all
+//! offsets below p". It is a lower bound: with fewer components it promises less.
 //!
-//! Tokens are parsed in two forms. The gateway's own is binary in base64url and contains a hash of the cluster's and
-//! the topic's identity, so it refers to one incarnation of a topic. The producer's form, `topic/partition@offset`,
-//! is made from a Kafka acknowledgement; it asks for offset + 1 of the topic's current incarnation.
+//! Tokens are parsed in two forms. The gateway's own is binary in base64url and contains a hash of
+//! the cluster's and the topic's identity, so it refers to one incarnation of a topic. The
+//! producer's form, `topic/partition@offset`, is made from a Kafka acknowledgement; it asks for
+//! offset + 1 of the topic's current incarnation.
 
-use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    fmt,
-};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt;
 
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
 /// The longest token, in characters.
@@ -33,7 +34,8 @@ impl TopicIdentity {
     /// The hash of a cluster's id and a topic's identity, as stored in `sightline.logs`.
     pub fn of(cluster_id: &str, topic_identity: &str) -> Self {
         let mut hash = Sha256::new();
-        // The first text is preceded by its length, so that two different pairs never hash the same bytes.
+        // The first text is preceded by its length, so that two different pairs never hash the same
+        // bytes.
         hash.update((cluster_id.len() as u64).to_be_bytes());
         hash.update(cluster_id);
         hash.update(topic_identity);
@@ -131,9 +133,9 @@ impl ConsistencyToken {
         Some(token)
     }
 
-    /// For each topic: the length of its name, the name, the identity (a byte 1 and 8 bytes, or a byte 0), the number
-    /// of partitions; then for each partition its distance from the previous one, and the position. All numbers are
-    /// varints.
+    /// For each topic: the length of its name, the name, the identity (a byte 1 and 8 bytes, or a
+    /// byte 0), the number of partitions; then for each partition its distance from the previous
+    /// one, and the position. All numbers are varints.
     fn encode(&self) -> Vec<u8> {
         let mut out = vec![FORMAT];
         for (topic, positions) in &self.positions {
@@ -147,7 +149,8 @@ impl ConsistencyToken {
                 }
                 None => head.push(0),
             }
-            // About 500 partitions fit. Of more the token keeps the first ones: it is a lower bound.
+            // About 500 partitions fit. Of more the token keeps the first ones: it is a lower
+            // bound.
             let capacity = MAX_BYTES.saturating_sub(out.len() + head.len() + 5);
             let (mut body, mut count, mut before) = (Vec::new(), 0, 0);
             for (&partition, &position) in positions {
@@ -194,7 +197,8 @@ impl ConsistencyToken {
                 topic: is_topic(topic).then(|| topic.to_owned())?,
                 identity,
             };
-            // Strictly ascending, and no topic without partitions, so that a token has one spelling.
+            // Strictly ascending, and no topic without partitions, so that a token has one
+            // spelling.
             let in_order = positions
                 .last_key_value()
                 .is_none_or(|(last, _)| *last < topic);

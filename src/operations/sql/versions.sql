@@ -7,8 +7,9 @@ CROSS JOIN LATERAL (
     SELECT min(p.failure) AS failure,
            sum(p.read) AS read,
            sum(p.next_offset - p.start_offset)::bigint AS done,
-           -- A position beyond the log end offset was committed after that was read: the log ends at the position at the
-           -- earliest. The sum is unknown (null) if the log end offset of any partition is.
+           -- A position beyond the log end offset was committed after that was read: the log ends
+           -- at the position at the earliest. The sum is unknown (null) if the log end offset of
+           -- any partition is.
            CASE WHEN count(e.log_id) = count(*) THEN sum(greatest(e.log_end_offset, p.next_offset) - p.start_offset) END::bigint AS whole,
            sum(o.rate) FILTER (WHERE o.seen_at > now() - interval '10 seconds') AS rate
     FROM sightline.progress p

@@ -1,7 +1,7 @@
 //! From a snapshot of the database to the reported figures, without I/O.
 //!
-//! Promises: a partition is `caught_up` only with a recent reading of the log end offset and a recent heartbeat of its
-//! owner. Figures that are not known are absent.
+//! Promises: a partition is `caught_up` only with a recent reading of the log end offset and a
+//! recent heartbeat of its owner. Figures that are not known are absent.
 
 use chrono::{DateTime, SubsecRound, Utc};
 
@@ -9,7 +9,8 @@ use super::model::{DomainConsistency, DomainState, PartitionConsistency};
 use crate::query::answer::Answer;
 use crate::query::token::{ConsistencyToken, TopicIdentity, TopicRef};
 
-/// How long, in seconds, a heartbeat of an owner and a reading of the log end offset count as recent.
+/// How long, in seconds, a heartbeat of an owner and a reading of the log end offset count as
+/// recent.
 const FRESH_SECONDS: f64 = 10.0;
 
 /// A row of `sql/lag.sql`. Ages are in seconds.
@@ -95,7 +96,8 @@ fn of_partitions(domain: &str, partitions: Vec<PartitionConsistency>) -> DomainC
     }
 }
 
-/// Marks figures that may be out of date: what has happened since is unknown, so no partition may look healthy.
+/// Marks figures that may be out of date: what has happened since is unknown, so no partition may
+/// look healthy.
 fn mark_last_known(domain: &mut DomainConsistency, read_at: DateTime<Utc>) {
     const UNAVAILABLE: &str = "database_unavailable";
     domain.as_of = Some(read_at.trunc_subsecs(6));
@@ -152,7 +154,8 @@ fn partition(row: &PartitionRow) -> PartitionConsistency {
     }
 }
 
-/// The state of a partition and its failure. The checks are in the order of what an operator must know first.
+/// The state of a partition and its failure. The checks are in the order of what an operator must
+/// know first.
 fn state(row: &PartitionRow) -> (DomainState, Option<String>) {
     if let Some(failure) = &row.failure {
         return (DomainState::Failed, Some(failure.clone()));
@@ -179,7 +182,8 @@ fn state(row: &PartitionRow) -> (DomainState, Option<String>) {
     }
 }
 
-/// Whether an age counts as recent. It is negative if the clock was set back, which counts as recent, too.
+/// Whether an age counts as recent. It is negative if the clock was set back, which counts as
+/// recent, too.
 fn is_fresh(age: Option<f64>) -> bool {
     age.is_some_and(|age| age <= FRESH_SECONDS)
 }

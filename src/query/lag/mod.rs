@@ -1,7 +1,8 @@
-//! How far the views are behind the log, why partitions do not progress, and the counts of their records.
+//! How far the views are behind the log, why partitions do not progress, and the counts of their
+//! records.
 //!
-//! Promises: all figures of an answer are from one snapshot. If the database does not answer, the figures are the last
-//! that this process read, and marked as such.
+//! Promises: all figures of an answer are from one snapshot. If the database does not answer, the
+//! figures are the last that this process read, and marked as such.
 
 mod figures;
 mod model;
@@ -47,7 +48,8 @@ impl Lag {
     /// The consistency of all served domains.
     ///
     /// # Errors
-    /// DATABASE_UNAVAILABLE: the database does not answer, and this process has not read any figures before.
+    /// DATABASE_UNAVAILABLE: the database does not answer, and this process has not read any
+    /// figures before.
     pub async fn all(&self) -> Result<Answer<Consistency>, Error> {
         let figures = self.figures().await?;
         let served: Vec<_> = self.0.served.iter().map(String::as_str).collect();
@@ -59,8 +61,8 @@ impl Lag {
     /// The consistency of one domain.
     ///
     /// # Errors
-    /// NOT_FOUND: the domain does not exist. DOMAIN_NOT_SERVED: this process does not serve it. DATABASE_UNAVAILABLE: as
-    /// for [`all`](Self::all).
+    /// NOT_FOUND: the domain does not exist. DOMAIN_NOT_SERVED: this process does not serve it.
+    /// DATABASE_UNAVAILABLE: as for [`all`](Self::all).
     pub async fn one(&self, domain: &str) -> Result<Answer<DomainConsistency>, Error> {
         if !self.0.known.iter().any(|known| known == domain) {
             return Err(unknown_domain());

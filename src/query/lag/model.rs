@@ -4,8 +4,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// What a domain or one of its partitions is doing. The values are ordered from good to bad: a domain has the worst
-/// state of its partitions.
+/// What a domain or one of its partitions is doing. The values are ordered from good to bad: a
+/// domain has the worst state of its partitions.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
 )]
@@ -40,20 +40,22 @@ pub struct DomainConsistency {
     pub domain: String,
     /// The worst of its partitions' states.
     pub state: DomainState,
-    /// What is wrong with the whole domain, in one word: `no_partitions`, `database_unavailable`, or
-    /// `database_went_back`. The last means that the database was restored to an earlier state: projection continues,
-    /// but work that is handed out based on the view stops until an operator resumes the domain.
+    /// What is wrong with the whole domain, in one word: `no_partitions`, `database_unavailable`,
+    /// or `database_went_back`. The last means that the database was restored to an earlier state:
+    /// projection continues, but work that is handed out based on the view stops until an operator
+    /// resumes the domain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
-    /// When the figures were read; present only if the database does not answer and they are the last known ones.
+    /// When the figures were read; present only if the database does not answer and they are the
+    /// last known ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_of: Option<DateTime<Utc>>,
     /// The partitions, ordered by topic and number.
     pub partitions: Vec<PartitionConsistency>,
 }
 
-/// One partition as projected by one domain. Absent figures are unknown. `read = applied + duplicates + skipped +
-/// deadLettered`, and `position = startPosition + read + holes`.
+/// One partition as projected by one domain. Absent figures are unknown. `read = applied +
+/// duplicates + skipped + deadLettered`, and `position = startPosition + read + holes`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PartitionConsistency {
@@ -69,7 +71,8 @@ pub struct PartitionConsistency {
     /// Offsets between the position and the log end offset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag: Option<i64>,
-    /// Age in seconds of the oldest record that is not applied, by its Kafka timestamp; 0 when caught up.
+    /// Age in seconds of the oldest record that is not applied, by its Kafka timestamp; 0 when
+    /// caught up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_unapplied_seconds: Option<f64>,
     /// Seconds since the log end offset was read.
@@ -83,8 +86,8 @@ pub struct PartitionConsistency {
     pub eta_seconds: Option<f64>,
     /// What it is doing.
     pub state: DomainState,
-    /// Why it does not progress, in one word: `no_owner`, `end_of_log_unknown`, `database_unavailable`, …; if it is
-    /// paused, the reason given for the pause.
+    /// Why it does not progress, in one word: `no_owner`, `end_of_log_unknown`,
+    /// `database_unavailable`, …; if it is paused, the reason given for the pause.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
     /// Dead letters that are neither applied nor discarded.

@@ -1,6 +1,7 @@
--- The partitions of the given domains ($1) in the version that is shown: progress and books, the owner, the log end
--- offset as last read, and counts of dead letters. It is one statement, so all figures are from one snapshot. Ages are in
--- seconds, by the database's clock, which also wrote the times.
+-- The partitions of the given domains ($1) in the version that is shown: progress and books, the
+-- owner, the log end offset as last read, and counts of dead letters. It is one statement, so all
+-- figures are from one snapshot. Ages are in seconds, by the database's clock, which also wrote the
+-- times.
 SELECT shown.domain,
        shown.state = 'building' AS building,
        shown.pause_reason,
@@ -18,7 +19,8 @@ SELECT shown.domain,
        progress.skipped,
        progress.dead_lettered,
        progress.holes,
-       -- If the position was committed after the log end offset was read, the log ends at the position at the earliest.
+       -- If the position was committed after the log end offset was read, the log ends at the
+       -- position at the earliest.
        CASE WHEN ends.read_at < progress.updated_at THEN greatest(ends.log_end_offset, progress.next_offset)
             ELSE ends.log_end_offset END AS end_offset,
        extract(epoch FROM now() - ends.read_at)::float8 AS end_read_age,
