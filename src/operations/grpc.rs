@@ -4,20 +4,19 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use tonic::{Request, Response, Status};
 
-use super::Operations;
 use super::dead_letters::{
-    DeadLetter, DeadLetterClass, DeadLetterHeader, DeadLetterState, LetterFilter, LetterOutcome,
-    RetryRequest, TriedLetter,
+    DeadLetter, DeadLetterClass, DeadLetterFilter, DeadLetterHeader, DeadLetterState,
 };
+use super::handle::Operations;
 use super::projections::{Pause, Projection, ProjectionVersion, VersionState};
+use super::retries::{DeadLetterOutcome, RetryRequest, TriedDeadLetter, TriedDeadLetters};
 use crate::error::Error;
 use crate::proto::consistency::v1::DomainState;
+use crate::proto::operations::v1 as pb;
 use crate::proto::operations::v1::operations_service_server::{
     self, OperationsService, OperationsServiceServer,
 };
-use crate::proto::operations::v1::{self as pb};
 use crate::query::grpc::{self, timestamp};
-use crate::query::page::PageRequest;
 
 /// The full name of the gRPC service.
 pub const SERVICE_NAME: &str = operations_service_server::SERVICE_NAME;
@@ -31,10 +30,54 @@ struct Service {
     operations: Operations,
 }
 
-/// A key, as text or, where it is not UTF-8, as bytes.
+impl Service {
+    /// Retries one dead letter by its id, or those of a domain that match.
+    async fn retry(&self, request: pb::RetryDeadLettersRequest) -> Result<TriedDeadLetters, Error> {
+        match (request.id, request.domain) {
+            (Some(id), None) => {
+                for (field, is_given) in [
+                    ("key", request.key.is_some()),
+                    ("keyBytes", request.key_bytes.is_some()),
+                    ("reason", request.reason.is_some()),
+                    ("pageToken", !request.page_token.is_empty()),
+                ] {
+                    if is_given {
+                        return Err(Error::invalid(field, "must not be given together with id"));
+                    }
+                }
+                self.operations
+                    .retry_dead_letter(&id, request.dry_run)
+                    .await
+            }
+            (None, Some(domain)) => {
+                let request = RetryRequest {
+                    domain,
+                    key: key(request.key, request.key_bytes)?,
+                    reason: request.reason,
+                    dry_run: request.dry_run,
+                    page_token: request.page_token,
+                };
+                self.operations.retry_dead_letters(&request).await
+            }
+            (Some(_), Some(_)) => {
+                let problem = "must not be given together with id";
+                Err(Error::invalid("domain", problem))
+            }
+            (None, None) => {
+                let problem = "must be given, unless id is given";
+                Err(Error::invalid("domain", problem))
+            }
+        }
+    }
+}
+
+/// The Kafka key of a request: given as text, or as bytes if it is not UTF-8.
 fn key(text: Option<String>, bytes: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, Error> {
     match (text, bytes) {
-        (Some(_), Some(_)) => Err(Error::invalid("keyBytes", "must not be given beside key")),
+        (Some(_), Some(_)) => Err(Error::invalid(
+            "keyBytes",
+            "must not be given together with key",
+        )),
         (text, bytes) => Ok(text.map(String::into_bytes).or(bytes)),
     }
 }
@@ -46,25 +89,18 @@ impl OperationsService for Service {
         request: Request<pb::ListDeadLettersRequest>,
     ) -> Result<Response<pb::ListDeadLettersResponse>, Status> {
         let request = request.into_inner();
-        let state = match request.state.map(pb::DeadLetterState::try_from) {
-            None | Some(Ok(pb::DeadLetterState::Unspecified)) => None,
-            Some(Ok(pb::DeadLetterState::Parked)) => Some(DeadLetterState::Parked),
-            Some(Ok(pb::DeadLetterState::Retrying)) => Some(DeadLetterState::Retrying),
-            Some(Ok(pb::DeadLetterState::Discarded)) => Some(DeadLetterState::Discarded),
-            Some(Ok(pb::DeadLetterState::Applied)) => Some(DeadLetterState::Applied),
-            Some(Err(_)) => return Err(Error::invalid("state", "is no state of a letter").into()),
+        let state = match request.state {
+            Some(number) => dead_letter_state(number)?,
+            None => None,
         };
-        let filter = LetterFilter {
+        let filter = DeadLetterFilter {
             domain: request.domain,
             key: key(request.key, request.key_bytes)?,
             reason: request.reason,
             state,
         };
-        let page = PageRequest {
-            size: request.page_size,
-            token: request.page_token,
-        };
-        let found = self.operations.list_letters(&filter, &page).await?;
+        let page = grpc::page(request.page_size, request.page_token);
+        let found = self.operations.list_dead_letters(&filter, &page).await?;
         Ok(Response::new(pb::ListDeadLettersResponse {
             dead_letters: found.dead_letters.into_iter().map(Into::into).collect(),
             next_page_token: found.next_page_token,
@@ -75,9 +111,10 @@ impl OperationsService for Service {
         &self,
         request: Request<pb::GetDeadLetterRequest>,
     ) -> Result<Response<pb::GetDeadLetterResponse>, Status> {
-        let letter = self.operations.letter(&request.into_inner().id).await?;
+        let id = request.into_inner().id;
+        let dead_letter = self.operations.dead_letter(&id).await?;
         Ok(Response::new(pb::GetDeadLetterResponse {
-            dead_letter: Some(letter.into()),
+            dead_letter: Some(dead_letter.into()),
         }))
     }
 
@@ -85,40 +122,7 @@ impl OperationsService for Service {
         &self,
         request: Request<pb::RetryDeadLettersRequest>,
     ) -> Result<Response<pb::RetryDeadLettersResponse>, Status> {
-        let request = request.into_inner();
-        let tried = match (request.id, request.domain) {
-            (Some(id), None) => {
-                for (field, is_given) in [
-                    ("key", request.key.is_some()),
-                    ("keyBytes", request.key_bytes.is_some()),
-                    ("reason", request.reason.is_some()),
-                    ("pageToken", !request.page_token.is_empty()),
-                ] {
-                    if is_given {
-                        return Err(Error::invalid(field, "must not be given beside an id").into());
-                    }
-                }
-                self.operations.retry_letter(&id, request.dry_run).await?
-            }
-            (None, Some(domain)) => {
-                let request = RetryRequest {
-                    domain,
-                    key: key(request.key, request.key_bytes)?,
-                    reason: request.reason,
-                    dry_run: request.dry_run,
-                    page_token: request.page_token,
-                };
-                self.operations.retry_letters(&request).await?
-            }
-            (Some(_), Some(_)) => {
-                return Err(Error::invalid("domain", "must not be given beside an id").into());
-            }
-            (None, None) => {
-                return Err(
-                    Error::invalid("domain", "must be given, or the id of one letter").into(),
-                );
-            }
-        };
+        let tried = self.retry(request.into_inner()).await?;
         Ok(Response::new(pb::RetryDeadLettersResponse {
             outcomes: tried.outcomes.into_iter().map(Into::into).collect(),
             next_page_token: tried.next_page_token,
@@ -136,7 +140,7 @@ impl OperationsService for Service {
         } = request.into_inner();
         let tried = self
             .operations
-            .discard_letter(&id, &reason, dry_run)
+            .discard_dead_letter(&id, &reason, dry_run)
             .await?;
         Ok(Response::new(pb::DiscardDeadLetterResponse {
             outcomes: tried.outcomes.into_iter().map(Into::into).collect(),
@@ -221,9 +225,9 @@ impl OperationsService for Service {
         request: Request<pb::RollbackProjectionRequest>,
     ) -> Result<Response<pb::RollbackProjectionResponse>, Status> {
         let pb::RollbackProjectionRequest { domain, version } = request.into_inner();
-        let went_back = self.operations.rollback(&domain, version).await?;
+        let rolled_back = self.operations.rollback(&domain, version).await?;
         Ok(Response::new(pb::RollbackProjectionResponse {
-            projection: Some(went_back.into()),
+            projection: Some(rolled_back.into()),
         }))
     }
 
@@ -241,53 +245,65 @@ impl OperationsService for Service {
     }
 }
 
-/// Bytes that REST has in base64.
+/// The state with this number; `None` for the unspecified one.
+fn dead_letter_state(number: i32) -> Result<Option<DeadLetterState>, Error> {
+    match pb::DeadLetterState::try_from(number) {
+        Ok(pb::DeadLetterState::Unspecified) => Ok(None),
+        Ok(pb::DeadLetterState::Parked) => Ok(Some(DeadLetterState::Parked)),
+        Ok(pb::DeadLetterState::Retrying) => Ok(Some(DeadLetterState::Retrying)),
+        Ok(pb::DeadLetterState::Discarded) => Ok(Some(DeadLetterState::Discarded)),
+        Ok(pb::DeadLetterState::Applied) => Ok(Some(DeadLetterState::Applied)),
+        Err(_) => Err(Error::invalid("state", "is not a state of dead letters")),
+    }
+}
+
+/// Decodes what the REST form holds in base64.
 fn bytes(base64: Option<String>) -> Option<Vec<u8>> {
     STANDARD.decode(base64?).ok()
 }
 
 impl From<DeadLetter> for pb::DeadLetter {
-    fn from(letter: DeadLetter) -> Self {
+    fn from(dead_letter: DeadLetter) -> Self {
         Self {
-            id: letter.id.to_string(),
-            domain: letter.domain,
-            topic: letter.topic,
-            partition: letter.partition,
-            offset: letter.offset,
-            key: letter.key,
-            key_bytes: bytes(letter.key_base64),
-            event_id: letter.event_id,
-            event_type: letter.event_type,
-            reason: letter.reason,
-            field: letter.field,
-            class: match letter.class {
+            id: dead_letter.id.to_string(),
+            domain: dead_letter.domain,
+            topic: dead_letter.topic,
+            partition: dead_letter.partition,
+            offset: dead_letter.offset,
+            key: dead_letter.key,
+            key_bytes: bytes(dead_letter.key_base64),
+            event_id: dead_letter.event_id,
+            event_type: dead_letter.event_type,
+            reason: dead_letter.reason,
+            field: dead_letter.field,
+            class: match dead_letter.class {
                 DeadLetterClass::Data => pb::DeadLetterClass::Data,
                 DeadLetterClass::Schema => pb::DeadLetterClass::Schema,
                 DeadLetterClass::Bug => pb::DeadLetterClass::Bug,
                 DeadLetterClass::Blocked => pb::DeadLetterClass::Blocked,
             }
             .into(),
-            state: match letter.state {
+            state: match dead_letter.state {
                 DeadLetterState::Parked => pb::DeadLetterState::Parked,
                 DeadLetterState::Retrying => pb::DeadLetterState::Retrying,
                 DeadLetterState::Discarded => pb::DeadLetterState::Discarded,
                 DeadLetterState::Applied => pb::DeadLetterState::Applied,
             }
             .into(),
-            resolution: letter.resolution,
-            attempts: letter.attempts,
-            first_failed_at: Some(timestamp(letter.first_failed_at)),
-            last_failed_at: Some(timestamp(letter.last_failed_at)),
-            occurred_at: letter.occurred_at.map(timestamp),
-            resolved_at: letter.resolved_at.map(timestamp),
-            size: letter.size,
-            headers: letter
+            resolution: dead_letter.resolution,
+            attempts: dead_letter.attempts,
+            first_failed_at: Some(timestamp(dead_letter.first_failed_at)),
+            last_failed_at: Some(timestamp(dead_letter.last_failed_at)),
+            occurred_at: dead_letter.occurred_at.map(timestamp),
+            resolved_at: dead_letter.resolved_at.map(timestamp),
+            size: dead_letter.size,
+            headers: dead_letter
                 .headers
                 .into_iter()
                 .flatten()
                 .map(Into::into)
                 .collect(),
-            value: bytes(letter.value),
+            value: bytes(dead_letter.value),
         }
     }
 }
@@ -301,17 +317,17 @@ impl From<DeadLetterHeader> for pb::DeadLetterHeader {
     }
 }
 
-impl From<TriedLetter> for pb::TriedLetter {
-    fn from(tried: TriedLetter) -> Self {
+impl From<TriedDeadLetter> for pb::TriedLetter {
+    fn from(tried: TriedDeadLetter) -> Self {
         Self {
             id: tried.id.to_string(),
             outcome: match tried.outcome {
-                LetterOutcome::Applied => pb::LetterOutcome::Applied,
-                LetterOutcome::Duplicate => pb::LetterOutcome::Duplicate,
-                LetterOutcome::Skipped => pb::LetterOutcome::Skipped,
-                LetterOutcome::Discarded => pb::LetterOutcome::Discarded,
-                LetterOutcome::Failed => pb::LetterOutcome::Failed,
-                LetterOutcome::Waiting => pb::LetterOutcome::Waiting,
+                DeadLetterOutcome::Applied => pb::LetterOutcome::Applied,
+                DeadLetterOutcome::Duplicate => pb::LetterOutcome::Duplicate,
+                DeadLetterOutcome::Skipped => pb::LetterOutcome::Skipped,
+                DeadLetterOutcome::Discarded => pb::LetterOutcome::Discarded,
+                DeadLetterOutcome::Failed => pb::LetterOutcome::Failed,
+                DeadLetterOutcome::Waiting => pb::LetterOutcome::Waiting,
             }
             .into(),
             reason: tried.reason,

@@ -1,23 +1,26 @@
-//! Projections: what versions of views there are, how far each has come, and what operators make of them.
+//! Projections: the versions of each domain's view, their progress, and how operators pause,
+//! rebuild and switch them.
+
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Operations, check_reason};
+use super::handle::{Operations, check_reason};
 use crate::error::{Code, Error};
 use crate::projector::pause;
-use crate::projector::versions::{self, LogChange, RETIRED_FOR, VersionError, Which};
+use crate::projector::versions::{self, LogChange, Lost, RETIRED_FOR, VersionError, Which};
 use crate::query::deadline;
 use crate::query::lag::DomainState;
 
-/// Of how many lost partitions is told each by itself.
-const TOLD: usize = 10;
+/// How many partitions with lost records an error names.
+const MAX_LOST_NAMED: usize = 10;
 
 /// All projections that this process serves.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Projections {
-    /// In the order of their domains' names.
+    /// The projections, ordered by domain.
     pub projections: Vec<Projection>,
 }
 
@@ -26,23 +29,23 @@ pub struct Projections {
 pub struct Projection {
     /// The domain's name.
     pub domain: String,
-    /// What it is doing, as the lag has it.
+    /// What it is doing, as in the consistency of the domain.
     pub state: DomainState,
-    /// Whether the code would build another view now than the one that is read.
+    /// Whether the live version was built by another version of the code: rebuild it.
     pub outdated: bool,
-    /// Its versions, the live one first.
+    /// The versions of its view, the live one first.
     pub versions: Vec<ProjectionVersion>,
 }
 
-/// What a version of a view is for.
+/// The role of a version of a view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum VersionState {
-    /// Reads are answered from it.
+    /// Reads use it.
     Live,
     /// It is being built.
     Building,
-    /// It was the live one, and goes on so that there is a way back.
+    /// It was live before a switch; it is still projected, so that a rollback is possible.
     Retired,
 }
 
@@ -50,61 +53,62 @@ pub enum VersionState {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ProjectionVersion {
-    /// Its number, from 1 on.
+    /// Its number; the first is 1.
     pub version: i32,
-    /// What it is for.
+    /// Its role.
     pub state: VersionState,
     /// The version of the code that built it.
     pub code_version: i32,
-    /// Whether the code would build another view now: rebuild it.
+    /// Whether it was built by another version of the code than this release has: rebuild it.
     pub outdated: bool,
-    /// When it was made.
+    /// When it was created.
     pub created_at: DateTime<Utc>,
-    /// When another one became the live one.
+    /// When another version became the live one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retired_at: Option<DateTime<Utc>>,
-    /// When it is dropped by itself.
+    /// When sightline drops it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drops_at: Option<DateTime<Utc>>,
-    /// Whether it was built although the log does not reach back to where the view began.
+    /// Whether it was built although the log had lost records that the view was made from.
     pub accepts_loss: bool,
-    /// Why it stands still, if it is paused.
+    /// The pause, if it is paused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Pause>,
-    /// Why partitions of it stand still, in one word, if an operator has to decide.
+    /// Why partitions do not progress until an operator decides, in one word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
     /// Records read.
     pub read: i64,
-    /// Offsets between its positions and the ends of the log.
+    /// Offsets between its positions and the log end offsets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag: Option<i64>,
-    /// How much of the log it has read, from 0 to 1.
+    /// The share of the log that it has read, from 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<f64>,
-    /// Records per second, lately.
+    /// Records per second, measured recently.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<f64>,
-    /// Seconds until it has come to the end of the log, at this rate.
+    /// Seconds until it reaches the end of the log at this rate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eta_seconds: Option<f64>,
     /// Dead letters that are neither applied nor discarded.
     pub dead_letters: i64,
 }
 
-/// Why a version stands still.
+/// The pause of a version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Pause {
-    /// In whose words.
+    /// The reason that was given.
     pub reason: String,
-    /// Who paused it: `operator` or `sightline`.
+    /// What paused it: `operator` or `sightline`.
     pub by: String,
-    /// Since when.
+    /// When it was paused.
     pub paused_at: DateTime<Utc>,
 }
 
-struct Row {
+/// A row of `sql/versions.sql`.
+struct VersionRow {
     domain: String,
     version: i32,
     state: String,
@@ -127,13 +131,18 @@ impl Operations {
     /// All projections that this process serves.
     ///
     /// # Errors
-    /// The database fails.
+    /// The database failed.
     pub async fn projections(&self) -> Result<Projections, Error> {
-        // What the lag last knew will not do here: decisions are made on it.
-        let rows = sqlx::query_file_as!(Row, "src/operations/sql/versions.sql", &self.served())
-            .fetch_all(self.0.reads.pool())
-            .await
-            .map_err(|e| Error::from(e).in_statement("operations/versions"))?;
+        // Lag answers with its last known figures while the database is unavailable. Operators
+        // decide by this answer, so this statement comes first and fails then.
+        let rows = sqlx::query_file_as!(
+            VersionRow,
+            "src/operations/sql/versions.sql",
+            &self.served()
+        )
+        .fetch_all(self.0.reads.pool())
+        .await
+        .map_err(|e| Error::from(e).in_statement("operations/versions"))?;
         let lag = self.0.lag.all().await?.body;
         let mut projections: Vec<Projection> = lag
             .domains
@@ -162,10 +171,11 @@ impl Operations {
         found.ok_or_else(|| Error::internal("a served domain has no projection"))
     }
 
-    /// Pauses projection of a domain, of all versions but one that is being built; reads go on.
+    /// Pauses all versions of a domain's view except one that is being built; reads continue.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT: the reason is none. NOT_FOUND or DOMAIN_NOT_SERVED: of the domain. The database fails.
+    /// INVALID_ARGUMENT: the reason is malformed. NOT_FOUND or DOMAIN_NOT_SERVED: of the domain.
+    /// The database failed.
     pub async fn pause(&self, domain: &str, reason: Option<&str>) -> Result<Projection, Error> {
         self.projection(domain)?;
         reason.map_or(Ok(()), check_reason)?;
@@ -174,63 +184,71 @@ impl Operations {
         self.projection_now(domain).await
     }
 
-    /// Lets projection of a domain go on.
+    /// Resumes projection of a domain.
     ///
     /// # Errors
-    /// LOG_TRUNCATED: it was resumed, but partitions stand still because their log is not the one that was projected.
-    /// NOT_FOUND or DOMAIN_NOT_SERVED: of the domain. The database fails.
+    /// LOG_TRUNCATED: the domain was resumed, but partitions do not progress, because their log is
+    /// not the one that was projected. KAFKA_UNAVAILABLE: losses were accepted, but the offsets of
+    /// a log are not known. NOT_FOUND or DOMAIN_NOT_SERVED: of the domain. The database failed.
     pub async fn resume(&self, domain: &str, accept_loss: bool) -> Result<Projection, Error> {
         self.projection(domain)?;
-        let left = pause::resume(&self.0.retrier.pool, domain, accept_loss).await?;
+        let failed = pause::resume(&self.0.retrier.pool, domain, accept_loss).await?;
         tracing::info!(domain, accept_loss, "an operator resumed projection");
-        match left {
+        match failed {
             0 => self.projection_now(domain).await,
-            _ if accept_loss => Err(ends_unknown()),
-            left => Err(Error::new(
+            _ if accept_loss => Err(log_offsets_unknown()),
+            failed => Err(Error::new(
                 Code::LogTruncated,
                 format!(
-                    "The domain is resumed, but {left} partitions stand still: their log is not the one that was \
-                     projected; /v1/consistency says how. Where that mends they go on by themselves within seconds. \
-                     Else rebuild with acceptLoss, or resume with acceptLoss."
+                    "The domain is resumed, but {failed} partitions do not progress: their log is not the one that was \
+                     projected; /v1/consistency names the failure. They continue within seconds if the log turns out to \
+                     be whole. Otherwise rebuild with acceptLoss, or resume with acceptLoss."
                 ),
             )),
         }
     }
 
-    /// Begins a rebuild.
+    /// Starts a rebuild.
     ///
     /// # Errors
-    /// REBUILD_RUNNING. LOG_TRUNCATED: the log does not reach back, and nobody said `accept_loss`.
-    /// KAFKA_UNAVAILABLE: nobody knows. NOT_FOUND or DOMAIN_NOT_SERVED: of the domain. The database fails.
+    /// REBUILD_RUNNING. LOG_TRUNCATED: the log has lost records that the view was made from, and
+    /// `accept_loss` is not set. KAFKA_UNAVAILABLE: the offsets of the log are not known. NOT_FOUND
+    /// or DOMAIN_NOT_SERVED: of the domain. The database failed.
     pub async fn rebuild(&self, domain: &str, accept_loss: bool) -> Result<Projection, Error> {
         let code_version = self.projection(domain)?.code_version();
         let pool = &self.0.retrier.pool;
         let version = versions::create(pool, domain, code_version, accept_loss)
             .await
-            .map_err(refused)?;
-        tracing::info!(domain, version, accept_loss, "an operator began a rebuild");
+            .map_err(version_error)?;
+        tracing::info!(
+            domain,
+            version,
+            accept_loss,
+            "an operator started a rebuild"
+        );
         self.projection_now(domain).await
     }
 
-    /// Ends a rebuild.
+    /// Cancels a rebuild, and removes what it has built.
     ///
     /// # Errors
-    /// NO_REBUILD. NOT_FOUND or DOMAIN_NOT_SERVED: of the domain. The database fails.
+    /// NO_REBUILD. NOT_FOUND or DOMAIN_NOT_SERVED: of the domain. The database failed.
     pub async fn cancel(&self, domain: &str) -> Result<Projection, Error> {
         self.projection(domain)?;
         let pool = &self.0.retrier.pool;
         let version = versions::remove(pool, domain, Which::Building)
             .await
-            .map_err(|error| none_or(error, no_rebuild))?;
-        tracing::info!(domain, version, "an operator ended a rebuild");
+            .map_err(|error| version_error_or(error, no_rebuild))?;
+        tracing::info!(domain, version, "an operator cancelled a rebuild");
         self.projection_now(domain).await
     }
 
     /// Makes the version that is being built the live one.
     ///
     /// # Errors
-    /// NO_REBUILD. NOT_CAUGHT_UP: it is behind, or never stood where the live one did while they were to be compared.
-    /// VIEWS_DIFFER. NOT_FOUND or DOMAIN_NOT_SERVED: of the domain. The database fails.
+    /// NO_REBUILD. NOT_CAUGHT_UP: the version is behind, or the two never reached the same
+    /// positions for a comparison. VIEWS_DIFFER. NOT_FOUND or DOMAIN_NOT_SERVED: of the domain. The
+    /// database failed.
     pub async fn switch(
         &self,
         domain: &str,
@@ -240,36 +258,36 @@ impl Operations {
         self.projection(domain)?;
         let pool = &self.0.retrier.pool;
         if compare {
-            // One at a time: it may take as long as a caller waits, and others need a connection, too.
-            let _place = self.0.comparing.lock().await;
+            // One at a time: a comparison may take as long as its caller waits, and must not occupy
+            // the pool's connections.
+            let _guard = self.0.comparing.lock().await;
             let compared = versions::compare(pool, domain, number, deadline::left());
-            compared.await.map_err(|error| none_or(error, no_rebuild))?;
+            compared
+                .await
+                .map_err(|error| version_error_or(error, no_rebuild))?;
         }
         let version = versions::switch(pool, domain, Which::Building, number)
             .await
-            .map_err(|error| none_or(error, no_rebuild))?;
-        tracing::info!(
-            domain,
-            version,
-            "an operator switched to the version that was built"
-        );
+            .map_err(|error| version_error_or(error, no_rebuild))?;
+        tracing::info!(domain, version, "an operator switched to the new version");
         self.projection_now(domain).await
     }
 
     /// Makes the version that was retired last the live one again.
     ///
     /// # Errors
-    /// NO_RETIRED_VERSION. NOT_CAUGHT_UP. NOT_FOUND or DOMAIN_NOT_SERVED: of the domain. The database fails.
+    /// NO_RETIRED_VERSION. NOT_CAUGHT_UP. NOT_FOUND or DOMAIN_NOT_SERVED: of the domain. The
+    /// database failed.
     pub async fn rollback(&self, domain: &str, number: Option<i32>) -> Result<Projection, Error> {
         self.projection(domain)?;
         let pool = &self.0.retrier.pool;
         let version = versions::switch(pool, domain, Which::Retired, number)
             .await
-            .map_err(|error| none_or(error, no_retired))?;
+            .map_err(|error| version_error_or(error, no_retired))?;
         tracing::info!(
             domain,
             version,
-            "an operator went back to the retired version"
+            "an operator rolled back to the retired version"
         );
         self.projection_now(domain).await
     }
@@ -277,19 +295,19 @@ impl Operations {
     /// Removes the version that was retired last.
     ///
     /// # Errors
-    /// NO_RETIRED_VERSION. NOT_FOUND or DOMAIN_NOT_SERVED: of the domain. The database fails.
+    /// NO_RETIRED_VERSION. NOT_FOUND or DOMAIN_NOT_SERVED: of the domain. The database failed.
     pub async fn drop_retired(&self, domain: &str) -> Result<Projection, Error> {
         self.projection(domain)?;
         let pool = &self.0.retrier.pool;
         let version = versions::remove(pool, domain, Which::Retired)
             .await
-            .map_err(|error| none_or(error, no_retired))?;
+            .map_err(|error| version_error_or(error, no_retired))?;
         tracing::info!(domain, version, "an operator dropped the retired version");
         self.projection_now(domain).await
     }
 }
 
-impl Row {
+impl VersionRow {
     fn version(self, current: i32) -> ProjectionVersion {
         let pause = match (self.pause_reason, self.paused_by, self.paused_at) {
             (Some(reason), Some(by), Some(paused_at)) => Some(Pause {
@@ -301,7 +319,7 @@ impl Row {
         };
         let (done, whole) = (self.done, self.whole);
         let lag = whole.zip(done).map(|(whole, done)| whole - done);
-        // Counts of offsets are far below 2^52.
+        // Numbers of offsets are far below 2^52, so f64 is exact.
         #[allow(clippy::cast_precision_loss)]
         let progress = whole.zip(done).map(|(whole, done)| match whole {
             0 => 1.0,
@@ -315,7 +333,7 @@ impl Row {
         };
         ProjectionVersion {
             version: self.version,
-            // The table allows no other words.
+            // A CHECK of the table allows no other words.
             state: match self.state.as_str() {
                 "live" => VersionState::Live,
                 "building" => VersionState::Building,
@@ -342,103 +360,117 @@ impl Row {
 fn no_rebuild() -> Error {
     Error::new(
         Code::NoRebuild,
-        "No version is being built, or not that one. Begin a rebuild first; /v1/projections lists what there is.",
+        "No version is being built, or it has another number. Start a rebuild first; /v1/projections lists the versions.",
     )
 }
 
 fn no_retired() -> Error {
     Error::new(
         Code::NoRetiredVersion,
-        "There is no retired version, or that one is not the last: none was switched from, or it was dropped. \
-         /v1/projections lists what there is.",
+        "There is no retired version, or the last one has another number. Versions retire at a switch and are dropped a \
+         day later; /v1/projections lists them.",
     )
 }
 
-fn ends_unknown() -> Error {
+fn log_offsets_unknown() -> Error {
     Error::new(
         Code::KafkaUnavailable,
-        "No process has read lately where the log begins. Try again when one that projects the domain reaches Kafka.",
+        "No process has read the offsets of the log recently. Try again when a process that projects the domain reaches \
+         Kafka.",
     )
-    .with_retry_after(std::time::Duration::from_secs(5))
+    .with_retry_after(Duration::from_secs(5))
 }
 
-fn none_or(error: VersionError, none: fn() -> Error) -> Error {
+/// The error of an operation on a version of one kind; `none` is the error if there is no such
+/// version.
+fn version_error_or(error: VersionError, none: fn() -> Error) -> Error {
     match error {
         VersionError::NoSuchVersion => none(),
-        error => refused(error),
+        error => version_error(error),
     }
 }
 
-fn refused(error: VersionError) -> Error {
+fn version_error(error: VersionError) -> Error {
     match error {
         VersionError::Database(error) => Error::from(error).in_statement("projector/versions"),
         VersionError::NoSuchVersion => no_rebuild(),
-        VersionError::OffsetsUnknown => ends_unknown(),
+        VersionError::OffsetsUnknown => log_offsets_unknown(),
         VersionError::Building(version) => Error::new(
             Code::RebuildRunning,
-            format!("Version {version} is being built already. Switch to it, or cancel it."),
+            format!("Version {version} is already being built. Switch to it, or cancel it."),
         ),
-        VersionError::LogTruncated(lost) => {
-            let told = lost.iter().take(TOLD).map(|lost| {
-                let how = match lost.change {
-                    LogChange::Truncated(start) => format!("reaches back to offset {start} only"),
-                    LogChange::TailLost => "was shorter than what was read of it".to_owned(),
-                    LogChange::Recreated => "is of a topic that was created anew".to_owned(),
-                };
-                format!(
-                    "{}/{} from offset {} on, and the log {how}",
-                    lost.topic, lost.partition, lost.wanted
-                )
-            });
-            let mut told = told.collect::<Vec<_>>().join("; ");
-            if lost.len() > TOLD {
-                told.push_str(&format!("; and {} partitions more", lost.len() - TOLD));
-            }
-            Error::new(
-                Code::LogTruncated,
-                format!(
-                    "The view was made from {told}. What is lost would be missing in the new version; \
-                     {{\"acceptLoss\": true}} builds it all the same."
-                ),
-            )
-        }
+        VersionError::LogTruncated(lost) => log_truncated(&lost),
         VersionError::Behind {
             topic,
             partition,
             behind,
             stopped_by,
         } => {
-            let problem = format!("The version is {behind} records behind in {topic}/{partition}");
-            let what = match stopped_by {
-                Some(why) => format!(
-                    ", and stands still ({why}). Resume the domain and wait until it has caught up, or build another \
-                     version."
+            let advice = match stopped_by {
+                Some(reason) => format!(
+                    ", and does not progress ({reason}). Resume the domain and wait until the version has caught up, or \
+                     build another one."
                 ),
                 None => ". Try again when it has caught up.".to_owned(),
             };
-            Error::new(Code::NotCaughtUp, problem + &what)
+            Error::new(
+                Code::NotCaughtUp,
+                format!("The version is {behind} records behind in {topic}/{partition}{advice}"),
+            )
         }
         VersionError::NeverLevel {
-            stopped_by: Some(why),
+            stopped_by: Some(reason),
         } => Error::new(
             Code::NotCaughtUp,
             format!(
-                "One of the versions stands still ({why}), so that they don't stand at the same positions. Resume the \
-                 domain first, or switch without comparing."
+                "The versions can't be compared, because one of them does not progress ({reason}) and is at other \
+                 positions. Resume the domain first, or switch without comparing."
             ),
         ),
         VersionError::NeverLevel { stopped_by: None } => Error::new(
             Code::NotCaughtUp,
-            "The versions did not come to stand at the same positions while both were projecting. Try again when less \
-             comes in, or switch without comparing.",
+            "The versions can't be compared, because they did not reach the same positions while both were projecting. \
+             Try again when fewer records arrive, or switch without comparing.",
         ),
         VersionError::Different(tables) => Error::new(
             Code::ViewsDiffer,
             format!(
-                "At the same positions the versions differ in {}. Where the code or dead letters explain that, switch \
-                 without comparing.",
+                "At the same positions the versions differ in {}. If a change of the code or dead letters explain the \
+                 difference, switch without comparing.",
                 tables.join(", ")
             ),
         ),
     }
+}
+
+/// The error for a rebuild that would lack records, because the log has lost them.
+fn log_truncated(lost: &[Lost]) -> Error {
+    let mut partitions: Vec<String> = lost
+        .iter()
+        .take(MAX_LOST_NAMED)
+        .map(|lost| {
+            let problem = match lost.change {
+                LogChange::Truncated(start) => format!("begins at offset {start}"),
+                LogChange::TailLost => "was shorter than what had been read of it".to_owned(),
+                LogChange::Recreated => {
+                    "is of a topic that was deleted and created again".to_owned()
+                }
+            };
+            format!(
+                "{}/{} from offset {} on, but the log {problem}",
+                lost.topic, lost.partition, lost.wanted
+            )
+        })
+        .collect();
+    if lost.len() > MAX_LOST_NAMED {
+        partitions.push(format!("{} more partitions", lost.len() - MAX_LOST_NAMED));
+    }
+    Error::new(
+        Code::LogTruncated,
+        format!(
+            "The view was made from {}. The new version would lack the lost records; {{\"acceptLoss\": true}} builds it \
+             without them.",
+            partitions.join("; ")
+        ),
+    )
 }

@@ -12,11 +12,10 @@ use utoipa::{IntoResponses, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::Operations;
-use super::dead_letters::{
-    self, DeadLetter, DeadLetterState, DeadLetters, LetterFilter, RetryRequest, TriedLetters,
-};
+use super::dead_letters::{self, DeadLetter, DeadLetterFilter, DeadLetterState, DeadLetters};
+use super::handle::Operations;
 use super::projections::{Projection, Projections};
+use super::retries::{RetryRequest, TriedDeadLetters};
 use crate::error::{Error, PROBLEM_JSON, Problem};
 use crate::query::rest::{Json, NotServed, PageParameters, Path, Query};
 
@@ -31,11 +30,11 @@ pub fn routes() -> OpenApiRouter<Operations> {
     let tags = [
         tag(
             "dead letters",
-            "Records that a domain could not apply, and those that wait behind them: looked at, tried again, taken out.",
+            "Records that a domain could not apply, and those that wait behind them: list, retry and discard them.",
         ),
         tag(
             "projections",
-            "The versions of each domain's view: paused, rebuilt beside the live one, switched, and switched back.",
+            "The versions of each domain's view: pause, rebuild and switch them.",
         ),
     ];
     OpenApiRouter::with_openapi(OpenApiBuilder::new().tags(Some(tags)).build())
@@ -54,21 +53,24 @@ pub fn routes() -> OpenApiRouter<Operations> {
         .routes(routes!(drop_projection))
 }
 
-/// The routes, over `operations`.
+/// The routes as a router that serves them.
 pub fn router(operations: Operations) -> Router {
     let (router, _) = routes().split_for_parts();
     router.with_state(operations)
 }
 
-/// What is answered where something was done to a projection.
+/// The response to a change of a projection, for the documentation.
 #[derive(IntoResponses)]
 #[response(status = 200, description = "The projection", example = json!(example_projection()))]
-struct Changed(#[allow(dead_code, reason = "only described")] Projection);
+struct ProjectionChanged(#[allow(dead_code, reason = "only described")] Projection);
 
-/// A key, as text or, where it is not UTF-8, in base64.
+/// The Kafka key of a request: given as text, or in base64 if it is not UTF-8.
 fn key(text: Option<String>, base64: Option<String>) -> Result<Option<Vec<u8>>, Error> {
     match (text, base64) {
-        (Some(_), Some(_)) => Err(Error::invalid("keyBase64", "must not be given beside key")),
+        (Some(_), Some(_)) => Err(Error::invalid(
+            "keyBase64",
+            "must not be given together with key",
+        )),
         (Some(text), None) => Ok(Some(text.into_bytes())),
         (None, Some(base64)) => match STANDARD.decode(base64) {
             Ok(bytes) => Ok(Some(bytes)),
@@ -78,26 +80,27 @@ fn key(text: Option<String>, base64: Option<String>) -> Result<Option<Vec<u8>>, 
     }
 }
 
-/// Dead letters
+/// Lists dead letters
 ///
-/// The oldest first, of all domains that this process serves or of one; without headers and values, which one letter
-/// shows by its id. Those that are neither `applied` nor `discarded` are open: later events of their keys wait behind
-/// them.
+/// The dead letters of one domain, or of all domains that this process serves, the oldest first.
+/// Headers and values are left out; get a dead letter by its id to see them. Dead letters that are
+/// neither `applied` nor `discarded` are open: later events of their keys wait behind them.
 #[utoipa::path(
     get,
     path = "/v1/dead-letters",
     operation_id = "listDeadLetters",
     tag = "dead letters",
     params(
-        ("domain" = Option<String>, Query, description = "Of this domain only", example = "order"),
-        ("key" = Option<String>, Query, description = "Of this Kafka key only", example = "u-1001"),
-        ("keyBase64" = Option<String>, Query, description = "Of this Kafka key only, where it is not UTF-8"),
-        ("reason" = Option<String>, Query, description = "With this reason only", example = "wrong_type"),
-        ("state" = Option<DeadLetterState>, Query, description = "In this state only", example = "parked"),
+        ("domain" = Option<String>, Query, description = "Only those of this domain", example = "order"),
+        ("key" = Option<String>, Query, description = "Only those of this Kafka key", example = "u-1001"),
+        ("keyBase64" = Option<String>, Query, description = "Only those of this Kafka key, in base64, for a key that is not UTF-8"),
+        ("reason" = Option<String>, Query, description = "Only those with this reason", example = "wrong_type"),
+        ("state" = Option<DeadLetterState>, Query, description = "Only those in this state", example = "parked"),
         PageParameters,
     ),
     responses(
-        (status = 200, description = "Letters", body = DeadLetters, example = json!({"deadLetters": [example_letter()]})),
+        (status = 200, description = "A page of dead letters", body = DeadLetters,
+            example = json!({"deadLetters": [example_dead_letter()]})),
         NotServed,
     ),
 )]
@@ -119,118 +122,122 @@ async fn list_dead_letters(
             Error::invalid("state", "must be parked, retrying, discarded or applied")
         })
     });
-    let filter = LetterFilter {
+    let filter = DeadLetterFilter {
         domain: query.text("domain")?,
         key: key(query.given("key")?, query.given("keyBase64")?)?,
         reason: query.text("reason")?,
         state: state.transpose()?,
     };
     let page = query.page()?;
-    operations.list_letters(&filter, &page).await.map(Json)
+    operations.list_dead_letters(&filter, &page).await.map(Json)
 }
 
-/// One dead letter
+/// Gets a dead letter
 ///
-/// With headers and value, in base64, for as long as they are kept (`SIGHTLINE_DEAD_LETTER_RETENTION_DAYS`). They hold
-/// personal data.
+/// The dead letter with its headers and value, in base64, for as long as they are kept
+/// (`SIGHTLINE_DEAD_LETTER_RETENTION_DAYS`). They contain personal data.
 #[utoipa::path(
     get,
     path = "/v1/dead-letters/{id}",
     operation_id = "getDeadLetter",
     tag = "dead letters",
-    params(("id" = String, Path, description = "The letter's id", example = json!(EXAMPLE_ID))),
+    params(("id" = String, Path, description = "The dead letter's id", example = json!(EXAMPLE_ID))),
     responses(
-        (status = 200, description = "The letter", body = DeadLetter, example = json!(example_whole_letter())),
-        (status = 404, description = "There is no such letter",
-            body = Problem, content_type = PROBLEM_JSON, example = json!(dead_letters::no_such_letter().problem())),
+        (status = 200, description = "The dead letter", body = DeadLetter,
+            example = json!(example_dead_letter_with_bytes())),
+        (status = 404, description = "There is no such dead letter",
+            body = Problem, content_type = PROBLEM_JSON, example = json!(dead_letters::no_such_dead_letter().problem())),
     ),
 )]
 async fn get_dead_letter(
     State(operations): State<Operations>,
     Path(id): Path<String>,
 ) -> Result<Json<DeadLetter>, Error> {
-    operations.letter(&id).await.map(Json)
+    operations.dead_letter(&id).await.map(Json)
 }
 
-/// How one letter is tried again.
+/// How to retry one dead letter.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct RetryOne {
-    /// Tell what would become of it, and change nothing.
+    /// Report the outcomes without changing anything.
     dry_run: bool,
 }
 
-/// Tries a dead letter again
+/// Retries a dead letter
 ///
-/// And with it all open letters of its key, in their order, up to the first that fails again: what stands behind that
-/// one waits on. When the last is through, the key is live again. Letters that lost their bytes are read from the log.
+/// Retries the dead letter and all other open ones of its key, in order, up to the first that fails
+/// again; those after it still wait. When the last one succeeds, later events of the key are
+/// applied again. If the bytes of a record are not stored, they are read from Kafka.
 #[utoipa::path(
     post,
     path = "/v1/dead-letters/{id}/retry",
     operation_id = "retryDeadLetter",
     tag = "dead letters",
-    params(("id" = String, Path, description = "The letter's id", example = json!(EXAMPLE_ID))),
-    request_body(content = Option<RetryOne>, description = "May be left out", example = json!({"dryRun": true})),
+    params(("id" = String, Path, description = "The dead letter's id", example = json!(EXAMPLE_ID))),
+    request_body(content = Option<RetryOne>, description = "Optional", example = json!({"dryRun": true})),
     responses(
-        (status = 200, description = "What became of each letter", body = TriedLetters, example = json!(example_tried())),
-        (status = 404, description = "There is no such letter",
-            body = Problem, content_type = PROBLEM_JSON, example = json!(dead_letters::no_such_letter().problem())),
-        (status = 409, description = "It is applied or discarded already",
-            body = Problem, content_type = PROBLEM_JSON, example = json!(dead_letters::closed().problem())),
+        (status = 200, description = "The outcome for each dead letter", body = TriedDeadLetters,
+            example = json!(example_tried())),
+        (status = 404, description = "There is no such dead letter",
+            body = Problem, content_type = PROBLEM_JSON, example = json!(dead_letters::no_such_dead_letter().problem())),
+        (status = 409, description = "The dead letter is already applied or discarded",
+            body = Problem, content_type = PROBLEM_JSON, example = json!(dead_letters::dead_letter_closed().problem())),
     ),
 )]
 async fn retry_dead_letter(
     State(operations): State<Operations>,
     Path(id): Path<String>,
     Json(request): Json<RetryOne>,
-) -> Result<Json<TriedLetters>, Error> {
-    let tried = operations.retry_letter(&id, request.dry_run);
+) -> Result<Json<TriedDeadLetters>, Error> {
+    let tried = operations.retry_dead_letter(&id, request.dry_run);
     tried.await.map(Json)
 }
 
-/// Which letters are tried again.
+/// Which dead letters to retry.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct RetryMany {
-    /// All open letters of this domain.
+    /// The domain whose open dead letters to retry.
     domain: String,
-    /// Of this Kafka key only.
+    /// Only those of this Kafka key.
     #[serde(default)]
     key: Option<String>,
-    /// Of this Kafka key only, where it is not UTF-8.
+    /// Only those of this Kafka key, in base64, for a key that is not UTF-8.
     #[serde(default)]
     key_base64: Option<String>,
-    /// Of keys only of which a letter has this reason.
+    /// Only keys of which a dead letter has this reason.
     #[serde(default)]
     reason: Option<String>,
-    /// Tell what would become of them, and change nothing.
+    /// Report the outcomes without changing anything.
     #[serde(default)]
     dry_run: bool,
-    /// `nextPageToken` of the call before, with the rest as it was.
+    /// `nextPageToken` of the previous call; the other fields must be the same as in that call.
     #[serde(default)]
     page_token: String,
 }
 
-/// Tries dead letters of a domain again
+/// Retries dead letters of a domain
 ///
-/// All of them, or those of one key, or of every key of which one has a reason. A call does what it has time for;
-/// `nextPageToken` says that there is more.
+/// Retries all of them, those of one key, or those of every key of which one has the given reason.
+/// A call retries as many as it has time for; if more are left, it returns `nextPageToken`.
 #[utoipa::path(
     post,
     path = "/v1/dead-letters:retry",
     operation_id = "retryDeadLetters",
     tag = "dead letters",
-    request_body(content = RetryMany, description = "Which letters",
+    request_body(content = RetryMany, description = "Which dead letters to retry",
         example = json!({"domain": "order", "reason": "unsupported_version"})),
     responses(
-        (status = 200, description = "What became of each letter", body = TriedLetters, example = json!(example_tried())),
+        (status = 200, description = "The outcome for each dead letter", body = TriedDeadLetters,
+            example = json!(example_tried())),
         NotServed,
     ),
 )]
 async fn retry_dead_letters(
     State(operations): State<Operations>,
     Json(request): Json<RetryMany>,
-) -> Result<Json<TriedLetters>, Error> {
+) -> Result<Json<TriedDeadLetters>, Error> {
     let request = RetryRequest {
         domain: request.domain,
         key: key(request.key, request.key_base64)?,
@@ -238,61 +245,61 @@ async fn retry_dead_letters(
         dry_run: request.dry_run,
         page_token: request.page_token,
     };
-    operations.retry_letters(&request).await.map(Json)
+    operations.retry_dead_letters(&request).await.map(Json)
 }
 
-/// Why a letter is taken out.
+/// How and why to discard a dead letter.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Discard {
-    /// For those who come later, without personal data.
+    /// The reason, without personal data. It is stored and shown to operators.
     #[schema(min_length = 1, max_length = 500)]
     reason: String,
-    /// Tell what would become of those behind it, and change nothing.
+    /// Report the outcomes without changing anything.
     #[serde(default)]
     dry_run: bool,
 }
 
-/// Takes a dead letter out
+/// Discards a dead letter
 ///
-/// For good, and in every version of the view, rebuilt ones included: what it told is missing from then on. What waited
-/// behind it goes on.
+/// Discards it permanently and in every version of the view, including later rebuilds: the view
+/// lacks its event from then on. The dead letters that waited behind it are retried.
 #[utoipa::path(
     post,
     path = "/v1/dead-letters/{id}/discard",
     operation_id = "discardDeadLetter",
     tag = "dead letters",
-    params(("id" = String, Path, description = "The letter's id", example = json!(EXAMPLE_ID))),
-    request_body(content = Discard, description = "Why", example = json!({"reason": "published again, see ticket 4711"})),
+    params(("id" = String, Path, description = "The dead letter's id", example = json!(EXAMPLE_ID))),
+    request_body(content = Discard, description = "The reason", example = json!({"reason": "published again, see ticket 4711"})),
     responses(
-        (status = 200, description = "What became of each letter", body = TriedLetters,
+        (status = 200, description = "The outcome for each dead letter", body = TriedDeadLetters,
             example = json!({"outcomes": [{"id": EXAMPLE_ID, "outcome": "discarded"}]})),
-        (status = 404, description = "There is no such letter",
-            body = Problem, content_type = PROBLEM_JSON, example = json!(dead_letters::no_such_letter().problem())),
-        (status = 409, description = "It is applied or discarded already",
-            body = Problem, content_type = PROBLEM_JSON, example = json!(dead_letters::closed().problem())),
+        (status = 404, description = "There is no such dead letter",
+            body = Problem, content_type = PROBLEM_JSON, example = json!(dead_letters::no_such_dead_letter().problem())),
+        (status = 409, description = "The dead letter is already applied or discarded",
+            body = Problem, content_type = PROBLEM_JSON, example = json!(dead_letters::dead_letter_closed().problem())),
     ),
 )]
 async fn discard_dead_letter(
     State(operations): State<Operations>,
     Path(id): Path<String>,
     Json(request): Json<Discard>,
-) -> Result<Json<TriedLetters>, Error> {
-    let tried = operations.discard_letter(&id, &request.reason, request.dry_run);
+) -> Result<Json<TriedDeadLetters>, Error> {
+    let tried = operations.discard_dead_letter(&id, &request.reason, request.dry_run);
     tried.await.map(Json)
 }
 
-/// Projections
+/// Lists projections
 ///
-/// Of each domain that this process serves, the versions of its view: the live one, one that is being built, with its
-/// progress, and retired ones, to which there is a way back until they are dropped, by themselves a day after the
-/// switch.
+/// For each domain that this process serves, the versions of its view: the live one; one that is
+/// being built, with its progress; and retired ones. Retired versions allow a rollback until
+/// sightline drops them, a day after the switch.
 #[utoipa::path(
     get,
     path = "/v1/projections",
     operation_id = "listProjections",
     tag = "projections",
-    responses((status = 200, description = "Projections", body = Projections,
+    responses((status = 200, description = "The projections", body = Projections,
         example = json!({"projections": [example_projection()]}))),
 )]
 async fn list_projections(
@@ -301,27 +308,28 @@ async fn list_projections(
     operations.projections().await.map(Json)
 }
 
-/// Why a projection is paused.
+/// Why to pause a projection.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct PauseRequest {
-    /// For those who come later, without personal data.
+    /// The reason, without personal data. It is stored and shown to operators.
     #[schema(min_length = 1, max_length = 500)]
     reason: Option<String>,
 }
 
 /// Pauses projection
 ///
-/// Of all versions of a domain's view, until it is resumed; it outlasts restarts. Reads go on, and show what there is.
+/// Pauses all versions of the domain's view except one that is being built, until they are resumed;
+/// the pause survives restarts. Reads continue, from the view as it is.
 #[utoipa::path(
     post,
     path = "/v1/projections/{domain}/pause",
     operation_id = "pauseProjection",
     tag = "projections",
     params(("domain" = String, Path, description = "The domain's name", example = "order")),
-    request_body(content = Option<PauseRequest>, description = "May be left out", example = json!({"reason": "moving the database"})),
+    request_body(content = Option<PauseRequest>, description = "Optional", example = json!({"reason": "moving the database"})),
     responses(
-        Changed,
+        ProjectionChanged,
         NotServed,
     ),
 )]
@@ -334,30 +342,31 @@ async fn pause_projection(
     paused.await.map(Json)
 }
 
-/// Whether losses are accepted.
+/// Whether to accept losses.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct AcceptLoss {
-    /// Go on without what the log has lost.
+    /// Continue without the records that the log has lost.
     accept_loss: bool,
 }
 
 /// Resumes projection
 ///
-/// Whether an operator had paused it, or dead letters that piled up. Where partitions stand still because their log is
-/// not the one that was projected, they are looked at anew; with `acceptLoss` they go on without what is lost. Where the
-/// database was restored to an earlier state, this takes note of it.
+/// Resumes it after a pause by an operator, or by sightline because too many dead letters had
+/// accumulated. Partitions that have failed because their log is not the one that was projected are
+/// checked again; with `acceptLoss` they continue without the lost records. If the database was
+/// restored to an earlier state, this call acknowledges it.
 #[utoipa::path(
     post,
     path = "/v1/projections/{domain}/resume",
     operation_id = "resumeProjection",
     tag = "projections",
     params(("domain" = String, Path, description = "The domain's name", example = "order")),
-    request_body(content = Option<AcceptLoss>, description = "May be left out", example = json!({"acceptLoss": false})),
+    request_body(content = Option<AcceptLoss>, description = "Optional", example = json!({"acceptLoss": false})),
     responses(
-        Changed,
+        ProjectionChanged,
         NotServed,
-        (status = 409, description = "It was resumed, but partitions can't go on without somebody accepting losses",
+        (status = 409, description = "It was resumed, but partitions can't continue unless losses are accepted",
             body = Problem, content_type = PROBLEM_JSON),
     ),
 )]
@@ -372,20 +381,20 @@ async fn resume_projection(
 
 /// Rebuilds a view
 ///
-/// Projects the log anew, from where the view began, into the tables of a new version, beside live projection and reads.
-/// Where the log no longer reaches back to that, it is refused with `LOG_TRUNCATED`; `acceptLoss` builds what there still
-/// is.
+/// Projects the log again, from the offsets at which the view began, into the tables of a new
+/// version. Live projection and reads continue meanwhile. If the log has lost some of these
+/// records, the call fails with `LOG_TRUNCATED`; `acceptLoss` builds the version without them.
 #[utoipa::path(
     post,
     path = "/v1/projections/{domain}/rebuild",
     operation_id = "rebuildProjection",
     tag = "projections",
     params(("domain" = String, Path, description = "The domain's name", example = "order")),
-    request_body(content = Option<AcceptLoss>, description = "May be left out", example = json!({"acceptLoss": false})),
+    request_body(content = Option<AcceptLoss>, description = "Optional", example = json!({"acceptLoss": false})),
     responses(
-        Changed,
+        ProjectionChanged,
         NotServed,
-        (status = 409, description = "A version is being built already (`REBUILD_RUNNING`), or the log does not reach back \
+        (status = 409, description = "A version is already being built (`REBUILD_RUNNING`), or the log has lost records \
             (`LOG_TRUNCATED`)", body = Problem, content_type = PROBLEM_JSON),
     ),
 )]
@@ -398,62 +407,63 @@ async fn rebuild_projection(
     rebuilding.await.map(Json)
 }
 
-/// Nothing to tell.
+/// A request without fields.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Nothing {}
+struct NoFields {}
 
-/// Ends a rebuild
+/// Cancels a rebuild
 ///
-/// And removes what it has built.
+/// Removes what it has built.
 #[utoipa::path(
     post,
     path = "/v1/projections/{domain}/cancel",
     operation_id = "cancelRebuild",
     tag = "projections",
     params(("domain" = String, Path, description = "The domain's name", example = "order")),
-    request_body(content = Option<Nothing>, description = "May be left out", example = json!({})),
+    request_body(content = Option<NoFields>, description = "Optional", example = json!({})),
     responses(
-        Changed,
+        ProjectionChanged,
         NotServed,
-        (status = 409, description = "None is under way (`NO_REBUILD`)", body = Problem, content_type = PROBLEM_JSON),
+        (status = 409, description = "No version is being built (`NO_REBUILD`)", body = Problem, content_type = PROBLEM_JSON),
     ),
 )]
 async fn cancel_rebuild(
     State(operations): State<Operations>,
     Path(domain): Path<String>,
-    Json(Nothing {}): Json<Nothing>,
+    Json(NoFields {}): Json<NoFields>,
 ) -> Result<Json<Projection>, Error> {
     operations.cancel(&domain).await.map(Json)
 }
 
-/// Under what condition a version becomes the live one.
+/// Under which conditions to switch.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct SwitchRequest {
-    /// Only if both versions hold the same rows at the same positions.
+    /// Switch only if both versions hold the same rows at the same positions.
     compare: bool,
-    /// Only to this version; if it is the live one already, nothing is to be done.
+    /// Switch only to this version; if it is already live, the call changes nothing.
     version: Option<i32>,
 }
 
 /// Makes the new version the live one
 ///
-/// Refused while it is behind in any partition. Reads that begin from then on are answered from it; the former one goes
-/// on projecting for a day, so that there is a way back. A comparison sums up all tables of both, beside projection: on
-/// large views give it time with `Request-Timeout`.
+/// Fails while the new version is behind in any partition. Reads that start after the switch use
+/// it. The old version is projected for another day, so that a rollback is possible. A comparison
+/// reads all tables of both versions while they are projected; for large views allow it time with
+/// `Request-Timeout`.
 #[utoipa::path(
     post,
     path = "/v1/projections/{domain}/switch",
     operation_id = "switchProjection",
     tag = "projections",
     params(("domain" = String, Path, description = "The domain's name", example = "order")),
-    request_body(content = Option<SwitchRequest>, description = "May be left out", example = json!({"compare": true})),
+    request_body(content = Option<SwitchRequest>, description = "Optional", example = json!({"compare": true})),
     responses(
-        Changed,
+        ProjectionChanged,
         NotServed,
-        (status = 409, description = "None is being built (`NO_REBUILD`), it is behind (`NOT_CAUGHT_UP`), or the two differ \
-            (`VIEWS_DIFFER`)", body = Problem, content_type = PROBLEM_JSON),
+        (status = 409, description = "No version is being built (`NO_REBUILD`), it is behind (`NOT_CAUGHT_UP`), or the versions \
+            differ (`VIEWS_DIFFER`)", body = Problem, content_type = PROBLEM_JSON),
     ),
 )]
 async fn switch_projection(
@@ -465,28 +475,29 @@ async fn switch_projection(
     switched.await.map(Json)
 }
 
-/// To which version the way back is to lead.
+/// Which version to roll back to.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct RollbackRequest {
-    /// Only to this version; if it is the live one already, nothing is to be done.
+    /// Roll back only to this version; if it is already live, the call changes nothing.
     version: Option<i32>,
 }
 
 /// Makes the retired version the live one again
 ///
-/// The one that was switched from last. Refused while it is behind: no answer goes back in time.
+/// Rolls back to the version that was live before the last switch. Fails while that version is
+/// behind, because answers would go back in time.
 #[utoipa::path(
     post,
     path = "/v1/projections/{domain}/rollback",
     operation_id = "rollbackProjection",
     tag = "projections",
     params(("domain" = String, Path, description = "The domain's name", example = "order")),
-    request_body(content = Option<RollbackRequest>, description = "May be left out", example = json!({"version": 1})),
+    request_body(content = Option<RollbackRequest>, description = "Optional", example = json!({"version": 1})),
     responses(
-        Changed,
+        ProjectionChanged,
         NotServed,
-        (status = 409, description = "There is none (`NO_RETIRED_VERSION`), or it is behind (`NOT_CAUGHT_UP`)",
+        (status = 409, description = "There is no retired version (`NO_RETIRED_VERSION`), or it is behind (`NOT_CAUGHT_UP`)",
             body = Problem, content_type = PROBLEM_JSON),
     ),
 )]
@@ -495,37 +506,38 @@ async fn rollback_projection(
     Path(domain): Path<String>,
     Json(request): Json<RollbackRequest>,
 ) -> Result<Json<Projection>, Error> {
-    let went_back = operations.rollback(&domain, request.version);
-    went_back.await.map(Json)
+    let rolled_back = operations.rollback(&domain, request.version);
+    rolled_back.await.map(Json)
 }
 
 /// Drops the retired version
 ///
-/// The one that was switched from last, with all that is its own. There is no way back to it any more.
+/// Drops the version that was live before the last switch, with its tables and dead letters. A
+/// rollback to it is no longer possible.
 #[utoipa::path(
     post,
     path = "/v1/projections/{domain}/drop",
     operation_id = "dropProjection",
     tag = "projections",
     params(("domain" = String, Path, description = "The domain's name", example = "order")),
-    request_body(content = Option<Nothing>, description = "May be left out", example = json!({})),
+    request_body(content = Option<NoFields>, description = "Optional", example = json!({})),
     responses(
-        Changed,
+        ProjectionChanged,
         NotServed,
-        (status = 409, description = "There is none (`NO_RETIRED_VERSION`)", body = Problem, content_type = PROBLEM_JSON),
+        (status = 409, description = "There is no retired version (`NO_RETIRED_VERSION`)", body = Problem, content_type = PROBLEM_JSON),
     ),
 )]
 async fn drop_projection(
     State(operations): State<Operations>,
     Path(domain): Path<String>,
-    Json(Nothing {}): Json<Nothing>,
+    Json(NoFields {}): Json<NoFields>,
 ) -> Result<Json<Projection>, Error> {
     operations.drop_retired(&domain).await.map(Json)
 }
 
 const EXAMPLE_ID: &str = "01a2093a-f139-710d-8867-ae04814d66ac";
 
-fn example_letter() -> Value {
+fn example_dead_letter() -> Value {
     json!({
         "id": EXAMPLE_ID,
         "domain": "order",
@@ -546,11 +558,12 @@ fn example_letter() -> Value {
     })
 }
 
-fn example_whole_letter() -> Value {
-    let mut letter = example_letter();
-    letter["headers"] = json!([{"name": "correlationId", "value": "Yy0x"}]);
-    letter["value"] = json!("eyJldmVudElkIjoiZS0xNyIsImV2ZW50VHlwZSI6IlVzZXJFbWFpbFZlcmlmaWVkIn0=");
-    letter
+fn example_dead_letter_with_bytes() -> Value {
+    let mut dead_letter = example_dead_letter();
+    dead_letter["headers"] = json!([{"name": "correlationId", "value": "Yy0x"}]);
+    dead_letter["value"] =
+        json!("eyJldmVudElkIjoiZS0xNyIsImV2ZW50VHlwZSI6IlVzZXJFbWFpbFZlcmlmaWVkIn0=");
+    dead_letter
 }
 
 fn example_tried() -> Value {
@@ -606,18 +619,19 @@ mod tests {
     use crate::error::Code;
 
     #[test]
-    fn the_examples_are_what_is_answered() {
+    fn the_examples_are_valid_answers() {
         let projection: Projection = serde_json::from_value(example_projection()).unwrap();
         assert_eq!(
             serde_json::to_value(projection).unwrap(),
             example_projection()
         );
-        let letter: DeadLetter = serde_json::from_value(example_whole_letter()).unwrap();
+        let dead_letter: DeadLetter =
+            serde_json::from_value(example_dead_letter_with_bytes()).unwrap();
         assert_eq!(
-            serde_json::to_value(letter).unwrap(),
-            example_whole_letter()
+            serde_json::to_value(dead_letter).unwrap(),
+            example_dead_letter_with_bytes()
         );
-        let tried: TriedLetters = serde_json::from_value(example_tried()).unwrap();
+        let tried: TriedDeadLetters = serde_json::from_value(example_tried()).unwrap();
         assert_eq!(serde_json::to_value(tried).unwrap(), example_tried());
     }
 

@@ -1,21 +1,24 @@
-//! How current an answer must be, as the request demands it: the header `Sightline-Consistency`, on both
-//! surfaces. What is not offered is refused, never ignored: a caller who asked for more than it got would
-//! take an old answer for a new one.
+//! How current the caller demands its answer to be: the header (or metadata key)
+//! `Sightline-Consistency`.
+//!
+//! A demand that the gateway does not offer is refused, never ignored: the caller would take an old
+//! answer for a current one.
 
 use http::{HeaderMap, HeaderName};
 
-use crate::{
-    error::{Code, Error, TOKEN_HEADER},
-    query::ConsistencyToken,
-};
+use super::deadline;
+use super::token::ConsistencyToken;
+use crate::error::{Code, Error, TOKEN_HEADER};
 
-/// Header and metadata key of the demand.
+/// The header of REST and the metadata key of gRPC.
 pub const CONSISTENCY_HEADER: HeaderName = HeaderName::from_static("sightline-consistency");
 
-/// Whether this request may be answered with whatever the view has now.
+/// Accepts a request that may be answered from the view as it is now (`eventual`, which is the
+/// default).
 ///
 /// # Errors
-/// INVALID_ARGUMENT: the demand is malformed. CONSISTENCY_UNSUPPORTED: it is one that is not offered.
+/// INVALID_ARGUMENT: the demand is malformed. CONSISTENCY_UNSUPPORTED: the gateway does not offer
+/// it.
 pub fn check_demand(headers: &HeaderMap) -> Result<(), Error> {
     let mut demands = headers.get_all(CONSISTENCY_HEADER).iter();
     let demand = match demands.next() {
@@ -34,14 +37,14 @@ pub fn check_demand(headers: &HeaderMap) -> Result<(), Error> {
         "eventual" => {
             return Err(Error::invalid(
                 "Sightline-Consistency-Token",
-                "is of use only with Sightline-Consistency: at-least",
+                "is allowed only with Sightline-Consistency: at-least",
             ));
         }
         "at-least" => {
             if tokens.is_empty() {
                 return Err(Error::invalid(
                     "Sightline-Consistency-Token",
-                    "must be given with Sightline-Consistency: at-least",
+                    "is required with Sightline-Consistency: at-least",
                 ));
             }
             for value in tokens {
@@ -58,12 +61,12 @@ pub fn check_demand(headers: &HeaderMap) -> Result<(), Error> {
         "latest" => {}
         other => {
             let seconds = other.strip_prefix("max-lag=").ok_or_else(malformed)?;
-            super::deadline::seconds(seconds).ok_or_else(malformed)?;
+            deadline::seconds(seconds).ok_or_else(malformed)?;
         }
     }
     Err(Error::new(
         Code::ConsistencyUnsupported,
-        "This gateway offers Sightline-Consistency: eventual only. Compare the token of the answer instead.",
+        "This gateway offers only Sightline-Consistency: eventual. Compare the token of the answer instead.",
     ))
 }
 
@@ -87,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn only_eventual_is_offered_and_nothing_is_ignored() {
+    fn only_eventual_is_accepted_and_no_demand_is_ignored() {
         let demand = "sightline-consistency";
         let token = "sightline-consistency-token";
         assert_eq!(check(&[]), None);

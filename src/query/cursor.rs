@@ -1,12 +1,15 @@
-//! Cursors of feeds: one place for every partition of the log, as one opaque word from which a reader resumes.
+//! Cursors of feeds: a feed position for every partition, as one opaque text from which a reader
+//! resumes.
 //!
-//! Places are kept by a fingerprint of the partition and of the incarnation of its topic, so a cursor means the same
-//! to every gateway, and nothing where the topic is another one. A partition that a cursor does not hold begins at its
-//! beginning.
+//! A cursor names partitions by a fingerprint of cluster, topic, the topic's incarnation and
+//! partition number. So it means the same to every gateway, and it is refused where the topic was
+//! deleted and created again. Partitions that a cursor does not name are read from their beginning.
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
+use std::fmt;
 
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest, Sha256};
 
@@ -14,21 +17,22 @@ use super::token::{put, take};
 use crate::error::{Code, Error};
 use crate::projector::FeedPosition;
 
-/// No cursor is longer than this, in characters: a thousand partitions fit.
+/// The longest cursor, in characters: a thousand partitions fit.
 const MAX_LENGTH: usize = 32 * 1024;
-/// The first byte of the binary form.
-const FORM: u8 = 1;
+/// The first byte of the binary form: its version.
+const FORMAT: u8 = 1;
 
-/// One partition of one incarnation of a topic, in eight bytes.
+/// Eight bytes that identify one partition of one incarnation of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint([u8; 8]);
 
 impl Fingerprint {
-    /// Of a row of `sightline.logs`.
+    /// The fingerprint of a row of `sightline.logs`.
     pub fn of(cluster_id: &str, topic: &str, topic_identity: &str, partition: i32) -> Self {
         let mut hash = Sha256::new();
         for text in [cluster_id, topic, topic_identity] {
-            // Lengths first, so that no two rows are the same bytes.
+            // Each text is preceded by its length, so that two different rows never hash the same
+            // bytes.
             hash.update((text.len() as u64).to_be_bytes());
             hash.update(text);
         }
@@ -39,79 +43,82 @@ impl Fingerprint {
     }
 }
 
-/// How far a feed has been read; see the module.
+/// How far a reader has read a feed; see the module.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cursor {
-    /// The version of the view in which the places were read.
+    /// The view version whose feed the positions are of.
     pub view_version: u32,
-    places: BTreeMap<Fingerprint, (u64, u64)>,
+    /// Next offset and sequence.
+    positions: BTreeMap<Fingerprint, (u64, u64)>,
 }
 
 impl Cursor {
-    /// Where a partition has been read to.
-    pub fn set(&mut self, log: Fingerprint, place: FeedPosition) {
-        // Neither is ever negative.
-        let place = (
-            place.next_offset.unsigned_abs(),
-            place.sequence.unsigned_abs(),
+    /// Sets the position up to which a partition has been read.
+    pub fn set(&mut self, log: Fingerprint, position: FeedPosition) {
+        // Positions come from the database, where neither half is negative.
+        let position = (
+            position.next_offset.unsigned_abs(),
+            position.sequence.unsigned_abs(),
         );
-        self.places.insert(log, place);
+        self.positions.insert(log, position);
     }
 
-    /// Every partition that has been read, and to where.
+    /// The partitions that have been read, each with its position.
     pub fn iter(&self) -> impl Iterator<Item = (Fingerprint, FeedPosition)> {
-        self.places
+        self.positions
             .iter()
             .filter_map(|(log, (next_offset, sequence))| {
-                let place = FeedPosition {
+                let position = FeedPosition {
                     next_offset: i64::try_from(*next_offset).ok()?,
                     sequence: i64::try_from(*sequence).ok()?,
                 };
-                Some((*log, place))
+                Some((*log, position))
             })
     }
 
-    /// Reads a cursor; `None` where the text, which may come from anybody, is none.
+    /// Parses untrusted text; returns `None` if it is not a cursor.
     pub fn parse(text: &str) -> Option<Self> {
         if text.len() > MAX_LENGTH {
             return None;
         }
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
-        let mut bytes = bytes.strip_prefix(&[FORM])?;
+        let mut bytes = bytes.strip_prefix(&[FORMAT])?;
         let view_version = u32::try_from(take(&mut bytes)?).ok()?;
-        let mut places = BTreeMap::new();
+        let mut positions = BTreeMap::new();
         while !bytes.is_empty() {
             let log = Fingerprint(bytes.split_off(..8)?.try_into().ok()?);
-            let place = (take(&mut bytes)?, take(&mut bytes)?);
-            // In strict order, and within what Postgres can count: one meaning has one spelling.
-            let is_last = places.last_key_value().is_none_or(|(last, _)| *last < log);
-            if !is_last || i64::try_from(place.0.max(place.1)).is_err() {
+            let position = (take(&mut bytes)?, take(&mut bytes)?);
+            // Strictly ascending, so that a cursor has one spelling; numbers must fit a bigint.
+            let is_ascending = positions
+                .last_key_value()
+                .is_none_or(|(last, _)| *last < log);
+            if !is_ascending || i64::try_from(position.0.max(position.1)).is_err() {
                 return None;
             }
-            places.insert(log, place);
+            positions.insert(log, position);
         }
         Some(Self {
             view_version,
-            places,
+            positions,
         })
     }
 }
 
-/// The refusal of a cursor from before a rebuild that has put changes elsewhere: its reader would miss some, or get them
-/// again.
+/// The error for a cursor of an earlier view version whose feed differs before the cursor: the
+/// reader would miss changes or receive them twice.
 pub fn resync() -> Error {
     Error::new(
         Code::Resync,
-        "The view was rebuilt, and changes that this cursor has passed lie elsewhere in it now. Read the feed anew, \
-         without a cursor.",
+        "The view was rebuilt, and changes before this cursor have other positions in it now. Read the feed again \
+         from the beginning, without a cursor.",
     )
 }
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut bytes = vec![FORM];
+        let mut bytes = vec![FORMAT];
         put(&mut bytes, self.view_version.into());
-        for (log, (next_offset, sequence)) in &self.places {
+        for (log, (next_offset, sequence)) in &self.positions {
             bytes.extend(log.0);
             put(&mut bytes, *next_offset);
             put(&mut bytes, *sequence);
@@ -129,7 +136,7 @@ impl Serialize for Cursor {
 impl<'de> Deserialize<'de> for Cursor {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| de::Error::custom("is no cursor"))
+        Self::parse(&text).ok_or_else(|| de::Error::custom("is not a cursor"))
     }
 }
 
@@ -139,14 +146,14 @@ mod tests {
     use proptest::prelude::*;
 
     fn cursors() -> impl Strategy<Value = Cursor> {
-        let places =
+        let positions =
             proptest::collection::btree_map(any::<[u8; 8]>(), (0..i64::MAX, 0..i64::MAX), 0..9);
-        (any::<u32>(), places).prop_map(|(view_version, places)| {
+        (any::<u32>(), positions).prop_map(|(view_version, positions)| {
             let mut cursor = Cursor {
                 view_version,
                 ..Cursor::default()
             };
-            for (log, (next_offset, sequence)) in places {
+            for (log, (next_offset, sequence)) in positions {
                 cursor.set(
                     Fingerprint(log),
                     FeedPosition {
@@ -169,7 +176,7 @@ mod tests {
 
         #[test]
         fn one_meaning_has_one_spelling(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
-            let text = BASE64_URL_SAFE_NO_PAD.encode([&[FORM], &bytes[..]].concat());
+            let text = BASE64_URL_SAFE_NO_PAD.encode([&[FORMAT], &bytes[..]].concat());
             if let Some(cursor) = Cursor::parse(&text) {
                 prop_assert_eq!(cursor.to_string(), text);
             }
@@ -182,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn partitions_of_other_topics_are_others() {
+    fn fingerprints_differ_by_cluster_topic_incarnation_and_partition() {
         let one = Fingerprint::of("c", "t", "i", 0);
         for other in [
             Fingerprint::of("c", "t", "i", 1),

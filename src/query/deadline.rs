@@ -1,6 +1,6 @@
 //! How long a caller waits: `grpc-timeout` on gRPC, `Request-Timeout` (seconds) on REST.
 //!
-//! Without one it is 10 s; more than 10 minutes is cut to these.
+//! The default is 10 s, the maximum 10 minutes; longer timeouts are cut to it.
 
 use std::time::{Duration, Instant};
 
@@ -8,16 +8,16 @@ use http::HeaderMap;
 
 use crate::error::Error;
 
-/// Where the caller says nothing.
+/// The timeout of calls that name none.
 pub const DEFAULT: Duration = Duration::from_secs(10);
-/// The longest that a call may take.
+/// The longest timeout of a call.
 pub const MAX: Duration = Duration::from_secs(600);
 
 tokio::task_local! {
     static UNTIL: Instant;
 }
 
-/// Runs a call within its time; `None` where that was not enough.
+/// Runs a call for at most `time`; returns `None` if it did not finish.
 pub async fn keep<T>(time: Duration, call: impl Future<Output = T>) -> Option<T> {
     let until = Instant::now() + time;
     tokio::time::timeout(time, UNTIL.scope(until, call))
@@ -25,7 +25,7 @@ pub async fn keep<T>(time: Duration, call: impl Future<Output = T>) -> Option<T>
         .ok()
 }
 
-/// How much time the call has left that this runs in; outside of calls [`MAX`].
+/// The time left to the current call; [`MAX`] outside of calls.
 pub fn left() -> Duration {
     UNTIL
         .try_with(|until| until.saturating_duration_since(Instant::now()))
@@ -35,26 +35,26 @@ pub fn left() -> Duration {
 /// How long the caller of a gRPC method waits.
 ///
 /// # Errors
-/// INVALID_ARGUMENT: the value is malformed.
+/// INVALID_ARGUMENT: the value is malformed or given more than once.
 pub fn of_grpc(headers: &HeaderMap) -> Result<Duration, Error> {
     of(
         headers,
         "grpc-timeout",
         grpc_timeout,
-        "must be up to 8 digits and one of H, M, S, m, u, n",
+        "must be 1 to 8 digits followed by one of H, M, S, m, u, n",
     )
 }
 
 /// How long the caller of a REST method waits.
 ///
 /// # Errors
-/// INVALID_ARGUMENT: the value is malformed.
+/// INVALID_ARGUMENT: the value is malformed, zero, or given more than once.
 pub fn of_rest(headers: &HeaderMap) -> Result<Duration, Error> {
     of(
         headers,
         "Request-Timeout",
         |text| seconds(text).filter(|time| !time.is_zero()),
-        "must be a number of seconds above 0, like 2 or 0.25",
+        "must be a number of seconds greater than 0, such as 2 or 0.25",
     )
 }
 
@@ -74,7 +74,7 @@ fn of(
     }
 }
 
-/// Seconds as a decimal number without sign or exponent: `2`, `0.25`.
+/// Parses seconds, a decimal number without sign or exponent: `2`, `0.25`.
 pub(super) fn seconds(text: &str) -> Option<Duration> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |s: &str| (1..=9).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_digit());
@@ -109,13 +109,15 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_call_knows_how_much_time_it_has_left() {
+    async fn a_call_can_read_how_much_time_it_has_left() {
         assert_eq!(left(), MAX);
         let time = Duration::from_secs(60);
-        let told = keep(time, async { left() }).await.expect("enough");
-        assert!(told <= time && !told.is_zero(), "{told:?}");
-        let told = keep(Duration::ZERO, std::future::pending::<()>()).await;
-        assert_eq!(told, None);
+        let remaining = keep(time, async { left() })
+            .await
+            .expect("finishes in time");
+        assert!(remaining <= time && !remaining.is_zero(), "{remaining:?}");
+        let outcome = keep(Duration::ZERO, std::future::pending::<()>()).await;
+        assert_eq!(outcome, None);
     }
 
     #[test]

@@ -1,14 +1,15 @@
-//! The gRPC coat of an answer.
+//! What the gRPC adapters share: how an answer becomes a response, and how fields of requests are
+//! read.
 
 use chrono::{DateTime, Utc};
 use prost_types::Timestamp;
 
-use super::Answer;
+use super::answer::Answer;
 use super::page::PageRequest;
 use crate::error::{Error, TOKEN_KEY};
 
-/// A service with the bounds and the compression that all have. (The types that are generated for services share
-/// no trait.)
+/// Sets the size limit and the compression of a service. It is a macro because the generated types
+/// of services share no trait.
 macro_rules! service {
     ($server:expr) => {
         $server
@@ -21,7 +22,8 @@ macro_rules! service {
 }
 pub(crate) use service;
 
-/// A response with its token. The server sends it in the trailers, where it reflects what was sent.
+/// A response with the token of its answer in the metadata. The server moves the token to the
+/// trailers, so that it reflects what was actually sent.
 pub fn respond<T>(answer: Answer<T>) -> tonic::Response<T> {
     let mut response = tonic::Response::new(answer.body);
     if let Ok(token) = answer.token.to_string().parse() {
@@ -30,16 +32,16 @@ pub fn respond<T>(answer: Answer<T>) -> tonic::Response<T> {
     response
 }
 
-/// The same instant.
+/// The protobuf form of an instant.
 pub fn timestamp(time: DateTime<Utc>) -> Timestamp {
     Timestamp {
         seconds: time.timestamp(),
-        // A leap second has more than 999,999,999 of them in chrono, which Timestamp forbids.
+        // In chrono a leap second counts nanoseconds beyond 999,999,999, which Timestamp forbids.
         nanos: time.timestamp_subsec_nanos().min(999_999_999) as i32,
     }
 }
 
-/// The instant as of which the caller asks: the field `as_of`.
+/// The field `as_of`: the instant at which the caller wants to see the view.
 ///
 /// # Errors
 /// As [`instant`].
@@ -52,10 +54,11 @@ pub fn page(size: i32, token: String) -> PageRequest {
     PageRequest { size, token }
 }
 
-/// An instant that a request names, cut to microseconds.
+/// An instant of a request, truncated to microseconds.
 ///
 /// # Errors
-/// INVALID_ARGUMENT, naming `field`: it lies outside the years 1 to 9999, or its nanoseconds are none.
+/// INVALID_ARGUMENT, naming `field`: it lies outside the years 1 to 9999, or its nanoseconds are
+/// out of range.
 pub fn instant(field: &str, time: Option<Timestamp>) -> Result<Option<DateTime<Utc>>, Error> {
     const YEARS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
     let read = |time: Timestamp| {
@@ -71,7 +74,7 @@ pub fn instant(field: &str, time: Option<Timestamp>) -> Result<Option<DateTime<U
             Some(time) => Ok(Some(time)),
             None => Err(Error::invalid(
                 field,
-                "is no valid google.protobuf.Timestamp",
+                "is not a valid google.protobuf.Timestamp",
             )),
         },
     }

@@ -1,35 +1,36 @@
-//! The REST coat of questions and answers: extractors that refuse with a [`struct@Error`] naming the field,
-//! and the one way in which an answer becomes a response.
+//! What the REST adapters share: extractors whose rejection is a [`struct@Error`] that names the
+//! field, and how an answer becomes a response.
 
-use axum::{
-    body::HttpBody,
-    extract::{
-        FromRequest, FromRequestParts, MatchedPath, Request, path::ErrorKind,
-        rejection::PathRejection,
-    },
-    response::{IntoResponse, Response},
-};
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use axum::body::HttpBody;
+use axum::extract::path::ErrorKind;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequest, FromRequestParts, MatchedPath, Request};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
-use http::{HeaderValue, header, request::Parts};
+use http::request::Parts;
+use http::{HeaderValue, header};
 use http_body_util::BodyExt;
 use percent_encoding::percent_decode;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use utoipa::{IntoParams, IntoResponses};
 
-use super::{Answer, MAX_REQUEST_BYTES, lag::unknown_domain, page::PageRequest};
-use crate::{
-    error::{Error, PROBLEM_JSON, Problem, TOKEN_HEADER},
-    event::rfc3339,
-};
+use super::MAX_REQUEST_BYTES;
+use super::answer::Answer;
+use super::lag::unknown_domain;
+use super::page::PageRequest;
+use crate::error::{Error, PROBLEM_JSON, Problem, TOKEN_HEADER};
+use crate::event::rfc3339;
 
-/// Of a body that is too large, no more than this is read.
+/// The most bytes that are read of a body that is too large.
 const MAX_READ_BYTES: u64 = 64 * MAX_REQUEST_BYTES as u64;
-/// Answers may be kept, but not used again without asking: the view may have moved on.
+/// Clients may store answers but must revalidate them, because the view may have changed.
 const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("private, no-cache");
 
-/// What is answered where a domain is not served, for the documentation.
+/// The response for a domain that this process does not serve, for the documentation.
 #[derive(IntoResponses)]
 #[response(
     status = 404, description = "There is no such domain, or this process does not serve it",
@@ -65,11 +66,13 @@ pub struct PageParameters {
     /// The most items to return: 50 by default, 1,000 at most
     #[param(minimum = 0, example = 100)]
     page_size: Option<i32>,
-    /// `nextPageToken` of the previous page; the other parameters except `pageSize` must be the same as for that page
+    /// `nextPageToken` of the previous page; the other parameters except `pageSize` must be the
+    /// same as for that page
     page_token: Option<String>,
 }
 
-/// The parameters of the path, percent-decoded each by itself: `%2F` is a part of an id.
+/// The parameters of the path. Each is percent-decoded separately, so that an id may contain `/` as
+/// `%2F`.
 pub struct Path<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
@@ -79,7 +82,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
         if has_broken_escape(parts.uri.path()) {
             return Err(Error::invalid(
                 path_parameter(parts),
-                "has a % that two hexadecimal digits do not follow: % itself is %25",
+                "has a % that is not followed by two hexadecimal digits; a literal % is written %25",
             ));
         }
         match axum::extract::Path::<T>::from_request_parts(parts, state).await {
@@ -91,12 +94,14 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
                 ErrorKind::ParseErrorAtKey { key, .. } => Error::invalid(key, "is malformed"),
                 _ => Error::invalid("path", "is malformed"),
             }),
-            Err(_) => Err(Error::internal("a route without its path parameters")),
+            Err(_) => Err(Error::internal(
+                "a handler's path parameters are not those of its route",
+            )),
         }
     }
 }
 
-/// Whether a `%` in a path escapes nothing (RFC 3986, 2.1).
+/// Whether the path contains a `%` without two hexadecimal digits (RFC 3986, 2.1).
 fn has_broken_escape(path: &str) -> bool {
     let is_escape = |rest: &str| {
         let digits = rest.as_bytes().get(..2);
@@ -105,7 +110,7 @@ fn has_broken_escape(path: &str) -> bool {
     path.split('%').skip(1).any(|rest| !is_escape(rest))
 }
 
-/// The last parameter of the route, by its name.
+/// The name of the route's last parameter.
 fn path_parameter(parts: &Parts) -> String {
     let route = parts.extensions.get::<MatchedPath>();
     let name = route.and_then(|route| {
@@ -122,28 +127,28 @@ fn path_parameter(parts: &Parts) -> String {
     name.unwrap_or_else(|| "path".to_owned())
 }
 
-/// The parameters of the query, as pairs in their order; a name may repeat.
+/// The parameters of the query string, in order; a name may occur more than once.
 pub struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// All values of a parameter. Those of other names are nobody's business.
+    /// All values of a parameter.
     pub fn all(&self, name: &str) -> Vec<String> {
         let named = self.0.iter().filter(|(key, _)| key == name);
         named.map(|(_, value)| value.clone()).collect()
     }
 
-    /// The value of a parameter that may be there once. Empty is as absent.
+    /// The value of a parameter that may be given once; an empty value counts as absent.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT: it is there more than once.
+    /// INVALID_ARGUMENT: it is given more than once.
     pub fn text(&self, name: &str) -> Result<Option<String>, Error> {
         Ok(self.given(name)?.filter(|value| !value.is_empty()))
     }
 
-    /// The value of a parameter that may be there once, and may be empty.
+    /// The value of a parameter that may be given once, and may be empty.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT: it is there more than once.
+    /// INVALID_ARGUMENT: it is given more than once.
     pub fn given(&self, name: &str) -> Result<Option<String>, Error> {
         let mut named = self.0.iter().filter(|(key, _)| key == name);
         let value = named.next().map(|(_, value)| value.clone());
@@ -153,13 +158,14 @@ impl Query {
         }
     }
 
-    /// Refuses parameters of other names: for what is decided by, where a slip of the pen would mean something else.
+    /// Refuses parameters with other names, for paths where a misspelled filter would select too
+    /// much.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT: there is one.
+    /// INVALID_ARGUMENT: the query has another parameter.
     pub fn only(&self, names: &[&str]) -> Result<(), Error> {
         match self.0.iter().find(|(key, _)| !names.contains(&&**key)) {
-            Some((key, _)) => Err(Error::invalid(key, "is no parameter of this path")),
+            Some((key, _)) => Err(Error::invalid(key, "is not a parameter of this path")),
             None => Ok(()),
         }
     }
@@ -167,19 +173,19 @@ impl Query {
     /// An instant (RFC 3339).
     ///
     /// # Errors
-    /// INVALID_ARGUMENT: it is none, or there more than once.
+    /// INVALID_ARGUMENT: it is malformed, or given more than once.
     pub fn time(&self, name: &str) -> Result<Option<DateTime<Utc>>, Error> {
         let read = |text: String| {
             rfc3339(&text).ok_or_else(|| {
                 let problem =
-                    "must be a time like 2026-10-01T12:00:00Z (RFC 3339; in an address, + is %2B)";
+                    "must be a time such as 2026-10-01T12:00:00Z (RFC 3339; in a URL, + is written %2B)";
                 Error::invalid(name, problem)
             })
         };
         self.text(name)?.map(read).transpose()
     }
 
-    /// The instant as of which the caller asks: `asOf`.
+    /// The parameter `asOf`: the instant at which the caller wants to see the view.
     ///
     /// # Errors
     /// As [`Query::time`].
@@ -190,7 +196,7 @@ impl Query {
     /// `true` or `false`.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT: it is neither, or there more than once.
+    /// INVALID_ARGUMENT: it is neither, or given more than once.
     pub fn flag(&self, name: &str) -> Result<Option<bool>, Error> {
         match self.text(name)?.as_deref() {
             None => Ok(None),
@@ -200,11 +206,11 @@ impl Query {
         }
     }
 
-    /// What a list is asked for beside its filters: `pageSize` and `pageToken`. A size beyond all counting is as good
-    /// as a large one, which is cut.
+    /// The page that `pageSize` and `pageToken` ask for. A size that does not fit an `i32` counts
+    /// as the largest, which is cut to the maximum later.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT: one of them is no such thing.
+    /// INVALID_ARGUMENT: the size is not a whole number, or one of them is given more than once.
     pub fn page(&self) -> Result<PageRequest, Error> {
         let size = match self.text("pageSize")? {
             None => 0,
@@ -214,7 +220,7 @@ impl Query {
             Some(_) => {
                 return Err(Error::invalid(
                     "pageSize",
-                    "must be a whole number from 0 on",
+                    "must be a whole number, 0 or greater",
                 ));
             }
         };
@@ -237,7 +243,7 @@ impl Query {
             .map(|pair| {
                 let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
                 let name = decode(name)
-                    .ok_or_else(|| Error::invalid("query", "holds a name that is not UTF-8"))?;
+                    .ok_or_else(|| Error::invalid("query", "contains a name that is not UTF-8"))?;
                 match decode(value) {
                     Some(value) => Ok((name, value)),
                     None => Err(Error::invalid(name, "is not UTF-8 once percent-decoded")),
@@ -256,8 +262,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
     }
 }
 
-/// A JSON body. That a request says so (`application/json`) is seen to by the server, for every POST; one without a body,
-/// or `null`, is as good as `{}`; and parameters belong there, not into the address. An answer that is of no view, and has no position.
+/// A JSON body of a request, or of a response that reflects no position of a view.
+///
+/// An absent body and `null` count as `{}`. Parameters belong in the body: a query string is
+/// refused. The server has checked the media type of every POST before.
 pub struct Json<T>(pub T);
 
 impl<T: Serialize> IntoResponse for Json<T> {
@@ -275,13 +283,16 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, Error> {
         let query = Query::parse(request.uri().query().unwrap_or_default())?;
         if let Some((name, _)) = query.0.first() {
-            return Err(Error::invalid(name, "belongs into the body, as JSON"));
+            return Err(Error::invalid(
+                name,
+                "must be given in the JSON body, not in the query string",
+            ));
         }
         let mut bytes = read_body(request).await?;
         if bytes.is_empty() || bytes.trim_ascii() == b"null" {
             bytes = b"{}".to_vec();
         }
-        // serde would take a list for an object, by position.
+        // serde would accept an array for a struct, field by field.
         if bytes.trim_ascii_start().first() != Some(&b'{') {
             return Err(Error::invalid("body", "must be a JSON object"));
         }
@@ -289,11 +300,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
         let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
             let (line, character) = (error.inner().line(), error.inner().column());
             if !error.inner().is_data() {
-                let place = format!("is not JSON at line {line}, character {character}");
-                return Error::invalid("body", place);
+                let problem = format!("is not JSON at line {line}, character {character}");
+                return Error::invalid("body", problem);
             }
             let path = error.path().to_string();
-            // The root's path is a dot; what misses there is named by the message alone.
+            // The path of the root is a dot; only the message names a field that is missing there.
             let missing = error.inner().to_string();
             let missing = missing
                 .strip_prefix("missing field `")
@@ -301,29 +312,29 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
             match (path.as_str(), missing) {
                 (".", Some(name)) => Error::invalid(name, "is missing"),
                 (path, Some(name)) => Error::invalid(format!("{path}.{name}"), "is missing"),
-                (".", None) => Error::invalid("body", "is of the wrong shape"),
-                (path, None) => Error::invalid(path, "is unknown or of the wrong type"),
+                (".", None) => Error::invalid("body", "has the wrong shape"),
+                (path, None) => Error::invalid(path, "is unknown or has the wrong type"),
             }
         })?;
         json.end()
-            .map_err(|_| Error::invalid("body", "holds more than one JSON value"))?;
+            .map_err(|_| Error::invalid("body", "contains more than one JSON value"))?;
         Ok(Self(value))
     }
 }
 
-/// The whole body, if it is not too large. One that is is read on for a while, and forgotten: many clients
-/// look for an answer only when they have sent all.
+/// The whole body, unless it is too large. Of a body that is too large, more is read and discarded
+/// before the refusal: many clients read the response only after they have sent everything.
 async fn read_body(request: Request) -> Result<Vec<u8>, Error> {
-    let asks_first = request.headers().contains_key(header::EXPECT);
+    let awaits_continue = request.headers().contains_key(header::EXPECT);
     let mut body = request.into_body();
     let announced = body.size_hint().lower();
-    if announced > MAX_READ_BYTES || (asks_first && announced > MAX_REQUEST_BYTES as u64) {
+    if announced > MAX_READ_BYTES || (awaits_continue && announced > MAX_REQUEST_BYTES as u64) {
         return Err(Error::payload_too_large());
     }
     let (mut bytes, mut length) = (Vec::new(), 0);
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else {
-            return Err(Error::invalid("body", "broke off"));
+            return Err(Error::invalid("body", "was not received completely"));
         };
         let Ok(data) = frame.into_data() else {
             continue;
@@ -342,12 +353,12 @@ async fn read_body(request: Request) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// The body as JSON, its token, and an ETag made of what is sent.
+/// The body as JSON, the token in its header, and an ETag computed from the body.
 impl<T: Serialize> IntoResponse for Answer<T> {
     fn into_response(self) -> Response {
         let body = match serde_json::to_vec(&self.body) {
             Ok(body) => body,
-            Err(_) => return Error::internal("an answer is not JSON").into_response(),
+            Err(_) => return Error::internal("an answer is not serializable").into_response(),
         };
         let etag = format!(
             "W/\"{}\"",
@@ -419,7 +430,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bodies_are_refused_by_field_and_place() {
+    async fn refused_bodies_name_the_field_or_the_line() {
         #[derive(serde::Deserialize)]
         #[serde(rename_all = "camelCase", deny_unknown_fields)]
         struct Body {

@@ -1,40 +1,41 @@
-//! Consistency tokens: the position that an answer reflects, as one opaque word that any caller may keep,
-//! hand on, and later ask with.
+//! Consistency tokens: the position that an answer reflects, as one opaque text that a caller may
+//! keep, pass on, and send with a later request.
 //!
-//! A token is a set of log positions, each the next offset to apply, so the meaning of `position p` is
-//! "all offsets below p". It is a lower bound: dropping a component only promises less. Positions form a
-//! lattice (per log, the greater is later), which a map keeps ready for comparing and joining.
+//! A token holds a position per partition: the next offset to apply, so position p means "all
+//! offsets below p". It is a lower bound: with fewer components it promises less.
 //!
-//! Two spellings are read. The gateway's own is binary in base64url, carries a hash of the cluster's and
-//! the topic's identity, and so means one incarnation of a topic. The producer's, `topic/partition@offset`,
-//! is what a Kafka acknowledgement gives; it asks for offset + 1 of the topic as it is now.
+//! Tokens are parsed in two forms. The gateway's own is binary in base64url and contains a hash of
+//! the cluster's and the topic's identity, so it refers to one incarnation of a topic. The
+//! producer's form, `topic/partition@offset`, is made from a Kafka acknowledgement; it asks for
+//! offset + 1 of the topic's current incarnation.
 
-use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    fmt,
-};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt;
 
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
-/// No token is longer than this, in characters.
+/// The longest token, in characters.
 pub const MAX_TOKEN_LENGTH: usize = 4096;
-/// Kafka's own bound on the name of a topic.
+/// Kafka's limit on the length of a topic's name.
 const MAX_TOPIC_LENGTH: usize = 249;
-/// The first byte of the binary form.
-const VERSION: u8 = 1;
-/// Of 4,096 characters of base64.
+/// The first byte of the binary form: its version.
+const FORMAT: u8 = 1;
+/// The bytes that fit into the longest token's base64.
 const MAX_BYTES: usize = MAX_TOKEN_LENGTH / 4 * 3;
 
-/// Which incarnation of a topic, on which cluster: a hash of both identities.
+/// One incarnation of a topic on one cluster: a hash of both ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Identity([u8; 8]);
+pub struct TopicIdentity([u8; 8]);
 
-impl Identity {
-    /// Of a cluster's id and a topic's identity, as `sightline.logs` has them.
+impl TopicIdentity {
+    /// The hash of a cluster's id and a topic's identity, as stored in `sightline.logs`.
     pub fn of(cluster_id: &str, topic_identity: &str) -> Self {
         let mut hash = Sha256::new();
-        // Lengths first, so that no two pairs are the same bytes.
+        // The first text is preceded by its length, so that two different pairs never hash the same
+        // bytes.
         hash.update((cluster_id.len() as u64).to_be_bytes());
         hash.update(cluster_id);
         hash.update(topic_identity);
@@ -45,37 +46,37 @@ impl Identity {
     }
 }
 
-/// A topic, and which incarnation of it; none: the one that there is now.
+/// A topic, and which incarnation of it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicRef {
     /// The topic's name.
     pub topic: String,
-    /// None only in the producer's form.
-    pub identity: Option<Identity>,
+    /// `None`, in the producer's form only, means the current incarnation.
+    pub identity: Option<TopicIdentity>,
 }
 
-/// Positions per topic and partition; see the module.
+/// A position per topic and partition; see the module.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConsistencyToken {
     positions: BTreeMap<TopicRef, BTreeMap<u32, u64>>,
 }
 
-/// Why a text is not a token. Never holds the text.
+/// Why a text is not a token. It does not contain the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// Longer than [`MAX_TOKEN_LENGTH`].
     #[error("is longer than 4096 characters")]
     TooLong,
-    /// Written by a newer gateway, or not by a gateway at all.
-    #[error("has a version that this gateway does not know")]
+    /// Of a newer gateway, or not a token at all.
+    #[error("has a version that this gateway does not support")]
     UnknownVersion,
-    /// Not base64url, cut, or not canonical.
+    /// Not base64url, truncated, or not canonical.
     #[error("is neither a token of the gateway nor topic/partition@offset")]
     Malformed,
 }
 
 impl ConsistencyToken {
-    /// Adds a position, or raises the one that is there.
+    /// Adds a position, or raises the partition's position if it is lower.
     pub fn advance(&mut self, topic: TopicRef, partition: u32, next_offset: u64) {
         match self.positions.entry(topic).or_default().entry(partition) {
             Entry::Vacant(entry) => {
@@ -88,36 +89,36 @@ impl ConsistencyToken {
         }
     }
 
-    /// Every component: topic, partition, next offset; in order.
+    /// All components, in order: topic, partition, next offset.
     pub fn iter(&self) -> impl Iterator<Item = (&TopicRef, u32, u64)> {
         self.positions
             .iter()
             .flat_map(|(topic, positions)| positions.iter().map(move |(p, o)| (topic, *p, *o)))
     }
 
-    /// Reads either spelling.
+    /// Parses untrusted text in either form.
     ///
     /// # Errors
-    /// The text is no token. It may come from anybody and hold anything.
+    /// The text is not a token.
     pub fn parse(text: &str) -> Result<Self, TokenError> {
         if text.len() > MAX_TOKEN_LENGTH {
             return Err(TokenError::TooLong);
         }
-        // Neither character occurs in base64url or in a topic's name.
+        // Only the producer's form contains these characters.
         if text.contains(['/', '@']) {
-            return Self::parse_producers(text).ok_or(TokenError::Malformed);
+            return Self::parse_producers_form(text).ok_or(TokenError::Malformed);
         }
         let bytes = BASE64_URL_SAFE_NO_PAD
             .decode(text)
             .map_err(|_| TokenError::Malformed)?;
         match bytes.split_first() {
-            Some((&VERSION, rest)) => Self::decode(rest).ok_or(TokenError::Malformed),
+            Some((&FORMAT, rest)) => Self::decode(rest).ok_or(TokenError::Malformed),
             Some(_) => Err(TokenError::UnknownVersion),
             None => Err(TokenError::Malformed),
         }
     }
 
-    fn parse_producers(text: &str) -> Option<Self> {
+    fn parse_producers_form(text: &str) -> Option<Self> {
         let (topic, rest) = text.split_once('/')?;
         let (partition, offset) = rest.split_once('@')?;
         let mut token = Self::default();
@@ -132,29 +133,31 @@ impl ConsistencyToken {
         Some(token)
     }
 
-    /// Per topic: length and name, identity (a byte 1 and 8 bytes, or a byte 0), the number of partitions,
-    /// then for each the distance from the one before and the position. All numbers are varints.
+    /// For each topic: the length of its name, the name, the identity (a byte 1 and 8 bytes, or a
+    /// byte 0), the number of partitions; then for each partition its distance from the previous
+    /// one, and the position. All numbers are varints.
     fn encode(&self) -> Vec<u8> {
-        let mut out = vec![VERSION];
+        let mut out = vec![FORMAT];
         for (topic, positions) in &self.positions {
             let mut head = Vec::new();
             put(&mut head, topic.topic.len() as u64);
             head.extend_from_slice(topic.topic.as_bytes());
             match topic.identity {
-                Some(Identity(identity)) => {
+                Some(TopicIdentity(identity)) => {
                     head.push(1);
                     head.extend_from_slice(&identity);
                 }
                 None => head.push(0),
             }
-            // Some 500 partitions fit. A view of more keeps the first of them: a token is a lower bound.
-            let room = MAX_BYTES.saturating_sub(out.len() + head.len() + 5);
+            // About 500 partitions fit. Of more the token keeps the first ones: it is a lower
+            // bound.
+            let capacity = MAX_BYTES.saturating_sub(out.len() + head.len() + 5);
             let (mut body, mut count, mut before) = (Vec::new(), 0, 0);
             for (&partition, &position) in positions {
                 let mut component = Vec::new();
                 put(&mut component, u64::from(partition - before));
                 put(&mut component, position);
-                if body.len() + component.len() > room {
+                if body.len() + component.len() > capacity {
                     break;
                 }
                 body.extend(component);
@@ -177,7 +180,7 @@ impl ConsistencyToken {
             let topic = std::str::from_utf8(bytes.split_off(..length)?).ok()?;
             let identity = match bytes.split_off_first()? {
                 0 => None,
-                1 => Some(Identity(bytes.split_off(..8)?.try_into().ok()?)),
+                1 => Some(TopicIdentity(bytes.split_off(..8)?.try_into().ok()?)),
                 _ => return None,
             };
             let mut of_topic = BTreeMap::new();
@@ -194,7 +197,8 @@ impl ConsistencyToken {
                 topic: is_topic(topic).then(|| topic.to_owned())?,
                 identity,
             };
-            // In strict order, and nothing empty: one meaning has one spelling.
+            // Strictly ascending, and no topic without partitions, so that a token has one
+            // spelling.
             let in_order = positions
                 .last_key_value()
                 .is_none_or(|(last, _)| *last < topic);
@@ -220,14 +224,14 @@ fn is_topic(name: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
-/// Digits alone: `parse` would take a sign, too.
+/// Parses digits only; `str::parse` would also accept a sign.
 fn number(text: &str) -> Option<u64> {
     text.bytes()
         .all(|b| b.is_ascii_digit())
         .then(|| text.parse().ok())?
 }
 
-/// A number in groups of seven bits, the lowest first.
+/// Appends a varint: groups of seven bits, the lowest first.
 pub(super) fn put(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
@@ -236,7 +240,7 @@ pub(super) fn put(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// The shortest spelling of a number only.
+/// Takes a varint from the front; returns `None` if it is not the shortest encoding of its number.
 pub(super) fn take(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0_u64;
     for shift in (0..64).step_by(7) {
@@ -268,7 +272,7 @@ mod tests {
                 for (partition, position) in positions {
                     let topic = TopicRef {
                         topic: topic.clone(),
-                        identity: identity.map(Identity),
+                        identity: identity.map(TopicIdentity),
                     };
                     token.advance(topic, partition, position);
                 }
@@ -292,7 +296,7 @@ mod tests {
 
         #[test]
         fn one_meaning_has_one_spelling(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
-            let text = BASE64_URL_SAFE_NO_PAD.encode([&[VERSION], &bytes[..]].concat());
+            let text = BASE64_URL_SAFE_NO_PAD.encode([&[FORMAT], &bytes[..]].concat());
             if let Ok(token) = ConsistencyToken::parse(&text) {
                 prop_assert_eq!(token.to_string(), text);
             }
@@ -349,7 +353,7 @@ mod tests {
     #[test]
     fn a_token_is_never_too_long() {
         let mut token = ConsistencyToken::default();
-        let identity = Some(Identity::of("cluster", "topic"));
+        let identity = Some(TopicIdentity::of("cluster", "topic"));
         for topic in ["a", "b"] {
             for partition in 0..3000 {
                 let topic = TopicRef {
@@ -381,7 +385,7 @@ mod tests {
 
     #[test]
     fn identities_differ_by_cluster_and_topic() {
-        assert_ne!(Identity::of("a", "bc"), Identity::of("ab", "c"));
-        assert_ne!(Identity::of("a", "b"), Identity::of("a", "c"));
+        assert_ne!(TopicIdentity::of("a", "bc"), TopicIdentity::of("ab", "c"));
+        assert_ne!(TopicIdentity::of("a", "b"), TopicIdentity::of("a", "c"));
     }
 }

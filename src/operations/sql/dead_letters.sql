@@ -1,5 +1,6 @@
--- Letters of the shown version of each domain ($1), by filters that may be null, from behind one on ($6); without what may
--- be large.
+-- A page of the dead letters of the domains ($1) in the versions that are shown: those that match
+-- key, reason and state ($2 to $4, null matches all), after the id $6 where it is not null. Columns
+-- that may be large are left out.
 SELECT d.id, d.domain, l.topic, l.partition, d.record_offset,
        CASE WHEN octet_length(d.record_key) <= 4096 THEN d.record_key END AS record_key, d.event_id, d.event_type, d.reason, d.field,
        d.class, d.state, d.resolution, d.attempts, d.first_failed_at, d.last_failed_at, d.occurred_at, d.resolved_at, d.size,

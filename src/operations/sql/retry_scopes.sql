@@ -1,5 +1,7 @@
--- What is tried together of a domain's ($1) shown version: keys, and letters that stand alone, of which an open letter
--- has this id ($2), this key ($3) and this reason ($4), as far as these are not null; from behind a place on ($5, $6).
+-- What can be retried of a domain ($1) in the version that is shown: keys, and single dead letters
+-- (they block no key), of which an open dead letter has the id $2, the key $3 and the reason $4
+-- (null matches all). They are ordered by log and first offset, and begin after the position ($5,
+-- $6) where it is not null.
 SELECT d.version, d.log_id, min(d.record_offset) AS "first_offset!",
        CASE WHEN d.parks THEN d.key_hash END AS key_hash,
        CASE WHEN NOT d.parks THEN d.id END AS id

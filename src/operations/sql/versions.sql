@@ -1,14 +1,15 @@
--- The versions of these domains' views ($1), and how far each has come.
+-- The versions of the views of these domains ($1), with state and progress of each.
 SELECT v.domain, v.version, v.state, v.code_version, v.created_at, v.retired_at, v.accepts_loss,
        v.paused_at, v.paused_by, v.pause_reason,
-       p.failure, coalesce(p.read, 0)::bigint AS "read!", p.done, p.whole, p.rate, letters.open AS "dead_letters!"
+       p.failure, coalesce(p.read, 0)::bigint AS "read!", p.done, p.whole, p.rate, dead_letters.open AS "dead_letters!"
 FROM sightline.views v
 CROSS JOIN LATERAL (
     SELECT min(p.failure) AS failure,
            sum(p.read) AS read,
            sum(p.next_offset - p.start_offset)::bigint AS done,
-           -- Where the position is younger than the reading of the end, the log reaches at least to it. An end that
-           -- nobody has read makes the sum unknown.
+           -- A position beyond the log end offset was committed after that was read: the log ends
+           -- at the position at the earliest. The sum is unknown (null) if the log end offset of
+           -- any partition is.
            CASE WHEN count(e.log_id) = count(*) THEN sum(greatest(e.log_end_offset, p.next_offset) - p.start_offset) END::bigint AS whole,
            sum(o.rate) FILTER (WHERE o.seen_at > now() - interval '10 seconds') AS rate
     FROM sightline.progress p
@@ -20,6 +21,6 @@ CROSS JOIN LATERAL (
     SELECT count(*) AS open
     FROM sightline.dead_letters d
     WHERE d.domain = v.domain AND d.version = v.version AND d.state IN ('parked', 'retrying')
-) AS letters
+) AS dead_letters
 WHERE v.domain = ANY ($1::text[])
 ORDER BY v.domain, v.state = 'live' DESC, v.version DESC

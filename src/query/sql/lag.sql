@@ -1,6 +1,7 @@
--- Every partition of the asked domains ($1) as the view that is shown has it: progress and books, the owner,
--- the last reading of the log's end, and the letters. One statement, so one snapshot. All ages are by the
--- database's clock, which wrote the times.
+-- The partitions of the given domains ($1) in the version that is shown: progress and books, the
+-- owner, the log end offset as last read, and counts of dead letters. It is one statement, so all
+-- figures are from one snapshot. Ages are in seconds, by the database's clock, which also wrote the
+-- times.
 SELECT shown.domain,
        shown.state = 'building' AS building,
        shown.pause_reason,
@@ -18,7 +19,8 @@ SELECT shown.domain,
        progress.skipped,
        progress.dead_lettered,
        progress.holes,
-       -- Where the position is younger than the reading of the end, the log reaches at least to it.
+       -- If the position was committed after the log end offset was read, the log ends at the
+       -- position at the earliest.
        CASE WHEN ends.read_at < progress.updated_at THEN greatest(ends.log_end_offset, progress.next_offset)
             ELSE ends.log_end_offset END AS end_offset,
        extract(epoch FROM now() - ends.read_at)::float8 AS end_read_age,
@@ -26,8 +28,8 @@ SELECT shown.domain,
        extract(epoch FROM now() - owners.oldest_unapplied_at)::float8 AS oldest_unapplied_age,
        owners.rate,
        owners.failure AS owner_failure,
-       letters.open AS open_letters,
-       letters.parked_keys
+       dead_letters.open AS open_dead_letters,
+       dead_letters.parked_keys
 FROM sightline.shown_views AS shown
 JOIN sightline.domains AS domains USING (domain)
 JOIN sightline.progress AS progress USING (domain, version)
@@ -35,16 +37,16 @@ JOIN sightline.logs AS logs USING (log_id)
 LEFT JOIN sightline.owners AS owners USING (domain, version, log_id)
 LEFT JOIN sightline.log_offsets AS ends USING (log_id)
 CROSS JOIN LATERAL (
-    -- The predicate of the index dead_letters_open.
+    -- The condition on the state is the predicate of the index dead_letters_open.
     SELECT count(*) AS open,
            count(DISTINCT dead.key_hash) FILTER (WHERE dead.parks) AS parked_keys
     FROM sightline.dead_letters AS dead
     WHERE dead.domain = shown.domain
       AND dead.version = shown.version
-      -- Those of a former incarnation of the topic, too: they are open.
+      -- Dead letters of earlier incarnations of the topic stay open, so they count as well.
       AND dead.log_id IN (SELECT same.log_id FROM sightline.logs AS same
                           WHERE same.topic = logs.topic AND same.partition = logs.partition)
       AND dead.state IN ('parked', 'retrying')
-) AS letters
+) AS dead_letters
 WHERE shown.domain = ANY ($1) AND progress.ended_at IS NULL
 ORDER BY shown.domain, logs.topic, logs.partition, logs.log_id

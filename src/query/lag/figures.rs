@@ -1,0 +1,401 @@
+//! From a snapshot of the database to the reported figures, without I/O.
+//!
+//! Promises: a partition is `caught_up` only with a recent reading of the log end offset and a
+//! recent heartbeat of its owner. Figures that are not known are absent.
+
+use chrono::{DateTime, SubsecRound, Utc};
+
+use super::model::{DomainConsistency, DomainState, PartitionConsistency};
+use crate::query::answer::Answer;
+use crate::query::token::{ConsistencyToken, TopicIdentity, TopicRef};
+
+/// How long, in seconds, a heartbeat of an owner and a reading of the log end offset count as
+/// recent.
+const FRESH_SECONDS: f64 = 10.0;
+
+/// A row of `sql/lag.sql`. Ages are in seconds.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub(super) struct PartitionRow {
+    pub domain: String,
+    pub building: bool,
+    pub pause_reason: Option<String>,
+    pub went_back: bool,
+    pub cluster_id: String,
+    pub topic: String,
+    pub topic_identity: String,
+    pub partition: i32,
+    pub start_offset: i64,
+    pub next_offset: i64,
+    pub failure: Option<String>,
+    pub read: i64,
+    pub applied: i64,
+    pub duplicates: i64,
+    pub skipped: i64,
+    pub dead_lettered: i64,
+    pub holes: i64,
+    pub end_offset: Option<i64>,
+    pub end_read_age: Option<f64>,
+    pub owner_age: Option<f64>,
+    pub oldest_unapplied_age: Option<f64>,
+    pub rate: Option<f64>,
+    pub owner_failure: Option<String>,
+    pub open_dead_letters: i64,
+    pub parked_keys: i64,
+}
+
+/// A snapshot of all served domains.
+#[derive(Clone)]
+pub(super) struct Figures {
+    pub read_at: DateTime<Utc>,
+    /// Whether this call has read them; `false` if they are only the last known ones.
+    pub is_current: bool,
+    pub rows: Vec<PartitionRow>,
+}
+
+impl Figures {
+    pub fn answer(&self, domains: &[&str]) -> Answer<Vec<DomainConsistency>> {
+        let mut token = ConsistencyToken::default();
+        let mut body = Vec::with_capacity(domains.len());
+        for domain in domains {
+            let rows = self.rows.iter().filter(|row| row.domain == *domain);
+            let mut partitions = Vec::new();
+            let mut went_back = false;
+            for row in rows {
+                went_back |= row.went_back;
+                token.advance(
+                    TopicRef {
+                        topic: row.topic.clone(),
+                        identity: Some(TopicIdentity::of(&row.cluster_id, &row.topic_identity)),
+                    },
+                    row.partition.unsigned_abs(),
+                    row.next_offset.unsigned_abs(),
+                );
+                partitions.push(partition(row));
+            }
+            let mut element = of_partitions(domain, partitions);
+            if went_back {
+                element.failure = Some("database_went_back".into());
+            }
+            if !self.is_current {
+                mark_last_known(&mut element, self.read_at);
+            }
+            body.push(element);
+        }
+        Answer { body, token }
+    }
+}
+
+fn of_partitions(domain: &str, partitions: Vec<PartitionConsistency>) -> DomainConsistency {
+    let worst = partitions.iter().map(|partition| partition.state).max();
+    DomainConsistency {
+        domain: domain.into(),
+        state: worst.unwrap_or(DomainState::Stalled),
+        failure: worst.is_none().then(|| "no_partitions".into()),
+        as_of: None,
+        partitions,
+    }
+}
+
+/// Marks figures that may be out of date: what has happened since is unknown, so no partition may
+/// look healthy.
+fn mark_last_known(domain: &mut DomainConsistency, read_at: DateTime<Utc>) {
+    const UNAVAILABLE: &str = "database_unavailable";
+    domain.as_of = Some(read_at.trunc_subsecs(6));
+    domain.failure = Some(UNAVAILABLE.into());
+    domain.state = domain.state.max(DomainState::Stalled);
+    for partition in &mut domain.partitions {
+        if partition.state < DomainState::Stalled {
+            partition.failure = Some(UNAVAILABLE.into());
+            partition.state = DomainState::Stalled;
+        }
+    }
+}
+
+fn partition(row: &PartitionRow) -> PartitionConsistency {
+    let (state, failure) = state(row);
+    let lag = row
+        .end_offset
+        .map(|end| end.saturating_sub(row.next_offset).max(0));
+    let owned = is_fresh(row.owner_age);
+    let rate = row.rate.filter(|_| owned);
+    let oldest_unapplied_seconds = match lag {
+        // After an old reading the log may have grown.
+        Some(0) => is_fresh(row.end_read_age).then_some(0.0),
+        _ => row.oldest_unapplied_age.map(|age| age.max(0.0)),
+    };
+    let eta_seconds = match lag {
+        Some(0) => is_fresh(row.end_read_age).then_some(0.0),
+        Some(lag) => rate
+            .map(|rate| lag as f64 / rate)
+            .filter(|eta| eta.is_finite()),
+        None => None,
+    };
+    PartitionConsistency {
+        topic: row.topic.clone(),
+        partition: row.partition,
+        position: row.next_offset,
+        end_offset: row.end_offset,
+        lag,
+        oldest_unapplied_seconds,
+        end_read_age_seconds: row.end_read_age.map(|age| age.max(0.0)),
+        rate,
+        eta_seconds,
+        state,
+        failure,
+        dead_letters: row.open_dead_letters,
+        parked_keys: row.parked_keys,
+        start_position: row.start_offset,
+        holes: row.holes,
+        read: row.read,
+        applied: row.applied,
+        duplicates: row.duplicates,
+        skipped: row.skipped,
+        dead_lettered: row.dead_lettered,
+    }
+}
+
+/// The state of a partition and its failure. The checks are in the order of what an operator must
+/// know first.
+fn state(row: &PartitionRow) -> (DomainState, Option<String>) {
+    if let Some(failure) = &row.failure {
+        return (DomainState::Failed, Some(failure.clone()));
+    }
+    if let Some(reason) = &row.pause_reason {
+        return (DomainState::Paused, Some(reason.clone()));
+    }
+    if !is_fresh(row.owner_age) {
+        return (DomainState::Stalled, Some("no_owner".into()));
+    }
+    let Some(end) = row.end_offset.filter(|_| is_fresh(row.end_read_age)) else {
+        return (DomainState::Stalled, Some("end_of_log_unknown".into()));
+    };
+    if row.building {
+        return (DomainState::Rebuilding, row.owner_failure.clone());
+    }
+    if let Some(failure) = &row.owner_failure {
+        return (DomainState::Stalled, Some(failure.clone()));
+    }
+    if row.next_offset < end {
+        (DomainState::CatchingUp, None)
+    } else {
+        (DomainState::CaughtUp, None)
+    }
+}
+
+/// Whether an age counts as recent. It is negative if the clock was set back, which counts as
+/// recent, too.
+fn is_fresh(age: Option<f64>) -> bool {
+    age.is_some_and(|age| age <= FRESH_SECONDS)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn row() -> PartitionRow {
+        PartitionRow {
+            domain: "order".into(),
+            building: false,
+            pause_reason: None,
+            went_back: false,
+            cluster_id: "c".into(),
+            topic: "user.events".into(),
+            topic_identity: "i".into(),
+            partition: 3,
+            start_offset: 10,
+            next_offset: 42,
+            failure: None,
+            read: 30,
+            applied: 20,
+            duplicates: 4,
+            skipped: 5,
+            dead_lettered: 1,
+            holes: 2,
+            end_offset: Some(42),
+            end_read_age: Some(0.5),
+            owner_age: Some(1.0),
+            oldest_unapplied_age: None,
+            rate: Some(10.0),
+            owner_failure: None,
+            open_dead_letters: 1,
+            parked_keys: 1,
+        }
+    }
+
+    fn judge(change: impl FnOnce(&mut PartitionRow)) -> (DomainState, Option<String>) {
+        let mut row = row();
+        change(&mut row);
+        state(&row)
+    }
+
+    #[test]
+    fn states_are_judged_in_the_order_of_urgency() {
+        use DomainState::*;
+        let why = |word: &str| Some(word.to_owned());
+        assert_eq!(judge(|_| ()), (CaughtUp, None));
+        assert_eq!(judge(|r| r.end_offset = Some(43)), (CatchingUp, None));
+        assert_eq!(
+            judge(|r| r.owner_age = Some(10.1)),
+            (Stalled, why("no_owner"))
+        );
+        assert_eq!(judge(|r| r.owner_age = None), (Stalled, why("no_owner")));
+        assert_eq!(
+            judge(|r| r.end_read_age = Some(11.0)),
+            (Stalled, why("end_of_log_unknown"))
+        );
+        assert_eq!(
+            judge(|r| (r.end_offset, r.end_read_age) = (None, None)),
+            (Stalled, why("end_of_log_unknown"))
+        );
+        assert_eq!(
+            judge(|r| r.owner_failure = why("database_refuses")),
+            (Stalled, why("database_refuses"))
+        );
+        assert_eq!(judge(|r| r.building = true), (Rebuilding, None));
+        assert_eq!(
+            judge(|r| (r.pause_reason, r.owner_age) = (why("maintenance"), None)),
+            (Paused, why("maintenance"))
+        );
+        assert_eq!(
+            judge(|r| {
+                r.failure = why("log_truncated");
+                r.owner_age = None;
+            }),
+            (Failed, why("log_truncated"))
+        );
+    }
+
+    #[test]
+    fn figures_are_absent_where_they_are_unknown() {
+        let caught_up = partition(&row());
+        assert_eq!(caught_up.lag, Some(0));
+        assert_eq!(caught_up.oldest_unapplied_seconds, Some(0.0));
+        assert_eq!(caught_up.eta_seconds, Some(0.0));
+
+        let behind = partition(&PartitionRow {
+            end_offset: Some(142),
+            oldest_unapplied_age: Some(-3.0),
+            ..row()
+        });
+        assert_eq!(behind.lag, Some(100));
+        assert_eq!(behind.eta_seconds, Some(10.0));
+        assert_eq!(behind.oldest_unapplied_seconds, Some(0.0));
+
+        let stale = partition(&PartitionRow {
+            end_read_age: Some(60.0),
+            owner_age: Some(60.0),
+            ..row()
+        });
+        assert_eq!(stale.oldest_unapplied_seconds, None);
+        assert_eq!((stale.rate, stale.eta_seconds), (None, None));
+
+        let unknown = partition(&PartitionRow {
+            end_offset: None,
+            end_read_age: None,
+            ..row()
+        });
+        assert_eq!((unknown.lag, unknown.eta_seconds), (None, None));
+    }
+
+    #[test]
+    fn a_domain_has_the_worst_state_of_its_partitions() {
+        let behind = PartitionRow {
+            end_offset: Some(50),
+            ..row()
+        };
+        let domain = of_partitions("order", vec![partition(&row()), partition(&behind)]);
+        assert_eq!(domain.state, DomainState::CatchingUp);
+        let empty = of_partitions("order", vec![]);
+        assert_eq!(empty.state, DomainState::Stalled);
+        assert_eq!(empty.failure.as_deref(), Some("no_partitions"));
+    }
+
+    #[test]
+    fn the_last_known_figures_never_look_healthy() {
+        let figures = Figures {
+            read_at: Utc::now(),
+            is_current: false,
+            rows: vec![row()],
+        };
+        let answer = figures.answer(&["order"]);
+        let domain = &answer.body[0];
+        assert_eq!(domain.as_of, Some(figures.read_at.trunc_subsecs(6)));
+        assert_eq!(domain.failure.as_deref(), Some("database_unavailable"));
+        assert_eq!(domain.partitions[0].state, DomainState::Stalled);
+        let current = Figures {
+            is_current: true,
+            ..figures
+        };
+        assert_eq!(answer.token, current.answer(&["order"]).token);
+    }
+
+    #[test]
+    fn field_names_are_those_of_the_contract() {
+        let json = serde_json::to_value(partition(&PartitionRow {
+            failure: Some("f".into()),
+            ..row()
+        }))
+        .unwrap();
+        let mut names: Vec<_> = json.as_object().unwrap().keys().cloned().collect();
+        names.sort();
+        let mut contract = [
+            "topic",
+            "partition",
+            "position",
+            "endOffset",
+            "lag",
+            "oldestUnappliedSeconds",
+            "endReadAgeSeconds",
+            "rate",
+            "etaSeconds",
+            "state",
+            "failure",
+            "deadLetters",
+            "parkedKeys",
+            "startPosition",
+            "holes",
+            "read",
+            "applied",
+            "duplicates",
+            "skipped",
+            "deadLettered",
+        ];
+        contract.sort_unstable();
+        assert_eq!(names, contract);
+        assert_eq!(json["state"], "failed");
+    }
+
+    proptest! {
+        #[test]
+        fn only_a_live_consumer_at_a_known_end_is_caught_up(
+            next in 0..1000_i64,
+            end in proptest::option::of(0..1000_i64),
+            end_age in proptest::option::of(-5.0..60.0),
+            owner_age in proptest::option::of(-5.0..60.0),
+            unapplied in proptest::option::of(-5.0..60.0),
+            rate in proptest::option::of(0.0..100.0),
+            failure in proptest::option::of("[a-z]{3}"),
+            owner_failure in proptest::option::of("[a-z]{3}"),
+            building in any::<bool>(),
+        ) {
+            let row = PartitionRow {
+                next_offset: next, end_offset: end, end_read_age: end_age, owner_age, rate, failure,
+                owner_failure, building, oldest_unapplied_age: unapplied, ..row()
+            };
+            let partition = partition(&row);
+            if partition.state == DomainState::CaughtUp {
+                prop_assert!(row.owner_age.unwrap() <= 10.0 && row.end_read_age.unwrap() <= 10.0);
+                prop_assert_eq!(partition.lag, Some(0));
+                prop_assert_eq!(&partition.failure, &None);
+            }
+            if matches!(partition.state, DomainState::Stalled | DomainState::Failed) {
+                prop_assert!(partition.failure.is_some());
+            }
+            for seconds in [partition.oldest_unapplied_seconds, partition.end_read_age_seconds, partition.eta_seconds] {
+                prop_assert!(seconds.is_none_or(|s| s >= 0.0 && s.is_finite()));
+            }
+        }
+    }
+}

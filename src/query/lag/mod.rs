@@ -1,0 +1,128 @@
+//! How far the views are behind the log, why partitions do not progress, and the counts of their
+//! records.
+//!
+//! Promises: all figures of an answer are from one snapshot. If the database does not answer, the
+//! figures are the last that this process read, and marked as such.
+
+mod figures;
+mod model;
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use chrono::Utc;
+
+use self::figures::{Figures, PartitionRow};
+pub use self::model::{Consistency, DomainConsistency, DomainState, PartitionConsistency};
+use super::answer::Answer;
+use super::reads::Reads;
+use crate::error::{Code, Error};
+
+/// The handle that reads lag. Cheap to clone; clones share the last known figures.
+#[derive(Clone)]
+pub struct Lag(Arc<LagInner>);
+
+struct LagInner {
+    reads: Reads,
+    served: Vec<String>,
+    known: Vec<String>,
+    last: RwLock<Option<Figures>>,
+}
+
+impl Lag {
+    /// `served` are the domains that this process serves, `known` all that exist.
+    pub fn new(
+        reads: Reads,
+        served: impl IntoIterator<Item = &'static str>,
+        known: impl IntoIterator<Item = &'static str>,
+    ) -> Self {
+        let mut served: Vec<_> = served.into_iter().map(String::from).collect();
+        served.sort_unstable();
+        Self(Arc::new(LagInner {
+            reads,
+            served,
+            known: known.into_iter().map(String::from).collect(),
+            last: RwLock::default(),
+        }))
+    }
+
+    /// The consistency of all served domains.
+    ///
+    /// # Errors
+    /// DATABASE_UNAVAILABLE: the database does not answer, and this process has not read any
+    /// figures before.
+    pub async fn all(&self) -> Result<Answer<Consistency>, Error> {
+        let figures = self.figures().await?;
+        let served: Vec<_> = self.0.served.iter().map(String::as_str).collect();
+        Ok(figures
+            .answer(&served)
+            .map(|domains| Consistency { domains }))
+    }
+
+    /// The consistency of one domain.
+    ///
+    /// # Errors
+    /// NOT_FOUND: the domain does not exist. DOMAIN_NOT_SERVED: this process does not serve it.
+    /// DATABASE_UNAVAILABLE: as for [`all`](Self::all).
+    pub async fn one(&self, domain: &str) -> Result<Answer<DomainConsistency>, Error> {
+        if !self.0.known.iter().any(|known| known == domain) {
+            return Err(unknown_domain());
+        }
+        if !self.0.served.iter().any(|served| served == domain) {
+            return Err(not_served());
+        }
+        let figures = self.figures().await?;
+        let Answer { mut body, token } = figures.answer(&[domain]);
+        let body = body
+            .pop()
+            .ok_or_else(|| Error::internal("a served domain has no figures"))?;
+        Ok(Answer { body, token })
+    }
+
+    /// The current figures, or the last known ones if the database does not answer.
+    async fn figures(&self) -> Result<Figures, Error> {
+        let rows: Result<Vec<PartitionRow>, sqlx::Error> =
+            sqlx::query_as(include_str!("../sql/lag.sql"))
+                .bind(&self.0.served)
+                .fetch_all(self.0.reads.pool())
+                .await;
+        match rows {
+            Ok(rows) => {
+                let figures = Figures {
+                    read_at: Utc::now(),
+                    is_current: true,
+                    rows,
+                };
+                let mut last = self.0.last.write().unwrap_or_else(PoisonError::into_inner);
+                *last = Some(Figures {
+                    is_current: false,
+                    ..figures.clone()
+                });
+                Ok(figures)
+            }
+            Err(error) => {
+                let error = Error::from(error).in_statement("query/lag");
+                if error.code() == Code::Internal {
+                    return Err(error);
+                }
+                let last = self.0.last.read().unwrap_or_else(PoisonError::into_inner);
+                last.clone().ok_or(error)
+            }
+        }
+    }
+}
+
+/// The error for a domain that does not exist.
+pub fn unknown_domain() -> Error {
+    Error::new(
+        Code::NotFound,
+        "There is no such domain. /v1/consistency lists the domains that are served.",
+    )
+}
+
+/// The error for a domain that this process does not serve.
+pub fn not_served() -> Error {
+    Error::new(
+        Code::DomainNotServed,
+        "This process does not serve the domain; SIGHTLINE_DOMAINS names those that it serves.",
+    )
+}

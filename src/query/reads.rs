@@ -1,0 +1,189 @@
+//! The handle that queries read through: the pool, and the logs that positions and cursors refer
+//! to.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use sqlx::PgPool;
+
+use super::cursor::{Cursor, Fingerprint};
+use super::token::{ConsistencyToken, TopicIdentity, TopicRef};
+use crate::error::Error;
+
+/// The handle that queries read through. Cheap to clone.
+#[derive(Clone)]
+pub struct Reads(Arc<Inner>);
+
+struct Inner {
+    pool: PgPool,
+    /// Rows of `sightline.logs`, which never change once written.
+    logs: RwLock<HashMap<i32, Log>>,
+}
+
+/// One partition of one incarnation of a topic.
+#[derive(Clone)]
+struct Log {
+    topic: TopicRef,
+    partition: u32,
+    fingerprint: Fingerprint,
+}
+
+/// Where reading a feed resumes in each log, as parameters of a statement: the n-th entries of the
+/// three lists belong together.
+#[derive(Debug, Default)]
+pub struct Resume {
+    /// The view version whose feed the positions are of.
+    pub view_version: i32,
+    /// Ids of `sightline.logs`.
+    pub log_ids: Vec<i32>,
+    /// The first half of each log's feed position.
+    pub next_offsets: Vec<i64>,
+    /// The second half of each log's feed position.
+    pub sequences: Vec<i64>,
+}
+
+impl Reads {
+    /// Reads through `pool`, whose connections must set a `statement_timeout`.
+    pub fn new(pool: PgPool) -> Self {
+        Self(Arc::new(Inner {
+            pool,
+            logs: RwLock::default(),
+        }))
+    }
+
+    /// The pool for reads.
+    pub fn pool(&self) -> &PgPool {
+        &self.0.pool
+    }
+
+    /// The token of positions that a query read in the same statement as its rows: the n-th next
+    /// offset belongs to the n-th log.
+    ///
+    /// # Errors
+    /// INTERNAL: the lists differ in length, or an offset is negative. The database failed while a
+    /// log that is new to this process was looked up.
+    pub async fn token(
+        &self,
+        log_ids: &[i32],
+        next_offsets: &[i64],
+    ) -> Result<ConsistencyToken, Error> {
+        if log_ids.len() != next_offsets.len() {
+            return Err(Error::internal(
+                "the lists of logs and offsets differ in length",
+            ));
+        }
+        let logs = self
+            .look_up(log_ids, |log| (log.topic.clone(), log.partition))
+            .await?;
+        let mut token = ConsistencyToken::default();
+        for ((topic, partition), next_offset) in logs.into_iter().zip(next_offsets) {
+            let position = u64::try_from(*next_offset)
+                .map_err(|_| Error::internal("a position is negative"))?;
+            token.advance(topic, partition, position);
+        }
+        Ok(token)
+    }
+
+    /// Where a reader with this cursor resumes.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT, naming `field`: the cursor holds a partition that this database does not
+    /// know. The database failed while logs that are new to this process were looked up.
+    pub async fn resume(&self, field: &str, cursor: &Cursor) -> Result<Resume, Error> {
+        if let Some(resume) = self.resume_in_known_logs(cursor) {
+            return Ok(resume);
+        }
+        self.load(None).await?;
+        self.resume_in_known_logs(cursor).ok_or_else(|| {
+            let problem = "is from another gateway, or from a topic that no longer exists: read the feed from the beginning";
+            Error::invalid(field, problem)
+        })
+    }
+
+    /// Returns `None` if the cursor holds a log that this process has not loaded.
+    fn resume_in_known_logs(&self, cursor: &Cursor) -> Option<Resume> {
+        let logs = self.0.logs.read().unwrap_or_else(PoisonError::into_inner);
+        let by_fingerprint: HashMap<Fingerprint, i32> = logs
+            .iter()
+            .map(|(log_id, log)| (log.fingerprint, *log_id))
+            .collect();
+        // Cursors are unsigned, the column is signed. No view has a version that does not fit.
+        let mut resume = Resume {
+            view_version: i32::try_from(cursor.view_version).unwrap_or(i32::MAX),
+            ..Resume::default()
+        };
+        for (fingerprint, position) in cursor.iter() {
+            resume.log_ids.push(*by_fingerprint.get(&fingerprint)?);
+            resume.next_offsets.push(position.next_offset);
+            resume.sequences.push(position.sequence);
+        }
+        Some(resume)
+    }
+
+    /// The fingerprints of logs, for cursors.
+    ///
+    /// # Errors
+    /// The database failed while a log that is new to this process was looked up.
+    pub async fn fingerprints(&self, log_ids: &[i32]) -> Result<Vec<Fingerprint>, Error> {
+        self.look_up(log_ids, |log| log.fingerprint).await
+    }
+
+    /// Topic and partition number of each log.
+    ///
+    /// # Errors
+    /// The database failed while a log that is new to this process was looked up.
+    pub async fn partitions(&self, log_ids: &[i32]) -> Result<Vec<(String, u32)>, Error> {
+        self.look_up(log_ids, |log| (log.topic.topic.clone(), log.partition))
+            .await
+    }
+
+    async fn look_up<T>(&self, log_ids: &[i32], f: impl Fn(&Log) -> T) -> Result<Vec<T>, Error> {
+        self.load_missing(log_ids).await?;
+        let logs = self.0.logs.read().unwrap_or_else(PoisonError::into_inner);
+        let found: Option<Vec<_>> = log_ids
+            .iter()
+            .map(|log_id| logs.get(log_id).map(&f))
+            .collect();
+        found.ok_or_else(|| Error::internal("a row refers to a log that does not exist"))
+    }
+
+    async fn load_missing(&self, log_ids: &[i32]) -> Result<(), Error> {
+        let missing: Vec<i32> = {
+            let logs = self.0.logs.read().unwrap_or_else(PoisonError::into_inner);
+            log_ids
+                .iter()
+                .filter(|log_id| !logs.contains_key(log_id))
+                .copied()
+                .collect()
+        };
+        if missing.is_empty() {
+            return Ok(());
+        }
+        self.load(Some(missing)).await
+    }
+
+    /// Loads these logs, or all if `None`.
+    async fn load(&self, log_ids: Option<Vec<i32>>) -> Result<(), Error> {
+        let rows: Vec<(i32, String, String, String, i32)> = sqlx::query_as(
+            "SELECT log_id, cluster_id, topic, topic_identity, partition
+             FROM sightline.logs WHERE $1::integer[] IS NULL OR log_id = ANY($1)",
+        )
+        .bind(log_ids)
+        .fetch_all(self.pool())
+        .await
+        .map_err(|e| Error::from(e).in_statement("query/logs"))?;
+        let mut logs = self.0.logs.write().unwrap_or_else(PoisonError::into_inner);
+        for (log_id, cluster_id, topic, topic_identity, partition) in rows {
+            let fingerprint = Fingerprint::of(&cluster_id, &topic, &topic_identity, partition);
+            let identity = Some(TopicIdentity::of(&cluster_id, &topic_identity));
+            let log = Log {
+                topic: TopicRef { topic, identity },
+                // A CHECK keeps it from being negative.
+                partition: partition.unsigned_abs(),
+                fingerprint,
+            };
+            logs.insert(log_id, log);
+        }
+        Ok(())
+    }
+}
