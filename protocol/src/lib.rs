@@ -66,7 +66,7 @@ pub struct Scope {
     /// will be.
     pub owners: Vec<(u8, u8)>,
     /// How many retry and discard, to [`state::KEEPERS`].
-    pub keepers: usize,
+    pub operators: usize,
     /// Whether letters are tried again.
     pub retries: bool,
     /// How many of them in one transaction.
@@ -94,7 +94,7 @@ pub enum Rule {
     /// That locks the row until the transaction ends.
     BatchesTakeTheRow,
     /// Taking over raises the epoch (`sql/take_over.sql`).
-    TakingOverRaisesTheEpoch,
+    ClaimsRaiseTheEpoch,
     /// Parked keys and discards are read after that, under the row's lock (`progress.rs`).
     LettersAreReadUnderTheLock,
     /// So is the schema's name.
@@ -153,7 +153,7 @@ impl Rule {
         Rule::EpochIsCompared,
         Rule::OffsetIsCompared,
         Rule::BatchesTakeTheRow,
-        Rule::TakingOverRaisesTheEpoch,
+        Rule::ClaimsRaiseTheEpoch,
         Rule::LettersAreReadUnderTheLock,
         Rule::SchemaIsReadUnderTheLock,
         Rule::UnansweredMeansUnknown,
@@ -224,20 +224,20 @@ impl Protocol {
     }
 
     /// What happens on a path, a line for each step: who does what, and what is in the database then.
-    pub fn tell(&self, path: Path<State, Step>) -> String {
+    pub fn describe(&self, path: Path<State, Step>) -> String {
         let steps = path.into_vec();
-        let mut told = String::new();
+        let mut text = String::new();
         let mut before = String::new();
         for (number, (state, step)) in steps.iter().enumerate() {
             let now = state.to_string();
             if now != before {
-                let _ = writeln!(told, "         {now}");
+                let _ = writeln!(text, "         {now}");
                 before = now;
             }
             if let Some(step) = step {
-                let _ = writeln!(told, "{:4}. {}", number + 1, self.format_action(step));
+                let _ = writeln!(text, "{:4}. {}", number + 1, self.format_action(step));
             }
         }
-        told
+        text
     }
 }

@@ -3,7 +3,7 @@
 use stateright::Property;
 
 use crate::state::{
-    Errand, Keeper, Letter, Name, Owner, Progress, Rows, Standing, State, VERSIONS,
+    DeadLetter, Name, Operation, Operator, Owner, Progress, Rows, State, VERSIONS, ViewState,
 };
 use crate::{Protocol, Record, Scope};
 
@@ -74,29 +74,29 @@ pub fn of(scope: &Scope) -> Vec<Property<Protocol>> {
     if scope.retries {
         properties.push(Property::<Protocol>::sometimes(RETRIED, |_, state| {
             letters(state)
-                .filter(|letter| *letter == Letter::Applied)
+                .filter(|letter| *letter == DeadLetter::Applied)
                 .count()
                 > 1
         }));
         if scope.logs.iter().any(|records| has_duplicate(records)) {
             properties.push(Property::<Protocol>::sometimes(
                 RETRIED_DUPLICATE,
-                |_, state| letters(state).any(|letter| letter == Letter::Duplicate),
+                |_, state| letters(state).any(|letter| letter == DeadLetter::Duplicate),
             ));
         }
     }
     if scope.logs.iter().flatten().any(|record| record.deletes) {
         properties.push(Property::<Protocol>::sometimes(CLOSED, |_, state| {
-            letters(state).any(|letter| letter == Letter::Closed)
+            letters(state).any(|letter| letter == DeadLetter::Closed)
         }));
     }
     if scope.rebuilds {
         properties.push(Property::<Protocol>::sometimes(SWITCHED, |_, state| {
-            state.views[1].standing == Standing::Live
+            state.views[1].standing == ViewState::Live
         }));
         properties.push(Property::<Protocol>::sometimes(ROLLED_BACK, |_, state| {
-            state.views[0].standing == Standing::Live
-                && state.views[1].standing == Standing::Retired
+            state.views[0].standing == ViewState::Live
+                && state.views[1].standing == ViewState::Retired
         }));
         properties.push(Property::<Protocol>::sometimes(SAME, same));
         if scope.discards {
@@ -139,7 +139,7 @@ impl Part<'_> {
         self.records[usize::from(offset)]
     }
 
-    fn letter(&self, offset: u8) -> Option<Letter> {
+    fn letter(&self, offset: u8) -> Option<DeadLetter> {
         self.progress.letters.get(offset)
     }
 
@@ -148,7 +148,7 @@ impl Part<'_> {
     }
 
     /// Whether a record is an open letter behind which another one waits.
-    fn holds_back(&self, offset: u8, later: u8) -> bool {
+    fn precedes(&self, offset: u8, later: u8) -> bool {
         offset < later && self.record(offset).key == self.record(later).key
     }
 
@@ -164,9 +164,14 @@ impl Part<'_> {
         match self.letter(offset) {
             _ if offset >= self.progress.next => true,
             None => is_applied || self.is_id_applied(self.record(offset).id),
-            Some(Letter::Applied) => is_applied,
-            Some(Letter::Duplicate) => self.is_id_applied(self.record(offset).id),
-            Some(Letter::Failed | Letter::Behind | Letter::Discarded | Letter::Closed) => true,
+            Some(DeadLetter::Applied) => is_applied,
+            Some(DeadLetter::Duplicate) => self.is_id_applied(self.record(offset).id),
+            Some(
+                DeadLetter::Failed
+                | DeadLetter::Blocked
+                | DeadLetter::Discarded
+                | DeadLetter::Closed,
+            ) => true,
         }
     }
 }
@@ -188,8 +193,8 @@ fn order(protocol: &Protocol, state: &State) -> bool {
         offsets.iter().enumerate().all(|(index, offset)| {
             !offsets[..index]
                 .iter()
-                .any(|before| part.holds_back(*offset, *before))
-                && !part.open().any(|letter| part.holds_back(letter, *offset))
+                .any(|before| part.precedes(*offset, *before))
+                && !part.open().any(|letter| part.precedes(letter, *offset))
         })
     })
 }
@@ -202,10 +207,10 @@ fn no_loss(protocol: &Protocol, state: &State) -> bool {
 fn no_orphans(protocol: &Protocol, state: &State) -> bool {
     parts(protocol, state).all(|part| {
         part.open()
-            .filter(|offset| part.letter(*offset) == Some(Letter::Behind))
+            .filter(|offset| part.letter(*offset) == Some(DeadLetter::Blocked))
             .all(|offset| {
                 part.open().any(|before| {
-                    part.holds_back(before, offset) && part.letter(before) == Some(Letter::Failed)
+                    part.precedes(before, offset) && part.letter(before) == Some(DeadLetter::Failed)
                 })
             })
     })
@@ -215,13 +220,13 @@ fn own_rows(protocol: &Protocol, state: &State) -> bool {
     let is_named = state.versions().all(|version| {
         let view = state.view(version);
         state.tables_of(view.schema) == Some(version)
-            && (view.schema == Name::Live) == (view.standing == Standing::Live)
+            && (view.schema == Name::Live) == (view.standing == ViewState::Live)
     });
     is_named
         && parts(protocol, state).all(|part| {
             let next = part.progress.next;
             let is_own = |offset: u8| {
-                offset < next && matches!(part.letter(offset), None | Some(Letter::Applied))
+                offset < next && matches!(part.letter(offset), None | Some(DeadLetter::Applied))
             };
             part.rows.offsets().iter().all(|offset| is_own(*offset))
                 && part
@@ -245,13 +250,15 @@ fn reads(_: &Protocol, state: &State) -> bool {
 fn discards(protocol: &Protocol, state: &State) -> bool {
     // Whoever takes a letter out version by version has to come to the others, unless they crash.
     let under_way = |part: &Part<'_>, offset: u8| {
-        let errands = state.keepers.iter().flat_map(|keeper| match *keeper {
-            Keeper::Idle => [None, None],
-            Keeper::About(errand) => [Some(errand), None],
-            Keeper::Done { errand, then, .. } => [Some(errand), then],
+        let operations = state.operators.iter().flat_map(|operator| match *operator {
+            Operator::Idle => [None, None],
+            Operator::About(operation) => [Some(operation), None],
+            Operator::Done {
+                operation, then, ..
+            } => [Some(operation), then],
         });
-        errands.flatten().any(|errand| {
-            matches!(errand, Errand::Discard { version, log, offset: wanted, .. }
+        operations.flatten().any(|operation| {
+            matches!(operation, Operation::Discard { version, log, offset: wanted, .. }
                 if (version, log, wanted) == (part.version, part.log, offset))
         })
     };
@@ -268,7 +275,7 @@ fn decided(protocol: &Protocol, state: &State) -> bool {
     let mut goes_on = || {
         owners.any(|((version, log), owner)| {
             let epoch = state.row(*version, *log).epoch;
-            matches!(owner, Owner::Holds(hold) if hold.epoch == epoch && hold.next > 0)
+            matches!(owner, Owner::Claimed(claim) if claim.epoch == epoch && claim.next > 0)
         })
     };
     state.unanswered && goes_on()
@@ -287,10 +294,10 @@ fn same(protocol: &Protocol, state: &State) -> bool {
 fn left_out(_: &Protocol, state: &State) -> bool {
     let [one, two] = state.views.each_ref().map(|view| view.progress[0].letters);
     one.iter()
-        .any(|(offset, letter)| letter == Letter::Discarded && two.get(offset) == Some(letter))
+        .any(|(offset, letter)| letter == DeadLetter::Discarded && two.get(offset) == Some(letter))
 }
 
-fn letters(state: &State) -> impl Iterator<Item = Letter> {
+fn letters(state: &State) -> impl Iterator<Item = DeadLetter> {
     state
         .views
         .iter()

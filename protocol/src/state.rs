@@ -11,7 +11,7 @@ pub const RECORDS: usize = 5;
 /// How many owners there are at most.
 pub const OWNERS: usize = 4;
 /// How many look after letters at most: an operator, and a process that retries by itself.
-pub const KEEPERS: usize = 2;
+pub const OPERATORS: usize = 2;
 
 /// Small numbers: versions, keys, ids or offsets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -58,12 +58,12 @@ impl FromIterator<u8> for Set {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Rows {
     length: u8,
-    offsets: [u8; Self::ROOM],
+    offsets: [u8; Self::CAPACITY],
 }
 
 impl Rows {
     /// Enough to show that a record is there twice, which is all that has to be shown of it.
-    const ROOM: usize = RECORDS + 2;
+    const CAPACITY: usize = RECORDS + 2;
 
     /// Applies a record.
     pub fn add(&mut self, offset: u8) {
@@ -106,11 +106,11 @@ impl Name {
 
 /// A dead letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Letter {
+pub enum DeadLetter {
     /// Open: the record itself failed.
     Failed,
     /// Open: it waits behind an earlier letter of its key.
-    Behind,
+    Blocked,
     /// A retry applied it.
     Applied,
     /// A retry found its event applied already.
@@ -121,37 +121,37 @@ pub enum Letter {
     Closed,
 }
 
-impl Letter {
+impl DeadLetter {
     /// Whether its key is parked because of it.
     pub fn is_open(self) -> bool {
-        matches!(self, Letter::Failed | Letter::Behind)
+        matches!(self, DeadLetter::Failed | DeadLetter::Blocked)
     }
 }
 
 /// The letters of a partition, by their records' offsets; or those of them that are to change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Letters([Option<Letter>; RECORDS]);
+pub struct DeadLetters([Option<DeadLetter>; RECORDS]);
 
-impl Letters {
+impl DeadLetters {
     /// The letter of a record, if it has one.
-    pub fn get(&self, offset: u8) -> Option<Letter> {
+    pub fn get(&self, offset: u8) -> Option<DeadLetter> {
         self.0[usize::from(offset)]
     }
 
     /// Sets a record's letter.
-    pub fn set(&mut self, offset: u8, letter: Letter) {
+    pub fn set(&mut self, offset: u8, letter: DeadLetter) {
         self.0[usize::from(offset)] = Some(letter);
     }
 
     /// Sets those that others say.
-    pub fn change(&mut self, changes: &Letters) {
+    pub fn change(&mut self, changes: &DeadLetters) {
         for (letter, change) in self.0.iter_mut().zip(changes.0) {
             *letter = change.or(*letter);
         }
     }
 
     /// All that there are.
-    pub fn iter(&self) -> impl Iterator<Item = (u8, Letter)> {
+    pub fn iter(&self) -> impl Iterator<Item = (u8, DeadLetter)> {
         (0..)
             .zip(self.0)
             .filter_map(|(offset, letter)| Some((offset, letter?)))
@@ -165,13 +165,13 @@ impl Letters {
 
     /// Whether a record has an open letter.
     pub fn is_open(&self, offset: u8) -> bool {
-        self.get(offset).is_some_and(Letter::is_open)
+        self.get(offset).is_some_and(DeadLetter::is_open)
     }
 }
 
 /// What a version is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Standing {
+pub enum ViewState {
     /// Not there.
     #[default]
     Absent,
@@ -191,14 +191,14 @@ pub struct Progress {
     /// The next offset to apply.
     pub next: u8,
     /// The letters.
-    pub letters: Letters,
+    pub letters: DeadLetters,
 }
 
 /// A version of the view, as the schema that no rebuild touches has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct View {
     /// What it is.
-    pub standing: Standing,
+    pub standing: ViewState,
     /// The schema that holds its tables.
     pub schema: Name,
     /// Whether it stands still on purpose.
@@ -210,13 +210,13 @@ pub struct View {
 impl View {
     /// Whether it is there.
     pub fn exists(&self) -> bool {
-        self.standing != Standing::Absent
+        self.standing != ViewState::Absent
     }
 }
 
 /// What an owner knows since it took a partition over, and believes for as long as nobody raises the epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Hold {
+pub struct Claim {
     /// The epoch that it raised the row's to.
     pub epoch: u8,
     /// Where it goes on.
@@ -237,7 +237,7 @@ pub struct Changes {
     /// The records that were applied there.
     pub rows: Rows,
     /// The letters that are new or other than before.
-    pub letters: Letters,
+    pub letters: DeadLetters,
 }
 
 /// One that projects a partition of a version. There may be several that believe to be the one.
@@ -247,18 +247,18 @@ pub enum Owner {
     #[default]
     Idle,
     /// Has read, before it takes the row, what it ought to read under its lock.
-    HasRead(Hold),
+    HasRead(Claim),
     /// Has taken the partition over. Whether that still counts it can't know.
-    Holds(Hold),
+    Claimed(Claim),
     /// Has begun a batch of so many records: its transaction has compared the row, and holds it.
-    Begun(Hold, u8),
+    Begun(Claim, u8),
     /// Has written the batch, and believes these keys parked after it.
-    Written(Hold, u8, Set, Changes),
+    Written(Claim, u8, Set, Changes),
 }
 
 /// What somebody who looks after letters is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Errand {
+pub enum Operation {
     /// Trying a key's letters again, from an offset on; `failed`: one before it has failed.
     Retry {
         /// Of this version.
@@ -285,40 +285,40 @@ pub enum Errand {
     },
 }
 
-impl Errand {
+impl Operation {
     /// The version that it is about.
     pub fn version(self) -> u8 {
         match self {
-            Errand::Retry { version, .. } | Errand::Discard { version, .. } => version,
+            Operation::Retry { version, .. } | Operation::Discard { version, .. } => version,
         }
     }
 
     /// The partition that it is about.
     pub fn log(self) -> u8 {
         match self {
-            Errand::Retry { log, .. } | Errand::Discard { log, .. } => log,
+            Operation::Retry { log, .. } | Operation::Discard { log, .. } => log,
         }
     }
 }
 
 /// One that looks after letters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Keeper {
+pub enum Operator {
     /// Does nothing.
     #[default]
     Idle,
     /// Has something to do, and no transaction.
-    About(Errand),
+    About(Operation),
     /// Has done it in a transaction that holds the partition's progress rows of these versions.
     Done {
         /// What it was, for the versions that it was done for.
-        errand: Errand,
+        operation: Operation,
         /// Whose rows the transaction holds.
         rows: Set,
         /// What it has written, for each version.
         changes: [Option<Changes>; VERSIONS],
         /// What is to be done in a transaction of its own after this one.
-        then: Option<Errand>,
+        then: Option<Operation>,
     },
 }
 
@@ -336,7 +336,7 @@ pub struct State {
     /// Those who project.
     pub owners: [Owner; OWNERS],
     /// Those who retry and discard.
-    pub keepers: [Keeper; KEEPERS],
+    pub operators: [Operator; OPERATORS],
     /// Whether somebody is about to switch, who has found the other version not to be behind.
     pub switching: bool,
     /// How far a reader may have seen the live version.
