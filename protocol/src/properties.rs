@@ -7,52 +7,55 @@ use crate::state::{
 };
 use crate::{Protocol, Record, Scope};
 
-/// An event counts once: counters, feeds and notifications are made of what is applied, and nobody could tell a second
-/// time from a second event.
+/// Counters, feeds and notifications are made from applied events, so an event applied twice would
+/// count as two.
 pub const ONCE: &str = "no view holds an event twice";
-/// A row is made of the events of its key so far. One that is built on a hole, or in another order, is wrong for good,
-/// and nothing shows it.
+/// A row is folded from all earlier events of its key. A missing or reordered event makes the row
+/// wrong for good, without an error.
 pub const ORDER: &str =
-    "events of a key are applied in order, and none before an open letter of it";
-/// What is behind the position is never read again, so it has to be somewhere: the books balance.
-pub const NO_LOSS: &str = "every record below the position is applied, a duplicate, or a letter";
-/// Whoever retries by themselves look for letters that failed. A key that is parked with none of these stays parked
-/// until somebody wonders why, and its user's rows stay old.
-pub const NO_ORPHANS: &str = "nothing is parked behind nothing";
-/// A version's position speaks of the rows in its tables and of no others. Two versions that wrote into each other's
-/// tables would both be wrong, and a switch back would not help.
-pub const OWN_ROWS: &str = "a version's tables hold what its own progress and letters say";
-/// A caller who has read its own write must not lose it again: tokens promise that.
+    "events of a key are applied in order, and none before an open dead letter of it";
+/// Records below the position are never read again, so each must be accounted for.
+pub const NO_LOSS: &str =
+    "every record below the position is applied, a duplicate, or a dead letter";
+/// Automatic retries start from failed dead letters. A blocked one without a failed one before it would
+/// stay parked until an operator looks, and its user's rows would stay outdated.
+pub const NO_ORPHANS: &str = "every blocked dead letter waits behind a failed one";
+/// A version's position describes the rows in its own tables. If two versions wrote into each other's
+/// tables, both would be wrong, and switching back would not help.
+pub const OWN_ROWS: &str = "a version's tables hold what its own progress and dead letters say";
+/// Tokens promise that a caller keeps seeing what it has seen once.
 pub const READS: &str = "reads of the live view never go back";
-/// The position in an answer says how far its rows go: a caller who waited for its own write must find it in them.
+/// The position in an answer states how far its rows go; a caller that waited for its own write must
+/// find it in them.
 pub const ONE_VERSION: &str = "an answer's rows and position are of one version";
-/// An operator takes out what must not be in the view, whatever version of it comes next.
-pub const DISCARDS: &str = "what was taken out stays out, in every version";
-/// Who pauses does so to look at something, or to change it: nothing may move meanwhile.
+/// An operator discards a record for every version, including later ones.
+pub const DISCARDS: &str = "a discarded record stays out, in every version";
+/// An operator pauses a version to inspect or change it, so it must not change by itself.
 pub const PAUSES: &str = "a paused version does not move";
 
-/// An owner that was superseded is turned away by the comparison.
-pub const TURNED_AWAY: &str = "an owner is turned away";
-/// A COMMIT whose answer is lost is decided by reading the row again.
-pub const DECIDED: &str = "a lost answer is decided: the next owner goes on behind the batch";
-/// A retry applies a letter, and the key goes on.
-pub const RETRIED: &str = "a retry applies what failed and what waited behind it";
-/// A retry finds the event applied already.
+/// The comparison rejects an owner whose claim is superseded.
+pub const TURNED_AWAY: &str = "the comparison rejects an owner";
+/// After a COMMIT without an answer, the progress row shows whether it took effect.
+pub const DECIDED: &str = "after a lost answer the next claim continues behind the batch";
+/// A retry applies a failed dead letter and those blocked by it.
+pub const RETRIED: &str = "a retry applies a failed dead letter and one blocked by it";
+/// A retry finds that the event was applied already.
 pub const RETRIED_DUPLICATE: &str = "a retry finds a duplicate";
-/// A deletion closes what waited.
-pub const CLOSED: &str = "a user's deletion closes letters";
-/// The second version is switched to.
+/// A deletion closes the user's earlier dead letters.
+pub const CLOSED: &str = "a user's deletion closes dead letters";
+/// A switch makes the second version live.
 pub const SWITCHED: &str = "the second version becomes the live one";
-/// And back.
+/// A switch makes the first version live again.
 pub const ROLLED_BACK: &str = "the first becomes the live one again";
-/// Both have come to the end, and hold the same.
+/// Both versions have applied the whole log, with equal rows.
 pub const SAME: &str = "both versions are at the end and hold the same";
-/// A version that comes to a record that was taken out leaves it out.
-pub const LEFT_OUT: &str = "a record that was taken out of one version is left out of the other";
-/// A view is paused with work left.
-pub const PAUSED: &str = "a view stands still on purpose";
+/// A version leaves out a record that was discarded before the version reached it.
+pub const LEFT_OUT: &str = "a record discarded in one version is left out of the other";
+/// A view is paused before the end of the log.
+pub const PAUSED: &str = "a view is paused part-way";
 
-/// The properties of a scope: what must hold is the same for all, what must be possible depends on who takes part.
+/// The properties of a scope. `always` properties are the same for all scopes; `sometimes` properties
+/// depend on which steps the scope allows.
 pub fn of(scope: &Scope) -> Vec<Property<Protocol>> {
     let mut properties = vec![
         Property::<Protocol>::always(ONCE, once),
@@ -111,7 +114,7 @@ pub fn of(scope: &Scope) -> Vec<Property<Protocol>> {
     properties
 }
 
-/// A partition of a version, with all that is said of it.
+/// A partition of a version: its records, rows and progress.
 struct Part<'s> {
     version: u8,
     log: u8,
@@ -147,7 +150,7 @@ impl Part<'_> {
         self.progress.letters.open()
     }
 
-    /// Whether a record is an open letter behind which another one waits.
+    /// Whether a record comes before another one of the same key.
     fn precedes(&self, offset: u8, later: u8) -> bool {
         offset < later && self.record(offset).key == self.record(later).key
     }

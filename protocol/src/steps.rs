@@ -1,4 +1,4 @@
-//! What can happen next.
+//! The transitions of the model: which steps are possible in a state, and the state after each.
 
 use stateright::{Model, Property};
 
@@ -9,49 +9,49 @@ use crate::state::{
 use crate::transactions::{Release, raise_all};
 use crate::{Protocol, Rule, properties};
 
-/// A step. Owners are numbered as in [`Scope::owners`](crate::Scope::owners), keepers up to
-/// [`Scope::keepers`](crate::Scope::keepers).
+/// A step. Owners are numbered as in [`Scope::owners`](crate::Scope::owners), operators up to
+/// [`Scope::operators`](crate::Scope::operators).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// An owner reads what taking over needs, before it has the row.
+    /// An owner reads what a claim needs before it locks the row.
     ReadFirst(usize),
-    /// An owner takes its partition over. It is one step, since nobody else gets at what it reads meanwhile.
+    /// An owner claims its partition. This is one step, since the row lock protects all that it reads.
     Claim(usize),
-    /// An owner begins a transaction for a batch of so many records, with the comparison.
+    /// An owner begins a batch of this many records: its transaction compares and locks the row.
     Begin(usize, u8),
-    /// It judges them, and writes rows and letters.
+    /// An owner judges the records, and writes rows and dead letters.
     Write(usize, Release),
-    /// It commits, and is told so.
+    /// An owner commits and gets the answer.
     Commit(usize),
-    /// It commits, and the answer is lost.
+    /// An owner commits, and the answer is lost.
     CommitUnanswered(usize),
-    /// It crashes, fails or loses its connection: what it has not committed is rolled back, what it knew is gone.
+    /// An owner crashes or loses its connection: its transaction is rolled back, its claim is lost.
     Crash(usize),
-    /// A keeper wants something, and has looked around before.
+    /// An operator plans an operation, and reads what it needs without locks.
     Plan(usize, Operation),
-    /// A keeper does it, in a transaction, up to its end.
+    /// An operator runs the operation in a transaction, up to the COMMIT.
     Do(usize, Operation, Release),
-    /// That transaction commits.
+    /// An operator commits.
     CommitOperation(usize),
-    /// It commits, and the answer is lost: what would follow is not done.
+    /// An operator commits, and the answer is lost: the next transaction of the operation is not run.
     CommitOperationUnanswered(usize),
-    /// A keeper crashes: a transaction under way is rolled back, what would follow is not done.
+    /// An operator crashes: its transaction is rolled back, the rest of the operation is not run.
     CrashOperation(usize),
     /// A version is paused.
     Pause(u8),
-    /// All are to go on.
+    /// All versions are resumed.
     Resume,
-    /// A rebuild begins.
+    /// A version is created, for a rebuild.
     Create(u8),
     /// A version that is not the live one is removed.
     Remove(u8),
-    /// Somebody finds this version not to be behind, and will switch to it without another look.
+    /// A switch finds that this version is not behind, and will not check it again.
     LookBeforeSwitch(u8),
     /// This version becomes the live one.
     Switch(u8),
-    /// A read finds the tables that it wants.
+    /// A read finds its tables.
     FindTables,
-    /// And then which version it reads, and so whose position goes with its rows.
+    /// The read finds `view_version`, and with it the position of its answer.
     FindVersion,
 }
 
@@ -82,7 +82,7 @@ impl Model for Protocol {
                 self.steps_of_rebuild(state, version, steps);
             }
         }
-        // Who begins with the version keeps switches off until the answer is there: no step of its own.
+        // A read that names `view_version` first blocks switches until it ends, so it needs no steps.
         if !self.keeps(Rule::ReadsBeginWithTheVersion) {
             steps.push(match state.reading {
                 None => Step::FindTables,
@@ -194,7 +194,7 @@ impl Protocol {
                 if is_free {
                     let most = match self.compare(state, version, log, &claim) {
                         true => self.records(log).len() as u8 - claim.next,
-                        // It is turned away, whatever it comes with.
+                        // The comparison rejects the batch, whatever its size.
                         false => 1,
                     };
                     steps.extend((1..=most).map(|count| Step::Begin(owner, count)));
@@ -239,7 +239,7 @@ impl Protocol {
                 ..
             } => {
                 steps.push(Step::CrashOperation(operator));
-                // Raising an epoch waits for the row, too.
+                // Raising an epoch also waits for the row.
                 if rows
                     .iter()
                     .all(|version| self.is_free_of_owners(state, version, operation.log()))
@@ -302,7 +302,7 @@ impl Protocol {
                     || self
                         .logs()
                         .all(|log| self.is_free_of_operators(state, other, log));
-                // A number comes again only where it was the highest.
+                // Without the rule, a number is reused only if it was the highest.
                 if is_free && (self.keeps(Rule::NumbersAreNew) || version > other) {
                     steps.push(Step::Create(version));
                 }
@@ -318,7 +318,7 @@ impl Protocol {
             || [version, other]
                 .into_iter()
                 .all(|version| self.is_all_free(state, version));
-        // Who drains has read `view_version`, which the switch locks.
+        // A retry has read `view_version`, which the switch locks.
         let is_locked = state
             .operators
             .iter()
@@ -350,7 +350,7 @@ impl Protocol {
         (0..LOGS as u8).filter(|log| !self.records(*log).is_empty())
     }
 
-    /// Which releases make a difference to who reads these records.
+    /// The releases to try: only the new one where both read these records alike.
     fn releases(&self, log: u8, mut offsets: std::ops::Range<u8>) -> &'static [Release] {
         if offsets.any(|offset| self.records(log)[usize::from(offset)].late) {
             &[Release::New, Release::Old]
@@ -359,7 +359,7 @@ impl Protocol {
         }
     }
 
-    /// Whether no transaction holds a progress row.
+    /// Whether no transaction locks a progress row.
     fn is_free(&self, state: &State, version: u8, log: u8) -> bool {
         self.is_free_of_owners(state, version, log)
             && self.is_free_of_operators(state, version, log)
@@ -380,15 +380,15 @@ impl Protocol {
             )
     }
 
-    /// Whether all rows of a version can be taken.
+    /// Whether no transaction locks any progress row of a version.
     fn is_all_free(&self, state: &State, version: u8) -> bool {
         self.logs().all(|log| self.is_free(state, version, log))
     }
 
-    /// Ends a step: notes what a reader may have seen, and forgets what can't matter any more.
+    /// Ends a step: records what a reader may have seen, and merges states that behave alike.
     ///
-    /// Epochs only rise, and are only compared for being the same: a hold with the row's epoch, and one with any other,
-    /// are all that has to be told apart. So there is no end to how often partitions change hands, and few states.
+    /// Epochs only rise, and are only compared for equality. So the model keeps only whether a claim's
+    /// epoch equals the row's, which keeps the states few and the number of claims unbounded.
     fn settle(&self, state: &mut State) {
         if let Some(version) = state.tables_of(Name::Live) {
             let progress = state.view(version).progress;
@@ -407,7 +407,7 @@ impl Protocol {
             {
                 claim.epoch = u8::from(claim.epoch == epoch);
             }
-            // Whatever it knows, the comparison will not let it use that.
+            // The comparison rejects a superseded claim, so its content has no effect.
             if let Owner::Claimed(claim) = owner
                 && claim.epoch == 0
                 && self.keeps(Rule::EpochIsCompared)
@@ -457,14 +457,14 @@ impl Protocol {
             }
         };
         match step {
-            Step::ReadFirst(o) => format!("{} reads letters and schema", owner(o)),
-            Step::Claim(o) => format!("{} takes over", owner(o)),
+            Step::ReadFirst(o) => format!("{} reads dead letters and schema", owner(o)),
+            Step::Claim(o) => format!("{} claims the partition", owner(o)),
             Step::Begin(o, count) => format!("{} begins a batch of {count}", owner(o)),
             Step::Write(o, r) => format!("{} writes it, {}", owner(o), release(r)),
             Step::Commit(o) => format!("{} commits", owner(o)),
             Step::CommitUnanswered(o) => format!("{} commits, and gets no answer", owner(o)),
             Step::Crash(o) => format!("{} crashes", owner(o)),
-            Step::Plan(k, e) => format!("{} looks around, and will {}", operator(k), operation(e)),
+            Step::Plan(k, e) => format!("{} plans to {}", operator(k), operation(e)),
             Step::Do(k, e, r) => {
                 format!("{} begins to {}, {}", operator(k), operation(e), release(r))
             }
@@ -474,8 +474,8 @@ impl Protocol {
             }
             Step::CrashOperation(k) => format!("{} crashes", operator(k)),
             Step::Pause(version) => format!("{} is paused", version_name(version)),
-            Step::Resume => "all versions go on".to_owned(),
-            Step::Create(version) => format!("a rebuild begins with {}", version_name(version)),
+            Step::Resume => "all versions are resumed".to_owned(),
+            Step::Create(version) => format!("{} is created", version_name(version)),
             Step::Remove(version) => format!("{} is removed", version_name(version)),
             Step::LookBeforeSwitch(version) => {
                 format!("{} is found not to be behind", version_name(version))

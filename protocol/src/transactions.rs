@@ -1,4 +1,4 @@
-//! What the transactions do: batches, drains, discards, switches.
+//! The effects of transactions: claims, batches, retries, discards, and changes of versions.
 
 use crate::state::{
     Changes, Claim, DeadLetter, DeadLetters, LOGS, Name, Operation, Operator, Owner, Progress,
@@ -6,19 +6,19 @@ use crate::state::{
 };
 use crate::{Protocol, Record, Rule};
 
-/// Whose code reads records: both are at work while a new release is rolled out, or rolled back.
+/// The release that reads records. Both run at once during a rollout or rollback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Release {
-    /// Does not understand records that are `late`.
+    /// Can't read records that are `late`.
     Old,
-    /// Understands all.
+    /// Reads all records.
     New,
 }
 
-/// What becomes of a record that is judged.
+/// The result of judging a record.
 enum Outcome {
     Applied,
-    /// Applied, and what waited for its key is nobody's any more.
+    /// Applied, and closes the earlier dead letters of its key.
     Deletes,
     Duplicate,
     Failed,
@@ -26,7 +26,7 @@ enum Outcome {
     Discarded,
 }
 
-/// Judges records of a partition, in order, within a transaction.
+/// Judges records of a partition in order, within one transaction.
 struct Judge<'p> {
     protocol: &'p Protocol,
     records: &'p [Record],
@@ -69,7 +69,7 @@ impl Judge<'_> {
     }
 }
 
-/// What a transaction writes of one partition of a version, and the letters as it sees them.
+/// The changes of a transaction in one partition of a version, and the dead letters as it sees them.
 struct Writing {
     letters: DeadLetters,
     changes: Changes,
@@ -128,7 +128,7 @@ impl Protocol {
         }
     }
 
-    /// What taking over reads. The epoch is the row's.
+    /// Reads what a claim contains. The epoch is the row's.
     pub(crate) fn look(&self, state: &State, version: u8, log: u8) -> Claim {
         let row = state.row(version, log);
         let ahead = state.discards[usize::from(log)]
@@ -147,7 +147,7 @@ impl Protocol {
         }
     }
 
-    /// Takes a partition over, with what was read before, if something was.
+    /// Claims a partition. Where a rule is left out, the claim uses what the owner read before.
     pub(crate) fn claim(&self, state: &mut State, owner: usize) {
         let (version, log) = self.scope.owners[owner];
         state.row_mut(version, log).epoch += u8::from(self.keeps(Rule::ClaimsRaiseTheEpoch));
@@ -171,7 +171,7 @@ impl Protocol {
             && (row.next == claim.next || !self.keeps(Rule::OffsetIsCompared))
     }
 
-    /// A batch, as it is written. Where the schema's name leads nowhere, the transaction fails.
+    /// Writes a batch. The transaction fails if the schema does not exist.
     pub(crate) fn write_batch(&self, state: &mut State, owner: usize, release: Release) {
         let Owner::Begun(claim, count) = state.owners[owner] else {
             return;
@@ -223,13 +223,13 @@ impl Protocol {
         } else if self.keeps(Rule::UnansweredMeansUnknown) {
             Owner::Idle
         } else {
-            // It takes no answer for a no.
+            // The owner assumes that the COMMIT had no effect.
             Owner::Claimed(claim)
         };
         state.unanswered |= !answered && self.scope.remembers;
     }
 
-    /// A user was deleted: the open letters of the key before that are closed.
+    /// Closes the open dead letters of a deleted user's key that precede the deletion.
     fn close(&self, log: u8, deletion: u8, writing: &mut Writing) {
         if !self.keeps(Rule::DeletionsCloseLetters) {
             return;
@@ -245,8 +245,8 @@ impl Protocol {
         }
     }
 
-    /// Tries a key's letters again, in their order, from an offset on, and some at a time. Returns where to go on, where
-    /// there are more.
+    /// Retries a key's open dead letters in order, from an offset on. Returns the offset at which the
+    /// next transaction continues if the limit per transaction was reached.
     fn drain(
         &self,
         judge: &mut Judge<'_>,
@@ -261,7 +261,7 @@ impl Protocol {
             .filter(|offset| *offset >= from && self.key(log, *offset) == key);
         for (tried, offset) in letters.enumerate() {
             if tried == self.scope.letters_at_a_time {
-                // Should the next transaction never come, what is left waits behind a letter that somebody looks for.
+                // If the next transaction never runs, maintenance finds the rest by this failed one.
                 if !judge.parked.has(key) && self.keeps(Rule::DrainsLeaveAHead) {
                     writing.set(offset, DeadLetter::Failed);
                 }
@@ -284,14 +284,14 @@ impl Protocol {
                         judge.parked.take(key);
                     }
                 }
-                // It waits on, as what it was.
+                // The dead letter stays as it was.
                 Outcome::Blocked | Outcome::Discarded => {}
             }
         }
         None
     }
 
-    /// What is wanted of letters.
+    /// The operations that are possible in a state.
     pub(crate) fn operations(&self, state: &State) -> Vec<Operation> {
         let mut operations = Vec::new();
         for version in state.versions() {
@@ -322,7 +322,7 @@ impl Protocol {
         operations
     }
 
-    /// The same, after a look at which other versions have a letter for the record.
+    /// Adds to a discard the other versions that have a dead letter for the record.
     pub(crate) fn with_others(state: &State, operation: Operation) -> Operation {
         let Operation::Discard {
             version,
@@ -344,7 +344,7 @@ impl Protocol {
         }
     }
 
-    /// Does an errand, up to the COMMIT. Where there is nothing to be done any more it is over.
+    /// Runs an operation up to the COMMIT, or ends it if nothing is left to do.
     pub(crate) fn do_operation(
         &self,
         state: &mut State,
@@ -436,7 +436,7 @@ impl Protocol {
             if is_first {
                 let mut judge = self.judge(state, tables, log, release, Set::default());
                 let more = self.drain(&mut judge, log, key, 0, &mut writing);
-                // The first is gone for good, so that beginning anew goes on.
+                // The first one is discarded, so a retry from the start makes progress.
                 then = then.or(more.map(|_| Operation::Retry {
                     version,
                     log,
@@ -497,8 +497,8 @@ impl Protocol {
         let view = state.view_mut(version);
         view.standing = ViewState::Building;
         view.schema = Name::Own(version);
-        // A number of its own makes other rows than those of any version before. Nobody's hold speaks of them, which is
-        // all that matters: so the number is spared here, and the epoch goes on from where it was.
+        // A new number means new progress rows, which no earlier claim refers to. Keeping the epoch has
+        // the same effect, so the model reuses the number.
         if !self.keeps(Rule::NumbersAreNew) {
             view.progress.iter_mut().for_each(|row| row.epoch = 0);
         }
@@ -507,7 +507,7 @@ impl Protocol {
 
     pub(crate) fn remove(&self, state: &mut State, version: u8) {
         raise_all(state, version);
-        // What was left to do in it is left to do in no other.
+        // The rest of an operation on the removed version is not continued in a new one.
         if self.keeps(Rule::NumbersAreNew) {
             for operator in &mut state.operators {
                 if matches!(operator, Operator::About(operation) if operation.version() == version)
@@ -556,7 +556,7 @@ pub(crate) fn raise_all(state: &mut State, version: u8) {
         .for_each(|row| row.epoch += 1);
 }
 
-/// Brings to tables and letters what a transaction wrote.
+/// Commits the changes of a transaction to tables and dead letters.
 fn apply(state: &mut State, version: u8, log: u8, changes: &Changes) {
     for offset in changes.rows.offsets() {
         state.tables[usize::from(changes.tables)][usize::from(log)].add(*offset);

@@ -1,5 +1,5 @@
-//! What the checker says. `cargo test -p protocol -- --nocapture` shows its figures, and how things go wrong without a
-//! rule; `PROTOCOL_SIZE=large` lets it walk further.
+//! Runs the checker. `cargo test -p protocol -- --nocapture` prints its figures, and a counterexample for
+//! each rule that is left out; `PROTOCOL_SIZE=large` checks larger scopes.
 
 use std::time::Instant;
 
@@ -16,8 +16,8 @@ fn is_large() -> bool {
     std::env::var("PROTOCOL_SIZE").is_ok_and(|size| size == "large")
 }
 
-/// Letters of one version, looked after by two: a key with a record that is late, what waits behind it, the same event
-/// again, and a deletion that is late as well.
+/// Dead letters of one version and two operators: a key with a late record, records blocked by it, a
+/// repeated event, and a late deletion.
 fn letters() -> Scope {
     let log = [
         Record::new(A, 0).late(),
@@ -38,7 +38,7 @@ fn letters() -> Scope {
     }
 }
 
-/// Two versions, with letters in both.
+/// Two versions, with dead letters in both.
 fn versions() -> Scope {
     let log = [
         Record::new(A, 0).late(),
@@ -93,7 +93,7 @@ fn partitions() -> Scope {
     }
 }
 
-/// As little as shows what is wrong with letters.
+/// The smallest scope that shows violations concerning dead letters.
 fn few_letters() -> Scope {
     let log = [
         Record::new(A, 0).late(),
@@ -109,7 +109,7 @@ fn few_letters() -> Scope {
     }
 }
 
-/// As little as shows what is wrong with versions.
+/// The smallest scope that shows violations concerning versions.
 fn two_versions() -> Scope {
     Scope {
         owners: vec![(0, 0), (1, 0)],
@@ -120,7 +120,7 @@ fn two_versions() -> Scope {
     }
 }
 
-/// The same with epochs as they are, so that they can come again.
+/// The same with numbered epochs, so that they can repeat.
 fn numbered_versions() -> Scope {
     Scope {
         exact_epochs: Some(3),
@@ -128,7 +128,7 @@ fn numbered_versions() -> Scope {
     }
 }
 
-/// The same with a zombie of the second.
+/// The same with a zombie of the second version.
 fn numbered_zombies() -> Scope {
     Scope {
         owners: vec![(0, 0), (1, 0), (1, 0)],
@@ -137,7 +137,7 @@ fn numbered_zombies() -> Scope {
     }
 }
 
-/// Walks through a scope: all that has to hold does, and all that has to be possible is.
+/// Checks a scope: every `always` property holds, and every `sometimes` property is reached.
 fn assert_holds(name: &str, scope: Scope, left_out: &[Rule]) {
     let protocol = Protocol {
         scope,
@@ -166,24 +166,18 @@ fn assert_holds(name: &str, scope: Scope, left_out: &[Rule]) {
             "{}",
             counterexample(&protocol, property.name)
         );
-        assert!(
-            is_failure || is_found,
-            "this never happens: {}",
-            property.name
-        );
+        assert!(is_failure || is_found, "not reachable: {}", property.name);
     }
 }
 
-/// How a property goes wrong.
+/// The shortest path that violates a property.
 fn counterexample(protocol: &Protocol, property: &'static str) -> String {
     let left_out = &protocol.left_out;
     let Some(path) = protocol.shortest(property) else {
-        panic!("without {left_out:?} it still holds that {property}");
+        panic!("without {left_out:?} no state violates: {property}");
     };
     let (length, text) = (path.clone().into_actions().len(), protocol.describe(path));
-    format!(
-        "without {left_out:?} it takes {length} steps until it does not hold that {property}:\n{text}"
-    )
+    format!("without {left_out:?}, {length} steps violate: {property}\n{text}")
 }
 
 fn assert_detected(left_out: &[Rule], scope: Scope, property: &'static str) {
@@ -214,7 +208,7 @@ fn partitions_hold() {
     assert_holds("partitions", partitions(), &[]);
 }
 
-/// Epochs are told apart as far as matters: with numbers, nothing else comes out.
+/// Comparing epochs for equality loses nothing: with numbered epochs the properties hold, too.
 #[test]
 fn epochs_may_be_numbers() {
     let few_letters = Scope {
@@ -256,10 +250,10 @@ fn a_switch_that_does_not_take_the_progress_rows_is_detected() {
     assert_detected(&[Rule::SwitchTakesProgress], two_versions(), OWN_ROWS);
 }
 
-/// A rule, where it is missed, and what goes wrong then.
+/// A rule, a scope, and the property that is violated there without the rule.
 type Violation = (Rule, fn() -> Scope, &'static str);
 
-/// The rules that nothing else stands in for.
+/// The rules without which the model breaks.
 const DETECTED: [Violation; 25] = [
     (Rule::EpochIsCompared, few_letters, NO_ORPHANS),
     (Rule::BatchesTakeTheRow, few_letters, ONCE),
@@ -295,13 +289,13 @@ fn a_rule_that_is_left_out_is_detected() {
     }
 }
 
-/// Rules that are a second net: what goes wrong without them does so only without another rule, too.
+/// Pairs of rules of which either is enough: the model breaks only without both.
 const REDUNDANT: [(Rule, Rule); 2] = [
     (Rule::OffsetIsCompared, Rule::ClaimsRaiseTheEpoch),
     (Rule::OffsetIsCompared, Rule::UnansweredMeansUnknown),
 ];
 
-/// A rule without which nothing goes wrong here.
+/// A rule without which nothing in this model breaks.
 const NEVER_NEEDED: Rule = Rule::ResumeRaisesEpochs;
 
 #[test]
