@@ -29,7 +29,7 @@ use crate::{Bench, log};
 /// As the projector's.
 const BATCH_RECORDS: usize = 2_000;
 
-/// A topic that holds a log.
+/// A topic filled with a generated log.
 pub struct Topic {
     pub broker: Broker,
     pub name: String,

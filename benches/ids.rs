@@ -1,5 +1,5 @@
-//! What it costs to remember event ids: to look a batch of them up, and to add it, for a table that holds some
-//! already. And what it costs to forget.
+//! Measures what remembering event ids costs: looking up a batch of them and adding it, in tables of
+//! several sizes, and expiring old ids.
 
 use std::time::Instant;
 
@@ -25,19 +25,19 @@ struct Shape {
     index: &'static str,
     look: &'static str,
     insert: &'static str,
-    /// Whether forgetting is a search by time.
-    forgets: bool,
+    /// Whether ids expire by a search by time.
+    expires: bool,
 }
 
-const CREATE: &str = "CREATE TABLE t (event_hash uuid NOT NULL, log_id integer NOT NULL, record_offset bigint NOT NULL, log_time timestamptz)";
+const CREATE: &str = "CREATE TABLE t (event_hash uuid NOT NULL, log_id integer NOT NULL, record_offset bigint NOT NULL, stream_time timestamptz)";
 /// Ninety days of ids, of six logs.
 const FILL: &str = "INSERT INTO t SELECT md5(i::text)::uuid, i % 6, i, now() - interval '90 days' * (1 - i / <n>.0) FROM generate_series(1, <n>) i";
 const LOOK: &str = "SELECT s.event_hash::text FROM unnest($1::uuid[]) AS asked (event_hash) JOIN t s ON s.event_hash = asked.event_hash AND s.log_id = 1";
-const UPSERT: &str = "INSERT INTO t SELECT e, 1, 1, now() FROM unnest($1::uuid[]) e ORDER BY e ON CONFLICT (event_hash, log_id) DO UPDATE SET record_offset = EXCLUDED.record_offset, log_time = EXCLUDED.log_time";
-const FORGET: &str = "DELETE FROM t WHERE ctid = ANY (ARRAY(SELECT ctid FROM t WHERE log_time <= now() - make_interval(days => $1) AND log_id = 1 ORDER BY log_time LIMIT 10000))";
-/// Nine tenths of the ids go, and as many come.
+const UPSERT: &str = "INSERT INTO t SELECT e, 1, 1, now() FROM unnest($1::uuid[]) e ORDER BY e ON CONFLICT (event_hash, log_id) DO UPDATE SET record_offset = EXCLUDED.record_offset, stream_time = EXCLUDED.stream_time";
+const EXPIRE: &str = "DELETE FROM t WHERE ctid = ANY (ARRAY(SELECT ctid FROM t WHERE stream_time <= now() - make_interval(days => $1) AND log_id = 1 ORDER BY stream_time LIMIT 10000))";
+/// Replaces nine tenths of the ids with later ones.
 const LAP: [&str; 3] = [
-    "DELETE FROM t WHERE log_time < now() - interval '9 days'",
+    "DELETE FROM t WHERE stream_time < now() - interval '9 days'",
     "VACUUM t",
     "INSERT INTO t SELECT gen_random_uuid(), 1, i, now() FROM generate_series(1, <n> * 9 / 10) i",
 ];
@@ -51,49 +51,49 @@ const SHAPES: &[Shape] = &[
         index: "",
         look: "",
         insert: "",
-        forgets: false,
+        expires: false,
     },
     Shape {
         name: "uuid, B-tree and BRIN",
         is_text: false,
         create: CREATE,
         fill: FILL,
-        index: "CREATE UNIQUE INDEX ON t (event_hash, log_id) WITH (fillfactor = 70); CREATE INDEX ON t USING brin (log_time)",
+        index: "CREATE UNIQUE INDEX ON t (event_hash, log_id) WITH (fillfactor = 70); CREATE INDEX ON t USING brin (stream_time)",
         look: LOOK,
         insert: UPSERT,
-        forgets: true,
+        expires: true,
     },
     Shape {
         name: "uuid, B-tree, and a B-tree by time (the product's)",
         is_text: false,
         create: CREATE,
         fill: FILL,
-        index: "CREATE UNIQUE INDEX ON t (event_hash, log_id) WITH (fillfactor = 70); CREATE INDEX ON t (log_id, log_time)",
+        index: "CREATE UNIQUE INDEX ON t (event_hash, log_id) WITH (fillfactor = 70); CREATE INDEX ON t (log_id, stream_time)",
         look: LOOK,
         insert: UPSERT,
-        forgets: true,
+        expires: true,
     },
     Shape {
         name: "uuid, a partition for ten days each",
         is_text: false,
-        create: "CREATE TABLE t (event_hash uuid NOT NULL, log_id integer NOT NULL, record_offset bigint NOT NULL, log_time timestamptz) PARTITION BY RANGE (log_time);
+        create: "CREATE TABLE t (event_hash uuid NOT NULL, log_id integer NOT NULL, record_offset bigint NOT NULL, stream_time timestamptz) PARTITION BY RANGE (stream_time);
             DO $$ BEGIN FOR i IN 0..9 LOOP EXECUTE format('CREATE TABLE t%s PARTITION OF t FOR VALUES FROM (%L) TO (%L)', i,
             date_trunc('hour', now()) + interval '1 day' - interval '10 days' * (10 - i), date_trunc('hour', now()) + interval '1 day' - interval '10 days' * (9 - i)); END LOOP; END $$",
         fill: FILL,
-        index: "CREATE UNIQUE INDEX ON t (event_hash, log_id, log_time) WITH (fillfactor = 70)",
+        index: "CREATE UNIQUE INDEX ON t (event_hash, log_id, stream_time) WITH (fillfactor = 70)",
         look: LOOK,
         insert: "INSERT INTO t SELECT e, 1, 1, now() FROM unnest($1::uuid[]) e ORDER BY e",
-        forgets: false,
+        expires: false,
     },
     Shape {
         name: "text, B-tree and BRIN",
         is_text: true,
-        create: "CREATE TABLE t (event_id text NOT NULL, log_id integer NOT NULL, record_offset bigint NOT NULL, log_time timestamptz)",
+        create: "CREATE TABLE t (event_id text NOT NULL, log_id integer NOT NULL, record_offset bigint NOT NULL, stream_time timestamptz)",
         fill: "INSERT INTO t SELECT md5(i::text)::uuid::text, i % 6, i, now() - interval '90 days' * (1 - i / <n>.0) FROM generate_series(1, <n>) i",
-        index: "CREATE UNIQUE INDEX ON t (event_id, log_id) WITH (fillfactor = 70); CREATE INDEX ON t USING brin (log_time)",
+        index: "CREATE UNIQUE INDEX ON t (event_id, log_id) WITH (fillfactor = 70); CREATE INDEX ON t USING brin (stream_time)",
         look: "SELECT s.event_id FROM unnest($1::text[]) AS asked (event_id) JOIN t s ON s.event_id = asked.event_id AND s.log_id = 1",
-        insert: "INSERT INTO t SELECT e, 1, 1, now() FROM unnest($1::text[]) e ORDER BY e ON CONFLICT (event_id, log_id) DO UPDATE SET record_offset = EXCLUDED.record_offset, log_time = EXCLUDED.log_time",
-        forgets: false,
+        insert: "INSERT INTO t SELECT e, 1, 1, now() FROM unnest($1::text[]) e ORDER BY e ON CONFLICT (event_id, log_id) DO UPDATE SET record_offset = EXCLUDED.record_offset, stream_time = EXCLUDED.stream_time",
+        expires: false,
     },
 ];
 
@@ -161,8 +161,8 @@ pub async fn run(bench: &Bench, report: &mut Report) {
             }
         }
         for (shape, row, pool) in tables {
-            if *remembered > 0 && shape.forgets {
-                forget(*remembered, &row, &pool, report).await;
+            if *remembered > 0 && shape.expires {
+                expire(*remembered, &row, &pool, report).await;
             }
             pool.close().await;
         }
@@ -225,20 +225,20 @@ async fn execute_all(pool: &PgPool, sql: &str) {
         .expect("SQL");
 }
 
-/// How long a round of forgetting takes that finds nothing to forget: at first, and once nine tenths of the
-/// rows were deleted and later ones took their room.
-async fn forget(remembered: i64, row: &str, pool: &PgPool, report: &mut Report) {
+/// Measures a search for expired ids that finds none: at first, and after nine tenths of the rows were
+/// deleted and replaced by later ones.
+async fn expire(remembered: i64, row: &str, pool: &PgPool, report: &mut Report) {
     let mut time = async |figure, days: i32| {
         let began = Instant::now();
-        let forgotten = sqlx::query(FORGET)
+        let expired = sqlx::query(EXPIRE)
             .bind(days)
             .execute(pool)
             .await
-            .expect("forgotten");
-        assert_eq!(forgotten.rows_affected(), 0, "nothing is that old");
+            .expect("expired");
+        assert_eq!(expired.rows_affected(), 0, "nothing is that old");
         report.add(row, figure, began.elapsed().as_secs_f64() * 1e3);
     };
-    time("ms to find nothing to forget", 91).await;
+    time("ms to find nothing to expire", 91).await;
     for sql in LAP {
         execute_all(pool, &sql.replace("<n>", &remembered.to_string())).await;
     }

@@ -51,7 +51,7 @@ pub fn generate(events: usize) -> Vec<Record> {
     log
 }
 
-/// Ids of users of such a log, who have registered for all that chance can do.
+/// Ids of users in the generated log.
 pub fn users(log: &[Record]) -> Vec<String> {
     let keys = log
         .iter()

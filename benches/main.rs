@@ -1,9 +1,9 @@
 //! The benchmark (`make bench`): how fast a backlog is projected, and what the choices cost on which all
-//! domains are built. docs/performance.md tells what came out, and what was chosen by it.
+//! domains are built. docs/performance.md has the results and the choices made by them.
 //!
 //! Promises: what is compared is measured in the same run, against the same servers (a real Kafka, and a
-//! Postgres that waits for the disk), in rounds that take turns; of every figure the median is told with the
-//! smallest and the largest. The figures of each section go to target/bench/<section>.json as well.
+//! Postgres that waits for the disk), in rounds that take turns. Every figure is reported as its median, with the
+//! smallest and the largest sample. The figures of each section go to target/bench/<section>.json as well.
 
 mod backlog;
 mod ids;
@@ -40,7 +40,7 @@ pub struct Settings {
     /// Customers with one address; of those with more addresses there are fewer.
     #[arg(long, default_value_t = 60_000)]
     customers: i64,
-    /// Only the alternatives whose name holds this.
+    /// Only the alternatives whose name contains this.
     #[arg(long, default_value = "")]
     only: String,
     /// SQL to run on the migrated databases of backlog and reads: to try another index or option.

@@ -17,12 +17,12 @@ const CONNECTIONS: [usize; 3] = [1, 8, 32];
 const TIME: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Copy)]
-pub enum Coat {
+pub enum Surface {
     Rest,
     Grpc,
 }
 
-const COATS: [(Coat, &str); 2] = [(Coat::Rest, "REST"), (Coat::Grpc, "gRPC")];
+const SURFACES: [(Surface, &str); 2] = [(Surface::Rest, "REST"), (Surface::Grpc, "gRPC")];
 
 pub async fn run(bench: &Bench, report: &mut Report) {
     let topic = Topic::fill(bench).await;
@@ -30,10 +30,10 @@ pub async fn run(bench: &Bench, report: &mut Report) {
     let running = topic.project(bench).await;
     for _ in 0..bench.settings.rounds {
         for connections in CONNECTIONS {
-            for (coat, name) in COATS {
+            for (surface, name) in SURFACES {
                 let row = format!("{name}, {connections} connections, idle");
                 let stop = Arc::new(AtomicBool::new(false));
-                let calls = call(&running, coat, connections, &users, &stop);
+                let calls = call(&running, surface, connections, &users, &stop);
                 tokio::time::sleep(TIME).await;
                 stop.store(true, Ordering::Relaxed);
                 add(report, &row, calls.await, TIME);
@@ -42,14 +42,14 @@ pub async fn run(bench: &Bench, report: &mut Report) {
     }
     drop(running);
     for _ in 0..bench.settings.rounds {
-        for (coat, name) in COATS {
+        for (surface, name) in SURFACES {
             let row = format!("{name}, 8 connections, while a backlog is projected");
             let (database, pool) = bench.migrated().await;
             let app = topic.serve(&database);
             let running = app.listening().await;
             let stop = Arc::new(AtomicBool::new(false));
             let began = Instant::now();
-            let calls = call(&running, coat, 8, &users, &stop);
+            let calls = call(&running, surface, 8, &users, &stop);
             let (_, rate) = topic.projected(&pool, began).await;
             stop.store(true, Ordering::Relaxed);
             let time = began.elapsed();
@@ -67,15 +67,15 @@ pub fn add(report: &mut Report, row: &str, mut latencies: Vec<f64>, time: Durati
         latencies.len() as f64 / time.as_secs_f64(),
     );
     for (figure, share) in [("p50 ms", 0.5), ("p99 ms", 0.99)] {
-        let place = (latencies.len() as f64 * share) as usize;
-        report.add(row, figure, latencies[place] * 1e3);
+        let index = (latencies.len() as f64 * share) as usize;
+        report.add(row, figure, latencies[index] * 1e3);
     }
 }
 
-/// Calls, one after the other on each connection, until told to stop: how long each answer took, in seconds.
+/// Sends one call after the other on each connection until `stop` is set. Returns the latencies in seconds.
 pub fn call(
     running: &Running,
-    coat: Coat,
+    surface: Surface,
     connections: usize,
     users: &Arc<[String]>,
     stop: &Arc<AtomicBool>,
@@ -91,13 +91,13 @@ pub fn call(
                 while !stop.load(Ordering::Relaxed) {
                     let user = &users[fastrand::usize(..users.len())];
                     let began = Instant::now();
-                    match coat {
+                    match surface {
                         // Not found while a backlog has not come that far: that costs as much.
-                        Coat::Rest => {
+                        Surface::Rest => {
                             let answer = rest.get(&customer_path(user)).await;
                             assert!(matches!(answer.status, 200 | 404), "{}", answer.text());
                         }
-                        Coat::Grpc => {
+                        Surface::Grpc => {
                             let request = GetCustomerRequest {
                                 user_id: user.clone(),
                             };

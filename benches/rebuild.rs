@@ -1,5 +1,5 @@
-//! What a rebuild costs who reads and who projects, and how fast it is: a view of a whole log is projected anew while
-//! customers are read, and switched to.
+//! Measures how fast a rebuild is, and how it slows reads and projection: a view of a whole topic is
+//! rebuilt while customers are read, then switched to.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use sightline_testing::operations::{project, versions};
 
 use crate::Bench;
 use crate::backlog::Topic;
-use crate::reads::{self, Coat};
+use crate::reads::{self, Surface};
 use crate::report::Report;
 
 const CONNECTIONS: usize = 8;
@@ -23,13 +23,14 @@ pub async fn run(bench: &Bench, report: &mut Report) {
     let rest = &running.rest;
     for _ in 0..bench.settings.rounds {
         for read in [false, true] {
-            let row = match read {
-                false => "nobody reads",
-                true => "8 connections read customers",
+            let row = if read {
+                "8 connections read customers"
+            } else {
+                "no reads"
             };
             let stop = Arc::new(AtomicBool::new(false));
             let connections = if read { CONNECTIONS } else { 0 };
-            let calls = reads::call(&running, Coat::Rest, connections, &users, &stop);
+            let calls = reads::call(&running, Surface::Rest, connections, &users, &stop);
             let began = Instant::now();
             project(rest, "order", "rebuild", json!({})).await;
             built(rest, topic.events).await;

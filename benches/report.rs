@@ -24,12 +24,12 @@ impl Report {
 
     /// Adds a sample of a figure, whose name says the unit, of a thing that is measured.
     pub fn add(&mut self, row: &str, figure: &'static str, sample: f64) {
-        let place = self.rows.iter().position(|(name, _)| name == row);
-        let place = place.unwrap_or_else(|| {
+        let index = self.rows.iter().position(|(name, _)| name == row);
+        let index = index.unwrap_or_else(|| {
             self.rows.push((row.to_owned(), Vec::new()));
             self.rows.len() - 1
         });
-        let figures = &mut self.rows[place].1;
+        let figures = &mut self.rows[index].1;
         match figures.iter_mut().find(|(name, _)| *name == figure) {
             Some((_, samples)) => samples.push(sample),
             None => figures.push((figure, vec![sample])),
@@ -91,7 +91,7 @@ impl Report {
 fn spread(samples: &[f64]) -> [f64; 3] {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
-    [0, sorted.len() / 2, sorted.len() - 1].map(|place| sorted[place])
+    [0, sorted.len() / 2, sorted.len() - 1].map(|index| sorted[index])
 }
 
 /// Three digits that count.

@@ -115,7 +115,7 @@ pub async fn run(bench: &Bench, report: &mut Report) {
             shape.fill(&pool, customers, addresses).await;
             tables.push((format!("{addresses} addresses: {name}"), shape, pool));
         }
-        // The first round meets pages as full as they were filled; those behind it tell what lasts.
+        // The first round writes to freshly filled pages; the later rounds show the lasting cost.
         for round in 0..bench.settings.rounds {
             for (row, shape, pool) in &tables {
                 sqlx::query("CHECKPOINT")
@@ -174,7 +174,7 @@ async fn keys(connection: &mut PgConnection, customers: i64) -> Vec<Uuid> {
 
 /// Size, and how many of the updates left the index alone.
 async fn table(row: &str, pool: &PgPool, customers: i64, report: &mut Report) {
-    // The counts are told when their backend is idle, a second later at most.
+    // A backend reports its counts when it becomes idle, at most a second later.
     tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
     let (bytes, hot): (i64, f64) = sqlx::query_as(
         "SELECT sum(pg_total_relation_size(relid))::bigint, (sum(n_tup_hot_upd) / greatest(sum(n_tup_upd), 1))::float8

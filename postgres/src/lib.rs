@@ -179,16 +179,16 @@ impl Postgres {
                 .with_context(|| format!("{} is not from here", self.data_dir.display()))?;
             return Ok(());
         }
-        // initdb wants an empty directory, so the password waits beside it.
-        let beside = self.data_dir.with_extension("password");
+        // initdb requires an empty directory, so the password file lies next to it.
+        let password_file = self.data_dir.with_extension("password");
         self.password = uuid::Uuid::now_v7().simple().to_string();
-        self.write(&beside, &self.password)?;
+        self.write(&password_file, &self.password)?;
         let output = self
             .command("initdb")
             .arg("--pgdata")
             .arg(&self.data_dir)
             .arg("--pwfile")
-            .arg(&beside)
+            .arg(&password_file)
             .args([
                 "--username=postgres",
                 "--auth=scram-sha-256",
@@ -196,7 +196,7 @@ impl Postgres {
             ])
             .args(["--locale-provider=builtin", "--locale=C.UTF-8", "--no-sync"])
             .output();
-        fs::remove_file(&beside)?;
+        fs::remove_file(&password_file)?;
         let output = output.with_context(|| self.not_reachable())?;
         if !output.status.success() {
             bail!("initdb: {}", String::from_utf8_lossy(&output.stderr).trim());
@@ -273,7 +273,7 @@ impl Postgres {
         self.as_owner(command)
     }
 
-    /// As the server's user, and in a process group of its own: Ctrl-C is for us, who stop the server last.
+    /// As the server's user, and in a process group of its own: Ctrl-C goes to this process only, which stops the server last.
     fn as_owner(&self, mut command: Command) -> Command {
         command.process_group(0).current_dir("/");
         if let Some(owner) = self.owner {
@@ -331,7 +331,7 @@ fn unprivileged() -> anyhow::Result<Option<Owner>> {
     Ok(Some(nobody))
 }
 
-/// Whether this process is root's, where the system tells; where not, Postgres itself refuses.
+/// Whether this process is root's, if the system reports it; otherwise Postgres itself refuses.
 fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }

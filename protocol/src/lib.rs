@@ -1,12 +1,11 @@
-//! The protocol by which sightline projects, as a model small enough that a checker walks through all that can happen.
+//! A model of the projector's protocol, small enough for a checker to visit every reachable state.
 //!
-//! The rules are those of `src/projector` and its SQL: what a batch compares, what raises an epoch, who takes which
-//! rows, what an owner may keep in memory. Tests there show that the code does what it should in the orders of events
-//! that somebody thought of; here all orders are tried, of few records, owners and versions. `docs/protocol.md` tells
-//! what is modelled, what is not, and what came of it.
+//! The rules are those of `src/projector` and its SQL: what a batch compares, what raises an epoch,
+//! which rows a transaction locks, what an owner may keep in memory. The checker tries every order
+//! of steps, with few records, owners and versions. `docs/protocol.md` describes scope and results.
 //!
-//! [`state`] is what there is at a moment, [`steps`] what can happen next, [`properties`] what has to hold. Each [`Rule`]
-//! can be left out: the checker then has to find how that goes wrong, or the rule, or the model, is not worth much.
+//! [`state`] holds the model's state, [`steps`] its transitions, [`properties`] what must hold.
+//! Each [`Rule`] can be left out; a test then expects the checker to find the resulting violation.
 
 use std::fmt::Write;
 
@@ -23,18 +22,18 @@ use steps::Step;
 /// A record of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Record {
-    /// Its key: events of one key keep their order.
+    /// The record's key: events of one key keep their order.
     pub key: u8,
-    /// Its event's id. The same event may be sent again in a later record.
+    /// The event's id. A later record may carry the same event.
     pub id: u8,
-    /// Only a later release understands it.
+    /// Only the new release can read it.
     pub late: bool,
-    /// It deletes its user.
+    /// The event deletes its user.
     pub deletes: bool,
 }
 
 impl Record {
-    /// A record that every release understands.
+    /// A record that both releases can read.
     pub fn new(key: u8, id: u8) -> Self {
         Record {
             key,
@@ -43,12 +42,12 @@ impl Record {
         }
     }
 
-    /// The same, understood by later releases only.
+    /// The same record, readable by the new release only.
     pub fn late(self) -> Self {
         Record { late: true, ..self }
     }
 
-    /// The same, deleting its user.
+    /// The same record, as a deletion of its user.
     pub fn deletes(self) -> Self {
         Record {
             deletes: true,
@@ -57,103 +56,109 @@ impl Record {
     }
 }
 
-/// Who takes part, and in what.
+/// The size of the model: its records, its actors, and the kinds of steps that they take.
 #[derive(Clone, Debug, Default)]
 pub struct Scope {
-    /// The records of each partition: to [`state::LOGS`] partitions, to [`state::RECORDS`] records in each.
+    /// The records of each partition: at most [`state::LOGS`] partitions, [`state::RECORDS`] records each.
     pub logs: Vec<Vec<Record>>,
-    /// Those who project, to [`state::OWNERS`]: each a version and a partition. Of two with the same, one is a zombie, or
-    /// will be.
+    /// The version and partition of each owner, at most [`state::OWNERS`]. Of two owners of the same
+    /// partition, at most one has a valid claim; the other is a zombie.
     pub owners: Vec<(u8, u8)>,
-    /// How many retry and discard, to [`state::KEEPERS`].
-    pub keepers: usize,
-    /// Whether letters are tried again.
+    /// How many operators retry and discard, at most [`state::OPERATORS`].
+    pub operators: usize,
+    /// Whether dead letters are retried.
     pub retries: bool,
-    /// How many of them in one transaction.
+    /// How many dead letters one transaction retries.
     pub letters_at_a_time: usize,
-    /// Whether letters are taken out.
+    /// Whether dead letters are discarded.
     pub discards: bool,
     /// Whether the view is paused and resumed.
     pub pauses: bool,
-    /// Whether versions are made, switched and removed.
+    /// Whether versions are created, switched and removed.
     pub rebuilds: bool,
-    /// Where epochs are to be numbers, up to which. Otherwise it is only told apart whether they are the row's (`settle`
-    /// in `steps.rs`), and nothing has an end.
+    /// Keeps epochs as numbers, up to this one. With `None` the model keeps only whether a claim's
+    /// epoch equals the row's (`settle` in `steps.rs`), so the number of claims is unbounded.
     pub exact_epochs: Option<u8>,
-    /// Whether is remembered what no state shows. It makes more states, so it is for a small scope.
+    /// Whether the state also records past events that some properties ask for. This multiplies the
+    /// states, so it suits small scopes only.
     pub remembers: bool,
 }
 
-/// A rule of the protocol, and where the projector keeps it, or should. `docs/protocol.md` tells what happens without.
+/// A rule of the protocol, and where the projector implements it. `docs/protocol.md` shows what breaks
+/// without it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// A batch begins with a comparison of the row's epoch (`sql/lock_progress.sql`).
+    /// A batch first compares its claim's epoch with the progress row's (`sql/lock_progress.sql`).
     EpochIsCompared,
-    /// And of its position.
+    /// The same statement compares the position.
     OffsetIsCompared,
-    /// That locks the row until the transaction ends.
+    /// The same statement locks the row until the transaction ends.
     BatchesTakeTheRow,
-    /// Taking over raises the epoch (`sql/take_over.sql`).
-    TakingOverRaisesTheEpoch,
-    /// Parked keys and discards are read after that, under the row's lock (`progress.rs`).
+    /// Claiming a partition raises the epoch (`sql/claim_partition.sql`).
+    ClaimsRaiseTheEpoch,
+    /// A claim reads parked keys and discards under the row's lock, after it raised the epoch
+    /// (`progress.rs`).
     LettersAreReadUnderTheLock,
-    /// So is the schema's name.
+    /// A claim reads the schema's name under the same lock.
     SchemaIsReadUnderTheLock,
-    /// An owner that gets no answer to a COMMIT takes over anew (`worker.rs`).
+    /// An owner that gets no answer to a COMMIT claims the partition again (`worker.rs`).
     UnansweredMeansUnknown,
-    /// Ids of applied events are remembered with the rows (`sql/remember_events.sql`).
+    /// A batch stores the ids of applied events in the transaction that writes the rows
+    /// (`sql/remember_events.sql`).
     IdsAreRemembered,
-    /// Later events of a parked key become letters (`batch.rs`).
+    /// Later events of a parked key become dead letters (`batch.rs`).
     ParkedKeysHoldBack,
-    /// A user's deletion closes what waited before it (`sql/close_letters.sql`).
+    /// A user's deletion closes the user's earlier dead letters (`sql/close_dead_letters.sql`).
     DeletionsCloseLetters,
-    /// Retries and discards take the progress row before they look at letters (`retry.rs`).
+    /// Retries and discards lock the progress row before they read dead letters
+    /// (`dead_letters/retry.rs`).
     DrainsTakeTheRow,
-    /// And raise its epoch.
+    /// Retries and discards raise the epoch of the row.
     DrainsRaiseTheEpoch,
-    /// A key's letters are tried up to the first that fails again.
+    /// A retry stops at the first dead letter of a key that fails again.
     DrainsStopAtAFailure,
-    /// What a transaction leaves of a key to a later one is found should that never come: its first letter counts as one
-    /// that failed (`sql/outdated_letters.sql`).
+    /// If a retry is cut short between two transactions, maintenance finds the rest: the key's first
+    /// open dead letter counts as failed (`sql/dead_letters_due.sql`).
     DrainsLeaveAHead,
-    /// What an operator takes out is kept by its coordinates, for versions that come to it later
-    /// (`sql/discard_letters.sql`).
+    /// A discard is stored by the record's coordinates, for versions that reach the record later
+    /// (`sql/discard_dead_letters.sql`).
     DiscardsAreKept,
-    /// And the owners of all versions are fenced, so that they learn of it.
+    /// A discard raises the epochs of all versions, so that every owner reads it.
     DiscardsFenceAllVersions,
-    /// Which other versions have a letter for the record is read when their rows are taken.
+    /// A discard looks for dead letters of other versions after it locked their progress rows.
     DiscardsLookUnderTheLock,
-    /// A record is taken out of all versions in one transaction.
+    /// One transaction discards the record in all versions.
     DiscardsAreOneTransaction,
-    /// A version is not made while a discard is under way that does not know of it (`versions.rs`).
+    /// Creating a version waits for discards in progress, which do not cover it (`versions.rs`).
     RebuildsWaitForDiscards,
-    /// No version has the number of one that was removed (`sightline.domains`).
+    /// A new version never reuses the number of a removed one (`sightline.domains`).
     NumbersAreNew,
     /// A pause raises epochs (`pause.rs`).
     PauseRaisesEpochs,
-    /// A paused version can't be taken over (`progress.rs`).
+    /// Partitions of a paused version can't be claimed (`progress.rs`).
     PauseKeepsOwnersOut,
-    /// Going on raises epochs.
+    /// A resume raises epochs (`pause.rs`).
     ResumeRaisesEpochs,
-    /// A switch takes the progress rows of both versions, and raises their epochs (`versions.rs`).
+    /// A switch locks the progress rows of both versions (`versions.rs`). Without this rule it does not
+    /// raise their epochs either.
     SwitchTakesProgress,
-    /// The second half of that.
+    /// A switch raises the epochs of the rows that it locks.
     SwitchRaisesEpochs,
-    /// A switch is refused to a version that is behind (`sql/first_behind.sql`).
+    /// A switch is refused while the new version is behind the live one (`sql/first_behind.sql`).
     SwitchWaitsForPositions,
-    /// That is looked at under the rows' locks.
+    /// A switch checks that under the rows' locks.
     SwitchLooksUnderTheLock,
-    /// A read finds `view_version`, which a switch locks, before it finds any other table (`domains/*/sql`).
+    /// A read names `view_version`, which a switch locks, before any other table (`domains/*/sql`).
     ReadsBeginWithTheVersion,
 }
 
 impl Rule {
-    /// All of them.
+    /// All rules.
     pub const ALL: [Rule; 28] = [
         Rule::EpochIsCompared,
         Rule::OffsetIsCompared,
         Rule::BatchesTakeTheRow,
-        Rule::TakingOverRaisesTheEpoch,
+        Rule::ClaimsRaiseTheEpoch,
         Rule::LettersAreReadUnderTheLock,
         Rule::SchemaIsReadUnderTheLock,
         Rule::UnansweredMeansUnknown,
@@ -184,27 +189,27 @@ impl Rule {
 /// The model: a scope, and the rules that are left out.
 #[derive(Clone, Debug, Default)]
 pub struct Protocol {
-    /// Who takes part.
+    /// The size of the model.
     pub scope: Scope,
-    /// What they don't keep to.
+    /// The rules that the model does not follow.
     pub left_out: Vec<Rule>,
 }
 
 impl Protocol {
-    /// Whether a rule is kept.
+    /// Whether the model follows a rule.
     pub fn keeps(&self, rule: Rule) -> bool {
         !self.left_out.contains(&rule)
     }
 
-    /// Walks through all states, with so many threads.
+    /// Visits all reachable states, with `threads` threads.
     pub fn check(&self, threads: usize) -> impl Checker<Self> + use<> {
         self.clone().checker().threads(threads).spawn_bfs().join()
     }
 
-    /// The fewest steps that break a property that should hold always, or reach one that should be possible. None where
-    /// none do.
+    /// The shortest path that violates an `always` property or reaches a `sometimes` property. `None`
+    /// if there is no such path.
     pub fn shortest(&self, property: &'static str) -> Option<Path<State, Step>> {
-        // Of what it finds at one go the checker does not keep the first.
+        // The first discovery of an unbounded search need not be the shortest, so the depth grows by one.
         for depth in 1.. {
             let checker = self
                 .clone()
@@ -223,21 +228,21 @@ impl Protocol {
         None
     }
 
-    /// What happens on a path, a line for each step: who does what, and what is in the database then.
-    pub fn tell(&self, path: Path<State, Step>) -> String {
+    /// Describes a path, one line per step: the actor and its action, and the database where it changed.
+    pub fn describe(&self, path: Path<State, Step>) -> String {
         let steps = path.into_vec();
-        let mut told = String::new();
+        let mut text = String::new();
         let mut before = String::new();
         for (number, (state, step)) in steps.iter().enumerate() {
             let now = state.to_string();
             if now != before {
-                let _ = writeln!(told, "         {now}");
+                let _ = writeln!(text, "         {now}");
                 before = now;
             }
             if let Some(step) = step {
-                let _ = writeln!(told, "{:4}. {}", number + 1, self.format_action(step));
+                let _ = writeln!(text, "{:4}. {}", number + 1, self.format_action(step));
             }
         }
-        told
+        text
     }
 }

@@ -3,56 +3,59 @@
 use stateright::Property;
 
 use crate::state::{
-    Errand, Keeper, Letter, Name, Owner, Progress, Rows, Standing, State, VERSIONS,
+    DeadLetter, Name, Operation, Operator, Owner, Progress, Rows, State, VERSIONS, ViewState,
 };
 use crate::{Protocol, Record, Scope};
 
-/// An event counts once: counters, feeds and notifications are made of what is applied, and nobody could tell a second
-/// time from a second event.
+/// Counters, feeds and notifications are made from applied events, so an event applied twice would
+/// count as two.
 pub const ONCE: &str = "no view holds an event twice";
-/// A row is made of the events of its key so far. One that is built on a hole, or in another order, is wrong for good,
-/// and nothing shows it.
+/// A row is folded from all earlier events of its key. A missing or reordered event makes the row
+/// wrong for good, without an error.
 pub const ORDER: &str =
-    "events of a key are applied in order, and none before an open letter of it";
-/// What is behind the position is never read again, so it has to be somewhere: the books balance.
-pub const NO_LOSS: &str = "every record below the position is applied, a duplicate, or a letter";
-/// Whoever retries by themselves look for letters that failed. A key that is parked with none of these stays parked
-/// until somebody wonders why, and its user's rows stay old.
-pub const NO_ORPHANS: &str = "nothing is parked behind nothing";
-/// A version's position speaks of the rows in its tables and of no others. Two versions that wrote into each other's
-/// tables would both be wrong, and a switch back would not help.
-pub const OWN_ROWS: &str = "a version's tables hold what its own progress and letters say";
-/// A caller who has read its own write must not lose it again: tokens promise that.
+    "events of a key are applied in order, and none before an open dead letter of it";
+/// Records below the position are never read again, so each must be accounted for.
+pub const NO_LOSS: &str =
+    "every record below the position is applied, a duplicate, or a dead letter";
+/// Automatic retries start from failed dead letters. A blocked one without a failed one before it would
+/// stay parked until an operator looks, and its user's rows would stay outdated.
+pub const NO_ORPHANS: &str = "every blocked dead letter waits behind a failed one";
+/// A version's position describes the rows in its own tables. If two versions wrote into each other's
+/// tables, both would be wrong, and switching back would not help.
+pub const OWN_ROWS: &str = "a version's tables hold what its own progress and dead letters say";
+/// Tokens promise that a caller keeps seeing what it has seen once.
 pub const READS: &str = "reads of the live view never go back";
-/// The position in an answer says how far its rows go: a caller who waited for its own write must find it in them.
+/// The position in an answer states how far its rows go; a caller that waited for its own write must
+/// find it in them.
 pub const ONE_VERSION: &str = "an answer's rows and position are of one version";
-/// An operator takes out what must not be in the view, whatever version of it comes next.
-pub const DISCARDS: &str = "what was taken out stays out, in every version";
-/// Who pauses does so to look at something, or to change it: nothing may move meanwhile.
+/// An operator discards a record for every version, including later ones.
+pub const DISCARDS: &str = "a discarded record stays out, in every version";
+/// An operator pauses a version to inspect or change it, so it must not change by itself.
 pub const PAUSES: &str = "a paused version does not move";
 
-/// An owner that was superseded is turned away by the comparison.
-pub const TURNED_AWAY: &str = "an owner is turned away";
-/// A COMMIT whose answer is lost is decided by reading the row again.
-pub const DECIDED: &str = "a lost answer is decided: the next owner goes on behind the batch";
-/// A retry applies a letter, and the key goes on.
-pub const RETRIED: &str = "a retry applies what failed and what waited behind it";
-/// A retry finds the event applied already.
+/// The comparison rejects an owner whose claim is superseded.
+pub const TURNED_AWAY: &str = "the comparison rejects an owner";
+/// After a COMMIT without an answer, the progress row shows whether it took effect.
+pub const DECIDED: &str = "after a lost answer the next claim continues behind the batch";
+/// A retry applies a failed dead letter and those blocked by it.
+pub const RETRIED: &str = "a retry applies a failed dead letter and one blocked by it";
+/// A retry finds that the event was applied already.
 pub const RETRIED_DUPLICATE: &str = "a retry finds a duplicate";
-/// A deletion closes what waited.
-pub const CLOSED: &str = "a user's deletion closes letters";
-/// The second version is switched to.
+/// A deletion closes the user's earlier dead letters.
+pub const CLOSED: &str = "a user's deletion closes dead letters";
+/// A switch makes the second version live.
 pub const SWITCHED: &str = "the second version becomes the live one";
-/// And back.
+/// A switch makes the first version live again.
 pub const ROLLED_BACK: &str = "the first becomes the live one again";
-/// Both have come to the end, and hold the same.
+/// Both versions have applied the whole log, with equal rows.
 pub const SAME: &str = "both versions are at the end and hold the same";
-/// A version that comes to a record that was taken out leaves it out.
-pub const LEFT_OUT: &str = "a record that was taken out of one version is left out of the other";
-/// A view is paused with work left.
-pub const PAUSED: &str = "a view stands still on purpose";
+/// A version leaves out a record that was discarded before the version reached it.
+pub const LEFT_OUT: &str = "a record discarded in one version is left out of the other";
+/// A view is paused before the end of the log.
+pub const PAUSED: &str = "a view is paused part-way";
 
-/// The properties of a scope: what must hold is the same for all, what must be possible depends on who takes part.
+/// The properties of a scope. `always` properties are the same for all scopes; `sometimes` properties
+/// depend on which steps the scope allows.
 pub fn of(scope: &Scope) -> Vec<Property<Protocol>> {
     let mut properties = vec![
         Property::<Protocol>::always(ONCE, once),
@@ -74,29 +77,29 @@ pub fn of(scope: &Scope) -> Vec<Property<Protocol>> {
     if scope.retries {
         properties.push(Property::<Protocol>::sometimes(RETRIED, |_, state| {
             letters(state)
-                .filter(|letter| *letter == Letter::Applied)
+                .filter(|letter| *letter == DeadLetter::Applied)
                 .count()
                 > 1
         }));
         if scope.logs.iter().any(|records| has_duplicate(records)) {
             properties.push(Property::<Protocol>::sometimes(
                 RETRIED_DUPLICATE,
-                |_, state| letters(state).any(|letter| letter == Letter::Duplicate),
+                |_, state| letters(state).any(|letter| letter == DeadLetter::Duplicate),
             ));
         }
     }
     if scope.logs.iter().flatten().any(|record| record.deletes) {
         properties.push(Property::<Protocol>::sometimes(CLOSED, |_, state| {
-            letters(state).any(|letter| letter == Letter::Closed)
+            letters(state).any(|letter| letter == DeadLetter::Closed)
         }));
     }
     if scope.rebuilds {
         properties.push(Property::<Protocol>::sometimes(SWITCHED, |_, state| {
-            state.views[1].standing == Standing::Live
+            state.views[1].standing == ViewState::Live
         }));
         properties.push(Property::<Protocol>::sometimes(ROLLED_BACK, |_, state| {
-            state.views[0].standing == Standing::Live
-                && state.views[1].standing == Standing::Retired
+            state.views[0].standing == ViewState::Live
+                && state.views[1].standing == ViewState::Retired
         }));
         properties.push(Property::<Protocol>::sometimes(SAME, same));
         if scope.discards {
@@ -111,7 +114,7 @@ pub fn of(scope: &Scope) -> Vec<Property<Protocol>> {
     properties
 }
 
-/// A partition of a version, with all that is said of it.
+/// A partition of a version: its records, rows and progress.
 struct Part<'s> {
     version: u8,
     log: u8,
@@ -139,7 +142,7 @@ impl Part<'_> {
         self.records[usize::from(offset)]
     }
 
-    fn letter(&self, offset: u8) -> Option<Letter> {
+    fn letter(&self, offset: u8) -> Option<DeadLetter> {
         self.progress.letters.get(offset)
     }
 
@@ -147,8 +150,8 @@ impl Part<'_> {
         self.progress.letters.open()
     }
 
-    /// Whether a record is an open letter behind which another one waits.
-    fn holds_back(&self, offset: u8, later: u8) -> bool {
+    /// Whether a record comes before another one of the same key.
+    fn precedes(&self, offset: u8, later: u8) -> bool {
         offset < later && self.record(offset).key == self.record(later).key
     }
 
@@ -164,9 +167,14 @@ impl Part<'_> {
         match self.letter(offset) {
             _ if offset >= self.progress.next => true,
             None => is_applied || self.is_id_applied(self.record(offset).id),
-            Some(Letter::Applied) => is_applied,
-            Some(Letter::Duplicate) => self.is_id_applied(self.record(offset).id),
-            Some(Letter::Failed | Letter::Behind | Letter::Discarded | Letter::Closed) => true,
+            Some(DeadLetter::Applied) => is_applied,
+            Some(DeadLetter::Duplicate) => self.is_id_applied(self.record(offset).id),
+            Some(
+                DeadLetter::Failed
+                | DeadLetter::Blocked
+                | DeadLetter::Discarded
+                | DeadLetter::Closed,
+            ) => true,
         }
     }
 }
@@ -188,8 +196,8 @@ fn order(protocol: &Protocol, state: &State) -> bool {
         offsets.iter().enumerate().all(|(index, offset)| {
             !offsets[..index]
                 .iter()
-                .any(|before| part.holds_back(*offset, *before))
-                && !part.open().any(|letter| part.holds_back(letter, *offset))
+                .any(|before| part.precedes(*offset, *before))
+                && !part.open().any(|letter| part.precedes(letter, *offset))
         })
     })
 }
@@ -202,10 +210,10 @@ fn no_loss(protocol: &Protocol, state: &State) -> bool {
 fn no_orphans(protocol: &Protocol, state: &State) -> bool {
     parts(protocol, state).all(|part| {
         part.open()
-            .filter(|offset| part.letter(*offset) == Some(Letter::Behind))
+            .filter(|offset| part.letter(*offset) == Some(DeadLetter::Blocked))
             .all(|offset| {
                 part.open().any(|before| {
-                    part.holds_back(before, offset) && part.letter(before) == Some(Letter::Failed)
+                    part.precedes(before, offset) && part.letter(before) == Some(DeadLetter::Failed)
                 })
             })
     })
@@ -215,13 +223,13 @@ fn own_rows(protocol: &Protocol, state: &State) -> bool {
     let is_named = state.versions().all(|version| {
         let view = state.view(version);
         state.tables_of(view.schema) == Some(version)
-            && (view.schema == Name::Live) == (view.standing == Standing::Live)
+            && (view.schema == Name::Live) == (view.standing == ViewState::Live)
     });
     is_named
         && parts(protocol, state).all(|part| {
             let next = part.progress.next;
             let is_own = |offset: u8| {
-                offset < next && matches!(part.letter(offset), None | Some(Letter::Applied))
+                offset < next && matches!(part.letter(offset), None | Some(DeadLetter::Applied))
             };
             part.rows.offsets().iter().all(|offset| is_own(*offset))
                 && part
@@ -245,13 +253,15 @@ fn reads(_: &Protocol, state: &State) -> bool {
 fn discards(protocol: &Protocol, state: &State) -> bool {
     // Whoever takes a letter out version by version has to come to the others, unless they crash.
     let under_way = |part: &Part<'_>, offset: u8| {
-        let errands = state.keepers.iter().flat_map(|keeper| match *keeper {
-            Keeper::Idle => [None, None],
-            Keeper::About(errand) => [Some(errand), None],
-            Keeper::Done { errand, then, .. } => [Some(errand), then],
+        let operations = state.operators.iter().flat_map(|operator| match *operator {
+            Operator::Idle => [None, None],
+            Operator::About(operation) => [Some(operation), None],
+            Operator::Done {
+                operation, then, ..
+            } => [Some(operation), then],
         });
-        errands.flatten().any(|errand| {
-            matches!(errand, Errand::Discard { version, log, offset: wanted, .. }
+        operations.flatten().any(|operation| {
+            matches!(operation, Operation::Discard { version, log, offset: wanted, .. }
                 if (version, log, wanted) == (part.version, part.log, offset))
         })
     };
@@ -268,7 +278,7 @@ fn decided(protocol: &Protocol, state: &State) -> bool {
     let mut goes_on = || {
         owners.any(|((version, log), owner)| {
             let epoch = state.row(*version, *log).epoch;
-            matches!(owner, Owner::Holds(hold) if hold.epoch == epoch && hold.next > 0)
+            matches!(owner, Owner::Claimed(claim) if claim.epoch == epoch && claim.next > 0)
         })
     };
     state.unanswered && goes_on()
@@ -287,10 +297,10 @@ fn same(protocol: &Protocol, state: &State) -> bool {
 fn left_out(_: &Protocol, state: &State) -> bool {
     let [one, two] = state.views.each_ref().map(|view| view.progress[0].letters);
     one.iter()
-        .any(|(offset, letter)| letter == Letter::Discarded && two.get(offset) == Some(letter))
+        .any(|(offset, letter)| letter == DeadLetter::Discarded && two.get(offset) == Some(letter))
 }
 
-fn letters(state: &State) -> impl Iterator<Item = Letter> {
+fn letters(state: &State) -> impl Iterator<Item = DeadLetter> {
     state
         .views
         .iter()

@@ -1,24 +1,24 @@
-//! What there is at a moment: in Postgres, in the memory of those who project, and what properties remember.
+//! The model's state: the database, the memory of owners and operators, and what properties record.
 
 use std::fmt;
 
-/// How many versions of the view there may be at a time.
+/// The number of versions of the view.
 pub const VERSIONS: usize = 2;
-/// How many partitions the topic has at most.
+/// The most partitions of the topic.
 pub const LOGS: usize = 2;
-/// How many records a partition has at most.
+/// The most records of a partition.
 pub const RECORDS: usize = 5;
-/// How many owners there are at most.
+/// The most owners.
 pub const OWNERS: usize = 4;
-/// How many look after letters at most: an operator, and a process that retries by itself.
-pub const KEEPERS: usize = 2;
+/// The most operators. Automatic retries of a process count as one.
+pub const OPERATORS: usize = 2;
 
-/// Small numbers: versions, keys, ids or offsets.
+/// A set of small numbers: versions, keys, ids or offsets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Set(u8);
 
 impl Set {
-    /// Whether a number is in it.
+    /// Whether the set contains a number.
     pub fn has(self, number: u8) -> bool {
         self.0 & (1 << number) != 0
     }
@@ -28,17 +28,17 @@ impl Set {
         self.0 |= 1 << number;
     }
 
-    /// Takes a number out.
+    /// Removes a number.
     pub fn take(&mut self, number: u8) {
         self.0 &= !(1 << number);
     }
 
-    /// Whether nothing is in it.
+    /// Whether the set is empty.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// What is in it, the smallest first.
+    /// The numbers, in ascending order.
     pub fn iter(self) -> impl Iterator<Item = u8> {
         (0..8).filter(move |number| self.has(*number))
     }
@@ -54,16 +54,17 @@ impl FromIterator<u8> for Set {
     }
 }
 
-/// The rows of one partition in a version's tables: the records whose events were applied, in that order.
+/// The rows of one partition in a version's tables: the offsets of the applied records, in the order of
+/// application.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Rows {
     length: u8,
-    offsets: [u8; Self::ROOM],
+    offsets: [u8; Self::CAPACITY],
 }
 
 impl Rows {
-    /// Enough to show that a record is there twice, which is all that has to be shown of it.
-    const ROOM: usize = RECORDS + 2;
+    /// Two more than there are records, which is enough to show that one was applied twice.
+    const CAPACITY: usize = RECORDS + 2;
 
     /// Applies a record.
     pub fn add(&mut self, offset: u8) {
@@ -73,7 +74,7 @@ impl Rows {
         }
     }
 
-    /// The records' offsets, in the order in which they were applied.
+    /// The offsets, in the order of application.
     pub fn offsets(&self) -> &[u8] {
         &self.offsets[..usize::from(self.length)]
     }
@@ -84,7 +85,7 @@ impl Rows {
     }
 }
 
-/// A name that a schema may have. What it leads to changes with a switch.
+/// The name of a schema. A switch changes which tables it names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Name {
     /// `<domain>_live`.
@@ -95,7 +96,7 @@ pub enum Name {
 }
 
 impl Name {
-    /// Its place among the names.
+    /// The index of the name in [`State::names`].
     pub fn index(self) -> usize {
         match self {
             Name::Live => 0,
@@ -106,160 +107,160 @@ impl Name {
 
 /// A dead letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Letter {
+pub enum DeadLetter {
     /// Open: the record itself failed.
     Failed,
-    /// Open: it waits behind an earlier letter of its key.
-    Behind,
+    /// Open: it waits behind an earlier dead letter of its key (class `blocked`).
+    Blocked,
     /// A retry applied it.
     Applied,
-    /// A retry found its event applied already.
+    /// A retry found that its event was applied already.
     Duplicate,
-    /// An operator took it out.
+    /// An operator discarded it.
     Discarded,
-    /// Its user was deleted later.
+    /// A later deletion of its user closed it.
     Closed,
 }
 
-impl Letter {
-    /// Whether its key is parked because of it.
+impl DeadLetter {
+    /// Whether it is open, so that its key is parked.
     pub fn is_open(self) -> bool {
-        matches!(self, Letter::Failed | Letter::Behind)
+        matches!(self, DeadLetter::Failed | DeadLetter::Blocked)
     }
 }
 
-/// The letters of a partition, by their records' offsets; or those of them that are to change.
+/// The dead letters of a partition by offset, or changes of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Letters([Option<Letter>; RECORDS]);
+pub struct DeadLetters([Option<DeadLetter>; RECORDS]);
 
-impl Letters {
-    /// The letter of a record, if it has one.
-    pub fn get(&self, offset: u8) -> Option<Letter> {
+impl DeadLetters {
+    /// The dead letter of a record, if it has one.
+    pub fn get(&self, offset: u8) -> Option<DeadLetter> {
         self.0[usize::from(offset)]
     }
 
-    /// Sets a record's letter.
-    pub fn set(&mut self, offset: u8, letter: Letter) {
+    /// Sets a record's dead letter.
+    pub fn set(&mut self, offset: u8, letter: DeadLetter) {
         self.0[usize::from(offset)] = Some(letter);
     }
 
-    /// Sets those that others say.
-    pub fn change(&mut self, changes: &Letters) {
+    /// Applies changes.
+    pub fn change(&mut self, changes: &DeadLetters) {
         for (letter, change) in self.0.iter_mut().zip(changes.0) {
             *letter = change.or(*letter);
         }
     }
 
-    /// All that there are.
-    pub fn iter(&self) -> impl Iterator<Item = (u8, Letter)> {
+    /// All dead letters, with their offsets.
+    pub fn iter(&self) -> impl Iterator<Item = (u8, DeadLetter)> {
         (0..)
             .zip(self.0)
             .filter_map(|(offset, letter)| Some((offset, letter?)))
     }
 
-    /// The records with an open letter.
+    /// The offsets of the open dead letters.
     pub fn open(&self) -> impl Iterator<Item = u8> + use<> {
         let letters = *self;
         (0..RECORDS as u8).filter(move |offset| letters.is_open(*offset))
     }
 
-    /// Whether a record has an open letter.
+    /// Whether a record has an open dead letter.
     pub fn is_open(&self, offset: u8) -> bool {
-        self.get(offset).is_some_and(Letter::is_open)
+        self.get(offset).is_some_and(DeadLetter::is_open)
     }
 }
 
-/// What a version is.
+/// The state of a version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Standing {
-    /// Not there.
+pub enum ViewState {
+    /// The version does not exist.
     #[default]
     Absent,
-    /// The one that is read.
+    /// Readers read this version.
     Live,
-    /// Being built beside the live one.
+    /// The version is being built while another one is live.
     Building,
-    /// Was the live one.
+    /// The version was live before a switch.
     Retired,
 }
 
-/// A progress row, and the letters that go with it.
+/// A progress row, and the dead letters of its partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Progress {
-    /// Raised by whoever changes what the owner may assume.
+    /// Raised by each transaction that changes what the owner may assume.
     pub epoch: u8,
     /// The next offset to apply.
     pub next: u8,
-    /// The letters.
-    pub letters: Letters,
+    /// The dead letters.
+    pub letters: DeadLetters,
 }
 
-/// A version of the view, as the schema that no rebuild touches has it.
+/// A version of the view, as the schema `sightline` describes it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct View {
-    /// What it is.
-    pub standing: Standing,
+    /// The version's state.
+    pub standing: ViewState,
     /// The schema that holds its tables.
     pub schema: Name,
-    /// Whether it stands still on purpose.
+    /// Whether an operator paused it.
     pub paused: bool,
-    /// How far it has come in each partition.
+    /// Its progress in each partition.
     pub progress: [Progress; LOGS],
 }
 
 impl View {
-    /// Whether it is there.
+    /// Whether the version exists.
     pub fn exists(&self) -> bool {
-        self.standing != Standing::Absent
+        self.standing != ViewState::Absent
     }
 }
 
-/// What an owner knows since it took a partition over, and believes for as long as nobody raises the epoch.
+/// A claimed partition: what its owner read when it claimed it, valid until the epoch is raised.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Hold {
-    /// The epoch that it raised the row's to.
+pub struct Claim {
+    /// The epoch to which the claim raised the row's.
     pub epoch: u8,
-    /// Where it goes on.
+    /// The next offset to apply.
     pub next: u8,
     /// The schema of its version.
     pub schema: Name,
-    /// The keys that have open letters.
+    /// The keys with open dead letters.
     pub parked: Set,
-    /// The records that an operator took out.
+    /// The discarded records.
     pub discarded: Set,
 }
 
-/// What a transaction has written of one partition and not committed.
+/// The uncommitted changes of a transaction in one partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Changes {
-    /// Whose tables the schema's name led to when it was used.
+    /// The version whose tables the schema named when the transaction wrote.
     pub tables: u8,
-    /// The records that were applied there.
+    /// The records applied to those tables.
     pub rows: Rows,
-    /// The letters that are new or other than before.
-    pub letters: Letters,
+    /// The dead letters that are added or changed.
+    pub letters: DeadLetters,
 }
 
-/// One that projects a partition of a version. There may be several that believe to be the one.
+/// A process that projects a partition of a version. Several may believe that they own it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Owner {
-    /// Knows nothing, and has no transaction.
+    /// Has no claim and no transaction.
     #[default]
     Idle,
-    /// Has read, before it takes the row, what it ought to read under its lock.
-    HasRead(Hold),
-    /// Has taken the partition over. Whether that still counts it can't know.
-    Holds(Hold),
-    /// Has begun a batch of so many records: its transaction has compared the row, and holds it.
-    Begun(Hold, u8),
-    /// Has written the batch, and believes these keys parked after it.
-    Written(Hold, u8, Set, Changes),
+    /// Has read, without the lock on the row, what it should read under it.
+    HasRead(Claim),
+    /// Has claimed the partition. It does not know whether the claim is still valid.
+    Claimed(Claim),
+    /// Has begun a batch of this many records: its transaction has compared and locked the row.
+    Begun(Claim, u8),
+    /// Has written the batch, with the keys that are parked after it.
+    Written(Claim, u8, Set, Changes),
 }
 
-/// What somebody who looks after letters is about.
+/// An operation on dead letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Errand {
-    /// Trying a key's letters again, from an offset on; `failed`: one before it has failed.
+pub enum Operation {
+    /// Retries a key's dead letters from an offset on.
     Retry {
         /// Of this version.
         version: u8,
@@ -267,98 +268,98 @@ pub enum Errand {
         log: u8,
         /// The key.
         key: u8,
-        /// All before this offset were tried.
+        /// All dead letters of the key below this offset were retried.
         from: u8,
-        /// One of those has failed.
+        /// Whether one of those failed again.
         failed: bool,
     },
-    /// Taking a letter out.
+    /// Discards a dead letter.
     Discard {
         /// Of this version.
         version: u8,
         /// In this partition.
         log: u8,
-        /// The letter's record.
+        /// The dead letter's record.
         offset: u8,
-        /// Other versions known to have a letter for the record; none where that is not looked up yet.
+        /// The other versions with a dead letter for the record; `None` before the look-up.
         others: Option<Set>,
     },
 }
 
-impl Errand {
-    /// The version that it is about.
+impl Operation {
+    /// The version that it concerns.
     pub fn version(self) -> u8 {
         match self {
-            Errand::Retry { version, .. } | Errand::Discard { version, .. } => version,
+            Operation::Retry { version, .. } | Operation::Discard { version, .. } => version,
         }
     }
 
-    /// The partition that it is about.
+    /// The partition that it concerns.
     pub fn log(self) -> u8 {
         match self {
-            Errand::Retry { log, .. } | Errand::Discard { log, .. } => log,
+            Operation::Retry { log, .. } | Operation::Discard { log, .. } => log,
         }
     }
 }
 
-/// One that looks after letters.
+/// An operator, or a process that retries by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Keeper {
-    /// Does nothing.
+pub enum Operator {
+    /// Has no operation.
     #[default]
     Idle,
-    /// Has something to do, and no transaction.
-    About(Errand),
-    /// Has done it in a transaction that holds the partition's progress rows of these versions.
+    /// Has an operation, but no transaction yet.
+    About(Operation),
+    /// Has written its changes in a transaction that locks the partition's progress rows.
     Done {
-        /// What it was, for the versions that it was done for.
-        errand: Errand,
-        /// Whose rows the transaction holds.
+        /// The operation.
+        operation: Operation,
+        /// The versions whose rows the transaction locks.
         rows: Set,
-        /// What it has written, for each version.
+        /// The uncommitted changes of each version.
         changes: [Option<Changes>; VERSIONS],
-        /// What is to be done in a transaction of its own after this one.
-        then: Option<Errand>,
+        /// The operation to do next, in a transaction of its own.
+        then: Option<Operation>,
     },
 }
 
-/// Everything.
+/// The whole state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct State {
     /// The versions.
     pub views: [View; VERSIONS],
-    /// Whose tables each schema's name leads to.
+    /// The version whose tables each schema name leads to.
     pub names: [Option<u8>; 1 + VERSIONS],
-    /// The tables, by the version that they were made for, which is the one that they have to speak of.
+    /// The tables, by the version for which they were created.
     pub tables: [[Rows; LOGS]; VERSIONS],
-    /// The records that an operator took out, by their coordinates, as far as that is kept.
+    /// The stored discards, by the coordinates of their records.
     pub discards: [Set; LOGS],
-    /// Those who project.
+    /// The owners.
     pub owners: [Owner; OWNERS],
-    /// Those who retry and discard.
-    pub keepers: [Keeper; KEEPERS],
-    /// Whether somebody is about to switch, who has found the other version not to be behind.
+    /// The operators.
+    pub operators: [Operator; OPERATORS],
+    /// Whether a switch is in progress that has checked the positions without locks.
     pub switching: bool,
-    /// How far a reader may have seen the live version.
+    /// The highest position of the live version that a reader may have seen.
     pub shown: [u8; LOGS],
-    /// What an operator took out, whether or not that was kept.
+    /// The discarded records, whether or not the discard was stored.
     pub taken_out: [Set; LOGS],
-    /// Whose tables a read under way has found, before it has found whose position goes with them.
+    /// The version whose tables a read has found, before it has found the position.
     pub reading: Option<u8>,
-    /// A record was applied after an operator had taken it out.
+    /// A record was applied after an operator had discarded it.
     pub discard_broken: bool,
-    /// A paused version moved.
+    /// A paused version advanced.
     pub pause_broken: bool,
-    /// An answer was made of the rows of one version and the position of another.
+    /// An answer combined the rows of one version with the position of another.
     pub read_broken: bool,
-    /// An owner was turned away by the comparison. Remembered where somebody asks.
+    /// The comparison rejected an owner. Set only if [`Scope::remembers`](crate::Scope::remembers).
     pub turned_away: bool,
-    /// The answer to a COMMIT was lost. Remembered where somebody asks.
+    /// The answer to a COMMIT was lost. Set only if [`Scope::remembers`](crate::Scope::remembers).
     pub unanswered: bool,
 }
 
 impl State {
-    /// The versions that are there.
+    /// The versions that exist.
     pub fn versions(&self) -> impl Iterator<Item = u8> {
         (0..VERSIONS as u8).filter(|version| self.view(*version).exists())
     }
@@ -368,7 +369,7 @@ impl State {
         &self.views[usize::from(version)]
     }
 
-    /// A version, to be changed.
+    /// A version, mutably.
     pub fn view_mut(&mut self, version: u8) -> &mut View {
         &mut self.views[usize::from(version)]
     }
@@ -378,28 +379,28 @@ impl State {
         &self.view(version).progress[usize::from(log)]
     }
 
-    /// A progress row, to be changed.
+    /// A progress row, mutably.
     pub fn row_mut(&mut self, version: u8, log: u8) -> &mut Progress {
         &mut self.view_mut(version).progress[usize::from(log)]
     }
 
-    /// Whose tables a schema's name leads to.
+    /// The version whose tables a schema name leads to.
     pub fn tables_of(&self, schema: Name) -> Option<u8> {
         self.names[schema.index()]
     }
 
-    /// Whether a version has an open letter for a record.
+    /// Whether a version has an open dead letter for a record.
     pub fn is_open(&self, version: u8, log: u8, offset: u8) -> bool {
         self.row(version, log).letters.is_open(offset)
     }
 }
 
-/// As a person calls a version.
+/// The name of a version in descriptions.
 pub fn version_name(version: u8) -> String {
     format!("v{}", version + 1)
 }
 
-/// As a person calls an owner.
+/// The name of an owner in descriptions.
 pub fn owner_name(owner: usize) -> char {
     ['A', 'B', 'C', 'D'][owner]
 }
@@ -413,7 +414,7 @@ impl fmt::Display for Name {
     }
 }
 
-/// The part of the database that matters, in one line.
+/// The versions, positions, rows and dead letters, on one line.
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";

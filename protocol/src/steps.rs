@@ -1,56 +1,57 @@
-//! What can happen next.
+//! The transitions of the model: which steps are possible in a state, and the state after each.
 
 use stateright::{Model, Property};
 
 use crate::state::{
-    Errand, Hold, Keeper, LOGS, Name, Owner, Standing, State, VERSIONS, owner_name, version_name,
+    Claim, LOGS, Name, Operation, Operator, Owner, State, VERSIONS, ViewState, owner_name,
+    version_name,
 };
 use crate::transactions::{Release, raise_all};
 use crate::{Protocol, Rule, properties};
 
-/// A step. Owners are numbered as in [`Scope::owners`](crate::Scope::owners), keepers up to
-/// [`Scope::keepers`](crate::Scope::keepers).
+/// A step. Owners are numbered as in [`Scope::owners`](crate::Scope::owners), operators up to
+/// [`Scope::operators`](crate::Scope::operators).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// An owner reads what taking over needs, before it has the row.
+    /// An owner reads what a claim needs before it locks the row.
     ReadFirst(usize),
-    /// An owner takes its partition over. It is one step, since nobody else gets at what it reads meanwhile.
-    TakeOver(usize),
-    /// An owner begins a transaction for a batch of so many records, with the comparison.
+    /// An owner claims its partition. This is one step, since the row lock protects all that it reads.
+    Claim(usize),
+    /// An owner begins a batch of this many records: its transaction compares and locks the row.
     Begin(usize, u8),
-    /// It judges them, and writes rows and letters.
+    /// An owner judges the records, and writes rows and dead letters.
     Write(usize, Release),
-    /// It commits, and is told so.
+    /// An owner commits and gets the answer.
     Commit(usize),
-    /// It commits, and the answer is lost.
+    /// An owner commits, and the answer is lost.
     CommitUnanswered(usize),
-    /// It crashes, fails or loses its connection: what it has not committed is rolled back, what it knew is gone.
+    /// An owner crashes or loses its connection: its transaction is rolled back, its claim is lost.
     Crash(usize),
-    /// A keeper wants something, and has looked around before.
-    Plan(usize, Errand),
-    /// A keeper does it, in a transaction, up to its end.
-    Do(usize, Errand, Release),
-    /// That transaction commits.
-    CommitErrand(usize),
-    /// It commits, and the answer is lost: what would follow is not done.
-    CommitErrandUnanswered(usize),
-    /// A keeper crashes: a transaction under way is rolled back, what would follow is not done.
-    CrashErrand(usize),
+    /// An operator plans an operation, and reads what it needs without locks.
+    Plan(usize, Operation),
+    /// An operator runs the operation in a transaction, up to the COMMIT.
+    Do(usize, Operation, Release),
+    /// An operator commits.
+    CommitOperation(usize),
+    /// An operator commits, and the answer is lost: the next transaction of the operation is not run.
+    CommitOperationUnanswered(usize),
+    /// An operator crashes: its transaction is rolled back, the rest of the operation is not run.
+    CrashOperation(usize),
     /// A version is paused.
     Pause(u8),
-    /// All are to go on.
+    /// All versions are resumed.
     Resume,
-    /// A rebuild begins.
+    /// A version is created, for a rebuild.
     Create(u8),
     /// A version that is not the live one is removed.
     Remove(u8),
-    /// Somebody finds this version not to be behind, and will switch to it without another look.
+    /// A switch finds that this version is not behind, and will not check it again.
     LookBeforeSwitch(u8),
     /// This version becomes the live one.
     Switch(u8),
-    /// A read finds the tables that it wants.
+    /// A read finds its tables.
     FindTables,
-    /// And then which version it reads, and so whose position goes with its rows.
+    /// The read finds `view_version`, and with it the position of its answer.
     FindVersion,
 }
 
@@ -60,7 +61,7 @@ impl Model for Protocol {
 
     fn init_states(&self) -> Vec<State> {
         let mut state = State::default();
-        state.view_mut(0).standing = Standing::Live;
+        state.view_mut(0).standing = ViewState::Live;
         state.names[Name::Live.index()] = Some(0);
         self.settle(&mut state);
         vec![state]
@@ -70,8 +71,8 @@ impl Model for Protocol {
         for owner in 0..self.scope.owners.len() {
             self.steps_of_owner(state, owner, steps);
         }
-        for keeper in 0..self.scope.keepers {
-            self.steps_of_keeper(state, keeper, steps);
+        for operator in 0..self.scope.operators {
+            self.steps_of_operator(state, operator, steps);
         }
         if self.scope.pauses {
             self.steps_of_pause(state, steps);
@@ -81,7 +82,7 @@ impl Model for Protocol {
                 self.steps_of_rebuild(state, version, steps);
             }
         }
-        // Who begins with the version keeps switches off until the answer is there: no step of its own.
+        // A read that names `view_version` first blocks switches until it ends, so it needs no steps.
         if !self.keeps(Rule::ReadsBeginWithTheVersion) {
             steps.push(match state.reading {
                 None => Step::FindTables,
@@ -95,21 +96,21 @@ impl Model for Protocol {
         match step {
             Step::ReadFirst(owner) => {
                 let (version, log) = self.scope.owners[owner];
-                next.owners[owner] = Owner::HasRead(Hold {
+                next.owners[owner] = Owner::HasRead(Claim {
                     epoch: 0,
                     next: 0,
                     ..self.look(state, version, log)
                 });
             }
-            Step::TakeOver(owner) => self.take_over(&mut next, owner),
+            Step::Claim(owner) => self.claim(&mut next, owner),
             Step::Begin(owner, count) => {
                 let (version, log) = self.scope.owners[owner];
-                let Owner::Holds(hold) = state.owners[owner] else {
+                let Owner::Claimed(claim) = state.owners[owner] else {
                     return None;
                 };
-                let is_same = self.compare(state, version, log, &hold);
+                let is_same = self.compare(state, version, log, &claim);
                 next.owners[owner] = if is_same {
-                    Owner::Begun(hold, count)
+                    Owner::Begun(claim, count)
                 } else {
                     Owner::Idle
                 };
@@ -119,11 +120,17 @@ impl Model for Protocol {
             Step::Commit(owner) => self.commit_batch(&mut next, owner, true),
             Step::CommitUnanswered(owner) => self.commit_batch(&mut next, owner, false),
             Step::Crash(owner) => next.owners[owner] = Owner::Idle,
-            Step::Plan(keeper, errand) => next.keepers[keeper] = Keeper::About(errand),
-            Step::Do(keeper, errand, release) => self.do_errand(&mut next, keeper, errand, release),
-            Step::CommitErrand(keeper) => self.commit_errand(&mut next, keeper, true),
-            Step::CommitErrandUnanswered(keeper) => self.commit_errand(&mut next, keeper, false),
-            Step::CrashErrand(keeper) => next.keepers[keeper] = Keeper::Idle,
+            Step::Plan(operator, operation) => {
+                next.operators[operator] = Operator::About(operation)
+            }
+            Step::Do(operator, operation, release) => {
+                self.do_operation(&mut next, operator, operation, release)
+            }
+            Step::CommitOperation(operator) => self.commit_operation(&mut next, operator, true),
+            Step::CommitOperationUnanswered(operator) => {
+                self.commit_operation(&mut next, operator, false)
+            }
+            Step::CrashOperation(operator) => next.operators[operator] = Operator::Idle,
             Step::Pause(version) => {
                 next.view_mut(version).paused = true;
                 if self.keeps(Rule::PauseRaisesEpochs) {
@@ -164,7 +171,7 @@ impl Model for Protocol {
     }
 
     fn format_action(&self, step: &Step) -> String {
-        self.tell_step(*step)
+        self.describe_step(*step)
     }
 }
 
@@ -179,23 +186,23 @@ impl Protocol {
         match state.owners[owner] {
             Owner::Idle if reads_first && may_take => steps.push(Step::ReadFirst(owner)),
             Owner::Idle | Owner::HasRead(_) if may_take && is_free => {
-                steps.push(Step::TakeOver(owner))
+                steps.push(Step::Claim(owner))
             }
             Owner::Idle | Owner::HasRead(_) => {}
-            Owner::Holds(hold) => {
+            Owner::Claimed(claim) => {
                 steps.push(Step::Crash(owner));
                 if is_free {
-                    let most = match self.compare(state, version, log, &hold) {
-                        true => self.records(log).len() as u8 - hold.next,
-                        // It is turned away, whatever it comes with.
+                    let most = match self.compare(state, version, log, &claim) {
+                        true => self.records(log).len() as u8 - claim.next,
+                        // The comparison rejects the batch, whatever its size.
                         false => 1,
                     };
                     steps.extend((1..=most).map(|count| Step::Begin(owner, count)));
                 }
             }
-            Owner::Begun(hold, count) => {
+            Owner::Begun(claim, count) => {
                 steps.push(Step::Crash(owner));
-                let releases = self.releases(log, hold.next..hold.next + count);
+                let releases = self.releases(log, claim.next..claim.next + count);
                 steps.extend(releases.iter().map(|release| Step::Write(owner, *release)));
             }
             Owner::Written(..) => {
@@ -208,43 +215,52 @@ impl Protocol {
         }
     }
 
-    fn steps_of_keeper(&self, state: &State, keeper: usize, steps: &mut Vec<Step>) {
-        match state.keepers[keeper] {
-            Keeper::Idle => {
-                for errand in self.errands(state) {
-                    if matches!(errand, Errand::Discard { .. })
+    fn steps_of_operator(&self, state: &State, operator: usize, steps: &mut Vec<Step>) {
+        match state.operators[operator] {
+            Operator::Idle => {
+                for operation in self.operations(state) {
+                    if matches!(operation, Operation::Discard { .. })
                         && !self.keeps(Rule::DiscardsLookUnderTheLock)
                     {
-                        steps.push(Step::Plan(keeper, Self::with_others(state, errand)));
+                        steps.push(Step::Plan(operator, Self::with_others(state, operation)));
                     } else {
-                        self.steps_of_errand(state, keeper, errand, steps);
+                        self.steps_of_operation(state, operator, operation, steps);
                     }
                 }
             }
-            Keeper::About(errand) => {
-                steps.push(Step::CrashErrand(keeper));
-                self.steps_of_errand(state, keeper, errand, steps);
+            Operator::About(operation) => {
+                steps.push(Step::CrashOperation(operator));
+                self.steps_of_operation(state, operator, operation, steps);
             }
-            Keeper::Done {
-                errand, rows, then, ..
+            Operator::Done {
+                operation,
+                rows,
+                then,
+                ..
             } => {
-                steps.push(Step::CrashErrand(keeper));
-                // Raising an epoch waits for the row, too.
+                steps.push(Step::CrashOperation(operator));
+                // Raising an epoch also waits for the row.
                 if rows
                     .iter()
-                    .all(|version| self.is_free_of_owners(state, version, errand.log()))
+                    .all(|version| self.is_free_of_owners(state, version, operation.log()))
                 {
                     if then.is_some() {
-                        steps.push(Step::CommitErrandUnanswered(keeper));
+                        steps.push(Step::CommitOperationUnanswered(operator));
                     }
-                    steps.push(Step::CommitErrand(keeper));
+                    steps.push(Step::CommitOperation(operator));
                 }
             }
         }
     }
 
-    fn steps_of_errand(&self, state: &State, keeper: usize, errand: Errand, steps: &mut Vec<Step>) {
-        let log = errand.log();
+    fn steps_of_operation(
+        &self,
+        state: &State,
+        operator: usize,
+        operation: Operation,
+        steps: &mut Vec<Step>,
+    ) {
+        let log = operation.log();
         if !self.keeps(Rule::DrainsTakeTheRow)
             || state
                 .versions()
@@ -254,7 +270,7 @@ impl Protocol {
             steps.extend(
                 releases
                     .iter()
-                    .map(|release| Step::Do(keeper, errand, *release)),
+                    .map(|release| Step::Do(operator, operation, *release)),
             );
         }
     }
@@ -279,20 +295,20 @@ impl Protocol {
         let other = 1 - version;
         let standing = state.view(version).standing;
         match standing {
-            Standing::Live => return,
-            Standing::Absent => {
+            ViewState::Live => return,
+            ViewState::Absent => {
                 let waits = self.keeps(Rule::RebuildsWaitForDiscards);
                 let is_free = !waits
                     || self
                         .logs()
-                        .all(|log| self.is_free_of_keepers(state, other, log));
-                // A number comes again only where it was the highest.
+                        .all(|log| self.is_free_of_operators(state, other, log));
+                // Without the rule, a number is reused only if it was the highest.
                 if is_free && (self.keeps(Rule::NumbersAreNew) || version > other) {
                     steps.push(Step::Create(version));
                 }
                 return;
             }
-            Standing::Building | Standing::Retired => {}
+            ViewState::Building | ViewState::Retired => {}
         }
         if self.is_all_free(state, version) {
             steps.push(Step::Remove(version));
@@ -302,11 +318,11 @@ impl Protocol {
             || [version, other]
                 .into_iter()
                 .all(|version| self.is_all_free(state, version));
-        // Who drains has read `view_version`, which the switch locks.
+        // A retry has read `view_version`, which the switch locks.
         let is_locked = state
-            .keepers
+            .operators
             .iter()
-            .any(|keeper| matches!(keeper, Keeper::Done { .. }));
+            .any(|operator| matches!(operator, Operator::Done { .. }));
         let (this, live) = (state.view(version), state.view(other));
         let is_behind = this
             .progress
@@ -334,7 +350,7 @@ impl Protocol {
         (0..LOGS as u8).filter(|log| !self.records(*log).is_empty())
     }
 
-    /// Which releases make a difference to who reads these records.
+    /// The releases to try: only the new one where both read these records alike.
     fn releases(&self, log: u8, mut offsets: std::ops::Range<u8>) -> &'static [Release] {
         if offsets.any(|offset| self.records(log)[usize::from(offset)].late) {
             &[Release::New, Release::Old]
@@ -343,9 +359,10 @@ impl Protocol {
         }
     }
 
-    /// Whether no transaction holds a progress row.
+    /// Whether no transaction locks a progress row.
     fn is_free(&self, state: &State, version: u8, log: u8) -> bool {
-        self.is_free_of_owners(state, version, log) && self.is_free_of_keepers(state, version, log)
+        self.is_free_of_owners(state, version, log)
+            && self.is_free_of_operators(state, version, log)
     }
 
     fn is_free_of_owners(&self, state: &State, version: u8, log: u8) -> bool {
@@ -356,22 +373,22 @@ impl Protocol {
             })
     }
 
-    fn is_free_of_keepers(&self, state: &State, version: u8, log: u8) -> bool {
+    fn is_free_of_operators(&self, state: &State, version: u8, log: u8) -> bool {
         !self.keeps(Rule::DrainsTakeTheRow)
-            || !state.keepers.iter().any(
-                |keeper| matches!(keeper, Keeper::Done { errand, rows, .. } if errand.log() == log && rows.has(version)),
+            || !state.operators.iter().any(
+                |operator| matches!(operator, Operator::Done { operation, rows, .. } if operation.log() == log && rows.has(version)),
             )
     }
 
-    /// Whether all rows of a version can be taken.
+    /// Whether no transaction locks any progress row of a version.
     fn is_all_free(&self, state: &State, version: u8) -> bool {
         self.logs().all(|log| self.is_free(state, version, log))
     }
 
-    /// Ends a step: notes what a reader may have seen, and forgets what can't matter any more.
+    /// Ends a step: records what a reader may have seen, and merges states that behave alike.
     ///
-    /// Epochs only rise, and are only compared for being the same: a hold with the row's epoch, and one with any other,
-    /// are all that has to be told apart. So there is no end to how often partitions change hands, and few states.
+    /// Epochs only rise, and are only compared for equality. So the model keeps only whether a claim's
+    /// epoch equals the row's, which keeps the states few and the number of claims unbounded.
     fn settle(&self, state: &mut State) {
         if let Some(version) = state.tables_of(Name::Live) {
             let progress = state.view(version).progress;
@@ -385,15 +402,17 @@ impl Protocol {
         for (owner, (version, log)) in self.scope.owners.iter().enumerate() {
             let epoch = state.row(*version, *log).epoch;
             let owner = &mut state.owners[owner];
-            if let Owner::Holds(hold) | Owner::Begun(hold, _) | Owner::Written(hold, ..) = owner {
-                hold.epoch = u8::from(hold.epoch == epoch);
+            if let Owner::Claimed(claim) | Owner::Begun(claim, _) | Owner::Written(claim, ..) =
+                owner
+            {
+                claim.epoch = u8::from(claim.epoch == epoch);
             }
-            // Whatever it knows, the comparison will not let it use that.
-            if let Owner::Holds(hold) = owner
-                && hold.epoch == 0
+            // The comparison rejects a superseded claim, so its content has no effect.
+            if let Owner::Claimed(claim) = owner
+                && claim.epoch == 0
                 && self.keeps(Rule::EpochIsCompared)
             {
-                *hold = Hold::default();
+                *claim = Claim::default();
             }
         }
         for row in state.views.iter_mut().flat_map(|view| &mut view.progress) {
@@ -401,7 +420,7 @@ impl Protocol {
         }
     }
 
-    fn tell_step(&self, step: Step) -> String {
+    fn describe_step(&self, step: Step) -> String {
         let owner = |owner: usize| {
             let (version, log) = self.scope.owners[owner];
             format!(
@@ -410,13 +429,13 @@ impl Protocol {
                 version_name(version)
             )
         };
-        let keeper = |keeper: usize| ["an operator", "another operator"][keeper];
+        let operator = |operator: usize| ["an operator", "another operator"][operator];
         let release = |release: Release| match release {
             Release::Old => "with the old release",
             Release::New => "with the new release",
         };
-        let errand = |errand: Errand| match errand {
-            Errand::Retry {
+        let operation = |operation: Operation| match operation {
+            Operation::Retry {
                 version,
                 log,
                 key,
@@ -428,7 +447,7 @@ impl Protocol {
                     version_name(version)
                 )
             }
-            Errand::Discard {
+            Operation::Discard {
                 version,
                 log,
                 offset,
@@ -438,21 +457,25 @@ impl Protocol {
             }
         };
         match step {
-            Step::ReadFirst(o) => format!("{} reads letters and schema", owner(o)),
-            Step::TakeOver(o) => format!("{} takes over", owner(o)),
+            Step::ReadFirst(o) => format!("{} reads dead letters and schema", owner(o)),
+            Step::Claim(o) => format!("{} claims the partition", owner(o)),
             Step::Begin(o, count) => format!("{} begins a batch of {count}", owner(o)),
             Step::Write(o, r) => format!("{} writes it, {}", owner(o), release(r)),
             Step::Commit(o) => format!("{} commits", owner(o)),
             Step::CommitUnanswered(o) => format!("{} commits, and gets no answer", owner(o)),
             Step::Crash(o) => format!("{} crashes", owner(o)),
-            Step::Plan(k, e) => format!("{} looks around, and will {}", keeper(k), errand(e)),
-            Step::Do(k, e, r) => format!("{} begins to {}, {}", keeper(k), errand(e), release(r)),
-            Step::CommitErrand(k) => format!("{} commits", keeper(k)),
-            Step::CommitErrandUnanswered(k) => format!("{} commits, and gets no answer", keeper(k)),
-            Step::CrashErrand(k) => format!("{} crashes", keeper(k)),
+            Step::Plan(k, e) => format!("{} plans to {}", operator(k), operation(e)),
+            Step::Do(k, e, r) => {
+                format!("{} begins to {}, {}", operator(k), operation(e), release(r))
+            }
+            Step::CommitOperation(k) => format!("{} commits", operator(k)),
+            Step::CommitOperationUnanswered(k) => {
+                format!("{} commits, and gets no answer", operator(k))
+            }
+            Step::CrashOperation(k) => format!("{} crashes", operator(k)),
             Step::Pause(version) => format!("{} is paused", version_name(version)),
-            Step::Resume => "all versions go on".to_owned(),
-            Step::Create(version) => format!("a rebuild begins with {}", version_name(version)),
+            Step::Resume => "all versions are resumed".to_owned(),
+            Step::Create(version) => format!("{} is created", version_name(version)),
             Step::Remove(version) => format!("{} is removed", version_name(version)),
             Step::LookBeforeSwitch(version) => {
                 format!("{} is found not to be behind", version_name(version))

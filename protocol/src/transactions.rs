@@ -1,32 +1,32 @@
-//! What the transactions do: batches, drains, discards, switches.
+//! The effects of transactions: claims, batches, retries, discards, and changes of versions.
 
 use crate::state::{
-    Changes, Errand, Hold, Keeper, LOGS, Letter, Letters, Name, Owner, Progress, Rows, Set,
-    Standing, State, VERSIONS, View,
+    Changes, Claim, DeadLetter, DeadLetters, LOGS, Name, Operation, Operator, Owner, Progress,
+    Rows, Set, State, VERSIONS, View, ViewState,
 };
 use crate::{Protocol, Record, Rule};
 
-/// Whose code reads records: both are at work while a new release is rolled out, or rolled back.
+/// The release that reads records. Both run at once during a rollout or rollback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Release {
-    /// Does not understand records that are `late`.
+    /// Can't read records that are `late`.
     Old,
-    /// Understands all.
+    /// Reads all records.
     New,
 }
 
-/// What becomes of a record that is judged.
+/// The result of judging a record.
 enum Outcome {
     Applied,
-    /// Applied, and what waited for its key is nobody's any more.
+    /// Applied, and closes the earlier dead letters of its key.
     Deletes,
     Duplicate,
     Failed,
-    Behind,
+    Blocked,
     Discarded,
 }
 
-/// Judges records of a partition, in order, within a transaction.
+/// Judges records of a partition in order, within one transaction.
 struct Judge<'p> {
     protocol: &'p Protocol,
     records: &'p [Record],
@@ -61,7 +61,7 @@ impl Judge<'_> {
                 Outcome::Applied
             }
         } else if parked {
-            Outcome::Behind
+            Outcome::Blocked
         } else {
             self.parked.add(key);
             Outcome::Failed
@@ -69,9 +69,9 @@ impl Judge<'_> {
     }
 }
 
-/// What a transaction writes of one partition of a version, and the letters as it sees them.
+/// The changes of a transaction in one partition of a version, and the dead letters as it sees them.
 struct Writing {
-    letters: Letters,
+    letters: DeadLetters,
     changes: Changes,
 }
 
@@ -86,7 +86,7 @@ impl Writing {
         }
     }
 
-    fn set(&mut self, offset: u8, letter: Letter) {
+    fn set(&mut self, offset: u8, letter: DeadLetter) {
         self.letters.set(offset, letter);
         self.changes.letters.set(offset, letter);
     }
@@ -128,13 +128,13 @@ impl Protocol {
         }
     }
 
-    /// What taking over reads. The epoch is the row's.
-    pub(crate) fn look(&self, state: &State, version: u8, log: u8) -> Hold {
+    /// Reads what a claim contains. The epoch is the row's.
+    pub(crate) fn look(&self, state: &State, version: u8, log: u8) -> Claim {
         let row = state.row(version, log);
         let ahead = state.discards[usize::from(log)]
             .iter()
             .filter(|offset| *offset >= row.next);
-        Hold {
+        Claim {
             epoch: row.epoch,
             next: row.next,
             schema: state.view(version).schema,
@@ -147,44 +147,44 @@ impl Protocol {
         }
     }
 
-    /// Takes a partition over, with what was read before, if something was.
-    pub(crate) fn take_over(&self, state: &mut State, owner: usize) {
+    /// Claims a partition. Where a rule is left out, the claim uses what the owner read before.
+    pub(crate) fn claim(&self, state: &mut State, owner: usize) {
         let (version, log) = self.scope.owners[owner];
-        state.row_mut(version, log).epoch += u8::from(self.keeps(Rule::TakingOverRaisesTheEpoch));
-        let mut hold = self.look(state, version, log);
+        state.row_mut(version, log).epoch += u8::from(self.keeps(Rule::ClaimsRaiseTheEpoch));
+        let mut claim = self.look(state, version, log);
         if let Owner::HasRead(read) = state.owners[owner] {
             if !self.keeps(Rule::LettersAreReadUnderTheLock) {
-                (hold.parked, hold.discarded) = (read.parked, read.discarded);
+                (claim.parked, claim.discarded) = (read.parked, read.discarded);
             }
             if !self.keeps(Rule::SchemaIsReadUnderTheLock) {
-                hold.schema = read.schema;
+                claim.schema = read.schema;
             }
         }
-        state.owners[owner] = Owner::Holds(hold);
+        state.owners[owner] = Owner::Claimed(claim);
     }
 
     /// The comparison that a batch begins with.
-    pub(crate) fn compare(&self, state: &State, version: u8, log: u8, hold: &Hold) -> bool {
+    pub(crate) fn compare(&self, state: &State, version: u8, log: u8, claim: &Claim) -> bool {
         let row = state.row(version, log);
         state.view(version).exists()
-            && (row.epoch == hold.epoch || !self.keeps(Rule::EpochIsCompared))
-            && (row.next == hold.next || !self.keeps(Rule::OffsetIsCompared))
+            && (row.epoch == claim.epoch || !self.keeps(Rule::EpochIsCompared))
+            && (row.next == claim.next || !self.keeps(Rule::OffsetIsCompared))
     }
 
-    /// A batch, as it is written. Where the schema's name leads nowhere, the transaction fails.
+    /// Writes a batch. The transaction fails if the schema does not exist.
     pub(crate) fn write_batch(&self, state: &mut State, owner: usize, release: Release) {
-        let Owner::Begun(hold, count) = state.owners[owner] else {
+        let Owner::Begun(claim, count) = state.owners[owner] else {
             return;
         };
         let (version, log) = self.scope.owners[owner];
-        let Some(tables) = state.tables_of(hold.schema) else {
+        let Some(tables) = state.tables_of(claim.schema) else {
             state.owners[owner] = Owner::Idle;
             return;
         };
-        let mut judge = self.judge(state, tables, log, release, hold.parked);
-        judge.discarded = hold.discarded;
+        let mut judge = self.judge(state, tables, log, release, claim.parked);
+        judge.discarded = claim.discarded;
         let mut writing = Writing::new(state, version, log, tables);
-        for offset in hold.next..hold.next + count {
+        for offset in claim.next..claim.next + count {
             match judge.judge(offset) {
                 Outcome::Applied => writing.changes.rows.add(offset),
                 Outcome::Deletes => {
@@ -192,44 +192,44 @@ impl Protocol {
                     self.close(log, offset, &mut writing);
                 }
                 Outcome::Duplicate => {}
-                Outcome::Failed => writing.set(offset, Letter::Failed),
-                Outcome::Behind => writing.set(offset, Letter::Behind),
-                Outcome::Discarded => writing.set(offset, Letter::Discarded),
+                Outcome::Failed => writing.set(offset, DeadLetter::Failed),
+                Outcome::Blocked => writing.set(offset, DeadLetter::Blocked),
+                Outcome::Discarded => writing.set(offset, DeadLetter::Discarded),
             }
         }
-        state.owners[owner] = Owner::Written(hold, count, judge.parked, writing.changes);
+        state.owners[owner] = Owner::Written(claim, count, judge.parked, writing.changes);
     }
 
     pub(crate) fn commit_batch(&self, state: &mut State, owner: usize, answered: bool) {
-        let Owner::Written(hold, count, parked, changes) = state.owners[owner] else {
+        let Owner::Written(claim, count, parked, changes) = state.owners[owner] else {
             return;
         };
         let (version, log) = self.scope.owners[owner];
         apply(state, version, log, &changes);
-        let next = hold.next + count;
+        let next = claim.next + count;
         state.row_mut(version, log).next = next;
         state.pause_broken |= state.view(version).paused;
         state.owners[owner] = if answered {
-            Owner::Holds(Hold {
+            Owner::Claimed(Claim {
                 next,
                 parked,
-                discarded: hold
+                discarded: claim
                     .discarded
                     .iter()
                     .filter(|offset| *offset >= next)
                     .collect(),
-                ..hold
+                ..claim
             })
         } else if self.keeps(Rule::UnansweredMeansUnknown) {
             Owner::Idle
         } else {
-            // It takes no answer for a no.
-            Owner::Holds(hold)
+            // The owner assumes that the COMMIT had no effect.
+            Owner::Claimed(claim)
         };
         state.unanswered |= !answered && self.scope.remembers;
     }
 
-    /// A user was deleted: the open letters of the key before that are closed.
+    /// Closes the open dead letters of a deleted user's key that precede the deletion.
     fn close(&self, log: u8, deletion: u8, writing: &mut Writing) {
         if !self.keeps(Rule::DeletionsCloseLetters) {
             return;
@@ -240,13 +240,13 @@ impl Protocol {
             .take_while(|offset| *offset < deletion)
         {
             if self.key(log, offset) == self.key(log, deletion) {
-                writing.set(offset, Letter::Closed);
+                writing.set(offset, DeadLetter::Closed);
             }
         }
     }
 
-    /// Tries a key's letters again, in their order, from an offset on, and some at a time. Returns where to go on, where
-    /// there are more.
+    /// Retries a key's open dead letters in order, from an offset on. Returns the offset at which the
+    /// next transaction continues if the limit per transaction was reached.
     fn drain(
         &self,
         judge: &mut Judge<'_>,
@@ -261,44 +261,44 @@ impl Protocol {
             .filter(|offset| *offset >= from && self.key(log, *offset) == key);
         for (tried, offset) in letters.enumerate() {
             if tried == self.scope.letters_at_a_time {
-                // Should the next transaction never come, what is left waits behind a letter that somebody looks for.
+                // If the next transaction never runs, maintenance finds the rest by this failed one.
                 if !judge.parked.has(key) && self.keeps(Rule::DrainsLeaveAHead) {
-                    writing.set(offset, Letter::Failed);
+                    writing.set(offset, DeadLetter::Failed);
                 }
                 return Some(offset);
             }
             match judge.judge(offset) {
                 Outcome::Applied => {
                     writing.changes.rows.add(offset);
-                    writing.set(offset, Letter::Applied);
+                    writing.set(offset, DeadLetter::Applied);
                 }
                 Outcome::Deletes => {
                     writing.changes.rows.add(offset);
-                    writing.set(offset, Letter::Applied);
+                    writing.set(offset, DeadLetter::Applied);
                     self.close(log, offset, writing);
                 }
-                Outcome::Duplicate => writing.set(offset, Letter::Duplicate),
+                Outcome::Duplicate => writing.set(offset, DeadLetter::Duplicate),
                 Outcome::Failed => {
-                    writing.set(offset, Letter::Failed);
+                    writing.set(offset, DeadLetter::Failed);
                     if !self.keeps(Rule::DrainsStopAtAFailure) {
                         judge.parked.take(key);
                     }
                 }
-                // It waits on, as what it was.
-                Outcome::Behind | Outcome::Discarded => {}
+                // The dead letter stays as it was.
+                Outcome::Blocked | Outcome::Discarded => {}
             }
         }
         None
     }
 
-    /// What is wanted of letters.
-    pub(crate) fn errands(&self, state: &State) -> Vec<Errand> {
-        let mut errands = Vec::new();
+    /// The operations that are possible in a state.
+    pub(crate) fn operations(&self, state: &State) -> Vec<Operation> {
+        let mut operations = Vec::new();
         for version in state.versions() {
             for log in self.logs() {
                 if self.scope.retries {
-                    errands.extend(self.look(state, version, log).parked.iter().map(|key| {
-                        Errand::Retry {
+                    operations.extend(self.look(state, version, log).parked.iter().map(|key| {
+                        Operation::Retry {
                             version,
                             log,
                             key,
@@ -308,8 +308,8 @@ impl Protocol {
                     }));
                 }
                 if self.scope.discards {
-                    errands.extend(state.row(version, log).letters.open().map(|offset| {
-                        Errand::Discard {
+                    operations.extend(state.row(version, log).letters.open().map(|offset| {
+                        Operation::Discard {
                             version,
                             log,
                             offset,
@@ -319,24 +319,24 @@ impl Protocol {
                 }
             }
         }
-        errands
+        operations
     }
 
-    /// The same, after a look at which other versions have a letter for the record.
-    pub(crate) fn with_others(state: &State, errand: Errand) -> Errand {
-        let Errand::Discard {
+    /// Adds to a discard the other versions that have a dead letter for the record.
+    pub(crate) fn with_others(state: &State, operation: Operation) -> Operation {
+        let Operation::Discard {
             version,
             log,
             offset,
             ..
-        } = errand
+        } = operation
         else {
-            return errand;
+            return operation;
         };
         let others = state
             .versions()
             .filter(|other| *other != version && state.is_open(*other, log, offset));
-        Errand::Discard {
+        Operation::Discard {
             version,
             log,
             offset,
@@ -344,32 +344,32 @@ impl Protocol {
         }
     }
 
-    /// Does an errand, up to the COMMIT. Where there is nothing to be done any more it is over.
-    pub(crate) fn do_errand(
+    /// Runs an operation up to the COMMIT, or ends it if nothing is left to do.
+    pub(crate) fn do_operation(
         &self,
         state: &mut State,
-        keeper: usize,
-        errand: Errand,
+        operator: usize,
+        operation: Operation,
         release: Release,
     ) {
-        let done = match errand {
-            Errand::Retry { .. } => self.retry(state, errand, release),
-            Errand::Discard { others: None, .. } => {
-                self.discard(state, Self::with_others(state, errand), release)
+        let done = match operation {
+            Operation::Retry { .. } => self.retry(state, operation, release),
+            Operation::Discard { others: None, .. } => {
+                self.discard(state, Self::with_others(state, operation), release)
             }
-            Errand::Discard { .. } => self.discard(state, errand, release),
+            Operation::Discard { .. } => self.discard(state, operation, release),
         };
-        state.keepers[keeper] = done.unwrap_or(Keeper::Idle);
+        state.operators[operator] = done.unwrap_or(Operator::Idle);
     }
 
-    fn retry(&self, state: &State, errand: Errand, release: Release) -> Option<Keeper> {
-        let Errand::Retry {
+    fn retry(&self, state: &State, operation: Operation, release: Release) -> Option<Operator> {
+        let Operation::Retry {
             version,
             log,
             key,
             from,
             failed,
-        } = errand
+        } = operation
         else {
             return None;
         };
@@ -383,11 +383,11 @@ impl Protocol {
         let more = self.drain(&mut judge, log, key, from, &mut writing);
         let mut changes = [None; VERSIONS];
         changes[usize::from(version)] = Some(writing.changes);
-        Some(Keeper::Done {
-            errand,
+        Some(Operator::Done {
+            operation,
             rows: state.versions().collect(),
             changes,
-            then: more.map(|from| Errand::Retry {
+            then: more.map(|from| Operation::Retry {
                 version,
                 log,
                 key,
@@ -397,13 +397,13 @@ impl Protocol {
         })
     }
 
-    fn discard(&self, state: &State, errand: Errand, release: Release) -> Option<Keeper> {
-        let Errand::Discard {
+    fn discard(&self, state: &State, operation: Operation, release: Release) -> Option<Operator> {
+        let Operation::Discard {
             version,
             log,
             offset,
             others,
-        } = errand
+        } = operation
         else {
             return None;
         };
@@ -416,7 +416,7 @@ impl Protocol {
         if self.keeps(Rule::DiscardsAreOneTransaction) {
             now.extend(others.filter(|other| state.is_open(*other, log, offset)));
         } else {
-            then = others.last().map(|other| Errand::Discard {
+            then = others.last().map(|other| Operation::Discard {
                 version: other,
                 log,
                 offset,
@@ -428,7 +428,7 @@ impl Protocol {
         for version in now {
             let tables = state.tables_of(state.view(version).schema)?;
             let mut writing = Writing::new(state, version, log, tables);
-            writing.set(offset, Letter::Discarded);
+            writing.set(offset, DeadLetter::Discarded);
             let is_first = writing
                 .letters
                 .open()
@@ -436,8 +436,8 @@ impl Protocol {
             if is_first {
                 let mut judge = self.judge(state, tables, log, release, Set::default());
                 let more = self.drain(&mut judge, log, key, 0, &mut writing);
-                // The first is gone for good, so that beginning anew goes on.
-                then = then.or(more.map(|_| Errand::Retry {
+                // The first one is discarded, so a retry from the start makes progress.
+                then = then.or(more.map(|_| Operation::Retry {
                     version,
                     log,
                     key,
@@ -447,30 +447,30 @@ impl Protocol {
             }
             changes[usize::from(version)] = Some(writing.changes);
         }
-        Some(Keeper::Done {
-            errand,
+        Some(Operator::Done {
+            operation,
             rows: state.versions().collect(),
             changes,
             then,
         })
     }
 
-    pub(crate) fn commit_errand(&self, state: &mut State, keeper: usize, answered: bool) {
-        let Keeper::Done {
-            errand,
+    pub(crate) fn commit_operation(&self, state: &mut State, operator: usize, answered: bool) {
+        let Operator::Done {
+            operation,
             rows,
             changes,
             then,
-        } = state.keepers[keeper]
+        } = state.operators[operator]
         else {
             return;
         };
-        let log = errand.log();
+        let log = operation.log();
         for version in rows.iter() {
             let raises = match changes[usize::from(version)] {
                 Some(_) => self.keeps(Rule::DrainsRaiseTheEpoch),
                 None => {
-                    matches!(errand, Errand::Discard { .. })
+                    matches!(operation, Operation::Discard { .. })
                         && self.keeps(Rule::DiscardsFenceAllVersions)
                 }
             };
@@ -481,24 +481,24 @@ impl Protocol {
                 apply(state, version, log, changes);
             }
         }
-        if let Errand::Discard { offset, .. } = errand {
+        if let Operation::Discard { offset, .. } = operation {
             state.taken_out[usize::from(log)].add(offset);
             if self.keeps(Rule::DiscardsAreKept) {
                 state.discards[usize::from(log)].add(offset);
             }
         }
-        state.keepers[keeper] = match then {
-            Some(errand) if answered => Keeper::About(errand),
-            _ => Keeper::Idle,
+        state.operators[operator] = match then {
+            Some(operation) if answered => Operator::About(operation),
+            _ => Operator::Idle,
         };
     }
 
     pub(crate) fn create(&self, state: &mut State, version: u8) {
         let view = state.view_mut(version);
-        view.standing = Standing::Building;
+        view.standing = ViewState::Building;
         view.schema = Name::Own(version);
-        // A number of its own makes other rows than those of any version before. Nobody's hold speaks of them, which is
-        // all that matters: so the number is spared here, and the epoch goes on from where it was.
+        // A new number means new progress rows, which no earlier claim refers to. Keeping the epoch has
+        // the same effect, so the model reuses the number.
         if !self.keeps(Rule::NumbersAreNew) {
             view.progress.iter_mut().for_each(|row| row.epoch = 0);
         }
@@ -507,11 +507,12 @@ impl Protocol {
 
     pub(crate) fn remove(&self, state: &mut State, version: u8) {
         raise_all(state, version);
-        // What was left to do in it is left to do in no other.
+        // The rest of an operation on the removed version is not continued in a new one.
         if self.keeps(Rule::NumbersAreNew) {
-            for keeper in &mut state.keepers {
-                if matches!(keeper, Keeper::About(errand) if errand.version() == version) {
-                    *keeper = Keeper::Idle;
+            for operator in &mut state.operators {
+                if matches!(operator, Operator::About(operation) if operation.version() == version)
+                {
+                    *operator = Operator::Idle;
                 }
             }
         }
@@ -538,9 +539,9 @@ impl Protocol {
         let schema = state.view(version).schema;
         state.names[Name::Own(former).index()] = state.names[Name::Live.index()];
         state.names[Name::Live.index()] = state.names[schema.index()].take();
-        state.view_mut(former).standing = Standing::Retired;
+        state.view_mut(former).standing = ViewState::Retired;
         state.view_mut(former).schema = Name::Own(former);
-        state.view_mut(version).standing = Standing::Live;
+        state.view_mut(version).standing = ViewState::Live;
         state.view_mut(version).schema = Name::Live;
         state.switching = false;
     }
@@ -555,7 +556,7 @@ pub(crate) fn raise_all(state: &mut State, version: u8) {
         .for_each(|row| row.epoch += 1);
 }
 
-/// Brings to tables and letters what a transaction wrote.
+/// Commits the changes of a transaction to tables and dead letters.
 fn apply(state: &mut State, version: u8, log: u8, changes: &Changes) {
     for offset in changes.rows.offsets() {
         state.tables[usize::from(changes.tables)][usize::from(log)].add(*offset);

@@ -1,5 +1,5 @@
-//! What the checker says. `cargo test -p protocol -- --nocapture` shows its figures, and how things go wrong without a
-//! rule; `PROTOCOL_SIZE=large` lets it walk further.
+//! Runs the checker. `cargo test -p protocol -- --nocapture` prints its figures, and a counterexample for
+//! each rule that is left out; `PROTOCOL_SIZE=large` checks larger scopes.
 
 use std::time::Instant;
 
@@ -16,8 +16,8 @@ fn is_large() -> bool {
     std::env::var("PROTOCOL_SIZE").is_ok_and(|size| size == "large")
 }
 
-/// Letters of one version, looked after by two: a key with a record that is late, what waits behind it, the same event
-/// again, and a deletion that is late as well.
+/// Dead letters of one version and two operators: a key with a late record, records blocked by it, a
+/// repeated event, and a late deletion.
 fn letters() -> Scope {
     let log = [
         Record::new(A, 0).late(),
@@ -29,7 +29,7 @@ fn letters() -> Scope {
     Scope {
         logs: vec![log.to_vec()],
         owners: vec![(0, 0); if is_large() { 3 } else { 2 }],
-        keepers: 2,
+        operators: 2,
         retries: true,
         letters_at_a_time: 1,
         discards: true,
@@ -38,7 +38,7 @@ fn letters() -> Scope {
     }
 }
 
-/// Two versions, with letters in both.
+/// Two versions, with dead letters in both.
 fn versions() -> Scope {
     let log = [
         Record::new(A, 0).late(),
@@ -49,7 +49,7 @@ fn versions() -> Scope {
     let mut scope = Scope {
         logs: vec![log.to_vec()],
         owners: vec![(0, 0), (1, 0)],
-        keepers: 1,
+        operators: 1,
         letters_at_a_time: usize::MAX,
         pauses: false,
         rebuilds: true,
@@ -57,7 +57,7 @@ fn versions() -> Scope {
     };
     if is_large() {
         scope.owners.push((1, 0));
-        scope.keepers = 2;
+        scope.operators = 2;
         scope.pauses = true;
     }
     scope
@@ -68,7 +68,7 @@ fn zombies() -> Scope {
     Scope {
         logs: vec![vec![Record::new(A, 0).late(), Record::new(A, 1)]],
         owners: vec![(0, 0), (0, 0), (1, 0), (1, 0)],
-        keepers: if is_large() { 2 } else { 1 },
+        operators: if is_large() { 2 } else { 1 },
         letters_at_a_time: if is_large() { 1 } else { usize::MAX },
         pauses: true,
         ..versions()
@@ -84,7 +84,7 @@ fn partitions() -> Scope {
     Scope {
         logs: logs.to_vec(),
         owners: vec![(0, 0), (0, 1), (1, 0), (1, 1)],
-        keepers: 1,
+        operators: 1,
         retries: true,
         letters_at_a_time: usize::MAX,
         discards: is_large(),
@@ -93,7 +93,7 @@ fn partitions() -> Scope {
     }
 }
 
-/// As little as shows what is wrong with letters.
+/// The smallest scope that shows violations concerning dead letters.
 fn few_letters() -> Scope {
     let log = [
         Record::new(A, 0).late(),
@@ -104,23 +104,23 @@ fn few_letters() -> Scope {
     Scope {
         logs: vec![log.to_vec()],
         owners: vec![(0, 0); 2],
-        keepers: 1,
+        operators: 1,
         ..letters()
     }
 }
 
-/// As little as shows what is wrong with versions.
+/// The smallest scope that shows violations concerning versions.
 fn two_versions() -> Scope {
     Scope {
         owners: vec![(0, 0), (1, 0)],
-        keepers: 1,
+        operators: 1,
         letters_at_a_time: 1,
         pauses: false,
         ..zombies()
     }
 }
 
-/// The same with epochs as they are, so that they can come again.
+/// The same with numbered epochs, so that they can repeat.
 fn numbered_versions() -> Scope {
     Scope {
         exact_epochs: Some(3),
@@ -128,7 +128,7 @@ fn numbered_versions() -> Scope {
     }
 }
 
-/// The same with a zombie of the second.
+/// The same with a zombie of the second version.
 fn numbered_zombies() -> Scope {
     Scope {
         owners: vec![(0, 0), (1, 0), (1, 0)],
@@ -137,7 +137,7 @@ fn numbered_zombies() -> Scope {
     }
 }
 
-/// Walks through a scope: all that has to hold does, and all that has to be possible is.
+/// Checks a scope: every `always` property holds, and every `sometimes` property is reached.
 fn assert_holds(name: &str, scope: Scope, left_out: &[Rule]) {
     let protocol = Protocol {
         scope,
@@ -164,34 +164,28 @@ fn assert_holds(name: &str, scope: Scope, left_out: &[Rule]) {
         assert!(
             !(is_failure && is_found),
             "{}",
-            story(&protocol, property.name)
+            counterexample(&protocol, property.name)
         );
-        assert!(
-            is_failure || is_found,
-            "this never happens: {}",
-            property.name
-        );
+        assert!(is_failure || is_found, "not reachable: {}", property.name);
     }
 }
 
-/// How a property goes wrong.
-fn story(protocol: &Protocol, property: &'static str) -> String {
+/// The shortest path that violates a property.
+fn counterexample(protocol: &Protocol, property: &'static str) -> String {
     let left_out = &protocol.left_out;
     let Some(path) = protocol.shortest(property) else {
-        panic!("without {left_out:?} it still holds that {property}");
+        panic!("without {left_out:?} no state violates: {property}");
     };
-    let (length, told) = (path.clone().into_actions().len(), protocol.tell(path));
-    format!(
-        "without {left_out:?} it takes {length} steps until it does not hold that {property}:\n{told}"
-    )
+    let (length, text) = (path.clone().into_actions().len(), protocol.describe(path));
+    format!("without {left_out:?}, {length} steps violate: {property}\n{text}")
 }
 
-fn assert_noticed(left_out: &[Rule], scope: Scope, property: &'static str) {
+fn assert_detected(left_out: &[Rule], scope: Scope, property: &'static str) {
     let protocol = Protocol {
         scope,
         left_out: left_out.to_vec(),
     };
-    println!("{}", story(&protocol, property));
+    println!("{}", counterexample(&protocol, property));
 }
 
 #[test]
@@ -214,7 +208,7 @@ fn partitions_hold() {
     assert_holds("partitions", partitions(), &[]);
 }
 
-/// Epochs are told apart as far as matters: with numbers, nothing else comes out.
+/// Comparing epochs for equality loses nothing: with numbered epochs the properties hold, too.
 #[test]
 fn epochs_may_be_numbers() {
     let few_letters = Scope {
@@ -241,26 +235,26 @@ fn owners_are_turned_away_and_lost_answers_are_decided() {
     };
     for property in [TURNED_AWAY, DECIDED] {
         let path = protocol.shortest(property).expect(property);
-        println!("{property}:\n{}", protocol.tell(path));
+        println!("{property}:\n{}", protocol.describe(path));
     }
     assert_holds("few letters", scope, &[]);
 }
 
 #[test]
-fn a_drain_that_does_not_raise_the_epoch_is_noticed() {
-    assert_noticed(&[Rule::DrainsRaiseTheEpoch], few_letters(), NO_ORPHANS);
+fn a_drain_that_does_not_raise_the_epoch_is_detected() {
+    assert_detected(&[Rule::DrainsRaiseTheEpoch], few_letters(), NO_ORPHANS);
 }
 
 #[test]
-fn a_switch_that_does_not_take_the_progress_rows_is_noticed() {
-    assert_noticed(&[Rule::SwitchTakesProgress], two_versions(), OWN_ROWS);
+fn a_switch_that_does_not_take_the_progress_rows_is_detected() {
+    assert_detected(&[Rule::SwitchTakesProgress], two_versions(), OWN_ROWS);
 }
 
-/// A rule, where it is missed, and what goes wrong then.
-type Missed = (Rule, fn() -> Scope, &'static str);
+/// A rule, a scope, and the property that is violated there without the rule.
+type Violation = (Rule, fn() -> Scope, &'static str);
 
-/// The rules that nothing else stands in for.
-const NOTICED: [Missed; 25] = [
+/// The rules without which the model breaks.
+const DETECTED: [Violation; 25] = [
     (Rule::EpochIsCompared, few_letters, NO_ORPHANS),
     (Rule::BatchesTakeTheRow, few_letters, ONCE),
     (Rule::LettersAreReadUnderTheLock, few_letters, ORDER),
@@ -289,53 +283,53 @@ const NOTICED: [Missed; 25] = [
 ];
 
 #[test]
-fn a_rule_that_is_left_out_is_noticed() {
-    for (rule, scope, property) in NOTICED {
-        assert_noticed(&[rule], scope(), property);
+fn a_rule_that_is_left_out_is_detected() {
+    for (rule, scope, property) in DETECTED {
+        assert_detected(&[rule], scope(), property);
     }
 }
 
-/// Rules that are a second net: what goes wrong without them does so only without another rule, too.
-const SECOND_NETS: [(Rule, Rule); 2] = [
-    (Rule::OffsetIsCompared, Rule::TakingOverRaisesTheEpoch),
+/// Pairs of rules of which either is enough: the model breaks only without both.
+const REDUNDANT: [(Rule, Rule); 2] = [
+    (Rule::OffsetIsCompared, Rule::ClaimsRaiseTheEpoch),
     (Rule::OffsetIsCompared, Rule::UnansweredMeansUnknown),
 ];
 
-/// A rule without which nothing goes wrong here.
-const SPARE: Rule = Rule::ResumeRaisesEpochs;
+/// A rule without which nothing in this model breaks.
+const NEVER_NEEDED: Rule = Rule::ResumeRaisesEpochs;
 
 #[test]
-fn second_nets_are_second_nets() {
+fn redundant_rules_are_redundant() {
     for rule in [
         Rule::OffsetIsCompared,
-        Rule::TakingOverRaisesTheEpoch,
+        Rule::ClaimsRaiseTheEpoch,
         Rule::UnansweredMeansUnknown,
-        SPARE,
+        NEVER_NEEDED,
     ] {
         assert_holds("few letters", few_letters(), &[rule]);
         assert_holds(
             "zombies",
             Scope {
-                keepers: 1,
+                operators: 1,
                 ..zombies()
             },
             &[rule],
         );
     }
-    for (one, other) in SECOND_NETS {
-        assert_noticed(&[one, other], few_letters(), ORDER);
+    for (one, other) in REDUNDANT {
+        assert_detected(&[one, other], few_letters(), ORDER);
     }
 }
 
 #[test]
 fn every_rule_is_tried() {
     for rule in Rule::ALL {
-        let is_noticed = NOTICED.iter().any(|(noticed, ..)| *noticed == rule);
-        let is_net = SECOND_NETS
+        let is_detected = DETECTED.iter().any(|(noticed, ..)| *noticed == rule);
+        let is_net = REDUNDANT
             .iter()
             .any(|(one, other)| *one == rule || *other == rule);
         assert_eq!(
-            usize::from(is_noticed) + usize::from(is_net) + usize::from(rule == SPARE),
+            usize::from(is_detected) + usize::from(is_net) + usize::from(rule == NEVER_NEEDED),
             1,
             "{rule:?}"
         );

@@ -18,7 +18,7 @@ use self::sample::Samples;
 use crate::config::{self, Config, ConfigError, Role, Secret, Settings, StartAt};
 use crate::{app, client, domains, telemetry};
 
-/// Settings that make sense here; the database, the broker and who may call are given.
+/// Settings of this mode; the database, the broker and access to the API are fixed.
 const KEYS: &[&str] = &[
     "domains",
     "grpc_addr",

@@ -19,7 +19,7 @@ use crate::kafka::native;
 use crate::projector::dead_letters::outbox;
 
 const USERS: usize = 200;
-/// Above this many, nobody registers any more: a session left alone must not grow for ever.
+/// The most users. Without a limit, a session that keeps running would grow without bound.
 const MOST_USERS: usize = 5_000;
 const PARTITIONS: i32 = 6;
 
@@ -34,7 +34,7 @@ const LAST_NAMES: &[&str] = &[
     "Tanaka", "Wójcik",
 ];
 /// Country, state, city, postal code, a street.
-const PLACES: &[[&str; 5]] = &[
+const SAMPLE_ADDRESSES: &[[&str; 5]] = &[
     ["DE", "", "Berlin", "10115", "Invalidenstraße"],
     ["DE", "", "München", "80331", "Sendlinger Straße"],
     ["FR", "", "Lyon", "69002", "Rue de la République"],
@@ -125,7 +125,7 @@ impl Samples {
         &self.brokers
     }
 
-    /// Two users, with addresses, of those who are there from the beginning.
+    /// Two of the initial users, both with addresses.
     pub fn some_users(&self) -> [String; 2] {
         let mut with_address = self.users.iter().filter(|user| user.addresses.len() > 1);
         std::array::from_fn(|_| {
@@ -180,7 +180,7 @@ impl Samples {
         Ok(())
     }
 
-    /// Somebody registers, and does what people do on their first day.
+    /// Registers a user, with the events of a first day.
     fn newcomer(&mut self, at: DateTime<Utc>) -> Vec<Record> {
         let n = self.users.len();
         let (first_name, last_name) = (self.pick(FIRST_NAMES), self.pick(LAST_NAMES));
@@ -246,7 +246,7 @@ impl Samples {
         records
     }
 
-    /// Something happens now to somebody.
+    /// Makes one event happen now, to a random user.
     fn happening(&mut self) -> Vec<Record> {
         let (now, n) = (Utc::now(), self.rng.usize(..self.users.len()));
         let id = self.users[n].id.clone();
@@ -467,7 +467,7 @@ impl Samples {
     }
 
     fn full_address(&mut self, n: usize) -> Value {
-        let [country, mut state, city, mut postal_code, street] = self.pick(PLACES);
+        let [country, mut state, city, mut postal_code, street] = self.pick(SAMPLE_ADDRESSES);
         // Users make mistakes: some addresses need attention before anything is shipped there.
         match self.rng.u8(..40) {
             0 => postal_code = "",

@@ -2,7 +2,7 @@
 //! what it learnt in a directory, so that everybody else builds without a database.
 //!
 //! A program of its own, because sightline does not compile while that directory lacks a query. Arguments: the
-//! directory, then what else `cargo check` is to be told. `DATABASE_URL` names a server where the private one is not
+//! directory, then further arguments for `cargo check`. `DATABASE_URL` names a server where the private one is not
 //! wanted; a database is made in it and dropped again.
 
 use std::path::Path;
