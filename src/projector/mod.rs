@@ -120,7 +120,7 @@ pub struct Projector {
     /// The database that holds the views and their progress.
     pub pool: PgPool,
     /// How many batches of versions that are not read may be under way: what is left of the pool is for those that are.
-    pub beside: Arc<Semaphore>,
+    pub other_versions: Arc<Semaphore>,
     /// How to reach Kafka: the bootstrap servers and the user's own properties.
     pub kafka: ClientConfig,
     /// The topics that every view is made from.

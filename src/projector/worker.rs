@@ -253,7 +253,7 @@ impl Worker {
                 .oldest_unapplied(&self.view, hold.log_id, oldest);
             let place = match hold.is_live {
                 true => None,
-                false => self.projector.beside.acquire().await.ok(),
+                false => self.projector.other_versions.acquire().await.ok(),
             };
             let began = Instant::now();
             let outcome = batch::project(
