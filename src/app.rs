@@ -1,7 +1,8 @@
-//! Builds what the process needs from its settings, runs servers and projectors, and stops them in order.
+//! Builds what the process needs from its settings, runs servers and projectors, and stops them in
+//! order.
 //!
-//! Ports are bound before anything slow, so that a port in use ends the start at once. The process starts
-//! without Postgres or Kafka: each part that needs one of them waits for it.
+//! Ports are bound before anything slow, so that a port in use ends the start at once. The process
+//! starts without Postgres or Kafka: each part that needs one of them waits for it.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -36,10 +37,11 @@ use crate::server::{self, Domains, admin};
 use crate::task::{Signals, Supervisor};
 use crate::{db, telemetry};
 
-/// Connections that all projectors of the process share. A batch waits while all of them are in use.
+/// Connections that all projectors of the process share. A batch waits while all of them are in
+/// use.
 const PROJECTOR_CONNECTIONS: u32 = 11;
-/// Batches of versions that are not live (building or retired) that may run at once. The rest of the
-/// projectors' connections stays free for the live versions.
+/// Batches of versions that are not live (building or retired) that may run at once. The rest of
+/// the projectors' connections stays free for the live versions.
 const OTHER_VERSIONS_BATCHES: usize = 5;
 /// Connections that operations and maintenance share.
 const OPERATION_CONNECTIONS: u32 = 4;
@@ -357,8 +359,8 @@ async fn prepare_schema(pool: &PgPool, migrate: bool) -> anyhow::Result<Schema> 
         Ok(true) => Ok(Schema::UpToDate),
         Ok(false) => Ok(Schema::OfAnotherRelease),
         Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
-            // A database, a role or a permission may still be created. A migration that fails on data or by a
-            // bug fails again.
+            // A database, a role or a permission may still be created. A migration that fails on
+            // data or by a bug fails again.
             let may_pass = matches!(
                 db::classify(&error),
                 db::ErrorClass::Transient | db::ErrorClass::Systemic
@@ -387,8 +389,8 @@ fn project(
     migrated: &watch::Receiver<bool>,
 ) {
     let projector = projector(config, pool, supervisor.stop());
-    // Heartbeats have a connection of their own: a process whose other connections are all busy must not
-    // count as dead.
+    // Heartbeats have a connection of their own: a process whose other connections are all busy
+    // must not count as dead.
     let heartbeats = Projector {
         pool: db::operation_pool((*projector.pool.connect_options()).clone(), 1),
         ..projector.clone()

@@ -1,7 +1,8 @@
-//! Supervision: which tasks run, what happens when one ends, fails or panics, and how the process stops.
+//! Supervision: which tasks run, what happens when one ends, fails or panics, and how the process
+//! stops.
 //!
-//! Promises: every unexpected end of a task is logged and handled, a panic like an error; SIGINT or SIGTERM
-//! cancels all tasks and waits for them up to the grace; a second signal exits at once.
+//! Promises: every unexpected end of a task is logged and handled, a panic like an error; SIGINT or
+//! SIGTERM cancels all tasks and waits for them up to the grace; a second signal exits at once.
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -83,8 +84,8 @@ impl Supervisor {
         &self.stop
     }
 
-    /// Runs a task that the process can't do without (a server). Where it ends, fails or panics before the stop
-    /// token is cancelled, the process shuts down with [`EXIT_FAILURE`].
+    /// Runs a task that the process can't do without (a server). Where it ends, fails or panics
+    /// before the stop token is cancelled, the process shuts down with [`EXIT_FAILURE`].
     pub fn spawn_vital<Fut>(&self, name: &'static str, task: Fut)
     where
         Fut: Future<Output = anyhow::Result<()>> + Send + 'static,
@@ -103,9 +104,10 @@ impl Supervisor {
         });
     }
 
-    /// Runs a task that works until the process stops, against systems that fail and recover (a projector). Where
-    /// it ends, fails or panics, `make` makes it again after a backoff. `make` gets the stop token; the task should
-    /// end soon after the token is cancelled, and its result is ignored then.
+    /// Runs a task that works until the process stops, against systems that fail and recover (a
+    /// projector). Where it ends, fails or panics, `make` makes it again after a backoff. `make`
+    /// gets the stop token; the task should end soon after the token is cancelled, and its result
+    /// is ignored then.
     pub fn spawn_lasting<F, Fut>(&self, name: impl Into<String>, make: F)
     where
         F: FnMut(CancellationToken) -> Fut + Send + 'static,
@@ -162,9 +164,9 @@ impl Supervisor {
         }
     }
 
-    /// Waits for a signal or for the stop token, then for the tasks, up to `grace`. Returns success after an orderly
-    /// stop, and [`EXIT_FAILURE`] where a vital task failed or the grace was too short. A second signal ends the
-    /// process with [`EXIT_FORCED`].
+    /// Waits for a signal or for the stop token, then for the tasks, up to `grace`. Returns success
+    /// after an orderly stop, and [`EXIT_FAILURE`] where a vital task failed or the grace was too
+    /// short. A second signal ends the process with [`EXIT_FORCED`].
     pub async fn run(self, mut signals: Signals, grace: Duration) -> ExitCode {
         tokio::select! {
             name = signals.next() => info!(grace_s = grace.as_secs(), "{name}: stopping; a second signal exits at once"),

@@ -106,7 +106,8 @@ pub(super) fn properties(given: &Given) -> Result<Vec<(String, String)>, ConfigE
     Ok(properties)
 }
 
-/// Lets librdkafka check a property. Its message quotes the value, which may be secret, so ours has the name alone.
+/// Lets librdkafka check a property. Its message quotes the value, which may be secret, so ours has
+/// the name alone.
 fn check_property(name: &str, value: &str) -> Result<(), String> {
     if OWN_PROPERTIES.contains(&name) {
         return Err(format!("{name} is set by sightline and can't be changed"));

@@ -28,7 +28,8 @@ impl Settings {
     /// Collects what was given to a command that has the arguments of [`settings::args`].
     ///
     /// # Errors
-    /// The TOML file or a secret's file can't be read, a key is not a setting, or a secret is given twice.
+    /// The TOML file or a secret's file can't be read, a key is not a setting, or a secret is given
+    /// twice.
     pub fn gather(matches: &ArgMatches) -> Result<Self, ConfigError> {
         let (mut flags, mut variables) = (Values::new(), Values::new());
         for key in settings::value_keys() {
@@ -71,8 +72,8 @@ impl Settings {
         Ok(Self { given })
     }
 
-    /// Checks every value. `known_domains` are the domains of the program. `required` are the keys that the command
-    /// needs; the others may be missing.
+    /// Checks every value. `known_domains` are the domains of the program. `required` are the keys
+    /// that the command needs; the others may be missing.
     ///
     /// # Errors
     /// The first value that is missing or can't be used.
@@ -200,7 +201,8 @@ impl Settings {
         }
     }
 
-    /// Refuses to serve other machines without authentication, because the views hold personal data.
+    /// Refuses to serve other machines without authentication, because the views hold personal
+    /// data.
     fn refuse_open(&self, config: &Config) -> Result<(), ConfigError> {
         let Auth::Off = config.auth;
         if config.allow_open || !config.role.serves() {
@@ -259,8 +261,8 @@ fn read_toml(path: &Path) -> Result<Values, ConfigError> {
     Ok(values)
 }
 
-/// Reads a secret's file as a list of its lines, without empty ones and comments. A URL has one line, properties
-/// have any number.
+/// Reads a secret's file as a list of its lines, without empty ones and comments. A URL has one
+/// line, properties have any number.
 fn read_secret(file: &Given) -> Result<Given, ConfigError> {
     let path = file.text()?;
     let text = std::fs::read_to_string(&path)

@@ -1,9 +1,9 @@
 //! Every setting: its flag, variable, TOML key and default, and the check of its value.
 //!
-//! Promises: a flag takes precedence over a variable, a variable over the TOML file, the file over the default; an
-//! empty variable counts as unset. A value that is missing or can't be used ends in one [`ConfigError`] of one
-//! line, which names where the value came from, before anything is opened. No secret shows in an error, in
-//! `Debug`, or in [`Config::to_toml`].
+//! Promises: a flag takes precedence over a variable, a variable over the TOML file, the file over
+//! the default; an empty variable counts as unset. A value that is missing or can't be used ends in
+//! one [`ConfigError`] of one line, which names where the value came from, before anything is
+//! opened. No secret shows in an error, in `Debug`, or in [`Config::to_toml`].
 
 mod given;
 mod kafka;
@@ -26,7 +26,8 @@ pub use settings::{all_keys, args, unknown_variables};
 pub struct Config {
     /// Postgres for reads, perhaps behind a pooler. Empty only where the command does not need it.
     pub database_url: Secret,
-    /// Postgres without the pooler, for projectors, operations and migrations. Defaults to `database_url`.
+    /// Postgres without the pooler, for projectors, operations and migrations. Defaults to
+    /// `database_url`.
     pub database_direct_url: Secret,
     /// Largest number of connections of the read pool.
     pub database_max_connections: u32,

@@ -43,7 +43,8 @@ pub(super) fn is_secret(name: &str) -> bool {
     .any(|part| name.to_ascii_lowercase().contains(part))
 }
 
-/// The URL with `***` for its passwords, in the authority and in the query. `None` where the text is not a URL.
+/// The URL with `***` for its passwords, in the authority and in the query. `None` where the text
+/// is not a URL.
 fn mask_url(url: &str) -> Option<String> {
     let (scheme, rest) = url.split_once("://")?;
     let (base, query) = match rest.split_once('?') {

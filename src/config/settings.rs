@@ -256,8 +256,8 @@ fn argument(key: &'static str, value_name: &'static str) -> Arg {
         .help_heading("Settings")
 }
 
-/// The `names` that begin as this program's variables do but belong to no setting: mistyped, or of another
-/// release.
+/// The `names` that begin as this program's variables do but belong to no setting: mistyped, or of
+/// another release.
 pub fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<String> {
     let is_known = |name: &str| {
         name == variable("config")

@@ -1,7 +1,7 @@
 //! Postgres: the pools, the migrations, and what its errors mean.
 //!
-//! Reads, projectors and operations have a pool each, so that none starves another. Pools connect on first use:
-//! the process starts without a database, and reconnects when the database is back.
+//! Reads, projectors and operations have a pool each, so that none starves another. Pools connect
+//! on first use: the process starts without a database, and reconnects when the database is back.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -12,21 +12,23 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use crate::config::{ConfigError, Secret};
 use crate::error::{Code, Error};
 
-/// How long a statement of a read may run. Where a caller's deadline is shorter, the statement outlives the
-/// answer by at most this time.
+/// How long a statement of a read may run. Where a caller's deadline is shorter, the statement
+/// outlives the answer by at most this time.
 const READ_STATEMENT_TIMEOUT: &str = "2s";
 /// How long a projector's statement may run before it counts as stuck and is tried again.
 const PROJECTOR_STATEMENT_TIMEOUT: &str = "60s";
 /// How long a statement of an operation may run, including its wait for a running batch.
 const OPERATION_STATEMENT_TIMEOUT: &str = "10s";
-/// How long to wait for a free connection. A caller waits for the answer, a projector has more time.
+/// How long to wait for a free connection. A caller waits for the answer, a projector has more
+/// time.
 const CALLER_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 const PROJECTOR_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// All migrations, in order, compiled into the binary.
 static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
     let mut migrator = sqlx::migrate!();
-    // Qualified: for a role with the name of our schema, the default search path begins with that schema.
+    // Qualified: for a role with the name of our schema, the default search path begins with that
+    // schema.
     migrator.dangerous_set_table_name("public._sqlx_migrations");
     migrator
 });
@@ -54,8 +56,8 @@ pub fn read_pool(options: PgConnectOptions, max_connections: u32) -> PgPool {
     )
 }
 
-/// The pool that operations and maintenance write through, past any pooler. An operation that waits for a
-/// progress row then takes no connection from the projectors.
+/// The pool that operations and maintenance write through, past any pooler. An operation that waits
+/// for a progress row then takes no connection from the projectors.
 pub fn operation_pool(options: PgConnectOptions, max_connections: u32) -> PgPool {
     pool(
         options,
@@ -100,10 +102,12 @@ fn pool(
         .connect_lazy_with(options)
 }
 
-/// Applies the migrations that are missing. Several processes may call it at once: one migrates, the others wait.
+/// Applies the migrations that are missing. Several processes may call it at once: one migrates,
+/// the others wait.
 ///
 /// # Errors
-/// The database can't be reached, a migration fails, or the database was migrated by a newer binary.
+/// The database can't be reached, a migration fails, or the database was migrated by a newer
+/// binary.
 pub async fn migrate(pool: &PgPool) -> Result<(), sqlx::migrate::MigrateError> {
     MIGRATIONS.run(pool).await
 }
@@ -128,10 +132,11 @@ pub async fn is_migrated(pool: &PgPool) -> Result<bool, sqlx::Error> {
 /// How an error is handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorClass {
-    /// The same statement may succeed next time: connection, deadlock, serialization, resources, shutdown.
+    /// The same statement may succeed next time: connection, deadlock, serialization, resources,
+    /// shutdown.
     Transient,
-    /// An operator has to repair something: permissions, tables, limits, a damaged file. The statement fails until
-    /// then, with any data.
+    /// An operator has to repair something: permissions, tables, limits, a damaged file. The
+    /// statement fails until then, with any data.
     Systemic,
     /// The data causes it: the statement fails with the same data every time.
     Data,
@@ -139,7 +144,8 @@ pub enum ErrorClass {
     Bug,
 }
 
-/// Classifies an error by its SQLSTATE (PostgreSQL, Appendix A) or, where the server sent none, by its kind.
+/// Classifies an error by its SQLSTATE (PostgreSQL, Appendix A) or, where the server sent none, by
+/// its kind.
 pub fn classify(error: &sqlx::Error) -> ErrorClass {
     match error {
         sqlx::Error::Database(error) => error
@@ -158,10 +164,12 @@ pub fn classify(error: &sqlx::Error) -> ErrorClass {
 
 fn classify_sqlstate(sqlstate: &str) -> ErrorClass {
     match (sqlstate, sqlstate.get(..2).unwrap_or_default()) {
-        // read_only_sql_transaction: the server is a standby until the failover ends. lock_not_available.
+        // read_only_sql_transaction: the server is a standby until the failover ends.
+        // lock_not_available.
         ("25006" | "55P03", _) | (_, "08" | "40" | "53" | "57") => ErrorClass::Transient,
         (_, "22" | "23" | "54") => ErrorClass::Data,
-        // The statements were checked against the schema when they were compiled, so the data is not the cause.
+        // The statements were checked against the schema when they were compiled, so the data is
+        // not the cause.
         (_, "0A" | "25" | "28" | "3D" | "3F" | "42" | "55" | "58" | "F0" | "XX") => {
             ErrorClass::Systemic
         }
@@ -169,8 +177,8 @@ fn classify_sqlstate(sqlstate: &str) -> ErrorClass {
     }
 }
 
-/// A description of an error that may be logged: SQLSTATE, constraint and table, without the values that the
-/// server's DETAIL quotes.
+/// A description of an error that may be logged: SQLSTATE, constraint and table, without the values
+/// that the server's DETAIL quotes.
 pub fn describe(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::Database(database) => {
