@@ -1,17 +1,15 @@
-//! Compiles every proto below `proto/` without `protoc`, and keeps their descriptors for gRPC reflection.
+//! Compiles every proto below `proto/` without `protoc`, and keeps their descriptors for gRPC
+//! reflection.
 
-use std::{
-    env,
-    error::Error,
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::{env, fs, io};
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let mut protos = Vec::new();
     find(Path::new("proto"), &mut protos)?;
-    // The order of a folder's entries is the file system's; the output's is ours.
+    // The file system's order of entries differs between machines; the output must not.
     protos.sort();
     let mut compiler = protox::Compiler::new(["proto"])?;
     compiler

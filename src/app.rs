@@ -1,7 +1,8 @@
-//! Builds what the process needs from its settings, runs servers and projectors, and stops them in order.
+//! Builds what the process needs from its settings, runs servers and projectors, and stops them in
+//! order.
 //!
-//! Ports are bound before anything slow, so that a port in use ends the start at once. Neither Postgres nor
-//! Kafka has to be there: what needs them waits.
+//! Ports are bound before anything slow, so that a port in use ends the start at once. The process
+//! starts without Postgres or Kafka: each part that needs one of them waits for it.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -10,8 +11,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use futures_util::FutureExt;
-use rdkafka::ClientConfig;
-use rdkafka::config::RDKafkaLogLevel;
+use futures_util::future::BoxFuture;
+use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::PgPool;
 use sqlx::migrate::MigrateError;
 use tokio::net::TcpListener;
@@ -24,7 +25,7 @@ use uuid::Uuid;
 use crate::config::Config;
 use crate::domains::{self, Domain};
 use crate::error::Error;
-use crate::kafka::offsets;
+use crate::kafka::{group, offsets};
 use crate::operations::Operations;
 use crate::projector::dead_letters::retry::Retrier;
 use crate::projector::heartbeat::{self, Heartbeats};
@@ -33,21 +34,24 @@ use crate::projector::{Projection, Projector, members};
 use crate::query::Reads;
 use crate::query::lag::Lag;
 use crate::server::{self, Domains, admin};
-use crate::task::{Kind, Signals, Supervisor};
+use crate::task::{Signals, Supervisor};
 use crate::{db, telemetry};
 
-/// How many connections the projectors of a process share; who has a batch while all are taken waits.
+/// Connections that all projectors of the process share. A batch waits while all of them are in
+/// use.
 const PROJECTOR_CONNECTIONS: u32 = 11;
-/// How many of them versions take that are not read: those that are being built, and retired ones.
-const CONNECTIONS_BESIDE: usize = 5;
-/// How many connections operations and upkeep share.
+/// Batches of versions that are not live (building or retired) that may run at once. The rest of
+/// the projectors' connections stays free for the live versions.
+const OTHER_VERSIONS_BATCHES: usize = 5;
+/// Connections that operations and maintenance share.
 const OPERATION_CONNECTIONS: u32 = 4;
-/// How often it is tried to bring the database's schema up to date.
+/// Pause between two attempts to bring the database's schema up to date.
 const MIGRATE_INTERVAL: Duration = Duration::from_secs(1);
-/// How often the gauges are set; lag is then also known for when the database is away.
+/// Pause between two updates of the gauges. Each update also refreshes the last known lag, which is
+/// answered while the database is unavailable.
 const GAUGES_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Projects and serves until a signal.
+/// Projects and serves until a signal arrives.
 ///
 /// # Errors
 /// A port can't be bound, or the process can't be set up.
@@ -55,116 +59,47 @@ pub async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let signals = Signals::catch().context("catching signals")?;
     let metrics = telemetry::metrics()?;
     let supervisor = Supervisor::new();
-    let admin = bind("SIGHTLINE_ADMIN_ADDR", config.admin_addr).await?;
-    let front = if config.role.serves() {
-        let grpc = bind("SIGHTLINE_GRPC_ADDR", config.grpc_addr).await?;
-        Some((grpc, bind("SIGHTLINE_HTTP_ADDR", config.http_addr).await?))
-    } else {
-        None
-    };
-    let read_pool = db::read_pool(
-        db::options(&config.database_url)?,
-        config.database_max_connections,
-    );
-    let direct = db::options(&config.database_direct_url)?;
-    let projector_pool = db::projector_pool(direct.clone(), PROJECTOR_CONNECTIONS);
-    let operation_pool = db::operation_pool(direct, OPERATION_CONNECTIONS);
-    let retrier = retrier(&config, operation_pool.clone());
-    let (migrated, is_migrated) = watch::channel(false);
+    let stop = supervisor.stop();
+    let pools = Pools::new(&config)?;
+    let listeners = Listeners::bind(&config).await?;
+    let served = served_domains(&config);
+    let (migrated_sender, migrated) = watch::channel(false);
+    let retrier = retrier(&config, pools.operations.clone());
+    let services = Services::new(&served, &pools, retrier.clone());
 
-    let served: Vec<&'static dyn Domain> = domains::ALL
-        .iter()
-        .copied()
-        .filter(|domain| config.domains.iter().any(|name| name == domain.domain()))
-        .collect();
-    let names = Domains {
-        served: served.iter().map(|domain| domain.domain()).collect(),
-        known: domains::names(),
-    };
-    let reads = Reads::new(read_pool.clone());
-    let lag = Lag::new(reads.clone(), names.served.clone(), names.known.clone());
-    let operations = Operations::new(
-        reads.clone(),
-        lag.clone(),
-        retrier.clone(),
-        projections(&served),
-        names.known.clone(),
+    supervisor.spawn_lasting("metrics", {
+        let (metrics, lag, pools) = (metrics.clone(), services.lag.clone(), pools.clone());
+        move |stop| keep_gauges(metrics.clone(), lag.clone(), pools.clone(), stop)
+    });
+    supervisor.spawn_vital(
+        "admin",
+        admin::serve(
+            listeners.admin,
+            admin_parts(pools.reads, migrated.clone(), metrics),
+            stop.clone(),
+        )
+        .map(Ok),
     );
-    if let Some((grpc, http)) = front {
-        tracing::info!(grpc = %grpc.address, http = %http.address, admin = %admin.address, "listening");
-        serve_reads(
-            &supervisor,
-            &served,
-            names,
-            reads,
-            lag.clone(),
-            operations,
-            (grpc.listener, http.listener),
-        );
-    } else {
-        tracing::info!(admin = %admin.address, "listening");
+    if let Some(listeners) = listeners.api {
+        serve_api(&supervisor, &served, services, listeners);
     }
-    let ready = {
-        let (pool, is_migrated) = (read_pool.clone(), is_migrated.clone());
-        Arc::new(move || {
-            let (pool, migrated) = (pool.clone(), *is_migrated.borrow());
-            async move {
-                let answers = db::is_migrated(&pool).await;
-                vec![
-                    ("database", answers.is_ok()),
-                    ("migrations", migrated && answers.unwrap_or(false)),
-                    ("ports", true),
-                ]
-            }
-            .boxed()
-        })
-    };
-    let rendered = metrics.clone();
-    let parts = admin::Parts {
-        ready,
-        metrics: Arc::new(move || rendered.render()),
-    };
-    let admin_listener = Shared::new(admin.listener);
-    supervisor.spawn("admin", Kind::Vital, move |stop| {
-        let (parts, listener) = (parts.clone(), admin_listener.take());
-        async move {
-            admin::serve(listener?, parts, stop).await;
-            Ok(())
-        }
-    });
-    let pools = [
-        ("reads", read_pool),
-        ("projectors", projector_pool.clone()),
-        ("operations", operation_pool),
-    ];
-    supervisor.spawn("metrics", Kind::Lasting, move |stop| {
-        let (metrics, lag, pools) = (metrics.clone(), lag.clone(), pools.clone());
-        async move {
-            let refresh = async {
-                loop {
-                    metrics.run_upkeep();
-                    set_gauges(&lag, &pools).await;
-                    tokio::time::sleep(GAUGES_INTERVAL).await;
-                }
-            };
-            stop.run_until_cancelled(refresh).await;
-            Ok(())
-        }
-    });
-    prepare_database(
-        &supervisor,
-        projector_pool.clone(),
-        config.migrate,
-        migrated,
+    supervisor.spawn_vital(
+        "migrations",
+        prepare_database(
+            pools.projectors.clone(),
+            config.migrate,
+            migrated_sender,
+            stop.clone(),
+        ),
     );
     if config.role.projects() {
         project(
             &supervisor,
             &config,
             &served,
-            projector_pool,
+            pools.projectors,
             retrier,
-            is_migrated,
+            &migrated,
         );
     }
     Ok(supervisor.run(signals, config.shutdown_grace).await)
@@ -193,165 +128,317 @@ fn grpc_services(domains: &[&'static dyn Domain], reads: &Reads) -> Routes {
     services.routes()
 }
 
-struct Bound {
-    listener: TcpListener,
-    address: SocketAddr,
+/// The ports of the process, bound.
+struct Listeners {
+    admin: TcpListener,
+    /// `None` where the process serves no reads.
+    api: Option<ApiListeners>,
 }
 
-async fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<Bound> {
+struct ApiListeners {
+    grpc: TcpListener,
+    http: TcpListener,
+}
+
+impl Listeners {
+    async fn bind(config: &Config) -> anyhow::Result<Self> {
+        let (admin, admin_addr) = bind("SIGHTLINE_ADMIN_ADDR", config.admin_addr).await?;
+        if !config.role.serves() {
+            tracing::info!(admin = %admin_addr, "listening");
+            return Ok(Self { admin, api: None });
+        }
+        let (grpc, grpc_addr) = bind("SIGHTLINE_GRPC_ADDR", config.grpc_addr).await?;
+        let (http, http_addr) = bind("SIGHTLINE_HTTP_ADDR", config.http_addr).await?;
+        tracing::info!(grpc = %grpc_addr, http = %http_addr, admin = %admin_addr, "listening");
+        Ok(Self {
+            admin,
+            api: Some(ApiListeners { grpc, http }),
+        })
+    }
+}
+
+/// Binds a port. The address names the port that the system chose where `address` has port 0.
+async fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind(address).await.with_context(|| {
-        format!(
-            "{address} can't be listened on; {setting} chooses another (port 0 takes a free one)"
-        )
+        format!("can't listen on {address}; {setting} chooses another address (port 0 takes a free port)")
     })?;
     let address = listener
         .local_addr()
-        .with_context(|| format!("the address of {setting}"))?;
-    Ok(Bound { listener, address })
+        .with_context(|| format!("reading the address of {setting}"))?;
+    Ok((listener, address))
 }
 
-/// A thing that one run of a vital task takes.
-struct Shared<T>(std::sync::Mutex<Option<T>>);
+/// The process's connections to the database, by purpose: none of them starves another.
+#[derive(Clone)]
+struct Pools {
+    reads: PgPool,
+    projectors: PgPool,
+    operations: PgPool,
+}
 
-impl<T> Shared<T> {
-    fn new(thing: T) -> Self {
-        Shared(std::sync::Mutex::new(Some(thing)))
-    }
-
-    fn take(&self) -> anyhow::Result<T> {
-        self.0
-            .lock()
-            .ok()
-            .and_then(|mut thing| thing.take())
-            .context("a vital task runs once")
+impl Pools {
+    fn new(config: &Config) -> anyhow::Result<Self> {
+        let pooled = db::options(&config.database_url)?;
+        let direct = db::options(&config.database_direct_url)?;
+        Ok(Self {
+            reads: db::read_pool(pooled, config.database_max_connections),
+            projectors: db::projector_pool(direct.clone(), PROJECTOR_CONNECTIONS),
+            operations: db::operation_pool(direct, OPERATION_CONNECTIONS),
+        })
     }
 }
 
-fn serve_reads(
-    supervisor: &Supervisor,
-    served: &[&'static dyn Domain],
+/// The configured domains.
+fn served_domains(config: &Config) -> Vec<&'static dyn Domain> {
+    domains::ALL
+        .iter()
+        .copied()
+        .filter(|domain| config.domains.iter().any(|name| name == domain.domain()))
+        .collect()
+}
+
+/// The same domains as the projector sees them.
+fn projections(domains: &[&'static dyn Domain]) -> Vec<&'static dyn Projection> {
+    domains
+        .iter()
+        .map(|domain| *domain as &dyn Projection)
+        .collect()
+}
+
+/// What both surfaces (REST and gRPC) answer from.
+struct Services {
     domains: Domains,
     reads: Reads,
     lag: Lag,
     operations: Operations,
-    (grpc, http): (TcpListener, TcpListener),
-) {
-    let parts = Shared::new((
-        grpc,
-        server::grpc::Parts {
-            services: grpc_services(served, &reads),
-            names: served.iter().map(|domain| domain.grpc_service()).collect(),
-            domains: domains.clone(),
-            lag: lag.clone(),
-            operations: operations.clone(),
-        },
-    ));
-    supervisor.spawn("grpc", Kind::Vital, move |stop| {
-        let parts = parts.take();
-        async move {
-            let (listener, parts) = parts?;
-            server::grpc::serve(listener, parts, stop)
-                .await
-                .context("reflection")
-        }
-    });
-    let parts = Shared::new((
-        http,
-        server::http::Parts {
-            routes: rest_routes(served),
-            reads,
-            domains,
-            lag,
-            operations,
-        },
-    ));
-    supervisor.spawn("http", Kind::Vital, move |stop| {
-        let parts = parts.take();
-        async move {
-            let (listener, parts) = parts?;
-            server::http::serve(listener, parts, stop)
-                .await
-                .map_err(|_| anyhow::anyhow!("the API can't be documented"))
-        }
-    });
 }
 
-/// Brings the schema up to date, or waits until somebody else did.
-fn prepare_database(
+impl Services {
+    fn new(served: &[&'static dyn Domain], pools: &Pools, retrier: Retrier) -> Self {
+        let domains = Domains {
+            served: served.iter().map(|domain| domain.domain()).collect(),
+            known: domains::names(),
+        };
+        let reads = Reads::new(pools.reads.clone());
+        let lag = Lag::new(reads.clone(), domains.served.clone(), domains.known.clone());
+        let operations = Operations::new(
+            reads.clone(),
+            lag.clone(),
+            retrier,
+            projections(served),
+            domains.known.clone(),
+        );
+        Self {
+            domains,
+            reads,
+            lag,
+            operations,
+        }
+    }
+}
+
+fn serve_api(
     supervisor: &Supervisor,
+    served: &[&'static dyn Domain],
+    services: Services,
+    listeners: ApiListeners,
+) {
+    let Services {
+        domains,
+        reads,
+        lag,
+        operations,
+    } = services;
+    let grpc = server::grpc::Parts {
+        services: grpc_services(served, &reads),
+        names: served.iter().map(|domain| domain.grpc_service()).collect(),
+        domains: domains.clone(),
+        lag: lag.clone(),
+        operations: operations.clone(),
+    };
+    let http = server::http::Parts {
+        routes: rest_routes(served),
+        reads,
+        domains,
+        lag,
+        operations,
+    };
+    let stop = supervisor.stop();
+    supervisor.spawn_vital(
+        "grpc",
+        server::grpc::serve(listeners.grpc, grpc, stop.clone())
+            .map(|result| result.context("setting up gRPC reflection")),
+    );
+    supervisor.spawn_vital(
+        "http",
+        server::http::serve(listeners.http, http, stop.clone())
+            .map(|result| result.context("writing the API's document")),
+    );
+}
+
+fn admin_parts(
+    pool: PgPool,
+    migrated: watch::Receiver<bool>,
+    metrics: PrometheusHandle,
+) -> admin::Parts {
+    let ready = move || {
+        let (pool, migrated) = (pool.clone(), *migrated.borrow());
+        async move {
+            let schema = db::is_migrated(&pool).await;
+            vec![
+                ("database", schema.is_ok()),
+                ("migrations", migrated && schema.unwrap_or(false)),
+            ]
+        }
+        .boxed()
+    };
+    admin::Parts {
+        ready: Arc::new(ready),
+        metrics: Arc::new(move || metrics.render()),
+    }
+}
+
+/// Brings the schema up to date or, where `migrate` is false, waits until another process did. Sets
+/// `migrated` then, and ends when the process stops.
+async fn prepare_database(
     pool: PgPool,
     migrate: bool,
     migrated: watch::Sender<bool>,
-) {
-    let migrated = Arc::new(migrated);
-    supervisor.spawn("migrations", Kind::Vital, move |stop| {
-        let (pool, migrated) = (pool.clone(), Arc::clone(&migrated));
-        async move {
-            let mut said = false;
-            while !stop.is_cancelled() {
-                let attempt = async {
-                    if migrate {
-                        db::migrate(&pool).await.map(|()| true)
-                    } else {
-                        db::is_migrated(&pool).await.map_err(MigrateError::from)
-                    }
-                };
-                let Some(outcome) = stop.run_until_cancelled(attempt).await else {
-                    break;
-                };
-                match outcome {
-                    Ok(true) => {
-                        migrated.send_replace(true);
-                        if said {
-                            tracing::info!("the database is there, and its schema is up to date");
-                        }
-                        stop.cancelled().await;
-                    }
-                    Ok(false) if !std::mem::replace(&mut said, true) => {
-                        tracing::warn!("the database's schema is not this release's: waiting for `sightline migrate`");
-                    }
-                    // A database, a role or a right may come later; a migration that fails does not mend itself.
-                    Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _))
-                        if matches!(
-                            db::classify(&error),
-                            db::ErrorClass::Transient | db::ErrorClass::Systemic
-                        ) || !migrate =>
-                    {
-                        if !std::mem::replace(&mut said, true) {
-                            tracing::warn!(error = db::describe(&error), "the database can't be used yet: trying until it can");
-                        }
-                    }
-                    Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
-                        return Err(anyhow::anyhow!("the database can't be migrated: {}", db::describe(&error)));
-                    }
-                    Err(error) => return Err(anyhow::anyhow!("the database can't be migrated: {error}")),
-                    Ok(false) => {}
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut warned = false;
+    while let Some(schema) = stop
+        .run_until_cancelled(prepare_schema(&pool, migrate))
+        .await
+    {
+        match schema? {
+            Schema::UpToDate => {
+                migrated.send_replace(true);
+                if warned {
+                    tracing::info!("the database is available and its schema is up to date");
                 }
-                stop.run_until_cancelled(tokio::time::sleep(MIGRATE_INTERVAL)).await;
+                stop.cancelled().await;
             }
-            Ok(())
+            // Each attempt would log the same: the first one is enough.
+            _ if warned => {}
+            Schema::OfAnotherRelease => {
+                warned = true;
+                tracing::warn!(
+                    "the database's schema is not this release's: waiting for `sightline migrate`"
+                );
+            }
+            Schema::Unavailable(error) => {
+                warned = true;
+                tracing::warn!(
+                    error,
+                    "the database can't be used yet: retrying until it can"
+                );
+            }
         }
-    });
+        stop.run_until_cancelled(tokio::time::sleep(MIGRATE_INTERVAL))
+            .await;
+    }
+    Ok(())
 }
 
+enum Schema {
+    UpToDate,
+    OfAnotherRelease,
+    /// The database can't be used yet, with the cause.
+    Unavailable(String),
+}
+
+/// Migrates the schema or, where `migrate` is false, only looks at it.
+async fn prepare_schema(pool: &PgPool, migrate: bool) -> anyhow::Result<Schema> {
+    let outcome = if migrate {
+        db::migrate(pool).await.map(|()| true)
+    } else {
+        db::is_migrated(pool).await.map_err(MigrateError::from)
+    };
+    match outcome {
+        Ok(true) => Ok(Schema::UpToDate),
+        Ok(false) => Ok(Schema::OfAnotherRelease),
+        Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
+            // A database, a role or a permission may still be created. A migration that fails on
+            // data or by a bug fails again.
+            let may_pass = matches!(
+                db::classify(&error),
+                db::ErrorClass::Transient | db::ErrorClass::Systemic
+            );
+            let error = db::describe(&error);
+            if may_pass || !migrate {
+                Ok(Schema::Unavailable(error))
+            } else {
+                Err(anyhow::anyhow!("the database can't be migrated: {error}"))
+            }
+        }
+        Err(error) => Err(anyhow::anyhow!("the database can't be migrated: {error}")),
+    }
+}
+
+/// Starts a task of the projectors. It ends when `stop` of its projector is cancelled.
+type RunTask = Box<dyn Fn(Projector) -> BoxFuture<'static, ()> + Send>;
+
+/// Starts everything that projects, once the migrations are applied.
 fn project(
     supervisor: &Supervisor,
     config: &Config,
     served: &[&'static dyn Domain],
     pool: PgPool,
     retrier: Retrier,
-    is_migrated: watch::Receiver<bool>,
+    migrated: &watch::Receiver<bool>,
 ) {
-    let kafka = kafka_config(config);
-    // Reading the log goes on until the projectors have ended, which is when the process ends.
-    let topic_states = offsets::monitor(
-        kafka.clone(),
-        config.kafka_topics.clone(),
-        supervisor.stop().clone(),
-    );
-    let projector = Projector {
+    let projector = projector(config, pool, supervisor.stop());
+    // Heartbeats have a connection of their own: a process whose other connections are all busy
+    // must not count as dead.
+    let heartbeats = Projector {
+        pool: db::operation_pool((*projector.pool.connect_options()).clone(), 1),
+        ..projector.clone()
+    };
+    let projections = projections(served);
+    let policy = DeadLetterPolicy {
+        retention: chrono::TimeDelta::days(config.dead_letter_retention_days.into()),
+        publish_values: config.dead_letter_topic_values,
+    };
+    let mut tasks: Vec<(String, Projector, RunTask)> = vec![
+        (
+            "heartbeats".to_owned(),
+            heartbeats,
+            Box::new(|projector| heartbeat::run(projector).boxed()),
+        ),
+        (
+            "maintenance".to_owned(),
+            projector.clone(),
+            Box::new(move |projector| {
+                maintenance::run(projector, projections.clone(), retrier.clone(), policy).boxed()
+            }),
+        ),
+    ];
+    for domain in served.iter().copied() {
+        tasks.push((
+            format!("project-{}", domain.domain()),
+            projector.clone(),
+            Box::new(move |projector| members::project(projector, domain).boxed()),
+        ));
+    }
+    for (name, projector, run) in tasks {
+        supervisor.spawn_lasting_after(migrated.clone(), name, move |stop| {
+            run(Projector {
+                stop: stop.child_token(),
+                ..projector.clone()
+            })
+            .map(Ok)
+        });
+    }
+}
+
+/// What the projectors of this process share. Starts the thread that reads the topics' offsets.
+fn projector(config: &Config, pool: PgPool, stop: &CancellationToken) -> Projector {
+    let kafka = group::connection_config(&config.kafka_brokers, &config.kafka_properties);
+    let topic_states = offsets::monitor(kafka.clone(), config.kafka_topics.clone(), stop.clone());
+    Projector {
         pool,
-        beside: Arc::new(Semaphore::new(CONNECTIONS_BESIDE)),
+        other_versions: Arc::new(Semaphore::new(OTHER_VERSIONS_BATCHES)),
         kafka,
         topics: config.kafka_topics.clone(),
         group_prefix: config.kafka_group_prefix.clone(),
@@ -361,85 +448,57 @@ fn project(
         instance: Uuid::now_v7(),
         topic_states,
         heartbeats: Arc::new(Heartbeats::default()),
-        stop: CancellationToken::new(),
-    };
-    // Hearts beat on a connection of their own: however busy the others are, nobody is to be taken for dead.
-    let beats = Projector {
-        pool: db::operation_pool((*projector.pool.connect_options()).clone(), 1),
-        ..projector.clone()
-    };
-    let migrated = is_migrated.clone();
-    supervisor.spawn("heartbeats", Kind::Lasting, move |stop| {
-        let (projector, mut migrated) = (
-            Projector {
-                stop: stop.clone(),
-                ..beats.clone()
-            },
-            migrated.clone(),
-        );
-        async move {
-            if becomes_true(&mut migrated, &stop).await {
-                heartbeat::run(projector).await;
-            }
-            Ok(())
-        }
-    });
-    let upkeep = projector.clone();
-    let migrated = is_migrated.clone();
-    let projections = projections(served);
-    let policy = DeadLetterPolicy {
-        retention: chrono::TimeDelta::days(config.dead_letter_retention_days.into()),
-        publish_values: config.dead_letter_topic_values,
-    };
-    supervisor.spawn("upkeep", Kind::Lasting, move |stop| {
-        let projector = Projector {
-            stop: stop.clone(),
-            ..upkeep.clone()
-        };
-        let (retrier, projections) = (retrier.clone(), projections.clone());
-        let mut migrated = migrated.clone();
-        async move {
-            if becomes_true(&mut migrated, &stop).await {
-                maintenance::run(projector, projections, retrier, policy).await;
-            }
-            Ok(())
-        }
-    });
-    for domain in served.iter().copied() {
-        let (projector, is_migrated) = (projector.clone(), is_migrated.clone());
-        supervisor.spawn(
-            format!("project-{}", domain.domain()),
-            Kind::Lasting,
-            move |stop| {
-                let (projector, mut migrated) = (
-                    Projector {
-                        stop: stop.child_token(),
-                        ..projector.clone()
-                    },
-                    is_migrated.clone(),
-                );
-                async move {
-                    if becomes_true(&mut migrated, &stop).await {
-                        members::project(projector, domain).await;
-                    }
-                    Ok(())
-                }
-            },
-        );
+        stop: stop.child_token(),
     }
 }
 
-/// Sets what is read, not counted, anew.
-async fn set_gauges(lag: &Lag, pools: &[(&'static str, PgPool)]) {
-    for (name, pool) in pools {
+/// Retries dead letters, for maintenance and for operators.
+fn retrier(config: &Config, pool: PgPool) -> Retrier {
+    let connection = group::connection_config(&config.kafka_brokers, &config.kafka_properties);
+    Retrier {
+        pool,
+        kafka: group::dead_letters_config(connection, &config.kafka_group_prefix),
+        max_value_bytes: config.max_value_bytes,
+        dedupe: chrono::TimeDelta::days(config.dedupe_days.into()),
+    }
+}
+
+/// Updates the gauges until the process stops.
+async fn keep_gauges(
+    metrics: PrometheusHandle,
+    lag: Lag,
+    pools: Pools,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let update = async {
+        loop {
+            metrics.run_upkeep();
+            set_pool_gauges(&pools);
+            set_lag_gauges(&lag).await;
+            tokio::time::sleep(GAUGES_INTERVAL).await;
+        }
+    };
+    stop.run_until_cancelled(update).await;
+    Ok(())
+}
+
+fn set_pool_gauges(pools: &Pools) {
+    for (name, pool) in [
+        ("reads", &pools.reads),
+        ("projectors", &pools.projectors),
+        ("operations", &pools.operations),
+    ] {
         let idle = u32::try_from(pool.num_idle()).unwrap_or(u32::MAX);
         let used = pool.size().saturating_sub(idle);
         for (state, connections) in [("idle", idle), ("used", used)] {
-            metrics::gauge!(telemetry::DATABASE_CONNECTIONS, "pool" => *name, "state" => state)
+            metrics::gauge!(telemetry::DATABASE_CONNECTIONS, "pool" => name, "state" => state)
                 .set(connections);
         }
     }
-    // Without the database the gauges stay at what was last known.
+}
+
+async fn set_lag_gauges(lag: &Lag) {
+    // While the database is unavailable the gauges keep their last values.
     let Ok(answer) = lag.all().await else { return };
     for domain in &answer.body.domains {
         for partition in &domain.partitions {
@@ -470,46 +529,4 @@ async fn set_gauges(lag: &Lag, pools: &[(&'static str, PgPool)]) {
             }
         }
     }
-}
-
-/// Waits until a condition holds; `false` where the process stops first.
-async fn becomes_true(condition: &mut watch::Receiver<bool>, stop: &CancellationToken) -> bool {
-    stop.run_until_cancelled(async { condition.wait_for(|holds| *holds).await.is_ok() })
-        .await
-        == Some(true)
-}
-
-/// What the projector, which knows no domain, gets of these.
-fn projections(domains: &[&'static dyn Domain]) -> Vec<&'static dyn Projection> {
-    let projections = domains.iter();
-    projections
-        .map(|domain| *domain as &dyn Projection)
-        .collect()
-}
-
-/// What tries letters again, here or for an operator.
-fn retrier(config: &Config, pool: PgPool) -> Retrier {
-    let mut kafka = kafka_config(config);
-    // Reading by offset needs a group's name, though nobody joins it.
-    kafka.set(
-        "group.id",
-        format!("{}.dead-letters", config.kafka_group_prefix),
-    );
-    Retrier {
-        pool,
-        kafka,
-        max_value_bytes: config.max_value_bytes,
-        dedupe: chrono::TimeDelta::days(config.dedupe_days.into()),
-    }
-}
-
-fn kafka_config(config: &Config) -> ClientConfig {
-    let mut kafka = ClientConfig::new();
-    kafka.set("bootstrap.servers", &config.kafka_brokers);
-    kafka.set("client.id", "sightline");
-    for (name, value) in &config.kafka_properties {
-        kafka.set(name, value);
-    }
-    kafka.set_log_level(RDKafkaLogLevel::Critical);
-    kafka
 }

@@ -1,11 +1,16 @@
-//! What may go wrong in a call, and how each surface says it. [`Code`] is the only map from a reason to
-//! its gRPC code and HTTP status. A caller reads what is wrong, where, and what to do; the inner cause is
-//! logged once, where the error becomes an answer, and is never sent.
+//! The errors of a call, and how each surface (REST, gRPC) returns them.
 //!
-//! Causes are made of classes, names and numbers, never of a library's message: those quote values, and
-//! values are personal data.
+//! [`Code`] is the only map from a reason to its gRPC code and HTTP status. The caller reads what
+//! is wrong, where, and what to do. The inner cause is logged once, where the error becomes an
+//! answer, and is never sent.
+//!
+//! Causes consist of classes, names and numbers. A library's message may quote values, and values
+//! are personal data.
 
-use std::{borrow::Cow, collections::HashMap, fmt, time::Duration};
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+use std::time::Duration;
 
 use axum::response::IntoResponse;
 use http::{HeaderName, HeaderValue, StatusCode, header};
@@ -15,23 +20,23 @@ use utoipa::ToSchema;
 
 /// The domain of every `google.rpc.ErrorInfo` that sightline sends.
 pub const ERROR_DOMAIN: &str = "sightline";
-/// The metadata key (gRPC) of the position that an answer reflects.
+/// The gRPC metadata key of the consistency token: the position that an answer reflects.
 pub const TOKEN_KEY: &str = "sightline-consistency-token";
-/// The same as an HTTP header.
+/// The HTTP header of the consistency token.
 pub const TOKEN_HEADER: HeaderName = HeaderName::from_static(TOKEN_KEY);
 /// The media type of every REST error (RFC 9457).
 pub const PROBLEM_JSON: &str = "application/problem+json";
-/// An answer names no more violations than this: gRPC carries them in its trailers, which clients bound.
+/// Most violations in one answer. gRPC carries them in its trailers, whose size clients limit.
 const MAX_VIOLATIONS: usize = 20;
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $reason:literal, $grpc:ident, $http:ident;)*) => {
-        /// Why a call failed, as one stable word for both surfaces.
+        /// The reason why a call failed: one stable word for both surfaces.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Code { $($(#[$doc])* $name,)* }
 
         impl Code {
-            /// Every code, in the order of their HTTP status.
+            /// Every code, in the order of the HTTP status.
             pub const ALL: &[Code] = &[$(Code::$name,)*];
 
             /// The stable word that callers may rely on.
@@ -53,45 +58,46 @@ macro_rules! codes {
 }
 
 codes! {
-    /// A field, a header or the body is malformed or out of bounds; the violations name it.
+    /// A field, a header or the body is malformed or out of bounds. The violations name it.
     InvalidArgument = "INVALID_ARGUMENT", InvalidArgument, BAD_REQUEST;
-    /// Without authentication only loopback hosts are answered.
+    /// The request names a host that is not loopback, and callers are not authenticated.
     HostNotAllowed = "HOST_NOT_ALLOWED", PermissionDenied, FORBIDDEN;
-    /// Nobody has heard of the thing that was asked for.
+    /// The requested thing does not exist in the view.
     NotFound = "NOT_FOUND", NotFound, NOT_FOUND;
     /// This process does not serve the domain; another one may.
     DomainNotServed = "DOMAIN_NOT_SERVED", Unimplemented, NOT_FOUND;
-    /// There is no such route or method.
+    /// The route or method does not exist.
     UnknownPath = "UNKNOWN_PATH", Unimplemented, NOT_FOUND;
-    /// The route exists, but not with this HTTP method.
+    /// The route does not have this HTTP method.
     MethodNotAllowed = "METHOD_NOT_ALLOWED", Unimplemented, METHOD_NOT_ALLOWED;
-    /// The dead letter is applied or discarded already.
+    /// The dead letter is already applied or discarded.
     LetterClosed = "LETTER_CLOSED", FailedPrecondition, CONFLICT;
     /// No version of the view is being built.
     NoRebuild = "NO_REBUILD", FailedPrecondition, CONFLICT;
-    /// A version of the view is being built already.
+    /// A version of the view is already being built.
     RebuildRunning = "REBUILD_RUNNING", FailedPrecondition, CONFLICT;
-    /// There is no version to go back to, or to drop.
+    /// No version of the view can be switched back to, or dropped.
     NoRetiredVersion = "NO_RETIRED_VERSION", FailedPrecondition, CONFLICT;
-    /// The version is behind the live one: switching would go back in time.
+    /// The version is behind the live one, so that a switch would go back in time.
     NotCaughtUp = "NOT_CAUGHT_UP", FailedPrecondition, CONFLICT;
-    /// The log does not hold (any more) what the view was made from.
+    /// Kafka no longer has the records that the view was made from.
     LogTruncated = "LOG_TRUNCATED", FailedPrecondition, CONFLICT;
     /// Two versions of the view hold different rows at the same positions.
     ViewsDiffer = "VIEWS_DIFFER", FailedPrecondition, CONFLICT;
-    /// A cursor's reader would miss changes that lie elsewhere since the view was rebuilt: read from the beginning.
+    /// The view was rebuilt and changes have moved, so that the cursor would miss them: read from
+    /// the beginning.
     Resync = "RESYNC", FailedPrecondition, GONE;
-    /// The request refuses every encoding that an answer could have.
+    /// The request accepts none of the encodings that the gateway can send.
     NotAcceptable = "NOT_ACCEPTABLE", InvalidArgument, NOT_ACCEPTABLE;
     /// The request body is larger than allowed.
     PayloadTooLarge = "PAYLOAD_TOO_LARGE", ResourceExhausted, PAYLOAD_TOO_LARGE;
     /// The request body is not `application/json`.
     UnsupportedMediaType = "UNSUPPORTED_MEDIA_TYPE", InvalidArgument, UNSUPPORTED_MEDIA_TYPE;
-    /// A defect of sightline; the log has the cause under the request's id.
+    /// A bug of sightline. The gateway's log has the cause under the request's id.
     Internal = "INTERNAL", Internal, INTERNAL_SERVER_ERROR;
-    /// The demanded consistency is not offered (yet).
+    /// The gateway does not offer the demanded consistency.
     ConsistencyUnsupported = "CONSISTENCY_UNSUPPORTED", Unimplemented, NOT_IMPLEMENTED;
-    /// More calls at once than this process takes.
+    /// The process already answers as many calls as it allows at once.
     Overloaded = "OVERLOADED", ResourceExhausted, SERVICE_UNAVAILABLE;
     /// Kafka does not answer.
     KafkaUnavailable = "KAFKA_UNAVAILABLE", Unavailable, SERVICE_UNAVAILABLE;
@@ -101,21 +107,21 @@ codes! {
     DeadlineExceeded = "DEADLINE_EXCEEDED", DeadlineExceeded, GATEWAY_TIMEOUT;
 }
 
-/// One field of a request and what is wrong with it. Never holds the value.
+/// One field of a request and what is wrong with it. It never contains the value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FieldViolation {
     /// The field as the request names it: `userIds[3]`, `Request-Timeout`.
     pub field: String,
-    /// What is wrong with it and what it should be.
+    /// What is wrong with the field and what it should be.
     pub problem: String,
 }
 
 /// A failed call.
 #[derive(Clone)]
-pub struct Error(Box<Inner>);
+pub struct Error(Box<ErrorParts>);
 
 #[derive(Debug, Clone)]
-struct Inner {
+struct ErrorParts {
     code: Code,
     detail: Cow<'static, str>,
     fields: Vec<FieldViolation>,
@@ -126,9 +132,9 @@ struct Inner {
 }
 
 impl Error {
-    /// An error whose `detail` says what is wrong and what to do, in a sentence without values.
+    /// An error. `detail` says what is wrong and what to do, in a sentence without values.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Inner {
+        Self(Box::new(ErrorParts {
             code,
             detail: detail.into(),
             fields: Vec::new(),
@@ -147,7 +153,7 @@ impl Error {
         }])
     }
 
-    /// Several fields are wrong; the first twenty are told.
+    /// Several fields are wrong. The answer names the first twenty.
     pub fn violations(mut fields: Vec<FieldViolation>) -> Self {
         let detail: Cow<_> = match fields.as_slice() {
             [one] => format!("{} {}.", one.field, one.problem).into(),
@@ -159,15 +165,16 @@ impl Error {
         error
     }
 
-    /// Nobody has heard of `what` (`user`). Say with [`Self::with_token`] as of when.
+    /// The view does not contain `what` (`user`). [`Self::with_token`] adds the position that the
+    /// view reflects.
     pub fn not_found(what: &'static str) -> Self {
         Self::new(
             Code::NotFound,
-            format!("There is no such {what}, as far as the view has read the log."),
+            format!("The view has no such {what} at the position that this answer reflects."),
         )
     }
 
-    /// A defect. `cause` is logged, not sent, and must hold no personal data.
+    /// A bug. `cause` is logged, not sent, and must not contain personal data.
     pub fn internal(cause: impl Into<Cow<'static, str>>) -> Self {
         Self::new(
             Code::Internal,
@@ -176,7 +183,7 @@ impl Error {
         .with_cause(cause)
     }
 
-    /// The body of a request is larger than any may be.
+    /// The body of a request is larger than the limit.
     pub fn payload_too_large() -> Self {
         Self::new(
             Code::PayloadTooLarge,
@@ -193,31 +200,31 @@ impl Error {
         .with_retry_after(Duration::from_secs(1))
     }
 
-    /// What went wrong inside: logged, not sent, and without personal data.
+    /// Adds the inner cause, which is logged, not sent, and must not contain personal data.
     pub fn with_cause(mut self, cause: impl Into<Cow<'static, str>>) -> Self {
         self.0.cause = Some(cause.into());
         self
     }
 
-    /// When trying again makes sense; REST rounds it up to whole seconds.
+    /// Adds the time after which a retry makes sense. REST rounds it up to whole seconds.
     pub fn with_retry_after(mut self, after: Duration) -> Self {
         self.0.retry_after = Some(after);
         self
     }
 
-    /// The position that this answer reflects: what is not found now may be found later.
+    /// Adds the position that this answer reflects: what is not found there may be found later.
     pub fn with_token(mut self, token: &impl fmt::Display) -> Self {
         self.0.token = Some(token.to_string());
         self
     }
 
-    /// The name of the statement that failed, for the log: `order/get_customer`.
+    /// Adds the name of the statement that failed, for the log: `order/get_customer`.
     pub fn in_statement(mut self, name: &'static str) -> Self {
         self.0.statement = Some(name);
         self
     }
 
-    /// Why the call failed.
+    /// The reason why the call failed.
     pub fn code(&self) -> Code {
         self.0.code
     }
@@ -245,9 +252,10 @@ impl Error {
         }
     }
 
-    /// Called where the error becomes an answer, so once. The span of the request carries its id.
+    /// Logs the cause. Called once, where the error becomes an answer; the span of the request
+    /// carries its id.
     fn log(&self) {
-        let Inner {
+        let ErrorParts {
             code,
             cause: Some(cause),
             statement,
@@ -260,7 +268,8 @@ impl Error {
         match code {
             Code::Internal => tracing::error!(reason, %cause, statement, "call failed"),
             Code::DeadlineExceeded => tracing::warn!(reason, %cause, statement, "call failed"),
-            // An outage is told by who watches the database, not by every call.
+            // The projectors and the lag report an outage of the database; each call would repeat
+            // it.
             _ => tracing::debug!(reason, %cause, statement, "call failed"),
         }
     }
@@ -272,7 +281,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// With the cause, but without anything that a request held.
+/// Shows the cause, but nothing that came with a request.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Error")
@@ -316,7 +325,7 @@ impl IntoResponse for Error {
         )
             .into_response();
         let headers = response.headers_mut();
-        // A shared cache would give one caller's error to another.
+        // A shared cache would send one caller's error to another.
         headers.insert(
             header::CACHE_CONTROL,
             HeaderValue::from_static("private, no-cache"),
@@ -360,7 +369,8 @@ impl From<Error> for tonic::Status {
     }
 }
 
-/// A field as the protos name it (AIP-193): `userIds[3]` is `user_ids[3]` there. Headers stay as they are.
+/// The name of a field in the protos (AIP-193): `user_ids[3]` for `userIds[3]`. Headers keep their
+/// names.
 fn snake_case(field: &str) -> String {
     if !field.starts_with(|c: char| c.is_ascii_lowercase()) {
         return field.to_owned();
@@ -375,7 +385,7 @@ fn snake_case(field: &str) -> String {
 }
 
 impl From<serde_json::Error> for Error {
-    /// Stored JSON that the code cannot read: a defect, told by its place alone.
+    /// Stored JSON that the code can't read: a bug. Only the location of the error is logged.
     fn from(error: serde_json::Error) -> Self {
         Self::internal(format!(
             "stored JSON: {:?} error at line {}, column {}",
@@ -391,7 +401,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_surfaces_tell_the_same() {
+    fn both_surfaces_return_the_same() {
         let error = Error::invalid("userId", "must not be empty")
             .with_retry_after(Duration::from_millis(1500))
             .with_token(&"t");
@@ -444,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_database_is_told_from_a_defect() {
+    fn an_unavailable_database_is_not_a_bug() {
         let away = Error::from(sqlx::Error::PoolTimedOut);
         assert_eq!(away.code(), Code::DatabaseUnavailable);
         assert!(away.0.retry_after.is_some());

@@ -1,5 +1,6 @@
-//! sightline projects user events from Kafka into a Postgres read model for each domain, and serves those
-//! views over gRPC and REST. The modules below are its architecture; docs/architecture.md draws it.
+//! sightline projects user events from Kafka into a Postgres read model for each domain, and serves
+//! these read models over gRPC and REST. docs/architecture.md describes how the modules below fit
+//! together.
 
 pub mod app;
 pub mod cli;

@@ -1,4 +1,4 @@
-//! The command line: `sightline <command>`. Errors end in one line on stderr and a documented exit code.
+//! The command line: `sightline <command>`. An error ends in one line on stderr and a documented exit code.
 
 use std::process::ExitCode;
 
@@ -12,8 +12,7 @@ async fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("sightline: {error:#}");
-            let config = error.is::<ConfigError>();
-            ExitCode::from(if config {
+            ExitCode::from(if error.is::<ConfigError>() {
                 task::EXIT_CONFIG
             } else {
                 task::EXIT_FAILURE

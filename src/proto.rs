@@ -1,6 +1,7 @@
 //! The code generated from `proto/`, and the descriptors that gRPC reflection serves.
 
-use std::{collections::HashSet, sync::LazyLock};
+use std::collections::HashSet;
+use std::sync::LazyLock;
 
 use prost::Message;
 use prost_types::FileDescriptorSet;
@@ -10,14 +11,15 @@ mod packages {
     include!(concat!(env!("OUT_DIR"), "/packages.rs"));
 }
 
-// A module for each package: `order::v1` is `sightline.order.v1`.
+// One module per package: `order::v1` is `sightline.order.v1`.
 pub use packages::sightline::*;
 
-/// The encoded descriptors of all services and of what they import, comments included.
+/// The encoded descriptors of all services and their imports, with comments.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
-/// Whether this is the path of a method of ours, as `/sightline.order.v1.OrderService/GetCustomer`. Others
-/// come from callers and may be anything.
+/// Whether `path` is the path of a method in `proto/`, such as
+/// `/sightline.order.v1.OrderService/GetCustomer`. Any other path is the caller's text and must not
+/// become a label.
 pub fn is_method(path: &str) -> bool {
     static PATHS: LazyLock<HashSet<String>> = LazyLock::new(|| {
         let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap_or_default();

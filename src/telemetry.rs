@@ -1,7 +1,8 @@
-//! Logs and metrics: how they are written, and the one list of metric names.
+//! Logs and metrics: how they are written, and the list of all metrics.
 //!
-//! Promises: logs go to stderr, so that a command's output stays clean; every metric of the program is named and
-//! described here; no label holds anything that came from outside the program.
+//! Promises: logs go to stderr, so that a command's output stays clean; every metric of the program
+//! is named and described here; labels contain only values that the program itself defines, and
+//! names of configured topics.
 
 use std::sync::LazyLock;
 
@@ -15,7 +16,7 @@ use crate::config::LogFormat;
 macro_rules! metric_list {
     ($($kind:ident $name:ident = $value:literal, $unit:ident, $help:literal;)*) => {
         $(#[doc = concat!("`", $value, "` (", stringify!($kind), "): ", $help)]
-        #[allow(rustdoc::broken_intra_doc_links, reason = "labels in brackets are no links")]
+        #[allow(rustdoc::broken_intra_doc_links, reason = "labels in brackets are not links")]
         pub const $name: &str = $value;)*
 
         fn describe() {
@@ -33,25 +34,26 @@ macro_rules! metric_list {
     };
 }
 
-// Labels in brackets. Rates of the books, which the database holds exactly, are for graphs only.
+// Labels in brackets. Counters of records are for graphs: they restart with the process, while the
+// database has the exact counts.
 metric_list! {
     gauge BUILD_INFO = "sightline_build_info", Count, "Always 1, of the running version [version]";
-    counter TASK_RESTARTS = "sightline_task_restarts_total", Count, "Tasks started again after an error, a panic or an end [task]";
+    counter TASK_RESTARTS = "sightline_task_restarts_total", Count, "Restarts of tasks after an error, a panic or an unexpected end [task]";
 
     counter RECORDS = "sightline_records_total", Count, "Records judged and committed [domain, outcome: applied, duplicate, skipped or dead_lettered]";
-    counter BATCHES = "sightline_batches_total", Count, "Batches ended [domain, outcome: committed, fenced or failed]";
-    histogram BATCH_SECONDS = "sightline_batch_seconds", Seconds, "From a batch's first statement to its commit [domain]";
+    counter BATCHES = "sightline_batches_total", Count, "Batches that ended [domain, outcome: committed, fenced or failed]";
+    histogram BATCH_SECONDS = "sightline_batch_seconds", Seconds, "Time from a batch's first statement to its commit [domain]";
     histogram BATCH_RECORDS = "sightline_batch_records", Count, "Records of a committed batch [domain]";
-    histogram FRESHNESS_SECONDS = "sightline_freshness_seconds", Seconds, "From the Kafka timestamp of a batch's oldest record to its commit [domain]";
+    histogram FRESHNESS_SECONDS = "sightline_freshness_seconds", Seconds, "Time from the Kafka timestamp of a batch's oldest record to the commit [domain]";
     counter REBALANCES = "sightline_rebalances_total", Count, "Partitions assigned or revoked [domain, change: assigned or revoked]";
 
     gauge POSITION = "sightline_position", Count, "Next offset to apply [domain, topic, partition]";
-    gauge LAG_RECORDS = "sightline_lag_records", Count, "Offsets between the position and the end of the log [domain, topic, partition]";
-    gauge OLDEST_UNAPPLIED_SECONDS = "sightline_oldest_unapplied_seconds", Seconds, "Age of the oldest record not applied, 0 when caught up [domain, topic, partition]";
-    gauge END_READ_AGE_SECONDS = "sightline_end_read_age_seconds", Seconds, "Age of the reading of the log's end that the lag is made of [domain, topic, partition]";
-    gauge DEAD_LETTERS = "sightline_dead_letters", Count, "Letters neither applied nor discarded [domain, topic, partition]";
-    gauge DEAD_LETTERS_EXPIRING = "sightline_dead_letters_expiring", Count, "Open letters whose bytes are erased within 7 days [domain]";
-    gauge PARKED_KEYS = "sightline_parked_keys", Count, "Keys behind whose letter later events wait [domain, topic, partition]";
+    gauge LAG_RECORDS = "sightline_lag_records", Count, "Offsets between the position and the log end offset [domain, topic, partition]";
+    gauge OLDEST_UNAPPLIED_SECONDS = "sightline_oldest_unapplied_seconds", Seconds, "Age of the oldest unapplied record, 0 when caught up [domain, topic, partition]";
+    gauge END_READ_AGE_SECONDS = "sightline_end_read_age_seconds", Seconds, "Age of the log end offset from which the lag is computed [domain, topic, partition]";
+    gauge DEAD_LETTERS = "sightline_dead_letters", Count, "Dead letters that are neither applied nor discarded [domain, topic, partition]";
+    gauge DEAD_LETTERS_EXPIRING = "sightline_dead_letters_expiring", Count, "Open dead letters whose bytes are erased within 7 days [domain]";
+    gauge PARKED_KEYS = "sightline_parked_keys", Count, "Keys whose later events wait behind a dead letter [domain, topic, partition]";
 
     counter REQUESTS = "sightline_requests_total", Count, "Requests answered [protocol: grpc or http, route, code]";
     histogram REQUEST_SECONDS = "sightline_request_seconds", Seconds, "Time to answer a request [protocol, route]";
@@ -67,18 +69,18 @@ const RECORDS_BUCKETS: &[f64] = &[
     1.0, 5.0, 10.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 2_500.0, 5_000.0, 10_000.0,
 ];
 
-/// Begins to write logs to stderr, once per process.
+/// Sets up logging to stderr, once per process.
 ///
 /// # Errors
-/// A filter that `config` has not checked, or a second call.
+/// The filter is invalid (`config` checks it), or logging is already set up.
 pub fn init_logs(filter: &str, format: LogFormat) -> anyhow::Result<()> {
-    // Where it happened, not what was said: that may quote data.
+    // The location only: the message may quote data.
     std::panic::set_hook(Box::new(|panic| {
-        let place = panic
+        let location = panic
             .location()
             .map(ToString::to_string)
             .unwrap_or_default();
-        tracing::error!(place, "panicked");
+        tracing::error!(location, "panicked");
     }));
     let filter = EnvFilter::try_new(filter).context("the log filter")?;
     let lines = tracing_subscriber::fmt()
@@ -88,14 +90,14 @@ pub fn init_logs(filter: &str, format: LogFormat) -> anyhow::Result<()> {
         LogFormat::Text => lines.try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
     }
-    .map_err(|error| anyhow::anyhow!("the log cannot be set up: {error}"))
+    .map_err(|error| anyhow::anyhow!("logging can't be set up: {error}"))
 }
 
-/// Collects the process's metrics from the first call on. The handle renders them for Prometheus; its `run_upkeep`
-/// wants to be called every few seconds.
+/// Collects the process's metrics from the first call on. The handle renders them for Prometheus;
+/// the caller must call its `run_upkeep` every few seconds, which bounds the memory of histograms.
 ///
 /// # Errors
-/// Another recorder was installed before.
+/// Another recorder is already installed.
 pub fn metrics() -> anyhow::Result<PrometheusHandle> {
     static HANDLE: LazyLock<Result<PrometheusHandle, String>> = LazyLock::new(|| {
         let handle = PrometheusBuilder::new()
@@ -114,5 +116,5 @@ pub fn metrics() -> anyhow::Result<PrometheusHandle> {
     });
     HANDLE
         .clone()
-        .map_err(|error| anyhow::anyhow!("metrics cannot be set up: {error}"))
+        .map_err(|error| anyhow::anyhow!("metrics can't be set up: {error}"))
 }

@@ -1,7 +1,7 @@
-//! Postgres: the pools, the migrations, and what an error from it means.
+//! Postgres: the pools, the migrations, and what its errors mean.
 //!
-//! Reads, projectors and operations have a pool each, so that none starves another. Pools connect when they are
-//! first used: the process starts without a database, and goes on when one comes back.
+//! Reads, projectors and operations have a pool each, so that none starves another. Pools connect
+//! on first use: the process starts without a database, and reconnects when the database is back.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -12,29 +12,31 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use crate::config::{ConfigError, Secret};
 use crate::error::{Code, Error};
 
-/// How long a statement of a read may run. A caller's deadline may be shorter: the statement then outlives
-/// the answer by no more than this.
+/// How long a statement of a read may run. Where a caller's deadline is shorter, the statement
+/// outlives the answer by at most this time.
 const READ_STATEMENT_TIMEOUT: &str = "2s";
-/// How long a projector's statement may run before it is taken for stuck, and tried again.
+/// How long a projector's statement may run before it counts as stuck and is tried again.
 const PROJECTOR_STATEMENT_TIMEOUT: &str = "60s";
-/// How long a statement of an operation may run, waiting for a batch under way included.
+/// How long a statement of an operation may run, including its wait for a running batch.
 const OPERATION_STATEMENT_TIMEOUT: &str = "10s";
-/// How long to wait for a free connection: a caller waits too, a projector has time.
+/// How long to wait for a free connection. A caller waits for the answer, a projector has more
+/// time.
 const CALLER_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 const PROJECTOR_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Every change of the schema, in order, compiled in.
+/// All migrations, in order, compiled into the binary.
 static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
     let mut migrator = sqlx::migrate!();
-    // By its whole name: a role that is called as our schema is would find another table once that schema is there.
+    // Qualified: for a role with the name of our schema, the default search path begins with that
+    // schema.
     migrator.dangerous_set_table_name("public._sqlx_migrations");
     migrator
 });
 
-/// How to connect.
+/// The connection options that a URL gives.
 ///
 /// # Errors
-/// The URL is none of Postgres.
+/// It is not a valid Postgres URL.
 pub fn options(url: &Secret) -> Result<PgConnectOptions, ConfigError> {
     // The cause may quote the URL, and with it a password.
     url.expose().parse().map_err(|_| {
@@ -54,8 +56,8 @@ pub fn read_pool(options: PgConnectOptions, max_connections: u32) -> PgPool {
     )
 }
 
-/// The pool that operations and upkeep write through, past any pooler: whoever waits there for a progress row keeps no
-/// connection from projectors.
+/// The pool that operations and maintenance write through, past any pooler. An operation that waits
+/// for a progress row then takes no connection from the projectors.
 pub fn operation_pool(options: PgConnectOptions, max_connections: u32) -> PgPool {
     pool(
         options,
@@ -100,15 +102,17 @@ fn pool(
         .connect_lazy_with(options)
 }
 
-/// Brings the database's schema to this binary's. Several processes may do so at once: one does, the others wait.
+/// Applies the migrations that are missing. Several processes may call it at once: one migrates,
+/// the others wait.
 ///
 /// # Errors
-/// The database can't be reached, a migration fails, or the database was migrated by a newer binary.
+/// The database can't be reached, a migration fails, or the database was migrated by a newer
+/// binary.
 pub async fn migrate(pool: &PgPool) -> Result<(), sqlx::migrate::MigrateError> {
     MIGRATIONS.run(pool).await
 }
 
-/// Whether the database answers and its schema is this binary's.
+/// Whether every migration of this binary is applied, with the same checksum.
 ///
 /// # Errors
 /// The database can't be reached or has never been migrated.
@@ -125,36 +129,28 @@ pub async fn is_migrated(pool: &PgPool) -> Result<bool, sqlx::Error> {
     }))
 }
 
-/// What can be done about an error.
+/// How an error is handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorClass {
-    /// It may go well the next time: connection, deadlock, serialization, resources, shutdown.
+    /// The same statement may succeed next time: connection, deadlock, serialization, resources,
+    /// shutdown.
     Transient,
-    /// It is the fault of neither the data nor the moment: rights, tables, limits, a damaged file. It goes well
-    /// when somebody has mended that.
+    /// An operator has to repair something: permissions, tables, limits, a damaged file. The
+    /// statement fails until then, with any data.
     Systemic,
-    /// It is the data's fault, and will be the next time.
+    /// The data causes it: the statement fails with the same data every time.
     Data,
-    /// Nobody foresaw it: a bug until shown otherwise.
+    /// Anything unexpected, which counts as a bug.
     Bug,
 }
 
-/// Classifies an error by its SQLSTATE (PostgreSQL, Appendix A).
+/// Classifies an error by its SQLSTATE (PostgreSQL, Appendix A) or, where the server sent none, by
+/// its kind.
 pub fn classify(error: &sqlx::Error) -> ErrorClass {
     match error {
-        sqlx::Error::Database(error) => match error.code().as_deref() {
-            Some("25006" | "55P03") => ErrorClass::Transient,
-            Some(code) => match code.get(..2) {
-                Some("08" | "40" | "53" | "57") => ErrorClass::Transient,
-                Some("22" | "23" | "54") => ErrorClass::Data,
-                // The statements were checked against the schema: what refuses them is not in the data.
-                Some("0A" | "25" | "28" | "3D" | "3F" | "42" | "55" | "58" | "F0" | "XX") => {
-                    ErrorClass::Systemic
-                }
-                _ => ErrorClass::Bug,
-            },
-            None => ErrorClass::Bug,
-        },
+        sqlx::Error::Database(error) => error
+            .code()
+            .map_or(ErrorClass::Bug, |sqlstate| classify_sqlstate(&sqlstate)),
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
         | sqlx::Error::Protocol(_)
@@ -166,7 +162,23 @@ pub fn classify(error: &sqlx::Error) -> ErrorClass {
     }
 }
 
-/// An error in words that may be logged: SQLSTATE, constraint and table, never the values that DETAIL quotes.
+fn classify_sqlstate(sqlstate: &str) -> ErrorClass {
+    match (sqlstate, sqlstate.get(..2).unwrap_or_default()) {
+        // read_only_sql_transaction: the server is a standby until the failover ends.
+        // lock_not_available.
+        ("25006" | "55P03", _) | (_, "08" | "40" | "53" | "57") => ErrorClass::Transient,
+        (_, "22" | "23" | "54") => ErrorClass::Data,
+        // The statements were checked against the schema when they were compiled, so the data is
+        // not the cause.
+        (_, "0A" | "25" | "28" | "3D" | "3F" | "42" | "55" | "58" | "F0" | "XX") => {
+            ErrorClass::Systemic
+        }
+        _ => ErrorClass::Bug,
+    }
+}
+
+/// A description of an error that may be logged: SQLSTATE, constraint and table, without the values
+/// that the server's DETAIL quotes.
 pub fn describe(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::Database(database) => {
@@ -192,12 +204,12 @@ pub fn describe(error: &sqlx::Error) -> String {
         sqlx::Error::ColumnDecode { index, .. } => format!("column {index} could not be decoded"),
         sqlx::Error::Decode(_) => "a value could not be decoded".to_owned(),
         sqlx::Error::Migrate(_) => "migrations could not be read".to_owned(),
-        sqlx::Error::RowNotFound => "no row".to_owned(),
+        sqlx::Error::RowNotFound => "the statement returned no row".to_owned(),
         _ => "unexpected database error".to_owned(),
     }
 }
 
-/// What a caller is told of a failed read: whether trying again may help, and no more.
+/// The answer to a caller whose read failed: it says only whether a retry may help.
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         let cause = describe(&error);
@@ -206,9 +218,9 @@ impl From<sqlx::Error> for Error {
             _ => String::new(),
         };
         match (sqlstate.as_str(), classify(&error)) {
-            // The read's time ran out.
+            // query_canceled: the statement timeout passed.
             ("57014", _) => Error::deadline_exceeded().with_cause(cause),
-            // A log-in or database that is not there, or tables, columns and functions that are not there yet.
+            // The role, the database or the schema does not exist yet, or is of an older release.
             ("28000" | "28P01" | "3D000" | "3F000" | "42P01" | "42703" | "42883", _)
             | (_, ErrorClass::Transient) => Error::new(
                 Code::DatabaseUnavailable,
@@ -217,6 +229,160 @@ impl From<sqlx::Error> for Error {
             .with_retry_after(Duration::from_secs(1))
             .with_cause(cause),
             _ => Error::internal(cause),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+    use std::fmt;
+
+    use sqlx::error::{DatabaseError, ErrorKind};
+
+    use super::*;
+
+    /// An error as the server sends it, with a SQLSTATE only.
+    #[derive(Debug)]
+    struct ServerError(Option<&'static str>);
+
+    impl fmt::Display for ServerError {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an error of a test")
+        }
+    }
+
+    impl std::error::Error for ServerError {}
+
+    impl DatabaseError for ServerError {
+        fn message(&self) -> &str {
+            "an error of a test"
+        }
+
+        fn code(&self) -> Option<Cow<'_, str>> {
+            self.0.map(Cow::from)
+        }
+
+        fn as_error(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
+            self
+        }
+
+        fn as_error_mut(&mut self) -> &mut (dyn std::error::Error + Send + Sync + 'static) {
+            self
+        }
+
+        fn into_error(self: Box<Self>) -> Box<dyn std::error::Error + Send + Sync + 'static> {
+            self
+        }
+
+        fn kind(&self) -> ErrorKind {
+            ErrorKind::Other
+        }
+    }
+
+    fn server_error(sqlstate: Option<&'static str>) -> sqlx::Error {
+        sqlx::Error::Database(Box::new(ServerError(sqlstate)))
+    }
+
+    #[test]
+    fn errors_of_the_server_are_classified_by_sqlstate() {
+        use ErrorClass::{Bug, Data, Systemic, Transient};
+        for (sqlstate, name, class) in [
+            ("08000", "connection_exception", Transient),
+            ("08006", "connection_failure", Transient),
+            ("08P01", "protocol_violation", Transient),
+            ("25006", "read_only_sql_transaction", Transient),
+            ("40001", "serialization_failure", Transient),
+            ("40P01", "deadlock_detected", Transient),
+            ("53100", "disk_full", Transient),
+            ("53200", "out_of_memory", Transient),
+            ("53300", "too_many_connections", Transient),
+            ("55P03", "lock_not_available", Transient),
+            ("57014", "query_canceled", Transient),
+            ("57P01", "admin_shutdown", Transient),
+            ("57P03", "cannot_connect_now", Transient),
+            ("22003", "numeric_value_out_of_range", Data),
+            ("22021", "character_not_in_repertoire", Data),
+            ("22P05", "untranslatable_character", Data),
+            ("23502", "not_null_violation", Data),
+            ("23505", "unique_violation", Data),
+            ("23514", "check_violation", Data),
+            ("54000", "program_limit_exceeded", Data),
+            ("0A000", "feature_not_supported", Systemic),
+            ("25001", "active_sql_transaction", Systemic),
+            ("25P02", "in_failed_sql_transaction", Systemic),
+            ("28000", "invalid_authorization_specification", Systemic),
+            ("28P01", "invalid_password", Systemic),
+            ("3D000", "invalid_catalog_name", Systemic),
+            ("3F000", "invalid_schema_name", Systemic),
+            ("42501", "insufficient_privilege", Systemic),
+            ("42703", "undefined_column", Systemic),
+            ("42P01", "undefined_table", Systemic),
+            ("55000", "object_not_in_prerequisite_state", Systemic),
+            ("55006", "object_in_use", Systemic),
+            ("58030", "io_error", Systemic),
+            ("58P01", "undefined_file", Systemic),
+            ("F0000", "config_file_error", Systemic),
+            ("XX000", "internal_error", Systemic),
+            ("XX001", "data_corrupted", Systemic),
+            ("01000", "warning", Bug),
+            ("02000", "no_data", Bug),
+            ("0B000", "invalid_transaction_initiation", Bug),
+            ("21000", "cardinality_violation", Bug),
+            ("2D000", "invalid_transaction_termination", Bug),
+            ("3B001", "invalid_savepoint_specification", Bug),
+            ("44000", "with_check_option_violation", Bug),
+            ("P0001", "raise_exception", Bug),
+            ("SL001", "a code that Postgres does not have", Bug),
+            ("", "an empty code", Bug),
+        ] {
+            let found = classify(&server_error(Some(sqlstate)));
+            assert_eq!(found, class, "{sqlstate} {name}");
+        }
+        assert_eq!(classify(&server_error(None)), Bug);
+    }
+
+    #[test]
+    fn errors_without_a_sqlstate_are_classified_by_kind() {
+        use ErrorClass::{Bug, Transient};
+        for (error, class) in [
+            (std::io::Error::other("reset").into(), Transient),
+            (sqlx::Error::Tls("handshake".into()), Transient),
+            (sqlx::Error::Protocol("unexpected".into()), Transient),
+            (sqlx::Error::PoolTimedOut, Transient),
+            (sqlx::Error::PoolClosed, Transient),
+            (sqlx::Error::WorkerCrashed, Transient),
+            (sqlx::Error::BeginFailed, Transient),
+            (sqlx::Error::RowNotFound, Bug),
+            (sqlx::Error::ColumnNotFound("x".into()), Bug),
+            (sqlx::Error::Decode("not JSON".into()), Bug),
+        ] {
+            assert_eq!(classify(&error), class, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn callers_learn_only_whether_a_retry_may_help() {
+        for (sqlstate, code) in [
+            ("57014", Code::DeadlineExceeded),
+            ("40001", Code::DatabaseUnavailable),
+            ("57P01", Code::DatabaseUnavailable),
+            ("28000", Code::DatabaseUnavailable),
+            ("28P01", Code::DatabaseUnavailable),
+            ("3D000", Code::DatabaseUnavailable),
+            ("3F000", Code::DatabaseUnavailable),
+            ("42P01", Code::DatabaseUnavailable),
+            ("42703", Code::DatabaseUnavailable),
+            ("42883", Code::DatabaseUnavailable),
+            ("42501", Code::Internal),
+            ("22003", Code::Internal),
+            ("XX000", Code::Internal),
+        ] {
+            assert_eq!(
+                Error::from(server_error(Some(sqlstate))).code(),
+                code,
+                "{sqlstate}"
+            );
         }
     }
 }

@@ -3,6 +3,26 @@
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 
+/// The settings that every client of the process begins with: where the cluster is, and the user's own
+/// properties on top of ours.
+pub fn connection_config(brokers: &str, properties: &[(String, String)]) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers);
+    config.set("client.id", "sightline");
+    for (name, value) in properties {
+        config.set(name, value);
+    }
+    config.set_log_level(RDKafkaLogLevel::Critical);
+    config
+}
+
+/// The settings of a client that fetches the records of dead letters again, by offset. It needs a group id to
+/// assign itself a partition, but never joins the group.
+pub fn dead_letters_config(mut connection: ClientConfig, group_prefix: &str) -> ClientConfig {
+    connection.set("group.id", format!("{group_prefix}.dead-letters"));
+    connection
+}
+
 /// The settings of a consumer group's member: the connection's, and what projection needs. The user's own properties win,
 /// but for the group's name and the debug contexts.
 pub fn member_config(connection: &ClientConfig, group: &str) -> ClientConfig {

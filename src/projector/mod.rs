@@ -121,7 +121,7 @@ pub struct Projector {
     /// The database that holds the views and their progress.
     pub pool: PgPool,
     /// Permits for batches of versions that are not live. They leave the rest of the pool to the live ones.
-    pub beside: Arc<Semaphore>,
+    pub other_versions: Arc<Semaphore>,
     /// The connection to Kafka: bootstrap servers and the user's own properties.
     pub kafka: ClientConfig,
     /// The topics that every view is made from.

@@ -287,7 +287,7 @@ impl Worker {
             let permit = if owned.is_live {
                 None
             } else {
-                self.projector.beside.acquire().await.ok()
+                self.projector.other_versions.acquire().await.ok()
             };
             let began = Instant::now();
             let outcome = batch::project(

@@ -1,0 +1,147 @@
+//! The settings of Kafka: brokers, topics, group, start, and librdkafka's own properties.
+
+use chrono::DateTime;
+use rdkafka::ClientConfig;
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaConfRes;
+
+use super::given::Given;
+use super::{ConfigError, StartAt};
+
+/// Properties that the program sets itself, because its guarantees depend on them.
+const OWN_PROPERTIES: &[&str] = &[
+    "auto.offset.reset",
+    "bootstrap.servers",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "enable.partition.eof",
+    "group.id",
+    // Records of an open transaction may still be aborted.
+    "isolation.level",
+    "metadata.broker.list",
+    // Partitions are assigned and revoked one by one.
+    "partition.assignment.strategy",
+];
+
+/// `host:port,…` with valid ports.
+pub(super) fn brokers(given: &Given) -> Result<String, ConfigError> {
+    let brokers = given.list()?;
+    for broker in &brokers {
+        let (host, port) = broker.rsplit_once(':').unwrap_or((broker, "9092"));
+        if host.is_empty() || host.contains('/') || port.parse::<u16>().is_err() {
+            return Err(given.error(format_args!("{broker:?} is not of the form host:port")));
+        }
+    }
+    Ok(brokers.join(","))
+}
+
+/// Valid names of topics, sorted, each once.
+pub(super) fn topics(given: &Given) -> Result<Vec<String>, ConfigError> {
+    let mut topics = given.list()?;
+    for topic in &topics {
+        let is_valid = topic.len() <= 249
+            && !matches!(topic.as_str(), "." | "..")
+            && topic
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        if !is_valid {
+            return Err(given.error(format_args!(
+                "{topic:?} is not a valid name of a Kafka topic"
+            )));
+        }
+    }
+    topics.sort();
+    topics.dedup();
+    Ok(topics)
+}
+
+/// A prefix without white space.
+pub(super) fn group_prefix(given: &Given) -> Result<String, ConfigError> {
+    let prefix = given.text()?;
+    if prefix.is_empty() || prefix.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err(given.error("must not be empty or contain white space"));
+    }
+    Ok(prefix)
+}
+
+/// `earliest`, `latest` or an RFC 3339 time.
+pub(super) fn start(given: &Given) -> Result<StartAt, ConfigError> {
+    match given.text()?.as_str() {
+        "earliest" => Ok(StartAt::Earliest),
+        "latest" => Ok(StartAt::Latest),
+        text => DateTime::parse_from_rfc3339(text)
+            .map(|time| StartAt::Time(time.to_utc()))
+            .map_err(|_| {
+                given.error(format_args!(
+                    "{text:?} must be earliest, latest or a time such as 2026-10-01T00:00:00Z"
+                ))
+            }),
+    }
+}
+
+/// Properties that librdkafka accepts, from a TOML table, a list of `name=value`, or text.
+pub(super) fn properties(given: &Given) -> Result<Vec<(String, String)>, ConfigError> {
+    let properties = match &given.value {
+        toml::Value::Table(table) => table
+            .iter()
+            .map(|(name, value)| match value {
+                toml::Value::String(value) => Ok((name.clone(), value.clone())),
+                toml::Value::Integer(_) | toml::Value::Boolean(_) => {
+                    Ok((name.clone(), value.to_string()))
+                }
+                _ => Err(given.error(format_args!("{name} must be text, a number or a boolean"))),
+            })
+            .collect::<Result<Vec<_>, _>>()?,
+        toml::Value::Array(items) => items
+            .iter()
+            .map(|item| item.as_str().and_then(split_property))
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| given.error("a line or item is not of the form name=value"))?,
+        _ => split_properties(&given.text()?)
+            .ok_or_else(|| given.error("must be of the form name=value,name=value"))?,
+    };
+    for (name, value) in &properties {
+        check_property(name, value).map_err(|problem| given.error(problem))?;
+    }
+    Ok(properties)
+}
+
+/// Lets librdkafka check a property. Its message quotes the value, which may be secret, so ours has
+/// the name alone.
+fn check_property(name: &str, value: &str) -> Result<(), String> {
+    if OWN_PROPERTIES.contains(&name) {
+        return Err(format!("{name} is set by sightline and can't be changed"));
+    }
+    let checked = ClientConfig::new().set(name, value).create_native_config();
+    match checked {
+        Ok(_) => Ok(()),
+        Err(KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..)) => {
+            Err(format!("librdkafka has no property {name:?}"))
+        }
+        Err(_) => Err(format!(
+            "librdkafka refuses the value of {name:?}, or this build does not support it"
+        )),
+    }
+}
+
+fn split_property(text: &str) -> Option<(String, String)> {
+    let (name, value) = text.split_once('=')?;
+    let (name, value) = (name.trim(), value.trim());
+    (!name.is_empty()).then(|| (name.to_owned(), value.to_owned()))
+}
+
+/// Splits `name=value,…`. A part without `=` belongs to the value before its comma.
+pub(super) fn split_properties(text: &str) -> Option<Vec<(String, String)>> {
+    let mut properties: Vec<(String, String)> = Vec::new();
+    for part in text.split(',') {
+        match (split_property(part), properties.last_mut()) {
+            (Some(property), _) => properties.push(property),
+            (None, Some((_, value))) if !part.contains('=') => {
+                value.push(',');
+                value.push_str(part);
+            }
+            _ => return None,
+        }
+    }
+    Some(properties)
+}

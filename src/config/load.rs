@@ -1,0 +1,276 @@
+//! Collects what flags, variables and the file give, by precedence, and checks every value.
+
+use std::collections::HashMap;
+use std::io::IsTerminal;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::ArgMatches;
+use clap::parser::ValueSource;
+use sqlx::postgres::PgConnectOptions;
+use tracing_subscriber::EnvFilter;
+
+use super::given::Given;
+use super::settings::{self, SETTINGS};
+use super::{Auth, Config, ConfigError, LogFormat, Role, Secret, kafka};
+
+/// Values by key.
+type Values = HashMap<&'static str, Given>;
+
+/// What flags, variables and the file give, not yet checked.
+pub struct Settings {
+    given: Values,
+}
+
+impl Settings {
+    /// Collects what was given to a command that has the arguments of [`settings::args`].
+    ///
+    /// # Errors
+    /// The TOML file or a secret's file can't be read, a key is not a setting, or a secret is given
+    /// twice.
+    pub fn gather(matches: &ArgMatches) -> Result<Self, ConfigError> {
+        let (mut flags, mut variables) = (Values::new(), Values::new());
+        for key in settings::value_keys() {
+            // A command takes some settings only. clap returns an error for the others.
+            let Ok(Some(value)) = matches.try_get_one::<String>(key) else {
+                continue;
+            };
+            let given = |origin| Given {
+                value: toml::Value::String(value.clone()),
+                origin,
+            };
+            if matches.value_source(key) == Some(ValueSource::CommandLine) {
+                flags.insert(key, given(settings::flag(key)));
+            } else if !value.is_empty() {
+                variables.insert(key, given(settings::variable(key)));
+            }
+        }
+        let file = match matches.get_one::<PathBuf>("config") {
+            Some(path) if !path.as_os_str().is_empty() => read_toml(path)?,
+            _ => Values::new(),
+        };
+        let mut given = Values::new();
+        for mut layer in [flags, variables, file] {
+            for setting in SETTINGS {
+                let mut value = layer.remove(setting.key);
+                if let Some(file) = setting.file_key.and_then(|key| layer.remove(key)) {
+                    if value.is_some() {
+                        return Err(file.error(format_args!(
+                            "{} is also given: give one of the two",
+                            setting.key
+                        )));
+                    }
+                    value = Some(read_secret(&file)?);
+                }
+                if let Some(value) = value {
+                    given.entry(setting.key).or_insert(value);
+                }
+            }
+        }
+        Ok(Self { given })
+    }
+
+    /// Checks every value. `known_domains` are the domains of the program. `required` are the keys
+    /// that the command needs; the others may be missing.
+    ///
+    /// # Errors
+    /// The first value that is missing or can't be used.
+    pub fn load(&self, known_domains: &[&str], required: &[&str]) -> Result<Config, ConfigError> {
+        if let Some(key) = required.iter().find(|key| !self.given.contains_key(*key)) {
+            return Err(missing(key));
+        }
+        let database_url = self.database_url("database_url")?.unwrap_or_default();
+        let config = Config {
+            database_direct_url: self
+                .database_url("database_direct_url")?
+                .unwrap_or_else(|| database_url.clone()),
+            database_url,
+            database_max_connections: self.value("database_max_connections").number(1, 10_000)?,
+            kafka_brokers: match self.given.get("kafka_brokers") {
+                Some(given) => kafka::brokers(given)?,
+                None => String::new(),
+            },
+            kafka_topics: kafka::topics(&self.value("kafka_topics"))?,
+            kafka_group_prefix: kafka::group_prefix(&self.value("kafka_group_prefix"))?,
+            kafka_start: kafka::start(&self.value("kafka_start"))?,
+            kafka_properties: match self.given.get("kafka_properties") {
+                Some(given) => kafka::properties(given)?,
+                None => Vec::new(),
+            },
+            domains: self.domains(known_domains)?,
+            role: self.value("role").choice(&[
+                ("all", Role::All),
+                ("projector", Role::Projector),
+                ("gateway", Role::Gateway),
+            ])?,
+            grpc_addr: self.address("grpc_addr")?,
+            http_addr: self.address("http_addr")?,
+            admin_addr: self.address("admin_addr")?,
+            log: self.log()?,
+            log_format: self.log_format()?,
+            shutdown_grace: Duration::from_secs(self.value("shutdown_grace").number(0, 3_600)?),
+            auth: self.value("auth").choice(&[("off", Auth::Off)])?,
+            allow_open: self.boolean("allow_open")?,
+            max_value_bytes: self.value("max_value_bytes").number(1, 1 << 30)?,
+            dedupe_days: self.value("dedupe_days").number(1, 36_500)?,
+            dead_letter_retention_days: self
+                .value("dead_letter_retention_days")
+                .number(1, 36_500)?,
+            dead_letter_topic_values: self.boolean("dead_letter_topic_values")?,
+            migrate: true,
+        };
+        self.refuse_open(&config)?;
+        Ok(config)
+    }
+
+    /// One of the three addresses, for a command that needs no other setting.
+    ///
+    /// # Errors
+    /// The value is not an IP address and port.
+    pub fn address(&self, key: &'static str) -> Result<SocketAddr, ConfigError> {
+        self.value(key).address()
+    }
+
+    /// The given value, else the default.
+    ///
+    /// # Panics
+    /// The setting has no default and was not given. Such settings are read from `given`.
+    fn value(&self, key: &'static str) -> Given {
+        self.given.get(key).cloned().unwrap_or_else(|| {
+            let default = settings::find(key).default.expect("a default");
+            Given {
+                value: toml::Value::String(default.to_owned()),
+                origin: key.to_owned(),
+            }
+        })
+    }
+
+    fn boolean(&self, key: &'static str) -> Result<bool, ConfigError> {
+        self.value(key).choice(&[("true", true), ("false", false)])
+    }
+
+    fn database_url(&self, key: &'static str) -> Result<Option<Secret>, ConfigError> {
+        let Some(given) = self.given.get(key) else {
+            return Ok(None);
+        };
+        let url = given.text()?;
+        let scheme = url.starts_with("postgres://") || url.starts_with("postgresql://");
+        if !scheme || PgConnectOptions::from_str(&url).is_err() {
+            return Err(given
+                .error("must be a URL of the form postgres://user:password@host:5432/database"));
+        }
+        Ok(Some(Secret::new(url)))
+    }
+
+    fn domains(&self, known: &[&str]) -> Result<Vec<String>, ConfigError> {
+        let given = self.value("domains");
+        let wanted = given.list()?;
+        let all = wanted == ["all"];
+        let unknown = wanted.iter().find(|name| !known.contains(&name.as_str()));
+        if let Some(unknown) = unknown.filter(|_| !all) {
+            return Err(given.error(format_args!(
+                "{unknown:?} is not a domain; the domains are {}",
+                known.join(", ")
+            )));
+        }
+        Ok(known
+            .iter()
+            .filter(|name| all || wanted.iter().any(|wanted| wanted == *name))
+            .map(|name| (*name).to_owned())
+            .collect())
+    }
+
+    fn log(&self) -> Result<String, ConfigError> {
+        let given = self.value("log");
+        let filter = given.text()?;
+        if EnvFilter::try_new(&filter).is_err() {
+            return Err(given.error(format_args!(
+                "{filter:?} is not a filter such as info,sightline=debug"
+            )));
+        }
+        Ok(filter)
+    }
+
+    fn log_format(&self) -> Result<LogFormat, ConfigError> {
+        match self.given.get("log_format") {
+            Some(given) => given.choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)]),
+            None if std::io::stderr().is_terminal() => Ok(LogFormat::Text),
+            None => Ok(LogFormat::Json),
+        }
+    }
+
+    /// Refuses to serve other machines without authentication, because the views hold personal
+    /// data.
+    fn refuse_open(&self, config: &Config) -> Result<(), ConfigError> {
+        let Auth::Off = config.auth;
+        if config.allow_open || !config.role.serves() {
+            return Ok(());
+        }
+        for (key, address) in [
+            ("grpc_addr", config.grpc_addr),
+            ("http_addr", config.http_addr),
+        ] {
+            if !address.ip().to_canonical().is_loopback() {
+                return Err(self.value(key).error(format_args!(
+                    "{address} is reachable from other machines and callers are not authenticated: bind to {}, \
+                     or set SIGHTLINE_ALLOW_OPEN=true where the network is trusted",
+                    SocketAddr::new(IpAddr::from([127, 0, 0, 1]), address.port())
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn missing(key: &str) -> ConfigError {
+    let file = match settings::find(key).file_key {
+        Some(_) => " (or …_FILE)",
+        None => "",
+    };
+    ConfigError::new(format!(
+        "{key} is missing: set {}{file}, {} or {key} in the file that --config names",
+        settings::variable(key),
+        settings::flag(key),
+    ))
+}
+
+fn read_toml(path: &Path) -> Result<Values, ConfigError> {
+    let name = path.display();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| ConfigError::new(format!("{name}: can't be read: {}", error.kind())))?;
+    // The library's message would quote the line, which may hold a password.
+    let table: toml::Table = toml::from_str(&text).map_err(|error: toml::de::Error| {
+        let line = error
+            .span()
+            .map_or(0, |span| text[..span.start].matches('\n').count())
+            + 1;
+        ConfigError::new(format!("{name}: not valid TOML in line {line}"))
+    })?;
+    let mut values = Values::new();
+    for (key, value) in table {
+        let Some(known) = settings::value_keys().find(|known| *known == key) else {
+            return Err(ConfigError::new(format!(
+                "{name}: {key:?} is not a setting; --help lists them"
+            )));
+        };
+        let origin = format!("{key} in {name}");
+        values.insert(known, Given { value, origin });
+    }
+    Ok(values)
+}
+
+/// Reads a secret's file as a list of its lines, without empty ones and comments. A URL has one
+/// line, properties have any number.
+fn read_secret(file: &Given) -> Result<Given, ConfigError> {
+    let path = file.text()?;
+    let text = std::fs::read_to_string(&path)
+        .map_err(|error| file.error(format_args!("{path} can't be read: {}", error.kind())))?;
+    let lines = text.lines().map(str::trim);
+    let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+    Ok(Given {
+        value: lines.collect::<Vec<_>>().into(),
+        origin: file.origin.clone(),
+    })
+}

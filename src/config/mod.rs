@@ -1,0 +1,401 @@
+//! Every setting: its flag, variable, TOML key and default, and the check of its value.
+//!
+//! Promises: a flag takes precedence over a variable, a variable over the TOML file, the file over
+//! the default; an empty variable counts as unset. A value that is missing or can't be used ends in
+//! one [`ConfigError`] of one line, which names where the value came from, before anything is
+//! opened. No secret shows in an error, in `Debug`, or in [`Config::to_toml`].
+
+mod given;
+mod kafka;
+mod load;
+mod secret;
+mod settings;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+pub use load::Settings;
+pub use secret::Secret;
+pub use settings::{all_keys, args, unknown_variables};
+
+/// The checked settings of a process, from [`Settings::load`].
+#[derive(Clone)]
+pub struct Config {
+    /// Postgres for reads, perhaps behind a pooler. Empty only where the command does not need it.
+    pub database_url: Secret,
+    /// Postgres without the pooler, for projectors, operations and migrations. Defaults to
+    /// `database_url`.
+    pub database_direct_url: Secret,
+    /// Largest number of connections of the read pool.
+    pub database_max_connections: u32,
+    /// Kafka's bootstrap servers, `host:port,…`. Empty only where the command does not need it.
+    pub kafka_brokers: String,
+    /// The topics to project.
+    pub kafka_topics: Vec<String>,
+    /// Consumer groups are `<prefix>.<domain>`.
+    pub kafka_group_prefix: String,
+    /// Where a domain without progress begins to read.
+    pub kafka_start: StartAt,
+    /// Further librdkafka properties, in the order given. May hold secrets.
+    pub kafka_properties: Vec<(String, String)>,
+    /// The domains that this process projects and serves, in the order of the program's own list.
+    pub domains: Vec<String>,
+    /// Whether this process projects, serves, or both.
+    pub role: Role,
+    /// The address of gRPC.
+    pub grpc_addr: SocketAddr,
+    /// The address of HTTP/JSON and the docs.
+    pub http_addr: SocketAddr,
+    /// The address of probes and metrics.
+    pub admin_addr: SocketAddr,
+    /// The filter of the log, as directives of `tracing_subscriber`.
+    pub log: String,
+    /// The format of log lines.
+    pub log_format: LogFormat,
+    /// The longest time that a shutdown may take.
+    pub shutdown_grace: Duration,
+    /// How callers are authenticated.
+    pub auth: Auth,
+    /// Whether a gateway without authentication may listen beyond loopback.
+    pub allow_open: bool,
+    /// The largest record value that is parsed, in bytes. A larger one becomes a dead letter.
+    pub max_value_bytes: usize,
+    /// For how many days of stream time an event id is remembered.
+    pub dedupe_days: u32,
+    /// For how many days the bytes of a dead letter are kept.
+    pub dead_letter_retention_days: u32,
+    /// Whether the dead letter topic gets keys and values, too.
+    pub dead_letter_topic_values: bool,
+    /// Whether `serve` applies migrations. A flag of that command, not a setting.
+    pub migrate: bool,
+}
+
+/// Where a domain without progress begins to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartAt {
+    /// At the oldest record.
+    Earliest,
+    /// At the next record that is produced.
+    Latest,
+    /// At the first record with this Kafka timestamp or a later one.
+    Time(DateTime<Utc>),
+}
+
+/// What a process does for its domains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Projects and serves.
+    All,
+    /// Projects only.
+    Projector,
+    /// Serves only.
+    Gateway,
+}
+
+impl Role {
+    /// Whether this process consumes the topics.
+    pub fn projects(self) -> bool {
+        self != Role::Gateway
+    }
+
+    /// Whether this process answers reads.
+    pub fn serves(self) -> bool {
+        self != Role::Projector
+    }
+}
+
+/// The format of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text for people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// How callers are authenticated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Auth {
+    /// Not at all: every caller that reaches the port is answered.
+    Off,
+}
+
+/// One line that states which setting is wrong, where it was given, and what is allowed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+impl ConfigError {
+    /// An error of this one line.
+    pub fn new(line: impl Into<String>) -> Self {
+        Self(line.into())
+    }
+}
+
+impl Config {
+    /// The effective configuration as a TOML file, with secrets masked.
+    pub fn to_toml(&self) -> String {
+        let mut table = toml::Table::new();
+        let mut put = |key: &str, value: toml::Value| table.insert(key.to_owned(), value);
+        let list = |items: &[String]| {
+            items
+                .iter()
+                .map(|item| item.as_str().into())
+                .collect::<Vec<toml::Value>>()
+        };
+        put("database_url", self.database_url.masked().into());
+        put(
+            "database_direct_url",
+            self.database_direct_url.masked().into(),
+        );
+        put(
+            "database_max_connections",
+            self.database_max_connections.into(),
+        );
+        put("kafka_brokers", self.kafka_brokers.as_str().into());
+        put("kafka_topics", list(&self.kafka_topics).into());
+        put(
+            "kafka_group_prefix",
+            self.kafka_group_prefix.as_str().into(),
+        );
+        put("kafka_start", self.kafka_start.to_string().into());
+        let properties = self.kafka_properties.iter().map(|(name, value)| {
+            let value = if secret::is_secret(name) {
+                "***"
+            } else {
+                value
+            };
+            (name.clone(), toml::Value::from(value))
+        });
+        put(
+            "kafka_properties",
+            properties.collect::<toml::Table>().into(),
+        );
+        put("domains", list(&self.domains).into());
+        put("role", format!("{:?}", self.role).to_lowercase().into());
+        put("grpc_addr", self.grpc_addr.to_string().into());
+        put("http_addr", self.http_addr.to_string().into());
+        put("admin_addr", self.admin_addr.to_string().into());
+        put("log", self.log.as_str().into());
+        put(
+            "log_format",
+            format!("{:?}", self.log_format).to_lowercase().into(),
+        );
+        put(
+            "shutdown_grace",
+            (self.shutdown_grace.as_secs() as i64).into(),
+        );
+        put("auth", format!("{:?}", self.auth).to_lowercase().into());
+        put("allow_open", self.allow_open.into());
+        put("max_value_bytes", (self.max_value_bytes as i64).into());
+        put("dedupe_days", self.dedupe_days.into());
+        put(
+            "dead_letter_retention_days",
+            self.dead_letter_retention_days.into(),
+        );
+        put(
+            "dead_letter_topic_values",
+            self.dead_letter_topic_values.into(),
+        );
+        table.to_string()
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_toml())
+    }
+}
+
+impl fmt::Display for StartAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartAt::Earliest => f.write_str("earliest"),
+            StartAt::Latest => f.write_str("latest"),
+            StartAt::Time(time) => f.write_str(&time.to_rfc3339()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::kafka::split_properties;
+    use super::*;
+
+    const DOMAINS: &[&str] = &["notification", "order"];
+
+    fn settings(flags: &[&str]) -> Result<Settings, ConfigError> {
+        let command = clap::Command::new("test").args(args(&all_keys()));
+        let line = std::iter::once("test").chain(flags.iter().copied());
+        Settings::gather(&command.get_matches_from(line))
+    }
+
+    fn load(flags: &[&str]) -> Result<Config, ConfigError> {
+        settings(flags)?.load(DOMAINS, &[])
+    }
+
+    fn error(flags: &[&str]) -> String {
+        let message = load(flags).unwrap_err().to_string();
+        assert!(!message.contains('\n'), "{message}");
+        message
+    }
+
+    fn file(content: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), content).unwrap();
+        file
+    }
+
+    #[test]
+    fn defaults_are_usable() {
+        let config = load(&[]).unwrap();
+        assert_eq!(config.domains, DOMAINS);
+        assert_eq!(config.kafka_topics, ["user.events"]);
+        assert_eq!(config.http_addr, "127.0.0.1:8080".parse().unwrap());
+        assert_eq!(config.shutdown_grace, Duration::from_secs(20));
+    }
+
+    #[test]
+    fn a_mistyped_variable_is_found() {
+        let names = [
+            "PATH",
+            "SIGHTLINE_KAFKA_BROKER",
+            "SIGHTLINE_KAFKA_BROKERS",
+            "SIGHTLINE_DATABASE_URL_FILE",
+            "SIGHTLINE_HTTP_ADDR_FILE",
+            "SIGHTLINE_CONFIG",
+        ];
+        let unknown = unknown_variables(names.into_iter().map(String::from));
+        assert_eq!(
+            unknown,
+            ["SIGHTLINE_KAFKA_BROKER", "SIGHTLINE_HTTP_ADDR_FILE"]
+        );
+    }
+
+    #[test]
+    fn flags_beat_the_file_and_the_file_beats_defaults() {
+        let toml = file("kafka_topics = ['a', 'b']\ndedupe_days = 7\nrole = 'gateway'");
+        let path = toml.path().to_str().unwrap();
+        let config = load(&["--config", path, "--role", "projector"]).unwrap();
+        assert_eq!(config.kafka_topics, ["a", "b"]);
+        assert_eq!(config.dedupe_days, 7);
+        assert_eq!(config.role, Role::Projector);
+    }
+
+    #[test]
+    fn a_missing_value_is_named_with_all_ways_to_give_it() {
+        let error = settings(&[]).unwrap().load(DOMAINS, &["database_url"]);
+        let error = error.unwrap_err().to_string();
+        for way in ["SIGHTLINE_DATABASE_URL", "--database-url", "_FILE"] {
+            assert!(error.contains(way), "{error}");
+        }
+    }
+
+    #[test]
+    fn unusable_values_are_refused_by_origin() {
+        for (flags, wanted) in [
+            (vec!["--kafka-start", "soon"], "--kafka-start"),
+            (vec!["--domains", "order,odrer"], "\"odrer\""),
+            (vec!["--http-addr", "localhost"], "--http-addr"),
+            (vec!["--kafka-topics", "a,,b"], "empty"),
+            (vec!["--kafka-brokers", "host:many"], "\"host:many\""),
+            (vec!["--dedupe-days", "0"], "from 1 to"),
+            (vec!["--auth", "jwt"], "must be one of: off"),
+            (vec!["--log", "a=b=c"], "--log"),
+            (vec!["--kafka-properties", "no.such=1"], "has no property"),
+            (vec!["--kafka-properties", "group.id=x"], "set by sightline"),
+            (vec!["--kafka-properties", "=x"], "name=value"),
+        ] {
+            let message = error(&flags);
+            assert!(message.contains(wanted), "{message}");
+        }
+        let unknown = file("kafka_topic = 'a'");
+        let message = error(&["--config", unknown.path().to_str().unwrap()]);
+        assert!(
+            message.contains("\"kafka_topic\" is not a setting"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn tls_for_kafka_comes_with_its_feature_and_is_refused_without() {
+        let secured = "security.protocol=sasl_ssl,sasl.mechanism=SCRAM-SHA-512,sasl.username=u,sasl.password=p";
+        let flags = ["--kafka-properties", secured];
+        if cfg!(feature = "tls") {
+            let mut kafka = rdkafka::ClientConfig::new();
+            kafka.extend(load(&flags).unwrap().kafka_properties);
+            // Creates the TLS context, with the machine's trusted authorities.
+            kafka.create::<rdkafka::consumer::BaseConsumer>().unwrap();
+        } else {
+            let message = error(&flags);
+            assert!(message.contains("\"security.protocol\""), "{message}");
+        }
+    }
+
+    #[test]
+    fn listening_beyond_loopback_without_authentication_is_refused() {
+        let message = error(&["--http-addr", "0.0.0.0:8080"]);
+        assert!(message.contains("SIGHTLINE_ALLOW_OPEN"), "{message}");
+        load(&["--http-addr", "0.0.0.0:8080", "--allow-open"]).unwrap();
+        load(&["--http-addr", "[::1]:8080"]).unwrap();
+    }
+
+    #[test]
+    fn secrets_come_from_files_and_show_nowhere() {
+        let url = file("postgres://me:p@ss@db/x?password=hush&sslmode=disable\n");
+        let properties = file("client.id=me\nsasl.password=a,b=c\n");
+        let config = load(&[
+            "--database-url-file",
+            url.path().to_str().unwrap(),
+            "--kafka-properties-file",
+            properties.path().to_str().unwrap(),
+        ])
+        .unwrap();
+        assert_eq!(config.kafka_properties[1].1, "a,b=c");
+        let shown = format!("{config:?}{:?}", config.database_url);
+        assert!(
+            shown.contains("me:***@db") && shown.contains("sslmode=disable"),
+            "{shown}"
+        );
+        for secret in ["p@ss", "hush", "a,b=c"] {
+            assert!(!shown.contains(secret), "{shown}");
+        }
+        let message = error(&["--database-url", "mysql://me:hush@db/x"]);
+        assert!(!message.contains("hush"), "{message}");
+        let both = [
+            "--database-url",
+            "postgres://db/x",
+            "--database-url-file",
+            "/x",
+        ];
+        assert!(error(&both).contains("one of the two"));
+    }
+
+    #[test]
+    fn properties_may_hold_commas() {
+        assert_eq!(
+            split_properties("debug=broker,topic,client.id=me").unwrap(),
+            [
+                ("debug".into(), "broker,topic".into()),
+                ("client.id".into(), "me".into())
+            ]
+        );
+    }
+
+    #[test]
+    fn the_printed_configuration_can_be_read_back() {
+        let flags = [
+            "--database-url",
+            "postgres://db/x",
+            "--kafka-brokers",
+            "a:1,b",
+        ];
+        let printed = load(&flags).unwrap().to_toml();
+        let toml = file(&printed);
+        let again = load(&["--config", toml.path().to_str().unwrap()]).unwrap();
+        assert_eq!(again.to_toml(), printed);
+    }
+}

@@ -1,0 +1,271 @@
+//! The table of settings, and the command-line arguments made from it.
+
+use std::iter;
+use std::path::PathBuf;
+
+use clap::Arg;
+
+/// One row of the table of settings. The flag and the variable follow from the key.
+pub(super) struct Setting {
+    /// The key in the TOML file.
+    pub key: &'static str,
+    value_name: &'static str,
+    pub default: Option<&'static str>,
+    /// The key of the file that holds the value; only secrets have one.
+    pub file_key: Option<&'static str>,
+    help: &'static str,
+}
+
+const fn setting(
+    key: &'static str,
+    value_name: &'static str,
+    default: Option<&'static str>,
+    help: &'static str,
+) -> Setting {
+    Setting {
+        key,
+        value_name,
+        default,
+        file_key: None,
+        help,
+    }
+}
+
+const fn secret(
+    key: &'static str,
+    file_key: &'static str,
+    value_name: &'static str,
+    help: &'static str,
+) -> Setting {
+    Setting {
+        key,
+        value_name,
+        default: None,
+        file_key: Some(file_key),
+        help,
+    }
+}
+
+pub(super) const SETTINGS: &[Setting] = &[
+    secret(
+        "database_url",
+        "database_url_file",
+        "URL",
+        "Postgres 15 or newer, perhaps behind PgBouncer in transaction mode",
+    ),
+    secret(
+        "database_direct_url",
+        "database_direct_url_file",
+        "URL",
+        "Postgres without the pooler, for projectors, operations and migrations; defaults to the database URL",
+    ),
+    setting(
+        "database_max_connections",
+        "NUMBER",
+        Some("16"),
+        "Connections for reads; the projectors have a pool of their own",
+    ),
+    setting(
+        "kafka_brokers",
+        "HOST:PORT,…",
+        None,
+        "Kafka's bootstrap servers",
+    ),
+    setting(
+        "kafka_topics",
+        "TOPIC,…",
+        Some("user.events"),
+        "Topics to project",
+    ),
+    setting(
+        "kafka_group_prefix",
+        "PREFIX",
+        Some("sightline"),
+        "Consumer groups are <prefix>.<domain>",
+    ),
+    setting(
+        "kafka_start",
+        "WHERE",
+        Some("earliest"),
+        "Where a domain without progress begins: earliest, latest or an RFC 3339 time",
+    ),
+    secret(
+        "kafka_properties",
+        "kafka_properties_file",
+        "NAME=VALUE,…",
+        "Further librdkafka properties (SASL, TLS, tuning); in a file, one per line",
+    ),
+    setting(
+        "domains",
+        "DOMAIN,…",
+        Some("all"),
+        "Domains that this process projects and serves, or all",
+    ),
+    setting(
+        "role",
+        "ROLE",
+        Some("all"),
+        "all, projector (projects only) or gateway (serves only)",
+    ),
+    setting(
+        "grpc_addr",
+        "IP:PORT",
+        Some("127.0.0.1:50051"),
+        "Address of gRPC; port 0 takes a free port",
+    ),
+    setting(
+        "http_addr",
+        "IP:PORT",
+        Some("127.0.0.1:8080"),
+        "Address of HTTP/JSON and the docs; port 0 takes a free port",
+    ),
+    setting(
+        "admin_addr",
+        "IP:PORT",
+        Some("127.0.0.1:9090"),
+        "Address of probes and metrics; port 0 takes a free port",
+    ),
+    setting(
+        "log",
+        "FILTER",
+        Some("info"),
+        "Filter of the log, for example info or info,sightline=debug",
+    ),
+    setting(
+        "log_format",
+        "FORMAT",
+        None,
+        "text or json; defaults to text where stderr is a terminal, else json",
+    ),
+    setting(
+        "shutdown_grace",
+        "SECONDS",
+        Some("20"),
+        "Longest time that a shutdown may take",
+    ),
+    setting(
+        "auth",
+        "MODE",
+        Some("off"),
+        "How callers are authenticated; must be off",
+    ),
+    setting(
+        "allow_open",
+        OPTIONAL_BOOLEAN,
+        Some("false"),
+        "true lets an unauthenticated gateway listen beyond loopback",
+    ),
+    setting(
+        "max_value_bytes",
+        "BYTES",
+        Some("1048576"),
+        "A larger record value is dead-lettered without being parsed",
+    ),
+    setting(
+        "dedupe_days",
+        "DAYS",
+        Some("90"),
+        "Days of stream time for which an event id is remembered",
+    ),
+    setting(
+        "dead_letter_retention_days",
+        "DAYS",
+        Some("30"),
+        "Days for which the bytes of a dead letter are kept; Kafka may keep them longer",
+    ),
+    setting(
+        "dead_letter_topic_values",
+        "BOOL",
+        Some("false"),
+        "Whether keys and values go to the dead letter topic, in addition to coordinates and reason",
+    ),
+];
+
+/// The value name of a boolean setting whose flag may stand without a value, which then means true.
+const OPTIONAL_BOOLEAN: &str = "true|false";
+
+impl Setting {
+    /// The key and, of a secret, the key of its file.
+    fn keys(&self) -> impl Iterator<Item = &'static str> + use<> {
+        iter::once(self.key).chain(self.file_key)
+    }
+}
+
+/// The row with this key.
+pub(super) fn find(key: &str) -> &'static Setting {
+    SETTINGS
+        .iter()
+        .find(|setting| setting.key == key)
+        .expect("a setting of the table")
+}
+
+/// The keys of all values, files of secrets included.
+pub(super) fn value_keys() -> impl Iterator<Item = &'static str> {
+    SETTINGS.iter().flat_map(Setting::keys)
+}
+
+/// The flag of a key: `--http-addr` of `http_addr`.
+pub(super) fn flag(key: &str) -> String {
+    format!("--{}", key.replace('_', "-"))
+}
+
+/// The environment variable of a key: `SIGHTLINE_HTTP_ADDR` of `http_addr`.
+pub(super) fn variable(key: &str) -> String {
+    format!("SIGHTLINE_{}", key.to_uppercase())
+}
+
+/// The keys of all settings, for a command that takes them all.
+pub fn all_keys() -> Vec<&'static str> {
+    SETTINGS.iter().map(|setting| setting.key).collect()
+}
+
+/// The command-line arguments of the settings with these keys, and `--config`.
+pub fn args(keys: &[&str]) -> Vec<Arg> {
+    let mut args = vec![
+        argument("config", "FILE")
+            .value_parser(clap::value_parser!(PathBuf))
+            .help("TOML file with any of the settings; its keys are the flags with _ for -"),
+    ];
+    for setting in SETTINGS.iter().filter(|s| keys.contains(&s.key)) {
+        let help = match setting.default {
+            Some(default) => format!("{} [default: {default}]", setting.help),
+            None => setting.help.to_owned(),
+        };
+        let mut arg = argument(setting.key, setting.value_name).help(help);
+        if setting.value_name == OPTIONAL_BOOLEAN {
+            arg = arg.num_args(0..=1).default_missing_value("true");
+        }
+        args.push(arg);
+        if let Some(file_key) = setting.file_key {
+            args.push(
+                argument(file_key, "FILE")
+                    .help(format!("File that holds the {}", flag(setting.key))),
+            );
+        }
+    }
+    args
+}
+
+fn argument(key: &'static str, value_name: &'static str) -> Arg {
+    Arg::new(key)
+        // clap borrows these names for the life of the process, which builds its command line once.
+        .long(&*key.replace('_', "-").leak())
+        .env(&*variable(key).leak())
+        .hide_env_values(true)
+        .value_name(value_name)
+        .help_heading("Settings")
+}
+
+/// The `names` that begin as this program's variables do but belong to no setting: mistyped, or of
+/// another release.
+pub fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<String> {
+    let is_known = |name: &str| {
+        name == variable("config")
+            // Read by the tests only.
+            || name.starts_with("SIGHTLINE_TEST_")
+            || value_keys().any(|key| variable(key) == name)
+    };
+    names
+        .filter(|name| name.starts_with("SIGHTLINE_") && !is_known(name))
+        .collect()
+}
