@@ -14,7 +14,7 @@ use super::dead_letters::{
 };
 use super::progress::{Books, Claim};
 use super::{FeedPosition, NewEvent, Projection};
-use crate::event::{Bad, Envelope, Payload, Record, TypeName, hash16};
+use crate::event::{Bad, Envelope, Payload, Record, TypeName, hash16, text};
 
 /// No record moves stream time by more.
 const MAX_STREAM_TIME_STEP: TimeDelta = TimeDelta::days(1);
@@ -71,12 +71,7 @@ impl<'r> Reading<'r> {
                 Err(bad) => Reading::Illegible(bad),
                 Ok(envelope) if !projection.is_interested(envelope.event_type()) => {
                     let unknown = match envelope.event_type() {
-                        TypeName::Unknown { name } => Some(
-                            name.chars()
-                                .take(TYPE_NAME_CHARS)
-                                .map(|c| if c == '\0' { '\u{fffd}' } else { c })
-                                .collect(),
-                        ),
+                        TypeName::Unknown { name } => Some(text::excerpt(name, TYPE_NAME_CHARS)),
                         TypeName::Known { .. } => None,
                     };
                     Reading::Uninteresting { unknown }

@@ -11,6 +11,7 @@ mod dead_letters;
 mod end_to_end;
 mod feed;
 mod holes;
+mod layers;
 mod openapi;
 mod rebuilds;
 mod reference_fold;

@@ -8,6 +8,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{DeadLetter, record_time, value_size};
+use crate::event::text::{excerpt, without_nul};
 use crate::event::{Record, hash16};
 use crate::projector::View;
 
@@ -111,12 +112,8 @@ pub async fn insert(
 
 /// Text that Postgres can store: without NUL, and cut.
 pub(super) fn storable(text: &Option<String>) -> Option<String> {
-    text.as_ref().map(|text| {
-        text.chars()
-            .take(TEXT_CHARS)
-            .map(|c| if c == '\0' { '\u{fffd}' } else { c })
-            .collect()
-    })
+    let text = text.as_deref();
+    text.map(|text| excerpt(text, TEXT_CHARS))
 }
 
 /// A record's headers as they are stored: a list of `[name, base64 of the value or null]`.
@@ -126,7 +123,7 @@ fn encode_headers(record: &Record) -> Value {
         .iter()
         .map(|(name, value)| {
             json!([
-                name.replace('\0', "\u{fffd}"),
+                without_nul(name),
                 value.as_ref().map(|value| STANDARD.encode(value))
             ])
         })
