@@ -3,7 +3,7 @@
 -- Kafka Streams' word for the largest timestamp so far: stream time. This one moves by a day per record at most.
 ALTER TABLE sightline.progress RENAME log_time TO stream_time;
 ALTER TABLE sightline.dead_letters RENAME log_time TO stream_time;
-SELECT sightline.in_every_version(domain, 'ALTER TABLE seen_events RENAME log_time TO stream_time')
+SELECT sightline.in_every_version(domain, 'ALTER TABLE seen_events RENAME log_time TO applied_time')
 FROM (SELECT DISTINCT domain FROM sightline.views) AS domains;
 
 -- What a partition that was added waits for: the offsets that the older ones have to reach first.
@@ -42,9 +42,9 @@ BEGIN
         event_hash    uuid        NOT NULL,
         log_id        integer     NOT NULL,
         record_offset bigint      NOT NULL,
-        stream_time   timestamptz,
+        applied_time  timestamptz,
         PRIMARY KEY (event_hash, log_id))', p_schema);
-    EXECUTE format('CREATE INDEX seen_events_by_time ON %I.seen_events (log_id, stream_time)', p_schema);
+    EXECUTE format('CREATE INDEX seen_events_by_time ON %I.seen_events (log_id, applied_time)', p_schema);
 END $$;
 
 CREATE OR REPLACE FUNCTION sightline.logs_before(p_domain text, p_version integer, p_log_id integer)

@@ -4,16 +4,16 @@
 //! the refused records is undone with them and made again for each half, because it depends on what became of the
 //! records before.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 
-use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::dead_letters::{self, Class};
+use super::ids;
 use super::judge::{Candidate, Judge, Judgement, Reading};
 use super::pause;
 use super::progress::{self, Claim, OwnedPartition};
@@ -152,28 +152,9 @@ pub async fn apply(
     mut judge: Judge<'_>,
     candidates: &[Candidate<'_>],
 ) -> Result<Judgement, sqlx::Error> {
-    judge.seen = seen_events(connection, claim.log_id, candidates).await?;
+    judge.seen = ids::seen(connection, claim.log_id, candidates).await?;
     apply_by_halves(connection, claim, &mut judge, candidates).await?;
     Ok(judge.judgement)
-}
-
-/// Which of the candidates' ids were applied from this log before, each with the stream time behind it then.
-async fn seen_events(
-    connection: &mut PgConnection,
-    log_id: i32,
-    candidates: &[Candidate<'_>],
-) -> Result<HashMap<Uuid, Option<DateTime<Utc>>>, sqlx::Error> {
-    let ids: Vec<Uuid> = candidates.iter().filter_map(Candidate::id_hash).collect();
-    if ids.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let rows = sqlx::query_file!("src/projector/sql/seen_events.sql", log_id, &ids)
-        .fetch_all(connection)
-        .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| (row.event_hash, row.stream_time))
-        .collect())
 }
 
 fn apply_by_halves<'f>(
@@ -287,20 +268,7 @@ pub async fn write_bookkeeping(
     claim: &Claim,
     judgement: &Judgement,
 ) -> Result<(), sqlx::Error> {
-    if !judgement.applied_ids.is_empty() {
-        let hashes: Vec<Uuid> = judgement.applied_ids.keys().copied().collect();
-        let (offsets, times): (Vec<i64>, Vec<Option<DateTime<Utc>>>) =
-            judgement.applied_ids.values().copied().unzip();
-        sqlx::query_file!(
-            "src/projector/sql/remember_events.sql",
-            claim.log_id,
-            &hashes,
-            &offsets,
-            &times as _
-        )
-        .execute(&mut *connection)
-        .await?;
-    }
+    ids::remember(connection, claim.log_id, &judgement.applied_ids).await?;
     if !judgement.closed.is_empty() {
         let (keys, offsets): (Vec<Uuid>, Vec<i64>) = judgement.closed.iter().copied().unzip();
         sqlx::query_file!(
@@ -329,35 +297,4 @@ pub async fn write_bookkeeping(
         .await?;
     }
     Ok(())
-}
-
-/// Deletes ids that stream time has left behind by the dedupe window, some at a time. Returns whether there may be more.
-///
-/// # Errors
-/// The database failed.
-pub async fn expire_ids(
-    projector: &Projector,
-    view: &View,
-    owned: &OwnedPartition,
-) -> Result<bool, sqlx::Error> {
-    let Some(now) = owned.claim.stream_time else {
-        return Ok(false);
-    };
-    let mut transaction = projector.pool.begin().await?;
-    // After a switch the unqualified table name would lead to another version's ids: the lock fails then.
-    if !progress::lock(&mut transaction, view, owned).await? {
-        return Ok(false);
-    }
-    let done = sqlx::query_file!(
-        "src/projector/sql/expire_event_ids.sql",
-        view.domain,
-        view.version,
-        owned.claim.log_id,
-        now,
-        projector.dedupe as _,
-    )
-    .execute(&mut *transaction)
-    .await?;
-    transaction.commit().await?;
-    Ok(done.rows_affected() > 0)
 }

@@ -18,6 +18,8 @@ use crate::event::{Bad, Envelope, Payload, Record, TypeName, hash16, text};
 
 /// No record moves stream time by more.
 const MAX_STREAM_TIME_STEP: TimeDelta = TimeDelta::days(1);
+/// An event id is remembered for at least so many offsets, however much stream time passes.
+pub const DEDUPE_OFFSETS: i64 = 100_000;
 /// Unknown types are counted by so many characters of their name.
 const TYPE_NAME_CHARS: usize = 100;
 
@@ -37,7 +39,7 @@ pub enum Attempt {
     First,
     /// Again. Stream time is what it was behind the record, and the changes take a feed position that no reader has passed.
     Retry {
-        stream_time: Option<DateTime<Utc>>,
+        stream_time: DateTime<Utc>,
         feed_position: FeedPosition,
     },
 }
@@ -108,7 +110,7 @@ impl<'r> Candidate<'r> {
     }
 
     /// Stream time behind the record, where it was `before` in front of it.
-    fn stream_time(&self, before: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
+    fn stream_time(&self, before: DateTime<Utc>) -> DateTime<Utc> {
         match self.attempt {
             Attempt::First => advance_stream_time(before, record_time(self.record)),
             Attempt::Retry { stream_time, .. } => stream_time,
@@ -144,7 +146,7 @@ impl<'r> Candidate<'r> {
         };
         DeadLetter {
             record: self.record.clone(),
-            stream_time: None,
+            stream_time: DateTime::UNIX_EPOCH,
             event_id,
             event_type,
             occurred_at,
@@ -167,15 +169,24 @@ pub enum Outcome {
     DeadLettered,
 }
 
+/// An application of an event id, by which later records with the id are judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SeenEvent {
+    /// The offset of the record that was applied.
+    pub offset: i64,
+    /// The later of the record's Kafka timestamp and the stream time behind it.
+    pub applied_time: DateTime<Utc>,
+}
+
 /// What a batch has come to so far.
 #[derive(Debug, Default, Clone)]
 pub struct Judgement {
     /// Stream time behind the last record.
-    pub stream_time: Option<DateTime<Utc>>,
+    pub stream_time: DateTime<Utc>,
     /// One for each candidate, in their order.
     pub outcomes: Vec<Outcome>,
-    /// The event ids that the batch applied, by hash, each with its offset and the stream time behind it.
-    pub applied_ids: BTreeMap<Uuid, (i64, Option<DateTime<Utc>>)>,
+    /// The event ids that the batch applied, by hash.
+    pub applied_ids: BTreeMap<Uuid, SeenEvent>,
     /// The keys that later events wait behind.
     pub parked: HashSet<Uuid>,
     /// Keys whose user was deleted while dead letters waited, each with the offset of the deletion: it closes all before.
@@ -209,8 +220,8 @@ pub struct Judge<'b> {
     dedupe: TimeDelta,
     /// What operators discarded of the log, by offset.
     discards: &'b HashMap<i64, Discard>,
-    /// The candidates' ids that were applied before, by hash, each with the stream time behind it then.
-    pub seen: HashMap<Uuid, Option<DateTime<Utc>>>,
+    /// The candidates' ids that were applied before, by hash.
+    pub seen: HashMap<Uuid, SeenEvent>,
     pub judgement: Judgement,
 }
 
@@ -302,7 +313,7 @@ impl<'b> Judge<'b> {
         let parked = candidate
             .key
             .filter(|key| parks && self.judgement.parked.contains(key));
-        let seen = id.is_some_and(|(_, hash)| self.is_seen(*hash));
+        let seen = id.is_some_and(|(_, hash)| self.is_seen(*hash, candidate.record.offset));
         if seen && parked.is_none() {
             self.judgement.outcomes.push(Outcome::Duplicate);
             return None;
@@ -329,7 +340,12 @@ impl<'b> Judge<'b> {
             }
         };
         if let Some((_, hash)) = id {
-            let applied = (candidate.record.offset, self.judgement.stream_time);
+            let stream_time = self.judgement.stream_time;
+            let applied = SeenEvent {
+                offset: candidate.record.offset,
+                applied_time: record_time(candidate.record)
+                    .map_or(stream_time, |time| time.max(stream_time)),
+            };
             self.judgement.applied_ids.insert(*hash, applied);
         }
         self.judgement.outcomes.push(Outcome::Applied);
@@ -341,16 +357,15 @@ impl<'b> Judge<'b> {
         })
     }
 
-    /// Whether the id was applied within the dedupe window.
-    fn is_seen(&self, hash: Uuid) -> bool {
-        let in_batch = self.judgement.applied_ids.get(&hash).map(|(_, at)| at);
-        let Some(applied_at) = in_batch.or_else(|| self.seen.get(&hash)) else {
+    /// Whether the record at `offset` repeats an event that was applied: within the window of offsets, or of stream time.
+    /// An id that was applied from a later offset counts as seen.
+    fn is_seen(&self, hash: Uuid, offset: i64) -> bool {
+        let in_batch = self.judgement.applied_ids.get(&hash);
+        let Some(applied) = in_batch.or_else(|| self.seen.get(&hash)) else {
             return false;
         };
-        match (applied_at, self.judgement.stream_time) {
-            (Some(applied_at), Some(now)) => (now - *applied_at).abs() < self.dedupe,
-            _ => true,
-        }
+        offset - applied.offset < DEDUPE_OFFSETS
+            || self.judgement.stream_time - applied.applied_time < self.dedupe
     }
 
     /// A record that can't be applied even alone becomes a dead letter.
@@ -397,17 +412,10 @@ impl<'b> Judge<'b> {
 }
 
 /// Stream time behind a record: the largest Kafka timestamp so far, moved by at most a day per record.
-fn advance_stream_time(
-    before: Option<DateTime<Utc>>,
-    record: Option<DateTime<Utc>>,
-) -> Option<DateTime<Utc>> {
-    match (before, record) {
-        (Some(before), Some(record)) if record > before => {
-            Some(record.min(before + MAX_STREAM_TIME_STEP))
-        }
-        (None, record) => record,
-        (before, _) => before,
-    }
+fn advance_stream_time(before: DateTime<Utc>, record: Option<DateTime<Utc>>) -> DateTime<Utc> {
+    record.map_or(before, |record| {
+        record.min(before + MAX_STREAM_TIME_STEP).max(before)
+    })
 }
 
 #[cfg(test)]

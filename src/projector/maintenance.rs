@@ -1,5 +1,5 @@
 //! What views need from time to time, done by whichever process comes first: dead letters are retried and published, their
-//! bytes expire, and retired versions are dropped when their time is over.
+//! bytes expire, and so do remembered event ids; retired versions are dropped when their time is over.
 
 use std::time::{Duration, Instant};
 
@@ -9,12 +9,12 @@ use super::dead_letters::maintenance::{expire_bytes, retry_due};
 use super::dead_letters::outbox::Outbox;
 use super::dead_letters::retry::Retrier;
 use super::versions::{self, VersionError, Which};
-use super::{Projection, Projector};
+use super::{Projection, Projector, ids};
 use crate::db;
 
 /// The pause between two rounds.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// The pause between two searches for bytes that have reached their retention.
+/// The pause between two searches for bytes and event ids that have expired.
 const EXPIRE_INTERVAL: Duration = Duration::from_secs(600);
 
 /// What is kept, and published, of dead letters.
@@ -62,6 +62,14 @@ pub async fn run(
                 {
                     let error = db::describe(&error);
                     tracing::debug!(error, "bytes of dead letters could not be erased yet");
+                }
+                for projection in &projections {
+                    let domain = projection.domain();
+                    let expired = ids::expire(&projector.pool, domain, projector.dedupe);
+                    if let Err(error) = expired.await {
+                        let error = db::describe(&error);
+                        tracing::debug!(domain, error, "event ids could not be expired yet");
+                    }
                 }
             }
         };

@@ -11,6 +11,7 @@
 mod batch;
 pub(crate) mod dead_letters;
 pub mod heartbeat;
+mod ids;
 mod judge;
 pub mod maintenance;
 pub mod members;

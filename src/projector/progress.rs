@@ -22,7 +22,7 @@ pub struct Claim {
     pub epoch: i64,
     /// The next offset to project.
     pub next_offset: i64,
-    pub stream_time: Option<DateTime<Utc>>,
+    pub stream_time: DateTime<Utc>,
     /// From how many logs the view is made.
     pub log_count: i32,
 }
@@ -399,7 +399,7 @@ pub async fn advance(
     view: &View,
     claim: &Claim,
     next_offset: i64,
-    stream_time: Option<DateTime<Utc>>,
+    stream_time: DateTime<Utc>,
     books: &Books,
     last_record: Option<(i64, Uuid)>,
 ) -> Result<(), sqlx::Error> {

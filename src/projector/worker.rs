@@ -45,8 +45,6 @@ const TAIL_LOST: &str = "tail_lost";
 const TOPIC_RECREATED: &str = "topic_recreated";
 /// How many readings have to agree that the log ends before the position.
 const END_READINGS: usize = 3;
-/// How much stream time passes between two searches for expired event ids.
-const EXPIRE_INTERVAL: chrono::TimeDelta = chrono::TimeDelta::hours(1);
 
 /// Projects a partition into one version of a view until `stop` is cancelled. A batch that has begun is finished.
 pub struct Worker {
@@ -81,23 +79,6 @@ struct Memory {
     restored: Arc<Notify>,
     /// Whether a batch was committed since the last claim.
     committed: bool,
-    /// Stream time of the last search for expired ids, which counts from the first batch on.
-    expired_at: Option<DateTime<Utc>>,
-}
-
-impl Memory {
-    /// Whether so much stream time has passed since the last search for expired ids that another one is due.
-    fn ids_may_expire(&mut self, stream_time: Option<DateTime<Utc>>) -> bool {
-        let Some(now) = stream_time else {
-            return false;
-        };
-        let expired_at = self.expired_at.get_or_insert(now);
-        let due = now > *expired_at + EXPIRE_INTERVAL;
-        if due {
-            *expired_at = now;
-        }
-        due
-    }
 }
 
 impl Worker {
@@ -332,12 +313,6 @@ impl Worker {
                     return Ok(End::Released);
                 };
                 records = sought;
-            }
-            if memory.ids_may_expire(owned.claim.stream_time) {
-                while !self.stop.is_cancelled()
-                    && batch::expire_ids(&self.projector, &self.view, &owned).await?
-                {
-                }
             }
         }
     }

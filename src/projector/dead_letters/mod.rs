@@ -64,7 +64,7 @@ pub const BYTES_LOST: &str = "bytes_lost";
 pub struct DeadLetter {
     pub record: Record,
     /// Stream time behind the record.
-    pub stream_time: Option<DateTime<Utc>>,
+    pub stream_time: DateTime<Utc>,
     pub event_id: Option<String>,
     pub event_type: Option<String>,
     pub occurred_at: Option<DateTime<Utc>>,

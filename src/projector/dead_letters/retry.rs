@@ -614,7 +614,8 @@ impl Retrier {
             record,
             key: stored.key_hash,
             attempt: Attempt::Retry {
-                stream_time: stored.stream_time,
+                // Dead letters of a former release have none.
+                stream_time: stored.stream_time.unwrap_or_default(),
                 feed_position: feed_position(claim, index),
             },
             reading,

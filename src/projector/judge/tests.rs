@@ -52,6 +52,7 @@ const MAX_VALUE_BYTES: usize = 1_000;
 const MILLIS_PER_DAY: i64 = 86_400_000;
 /// 2026-10-01T00:00:00Z.
 const START_MS: i64 = 1_790_812_800_000;
+const START: DateTime<Utc> = DateTime::from_timestamp_millis(START_MS).expect("a time");
 
 fn dedupe() -> TimeDelta {
     TimeDelta::days(90)
@@ -114,7 +115,7 @@ fn claim() -> Claim {
         log_id: 1,
         epoch: 7,
         next_offset: 0,
-        stream_time: None,
+        stream_time: DateTime::UNIX_EPOCH,
         log_count: 1,
     }
 }
@@ -324,29 +325,65 @@ fn a_deletion_that_was_applied_before_closes_nothing() {
 }
 
 #[test]
-fn an_event_id_counts_once_within_the_dedupe_window() {
-    let again = || event("1", "UserProfileUpdated", "u");
-    // A day per record at most: to get 90 days on, it takes 90 records.
-    let days = |last: i64| (1..=last).map(|day| after_days(day, event("x", "UserLoggedOut", "u")));
-    for (last, expected) in [
-        (0, "duplicate"),
-        (89, "duplicate"),
-        (90, "applied"),
-        (91, "applied"),
+fn an_event_id_counts_once_until_both_windows_have_passed() {
+    let applied_time = START + TimeDelta::days(1);
+    let windows = dedupe();
+    let moment = TimeDelta::milliseconds(1);
+    // How far the record lies behind the one that was applied, in offsets and in stream time.
+    for (offsets, passed, expected) in [
+        (1, TimeDelta::zero(), 0),
+        (99_999, windows * 4, 0),
+        (100_000, windows - moment, 0),
+        (100_000, windows, 1),
+        (1_000_000, TimeDelta::zero(), 0),
+        // Applied from a later offset, as a retried dead letter finds it.
+        (-1, windows * 4, 0),
     ] {
-        let mut log = vec![again()];
-        log.extend(days(last));
-        log.push(after_days(last, again()));
-        let words = judge(log);
-        let word = words.last().expect("a record");
-        assert_eq!(word, expected, "after {last} days");
+        let record = Record {
+            offset: 500_000 + offsets,
+            ..event("1", "UserRegistered", "u")
+        };
+        let candidate = Candidate::first(&record, Reading::of(&record, &View, MAX_VALUE_BYTES));
+        let claim = Claim {
+            stream_time: applied_time + passed,
+            ..claim()
+        };
+        let discards = HashMap::new();
+        let mut judge = Judge::new(&View, &claim, windows, HashSet::new(), &discards);
+        let seen = SeenEvent {
+            offset: 500_000,
+            applied_time,
+        };
+        judge.seen.insert(hash16(b"1"), seen);
+        let applied = judge.judge(std::slice::from_ref(&candidate)).len();
+        assert_eq!(applied, expected, "{offsets} offsets and {passed} later");
     }
+}
+
+#[test]
+fn an_id_is_as_old_as_its_record_where_stream_time_lags_behind() {
+    // Stream time of a young partition is decades behind its records.
+    let (_, judgement, _) = judge_with(
+        vec![event("1", "UserRegistered", "u")],
+        &HashMap::new(),
+        |_| {},
+    );
+    assert_eq!(
+        judgement.stream_time,
+        DateTime::UNIX_EPOCH + TimeDelta::days(1)
+    );
+    let seen = judgement.applied_ids[&hash16(b"1")];
+    assert_eq!((seen.offset, seen.applied_time), (0, START));
 }
 
 #[test]
 fn an_id_that_the_database_has_seen_is_a_duplicate_whatever_the_rest_says() {
     let seen = |judge: &mut Judge<'_>| {
-        judge.seen.insert(hash16(b"1"), None);
+        let seen = SeenEvent {
+            offset: -1,
+            applied_time: START,
+        };
+        judge.seen.insert(hash16(b"1"), seen);
     };
     let (words, judgement, _) = judge_with(vec![bad("1", "u")], &HashMap::new(), seen);
     assert_eq!(words, ["duplicate"]);
@@ -363,7 +400,7 @@ fn an_id_is_remembered_once_its_event_is_applied_and_not_when_it_is_a_dead_lette
 
 #[test]
 fn stream_time_is_the_largest_timestamp_and_moves_by_a_day_at_most() {
-    let at = |day: i64| DateTime::from_timestamp_millis(START_MS + day * MILLIS_PER_DAY);
+    let at = |day: i64| START + TimeDelta::days(day);
     let log = |days: &[i64]| {
         let records = days.iter().map(|day| after_days(*day, record(None, "{")));
         records.collect::<Vec<_>>()
@@ -375,7 +412,9 @@ fn stream_time_is_the_largest_timestamp_and_moves_by_a_day_at_most() {
         (&[0, 365], 1),
         (&[0, 365, 365], 2),
     ] {
-        let (_, judgement, _) = judge_with(log(days), &HashMap::new(), |_| {});
+        let (_, judgement, _) = judge_with(log(days), &HashMap::new(), |judge| {
+            judge.judgement.stream_time = START;
+        });
         assert_eq!(judgement.stream_time, at(expected), "{days:?}");
         let last = judgement.dead_letters.last().expect("a dead letter");
         assert_eq!(last.stream_time, at(expected), "{days:?}");
@@ -434,14 +473,14 @@ fn retry(
         record,
         key: record.key.as_deref().map(hash16),
         attempt: Attempt::Retry {
-            stream_time: DateTime::from_timestamp_millis(START_MS),
+            stream_time: START,
             feed_position,
         },
         reading,
     };
     let discards = HashMap::new();
     let claim = Claim {
-        stream_time: DateTime::from_timestamp_millis(START_MS + 50 * MILLIS_PER_DAY),
+        stream_time: START + TimeDelta::days(50),
         ..claim()
     };
     let mut judge = Judge::new(&View, &claim, dedupe(), parked, &discards);
@@ -458,9 +497,12 @@ fn a_retried_dead_letter_is_judged_as_of_its_own_time() {
     let reading = Reading::of(&record, &View, MAX_VALUE_BYTES);
     let (judgement, events) = retry(&record, reading, HashSet::new());
     assert_eq!(events.len(), 1);
-    let at = DateTime::from_timestamp_millis(START_MS);
-    assert_eq!(judgement.stream_time, at);
-    assert_eq!(judgement.applied_ids.get(&hash16(b"1")), Some(&(0, at)));
+    assert_eq!(judgement.stream_time, START);
+    let seen = SeenEvent {
+        offset: 0,
+        applied_time: START,
+    };
+    assert_eq!(judgement.applied_ids.get(&hash16(b"1")), Some(&seen));
 }
 
 #[test]
