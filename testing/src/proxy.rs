@@ -19,7 +19,7 @@ pub enum Mode {
     /// No data passes; connections stay open.
     Stalled,
     /// The client's data passes; the answers do not.
-    Deaf,
+    NoAnswers,
     /// Existing connections are closed, new ones refused.
     Refused,
 }
@@ -41,7 +41,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Listens on a free port. Connections are closed at once until [`Proxy::lead_to`] is called.
+    /// Listens on a free port. Connections are closed at once until [`Proxy::set_target`] is called.
     pub async fn new() -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
@@ -67,8 +67,8 @@ impl Proxy {
         }
     }
 
-    /// Sets the local port to which new connections lead.
-    pub fn lead_to(&self, port: u16) {
+    /// Sets the local port to which new connections are forwarded.
+    pub fn set_target(&self, port: u16) {
         let target = SocketAddr::from(([127, 0, 0, 1], port));
         *self.target.lock().unwrap() = Some(target);
     }
@@ -162,7 +162,7 @@ async fn carry(
             let mode = states.borrow_and_update().mode;
             match mode {
                 Mode::Stalled => {}
-                Mode::Deaf if answers => {}
+                Mode::NoAnswers if answers => {}
                 Mode::Slow(delay) => {
                     tokio::time::sleep(delay).await;
                     break;

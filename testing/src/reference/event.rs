@@ -1,6 +1,7 @@
 //! Reads records: the four envelopes, the catalogue of types, and whether an event is good.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use chrono::{DateTime, Datelike, Timelike, Utc};
 use serde_json::{Map, Value, json};
@@ -39,6 +40,31 @@ PermissionDeleted permissionId:s permissionName:s deletedBy:s @ deletionTimestam
 PermissionAssignedToRole roleId:s permissionId:s permissionName:s assignedBy:s @ assignmentTimestamp
 PermissionRemovedFromRole roleId:s permissionId:s permissionName:s removedBy:s @ removalTimestamp
 ";
+
+/// A type of the catalogue.
+struct EventType {
+    name: &'static str,
+    /// Payload fields and their kinds.
+    fields: Vec<(&'static str, &'static str)>,
+    own_times: Vec<&'static str>,
+}
+
+fn catalogue() -> &'static [EventType] {
+    static TYPES: OnceLock<Vec<EventType>> = OnceLock::new();
+    TYPES.get_or_init(|| {
+        let parse = |line: &'static str| {
+            let (fields, own_times) = line.split_once(" @ ").expect("a line with own times");
+            let (name, fields) = fields.split_once(' ').expect("a type with fields");
+            let field = |field: &'static str| field.split_once(':').expect("a field with a kind");
+            EventType {
+                name,
+                fields: fields.split(' ').map(field).collect(),
+                own_times: own_times.split(' ').collect(),
+            }
+        };
+        CATALOGUE.trim().lines().map(parse).collect()
+    })
+}
 
 /// Names in `updatedFields` whose values are strings: (name in the event, name in the view).
 const USER_FIELDS: &[(&str, &str)] = &[
@@ -220,10 +246,7 @@ fn parse(bytes: &[u8]) -> Option<Value> {
 
 /// The name in the catalogue of a type in any spelling and version.
 pub fn known_type(written: &str, cloud: bool) -> Option<&'static str> {
-    let names = CATALOGUE
-        .lines()
-        .filter_map(|line| line.split(' ').next())
-        .filter(|n| !n.is_empty());
+    let names = catalogue().iter().map(|event_type| event_type.name);
     let is = |written: &str, name: &str| {
         let Some(rest) = written.strip_prefix(name) else {
             return false;
@@ -252,15 +275,11 @@ pub fn decode(
     record: &Record,
     number: i64,
 ) -> Option<Event> {
-    let line = CATALOGUE
-        .lines()
-        .find(|line| line.split(' ').next() == Some(name))?;
-    let (fields, times) = line.split_once(" @ ")?;
+    let event_type = catalogue().iter().find(|known| known.name == name)?;
     let id = envelope.id.clone()?;
     let payload = envelope.payload.as_ref()?.as_object()?;
-    for field in fields.split(' ').skip(1) {
-        let (field, kind) = field.split_once(':')?;
-        let value = payload.get(field).filter(|value| !empty(value));
+    for (field, kind) in &event_type.fields {
+        let value = payload.get(*field).filter(|value| !empty(value));
         let good = match value {
             None => kind.ends_with('?'),
             Some(value) => match kind.trim_end_matches('?') {
@@ -278,9 +297,10 @@ pub fn decode(
             return None;
         }
     }
-    let own = times
-        .split(' ')
-        .find_map(|field| payload.get(field).filter(|value| !empty(value)));
+    let own = event_type
+        .own_times
+        .iter()
+        .find_map(|field| payload.get(*field).filter(|value| !empty(value)));
     let occurred_at = match own.or(envelope.time.as_ref()) {
         Some(written) => time(written.as_str()?)?,
         None => DateTime::from_timestamp_millis(record.timestamp)?,

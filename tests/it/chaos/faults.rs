@@ -234,7 +234,7 @@ async fn withhold_answers_and_cut(harness: Arc<Harness>, mut rng: Rng) {
         .diary
         .note(format!("withhold answers and cut {name}"));
     harness.diary.count("cuts", 1);
-    proxy.set(Mode::Deaf);
+    proxy.set(Mode::NoAnswers);
     sleep(between(&mut rng, 20, 1_500)).await;
     proxy.cut(100);
     proxy.set(Mode::Open);

@@ -61,8 +61,8 @@ impl Harness {
         let broker = Broker::private_behind(&proxies)?;
         let database = Database::private().await;
         for (slot, port) in slots.iter().zip(broker.behind()) {
-            slot.kafka.lead_to(port);
-            slot.postgres.lead_to(database.port());
+            slot.kafka.set_target(port);
+            slot.postgres.set_target(database.port());
         }
         let mut world = World::new(broker, database, partitions).await;
         let properties = format!(
