@@ -41,6 +41,7 @@ metric_list! {
     counter TASK_RESTARTS = "sightline_task_restarts_total", Count, "Restarts of tasks after an error, a panic or an unexpected end [task]";
 
     counter RECORDS = "sightline_records_total", Count, "Records judged and committed [domain, outcome: applied, duplicate, skipped or dead_lettered]";
+    counter HOLES = "sightline_holes_total", Count, "Offsets passed that hold no record [domain, topic]";
     counter BATCHES = "sightline_batches_total", Count, "Batches that ended [domain, outcome: committed, fenced or failed]";
     histogram BATCH_SECONDS = "sightline_batch_seconds", Seconds, "Time from a batch's first statement to its commit [domain]";
     histogram BATCH_RECORDS = "sightline_batch_records", Count, "Records of a committed batch [domain]";

@@ -191,8 +191,6 @@ impl Worker {
         let Some(mut records) = self.partition.seek(begin).await else {
             return Ok(End::Released);
         };
-        // A fetch has reached its end there without a record from the position on. That may be a hole, or a broker that has
-        // not caught up: a second fetch has to confirm it.
         let mut unconfirmed_end: Option<i64> = None;
         let mut probe = Probe::default();
         loop {
@@ -216,6 +214,13 @@ impl Worker {
                 () = tokio::time::sleep(offsets::INTERVAL) => {
                     match offsets {
                         Some(offsets) if offsets.last_stable > next_offset && probe.is_due() => {
+                            tracing::debug!(
+                                domain = self.view.domain,
+                                topic = self.topic,
+                                partition = self.partition.number,
+                                next_offset,
+                                "probing for a hole"
+                            );
                             let Some(sought) = self.partition.seek(next_offset).await else { return Ok(End::Released) };
                             records = sought;
                         }
@@ -244,23 +249,20 @@ impl Worker {
             let log_id = owned.claim.log_id;
             let heartbeats = &self.projector.heartbeats;
             if batch.records.is_empty() {
-                match (end.filter(|end| *end > next_offset), unconfirmed_end.take()) {
-                    (Some(end), Some(confirmed)) if confirmed <= end => {
-                        batch.next_offset = confirmed;
+                match judge_end(end, next_offset, &mut unconfirmed_end) {
+                    EndStep::Reached => {
+                        // The log was read to its end without an error.
+                        heartbeats.failure(&self.view, log_id, None);
+                        continue;
                     }
-                    (Some(end), _) => {
-                        unconfirmed_end = Some(end);
+                    EndStep::FetchAgain => {
                         let Some(sought) = self.partition.seek(next_offset).await else {
                             return Ok(End::Released);
                         };
                         records = sought;
                         continue;
                     }
-                    (None, _) => {
-                        // The log was read to its end without an error.
-                        heartbeats.failure(&self.view, log_id, None);
-                        continue;
-                    }
+                    EndStep::Hole(end) => batch.next_offset = end,
                 }
             }
             let oldest = batch.records.first().and_then(record_time);
@@ -307,9 +309,10 @@ impl Worker {
                     }
                 }
             }
-            if let Some(end) = end.filter(|end| *end > owned.claim.next_offset) {
-                unconfirmed_end = Some(end);
-                let Some(sought) = self.partition.seek(owned.claim.next_offset).await else {
+            unconfirmed_end = None;
+            let next_offset = owned.claim.next_offset;
+            if let EndStep::FetchAgain = judge_end(end, next_offset, &mut unconfirmed_end) {
+                let Some(sought) = self.partition.seek(next_offset).await else {
                     return Ok(End::Released);
                 };
                 records = sought;
@@ -355,6 +358,11 @@ impl Worker {
         ] {
             metrics::counter!(telemetry::RECORDS, "domain" => domain, "outcome" => outcome)
                 .increment(records.unsigned_abs());
+        }
+        if books.holes > 0 {
+            let topic = self.topic.clone();
+            metrics::counter!(telemetry::HOLES, "domain" => domain, "topic" => topic)
+                .increment(books.holes.unsigned_abs());
         }
         metrics::histogram!(telemetry::BATCH_SECONDS, "domain" => domain).record(began.elapsed());
         // A batch has some thousand records at most.
@@ -622,6 +630,34 @@ impl Probe {
     }
 }
 
+/// What the end of a partition means at which a fetch has arrived.
+#[derive(Debug, PartialEq, Eq)]
+enum EndStep {
+    /// Nothing lies between the position and the end.
+    Reached,
+    /// The end lies beyond the position, with no record in between. A second fetch has to confirm that: the broker may not
+    /// have caught up.
+    FetchAgain,
+    /// Up to this offset it is confirmed: a hole.
+    Hole(i64),
+}
+
+/// Judges the end that a fetch has reached behind the last record, if it has. `unconfirmed` keeps an end beyond the position
+/// until the next fetch.
+fn judge_end(end: Option<i64>, position: i64, unconfirmed: &mut Option<i64>) -> EndStep {
+    let Some(end) = end.filter(|end| *end > position) else {
+        *unconfirmed = None;
+        return EndStep::Reached;
+    };
+    match unconfirmed.take() {
+        Some(first) if first <= end => EndStep::Hole(first),
+        _ => {
+            *unconfirmed = Some(end);
+            EndStep::FetchAgain
+        }
+    }
+}
+
 /// A batch of what has been delivered, beginning with `first`, and the end of the partition if a fetch has reached it behind
 /// the last of the records.
 fn collect(first: Delivery, records: &mut Records, position: i64) -> (Batch, Option<i64>) {
@@ -651,5 +687,39 @@ fn add(batch: &mut Batch, record: Record) {
     if record.offset >= batch.next_offset {
         batch.next_offset = record.offset + 1;
         batch.records.push(record);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hole_at_the_end_reaches_as_far_as_two_fetches_agree() {
+        use EndStep::{FetchAgain, Hole, Reached};
+        // The ends of successive fetches at position 12, and what each means. `None`: records came, or nothing yet.
+        for (ends, expected) in [
+            // A replica that has 12 of 20 records ends at the position, whatever the leader says.
+            (&[Some(12), Some(12)][..], &[Reached, Reached][..]),
+            (&[Some(20), Some(20)], &[FetchAgain, Hole(20)]),
+            (&[Some(20), Some(25)], &[FetchAgain, Hole(20)]),
+            // The second fetch came to a broker that lags behind the first.
+            (
+                &[Some(20), Some(15), Some(16)],
+                &[FetchAgain, FetchAgain, Hole(15)],
+            ),
+            // The second fetch found records after all.
+            (
+                &[Some(20), None, Some(20)],
+                &[FetchAgain, Reached, FetchAgain],
+            ),
+        ] {
+            let mut unconfirmed = None;
+            let steps: Vec<EndStep> = ends
+                .iter()
+                .map(|end| judge_end(*end, 12, &mut unconfirmed))
+                .collect();
+            assert_eq!(steps, expected, "{ends:?}");
+        }
     }
 }

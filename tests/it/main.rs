@@ -15,6 +15,7 @@ mod layers;
 mod openapi;
 mod rebuilds;
 mod reference_fold;
+mod remembered_ids;
 mod requests;
 mod starting;
 mod test_servers;

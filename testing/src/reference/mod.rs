@@ -10,9 +10,8 @@
 //!   no readable type, unless a header names it. A body nested 128 deep is good, 129 is not.
 //! - Only CloudEvents may prefix a type; in other envelopes a prefixed name is an unknown type. A version that
 //!   is 0 or has a leading zero makes the type unknown.
-//! - Stream time of a partition: its first record's timestamp; then each record, whatever its verdict, moves it
-//!   forward to its own timestamp, by at most a day. An event's age is the difference between stream times,
-//!   its own being the one after its record; its id expires at 90 days.
+//! - Stream time of a partition begins in 1970; each record, whatever its verdict, moves it forward to its own
+//!   timestamp, by at most a day. Records are counted instead of offsets, because holes only make an id older.
 //! - A redelivered UserDeleted whose key is parked is a duplicate: it closes no dead letter, and the key stays
 //!   parked.
 //! - A retried dead letter is judged at its own offset: with the stream time after its record.
@@ -90,9 +89,10 @@ pub struct Fold<V> {
 
 #[derive(Default)]
 struct Partition {
-    stream_time: Option<i64>,
-    /// By event id, the stream time of the record that was applied.
-    seen: HashMap<String, i64>,
+    stream_time: i64,
+    /// By event id: the number of the record that was applied, and the later of its timestamp and the stream
+    /// time after it.
+    seen: HashMap<String, (i64, i64)>,
     /// Open dead letters by record number.
     dead_letters: BTreeMap<i64, DeadLetter>,
     /// How many open dead letters each key has.
@@ -122,12 +122,9 @@ impl Books {
 impl Partition {
     /// The stream time after a record.
     fn moves_to(&mut self, timestamp: i64) -> i64 {
-        let now = match self.stream_time {
-            None => timestamp,
-            Some(before) => timestamp.clamp(before, before + DAY),
-        };
-        self.stream_time = Some(now);
-        now
+        let before = self.stream_time;
+        self.stream_time = timestamp.clamp(before, before + DAY);
+        self.stream_time
     }
 
     fn is_parked(&self, record: &Record) -> bool {
@@ -320,7 +317,7 @@ fn judge<V: View>(
         return Verdict::DeadLettered;
     }
     let seen = envelope.id.as_ref().and_then(|id| partition.seen.get(id));
-    if seen.is_some_and(|then| (now - then).abs() < 90 * DAY) {
+    if seen.is_some_and(|(at, then)| number - at < 100_000 || now - then < 90 * DAY) {
         return Verdict::Duplicate;
     }
     let Some(event) = event else {
@@ -330,7 +327,8 @@ fn judge<V: View>(
         let key = record.key.as_ref().expect("a parked record has a key");
         partition.close(key, number);
     }
-    partition.seen.insert(event.id.clone(), now);
+    let then = now.max(record.timestamp);
+    partition.seen.insert(event.id.clone(), (number, then));
     view.apply(&event);
     Verdict::Applied
 }
