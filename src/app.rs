@@ -287,6 +287,10 @@ fn admin_parts(
             let schema = db::is_migrated(&pool).await;
             vec![
                 ("database", schema.is_ok()),
+                (
+                    "database_writable",
+                    !schema.as_ref().is_err_and(db::is_read_only),
+                ),
                 ("migrations", migrated && schema.unwrap_or(false)),
             ]
         }

@@ -1,13 +1,17 @@
 //! Postgres: the pools, the migrations, and what its errors mean.
 //!
 //! Reads, projectors and operations have a pool each, so that none starves another. Pools connect
-//! on first use: the process starts without a database, and reconnects when the database is back.
+//! on first use: the process starts without a database, and reconnects when the database is back. A
+//! connection that leads to a read-only server (a demoted primary) is closed, never used again.
 
+use std::io;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use sqlx::migrate::{Migrate, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::error::DatabaseError;
+use sqlx::migrate::{Migrate, MigrateError, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgDatabaseError, PgPool, PgPoolOptions};
+use sqlx::{Connection, PgConnection};
 
 use crate::config::{ConfigError, Secret};
 use crate::error::{Code, Error};
@@ -19,6 +23,8 @@ const READ_STATEMENT_TIMEOUT: &str = "2s";
 const PROJECTOR_STATEMENT_TIMEOUT: &str = "60s";
 /// How long a statement of an operation may run, including its wait for a running batch.
 const OPERATION_STATEMENT_TIMEOUT: &str = "10s";
+/// How long a migration waits for a lock.
+const MIGRATION_LOCK_TIMEOUT: &str = "5s";
 /// How long to wait for a free connection. A caller waits for the answer, a projector has more
 /// time.
 const CALLER_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -86,6 +92,11 @@ fn pool(
     PgPoolOptions::new()
         .max_connections(max_connections)
         .acquire_timeout(acquire_timeout)
+        // The check below takes the place of sqlx's ping.
+        .test_before_acquire(false)
+        .before_acquire(|connection, _| {
+            Box::pin(async move { Ok(refuse_read_only(connection).await.is_ok()) })
+        })
         .after_connect(move |connection, _| {
             Box::pin(async move {
                 sqlx::query(
@@ -94,12 +105,41 @@ fn pool(
                             set_config('application_name', 'sightline', false)",
                 )
                 .bind(statement_timeout)
-                .execute(connection)
-                .await
-                .map(drop)
+                .execute(&mut *connection)
+                .await?;
+                refuse_read_only(connection).await
             })
         })
         .connect_lazy_with(options)
+}
+
+/// What a connection to a read-only server fails with.
+#[derive(Debug, thiserror::Error)]
+#[error("the server is read-only: a standby, or a primary that was demoted")]
+struct ReadOnlyServer;
+
+/// Checks that the server behind a connection takes writes. Reads are refused, too: what a demoted
+/// primary has stays behind.
+async fn refuse_read_only(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let read_only: String = sqlx::query_scalar("SHOW transaction_read_only")
+        .fetch_one(connection)
+        .await?;
+    if read_only == "off" {
+        Ok(())
+    } else {
+        Err(sqlx::Error::Io(io::Error::other(ReadOnlyServer)))
+    }
+}
+
+/// Whether an error says that the server is read-only.
+pub fn is_read_only(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(error) => error
+            .get_ref()
+            .is_some_and(|error| error.is::<ReadOnlyServer>()),
+        sqlx::Error::Database(error) => error.code().as_deref() == Some("25006"),
+        _ => false,
+    }
 }
 
 /// Applies the migrations that are missing. Several processes may call it at once: one migrates,
@@ -108,8 +148,21 @@ fn pool(
 /// # Errors
 /// The database can't be reached, a migration fails, or the database was migrated by a newer
 /// binary.
-pub async fn migrate(pool: &PgPool) -> Result<(), sqlx::migrate::MigrateError> {
-    MIGRATIONS.run(pool).await
+pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
+    // The settings are for migrations only, so the connection does not go back to the pool.
+    let mut connection = pool.acquire().await?.detach();
+    // An index on a large table takes as long as it takes. A lock that others wait behind is given
+    // up soon, and tried again by the caller.
+    sqlx::query(
+        "SELECT set_config('statement_timeout', '0', false), set_config('lock_timeout', $1, false),
+                set_config('idle_in_transaction_session_timeout', '0', false)",
+    )
+    .bind(MIGRATION_LOCK_TIMEOUT)
+    .execute(&mut connection)
+    .await?;
+    MIGRATIONS.run_direct(None, &mut connection, false).await?;
+    connection.close().await?;
+    Ok(())
 }
 
 /// Whether every migration of this binary is applied, with the same checksum.
@@ -148,6 +201,7 @@ pub enum ErrorClass {
 /// its kind.
 pub fn classify(error: &sqlx::Error) -> ErrorClass {
     match error {
+        sqlx::Error::Database(error) if is_replan(error.as_ref()) => ErrorClass::Transient,
         sqlx::Error::Database(error) => error
             .code()
             .map_or(ErrorClass::Bug, |sqlstate| classify_sqlstate(&sqlstate)),
@@ -162,11 +216,24 @@ pub fn classify(error: &sqlx::Error) -> ErrorClass {
     }
 }
 
+/// Whether a prepared statement failed because a migration has changed its result (0A000, "cached
+/// plan must not change result type"). The next attempt prepares it again.
+fn is_replan(error: &(dyn DatabaseError + 'static)) -> bool {
+    error
+        .try_downcast_ref::<PgDatabaseError>()
+        .is_some_and(|error| error.routine() == Some("RevalidateCachedQuery"))
+}
+
 fn classify_sqlstate(sqlstate: &str) -> ErrorClass {
     match (sqlstate, sqlstate.get(..2).unwrap_or_default()) {
         // read_only_sql_transaction: the server is a standby until the failover ends.
-        // lock_not_available.
-        ("25006" | "55P03", _) | (_, "08" | "40" | "53" | "57") => ErrorClass::Transient,
+        // idle_in_transaction_session_timeout, lock_not_available.
+        ("25006" | "25P03" | "55P03", _)
+        // 24, 26, 34, 3B: a cursor, statement or savepoint of a session that was replaced behind a
+        // pooler. 72: a snapshot that became too old.
+        | (_, "08" | "24" | "26" | "34" | "3B" | "40" | "53" | "57" | "72") => {
+            ErrorClass::Transient
+        }
         (_, "22" | "23" | "54") => ErrorClass::Data,
         // The statements were checked against the schema when they were compiled, so the data is
         // not the cause.
@@ -181,6 +248,7 @@ fn classify_sqlstate(sqlstate: &str) -> ErrorClass {
 /// that the server's DETAIL quotes.
 pub fn describe(error: &sqlx::Error) -> String {
     match error {
+        error if is_read_only(error) => ReadOnlyServer.to_string(),
         sqlx::Error::Database(database) => {
             let mut text = format!(
                 "SQLSTATE {}",
@@ -238,7 +306,7 @@ mod tests {
     use std::borrow::Cow;
     use std::fmt;
 
-    use sqlx::error::{DatabaseError, ErrorKind};
+    use sqlx::error::ErrorKind;
 
     use super::*;
 
@@ -291,7 +359,12 @@ mod tests {
             ("08000", "connection_exception", Transient),
             ("08006", "connection_failure", Transient),
             ("08P01", "protocol_violation", Transient),
+            ("24000", "invalid_cursor_state", Transient),
             ("25006", "read_only_sql_transaction", Transient),
+            ("25P03", "idle_in_transaction_session_timeout", Transient),
+            ("26000", "invalid_sql_statement_name", Transient),
+            ("34000", "invalid_cursor_name", Transient),
+            ("3B001", "invalid_savepoint_specification", Transient),
             ("40001", "serialization_failure", Transient),
             ("40P01", "deadlock_detected", Transient),
             ("53100", "disk_full", Transient),
@@ -301,6 +374,7 @@ mod tests {
             ("57014", "query_canceled", Transient),
             ("57P01", "admin_shutdown", Transient),
             ("57P03", "cannot_connect_now", Transient),
+            ("72000", "snapshot_too_old", Transient),
             ("22003", "numeric_value_out_of_range", Data),
             ("22021", "character_not_in_repertoire", Data),
             ("22P05", "untranslatable_character", Data),

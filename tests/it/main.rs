@@ -13,6 +13,7 @@ mod feed;
 mod holes;
 mod layers;
 mod openapi;
+mod read_only;
 mod rebuilds;
 mod reference_fold;
 mod remembered_ids;

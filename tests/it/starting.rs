@@ -10,7 +10,7 @@ use sightline_testing::client::customer_path;
 use sightline_testing::database::Database;
 use sightline_testing::hostile_log::{Shape, generate, seed};
 use sightline_testing::{unique, wait_until};
-use sqlx::PgPool;
+use sqlx::{Connection, PgConnection, PgPool};
 
 const SHAPE: Shape = Shape {
     records: 800,
@@ -357,4 +357,31 @@ async fn secrets_are_never_printed() {
     running.app.process.signal("TERM");
     assert_eq!(running.app.process.wait(SOON), 0);
     assert!(!running.app.process.output.text().contains("hunter2"));
+}
+
+/// An index on a large table takes longer than any statement of the program may, and waits for no lock for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn migrations_have_no_statement_timeout_but_a_lock_timeout() {
+    let world = World::shared(1).await;
+    let mut database = PgConnection::connect(&world.database.url)
+        .await
+        .expect("a superuser");
+    for statement in [
+        "CREATE FUNCTION check_timeouts() RETURNS event_trigger LANGUAGE plpgsql AS $$
+         BEGIN
+             IF current_setting('statement_timeout') <> '0' OR current_setting('lock_timeout') = '0' THEN
+                 RAISE 'statement_timeout %, lock_timeout %',
+                     current_setting('statement_timeout'), current_setting('lock_timeout');
+             END IF;
+         END $$",
+        "CREATE EVENT TRIGGER check_timeouts ON ddl_command_end EXECUTE FUNCTION check_timeouts()",
+    ] {
+        sqlx::query(statement)
+            .execute(&mut database)
+            .await
+            .expect("a superuser may do this");
+    }
+    let output = world.run(&["migrate"]).await;
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
 }
