@@ -362,6 +362,8 @@ mod tests {
                     "Ha Noi",
                     "Huế",
                     "Hue City",
+                    "Da Nang",
+                    "dak lak",
                     "VN-HN",
                 ],
                 &["Saigon Nord"],
