@@ -213,7 +213,7 @@ fn read_value(
     match (known, value) {
         (None, _) => {}
         (Some(known), Value::String(text)) if known.field_type == FieldType::Country => {
-            let country = without_nul(text).to_uppercase();
+            let country = without_nul(text).to_ascii_uppercase();
             return Ok(Change::Value(Value::String(country)));
         }
         (Some(known), Value::String(_)) if known.field_type == FieldType::Text => {}

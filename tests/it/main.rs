@@ -3,6 +3,7 @@
 //! database; they wait for conditions with deadlines, and are never retried.
 
 mod address_requests;
+mod address_spellings;
 mod as_of;
 mod chaos;
 mod crashes;

@@ -7,6 +7,7 @@ mod model;
 mod projection;
 mod queries;
 mod rest;
+mod rules;
 mod state;
 #[cfg(test)]
 mod tests;

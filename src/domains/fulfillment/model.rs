@@ -24,7 +24,7 @@ pub struct ShippingAddress {
     pub phone: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub company_name: Option<String>,
-    /// The lines of the street address; empty lines are left out.
+    /// The lines of the street address; blank lines are left out.
     pub lines: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub city: Option<String>,

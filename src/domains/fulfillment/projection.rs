@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::Fulfillment;
 use super::model::ShippingAddress;
+use super::rules::country_key;
 use super::state::{Fact, Recipient, RecipientState};
 use crate::event::{EventType, Payload, TypeName, hash16};
 use crate::fold::addresses::{AddressFact, Source};
@@ -24,7 +25,7 @@ impl Projection for Fulfillment {
     }
 
     fn code_version(&self) -> i32 {
-        2
+        3
     }
 
     fn is_interested(&self, event_type: &TypeName) -> bool {
@@ -250,7 +251,7 @@ impl AddressColumns {
             .as_ref()
             .and_then(|address| address.country_code.as_ref());
         self.country_keys
-            .push(country_code.map(|code| hash16(code.as_bytes())));
+            .push(country_code.map(|code| hash16(country_key(code).as_bytes())));
         let validation = address.as_ref().map(|address| &address.validation);
         self.statuses
             .push(validation.map(|validation| validation.status.as_str()));

@@ -7,6 +7,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::model::{FoundAddresses, ShippingAddress, ShippingAddresses};
+use super::rules::country_key;
 use super::state::{Fact, Recipient, RecipientState};
 use super::validation::ValidationStatus;
 use crate::error::Error;
@@ -194,7 +195,7 @@ pub async fn search_addresses(
     filter: SearchFilter,
     page: &PageRequest,
 ) -> Result<Answer<FoundAddresses>, Error> {
-    let country_code = filter.country_code.map(|code| code.to_uppercase());
+    let country_code = filter.country_code.as_deref().map(country_key);
     let statuses: Vec<&str> = ValidationStatus::ALL
         .into_iter()
         .filter(|status| filter.validation.is_empty() || filter.validation.contains(status))

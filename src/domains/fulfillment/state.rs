@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::model::ShippingAddress;
-use super::validation::{Subject, validate};
+use super::validation::{Subject, is_blank, validate};
 use crate::event::{Change, Payload};
 use crate::fold::addresses::{
     AddressBook, AddressFact, DefaultKind, KnownAddress, Source, TextChange,
@@ -124,16 +124,19 @@ impl Recipient {
         known: &KnownAddress,
     ) -> ShippingAddress {
         let stale_fields = self.stale_fields(known);
+        let recipient_name = contact_name(known)
+            .map(str::to_owned)
+            .or_else(|| self.full_name());
         let KnownAddress {
             address_type,
             parts,
             updated,
             ..
         } = known.clone();
-        let recipient_name = parts.contact_name.or_else(|| self.full_name());
         let lines: Vec<String> = [parts.street_line1, parts.street_line2]
             .into_iter()
             .flatten()
+            .filter(|line| !is_blank(line))
             .collect();
         let validation = validate(Subject {
             recipient_name: recipient_name.as_deref(),
@@ -164,12 +167,13 @@ impl Recipient {
         }
     }
 
-    /// The names that are known, joined by a blank.
+    /// The names that are known and not blank, joined by a space.
     fn full_name(&self) -> Option<String> {
         let names: Vec<&str> = [&self.first_name, &self.last_name]
             .into_iter()
             .flatten()
             .map(String::as_str)
+            .filter(|name| !is_blank(name))
             .collect();
         Some(names.join(" ")).filter(|name| !name.is_empty())
     }
@@ -180,8 +184,7 @@ impl Recipient {
         let person = |name: &str| self.stale.iter().any(|stale| stale == name);
         // The user's data stand in only where the address has no contact.
         let phone = address.parts.contact_phone.is_none() && person("phoneNumber");
-        let name =
-            address.parts.contact_name.is_none() && (person("firstName") || person("lastName"));
+        let name = contact_name(address).is_none() && (person("firstName") || person("lastName"));
         let fields = [
             ("city", part("city")),
             ("companyName", part("companyName")),
@@ -200,4 +203,10 @@ impl Recipient {
             .map(|(field, _)| field.to_owned())
             .collect()
     }
+}
+
+/// The address's contact, if the name is not blank.
+fn contact_name(address: &KnownAddress) -> Option<&str> {
+    let name = address.parts.contact_name.as_deref();
+    name.filter(|name| !is_blank(name))
 }

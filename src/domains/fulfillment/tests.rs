@@ -183,3 +183,51 @@ fn nothing_is_stored_after_a_deletion() {
     state.apply(&event(1, event_type, payload), &mut Effects::default());
     assert!(!state.is_known && state.recipient == Recipient::default());
 }
+
+#[test]
+fn blanks_make_no_line_and_no_name() {
+    let registered = |first: &str, last: &str| {
+        let payload =
+            json!({"email": "e", "firstName": first, "lastName": last, "status": "active"});
+        ("UserRegistered", payload)
+    };
+    let contact = |name: &str| {
+        json!({
+            "streetLine1": " \t", "streetLine2": "1 Main St", "city": "\u{a0}", "state": " ca ",
+            "postalCode": "  ", "country": "us ", "contactName": name,
+        })
+    };
+    for (user, contact_name, recipient_name) in [
+        (("Ada", "Lovelace"), "Bob", Some("Bob")),
+        (("Ada", "Lovelace"), " ", Some("Ada Lovelace")),
+        (("  ", "Lovelace"), "\t", Some("Lovelace")),
+        (("Ada", "\u{3000}"), "\n", Some("Ada")),
+        ((" ", "\t"), "  ", None),
+    ] {
+        let addresses = fold(vec![
+            registered(user.0, user.1),
+            added("a", true, contact(contact_name)),
+        ]);
+        let address = &addresses[0];
+        assert_eq!(address.recipient_name.as_deref(), recipient_name);
+        assert_eq!(address.lines, ["1 Main St"]);
+        let missing = |field: &str| json!({"field": field, "problem": "missing"});
+        let mut problems = vec![missing("city"), missing("postalCode")];
+        problems.extend(recipient_name.is_none().then(|| missing("recipientName")));
+        assert_eq!(
+            serde_json::to_value(&address.validation).expect("JSON"),
+            json!({"status": "incomplete", "problems": problems})
+        );
+        // Other fields are stored as the event has them.
+        assert_eq!(address.city.as_deref(), Some("\u{a0}"));
+        assert_eq!(address.country_code.as_deref(), Some("US "));
+        assert_eq!(address.stale_fields, [""; 0]);
+    }
+    // A blank contact is replaced by the user's name, which is stale.
+    let addresses = fold(vec![
+        registered("Ada", "Lovelace"),
+        added("a", true, contact(" ")),
+        ("UserProfileUpdated", json!({"updatedFields": ["lastName"]})),
+    ]);
+    assert_eq!(addresses[0].stale_fields, ["recipientName"]);
+}

@@ -1,16 +1,13 @@
 //! Whether an address can be shipped to, by the rules of its country.
 //!
-//! The rules of a country are its required fields, the format of its postal codes and its states.
-//! They are in `address_rules.json`, which scripts/address-rules.py generates from public data;
-//! `address_rules.LICENSE.md` has the licence. Addresses are stored with their validation, so new
-//! rules need a higher `code_version` of the projection.
+//! A blank field, of white space alone, counts as missing, and blanks around a value do not count.
+//! Addresses are stored with their validation, so new rules need a higher `code_version` of the
+//! projection.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{LazyLock, OnceLock};
-
-use regex::Regex;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+use super::rules::{Country, Field, country_key};
 
 /// The result of validating an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -105,6 +102,11 @@ pub struct Subject<'a> {
     pub country_code: Option<&'a str>,
 }
 
+/// Whether a text consists of white space alone.
+pub(super) fn is_blank(text: &str) -> bool {
+    text.trim().is_empty()
+}
+
 /// Validates an address.
 pub fn validate(subject: Subject<'_>) -> Validation {
     let mut problems = problems(&subject);
@@ -116,7 +118,7 @@ pub fn validate(subject: Subject<'_>) -> Validation {
     } else {
         ValidationStatus::Invalid
     };
-    if subject.recipient_name.is_none() {
+    if trimmed(subject.recipient_name).is_none() {
         problems.push(AddressProblem::new(
             "recipientName",
             AddressProblemKind::Missing,
@@ -125,44 +127,45 @@ pub fn validate(subject: Subject<'_>) -> Validation {
     Validation { status, problems }
 }
 
+/// A value without the blanks around it; `None` if nothing is left.
+fn trimmed(value: Option<&str>) -> Option<&str> {
+    value.map(str::trim).filter(|value| !value.is_empty())
+}
+
 /// The problems that decide the status.
 fn problems(subject: &Subject<'_>) -> Vec<AddressProblem> {
     // The rules depend on the country.
-    let Some(country_code) = subject.country_code else {
+    let Some(country_code) = trimmed(subject.country_code).map(country_key) else {
         return vec![AddressProblem::new(
             "countryCode",
             AddressProblemKind::Missing,
         )];
     };
-    let Some(country) = RULES.get(country_code) else {
+    let Some(country) = Country::of(&country_code) else {
         return vec![AddressProblem::new(
             "countryCode",
             AddressProblemKind::Unknown,
         )];
     };
+    let state = trimmed(subject.state);
+    let postal_code = trimmed(subject.postal_code);
     let is_missing = |field: &&Field| match field {
-        Field::Lines => subject.lines.is_empty(),
-        Field::City => subject.city.is_none(),
-        Field::State => subject.state.is_none(),
-        Field::PostalCode => subject.postal_code.is_none(),
+        Field::Lines => subject.lines.iter().all(|line| is_blank(line)),
+        Field::City => trimmed(subject.city).is_none(),
+        Field::State => state.is_none(),
+        Field::PostalCode => postal_code.is_none(),
     };
     let missing = country.required.iter().filter(is_missing);
     let mut problems: Vec<AddressProblem> = missing
         .map(|field| AddressProblem::new(field.name(), AddressProblemKind::Missing))
         .collect();
-    if subject
-        .postal_code
-        .is_some_and(|code| !country.takes_postal_code(code))
-    {
+    if postal_code.is_some_and(|code| !country.takes_postal_code(code)) {
         problems.push(AddressProblem::new(
             Field::PostalCode.name(),
             AddressProblemKind::Malformed,
         ));
     }
-    if subject
-        .state
-        .is_some_and(|state| !country.has_state(country_code, state))
-    {
+    if state.is_some_and(|state| !country.has_state(&country_code, state)) {
         problems.push(AddressProblem::new(
             Field::State.name(),
             AddressProblemKind::Unknown,
@@ -171,94 +174,10 @@ fn problems(subject: &Subject<'_>) -> Vec<AddressProblem> {
     problems
 }
 
-static RULES: LazyLock<HashMap<String, Country>> = LazyLock::new(|| {
-    // The file is compiled in, and a test checks that it parses.
-    serde_json::from_str(include_str!("address_rules.json")).unwrap_or_default()
-});
-
-/// A field that a country may require.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-enum Field {
-    Lines,
-    City,
-    State,
-    PostalCode,
-}
-
-impl Field {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Lines => "lines",
-            Self::City => "city",
-            Self::State => "state",
-            Self::PostalCode => "postalCode",
-        }
-    }
-}
-
-/// The rules of a country.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Country {
-    required: Vec<Field>,
-    /// A regular expression for whole postal codes; `None` if any postal code is valid.
-    postal_code: Option<String>,
-    /// The names and codes of all states; `None` if the country's states are not listed.
-    states: Option<Vec<String>>,
-    #[serde(skip)]
-    postal_codes: OnceLock<Option<Regex>>,
-    #[serde(skip)]
-    folded_states: OnceLock<HashSet<String>>,
-    #[cfg(test)]
-    #[serde(default)]
-    examples: Vec<String>,
-}
-
-impl Country {
-    /// Whether the country has this state: by any of its names, in upper or lower case, or by its
-    /// ISO 3166-2 code, with or without the country's prefix.
-    fn has_state(&self, country_code: &str, state: &str) -> bool {
-        let Some(states) = &self.states else {
-            return true;
-        };
-        let folded = self
-            .folded_states
-            .get_or_init(|| states.iter().map(|state| fold(state)).collect());
-        let state = fold(state);
-        let subdivision = state
-            .strip_prefix(&fold(country_code))
-            .and_then(|rest| rest.strip_prefix('-'));
-        folded.contains(&state) || subdivision.is_some_and(|code| folded.contains(code))
-    }
-
-    /// Whether a postal code has the country's format, in upper or lower case.
-    fn takes_postal_code(&self, code: &str) -> bool {
-        let pattern = self.postal_codes.get_or_init(|| {
-            let pattern = self.postal_code.as_deref()?;
-            // A test checks that every pattern of the file compiles.
-            Regex::new(&whole(pattern)).ok()
-        });
-        pattern
-            .as_ref()
-            .is_none_or(|pattern| pattern.is_match(code.trim()))
-    }
-}
-
-/// Anchors a pattern to the whole text. It ignores case, and matches ASCII only: `\d` matches no
-/// other digits.
-fn whole(pattern: &str) -> String {
-    format!("^(?i-u:{pattern})$")
-}
-
-/// The form in which names are compared: upper case, which makes more spellings equal than lower
-/// case does.
-fn fold(name: &str) -> String {
-    name.trim().to_uppercase()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -282,36 +201,6 @@ mod tests {
             .into_iter()
             .map(|p| (p.field, p.problem));
         (validation.status, problems.collect())
-    }
-
-    #[test]
-    fn each_country_takes_its_own_examples() {
-        assert!(RULES.len() > 240, "{} countries", RULES.len());
-        let mut examples = 0;
-        for (code, country) in RULES.iter() {
-            let pattern = country.postal_code.as_deref().unwrap_or_default();
-            assert!(Regex::new(&whole(pattern)).is_ok(), "{code}: {pattern}");
-            for example in &country.examples {
-                assert!(country.takes_postal_code(example), "{code}: {example}");
-                assert!(
-                    country.takes_postal_code(&example.to_lowercase()),
-                    "{code}: {example}"
-                );
-                examples += 1;
-            }
-            assert_eq!(
-                country.takes_postal_code("no such code"),
-                pattern.is_empty(),
-                "{code}"
-            );
-            for state in country.states.iter().flatten() {
-                assert!(
-                    country.has_state(code, &state.to_uppercase()),
-                    "{code}: {state}"
-                );
-            }
-        }
-        assert!(examples > 300, "{examples} examples");
     }
 
     #[test]
@@ -382,6 +271,118 @@ mod tests {
         assert_eq!(problems(oman), (Valid, vec![]));
     }
 
+    #[test]
+    fn blanks_are_missing() {
+        use AddressProblemKind::Missing;
+        use ValidationStatus::{Incomplete, Valid};
+        let found = |field: &str| vec![(field.to_owned(), Missing)];
+        for blank in [
+            "",
+            " ",
+            "  ",
+            "\t",
+            "\r\n",
+            "\u{a0}",
+            "\u{3000}",
+            " \u{2009}\t",
+        ] {
+            let lines = [blank.to_owned(), blank.to_owned()];
+            let some = Some(blank);
+            for (field, subject) in [
+                (
+                    "lines",
+                    Subject {
+                        lines: &lines,
+                        ..us()
+                    },
+                ),
+                ("city", Subject { city: some, ..us() }),
+                (
+                    "state",
+                    Subject {
+                        state: some,
+                        ..us()
+                    },
+                ),
+                (
+                    "postalCode",
+                    Subject {
+                        postal_code: some,
+                        ..us()
+                    },
+                ),
+                (
+                    "countryCode",
+                    Subject {
+                        country_code: some,
+                        ..us()
+                    },
+                ),
+            ] {
+                assert_eq!(problems(subject), (Incomplete, found(field)), "{blank:?}");
+            }
+            let recipient = Subject {
+                recipient_name: some,
+                ..us()
+            };
+            assert_eq!(
+                problems(recipient),
+                (Valid, found("recipientName")),
+                "{blank:?}"
+            );
+            let lines = [blank.to_owned(), "1 Main St".to_owned()];
+            assert_eq!(
+                problems(Subject {
+                    lines: &lines,
+                    ..us()
+                }),
+                (Valid, vec![])
+            );
+            // Where a country requires neither, blanks are as good as nothing.
+            let oman = Subject {
+                country_code: Some("OM"),
+                state: some,
+                postal_code: some,
+                ..us()
+            };
+            assert_eq!(problems(oman), (Valid, vec![]), "{blank:?}");
+        }
+    }
+
+    #[test]
+    fn blanks_around_values_do_not_count() {
+        for (before, after) in [(" ", ""), ("", " "), ("\t", "\n"), ("\u{a0}", "\u{3000}")] {
+            let around = |value: &str| Some(format!("{before}{value}{after}"));
+            let (country, state, code) = (around("US"), around("CA"), around("95014"));
+            let subject = Subject {
+                country_code: country.as_deref(),
+                state: state.as_deref(),
+                postal_code: code.as_deref(),
+                ..us()
+            };
+            assert_eq!(problems(subject), (ValidationStatus::Valid, vec![]));
+        }
+    }
+
+    #[test]
+    fn country_codes_are_ascii() {
+        let country = |code| {
+            problems(Subject {
+                country_code: Some(code),
+                ..us()
+            })
+        };
+        for code in ["US", "us", "Us", "US ", "\tus\n"] {
+            assert_eq!(country(code), (ValidationStatus::Valid, vec![]), "{code:?}");
+        }
+        // Upper-cased as Unicode, or in NFKD, all but the last two are codes of countries.
+        for code in ["ß", "ſs", "uſ", "ﬁ", "ıt", "ＵＳ", "Ⅴn", "USA", "U S"] {
+            let unknown = ("countryCode".to_owned(), AddressProblemKind::Unknown);
+            let expected = (ValidationStatus::Invalid, vec![unknown]);
+            assert_eq!(country(code), expected, "{code:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn any_text_can_be_validated(country in "[A-Z]{2}|.{0,9}", state in ".{0,40}", code in ".{0,40}") {
@@ -392,7 +393,7 @@ mod tests {
                 ..Subject::default()
             };
             let validation = validate(subject);
-            prop_assert!(validation.status != ValidationStatus::Valid || RULES[&country].required.is_empty());
+            prop_assert!(validation.status != ValidationStatus::Valid || Country::of(&country_key(&country)).is_some_and(|rules| rules.required.is_empty()));
         }
     }
 }

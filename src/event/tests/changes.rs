@@ -328,6 +328,29 @@ fn a_whole_address_is_read_in_other_spellings() {
 }
 
 #[test]
+fn only_ascii_letters_of_a_country_become_upper_case() {
+    for (written, stored) in [
+        ("us", "US"),
+        ("ß", "ß"),
+        ("ıt", "ıT"),
+        ("ﬁ", "ﬁ"),
+        ("uſ ", "Uſ "),
+    ] {
+        let spelled = added(json!({"countryCode": written})).unwrap();
+        assert_eq!(spelled.address().country, text(stored));
+        let payload = with(full_payload("UserAddressAdded"), "country", json!(written));
+        let event = decode_payload("UserAddressAdded", payload).unwrap();
+        let Payload::UserAddressAdded(with_country) = event.payload else {
+            unreachable!()
+        };
+        assert_eq!(with_country.country, stored);
+        let payload = json!({"updatedFields": {"countryCode": written}});
+        let expected = change("country", None, Change::Value(json!(stored)));
+        assert_eq!(changed("UserAddressUpdated", payload).unwrap(), [expected]);
+    }
+}
+
+#[test]
 fn an_address_may_lack_parts_and_takes_the_country_of_the_payload() {
     let state = Address {
         state_or_province: text("P"),

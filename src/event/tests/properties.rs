@@ -562,7 +562,7 @@ fn check_meaning(event: &Event, meaning: &Meaning) {
             .map(|(name, (old, new))| {
                 let new = match new {
                     Change::Value(Value::String(text)) if name == "country" => {
-                        Change::Value(json!(nul_replaced(text).to_uppercase()))
+                        Change::Value(json!(nul_replaced(text).to_ascii_uppercase()))
                     }
                     Change::Value(value) => Change::Value(json_nul_replaced(value)),
                     other => other.clone(),

@@ -141,6 +141,7 @@ async fn compare_searches(clients: &Clients, all: &[Value], depth: Depth, wrong:
         let countries: BTreeSet<&str> = all
             .iter()
             .filter_map(|address| address["countryCode"].as_str())
+            .map(str::trim)
             .filter(|country| country.len() == 2)
             .collect();
         for country in countries {
@@ -154,7 +155,8 @@ async fn compare_searches(clients: &Clients, all: &[Value], depth: Depth, wrong:
         let mut expected: Vec<Value> = all
             .iter()
             .filter(|address| {
-                country.is_none_or(|country| address["countryCode"] == country)
+                let stored = address["countryCode"].as_str().map(str::trim);
+                country.is_none_or(|country| stored == Some(country))
                     && (statuses.is_empty()
                         || statuses
                             .iter()
@@ -164,7 +166,7 @@ async fn compare_searches(clients: &Clients, all: &[Value], depth: Depth, wrong:
             .collect();
         expected.sort_by_key(by_ids);
         // The country code in lower case; small pages only where they are not too many.
-        let asked = country.map(str::to_lowercase);
+        let asked = country.map(str::to_ascii_lowercase);
         let mut filters = vec![("countryCode", asked.as_deref())];
         filters.extend(statuses.iter().map(|status| ("validation", Some(*status))));
         let mut in_order = Vec::new();

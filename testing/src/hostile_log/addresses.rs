@@ -20,6 +20,10 @@ const SPELLINGS: &[&[&str]] = &[
     &["additionalNotes"],
 ];
 
+/// 서울특별시 in jamo, as macOS writes it.
+const SEOUL_DECOMPOSED: &str = "\u{1109}\u{1165}\u{110b}\u{116e}\u{11af}\u{1110}\u{1173}\u{11a8}\
+                                \u{1107}\u{1167}\u{11af}\u{1109}\u{1175}";
+
 impl Generator {
     pub(super) fn address_added(&mut self, user: usize) -> Happening {
         let id = self.address_id(user);
@@ -28,7 +32,7 @@ impl Generator {
             "addressType": self.pick(&["shipping", "billing", "home", "work", "elsewhere"]),
             "isDefaultShipping": self.rng.u32(0..3) == 0,
             "isDefaultBilling": self.rng.u32(0..3) == 0,
-            "country": self.pick(&["DE", "fr", "US", "jp"]),
+            "country": self.pick(&["DE", "fr", "US", "jp", "US ", "ß"]),
         }));
         self.full_address(&mut payload);
         ("UserAddressAdded", payload, &["addTimestamp"])
@@ -97,18 +101,45 @@ impl Generator {
             ("AE", "Dubai", Some("Dubai"), ""),
             ("in", "Mumbai", Some("Maharashtra"), "400001"),
             ("SG", "Singapore", None, "018956"),
+            // Names in other cases, normal forms and spellings, and newer names and codes.
+            ("TR", "Sur", Some("DİYARBAKIR"), "21300"),
+            ("TR", "Edremit", Some("BALIKESİR"), "10300"),
+            ("tr", "Şişli", Some("Istanbul"), "34360"),
+            ("BR", "Campinas", Some("Sa\u{303}o Paulo"), "13010-000"),
+            ("BR", "Campinas", Some("Sao Paulo"), "13010-000"),
+            ("KR", "중구", Some(SEOUL_DECOMPOSED), "04524"),
+            ("KR", "춘천시", Some("강원특별자치도"), "24266"),
+            ("IN", "Bhubaneswar", Some("IN-OD"), "751001"),
+            ("IN", "Hyderabad", Some("TS"), "500001"),
+            ("IE", "Dublin", Some("County Dublin"), "D02 X285"),
+            ("CN", "朝阳区", Some("cn-bj"), "100020"),
+            ("UA", "Київ", Some("МІСТО КИЇВ"), "01001"),
+            ("VN", "Hue", Some("Thua\u{300} Hue"), "530000"),
+            ("US", "Chicago", Some("İL"), "60601"),
+            // Codes with the prefixes that addresses print, and with others.
+            ("LT", "Vilnius", None, "LT-01001"),
+            ("LU", "Luxembourg", None, "L-1111"),
+            ("se", "Stockholm", None, "SE-114 55"),
+            ("AZ", "Baku", None, "AZ1000"),
+            ("JP", "Chiyoda", Some("TOKYO"), "〒100-0001"),
+            ("CH", "Bern", None, "DE-3000"),
+            // Blanks.
+            ("US ", "San Francisco", Some(" ca"), "94103\t"),
+            ("US", "\t", Some("  "), " "),
+            (" ", "Paris", None, "75001"),
+            ("ß", "Juba", None, "1"),
         ];
         let (country, city, state, postal_code) = parts[self.rng.usize(0..parts.len())];
         let mut address = object(json!({
-            "streetLine1": self.pick(&["1 Main Street", "2 High Street"]),
+            "streetLine1": self.pick(&["1 Main Street", "2 High Street", "1 Main Street", "  "]),
             "city": city, "postalCode": postal_code, "country": country,
         }));
         if let Some(state) = state {
             address.insert("state".into(), json!(state));
         }
         for (name, value) in [
-            ("streetLine2", "Floor 3"),
-            ("contactName", "A. Person"),
+            ("streetLine2", self.pick(&["Floor 3", "Floor 3", " "])),
+            ("contactName", self.pick(&["A. Person", "A. Person", "\t"])),
             ("phone", "+49 30 1234"),
             ("companyName", "A & Co"),
             ("additionalNotes", "Ring twice"),

@@ -73,11 +73,18 @@ impl Generator {
                     "M5V 3L9",
                 ];
                 match name {
-                    "city" => json!(self.pick(&["Berlin", "Paris", "Rome"])),
+                    "city" => json!(self.pick(&["Berlin", "Paris", "Rome", "\t"])),
                     "postalCode" | "zipCode" => {
-                        json!(
-                            self.pick(&["10115", "94103", "SW1A 1AA", "1011", "m5v3L9", " 00000 "])
-                        )
+                        json!(self.pick(&[
+                            "10115",
+                            "94103",
+                            "SW1A 1AA",
+                            "1011",
+                            "m5v3L9",
+                            " 00000 ",
+                            "  ",
+                            "〒100-0001"
+                        ]))
                     }
                     "stateOrProvince" | "state" | "province" => {
                         json!(self.pick(&[
@@ -88,18 +95,29 @@ impl Generator {
                             "ca",
                             "California",
                             "US-CA",
-                            "ZZ"
+                            "ZZ",
+                            "Que\u{301}bec",
+                            "QUEBEC",
+                            "ＴＯＫＹＯ",
+                            " ",
                         ]))
                     }
                     "streetLine1" | "addressLine1" => {
-                        json!(self.pick(&["1 Main Street", "2 High Street"]))
+                        json!(self.pick(&["1 Main Street", "2 High Street", " ", "\u{3000}"]))
                     }
                     "country" | "countryCode" => {
-                        json!(self.pick(&["DE", "US", "ca", "GB", "JP", "xx", "USA"]))
+                        json!(self.pick(&[
+                            "DE", "US", "ca", "GB", "JP", "xx", "USA", "US ", "\tjp", "ß", "ıt"
+                        ]))
+                    }
+                    "contactName" | "recipientName" => {
+                        json!(self.pick(&["A. Person", "\u{a0}", "  "]))
                     }
                     _ => json!(self.pick(&written)),
                 }
             }
+            // A name of white space alone.
+            2 if ["firstName", "lastName"].contains(&name) => json!(self.pick(&[" ", "\t"])),
             _ => match name {
                 "email" | "secondaryEmail" => json!(self.email()),
                 "country" | "countryCode" => json!(self.pick(&["DE", "fr", "Us"])),

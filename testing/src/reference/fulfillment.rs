@@ -222,10 +222,13 @@ impl State {
         if lines.iter().any(|line| fields.is_stale(line)) {
             stale.insert("lines");
         }
-        let lines: Vec<&str> = lines.iter().filter_map(|line| fields.get(line)).collect();
+        let lines: Vec<&str> = lines
+            .iter()
+            .filter_map(|line| not_blank(fields.get(line)))
+            .collect();
         json["lines"] = json!(lines);
 
-        let whole_name = ["firstName", "lastName"].map(|name| self.names.get(name));
+        let whole_name = ["firstName", "lastName"].map(|name| not_blank(self.names.get(name)));
         let whole_name: Vec<&str> = whole_name.into_iter().flatten().collect();
         let whole_name = (!whole_name.is_empty()).then(|| whole_name.join(" "));
         let phone = self.names.get("phoneNumber").map(str::to_owned);
@@ -238,7 +241,11 @@ impl State {
             ),
             ("phone", "contactPhone", phone, &["phoneNumber"]),
         ] {
-            let value = fields.get(contact).map(str::to_owned);
+            let mut value = fields.get(contact);
+            if name == "recipientName" {
+                value = not_blank(value);
+            }
+            let value = value.map(str::to_owned);
             let is_stale = match (&value, fields.is_stale(contact)) {
                 (_, true) => true,
                 (Some(_), false) => false,
@@ -258,4 +265,9 @@ impl State {
         json["validation"] = validate(&json);
         json
     }
+}
+
+/// A text that is more than white space.
+fn not_blank(text: Option<&str>) -> Option<&str> {
+    text.filter(|text| text.chars().any(|c| !c.is_whitespace()))
 }

@@ -1,12 +1,15 @@
 //! Validates addresses. The rules are the program's data; the code that applies them is independent.
 //!
-//! Where the contract leaves room: case and surrounding blanks of postal codes and states don't matter; a
-//! state may be written by any of its names, or by its code after the country's (`US-CA`); only ASCII digits
-//! are digits.
+//! Blank fields are missing. Names of states are compared in NFKD, without marks and case; codes of countries,
+//! states and post as ASCII. Where the contract leaves room: blanks around a value don't matter; a state may be
+//! written after the country's code (`US-CA`); the prefix of a postal code may be followed by spaces.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
+use icu_normalizer::DecomposingNormalizer;
+use icu_properties::CodePointMapData;
+use icu_properties::props::GeneralCategory;
 use serde_json::{Value, json};
 
 fn rules() -> &'static Value {
@@ -23,16 +26,22 @@ fn rules() -> &'static Value {
 
 /// Validates a shipping address in the view's JSON form.
 pub fn validate(address: &Value) -> Value {
-    let text = |field: &str| address[field].as_str();
+    let text = |field: &str| {
+        address[field]
+            .as_str()
+            .map(str::trim)
+            .filter(|text| !text.is_empty())
+    };
     let mut problems: Vec<(&str, &str)> = Vec::new();
     if let Some(country) = text("countryCode") {
-        match rules().get(country) {
+        let country = country.to_ascii_uppercase();
+        match rules().get(&country) {
             None => problems.push(("countryCode", "unknown")),
             Some(rules) => {
                 for field in rules["required"].as_array().expect("a list") {
                     let field = field.as_str().expect("text");
                     let is_there = match field {
-                        "lines" => address["lines"] != json!([]),
+                        "lines" => has_lines(address),
                         field => text(field).is_some(),
                     };
                     if !is_there {
@@ -40,19 +49,14 @@ pub fn validate(address: &Value) -> Value {
                     }
                 }
                 if let (Some(form), Some(code)) = (rules["postalCode"].as_str(), text("postalCode"))
-                    && !matches(form, &code.trim().to_uppercase())
+                    && !takes_postal_code(form, rules["postalPrefix"].as_str(), code)
                 {
                     problems.push(("postalCode", "malformed"));
                 }
-                if let (Some(states), Some(state)) = (rules["states"].as_array(), text("state")) {
-                    let state = state.trim().to_uppercase();
-                    let listed = states.iter().any(|listed| {
-                        let listed = listed.as_str().expect("text").to_uppercase();
-                        state == listed || state == format!("{country}-{listed}")
-                    });
-                    if !listed {
-                        problems.push(("state", "unknown"));
-                    }
+                if let Some(state) = text("state")
+                    && !has_state(&country, rules, state)
+                {
+                    problems.push(("state", "unknown"));
                 }
             }
         }
@@ -76,6 +80,81 @@ pub fn validate(address: &Value) -> Value {
         .map(|(field, problem)| json!({"field": field, "problem": problem}))
         .collect();
     json!({"status": status, "problems": problems})
+}
+
+fn has_lines(address: &Value) -> bool {
+    let lines = address["lines"].as_array().expect("a list");
+    lines.iter().any(|line| {
+        line.as_str()
+            .is_some_and(|line| line.chars().any(|c| !c.is_whitespace()))
+    })
+}
+
+/// Whether a postal code has the form, also after the prefix.
+fn takes_postal_code(form: &str, prefix: Option<&str>, code: &str) -> bool {
+    let code = code.to_ascii_uppercase();
+    if matches(form, &code) {
+        return true;
+    }
+    let prefix = prefix.map(str::to_ascii_uppercase);
+    let rest = prefix.and_then(|prefix| code.strip_prefix(&*prefix));
+    rest.is_some_and(|rest| matches(form, rest.trim_matches(' ')))
+}
+
+/// Whether a country has a state, or lists none.
+fn has_state(country: &str, rules: &Value, state: &str) -> bool {
+    let (codes, names) = (texts(&rules["stateCodes"]), plain_names(country));
+    let start = format!("{country}-");
+    let mut spellings = vec![state];
+    if let Some(written) = state.get(..start.len())
+        && written.eq_ignore_ascii_case(&start)
+    {
+        spellings.push(&state[start.len()..]);
+    }
+    codes.is_empty() && names.is_empty()
+        || spellings.iter().any(|state| {
+            codes.iter().any(|code| code.eq_ignore_ascii_case(state))
+                || names.contains(&plain(state))
+        })
+}
+
+fn texts(list: &Value) -> Vec<&str> {
+    let texts = list.as_array().into_iter().flatten();
+    texts.map(|text| text.as_str().expect("text")).collect()
+}
+
+/// The names of a country's states as [`plain`] makes them.
+fn plain_names(country: &str) -> &'static BTreeSet<String> {
+    static NAMES: OnceLock<BTreeMap<String, BTreeSet<String>>> = OnceLock::new();
+    let names = NAMES.get_or_init(|| {
+        let countries = rules().as_object().expect("countries");
+        countries
+            .iter()
+            .map(|(country, rules)| {
+                let names = texts(&rules["stateNames"]).into_iter();
+                (country.clone(), names.map(plain).collect())
+            })
+            .collect()
+    });
+    &names[country]
+}
+
+/// A name in NFKD, without marks and case. Upper case makes i of the dotless one, and no letter's case is left
+/// after upper and then lower case.
+fn plain(name: &str) -> String {
+    let categories = CodePointMapData::<GeneralCategory>::new();
+    let marks = [
+        GeneralCategory::NonspacingMark,
+        GeneralCategory::SpacingMark,
+        GeneralCategory::EnclosingMark,
+    ];
+    DecomposingNormalizer::new_nfkd()
+        .normalize(name)
+        .chars()
+        .filter(|c| !marks.contains(&categories.get(*c)))
+        .flat_map(char::to_uppercase)
+        .flat_map(char::to_lowercase)
+        .collect()
 }
 
 /// Whether a regular expression matches the whole text. Supports what the rules use; `\d` is an ASCII digit.
