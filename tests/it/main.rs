@@ -4,6 +4,7 @@
 
 mod address_requests;
 mod as_of;
+mod captured_records;
 mod chaos;
 mod crashes;
 mod data_loss;
