@@ -104,7 +104,7 @@ impl Address {
             city: part(CITY)?,
             state_or_province: part(STATE_OR_PROVINCE)?,
             postal_code: part(POSTAL_CODE)?,
-            country: part(COUNTRY)?.map(|country| country.to_uppercase()),
+            country: part(COUNTRY)?.map(|country| country.to_ascii_uppercase()),
             contact_name: part(CONTACT_NAME)?,
             contact_phone: part(CONTACT_PHONE)?,
             company_name: part(COMPANY_NAME)?,

@@ -73,7 +73,7 @@ impl<'a> Fields<'a> {
 
     /// A required country code, in upper case.
     pub(super) fn country(&self, name: &str) -> Result<String, Bad> {
-        Ok(self.text(name)?.to_uppercase())
+        Ok(self.text(name)?.to_ascii_uppercase())
     }
 
     /// A required boolean.

@@ -24,7 +24,7 @@ impl Projection for Fulfillment {
     }
 
     fn code_version(&self) -> i32 {
-        2
+        3
     }
 
     fn is_interested(&self, event_type: &TypeName) -> bool {

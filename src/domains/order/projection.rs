@@ -24,7 +24,7 @@ impl Projection for Order {
     }
 
     fn code_version(&self) -> i32 {
-        2
+        3
     }
 
     fn is_interested(&self, event_type: &TypeName) -> bool {
