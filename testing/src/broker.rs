@@ -352,12 +352,12 @@ impl Broker {
         Writer::new(config)
     }
 
-    /// A producer that compresses batches of up to a second with this codec of librdkafka.
+    /// A producer that compresses its batches with this codec of librdkafka.
     pub fn compressing_writer(&self, codec: &str) -> Writer {
         let mut config = self.config();
         config
             .set("compression.codec", codec)
-            .set("linger.ms", "1000");
+            .set("linger.ms", "200");
         Writer::new(config)
     }
 
@@ -368,7 +368,7 @@ impl Broker {
             .arg("org.apache.kafka.tools.ConsoleProducer")
             .args(["--bootstrap-server", &self.address, "--topic", topic])
             .arg(format!("--compression-codec={compression}"))
-            .args(["--reader-property", "parse.key=true"])
+            .args(["--property", "parse.key=true"])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
