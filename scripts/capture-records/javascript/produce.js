@@ -14,7 +14,8 @@ const eventsOf = (producer) => JSON.parse(template.replaceAll('PRODUCER', produc
 const traceparent = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01';
 
 const client = new kafkajs.Kafka({ clientId: 'user-service', brokers: [broker] });
-const cloudEventsTopics = ['structured', 'structured-bytes', 'binary', 'binary-bytes'].map((mode) => `cloudevents-js-${mode}`);
+const modes = ['structured', 'structured-bytes', 'binary', 'binary-bytes'];
+const cloudEventsTopics = modes.map((mode) => `cloudevents-js-${mode}`);
 const topics = ['kafkajs', 'nestjs-message', 'nestjs-object', ...cloudEventsTopics];
 const admin = client.admin();
 await admin.connect();

@@ -1,7 +1,7 @@
 """Publishes the events with librdkafka (confluent-kafka): plain, and through Confluent's JSON Schema serializer.
 
-The serializer's registry is the one in memory that confluent-kafka has for tests. It frames the value (a zero byte, the
-schema's id, the JSON), or names the schema in a header.
+The serializer's registry is the one in memory that confluent-kafka has for tests. The serializer puts a zero byte and
+the schema's id before the JSON, or names the schema in a header.
 
 Usage: librdkafka.py BROKER EVENTS
 """

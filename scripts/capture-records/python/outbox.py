@@ -14,6 +14,7 @@ STRING = "org.apache.kafka.connect.storage.StringConverter"
 BINARY = "io.debezium.converters.BinaryDataConverter"
 TYPE_HEADER = {"transforms.outbox.table.fields.additional.placement": "type:header:eventType"}
 EXPAND = {"transforms.outbox.table.expand.json.payload": "true"}
+KEEP_NULLS = {"transforms.outbox.table.json.payload.null.behavior": "optional_bytes"}
 
 
 def converter(name, schemas=None):
@@ -32,13 +33,17 @@ OUTBOXES = {
     # Connect's JSON converter makes the text a JSON string; its default adds the schema.
     "debezium-outbox-json": ("jsonb", "payload", {**TYPE_HEADER, **converter(JSON, "false")}),
     "debezium-outbox-json-schemas": ("jsonb", "payload", {**TYPE_HEADER, **converter(JSON)}),
-    # The router parses the payload.
+    # The router parses the payload; by default it drops what is null.
     "debezium-outbox-expand": ("jsonb", "payload", {**TYPE_HEADER, **EXPAND, **converter(JSON, "false")}),
+    "debezium-outbox-expand-nulls": (
+        "jsonb",
+        "payload",
+        {**TYPE_HEADER, **EXPAND, **KEEP_NULLS, **converter(JSON, "false")},
+    ),
     "debezium-outbox-expand-schemas": ("jsonb", "payload", {**TYPE_HEADER, **EXPAND, **converter(JSON)}),
     # The router's defaults, which have no header with the type: the payload is the event envelope.
     "debezium-outbox-envelope": ("jsonb", "envelope", converter(STRING)),
     "debezium-outbox-envelope-schemas": ("jsonb", "envelope", {**EXPAND, **converter(JSON)}),
-    # A key that is converted by Connect's default, too.
 }
 
 
