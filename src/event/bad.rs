@@ -64,6 +64,19 @@ impl Bad {
         )
     }
 
+    pub(super) fn not_base64(field: &'static str) -> Self {
+        Self::field("not_base64", field, "is not base64")
+    }
+
+    /// The same problem of JSON, found in a field that holds it as base64.
+    pub(super) fn in_base64(self, field: &'static str) -> Self {
+        Self::field(
+            self.reason,
+            field,
+            "is not base64 of JSON within the limits",
+        )
+    }
+
     pub(super) fn no_event_type() -> Self {
         Self::whole("no_event_type", "the record has no event type")
     }
@@ -111,7 +124,11 @@ impl Bad {
     }
 
     pub(super) fn nul_in_id(field: impl Into<String>) -> Self {
-        Self::field("nul_in_id", field, "contains a NUL character")
+        Self::field(
+            "nul_in_id",
+            field,
+            "contains a NUL character or an unpaired surrogate",
+        )
     }
 
     /// The same problem, found in a payload of an unknown version that was read as the newest

@@ -71,8 +71,14 @@ impl Changes {
 
     /// Reads the field `name` (`updatedFields`) of a payload, with `newValues` and `oldValues`.
     pub(super) fn read(fields: &Fields, name: &str, rules: &UpdateRules) -> Result<Self, Bad> {
-        let values = Values::read(fields, rules)?;
-        match fields.required(name)? {
+        let updated = fields.required(name)?;
+        // Beside an object of entries, `newValues` is ignored where the type does not require it.
+        let values = if updated.is_object() && !rules.values_required {
+            Values::default()
+        } else {
+            Values::read(fields, rules)?
+        };
+        match updated {
             Value::Array(names) => Self::read_list(names, name, &values, rules),
             Value::Object(entries) => Self::read_entries(entries, name, &values, rules),
             _ => Err(Bad::wrong_type(name)),
@@ -89,6 +95,8 @@ impl Changes {
         let mut changes = Self::default();
         for written in names {
             let written = written.as_str().ok_or_else(|| Bad::wrong_type(parent))?;
+            // As in the names of members, which it is compared with.
+            let written = &*without_nul(written);
             let known = rules.find(written);
             let new = match find_value(values.new, written, known.as_ref()) {
                 Some(value) => read_value(value, known.as_ref(), "newValues")?,
@@ -134,7 +142,7 @@ impl Changes {
     fn add(&mut self, written: &str, known: Option<&KnownField>, change: FieldChange) {
         let name = match known {
             Some(known) => known.spellings[0].to_owned(),
-            None => without_nul(written).into_owned(),
+            None => written.to_owned(),
         };
         if !name.is_empty() {
             self.0.entry(name).or_insert(change);
@@ -143,6 +151,7 @@ impl Changes {
 }
 
 /// The payload's `newValues` and `oldValues`, where it has them and its type reads them.
+#[derive(Default)]
 struct Values<'a> {
     new: Option<&'a Map<String, Value>>,
     old: Option<&'a Map<String, Value>>,

@@ -1,19 +1,30 @@
-//! The four envelope dialects: how one is recognized, and where it has each part of an event.
+//! The five envelope dialects: how one is recognized, and where it has each part of an event.
 //!
 //! [`EnvelopeParts`] reads a part by itself, so that a record with one bad part can be judged by
-//! the others.
+//! the others. The envelope is read before the payload and whatever the payload holds.
 
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
 use super::bad::Bad;
 use super::fields::check_id;
-use super::json::{self, is_blank};
+use super::json::{Json, is_blank};
 use super::record::Record;
-use super::time;
+use super::{time, wrapping};
 
 /// The header with the correlation id of an envelope that has none.
 const CORRELATION_HEADER: &str = "correlationId";
+
+/// Base64 as CloudEvents uses it, with or without padding.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// The names of an envelope's parts. Of several names for one part, the first that is given counts.
 struct Dialect {
@@ -23,10 +34,12 @@ struct Dialect {
     source: &'static [&'static str],
     correlation: &'static [&'static str],
     payload: &'static [&'static str],
+    /// The name of a payload as base64 of its JSON.
+    payload_base64: Option<&'static str>,
     /// Whether the type may have a reverse-DNS prefix, as in CloudEvents.
     cloud_events: bool,
     /// Whether the names are those of headers. The record's value is the payload then.
-    binary: bool,
+    in_headers: bool,
 }
 
 /// The original envelope.
@@ -37,8 +50,9 @@ const EVENT: Dialect = Dialect {
     source: &["sourceService", "source"],
     correlation: &["correlationId"],
     payload: &["payload", "data"],
+    payload_base64: None,
     cloud_events: false,
-    binary: false,
+    in_headers: false,
 };
 
 const STANDARD_MESSAGE: Dialect = Dialect {
@@ -48,8 +62,9 @@ const STANDARD_MESSAGE: Dialect = Dialect {
     source: &["sourceService"],
     correlation: &["correlationId"],
     payload: &["payload"],
+    payload_base64: None,
     cloud_events: false,
-    binary: false,
+    in_headers: false,
 };
 
 const CLOUD_EVENTS_STRUCTURED: Dialect = Dialect {
@@ -59,8 +74,9 @@ const CLOUD_EVENTS_STRUCTURED: Dialect = Dialect {
     source: &["source"],
     correlation: &["correlationid"],
     payload: &["data"],
+    payload_base64: Some("data_base64"),
     cloud_events: true,
-    binary: false,
+    in_headers: false,
 };
 
 const CLOUD_EVENTS_BINARY: Dialect = Dialect {
@@ -70,15 +86,32 @@ const CLOUD_EVENTS_BINARY: Dialect = Dialect {
     source: &["ce_source"],
     correlation: &["ce_correlationid"],
     payload: &[],
+    payload_base64: None,
     cloud_events: true,
-    binary: true,
+    in_headers: true,
+};
+
+/// What Debezium's outbox event router writes. The time is Kafka's timestamp.
+const OUTBOX: Dialect = Dialect {
+    id: "id",
+    event_type: "eventType",
+    time: &[],
+    source: &[],
+    correlation: &[],
+    payload: &[],
+    payload_base64: None,
+    cloud_events: false,
+    in_headers: true,
 };
 
 impl Dialect {
     /// The dialect of a value that is not binary CloudEvents: structured CloudEvents by
-    /// `specversion`, else `StandardMessage` by `messageId`, else the original envelope.
-    /// A null or empty `specversion` or `messageId` counts only if `eventType` is not given.
-    fn of_body(body: &Map<String, Value>) -> &'static Dialect {
+    /// `specversion`, else `StandardMessage` by `messageId`, else the original envelope by
+    /// `eventId` or `eventType`, else the outbox's if the record has its headers.
+    ///
+    /// Blank members are as absent. Where nothing decides, they do: the error is that of the
+    /// dialect that the record resembles most.
+    fn of_body(body: &Map<String, Value>, has_outbox_headers: bool) -> &'static Dialect {
         let given = |name| body.get(name).is_some_and(|value| !is_blank(value));
         if given("specversion") {
             &CLOUD_EVENTS_STRUCTURED
@@ -86,6 +119,8 @@ impl Dialect {
             &STANDARD_MESSAGE
         } else if given("eventType") {
             &EVENT
+        } else if has_outbox_headers && !given("eventId") {
+            &OUTBOX
         } else if body.contains_key("messageId") {
             &STANDARD_MESSAGE
         } else if body.contains_key("specversion") {
@@ -100,26 +135,32 @@ impl Dialect {
 pub(super) struct EnvelopeParts<'r> {
     record: &'r Record,
     dialect: &'static Dialect,
-    /// The parsed value. An error is possible only in binary CloudEvents: their parts are headers.
-    body: Result<Value, Bad>,
+    /// The value. With the envelope in headers, it need not be JSON.
+    body: Json,
 }
 
 impl<'r> EnvelopeParts<'r> {
-    /// Finds the dialect: binary CloudEvents by the headers, else by the value.
+    /// Finds the dialect: binary CloudEvents by the headers, else by the value, else the outbox's
+    /// by the headers.
     pub(super) fn of(record: &'r Record) -> Result<Self, Bad> {
         let has_header = |name| record.headers.iter().any(|(header, _)| header == name);
-        let body = json::parse(record.value.as_deref().unwrap_or_default());
-        let (dialect, body) = if has_header("ce_id") && has_header("ce_type") {
-            (&CLOUD_EVENTS_BINARY, body)
-        } else {
-            let body = body?;
-            let object = body.as_object().ok_or_else(Bad::no_event_type)?;
-            (Dialect::of_body(object), Ok(body))
+        let is_binary = has_header("ce_id") && has_header("ce_type");
+        let has_outbox_headers = has_header(OUTBOX.id) && has_header(OUTBOX.event_type);
+        let body = wrapping::read(record.value.as_deref().unwrap_or_default());
+        let dialect = match &body {
+            _ if is_binary => &CLOUD_EVENTS_BINARY,
+            Ok(Json {
+                value: Value::Object(members),
+                ..
+            }) => Dialect::of_body(members, has_outbox_headers),
+            _ if has_outbox_headers => &OUTBOX,
+            Ok(_) => return Err(Bad::no_event_type()),
+            Err(bad) => return Err(bad.clone()),
         };
         Ok(Self {
             record,
             dialect,
-            body,
+            body: body.unwrap_or_else(Json::from),
         })
     }
 
@@ -170,23 +211,30 @@ impl<'r> EnvelopeParts<'r> {
         time::from_millis(millis).ok_or_else(Bad::bad_kafka_timestamp)
     }
 
-    /// The parsed value.
-    pub(super) fn body(&self) -> Result<&Value, Bad> {
-        self.body.as_ref().map_err(Bad::clone)
+    /// Refuses a value that is not JSON within the limits.
+    pub(super) fn check_json(&self) -> Result<(), Bad> {
+        self.body.problem.clone().map_or(Ok(()), Err)
     }
 
     /// The payload, in the form of its version.
-    pub(super) fn payload(&self) -> Result<&Map<String, Value>, Bad> {
-        let body = self.body()?;
-        let given = |name: &&str| body.get(*name).filter(|value| !is_blank(value));
-        let payload = if self.dialect.binary {
-            Some(body)
+    pub(super) fn payload(&self) -> Result<Cow<'_, Map<String, Value>>, Bad> {
+        self.check_json()?;
+        let body = &self.body.value;
+        let given = |name: &str| body.get(name).filter(|value| !is_blank(value));
+        let payload = if self.dialect.in_headers {
+            body
+        } else if let Some(payload) = self.dialect.payload.iter().find_map(|name| given(name)) {
+            payload
+        } else if let Some(name) = self.dialect.payload_base64
+            && let Some(encoded) = given(name)
+        {
+            return payload_in_base64(name, encoded).map(Cow::Owned);
         } else {
-            self.dialect.payload.iter().find_map(given)
+            return Err(Bad::missing_field("payload".to_owned()));
         };
+        let payload = payload.as_object();
         payload
-            .ok_or_else(|| Bad::missing_field("payload".to_owned()))?
-            .as_object()
+            .map(Cow::Borrowed)
             .ok_or_else(|| Bad::wrong_type("payload"))
     }
 
@@ -199,10 +247,10 @@ impl<'r> EnvelopeParts<'r> {
     /// if the value is not text.
     fn given(&self, names: &[&'static str]) -> Option<(&'static str, Option<&str>)> {
         names.iter().find_map(|name| {
-            if self.dialect.binary {
+            if self.dialect.in_headers {
                 return self.header(name);
             }
-            let value = self.body.as_ref().ok()?.get(name)?;
+            let value = self.body.value.get(name)?;
             (!is_blank(value)).then(|| (*name, value.as_str()))
         })
     }
@@ -214,6 +262,18 @@ impl<'r> EnvelopeParts<'r> {
         let (_, value) = headers.find(|(header, _)| header == name)?;
         let value = value.as_ref().filter(|value| !value.is_empty())?;
         Some((name, std::str::from_utf8(value).ok()))
+    }
+}
+
+/// The payload in base64, in the member with this name.
+fn payload_in_base64(name: &'static str, encoded: &Value) -> Result<Map<String, Value>, Bad> {
+    let encoded = encoded.as_str().ok_or_else(|| Bad::wrong_type(name))?;
+    let bytes = BASE64.decode(encoded).map_err(|_| Bad::not_base64(name))?;
+    let json = Json::parse(&bytes).map_err(|bad| bad.in_base64(name))?;
+    match (json.value, json.problem) {
+        (_, Some(bad)) => Err(bad.in_base64(name)),
+        (Value::Object(payload), None) => Ok(payload),
+        (_, None) => Err(Bad::wrong_type(name)),
     }
 }
 

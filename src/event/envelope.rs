@@ -59,7 +59,7 @@ impl<'r> Envelope<'r> {
     ///
     /// # Errors
     /// The record has no type, or the type is not a string. Also, unless the type is in a header:
-    /// the value is not JSON, is nested too deep, or has a number that is out of range.
+    /// the value is not JSON.
     pub fn read(record: &'r Record) -> Result<Self, Bad> {
         let parts = EnvelopeParts::of(record)?;
         let type_text = without_nul(parts.event_type()?).into_owned();
@@ -109,8 +109,8 @@ impl<'r> Envelope<'r> {
     /// [`Self::decode`] with other upcasters, so that tests can add a version.
     pub(super) fn decode_with(&self, upcasters: &[Upcaster]) -> Result<Event, Bad> {
         let id = self.parts.event_id()?.to_owned();
-        // An unknown type's payload is not read, but its value must be JSON.
-        self.parts.body()?;
+        // An unknown type's payload is not read, but the value must be JSON within the limits.
+        self.parts.check_json()?;
         let correlation_id = self.parts.correlation_id()?.map(str::to_owned);
         let source = self.parts.source()?;
         let source = source.map(|source| without_nul(source).into_owned());
@@ -149,7 +149,8 @@ impl<'r> Envelope<'r> {
     ) -> Result<(Payload, Option<DateTime<Utc>>), Bad> {
         let version = versions::find(event_type, version, upcasters);
         let read = || {
-            let current = version.upcast(self.parts.payload()?);
+            let payload = self.parts.payload()?;
+            let current = version.upcast(&payload);
             let fields = Fields::of_payload(&current);
             let payload = Payload::read(event_type, &fields)?;
             Ok((payload, own_time(event_type, &fields)?))
@@ -168,7 +169,7 @@ impl<'r> Envelope<'r> {
         let own_time = match self.event_type {
             TypeName::Known { event_type, .. } => {
                 let payload = self.parts.payload().ok();
-                payload.map(|payload| own_time(event_type, &Fields::of_payload(payload)))
+                payload.map(|payload| own_time(event_type, &Fields::of_payload(&payload)))
             }
             TypeName::Unknown { .. } => None,
         };

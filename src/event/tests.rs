@@ -1,5 +1,6 @@
 //! Tests of reading events: examples, and properties of generated records.
 
+mod captured;
 mod changes;
 mod envelopes;
 mod payloads;

@@ -14,6 +14,9 @@ use super::change_text;
 use crate::event::{self, Change, Payload};
 use crate::projector::NewEvent;
 
+/// The name of the address type among stale fields.
+const STALE_TYPE: &str = "type";
+
 /// The event that something is from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
@@ -137,12 +140,10 @@ impl AddressFact {
                     .filter_map(|(name, _)| text(name))
                     .collect();
                 let mut parts = event::Address::default();
-                // A full address supersedes the changes of its parts, and leaves no field stale.
-                changes.retain(|name, change| match name.as_str() {
-                    "addressType" => {
-                        updated.full_address.is_none() || *change != TextChange::Unknown
-                    }
-                    name => updated.full_address.is_none() && parts.part_mut(name).is_some(),
+                // A full address supersedes the changes of its parts. The type is not one of them.
+                changes.retain(|name, _| {
+                    name == "addressType"
+                        || (updated.full_address.is_none() && parts.part_mut(name).is_some())
                 });
                 Self::Updated {
                     address_id: updated.address_id.clone(),
@@ -356,7 +357,8 @@ impl AddressBook {
         address.updated = source;
         if let Some(full_address) = full_address {
             address.parts.clone_from(full_address);
-            address.stale.clear();
+            // The type, which it does not hold, stays as stale as it was.
+            address.stale.retain(|name| name == STALE_TYPE);
         }
         for (name, change) in changes {
             let change = change.as_change();
@@ -364,7 +366,7 @@ impl AddressBook {
                 change_text(
                     &mut address.address_type,
                     &mut address.stale,
-                    "type",
+                    STALE_TYPE,
                     change,
                 );
             } else if let Some(part) = address.parts.part_mut(name) {

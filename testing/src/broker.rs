@@ -5,7 +5,7 @@
 //! message says so, librdkafka's mock broker replaces the shared one (it keeps 5 MiB of a partition, so
 //! topics must be small), and [`Broker::real`] returns `None`. With `CI` set, the tests fail instead.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -352,6 +352,45 @@ impl Broker {
         Writer::new(config)
     }
 
+    /// A producer that compresses its batches with this codec of librdkafka.
+    pub fn compressing_writer(&self, codec: &str) -> Writer {
+        let mut config = self.config();
+        config
+            .set("compression.codec", codec)
+            .set("linger.ms", "200");
+        Writer::new(config)
+    }
+
+    /// Writes `lines` of a key, a tab and a value with Kafka's Java client and this compression.
+    pub fn write_with_java(&self, topic: &str, compression: &str, lines: &str) {
+        let libraries = libraries().expect("a real broker has Kafka's jars");
+        let mut console = java(&libraries)
+            .arg("org.apache.kafka.tools.ConsoleProducer")
+            .args(["--bootstrap-server", &self.address, "--topic", topic])
+            .arg(format!("--compression-codec={compression}"))
+            .args(["--property", "parse.key=true"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("java runs");
+        let mut stdin = console.stdin.take().expect("piped");
+        stdin.write_all(lines.as_bytes()).expect("java reads");
+        drop(stdin);
+        let status = console.wait().expect("waitable");
+        assert!(status.success(), "the Java client: {status}");
+    }
+
+    /// The compressions of a partition's batches in the broker's log. `None` if another process started the
+    /// broker.
+    pub fn compressions(&self, topic: &str, partition: i32) -> Option<BTreeSet<&'static str>> {
+        let Kind::Started(server) = &self.kind else {
+            return None;
+        };
+        let log = server.lock().unwrap().home.path.join("log");
+        let segment = log.join(format!("{topic}-{partition}/{:020}.log", 0));
+        Some(compressions(&std::fs::read(segment).expect("readable")))
+    }
+
     /// A transactional producer.
     pub fn transactional_writer(&self) -> Writer {
         self.try_transactional_writer().expect("transactions")
@@ -617,17 +656,8 @@ impl Server {
     }
 
     fn java(&self) -> Command {
-        let mut java = Command::new("java");
-        java.args([
-            "-Xmx512m",
-            "-XX:+UseSerialGC",
-            "-XX:TieredStopAtLevel=1",
-            "-Xshare:auto",
-        ])
-        .arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
-        .arg("-cp")
-        .arg(format!("{}/*", self.libraries.display()))
-        .current_dir(&self.home.path);
+        let mut java = java(&self.libraries);
+        java.current_dir(&self.home.path);
         java
     }
 
@@ -661,6 +691,34 @@ impl Server {
             );
         }
     }
+}
+
+/// A command that runs Java with the jars in a directory.
+fn java(libraries: &Path) -> Command {
+    let mut java = Command::new("java");
+    java.args([
+        "-Xmx512m",
+        "-XX:+UseSerialGC",
+        "-XX:TieredStopAtLevel=1",
+        "-Xshare:auto",
+    ])
+    .arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
+    .arg("-cp")
+    .arg(format!("{}/*", libraries.display()));
+    java
+}
+
+/// The compressions of the batches in a segment file. A batch begins with its first offset (8 bytes) and the
+/// length of the rest (4 bytes); the last three bits of its 23rd byte name its compression.
+fn compressions(segment: &[u8]) -> BTreeSet<&'static str> {
+    let mut found = BTreeSet::new();
+    let mut rest = segment;
+    while let Some((length, batch)) = rest.get(8..).and_then(<[u8]>::split_first_chunk) {
+        let codec = rest[22] & 0b111;
+        found.insert(["none", "gzip", "snappy", "lz4", "zstd"][usize::from(codec)]);
+        rest = &batch[u32::from_be_bytes(*length) as usize..];
+    }
+    found
 }
 
 /// Copies a directory and everything in it.

@@ -5,6 +5,7 @@
 mod address_requests;
 mod address_spellings;
 mod as_of;
+mod captured_records;
 mod chaos;
 mod crashes;
 mod data_loss;

@@ -112,6 +112,10 @@ fn both_shapes_of_updated_fields_are_read() {
             json!({"updatedFields": {"bio": {"old": "x"}}, "newValues": {"bio": "y", "gender": 7}}),
             vec![("bio", Unknown)],
         ),
+        (
+            json!({"updatedFields": {"bio": "x"}, "newValues": 7}),
+            vec![("bio", Is(json!("x")))],
+        ),
         // NUL is read as the replacement character, in names, too.
         (
             json!({"updatedFields": {"preferences.a\0": {"b\0": ["c\0"]}, "bio": "d\0"}}),
@@ -325,6 +329,9 @@ fn a_whole_address_is_read_in_other_spellings() {
     assert_eq!(spelled.full_address.as_ref(), Some(&whole));
     assert_eq!(spelled.address(), whole);
     assert_eq!(spelled.country, "AT");
+    // Codes are ASCII: the upper case of other letters would be the code of another country.
+    let odd = added(json!({"countryCode": "ß"})).unwrap();
+    assert_eq!(odd.address().country, text("ß"));
 }
 
 #[test]

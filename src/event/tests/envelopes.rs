@@ -1,11 +1,9 @@
-//! Tests of envelopes by examples: types, ids, dialects, and values that can't be read.
+//! Tests of envelopes by examples: types, ids, dialects, wrappings, and values that can't be read.
 
 use serde_json::{Value, json};
 
 use super::super::{Change, TypeName, hash16};
 use super::*;
-
-const UTF8_BOM: &[u8] = b"\xEF\xBB\xBF{}";
 
 /// The type that is read from this text, in the original envelope or in CloudEvents.
 fn read_type(written: &str, cloud_events: bool) -> TypeName {
@@ -213,7 +211,7 @@ fn the_id_is_read_where_all_other_parts_are_bad() {
 
 #[test]
 fn binary_cloud_events_have_type_and_id_whatever_the_value_is() {
-    for value in [&b"not json"[..], b"", b"\xFF", UTF8_BOM] {
+    for value in [&b"not json"[..], b"", b"\xFF", b"\xEF\xBB\xBF"] {
         for type_name in [&b"UserLoggedIn"[..], b"SomethingElse"] {
             let binary = with_headers(
                 record_of(value.to_vec()),
@@ -241,9 +239,9 @@ fn a_value_that_is_not_json_is_bad() {
         b"nul",
         b"{'a':1}",
         b"{\"a\":1,}",
-        UTF8_BOM,
+        b"\xEF\xBB\xBF",
         b"{\"eventType\":\"\xFF\"}",
-        b"{\"eventType\":\"\\ud800\"}",
+        b"{\"eventType\":\"\\ud8\"}",
         b"\0",
         b"{\"a\":01}",
         b"NaN",
@@ -316,7 +314,11 @@ fn nesting_ends_at_128_levels() {
     );
     let open = "[".repeat(1_000_000);
     assert_eq!(reason_and_field(decode(&record_of(open))).0, "too_deep");
-    let objects = format!(r#"{}1{}"#, r#"{"a":"#.repeat(129), "}".repeat(129));
+    let objects = format!(
+        r#"{{"eventId":"e","eventType":"X","x":{}1{}}}"#,
+        r#"{"a":"#.repeat(128),
+        "}".repeat(128)
+    );
     assert_eq!(reason_and_field(decode(&record_of(objects))).0, "too_deep");
     let in_string = format!(
         r#"{{"eventId":"e","eventType":"X","x":"\"{}\\"}}"#,
@@ -364,6 +366,293 @@ fn numbers_must_be_in_the_range_of_a_float() {
             "{number}"
         );
     }
+}
+
+/// A record of the dialect, with this text for its payload.
+fn with_payload(dialect: &str, type_name: &str, payload: &str) -> Record {
+    let value = match dialect {
+        "event" => format!(r#"{{"eventId":"e","eventType":"{type_name}","payload":{payload}}}"#),
+        "standard" => {
+            format!(r#"{{"payload":{payload},"messageId":"e","messageType":"{type_name}"}}"#)
+        }
+        "structured" => {
+            format!(r#"{{"specversion":"1.0","id":"e","data":{payload},"type":"{type_name}"}}"#)
+        }
+        _ => payload.to_owned(),
+    };
+    let names = match dialect {
+        "binary" => ["ce_id", "ce_type"],
+        "outbox" => ["id", "eventType"],
+        _ => return record_of(value),
+    };
+    let headers = [(names[0], &b"e"[..]), (names[1], type_name.as_bytes())];
+    with_headers(record_of(value), &headers)
+}
+
+#[test]
+fn type_and_id_are_read_whatever_the_payload_holds() {
+    let deep = format!(r#"{{"x":{}{}}}"#, "[".repeat(70_000), "]".repeat(70_000));
+    for (payload, reason) in [
+        (deep.as_str(), "too_deep"),
+        (r#"{"userId":"u","x":[1e999]}"#, "number_out_of_range"),
+        (r#"{"userId":"u","x":"\ud83d"}"#, ""),
+        (r#"{"userId":"\ud83d"}"#, "nul_in_id"),
+        (r#"{"userId":"\u0000"}"#, "nul_in_id"),
+        ("[]", "wrong_type"),
+    ] {
+        for dialect in ["event", "standard", "structured", "binary", "outbox"] {
+            let context = format!("{dialect}, {reason}");
+            let record = with_payload(dialect, "UserLoggedIn", payload);
+            let envelope = Envelope::read(&record).unwrap_or_else(|bad| panic!("{context}: {bad}"));
+            let logged_in = TypeName::Known {
+                event_type: EventType::UserLoggedIn,
+                version: 1,
+            };
+            assert_eq!(envelope.event_type(), &logged_in, "{context}");
+            assert_eq!(envelope.event_id(), Ok("e"), "{context}");
+            assert!(envelope.occurred_at().is_some(), "{context}");
+            let decoded = envelope.decode();
+            let found = decoded.as_ref().map_or_else(|bad| bad.reason, |_| "");
+            assert_eq!(found, reason, "{context}");
+        }
+    }
+}
+
+#[test]
+fn members_beyond_the_limits_are_of_the_wrong_type() {
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    for value in ["1e999", &deep] {
+        let value = format!(r#"{{"eventId":"e","eventType":{value}}}"#);
+        assert_eq!(
+            reason_and_field(decode(&record_of(value))),
+            ("wrong_type", "eventType".into())
+        );
+    }
+    let record = record_of(r#"{"eventId":-1e999,"eventType":"X"}"#);
+    let bad = Envelope::read(&record).unwrap().event_id().unwrap_err();
+    assert_eq!(bad.reason, "wrong_type");
+    // Of duplicate names the last counts. An array has no members.
+    let value = r#"{"eventId":"e","eventType":1e999,"x":1e999,"eventType":"X"}"#;
+    let bad = decode(&record_of(value));
+    assert_eq!(reason_and_field(bad).0, "number_out_of_range");
+    let bad = decode(&record_of("[1e999]"));
+    assert_eq!(reason_and_field(bad).0, "number_out_of_range");
+}
+
+#[test]
+fn nul_and_unpaired_surrogates_are_read_as_the_replacement_character() {
+    for escape in [r"\ud83d", r"\uDE00", r"\u0000"] {
+        let value = r#"{"eventId":"1","eventType":"UserLoggedIn","sourceService":"s?","?":"?",
+            "eventTimestamp":"2026-11-20T09:00:00Z","payload":{"userId":"u","userAgent":"My phone ?",
+            "?":{"?":["?"]}}}"#
+            .replace('?', escape);
+        // In a JSON string, the escape is that of the inner or of the outer serializer.
+        let by_inner = json!(value).to_string();
+        let by_outer = by_inner.replace(r"\\u", r"\u");
+        for value in [value, by_inner, by_outer] {
+            let event = decode(&record_of(value.clone()));
+            let event = event.unwrap_or_else(|bad| panic!("{value}: {bad}"));
+            assert_eq!(event.source.as_deref(), Some("s\u{FFFD}"));
+            let Payload::UserLoggedIn(login) = event.payload else {
+                unreachable!()
+            };
+            assert_eq!(login.user_agent.as_deref(), Some("My phone \u{FFFD}"));
+        }
+        let value = format!(r#"{{"eventId":"e","eventType":"X{escape}"}}"#);
+        let event = decode(&record_of(value)).unwrap();
+        assert_eq!(event.type_name, "X\u{FFFD}");
+        for (field, members) in [
+            ("eventId", format!(r#""eventId":"e{escape}""#)),
+            (
+                "correlationId",
+                format!(r#""eventId":"e","correlationId":"{escape}""#),
+            ),
+        ] {
+            let value = format!(r#"{{"eventType":"X",{members}}}"#);
+            let bad = reason_and_field(decode(&record_of(value)));
+            assert_eq!(bad, ("nul_in_id", field.into()), "{escape}");
+        }
+        // Names that are read the same are one name.
+        let payload = format!(
+            r#"{{"userId":"u","profileId":"p","updatedFields":["preferences.a{escape}"],
+            "newValues":{{"preferences.a\ud800":1,"preferences.a{}":2}}}}"#,
+            '\u{FFFD}'
+        );
+        let event = decode(&with_payload("outbox", "UserProfileUpdated", &payload)).unwrap();
+        let changes = changes_of(&event.payload).unwrap();
+        let change = changes.get("preferences.a\u{FFFD}").unwrap();
+        assert_eq!(change.new, Change::Value(json!(2)));
+    }
+}
+
+#[test]
+fn wrappings_are_taken_off_in_their_order() {
+    const BOM: &str = "\u{FEFF}";
+    let event = r#"{"eventId":"e","eventType":"X"}"#;
+    let text = json!(event).to_string();
+    let connect =
+        |payload: &str| format!(r#"{{"schema":{{"type":"struct"}},"payload":{payload}}}"#);
+    let framed = |value: &str| format!("\0\u{1}\u{2}\u{3}\u{4}{value}");
+    let deep_in_wrapper = connect(&format!(
+        r#"{{"eventId":"e","eventType":"X","x":{}{}}}"#,
+        "[".repeat(127),
+        "]".repeat(127)
+    ));
+    for good in [
+        framed(event),
+        format!("\0\0\0\0\0 {event}"),
+        format!("{BOM} {event}\n"),
+        connect(event),
+        format!(r#" {{"payload":{event},"schema":null}} "#),
+        format!(r#"{{"schema":1e999,"payload":{event}}}"#),
+        format!(r#"{{"schema":1,"payload":7,"payload":{event}}}"#),
+        deep_in_wrapper,
+        text.clone(),
+        json!(format!(" {event}\t")).to_string(),
+        framed(&format!("{BOM}{}", connect(&text))),
+    ] {
+        let id = decode(&record_of(good.clone())).map(|event| event.id);
+        assert_eq!(id.as_deref(), Ok("e"), "{good:?}");
+    }
+    for (bad, reason) in [
+        (format!("\0\0\0\0{event}"), "not_json"),
+        (format!("{BOM}{}", framed(event)), "not_json"),
+        (format!("{BOM}{BOM}{event}"), "not_json"),
+        (framed(&framed(event)), "not_json"),
+        (framed(""), "not_json"),
+        ("\0\0".to_owned(), "not_json"),
+        (connect(&connect(event)), "no_event_type"),
+        (
+            format!(r#"{{"schema":{{}},"payload":{event},"x":1}}"#),
+            "no_event_type",
+        ),
+        (format!(r#"{{"payload":{event}}}"#), "no_event_type"),
+        (connect("null"), "no_event_type"),
+        (connect("1e999"), "number_out_of_range"),
+        (json!(text).to_string(), "no_event_type"),
+        (json!(connect(event)).to_string(), "no_event_type"),
+        (json!(format!("{BOM}{event}")).to_string(), "no_event_type"),
+        (json!(&event[1..]).to_string(), "no_event_type"),
+        (json!("\0").to_string(), "no_event_type"),
+    ] {
+        let found = reason_and_field(decode(&record_of(bad.clone())));
+        assert_eq!(found.0, reason, "{bad:?}");
+    }
+    // The limits hold in a wrapping, too.
+    let number = r#"{"eventId":"e","eventType":"X","x":1e999}"#;
+    for wrapped in [connect(number), json!(number).to_string()] {
+        let record = record_of(wrapped);
+        assert_eq!(Envelope::read(&record).unwrap().event_id(), Ok("e"));
+        assert_eq!(reason_and_field(decode(&record)).0, "number_out_of_range");
+    }
+    // A payload whose envelope is in headers may be wrapped, too.
+    let payload = framed(&connect(&json!(r#"{"userId":"u"}"#).to_string()));
+    for dialect in ["binary", "outbox"] {
+        let event = decode(&with_payload(dialect, "UserLoggedIn", &payload)).unwrap();
+        assert_eq!(event.user_id(), Some("u"), "{dialect}");
+    }
+}
+
+#[test]
+fn the_outbox_router_has_its_envelope_in_headers() {
+    let outbox: &[(&str, &[u8])] = &[("id", b"o"), ("eventType", b"UserLoggedIn")];
+    let payload = json!({"userId": "u", "source": 7, "timestamp": "x"});
+    let event = decode(&with_headers(record(&payload), outbox)).unwrap();
+    assert_eq!((event.id.as_str(), event.user_id()), ("o", Some("u")));
+    assert_eq!((&event.source, &event.correlation_id), (&None, &None));
+    assert_eq!(event.occurred_at.timestamp_millis(), KAFKA_TIME_MS);
+    let correlated = [outbox, &[("correlationId", b"c")]].concat();
+    let event = decode(&with_headers(record(&payload), &correlated)).unwrap();
+    assert_eq!(event.correlation_id.as_deref(), Some("c"));
+    let prefixed: &[(&str, &[u8])] = &[("id", b"o"), ("eventType", b"com.UserLoggedIn")];
+    let event = decode(&with_headers(record(&payload), prefixed)).unwrap();
+    assert_eq!(event.event_type, None);
+    for (value, reason) in [("", "not_json"), ("{", "not_json"), ("[]", "wrong_type")] {
+        let record = with_headers(record_of(value), outbox);
+        assert_eq!(Envelope::read(&record).unwrap().event_id(), Ok("o"));
+        assert_eq!(reason_and_field(decode(&record)).0, reason, "{value}");
+    }
+    let id_missing: &[(&str, &[u8])] = &[("id", b""), ("eventType", b"X")];
+    let bad = decode(&with_headers(record(&payload), id_missing));
+    assert_eq!(reason_and_field(bad), ("no_event_id", "id".into()));
+}
+
+#[test]
+fn the_outbox_router_is_the_last_dialect_to_be_considered() {
+    let outbox: &[(&str, &[u8])] = &[("id", b"o"), ("eventType", b"UserLoggedIn")];
+    for (value, id) in [
+        (json!({"specversion": "1.0", "id": "b", "type": "X"}), "b"),
+        (json!({"messageId": "b", "messageType": "X"}), "b"),
+        (json!({"eventId": "b", "eventType": "X"}), "b"),
+        (
+            json!({"specversion": null, "messageId": "", "eventId": null, "userId": "u"}),
+            "o",
+        ),
+    ] {
+        let event = decode(&with_headers(record(&value), outbox)).unwrap();
+        assert_eq!(event.id, id, "{value}");
+    }
+    for (value, reason) in [
+        (json!({"eventId": "b", "userId": "u"}), "no_event_type"),
+        (
+            json!({"eventType": "UserLoggedIn", "userId": "u"}),
+            "no_event_id",
+        ),
+    ] {
+        let bad = decode(&with_headers(record(&value), outbox));
+        assert_eq!(reason_and_field(bad).0, reason, "{value}");
+    }
+    let payload = json!({"userId": "u"});
+    for headers in [&outbox[..1], &outbox[1..]] {
+        let bad = decode(&with_headers(record(&payload), headers));
+        assert_eq!(reason_and_field(bad).0, "no_event_type");
+    }
+    let binary: &[(&str, &[u8])] = &[("ce_id", b"ce"), ("ce_type", b"UserLoggedIn")];
+    let event = decode(&with_headers(record(&payload), &[outbox, binary].concat()));
+    assert_eq!(event.unwrap().id, "ce");
+}
+
+#[test]
+fn structured_cloud_events_may_have_their_data_in_base64() {
+    let with_data = |data: Value, data_base64: Value| {
+        let cloud_event = json!({"specversion": "1.0", "id": "e", "type": "UserLoggedIn",
+            "data": data, "data_base64": data_base64});
+        decode(&record(&cloud_event))
+    };
+    for (data, data_base64, user) in [
+        (json!(null), json!("eyJ1c2VySWQiOiJ1In0="), "u"),
+        (json!(""), json!("eyJ1c2VySWQiOiJ1In0"), "u"),
+        (json!({"userId": "v"}), json!("eyJ1c2VySWQiOiJ1In0="), "v"),
+        (json!({"userId": "v"}), json!(7), "v"),
+    ] {
+        let event = with_data(data, data_base64).unwrap();
+        assert_eq!(event.user_id(), Some(user));
+    }
+    for (data_base64, reason, field) in [
+        (json!(null), "missing_field", "payload"),
+        (json!(""), "missing_field", "payload"),
+        (json!({}), "wrong_type", "data_base64"),
+        (json!("W10="), "wrong_type", "data_base64"),
+        (json!("eyJ*"), "not_base64", "data_base64"),
+        (json!("a\0"), "not_base64", "data_base64"),
+        (json!("eyI="), "not_json", "data_base64"),
+        (
+            json!("eyJ4IjoxZTk5OX0="),
+            "number_out_of_range",
+            "data_base64",
+        ),
+        (json!("eyJ1c2VySWQiOiJcdWQ4M2QifQ=="), "nul_in_id", "userId"),
+    ] {
+        let bad = with_data(Value::Null, data_base64.clone());
+        let expected = (reason, field.to_owned());
+        assert_eq!(reason_and_field(bad), expected, "{data_base64}");
+    }
+    // Only CloudEvents have it.
+    let original = json!({"eventId": "e", "eventType": "UserLoggedIn", "data_base64": "e30="});
+    assert_eq!(
+        reason_and_field(decode(&record(&original))),
+        ("missing_field", "payload".into())
+    );
 }
 
 #[test]

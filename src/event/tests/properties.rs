@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use chrono::{DateTime, FixedOffset, TimeDelta, Utc};
 use proptest::prelude::*;
 
-use super::super::Change;
+use super::super::{Change, TypeName};
 use super::*;
 
 /// A character of every generated text that no name of `docs/events.md` has. A message about a bad
@@ -221,6 +223,14 @@ impl Random {
         json!(format!("{local}{fraction}{offset}"))
     }
 
+    /// The same JSON, with NUL written as an escape that is read the same.
+    fn with_other_escapes(&mut self, json: &str) -> String {
+        with_nul_escaped_as(
+            json,
+            self.pick(&[r"\u0000", r"\ud83d", r"\uDBFF", r"\uDc00"]),
+        )
+    }
+
     /// A value that counts as absent.
     fn blank(&mut self) -> Value {
         self.pick(&[Some(""), None]).into()
@@ -239,20 +249,25 @@ impl Random {
 
 /// Writes a meaning in one of the many possible ways.
 fn write(meaning: &Meaning, random: &mut Random) -> Record {
+    let mut dialect = random.pick(&["event", "standard", "structured", "binary", "outbox"]);
+    if dialect == "outbox" && meaning.source.is_some() {
+        dialect = "binary";
+    }
     let mut payload = write_payload(meaning, random);
-    let (envelope_time, timestamp_ms) = write_times(meaning, &mut payload, random);
-    let dialect = random.pick(&["event", "standard", "structured", "binary"]);
+    let has_time = dialect != "outbox";
+    let (envelope_time, timestamp_ms) = write_times(meaning, has_time, &mut payload, random);
     let prefix = match dialect {
         "structured" | "binary" => random.pick(&["", "com.example.user.", "org."]),
         _ => "",
     };
     let suffix = random.pick(&["EventV1", ".v1", "Event.v1", "V1", "Event", ""]);
     let type_name = format!("{prefix}{}{suffix}", meaning.type_name);
-    let mut record = if dialect == "binary" {
-        write_binary(meaning, &type_name, &payload, envelope_time, random)
-    } else {
-        write_body(meaning, dialect, &type_name, payload, envelope_time, random)
+    let mut record = match dialect {
+        "binary" => write_binary(meaning, &type_name, &payload, envelope_time, random),
+        "outbox" => write_outbox(meaning, &type_name, &payload, random),
+        _ => write_body(meaning, dialect, &type_name, payload, envelope_time, random),
     };
+    record.value = record.value.map(|json| write_wrapped(&json, random));
     if random.one_in(3) {
         let trace = Bytes::from_static(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
         record.headers.push(("traceparent".to_owned(), Some(trace)));
@@ -305,14 +320,21 @@ fn write_payload(meaning: &Meaning, random: &mut Random) -> Map<String, Value> {
 }
 
 /// Writes one time that counts, blank ones before it, and any others after it. The payload's own
-/// times are added to the payload; the result has the envelope's time and Kafka's.
+/// times are added to the payload; the result has the envelope's time and Kafka's. `has_time` is
+/// whether the envelope can have one.
 fn write_times(
     meaning: &Meaning,
+    has_time: bool,
     payload: &mut Map<String, Value>,
     random: &mut Random,
 ) -> (Option<Value>, Option<i64>) {
     let in_millis = meaning.time.timestamp_subsec_micros().is_multiple_of(1000);
-    let counting = random.0.u32(..if in_millis { 3 } else { 2 });
+    let counting = match (has_time, in_millis) {
+        (true, true) => random.pick(&[0, 1, 2]),
+        (true, false) => random.pick(&[0, 1]),
+        (false, true) => random.pick(&[0, 2]),
+        (false, false) => 0,
+    };
     let own_names: Vec<_> = fields(meaning.type_name)
         .into_iter()
         .filter(|f| f.kind == 't')
@@ -376,7 +398,15 @@ fn write_body(
     };
     body.insert(id.into(), json!(meaning.id));
     body.insert(event_type.into(), json!(type_name));
-    body.insert(payload_name.into(), payload.into());
+    if dialect == "structured" && random.0.bool() {
+        let json = random.with_other_escapes(&serde_json::to_string(&payload).unwrap());
+        body.insert("data_base64".into(), json!(BASE64_STANDARD.encode(json)));
+        if random.0.bool() {
+            body.insert(payload_name.into(), random.blank());
+        }
+    } else {
+        body.insert(payload_name.into(), payload.into());
+    }
     if let Some(time) = time {
         body.insert(time_name.into(), time);
     }
@@ -434,6 +464,49 @@ fn write_binary(
     let owned = |(name, value): (&str, Vec<u8>)| (name.to_owned(), Some(Bytes::from(value)));
     record.headers = headers.into_iter().map(owned).collect();
     record
+}
+
+fn write_outbox(
+    meaning: &Meaning,
+    type_name: &str,
+    payload: &Map<String, Value>,
+    random: &mut Random,
+) -> Record {
+    let mut headers: Vec<(&str, &[u8])> = vec![
+        ("id", meaning.id.as_bytes()),
+        ("eventType", type_name.as_bytes()),
+        ("ce_id", b"not read, for lack of a ce_type"),
+    ];
+    if let Some(id) = &meaning.correlation {
+        headers.push(("correlationId", id.as_bytes()));
+    }
+    random.0.shuffle(&mut headers);
+    with_headers(record_of(serde_json::to_vec(payload).unwrap()), &headers)
+}
+
+/// Writes JSON with other escapes, and in some of the wrappings of serializers.
+fn write_wrapped(json: &[u8], random: &mut Random) -> Bytes {
+    let mut text = random.with_other_escapes(std::str::from_utf8(json).unwrap());
+    if random.one_in(4) {
+        text = random.with_other_escapes(&json!(text).to_string());
+    }
+    if random.one_in(4) {
+        let schema = random.json(3);
+        text = if random.0.bool() {
+            format!(r#"{{"schema":{schema},"payload":{text}}}"#)
+        } else {
+            format!(r#"{{"payload" : {text}, "schema" : 1e999}}"#)
+        };
+    }
+    let mut bytes = text.into_bytes();
+    if random.one_in(4) {
+        bytes.splice(..0, *b"\xEF\xBB\xBF");
+    }
+    if random.one_in(4) {
+        let schema_id = random.0.u32(..).to_be_bytes();
+        bytes.splice(..0, [0].into_iter().chain(schema_id));
+    }
+    bytes.into()
 }
 
 /// Writes changes in one of the two shapes, with or without newValues and oldValues.
@@ -519,22 +592,26 @@ fn nul_replaced(text: &str) -> String {
 }
 
 fn json_nul_replaced(value: &Value) -> Value {
-    // Replaces the escape in the JSON text, where a NUL is always written as one.
+    let text = with_nul_escaped_as(&value.to_string(), "\u{FFFD}");
+    serde_json::from_str(&text).unwrap()
+}
+
+/// JSON text, in which NUL is always written as an escape, with another text for each.
+fn with_nul_escaped_as(written: &str, by: &str) -> String {
     let mut text = String::new();
-    let written = value.to_string();
-    let mut rest = written.as_str();
+    let mut rest = written;
     while let Some(at) = rest.find('\\') {
         text.push_str(&rest[..at]);
         rest = &rest[at..];
         let (escape, replaced) = match rest.strip_prefix("\\u0000") {
-            Some(_) => (6, "\u{FFFD}"),
+            Some(_) => (6, by),
             None => (2, &rest[..2]),
         };
         text.push_str(replaced);
         rest = &rest[escape..];
     }
     text.push_str(rest);
-    serde_json::from_str(&text).unwrap()
+    text
 }
 
 fn check_meaning(event: &Event, meaning: &Meaning) {
@@ -608,7 +685,7 @@ fn read_all(record: &Record) {
 
 /// Replaces some pieces by nothing, a random byte, a copy of earlier bytes, or a token of JSON.
 fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
-    const TOKENS: [&[u8]; 18] = [
+    const TOKENS: [&[u8]; 21] = [
         b"null",
         b"\"\"",
         b"{",
@@ -620,6 +697,9 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
         b"\\u0000",
         b"\\ud800",
         b"\0",
+        b"\0\0\0\0\0",
+        b"\xEF\xBB\xBF",
+        b"{\"schema\":1,\"payload\":",
         b"\xFF",
         b",",
         b":",
@@ -667,6 +747,39 @@ proptest! {
     }
 
     #[test]
+    fn type_and_id_are_read_whatever_the_payload_holds(
+        type_name in any_type(),
+        seed in any::<u64>(),
+        is_deep in any::<bool>(),
+    ) {
+        // JSON, but beyond the limits: it replaces a string of a payload that is not in base64.
+        let beyond = match is_deep {
+            true => format!("{}1{}", "[".repeat(130), "]".repeat(130)),
+            false => "[1e999]".to_owned(),
+        };
+        let mut random = Random::of(seed);
+        let meaning = random.meaning(type_name);
+        let mut payload = write_payload(&meaning, &mut random);
+        payload.insert("beyond".into(), json!(1));
+        let dialect = random.pick(&["event", "standard", "binary", "outbox"]);
+        let mut record = match dialect {
+            "binary" => write_binary(&meaning, type_name, &payload, None, &mut random),
+            "outbox" => write_outbox(&meaning, type_name, &payload, &mut random),
+            _ => write_body(&meaning, dialect, type_name, payload, None, &mut random),
+        };
+        let json = record.value.take().unwrap();
+        let json = std::str::from_utf8(&json).unwrap();
+        let json = json.replace(r#""beyond":1"#, &format!(r#""beyond":{beyond}"#));
+        record.value = Some(write_wrapped(json.as_bytes(), &mut random));
+        let envelope = Envelope::read(&record).unwrap();
+        let known = TypeName::Known { event_type: type_of(type_name), version: 1 };
+        prop_assert_eq!(envelope.event_type(), &known);
+        prop_assert_eq!(envelope.event_id(), Ok(meaning.id.as_str()));
+        let reason = if is_deep { "too_deep" } else { "number_out_of_range" };
+        prop_assert_eq!(envelope.decode().unwrap_err().reason, reason);
+    }
+
+    #[test]
     fn no_mutation_of_a_record_makes_reading_panic(
         type_name in any_type(),
         seed in any::<u64>(),
@@ -708,7 +821,7 @@ proptest! {
         value in prop::option::of(prop::collection::vec(any::<u8>(), 0..300)),
         headers in prop::collection::vec(
             (
-                prop::sample::select(vec!["ce_id", "ce_type", "ce_time", "ce_source", "correlationId", ""]),
+                prop::sample::select(vec!["ce_id", "ce_type", "ce_time", "ce_source", "correlationId", "id", "eventType", ""]),
                 prop::option::of(prop::collection::vec(any::<u8>(), 0..20)),
             ),
             0..6,
