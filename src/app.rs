@@ -17,6 +17,7 @@ use sqlx::PgPool;
 use sqlx::migrate::MigrateError;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::service::{Routes, RoutesBuilder};
 use utoipa_axum::router::OpenApiRouter;
@@ -47,6 +48,8 @@ const OTHER_VERSIONS_BATCHES: usize = 5;
 const OPERATION_CONNECTIONS: u32 = 4;
 /// Pause between two attempts to bring the database's schema up to date.
 const MIGRATE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the readiness check waits for the database, within the probe's own time-out.
+const SCHEMA_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause between two updates of the gauges. Each update also refreshes the last known lag, which is
 /// answered while the database is unavailable.
 const GAUGES_INTERVAL: Duration = Duration::from_secs(2);
@@ -284,13 +287,12 @@ fn admin_parts(
     let ready = move || {
         let (pool, migrated) = (pool.clone(), *migrated.borrow());
         async move {
-            let schema = db::is_migrated(&pool).await;
+            let schema = timeout(SCHEMA_TIMEOUT, db::is_migrated(&pool)).await;
+            let schema = schema.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+            let writable = schema.is_ok() || !db::server_is_read_only(&pool).await;
             vec![
                 ("database", schema.is_ok()),
-                (
-                    "database_writable",
-                    !schema.as_ref().is_err_and(db::is_read_only),
-                ),
+                ("database_writable", writable),
                 ("migrations", migrated && schema.unwrap_or(false)),
             ]
         }

@@ -131,8 +131,20 @@ async fn refuse_read_only(connection: &mut PgConnection) -> Result<(), sqlx::Err
     }
 }
 
+/// Whether the server that a pool leads to is known to be read-only: the pool itself only runs out of
+/// connections then. Opens a connection of its own.
+pub async fn server_is_read_only(pool: &PgPool) -> bool {
+    match PgConnection::connect_with(&pool.connect_options()).await {
+        Ok(mut connection) => {
+            let refused = refuse_read_only(&mut connection).await;
+            refused.is_err_and(|error| is_read_only(&error))
+        }
+        Err(_) => false,
+    }
+}
+
 /// Whether an error says that the server is read-only.
-pub fn is_read_only(error: &sqlx::Error) -> bool {
+fn is_read_only(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(error) => error
             .get_ref()

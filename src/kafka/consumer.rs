@@ -1,4 +1,4 @@
-//! One member of a consumer group for one topic: a thread that polls without a pause, delivers records to the workers of
+//! One member of a consumer group for one topic: a thread that never stops polling for long, delivers records to the workers of
 //! its partitions, and serves their requests.
 //!
 //! - Workers decide where a partition begins. An assigned partition is paused until its worker seeks.

@@ -2,6 +2,7 @@
 //! And what is read by offset or by time: records to fetch again, start offsets.
 
 use std::collections::{BTreeMap, HashMap};
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -58,7 +59,7 @@ pub struct PartitionOffsets {
     pub last_stable: i64,
     /// The log end offset: the offset of the next record. Lag counts up to it.
     pub log_end: i64,
-    /// When the request was sent. Records that were in the log by then lie before `log_end`.
+    /// When the topic's state was asked for. Records that were in the log by then lie before `log_end`.
     pub asked: Instant,
 }
 
@@ -85,7 +86,19 @@ pub fn monitor(
     let (sender, receiver) = watch::channel(None);
     thread::Builder::new()
         .name("topic-monitor".to_owned())
-        .spawn(move || run(&config, &topics, &stop, &sender))
+        .spawn(move || {
+            while !stop.is_cancelled() {
+                let run = || run(&config, &topics, &stop, &sender);
+                match panic::catch_unwind(AssertUnwindSafe(run)) {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => {
+                        tracing::error!(%error, "librdkafka refuses the Kafka settings: no offsets can be read");
+                    }
+                    Err(_) => tracing::error!("reading the topics' states panicked; starting it again"),
+                }
+                thread::sleep(INTERVAL);
+            }
+        })
         .expect("the operating system has a thread left");
     receiver
 }
@@ -105,18 +118,10 @@ fn run(
     topics: &[String],
     stop: &CancellationToken,
     sender: &watch::Sender<Option<TopicStates>>,
-) {
+) -> KafkaResult<()> {
     let mut unstable = config.clone();
     unstable.set("isolation.level", "read_uncommitted");
-    let (stable, unstable) = match reader(config)
-        .and_then(|stable| Ok((stable, reader(&unstable)?)))
-    {
-        Ok(readers) => readers,
-        Err(error) => {
-            tracing::error!(%error, "librdkafka refuses the Kafka settings: no offsets can be read");
-            return;
-        }
-    };
+    let (stable, unstable) = (reader(config)?, reader(&unstable)?);
     let mut unavailable = false;
     while !stop.is_cancelled() {
         let began = Instant::now();
@@ -153,6 +158,7 @@ fn run(
         }
         thread::sleep(INTERVAL.saturating_sub(began.elapsed()));
     }
+    Ok(())
 }
 
 fn read_topic(
@@ -161,6 +167,8 @@ fn read_topic(
     name: &str,
     previous: Option<&Arc<TopicState>>,
 ) -> KafkaResult<Option<TopicState>> {
+    // Before the identity is read: offsets of another incarnation must not look newer than its change.
+    let asked = Instant::now();
     let Some(found) = native::describe_topic(stable, name, TIMEOUT)? else {
         return Ok(None);
     };
@@ -186,7 +194,6 @@ fn read_topic(
         unstable.fetch_metadata(Some(name), TIMEOUT)?;
     }
     for partition in 0..found.partitions {
-        let asked = Instant::now();
         let read = |consumer: &BaseConsumer| consumer.fetch_watermarks(name, partition, TIMEOUT);
         // A partition without a leader keeps its last offsets, which age.
         if let (Ok((start, last_stable)), Ok((_, end))) = (read(stable), read(unstable)) {

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::handle::{Operations, check_reason};
 use crate::error::{Code, Error};
 use crate::projector::pause;
-use crate::projector::versions::{self, LogChange, Lost, RETIRED_FOR, VersionError, Which};
+use crate::projector::versions::{self, LossKind, Lost, RETIRED_FOR, VersionError, Which};
 use crate::query::deadline;
 use crate::query::lag::DomainState;
 
@@ -449,10 +449,10 @@ fn log_truncated(lost: &[Lost]) -> Error {
         .iter()
         .take(MAX_LOST_NAMED)
         .map(|lost| {
-            let problem = match lost.change {
-                LogChange::Truncated(start) => format!("begins at offset {start}"),
-                LogChange::TailLost => "was shorter than what had been read of it".to_owned(),
-                LogChange::Recreated => {
+            let problem = match lost.kind {
+                LossKind::Truncated(start) => format!("begins at offset {start}"),
+                LossKind::TailLost => "was shorter than what had been read of it".to_owned(),
+                LossKind::Recreated => {
                     "is of a topic that was deleted and created again".to_owned()
                 }
             };

@@ -1,8 +1,7 @@
 //! One batch of one partition: read, judged, applied, and committed together with its position.
 //!
-//! What the database or the fold refuses is halved under savepoints until the bad records stand alone. The judgement of
-//! the refused records is undone with them and made again for each half, because it depends on what became of the
-//! records before.
+//! What the database or the fold refuses is halved under savepoints until the bad records stand alone. Each half is
+//! judged again from the state before it, because a judgement depends on what became of the records before.
 
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
@@ -33,7 +32,7 @@ pub struct Batch {
 
 /// How a batch ended.
 #[derive(Debug)]
-pub enum End {
+pub enum BatchEnd {
     Committed {
         books: progress::Books,
         /// Why the version has to be paused, if it has to.
@@ -54,10 +53,10 @@ pub async fn project(
     view: &View,
     owned: &mut OwnedPartition,
     batch: &Batch,
-) -> Result<End, sqlx::Error> {
+) -> Result<BatchEnd, sqlx::Error> {
     let mut transaction = projector.pool.begin().await?;
     if !progress::lock(&mut transaction, view, owned).await? {
-        return Ok(End::Fenced);
+        return Ok(BatchEnd::Fenced);
     }
     let candidates: Vec<Candidate<'_>> = batch
         .records
@@ -101,7 +100,7 @@ pub async fn project(
     owned.claim.next_offset = batch.next_offset;
     owned.claim.stream_time = judgement.stream_time;
     owned.parked = judgement.parked;
-    Ok(End::Committed { books, piled_up })
+    Ok(BatchEnd::Committed { books, piled_up })
 }
 
 /// Writes a batch's dead letters. Returns why the version has to be paused, if too many pile up.

@@ -60,9 +60,15 @@ impl Heartbeats {
         Arc::clone(&heartbeat.restored)
     }
 
-    /// This process no longer owns the log.
-    pub fn end(&self, view: &View, log_id: i32) {
-        self.all().remove(&(view.clone(), log_id));
+    /// The worker that claimed the log with this epoch has ended. A later worker's heartbeat stays.
+    pub fn end(&self, view: &View, log_id: i32, epoch: i64) {
+        let (mut all, key) = (self.all(), (view.clone(), log_id));
+        if all
+            .get(&key)
+            .is_some_and(|heartbeat| heartbeat.epoch <= epoch)
+        {
+            all.remove(&key);
+        }
     }
 
     /// Records were read and committed, up to an offset.

@@ -37,10 +37,12 @@ pub struct Candidate<'r> {
 pub enum Attempt {
     /// In its turn. It moves stream time, and its changes take the feed position of its own offset.
     First,
-    /// Again. Stream time is what it was behind the record, and the changes take a feed position that no reader has passed.
+    /// Again. Stream time is what it was after the record, and the changes take a feed position that no reader has passed.
     Retry {
         stream_time: DateTime<Utc>,
         feed_position: FeedPosition,
+        /// Whether it parks its key: as when it became a dead letter.
+        parks: bool,
     },
 }
 
@@ -109,7 +111,7 @@ impl<'r> Candidate<'r> {
         }
     }
 
-    /// Stream time behind the record, where it was `before` in front of it.
+    /// Stream time after this record, given the stream time before it.
     fn stream_time(&self, before: DateTime<Utc>) -> DateTime<Utc> {
         match self.attempt {
             Attempt::First => advance_stream_time(before, record_time(self.record)),
@@ -121,6 +123,14 @@ impl<'r> Candidate<'r> {
         match self.attempt {
             Attempt::First => FeedPosition::first_attempt(self.record.offset),
             Attempt::Retry { feed_position, .. } => feed_position,
+        }
+    }
+
+    /// Whether later events of its key wait behind it, should it fail.
+    fn parks(&self, projection: &dyn Projection) -> bool {
+        match self.attempt {
+            Attempt::First => projection.parks(self.event_type()),
+            Attempt::Retry { parks, .. } => parks,
         }
     }
 
@@ -174,14 +184,14 @@ pub enum Outcome {
 pub struct SeenEvent {
     /// The offset of the record that was applied.
     pub offset: i64,
-    /// The later of the record's Kafka timestamp and the stream time behind it.
+    /// The later of the record's Kafka timestamp and the stream time after it.
     pub applied_time: DateTime<Utc>,
 }
 
 /// What a batch has come to so far.
 #[derive(Debug, Default, Clone)]
 pub struct Judgement {
-    /// Stream time behind the last record.
+    /// Stream time after the last record.
     pub stream_time: DateTime<Utc>,
     /// One for each candidate, in their order.
     pub outcomes: Vec<Outcome>,
@@ -273,16 +283,16 @@ impl<'b> Judge<'b> {
                 }
             }
             Reading::Oversized => {
-                let parks = self.projection.parks(None);
+                let parks = candidate.parks(self.projection);
                 let mut dead_letter = candidate.dead_letter("too_large", Class::Data, parks);
                 dead_letter.without_value = true;
                 self.park(dead_letter, candidate);
             }
             Reading::BytesLost => {
-                let parks = self.projection.parks(None);
+                let parks = candidate.parks(self.projection);
                 let waits = candidate
                     .key
-                    .is_some_and(|key| self.judgement.parked.contains(&key));
+                    .is_some_and(|key| parks && self.judgement.parked.contains(&key));
                 let (reason, class) = if waits {
                     (BLOCKED, Class::Blocked)
                 } else {
@@ -291,7 +301,7 @@ impl<'b> Judge<'b> {
                 self.park(candidate.dead_letter(reason, class, parks), candidate);
             }
             Reading::Illegible(bad) => {
-                let parks = self.projection.parks(None);
+                let parks = candidate.parks(self.projection);
                 let dead_letter = candidate.dead_letter("", Class::Data, parks).because(bad);
                 self.park(dead_letter, candidate);
             }
@@ -309,7 +319,7 @@ impl<'b> Judge<'b> {
         envelope: &Envelope<'_>,
         id: Option<&(String, Uuid)>,
     ) -> Option<NewEvent> {
-        let parks = self.projection.parks(Some(envelope.event_type()));
+        let parks = candidate.parks(self.projection);
         let parked = candidate
             .key
             .filter(|key| parks && self.judgement.parked.contains(key));
@@ -358,7 +368,7 @@ impl<'b> Judge<'b> {
     }
 
     /// Whether the record at `offset` repeats an event that was applied: within the window of offsets, or of stream time.
-    /// An id that was applied from a later offset counts as seen.
+    /// An id that was applied from a later offset counts as seen: a dead letter may be retried after its duplicate was applied.
     fn is_seen(&self, hash: Uuid, offset: i64) -> bool {
         let in_batch = self.judgement.applied_ids.get(&hash);
         let Some(applied) = in_batch.or_else(|| self.seen.get(&hash)) else {
@@ -371,7 +381,7 @@ impl<'b> Judge<'b> {
     /// A record that can't be applied even alone becomes a dead letter.
     pub fn give_up(&mut self, candidate: &Candidate<'_>, reason: &'static str, class: Class) {
         self.judgement.stream_time = candidate.stream_time(self.judgement.stream_time);
-        let parks = self.projection.parks(candidate.event_type());
+        let parks = candidate.parks(self.projection);
         self.park(candidate.dead_letter(reason, class, parks), candidate);
     }
 
@@ -411,7 +421,7 @@ impl<'b> Judge<'b> {
     }
 }
 
-/// Stream time behind a record: the largest Kafka timestamp so far, moved by at most a day per record.
+/// Stream time after a record: each record moves it towards its own timestamp, by at most a day, never back.
 fn advance_stream_time(before: DateTime<Utc>, record: Option<DateTime<Utc>>) -> DateTime<Utc> {
     record.map_or(before, |record| {
         record.min(before + MAX_STREAM_TIME_STEP).max(before)

@@ -40,7 +40,7 @@ pub trait Projection: Send + Sync + 'static {
     /// The domain's name. Schema, consumer group and metrics are named after it.
     fn domain(&self) -> &'static str;
 
-    /// Raised whenever the same log would give other rows. A view that an older code version built shows as outdated.
+    /// Raise it when the code makes other rows of the same log. A view that an older code version built shows as outdated.
     fn code_version(&self) -> i32;
 
     /// Whether the view is made from events of this type. Of other events only the type is read.
@@ -86,7 +86,7 @@ pub struct NewEvent {
 /// reader who has read up to a feed position misses nothing, because no later transaction writes one before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct FeedPosition {
-    /// The offset behind the event's own; for a retried dead letter, the position of the log at the retry. So an event that
+    /// The offset after the event's own; for a retried dead letter, the position of the log at the retry. So an event that
     /// was applied in its turn has the same feed position in every version of a view, however events were batched.
     pub next_offset: i64,
     /// Orders events with one `next_offset`: 0 for the event in its turn; above it retried ones, by the epoch of the retry
@@ -127,7 +127,8 @@ pub struct Projector {
     pub kafka: ClientConfig,
     /// The topics that every view is made from.
     pub topics: Vec<String>,
-    /// The prefix of consumer groups, whose names are `<prefix>.<domain>`.
+    /// The prefix of consumer groups, whose names are `<prefix>.<domain>`, with `.v<version>` from the second
+    /// version of a view on.
     pub group_prefix: String,
     /// Where a log without progress begins.
     pub start: StartAt,

@@ -15,7 +15,7 @@ use super::dead_letters::{Class, Discard};
 use super::{View, versions};
 use crate::kafka::offsets::TopicState;
 
-/// A log's progress row as its owner claimed it. It stays as it is until someone else raises its epoch.
+/// A log's progress row as its owner claimed it. Only its owner changes it until someone raises its epoch.
 #[derive(Debug, Clone)]
 pub struct Claim {
     pub log_id: i32,
@@ -41,7 +41,7 @@ pub struct OwnedPartition {
     pub last_record: Option<(i64, Uuid)>,
     /// The keys, by hash, that later events wait behind.
     pub parked: HashSet<Uuid>,
-    /// Records ahead, by offset, that an operator discarded before this version came to them.
+    /// Records at or after the position, by offset, that an operator discarded before this version came to them.
     pub discards: HashMap<i64, Discard>,
 }
 
@@ -51,7 +51,8 @@ pub enum ClaimOutcome {
     Claimed(Box<OwnedPartition>),
     /// The topic was deleted and created again: the positions belong to another log.
     TopicRecreated,
-    /// The partition was added later. The older ones have to reach first what they held then.
+    /// The partition was added later. The older ones must first reach the log ends that they had
+    /// when this one was added.
     WaitsForPartitions {
         log_id: i32,
         epoch: i64,

@@ -63,12 +63,12 @@ pub struct Lost {
     /// The offset at which the view began.
     pub wanted: i64,
     /// How the log has changed.
-    pub change: LogChange,
+    pub kind: LossKind,
 }
 
 /// How a log has changed since a view began to read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogChange {
+pub enum LossKind {
     /// Its log start offset is this now.
     Truncated(i64),
     /// It was shorter once than what was read of it.
@@ -180,18 +180,18 @@ async fn lost_parts(
     let mut lost = Vec::new();
     for log in logs {
         // The offsets of a former incarnation are no longer read, so this is asked first.
-        let change = match log.log_start {
-            _ if log.is_another => LogChange::Recreated,
+        let kind = match log.log_start {
+            _ if log.is_another => LossKind::Recreated,
             None => return Err(VersionError::OffsetsUnknown),
-            Some(_) if log.lost_tail => LogChange::TailLost,
-            Some(start) if start > log.start_offset => LogChange::Truncated(start),
+            Some(_) if log.lost_tail => LossKind::TailLost,
+            Some(start) if start > log.start_offset => LossKind::Truncated(start),
             Some(_) => continue,
         };
         lost.push(Lost {
             topic: log.topic,
             partition: log.partition,
             wanted: log.start_offset,
-            change,
+            kind,
         });
     }
     Ok(lost)
@@ -412,8 +412,8 @@ async fn note_moved_changes(
     let switch = sqlx::query_file_scalar!("src/projector/sql/note_switch.sql", domain, from, to)
         .fetch_one(&mut *connection)
         .await?;
-    let remove_equal = sqlx::query_file_scalar!(
-        "src/projector/sql/remove_equal_moves.sql",
+    let remove_moves = sqlx::query_file_scalar!(
+        "src/projector/sql/remove_moves_without_rows.sql",
         from_schema,
         to_schema,
         FeedPosition::MAX_ROWS
@@ -421,7 +421,7 @@ async fn note_moved_changes(
     .fetch_one(&mut *connection)
     .await?;
     // Made by the database's own format(), with identifiers quoted.
-    sqlx::query(AssertSqlSafe(remove_equal))
+    sqlx::query(AssertSqlSafe(remove_moves))
         .bind(switch)
         .execute(&mut *connection)
         .await?;

@@ -57,7 +57,7 @@ pub struct Worker {
 }
 
 /// Why a worker stopped projecting.
-enum End {
+enum WorkerEnd {
     /// The partition was revoked, or the process stops.
     Released,
     /// The progress row's epoch was raised.
@@ -72,6 +72,8 @@ enum End {
 #[derive(Default)]
 struct Memory {
     log_id: Option<i32>,
+    /// The epoch of the last claim.
+    epoch: i64,
     /// A log, and the offset up to which it is known to be projected: by the offset committed to Kafka, or by this worker.
     /// `None` before Kafka was asked.
     projected: Option<(i32, i64)>,
@@ -114,13 +116,13 @@ impl Worker {
                 }
             }
             let (failure, cause) = match ended {
-                Ok(Ok(End::Released)) => break,
-                Ok(Ok(End::ClaimAgain)) => continue,
-                Ok(Ok(End::LogChanged)) => {
+                Ok(Ok(WorkerEnd::Released)) => break,
+                Ok(Ok(WorkerEnd::ClaimAgain)) => continue,
+                Ok(Ok(WorkerEnd::LogChanged)) => {
                     state_since = Instant::now();
                     continue;
                 }
-                Ok(Ok(End::Fenced)) => {
+                Ok(Ok(WorkerEnd::Fenced)) => {
                     // We committed since we claimed the partition, so a short operation (a retry, a pause) fenced us: claim
                     // it again without waiting. Else another owner may have claimed it, whose assignment is newer than
                     // ours: two that claim from each other at once make no progress.
@@ -154,7 +156,8 @@ impl Worker {
             backoff = (backoff * 2).min(BACKOFF.1);
         }
         if let Some(log_id) = memory.log_id {
-            self.projector.heartbeats.end(&self.view, log_id);
+            let heartbeats = &self.projector.heartbeats;
+            heartbeats.end(&self.view, log_id, memory.epoch);
         }
     }
 
@@ -174,13 +177,17 @@ impl Worker {
     }
 
     /// Claims the partition and projects it until something ends that.
-    async fn project(&self, state_since: Instant, memory: &mut Memory) -> Result<End, sqlx::Error> {
+    async fn project(
+        &self,
+        state_since: Instant,
+        memory: &mut Memory,
+    ) -> Result<WorkerEnd, sqlx::Error> {
         let Some(state) = self.state_since(state_since).await else {
-            return Ok(End::Released);
+            return Ok(WorkerEnd::Released);
         };
         let Some(mut owned) = self.claim(&state, memory).await? else {
             self.wait(CLAIM_PAUSE).await;
-            return Ok(End::ClaimAgain);
+            return Ok(WorkerEnd::ClaimAgain);
         };
         let claimed = state.offsets[&self.partition.number];
         // The last record that was read is fetched again, to compare its fingerprint.
@@ -189,27 +196,27 @@ impl Worker {
             .filter(|(offset, _)| *offset >= claimed.log_start);
         let begin = last_record.map_or(owned.claim.next_offset, |(offset, _)| offset);
         let Some(mut records) = self.partition.seek(begin).await else {
-            return Ok(End::Released);
+            return Ok(WorkerEnd::Released);
         };
         let mut unconfirmed_end: Option<i64> = None;
         let mut probe = Probe::default();
         loop {
             let Some(now) = self.current_state(&state) else {
-                return Ok(End::LogChanged);
+                return Ok(WorkerEnd::LogChanged);
             };
             let offsets = now.offsets.get(&self.partition.number).copied();
             let next_offset = owned.claim.next_offset;
             if offsets.is_some_and(|offsets| next_offset < offsets.log_start) {
-                return Ok(End::LogChanged);
+                return Ok(WorkerEnd::LogChanged);
             }
             if now.offsets.len() > state.offsets.len() {
                 // A partition was added. Claiming again inserts its progress row, so that it shows before it is assigned.
-                return Ok(End::ClaimAgain);
+                return Ok(WorkerEnd::ClaimAgain);
             }
             let delivery = tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return Ok(End::Released),
-                () = memory.restored.notified() => return Ok(End::ClaimAgain),
+                () = self.stop.cancelled() => return Ok(WorkerEnd::Released),
+                () = memory.restored.notified() => return Ok(WorkerEnd::ClaimAgain),
                 delivery = records.next() => delivery,
                 () = tokio::time::sleep(offsets::INTERVAL) => {
                     match offsets {
@@ -221,12 +228,14 @@ impl Worker {
                                 next_offset,
                                 "probing for a hole"
                             );
-                            let Some(sought) = self.partition.seek(next_offset).await else { return Ok(End::Released) };
+                            // The last record is still to be compared, if it did not come yet.
+                            let from = last_record.map_or(next_offset, |(offset, _)| offset);
+                            let Some(sought) = self.partition.seek(from).await else { return Ok(WorkerEnd::Released) };
                             records = sought;
                         }
                         // The log is shorter than what was read of it, unless the offsets were asked for before that.
                         Some(offsets) if offsets.log_end < next_offset && offsets.asked > probe.since => {
-                            return Ok(End::LogChanged);
+                            return Ok(WorkerEnd::LogChanged);
                         }
                         _ => {}
                     }
@@ -234,16 +243,16 @@ impl Worker {
                 }
             };
             let Some(delivery) = delivery else {
-                return Ok(End::LogChanged);
+                return Ok(WorkerEnd::LogChanged);
             };
             // If compaction or retention has removed the record, there is nothing to compare.
-            if let (Some((offset, known)), Delivery::Record(record)) =
-                (last_record.take(), &delivery)
+            if let Delivery::Record(record) = &delivery
+                && let Some((offset, known)) = last_record.take()
                 && record.offset == offset
                 && record.fingerprint() != known
             {
                 self.fail_lost_tail(&owned, offset).await?;
-                return Ok(End::ClaimAgain);
+                return Ok(WorkerEnd::ClaimAgain);
             }
             let (mut batch, end) = collect(delivery, &mut records, next_offset);
             let log_id = owned.claim.log_id;
@@ -257,7 +266,7 @@ impl Worker {
                     }
                     EndStep::FetchAgain => {
                         let Some(sought) = self.partition.seek(next_offset).await else {
-                            return Ok(End::Released);
+                            return Ok(WorkerEnd::Released);
                         };
                         records = sought;
                         continue;
@@ -284,8 +293,8 @@ impl Worker {
             drop(permit);
             self.measure(&outcome, began, oldest);
             match outcome? {
-                batch::End::Fenced => return Ok(End::Fenced),
-                batch::End::Committed { books, piled_up } => {
+                batch::BatchEnd::Fenced => return Ok(WorkerEnd::Fenced),
+                batch::BatchEnd::Committed { books, piled_up } => {
                     let next_offset = owned.claim.next_offset;
                     memory.committed = true;
                     memory.projected = Some((log_id, next_offset));
@@ -313,7 +322,7 @@ impl Worker {
             let next_offset = owned.claim.next_offset;
             if let EndStep::FetchAgain = judge_end(end, next_offset, &mut unconfirmed_end) {
                 let Some(sought) = self.partition.seek(next_offset).await else {
-                    return Ok(End::Released);
+                    return Ok(WorkerEnd::Released);
                 };
                 records = sought;
             }
@@ -336,18 +345,18 @@ impl Worker {
     /// Counts a batch, and measures a committed one.
     fn measure(
         &self,
-        outcome: &Result<batch::End, sqlx::Error>,
+        outcome: &Result<batch::BatchEnd, sqlx::Error>,
         began: Instant,
         oldest: Option<DateTime<Utc>>,
     ) {
         let domain = self.view.domain;
         let end = match outcome {
-            Ok(batch::End::Committed { .. }) => "committed",
-            Ok(batch::End::Fenced) => "fenced",
+            Ok(batch::BatchEnd::Committed { .. }) => "committed",
+            Ok(batch::BatchEnd::Fenced) => "fenced",
             Err(_) => "failed",
         };
         metrics::counter!(telemetry::BATCHES, "domain" => domain, "outcome" => end).increment(1);
-        let Ok(batch::End::Committed { books, .. }) = outcome else {
+        let Ok(batch::BatchEnd::Committed { books, .. }) = outcome else {
             return;
         };
         for (outcome, records) in [
@@ -441,13 +450,13 @@ impl Worker {
             // The heartbeat goes on: this process projects the partition as soon as it may.
             ClaimOutcome::WaitsForPartitions { log_id, epoch }
             | ClaimOutcome::Paused { log_id, epoch } => {
-                memory.log_id = Some(log_id);
+                (memory.log_id, memory.epoch) = (Some(log_id), epoch);
                 heartbeats.begin(view, log_id, epoch, 0);
                 Ok(None)
             }
             ClaimOutcome::Claimed(owned) => {
                 let claim = &owned.claim;
-                memory.log_id = Some(claim.log_id);
+                (memory.log_id, memory.epoch) = (Some(claim.log_id), claim.epoch);
                 memory.restored =
                     heartbeats.begin(view, claim.log_id, claim.epoch, claim.next_offset);
                 if !self

@@ -34,6 +34,7 @@ pub async fn retry_due(
     )
     .fetch_all(&retrier.pool)
     .await?;
+    let mut failed_once = Ok(());
     for log in logs {
         let scope = RetryScope {
             log_id: log.log_id,
@@ -50,7 +51,11 @@ pub async fn retry_due(
         let mut retried = match retried.await {
             Ok(retried) => retried,
             Err(RetryError::Gone) => continue,
-            Err(error) => return Err(error),
+            Err(error) => {
+                // Another log's dead letters don't wait for this one's.
+                failed_once = Err(error);
+                continue;
+            }
         };
         retried.retain(|retried| {
             !matches!(
@@ -72,7 +77,7 @@ pub async fn retry_due(
             "dead letters were retried that an older release gave up, or that waited behind nothing"
         );
     }
-    Ok(())
+    failed_once
 }
 
 /// Shows in the dead letters' state that they are being retried.

@@ -63,7 +63,7 @@ pub const BYTES_LOST: &str = "bytes_lost";
 #[derive(Debug, Clone)]
 pub struct DeadLetter {
     pub record: Record,
-    /// Stream time behind the record.
+    /// Stream time after the record.
     pub stream_time: DateTime<Utc>,
     pub event_id: Option<String>,
     pub event_type: Option<String>,
@@ -73,7 +73,7 @@ pub struct DeadLetter {
     pub class: Class,
     /// Whether later events of its key wait behind it.
     pub parks: bool,
-    /// Whether the value is left out because it is too large for the table. The log has it.
+    /// Whether the value is left out because it is longer than what is parsed. The log has it.
     pub without_value: bool,
     /// Why it is closed from the start, in one word or an operator's words. Only coordinates and reason are stored then.
     pub resolution: Option<Cow<'static, str>>,

@@ -1,6 +1,6 @@
 //! Publishes dead letters to the topic `<topic>.dlq.<domain>`. The table is the outbox: a dead letter is marked as published
-//! after Kafka has acknowledged it, so each arrives at least once, and perhaps again after a crash. One that Kafka refuses
-//! holds up no other.
+//! after Kafka has acknowledged it, so each arrives at least once, and perhaps again after a crash. One that Kafka refuses is
+//! tried again with the next ones.
 //!
 //! Headers are those that Kafka Streams gives to dead letters (KIP-1034), and some of our own. Key and value are personal
 //! data: they are published only if the settings say so.

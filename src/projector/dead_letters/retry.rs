@@ -2,7 +2,7 @@
 //!
 //! A transaction holds the log's progress rows, as a batch does, and raises the epoch: the owner can't commit what it
 //! judged while the keys were parked, and claims the partition again with the keys live, or still parked. So no live event
-//! overtakes a dead letter, and none waits behind nothing. A key's dead letters are applied in log order, up to the first
+//! overtakes a dead letter. A key's dead letters are applied in log order, up to the first
 //! that fails; those behind it keep waiting.
 
 use std::collections::{HashMap, HashSet};
@@ -137,15 +137,15 @@ impl RetryProgress {
         stored: StoredDeadLetter,
         restored: Option<Restored>,
     ) -> Option<(StoredDeadLetter, Restored)> {
-        let waits = stored
-            .key_hash
-            .is_some_and(|key| self.waiting.contains(&key));
+        // A single one neither waits for its key nor holds it up.
+        let key = stored.key_hash.filter(|_| stored.parks);
+        let waits = key.is_some_and(|key| self.waiting.contains(&key));
         let verdict = match restored {
             _ if waits => Verdict::Waiting,
             Some(restored) => return Some((stored, restored)),
             None => Verdict::KafkaUnavailable,
         };
-        self.waiting.extend(stored.key_hash);
+        self.waiting.extend(key);
         self.retried.push(retried(&stored, verdict));
         None
     }
@@ -617,6 +617,7 @@ impl Retrier {
                 // Dead letters of a former release have none.
                 stream_time: stored.stream_time.unwrap_or_default(),
                 feed_position: feed_position(claim, index),
+                parks: stored.parks,
             },
             reading,
         }

@@ -23,6 +23,8 @@ pub struct StoredDeadLetter {
     pub stream_time: Option<DateTime<Utc>>,
     pub record_key: Option<Vec<u8>>,
     pub key_hash: Option<Uuid>,
+    /// Whether it parks its key.
+    pub parks: bool,
     pub size: i64,
     pub headers: Option<Value>,
     pub value: Option<Vec<u8>>,

@@ -463,6 +463,7 @@ fn unknown_types_are_counted_by_name() {
 fn retry(
     record: &Record,
     reading: Reading<'_>,
+    parks: bool,
     parked: HashSet<Uuid>,
 ) -> (Judgement, Vec<NewEvent>) {
     let feed_position = FeedPosition {
@@ -475,6 +476,7 @@ fn retry(
         attempt: Attempt::Retry {
             stream_time: START,
             feed_position,
+            parks,
         },
         reading,
     };
@@ -495,7 +497,7 @@ fn retry(
 fn a_retried_dead_letter_is_judged_as_of_its_own_time() {
     let record = event("1", "UserRegistered", "u");
     let reading = Reading::of(&record, &View, MAX_VALUE_BYTES);
-    let (judgement, events) = retry(&record, reading, HashSet::new());
+    let (judgement, events) = retry(&record, reading, true, HashSet::new());
     assert_eq!(events.len(), 1);
     assert_eq!(judgement.stream_time, START);
     let seen = SeenEvent {
@@ -508,14 +510,31 @@ fn a_retried_dead_letter_is_judged_as_of_its_own_time() {
 #[test]
 fn lost_bytes_are_the_reason_unless_the_dead_letter_waits_behind_another() {
     let record = event("1", "UserRegistered", "u");
-    for (parked, class, reason) in [
-        (HashSet::new(), Class::Data, BYTES_LOST),
-        (HashSet::from([hash16(b"u")]), Class::Blocked, BLOCKED),
+    let none = HashSet::new;
+    let key = || HashSet::from([hash16(b"u")]);
+    for (parks, parked, class, reason) in [
+        (true, none(), Class::Data, BYTES_LOST),
+        (true, key(), Class::Blocked, BLOCKED),
+        // One that parks nothing does not wait either.
+        (false, key(), Class::Data, BYTES_LOST),
     ] {
-        let (judgement, events) = retry(&record, Reading::BytesLost, parked);
+        let expected = if parks { key() } else { parked.clone() };
+        let (judgement, events) = retry(&record, Reading::BytesLost, parks, parked);
         assert!(events.is_empty());
         let dead_letter = &judgement.dead_letters[0];
         assert_eq!((dead_letter.class, &*dead_letter.reason), (class, reason));
+        assert_eq!(judgement.parked, expected);
+    }
+}
+
+#[test]
+fn a_retried_dead_letter_parks_as_it_did_when_it_became_one() {
+    let record = bad("1", "u");
+    for parks in [true, false] {
+        let reading = Reading::of(&record, &View, MAX_VALUE_BYTES);
+        let (judgement, _) = retry(&record, reading, parks, HashSet::new());
+        assert_eq!(judgement.parked.is_empty(), !parks);
+        assert_eq!(judgement.dead_letters[0].parks, parks);
     }
 }
 

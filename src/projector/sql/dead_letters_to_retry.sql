@@ -14,7 +14,7 @@ WITH next AS (
 ), chosen AS (
     SELECT id FROM next WHERE number = 1 OR number <= $7 AND bytes <= $8::bigint
 )
-SELECT id, record_offset, record_time, stream_time, record_key, key_hash, size, headers,
+SELECT id, record_offset, record_time, stream_time, record_key, key_hash, parks, size, headers,
        CASE WHEN size <= $9 THEN value END AS value,
        (SELECT count(*) FROM next) > (SELECT count(*) FROM chosen) AS "more!"
 FROM sightline.dead_letters AS letter

@@ -4,7 +4,7 @@ WITH noted AS (
     INSERT INTO sightline.switches (domain, from_version, to_version) VALUES ($1, $2, $3) RETURNING id
 ), dead_letters AS (
     -- The feed position of a record's change in each: that of its turn, unless it was a dead letter; none while it is an
-    -- open one, or if it changed nothing. remove_equal_moves.sql removes those that no feed contains.
+    -- open one, or if it changed nothing. remove_moves_without_rows.sql removes those that no feed contains.
     SELECT log_id,
            CASE WHEN o.id IS NULL THEN record_offset + 1 ELSE o.applied_next_offset END AS old_next_offset,
            CASE WHEN o.id IS NULL THEN 0 ELSE o.applied_sequence END AS old_sequence,
