@@ -1,4 +1,4 @@
-//! Sample users: what a User Service would publish about some hundred people, in all four envelope dialects.
+//! Sample users: what a User Service would publish about some hundred people, in four envelope dialects.
 //!
 //! Promises: the same users at each start; 200 of them at once, then events at the chosen rate; every event valid,
 //! one in fifty published twice, as producers do.

@@ -109,9 +109,9 @@ impl Dialect {
     /// `specversion`, else `StandardMessage` by `messageId`, else the original envelope by
     /// `eventId` or `eventType`, else the outbox's if the record has its headers.
     ///
-    /// Blank members are as absent. Where nothing decides, they do: the error is that of the
-    /// dialect that the record resembles most.
+    /// A null or empty `specversion` or `messageId` counts only if `eventType` is not given.
     fn of_body(body: &Map<String, Value>, has_outbox_headers: bool) -> &'static Dialect {
+        let has = |name| body.contains_key(name);
         let given = |name| body.get(name).is_some_and(|value| !is_blank(value));
         if given("specversion") {
             &CLOUD_EVENTS_STRUCTURED
@@ -119,12 +119,12 @@ impl Dialect {
             &STANDARD_MESSAGE
         } else if given("eventType") {
             &EVENT
-        } else if has_outbox_headers && !given("eventId") {
-            &OUTBOX
-        } else if body.contains_key("messageId") {
+        } else if has("messageId") {
             &STANDARD_MESSAGE
-        } else if body.contains_key("specversion") {
+        } else if has("specversion") {
             &CLOUD_EVENTS_STRUCTURED
+        } else if has_outbox_headers && !has("eventId") && !has("eventType") {
+            &OUTBOX
         } else {
             &EVENT
         }

@@ -405,3 +405,59 @@ impl AddressBook {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::fold::examples;
+
+    #[test]
+    fn a_full_address_leaves_nothing_stale_but_the_type() {
+        let full = || json!({"city": "Bonn"});
+        let cases: [(&[Value], &[&str]); 5] = [
+            (
+                &[json!({"updatedFields": ["addressType", "city"]})],
+                &["city", "type"],
+            ),
+            (
+                &[
+                    json!({"updatedFields": ["addressType", "city"]}),
+                    json!({"updatedFields": [], "fullAddress": full()}),
+                ],
+                &["type"],
+            ),
+            (
+                &[json!({"updatedFields": ["addressType", "city"], "fullAddress": full()})],
+                &["type"],
+            ),
+            (
+                &[
+                    json!({"updatedFields": ["addressType"]}),
+                    json!({"updatedFields": {"addressType": "work"}, "fullAddress": full()}),
+                ],
+                &[],
+            ),
+            (
+                &[
+                    json!({"updatedFields": ["city"]}),
+                    json!({"updatedFields": [], "fullAddress": full()}),
+                ],
+                &[],
+            ),
+        ];
+        for (updates, stale) in cases {
+            let mut book = AddressBook::default();
+            for (number, update) in updates.iter().enumerate() {
+                let mut payload = update.clone();
+                payload["addressId"] = json!("a");
+                let event = examples::event(number, "UserAddressUpdated", payload);
+                let fact = AddressFact::of(&event.event.payload).expect("about an address");
+                book.apply(&fact, Source::from(&event));
+            }
+            let address = book.get("a").expect("known");
+            assert_eq!(address.stale, stale, "{updates:?}");
+        }
+    }
+}

@@ -266,6 +266,92 @@ fn records_are_judged_in_their_order() {
     assert_eq!(case.raw(&" ".repeat(1001)), Verdict::DeadLettered);
 }
 
+/// Takes a record of another key than the previous ones.
+fn verdict(headers: &[(&str, &str)], value: impl Into<Vec<u8>>) -> Verdict {
+    Fold::new(Customers::default(), 100_000).take(&Record {
+        partition: 0,
+        key: None,
+        value: Some(value.into()),
+        headers: headers
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()))
+            .collect(),
+        timestamp: 1000,
+    })
+}
+
+#[test]
+fn records_are_read_in_every_envelope_and_wrapping() {
+    use Verdict::{Applied, DeadLettered, Skipped};
+    let deleted = r#"{"eventId":"e","eventType":"UserDeleted","payload":{"userId":"u"}}"#;
+    let in_string = json!(deleted).to_string();
+    let in_wrapper = format!(r#"{{"schema":{{}},"payload":{in_string}}}"#);
+    let unpaired = deleted.replace("\"u\"", r#""u","email":"\ud83d""#);
+    for (value, expected) in [
+        (deleted.to_owned(), Applied),
+        (format!("\0\0\0\0\u{1}{deleted}"), Applied),
+        (format!("\u{feff}{deleted}"), Applied),
+        (format!("\0\0\0\0\u{1}\u{feff}{in_wrapper}"), Applied),
+        (json!(in_string).to_string(), DeadLettered),
+        (json!(in_wrapper).to_string(), DeadLettered),
+        (format!("\u{feff}\0\0\0\0\u{1}{deleted}"), DeadLettered),
+        (json!(unpaired).to_string().replace("\\\\u", "\\u"), Applied),
+        (unpaired, Applied),
+        (deleted.replace("\"u\"", r#""\ud83d""#), DeadLettered),
+        (deleted.replace("\"u\"", r#""\ud83d\ude00""#), Applied),
+        (deleted.replace("\"u\"", r#""u","x":1e999"#), DeadLettered),
+        (
+            deleted
+                .replace("\"u\"", r#""u","x":1e999"#)
+                .replace("UserDeleted", "UserLoggedIn"),
+            Skipped,
+        ),
+    ] {
+        assert_eq!(verdict(&[], value.clone()), expected, "{value:?}");
+    }
+    let outbox = [("id", "e"), ("eventType", "UserDeleted")];
+    let of_no_interest = [("id", "e"), ("eventType", "UserLoggedIn")];
+    for (headers, value, expected) in [
+        (outbox, r#"{"userId":"u"}"#, Applied),
+        (outbox, r#"{"eventId":"e","userId":"u"}"#, DeadLettered),
+        (outbox, "no JSON", DeadLettered),
+        (of_no_interest, "no JSON", Skipped),
+    ] {
+        assert_eq!(verdict(&headers, value), expected, "{headers:?} {value}");
+    }
+    let in_base64 = json!({"specversion": "1.0", "type": "UserDeleted", "id": "e", "data_base64": "eyJ1c2VySWQiOiJ1In0="});
+    assert_eq!(verdict(&[], in_base64.to_string()), Applied);
+}
+
+#[test]
+fn only_the_type_stays_stale_behind_a_full_address() {
+    let mut case = Case::new();
+    case.event("UserAddressAdded", added("x", true));
+    for fields in [json!(["addressType", "city"]), json!(["addressType"])] {
+        let full = json!({"addressId": "x", "updatedFields": [], "fullAddress": {"city": "B"}});
+        case.event(
+            "UserAddressUpdated",
+            json!({"addressId": "x", "updatedFields": fields}),
+        );
+        case.event("UserAddressUpdated", full);
+        let address = &case.answer()["addresses"][0];
+        assert_eq!(
+            (&address["type"], &address["city"], &address["staleFields"]),
+            (&json!("home"), &json!("B"), &json!(["type"]))
+        );
+        let known = json!({"addressId": "x", "updatedFields": {"addressType": "home"}});
+        case.event("UserAddressUpdated", known);
+        assert_eq!(case.answer()["addresses"][0]["staleFields"], json!([]));
+        // By one event, which says both.
+        let both = json!({"addressId": "x", "updatedFields": ["addressType", "city"], "fullAddress": {"city": "B"}});
+        case.event("UserAddressUpdated", both);
+        assert_eq!(
+            case.answer()["addresses"][0]["staleFields"],
+            json!(["type"])
+        );
+    }
+}
+
 #[test]
 fn event_ids_expire_in_offsets_and_stream_time() {
     let day = 86_400_000;
@@ -356,6 +442,64 @@ fn random_logs_hold_every_verdict() {
     assert!(having(&|a| a.get("deletedAt").is_none() && a["addresses"] != json!([])) > 50);
     assert!(having(&|a| a["emailVerified"] == true) > 5);
     assert!(having(&|a| a.get("email").is_some() && a.get("emailVerified").is_none()) > 2);
+}
+
+/// Every envelope and wrapping occurs, applied, and alone and together with others.
+#[test]
+fn random_logs_hold_every_envelope_and_wrapping() {
+    let shape = Shape {
+        records: 20_000,
+        partitions: 3,
+        users: 300,
+    };
+    let mut fold = Fold::new(Customers::default(), MAX_VALUE_BYTES);
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for record in generate(seed(), shape) {
+        let verdict = fold.take(&record);
+        let value = record.value.unwrap_or_default();
+        let holds = |part: &str| {
+            value
+                .windows(part.len())
+                .any(|bytes| bytes == part.as_bytes())
+        };
+        let has_header = |name: &str| record.headers.iter().any(|(header, _)| header == name);
+        for (what, is) in [
+            ("framing", value.starts_with(b"\0")),
+            ("byte order mark", holds("\u{feff}")),
+            ("Connect's wrapper", holds("\"schema\":")),
+            ("JSON string", holds("\\\"")),
+            ("data_base64", holds("data_base64")),
+            (
+                "outbox",
+                has_header("id") && !holds("eventId") && !holds("messageId"),
+            ),
+            ("unpaired surrogate", holds("\\uD800")),
+            ("number beyond f64", holds(":1e999") && !holds("\"schema")),
+            ("too deep", holds(&"[".repeat(130))),
+        ] {
+            if is {
+                *counts.entry(format!("{what}: {verdict:?}")).or_default() += 1;
+            }
+        }
+    }
+    println!("{counts:#?}");
+    for what in [
+        "framing: Applied",
+        "byte order mark: Applied",
+        "Connect's wrapper: Applied",
+        "JSON string: Applied",
+        "data_base64: Applied",
+        "outbox: Applied",
+        "unpaired surrogate: Applied",
+        "unpaired surrogate: DeadLettered",
+        "number beyond f64: Skipped",
+        "number beyond f64: DeadLettered",
+        "too deep: Skipped",
+        "too deep: DeadLettered",
+    ] {
+        let count = counts.get(what).copied().unwrap_or_default();
+        assert!(count >= 5, "{what}: {count} times");
+    }
 }
 
 /// Counts how often each combination occurs in a log.

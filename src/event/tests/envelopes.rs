@@ -584,16 +584,16 @@ fn the_outbox_router_is_the_last_dialect_to_be_considered() {
         (json!({"specversion": "1.0", "id": "b", "type": "X"}), "b"),
         (json!({"messageId": "b", "messageType": "X"}), "b"),
         (json!({"eventId": "b", "eventType": "X"}), "b"),
-        (
-            json!({"specversion": null, "messageId": "", "eventId": null, "userId": "u"}),
-            "o",
-        ),
+        (json!({"userId": "u", "id": "b", "type": "X"}), "o"),
     ] {
         let event = decode(&with_headers(record(&value), outbox)).unwrap();
         assert_eq!(event.id, id, "{value}");
     }
     for (value, reason) in [
         (json!({"eventId": "b", "userId": "u"}), "no_event_type"),
+        (json!({"messageId": "", "userId": "u"}), "no_event_type"),
+        (json!({"specversion": null, "userId": "u"}), "no_event_type"),
+        (json!({"eventType": null, "userId": "u"}), "no_event_type"),
         (
             json!({"eventType": "UserLoggedIn", "userId": "u"}),
             "no_event_id",

@@ -42,8 +42,10 @@ impl Generator {
         let id = self.address_id(user);
         let mut payload = if self.rng.u32(0..3) == 0 {
             let mut payload = object(json!({"updatedFields": {"isDefaultShipping": true}}));
-            if self.rng.bool() {
-                payload["updatedFields"]["addressType"] = json!("work");
+            match self.rng.u32(0..4) {
+                0 => payload["updatedFields"]["addressType"] = json!("work"),
+                1 => payload["updatedFields"]["addressType"] = json!({"old": "home"}),
+                _ => {}
             }
             self.full_address(&mut payload);
             payload

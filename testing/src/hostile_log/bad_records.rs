@@ -4,11 +4,15 @@
 use serde_json::{Map, Value, json};
 
 use super::MAX_VALUE_BYTES;
+use super::envelopes::DIALECTS;
 use super::generator::{DAY, Generator, User};
-use super::values::uuid;
+use super::values::{UNPAIRED, uuid};
 use crate::broker::Record;
 
-/// How many kinds of bad records have a value that cannot be read.
+/// Stands in a payload for JSON that is beyond the limits, which `serde_json` itself can't write.
+const BEYOND_LIMITS: &str = "beyond-limits";
+
+/// How many kinds of bad records have a value that is spoiled as a whole.
 const UNREADABLE_KINDS: u32 = 9;
 
 impl Generator {
@@ -36,7 +40,7 @@ impl Generator {
             if self.rng.bool() {
                 payload.remove("userId");
             }
-            let dialect = self.rng.u32(0..4);
+            let dialect = self.rng.u32(0..DIALECTS);
             record = self.enveloped(near, dialect, draft.event_type, &id, None, payload);
         }
         Some(record)
@@ -89,7 +93,7 @@ impl Generator {
             "com.example.user.Unheard.v3",
         ]);
         let id = uuid(&mut self.rng);
-        let dialect = self.rng.u32(0..4);
+        let dialect = self.rng.u32(0..DIALECTS);
         Some(self.enveloped(user, dialect, event_type, &id, None, draft.payload))
     }
 
@@ -98,7 +102,7 @@ impl Generator {
         let user = self.rng.usize(0..self.users.len());
         let draft = self.draft(user, now);
         let id = uuid(&mut self.rng);
-        let dialect = self.rng.u32(0..4);
+        let dialect = self.rng.u32(0..DIALECTS);
         let time = self.time(now);
         let record = self.enveloped(
             user,
@@ -250,9 +254,9 @@ impl Generator {
         }
     }
 
-    /// A record that is bad in one of 24 ways.
+    /// A record that is bad in one of 26 ways, or beyond the limits.
     pub(super) fn bad(&mut self, now: i64) -> Option<Record> {
-        let kind = self.rng.u32(0..24);
+        let kind = self.rng.u32(0..30);
         if kind < UNREADABLE_KINDS {
             return self.unreadable(kind, now);
         }
@@ -276,12 +280,37 @@ impl Generator {
             18 => event_type = "",
             19 => drop(payload.insert("profileId".into(), json!({"a": 1}))),
             20 => time = Some(self.bad_time(event_type, payload)),
+            24 => drop(payload.insert("userId".into(), json!(format!("a{UNPAIRED}")))),
+            25 => id = format!("cut off {UNPAIRED}"),
+            26.. => {
+                payload.insert("futureField".into(), json!(BEYOND_LIMITS));
+                if self.rng.bool() {
+                    // Of no interest, so it is skipped.
+                    event_type = "UserLoggedIn";
+                }
+            }
             _ => self.bad_types(kind, payload),
         }
-        let dialect = self.rng.u32(0..4);
-        let record = self.enveloped(user, dialect, event_type, &id, time, draft.payload);
+        let dialect = self.rng.u32(0..DIALECTS);
+        let mut record = self.enveloped(user, dialect, event_type, &id, time, draft.payload);
+        if kind >= 26 {
+            let deep = ["[".repeat(200), "]".repeat(200)].concat();
+            let beyond = if self.rng.bool() { &deep } else { "1e999" };
+            record.value = record.value.map(|value| beyond_limits(&value, beyond));
+        }
         Some(self.shielded(user, record))
     }
+}
+
+/// Replaces the text that stands for JSON beyond the limits, with its quotes; they are escaped in a JSON string.
+fn beyond_limits(value: &[u8], json: &str) -> Vec<u8> {
+    // A wrapping need not be UTF-8.
+    let (framing, text) = value.split_at(if value.first() == Some(&0) { 5 } else { 0 });
+    let text = std::str::from_utf8(text).expect("UTF-8");
+    let escaped = format!(r#"\"{BEYOND_LIMITS}\""#);
+    let text = text.replace(&escaped, json);
+    let text = text.replace(&format!(r#""{BEYOND_LIMITS}""#), json);
+    [framing, text.as_bytes()].concat()
 }
 
 fn trimmed(value: &[u8]) -> &[u8] {

@@ -1,10 +1,19 @@
-//! How an event is written: the four envelopes, the spellings of its type, and JSON in different forms.
+//! How an event is written: the five envelopes, the spellings of its type, JSON in different forms, and what
+//! serializers put around it.
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
 
 use super::generator::{Draft, Generator, Past, User};
-use super::values::uuid;
+use super::values::{UNPAIRED, uuid};
 use crate::broker::Record;
+
+/// The original envelope, `StandardMessage`, structured and binary CloudEvents, Debezium's outbox event router.
+pub(super) const DIALECTS: u32 = 5;
+const STRUCTURED: u32 = 2;
+const BINARY: u32 = 3;
+const OUTBOX: u32 = 4;
 
 impl Generator {
     /// Writes an event under a new id.
@@ -34,7 +43,7 @@ impl Generator {
         } else {
             "1"
         };
-        let dialect = self.rng.u32(0..4);
+        let dialect = self.rng.u32(0..DIALECTS);
         let mut spelled = match self.rng.u32(0..6) {
             0 => format!("{event_type}EventV{version}"),
             1 => format!("{event_type}.v{version}"),
@@ -43,7 +52,7 @@ impl Generator {
             4 => format!("{event_type}Event"),
             _ => event_type,
         };
-        if dialect >= 2 && self.rng.bool() {
+        if matches!(dialect, STRUCTURED | BINARY) && self.rng.bool() {
             spelled = format!("com.example-shop.user.{spelled}");
         }
         let time = self.time(now);
@@ -84,7 +93,7 @@ impl Generator {
         let mut headers = Vec::new();
         let names = self.names(dialect);
         let mut body = Map::new();
-        let version = if dialect == 2 || dialect == 3 {
+        let version = if matches!(dialect, STRUCTURED | BINARY) {
             "1.0.2"
         } else {
             "1.0"
@@ -98,7 +107,10 @@ impl Generator {
         if let Some(time) = time.filter(|_| self.rng.u32(0..12) > 0) {
             meta.push((names[2], time.to_owned()));
         }
-        if dialect == 3 {
+        if dialect == OUTBOX {
+            meta.truncate(2);
+        }
+        if matches!(dialect, BINARY | OUTBOX) {
             headers.extend(
                 meta.into_iter()
                     .map(|(name, value)| (name.to_owned(), value.into_bytes())),
@@ -110,18 +122,32 @@ impl Generator {
                 meta.into_iter()
                     .map(|(name, value)| (name.to_owned(), json!(value))),
             );
-            body.insert(names[5].into(), Value::Object(payload));
-            if self.rng.u32(0..10) == 0 {
-                headers.push(("correlationId".into(), b"c-1".to_vec()));
-                // Binary mode takes both headers; with one alone, the body counts.
+            if dialect == STRUCTURED && self.rng.u32(0..3) == 0 {
+                let json = self.json(&Value::Object(payload));
+                let json = self.with_unpaired_surrogates(json);
+                body.insert("data_base64".into(), json!(BASE64_STANDARD.encode(json)));
+            } else {
+                body.insert(names[5].into(), Value::Object(payload));
+            }
+        }
+        if self.rng.u32(0..10) == 0 {
+            headers.push(("correlationId".into(), b"c-1".to_vec()));
+            if dialect != BINARY {
+                // Binary mode takes both headers; with one alone, the body or the outbox's headers count.
                 headers.push(("ce_id".into(), b"not-this".to_vec()));
+            }
+            if dialect != OUTBOX {
+                // The other envelopes count before the outbox's.
+                headers.push(("id".into(), b"not-this".to_vec()));
+                headers.push(("eventType".into(), b"UserDeleted".to_vec()));
             }
         }
         if self.rng.u32(0..20) == 0 {
             let trace = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_vec();
             headers.push(("traceparent".into(), trace));
         }
-        let value = self.json(&Value::Object(body));
+        let json = self.json(&Value::Object(body));
+        let value = self.wrapped(json);
         let User { key, partition, .. } = &self.users[user];
         Record {
             partition: *partition,
@@ -159,7 +185,8 @@ impl Generator {
                 "envelopeVersion",
                 "payload",
             ],
-            2 => ["type", "id", "time", "source", "specversion", "data"],
+            STRUCTURED => ["type", "id", "time", "source", "specversion", "data"],
+            OUTBOX => ["eventType", "id", "", "", "", ""],
             _ => [
                 "ce_type",
                 "ce_id",
@@ -172,7 +199,7 @@ impl Generator {
     }
 
     /// One of several texts that all mean this JSON.
-    fn json(&mut self, value: &Value) -> Vec<u8> {
+    fn json(&mut self, value: &Value) -> String {
         let mut text = match self.rng.u32(0..6) {
             0 => serde_json::to_string_pretty(value).expect("JSON"),
             _ => value.to_string(),
@@ -183,7 +210,7 @@ impl Generator {
             1 => {
                 let mut escaped = String::new();
                 for c in text.chars() {
-                    if c.is_ascii() {
+                    if c.is_ascii() || c == UNPAIRED {
                         escaped.push(c);
                     } else {
                         let mut units = [0; 2];
@@ -197,6 +224,43 @@ impl Generator {
             2 => text = format!(" \r\n\t{text}\n"),
             _ => {}
         }
-        text.into_bytes()
+        text
+    }
+
+    /// JSON as some serializers write it: in a string, in Connect's wrapper, behind a byte order mark or the framing
+    /// of a schema registry, or in several of them.
+    fn wrapped(&mut self, json: String) -> Vec<u8> {
+        let is_wrapped = self.rng.u32(0..6) == 0;
+        let [in_string, in_wrapper, marked, framed] =
+            [(); 4].map(|()| is_wrapped && self.rng.bool());
+        let mut text = json;
+        if in_string {
+            // The surrogates are the inner serializer's or the outer one's.
+            if self.rng.bool() {
+                text = self.with_unpaired_surrogates(text);
+            }
+            text = json!(text).to_string();
+        }
+        if in_wrapper {
+            let schema = self.pick(&["null", r#"{"type":"struct","fields":[]}"#, "1e999"]);
+            text = if self.rng.bool() {
+                format!(r#"{{"schema":{schema},"payload":{text}}}"#)
+            } else {
+                format!(r#"{{"payload": {text}, "schema": {schema}}}"#)
+            };
+        }
+        let mut bytes = self.with_unpaired_surrogates(text).into_bytes();
+        if marked {
+            bytes.splice(..0, "\u{feff}".bytes());
+        }
+        if framed {
+            bytes.splice(..0, [0, 0, 0, 1, self.rng.u8(..)]);
+        }
+        bytes
+    }
+
+    fn with_unpaired_surrogates(&mut self, json: String) -> String {
+        let escape = self.pick(&[r"\ud83d", r"\uD800", r"\udfff"]);
+        json.replace(UNPAIRED, escape)
     }
 }

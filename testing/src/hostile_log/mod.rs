@@ -1,5 +1,5 @@
-//! Random logs, as hostile as the contract allows: every envelope, spelling and type, and records that are bad
-//! in every way. The same seed gives the same log.
+//! Random logs, as hostile as the contract allows: every envelope, wrapping, spelling and type, and records that
+//! are bad in every way. The same seed gives the same log.
 //!
 //! Users have few addresses and values come from small sets, so that difficult combinations occur often;
 //! scenes make sure of the rest. Event times are not in the order of the log, and some are equal.

@@ -58,8 +58,12 @@ impl Generator {
         ];
         let (name, was, other) = fields[self.rng.usize(0..fields.len())];
         let confirmed = if self.rng.bool() { was } else { other };
+        let whole = self.postal_address();
         vec![
             self.add(a, defaults),
+            // The type stays stale behind a full address, which leaves nothing else stale.
+            update(a, json!({"updatedFields": ["addressType", name]})),
+            update(a, json!({"updatedFields": [], "fullAddress": whole})),
             update(a, json!({"updatedFields": {name: was}})),
             update(a, json!({"updatedFields": [name]})),
             update(a, json!({"updatedFields": {name: {"new": confirmed}}})),

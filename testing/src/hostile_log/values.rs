@@ -5,6 +5,9 @@ use serde_json::{Map, Value};
 
 use super::generator::Generator;
 
+/// Becomes an unpaired surrogate escape where it is written as JSON, which `serde_json` itself can't write.
+pub(super) const UNPAIRED: char = '\u{e000}';
+
 impl Generator {
     /// About this time, in RFC 3339 with any offset and precision.
     pub(super) fn time(&mut self, now: i64) -> String {
@@ -44,6 +47,7 @@ impl Generator {
             2 => "\u{1f469}\u{200d}\u{1f680} \u{202e}rtl".into(),
             3 => "quote\" back\\slash \u{1} {\"json\": true}".into(),
             4 => " ".into(),
+            5 => format!("cut off {UNPAIRED}"),
             n => format!("text {n}"),
         }
     }

@@ -128,10 +128,8 @@ impl Addresses {
         }
         if let Some(mut whole) = event.full_address().expect("good") {
             set(&mut whole, "type", address.fields.values.remove("type"));
-            address.fields = Fields {
-                values: whole,
-                stale: BTreeSet::new(),
-            };
+            address.fields.values = whole;
+            address.fields.stale.retain(|name| *name == "type");
         }
     }
 

@@ -1,12 +1,15 @@
-//! Reads records: the four envelopes, the catalogue of types, and whether an event is good.
+//! Reads records: what is put around them, the five envelopes, the catalogue of types, and whether an event is good.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use chrono::{DateTime, Datelike, Timelike, Utc};
 use serde_json::{Map, Value, json};
 
 use super::fields::set;
+use super::json::{Json, parse};
 use crate::broker::Record;
 
 /// The catalogue, one type per line: its name; its payload fields (`s` string, `b` boolean, `o` object, `a`
@@ -147,7 +150,7 @@ pub fn event_of(record: &Record) -> Option<Event> {
     decode(&envelope, name, record, 0)
 }
 
-/// What the four envelopes have in common.
+/// What the five envelopes have in common.
 pub struct Envelope {
     pub cloud: bool,
     pub event_type: Option<String>,
@@ -155,6 +158,8 @@ pub struct Envelope {
     pub id: Option<String>,
     time: Option<Value>,
     payload: Option<Value>,
+    /// Whether the whole record, where it is JSON, is within the limits.
+    within_limits: bool,
 }
 
 impl Envelope {
@@ -167,19 +172,24 @@ impl Envelope {
                 .map(|(_, v)| v)
         };
         let string = |bytes: &Vec<u8>| String::from_utf8(bytes.clone()).ok();
-        let body = parse(value);
+        let json = unwrapped(value);
+        let within_limits = json.as_ref().is_some_and(|json| json.within_limits);
+        let json = json.map(|json| json.value);
+        let in_headers = |cloud, id: &Vec<u8>, event_type: &Vec<u8>, time| Envelope {
+            cloud,
+            event_type: string(event_type).filter(|t| !t.is_empty()),
+            id: string(id).filter(|id| usable_id(id)),
+            time,
+            payload: json.clone(),
+            within_limits,
+        };
         if let (Some(id), Some(event_type)) = (header("ce_id"), header("ce_type")) {
-            return Envelope {
-                cloud: true,
-                event_type: string(event_type).filter(|t| !t.is_empty()),
-                id: string(id).filter(|id| usable_id(id)),
-                // A header that is not text is a bad time, not a missing one.
-                time: header("ce_time").map(|time| string(time).map_or(json!(0), Value::String)),
-                payload: body,
-            };
+            // A header that is not text is a bad time, not a missing one.
+            let time = header("ce_time").map(|time| string(time).map_or(json!(0), Value::String));
+            return in_headers(true, id, event_type, time);
         }
-        let body = match body {
-            Some(Value::Object(body)) => body,
+        let body = match &json {
+            Some(Value::Object(body)) => body.clone(),
             _ => Map::new(),
         };
         let (cloud, event_type, id, times, payloads): (_, _, _, &[&str], &[&str]) =
@@ -194,6 +204,12 @@ impl Envelope {
                     &["payload"],
                 )
             } else {
+                let is_event = body.contains_key("eventId") || body.contains_key("eventType");
+                if let (false, Some(id), Some(event_type)) =
+                    (is_event, header("id"), header("eventType"))
+                {
+                    return in_headers(false, id, event_type, None);
+                }
                 (
                     false,
                     "eventType",
@@ -207,6 +223,11 @@ impl Envelope {
                 .iter()
                 .find_map(|name| body.get(*name).filter(|v| !empty(v)).cloned())
         };
+        let in_base64 = || {
+            let bytes = BASE64_STANDARD.decode(body.get("data_base64")?.as_str()?);
+            let json = parse(&bytes.ok()?).filter(|json| json.within_limits);
+            json.filter(|_| cloud).map(|json| json.value)
+        };
         Envelope {
             cloud,
             event_type: body.get(event_type).and_then(text),
@@ -216,32 +237,32 @@ impl Envelope {
                 .filter(|id| usable_id(id))
                 .map(str::to_owned),
             time: first(times),
-            payload: first(payloads),
+            payload: first(payloads).or_else(in_base64),
+            within_limits,
         }
     }
 }
 
-/// Parses JSON within the limits. The last of duplicate names counts.
-fn parse(bytes: &[u8]) -> Option<Value> {
-    let (mut depth, mut quoted, mut escaped) = (0, false, false);
-    for byte in bytes {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
-            b'{' | b'[' if !quoted => depth += 1,
-            b'}' | b']' if !quoted => depth -= 1,
-            _ => {}
-        }
-        if depth > 128 {
-            return None;
-        }
+/// The JSON in a value, without what serializers put around it.
+fn unwrapped(value: &[u8]) -> Option<Json> {
+    let value = match value.first() {
+        Some(0) => value.get(5..)?,
+        _ => value,
+    };
+    let value = value.strip_prefix("\u{feff}".as_bytes()).unwrap_or(value);
+    let mut json = parse(value)?;
+    if json.members.keys().eq(["payload", "schema"]) {
+        json = parse(&value[json.members["payload"].clone()])?;
     }
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    deserializer.disable_recursion_limit();
-    let value = serde::Deserialize::deserialize(&mut deserializer).ok()?;
-    deserializer.end().ok()?;
-    Some(value)
+    let inner = json.value.as_str().and_then(|text| {
+        // A character that the outer string could not hold is one that the inner can't.
+        parse(text.replace('\0', "\\u0000").as_bytes())
+    });
+    Some(
+        inner
+            .filter(|inner| inner.value.is_object())
+            .unwrap_or(json),
+    )
 }
 
 /// The name in the catalogue of a type in any spelling and version.
@@ -276,6 +297,9 @@ pub fn decode(
     number: i64,
 ) -> Option<Event> {
     let event_type = catalogue().iter().find(|known| known.name == name)?;
+    if !envelope.within_limits {
+        return None;
+    }
     let id = envelope.id.clone()?;
     let payload = envelope.payload.as_ref()?.as_object()?;
     for (field, kind) in &event_type.fields {

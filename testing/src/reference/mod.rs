@@ -6,8 +6,9 @@
 //!
 //! Where the contract leaves room, the fold decides:
 //!
-//! - A body that is not acceptable JSON as a whole (nested too deep, or with a number outside f64 anywhere) has
-//!   no readable type, unless a header names it. A body nested 128 deep is good, 129 is not.
+//! - JSON nested too deep, or with a number outside f64, is bad wherever that is, unknown fields included; type and
+//!   id are readable if they are not it. A body nested 128 deep is good, 129 is not; wrappings do not count.
+//! - Any of the members that decide over the envelope decides even if it is empty, before an outbox's headers do.
 //! - Only CloudEvents may prefix a type; in other envelopes a prefixed name is an unknown type. A version that
 //!   is 0 or has a leading zero makes the type unknown.
 //! - Stream time of a partition begins in 1970; each record, whatever its verdict, moves it forward to its own
@@ -21,7 +22,7 @@
 //!   unsets its default.
 //! - The flags of an address say whether the view's default names it. They are absent only after a deletion.
 //! - A fullAddress replaces every field but the type, fields of the same event's `updatedFields` included;
-//!   afterwards no field is stale, not even the type. Without a country it takes the country of its
+//!   afterwards no field but the type is stale. Without a country it takes the country of its
 //!   UserAddressAdded.
 //! - UserDefaultAddressChanged moves updatedAt of the address that it names, even if that is the default
 //!   already.
@@ -33,6 +34,7 @@ mod event;
 mod feed;
 mod fields;
 mod fulfillment;
+mod json;
 mod order;
 mod validation;
 
