@@ -1,6 +1,9 @@
 //! sightline projects user events from Kafka into a Postgres read model for each domain, and serves those
 //! views over gRPC and REST. The modules below are its architecture; docs/architecture.md draws it.
 
+// They panic when nothing reads the output any more: see `output`.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod app;
 pub mod cli;
 mod client;
@@ -14,6 +17,7 @@ pub mod event;
 pub mod fold;
 pub mod kafka;
 pub mod operations;
+pub mod output;
 pub mod projector;
 pub mod proto;
 pub mod query;

@@ -12,6 +12,7 @@ mod end_to_end;
 mod feed;
 mod holes;
 mod openapi;
+mod printing;
 mod rebuilds;
 mod reference_fold;
 mod requests;
