@@ -18,10 +18,13 @@ use crate::projector::dead_letters::retry::{
     RETRY_PAUSE, Retried, RetryError, RetryScope, Verdict,
 };
 use crate::query::deadline;
-use crate::query::page::{Page, PageRequest};
+use crate::query::page::{Page, PageRequest, ResponseSize};
 
 /// How many keys are tried together, and hold up the owner of their partition once.
 const KEYS: usize = 200;
+/// How many dead letters are tried together, if they are of several keys: their outcomes are less than half of what an
+/// answer can hold.
+const DEAD_LETTERS: i64 = 5_000;
 /// A call that has tried for so long, or for half of the time that its caller has, goes on in the next one.
 const ENOUGH: Duration = Duration::from_secs(5);
 /// Why a letter failed whose record is in a log that can't be read now.
@@ -292,6 +295,18 @@ struct Line {
     first_offset: i64,
     key_hash: Option<Uuid>,
     id: Option<Uuid>,
+    /// How many there are.
+    dead_letters: i64,
+}
+
+/// How many of the first lines are tried together.
+fn first_together(lines: &[Line]) -> usize {
+    let mut dead_letters = 0;
+    let fitting = lines.iter().take(KEYS).take_while(|line| {
+        dead_letters += line.dead_letters;
+        dead_letters <= DEAD_LETTERS
+    });
+    fitting.count().clamp(1, lines.len().max(1))
 }
 
 impl Operations {
@@ -313,27 +328,26 @@ impl Operations {
         let state = filter.state.map(DeadLetterState::as_str);
         let filters = ("dead-letters", &filter.domain, key, &filter.reason, state);
         let page: Page<Uuid> = Page::of(page, &filters)?;
-        let mut rows = sqlx::query_file_as!(
+        let rows = sqlx::query_file_as!(
             Row,
             "src/operations/sql/dead_letters.sql",
             &domains,
             key,
             filter.reason,
             state,
-            page.size as i64 + 1,
+            page.limit(),
             page.after,
         )
         .fetch_all(self.0.reads.pool())
         .await
         .map_err(|e| Error::from(e).in_statement("operations/shown_letters"))?;
-        let mut next_page_token = None;
-        if rows.len() > page.size {
-            rows.truncate(page.size);
-            let last = rows.last().map(|row| page.next(&row.id));
-            next_page_token = last.transpose()?;
-        }
+        let rows = rows.into_iter().map(DeadLetter::from);
+        let (dead_letters, next_page_token) = page.fill(rows.map(|dead_letter| {
+            let id = dead_letter.id;
+            (dead_letter, id)
+        }))?;
         Ok(DeadLetters {
-            dead_letters: rows.into_iter().map(DeadLetter::from).collect(),
+            dead_letters,
             next_page_token,
         })
     }
@@ -400,16 +414,23 @@ impl Operations {
             tokio::time::sleep(RETRY_PAUSE).await;
         }
         let until = enough();
+        let mut size = ResponseSize::default();
         for of_one_log in lines.chunk_by(|a, b| (a.version, a.log_id) == (b.version, b.log_id)) {
-            for together in of_one_log.chunks(KEYS) {
-                if last.is_some() && Instant::now() >= until {
+            let mut rest = of_one_log;
+            while !rest.is_empty() {
+                if last.is_some() && (Instant::now() >= until || size.is_half_full()) {
                     more = true;
                     break;
                 }
                 if last.is_some() {
                     tokio::time::sleep(RETRY_PAUSE).await;
                 }
-                outcomes.extend(self.try_together(domain, together, dry_run).await?);
+                let (together, behind) = rest.split_at(first_together(rest));
+                rest = behind;
+                for tried in self.try_together(domain, together, dry_run).await? {
+                    size.add(&tried)?;
+                    outcomes.push(tried);
+                }
                 last = together.last().map(|line| (line.log_id, line.first_offset));
             }
         }
@@ -626,5 +647,45 @@ fn header(pair: &Value) -> DeadLetterHeader {
     DeadLetterHeader {
         name: pair[0].as_str().unwrap_or_default().to_owned(),
         value: pair[1].as_str().map(str::to_owned),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_of_what_is_tried_together_fit_into_an_answer() {
+        let lines = |counts: &[i64]| -> Vec<Line> {
+            let line = |dead_letters: &i64| Line {
+                version: 1,
+                log_id: 1,
+                first_offset: 0,
+                key_hash: Some(Uuid::nil()),
+                id: None,
+                dead_letters: *dead_letters,
+            };
+            counts.iter().map(line).collect()
+        };
+        for (counts, together) in [
+            (&[1; 300][..], KEYS),
+            (&[1; 3], 3),
+            (&[DEAD_LETTERS, 1], 1),
+            (&[1, DEAD_LETTERS - 1, 1], 2),
+            (&[2 * DEAD_LETTERS, 1], 1),
+        ] {
+            assert_eq!(first_together(&lines(counts)), together, "{counts:?}");
+        }
+        let mut size = ResponseSize::default();
+        let largest = TriedLetter {
+            id: Uuid::max(),
+            outcome: LetterOutcome::Discarded,
+            reason: Some("refused_by_database".into()),
+            field: Some("x".repeat(200)),
+        };
+        for _ in 0..DEAD_LETTERS {
+            assert!(!size.is_half_full());
+            size.add(&largest).unwrap();
+        }
     }
 }

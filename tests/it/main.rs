@@ -16,5 +16,6 @@ mod printing;
 mod rebuilds;
 mod reference_fold;
 mod requests;
+mod response_sizes;
 mod starting;
 mod test_servers;
