@@ -62,7 +62,8 @@ pub struct AsOfParameter {
 #[into_params(parameter_in = Query, rename_all = "camelCase")]
 #[allow(dead_code, reason = "only described")]
 pub struct PageParameters {
-    /// The most items to return: 50 by default, 1,000 at most
+    /// The most items to return: 50 by default, 1,000 at most. A page ends earlier, after one item at least, where it
+    /// would be larger than 3 MiB
     #[param(minimum = 0, example = 100)]
     page_size: Option<i32>,
     /// `nextPageToken` of the previous page; the other parameters except `pageSize` must be the same as for that page
@@ -126,7 +127,7 @@ fn path_parameter(parts: &Parts) -> String {
 pub struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// All values of a parameter. Those of other names are nobody's business.
+    /// All values of a parameter.
     pub fn all(&self, name: &str) -> Vec<String> {
         let named = self.0.iter().filter(|(key, _)| key == name);
         named.map(|(_, value)| value.clone()).collect()
@@ -153,13 +154,13 @@ impl Query {
         }
     }
 
-    /// Refuses parameters of other names: for what is decided by, where a slip of the pen would mean something else.
+    /// Refuses parameters of other names: a misspelled filter would answer more than was asked for.
     ///
     /// # Errors
     /// INVALID_ARGUMENT: there is one.
     pub fn only(&self, names: &[&str]) -> Result<(), Error> {
         match self.0.iter().find(|(key, _)| !names.contains(&&**key)) {
-            Some((key, _)) => Err(Error::invalid(key, "is no parameter of this path")),
+            Some((key, _)) => Err(Error::invalid(key, "is not a parameter of this path")),
             None => Ok(()),
         }
     }
