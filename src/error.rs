@@ -87,8 +87,9 @@ codes! {
     NotAcceptable = "NOT_ACCEPTABLE", InvalidArgument, NOT_ACCEPTABLE;
     /// The request body is larger than allowed.
     PayloadTooLarge = "PAYLOAD_TOO_LARGE", ResourceExhausted, PAYLOAD_TOO_LARGE;
-    /// The request body is not `application/json`, or it is compressed.
-    UnsupportedMediaType = "UNSUPPORTED_MEDIA_TYPE", InvalidArgument, UNSUPPORTED_MEDIA_TYPE;
+    /// The request body is not `application/json`, or it is compressed; a gRPC message is compressed in a way that is
+    /// not supported, for which gRPC prescribes UNIMPLEMENTED.
+    UnsupportedMediaType = "UNSUPPORTED_MEDIA_TYPE", Unimplemented, UNSUPPORTED_MEDIA_TYPE;
     /// A defect of sightline; the log has the cause under the request's id.
     Internal = "INTERNAL", Internal, INTERNAL_SERVER_ERROR;
     /// The demanded consistency is not offered (yet).

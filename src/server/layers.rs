@@ -46,6 +46,7 @@ const MAX_CALLS: usize = 1024;
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 const GRPC_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 
 /// The surface that a call came in on.
@@ -298,10 +299,20 @@ async fn explain_grpc(request: Request, next: Next) -> Response {
         tonic::Code::Internal | tonic::Code::InvalidArgument => {
             Error::invalid("request", "is not a valid message of this method")
         }
-        // A message encoding that is not supported: tonic lists the supported ones in a header.
+        tonic::Code::Unimplemented if headers.contains_key(GRPC_ACCEPT_ENCODING) => {
+            unsupported_message_encoding()
+        }
         _ => return response,
     };
-    Surface::Grpc.refuse(error)
+    let mut explained = Surface::Grpc.refuse(error);
+    // The encodings that are supported.
+    if let Some(accepted) = headers.get(GRPC_ACCEPT_ENCODING) {
+        let accepted = accepted.clone();
+        explained
+            .headers_mut()
+            .insert(GRPC_ACCEPT_ENCODING, accepted);
+    }
+    explained
 }
 
 /// The refusal of a path or method that does not exist.
@@ -345,6 +356,13 @@ fn unsupported_encoding() -> Error {
     Error::new(
         Code::UnsupportedMediaType,
         "The body must not be compressed: send it without Content-Encoding.",
+    )
+}
+
+fn unsupported_message_encoding() -> Error {
+    Error::new(
+        Code::UnsupportedMediaType,
+        "The message's encoding is not supported. The header grpc-accept-encoding lists those that are.",
     )
 }
 

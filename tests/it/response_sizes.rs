@@ -93,7 +93,7 @@ async fn with_large_rows(world: &mut World) -> Running {
     ] {
         let data = json!({
             "userId": HUGE, "profileId": "p", "addressId": format!("{HUGE}-home"),
-            "updatedFields": {field: "y".repeat(900_000)},
+            "updatedFields": {field: "y".repeat(800_000)},
         });
         log.event(partition, "UserAddressUpdated", early, HUGE, data);
     }
