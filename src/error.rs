@@ -60,6 +60,8 @@ macro_rules! codes {
 codes! {
     /// A field, a header or the body is malformed or out of bounds. The violations name it.
     InvalidArgument = "INVALID_ARGUMENT", InvalidArgument, BAD_REQUEST;
+    /// The answer to a batch would be too large. The detail says how many of the ids fit.
+    ResponseTooLarge = "RESPONSE_TOO_LARGE", InvalidArgument, BAD_REQUEST;
     /// The request names a host that is not loopback, and callers are not authenticated.
     HostNotAllowed = "HOST_NOT_ALLOWED", PermissionDenied, FORBIDDEN;
     /// The requested thing does not exist in the view.
@@ -91,8 +93,9 @@ codes! {
     NotAcceptable = "NOT_ACCEPTABLE", InvalidArgument, NOT_ACCEPTABLE;
     /// The request body is larger than allowed.
     PayloadTooLarge = "PAYLOAD_TOO_LARGE", ResourceExhausted, PAYLOAD_TOO_LARGE;
-    /// The request body is not `application/json`.
-    UnsupportedMediaType = "UNSUPPORTED_MEDIA_TYPE", InvalidArgument, UNSUPPORTED_MEDIA_TYPE;
+    /// The request body is not `application/json`, or it is compressed. A gRPC message is compressed in a way that is not
+    /// supported, for which gRPC prescribes UNIMPLEMENTED.
+    UnsupportedMediaType = "UNSUPPORTED_MEDIA_TYPE", Unimplemented, UNSUPPORTED_MEDIA_TYPE;
     /// A bug of sightline. The gateway's log has the cause under the request's id.
     Internal = "INTERNAL", Internal, INTERNAL_SERVER_ERROR;
     /// The gateway does not offer the demanded consistency.
@@ -189,6 +192,15 @@ impl Error {
             Code::PayloadTooLarge,
             "The request's body is larger than 1 MiB. Ask in several requests.",
         )
+    }
+
+    /// The answer to a batch would be too large. The first `fitting` of the ids in `field` fit into one answer.
+    pub fn response_too_large(field: impl Into<String>, fitting: usize) -> Self {
+        let problem =
+            format!("name more than one answer of 3 MiB can hold: the first {fitting} fit");
+        let mut error = Self::invalid(field, problem);
+        error.0.code = Code::ResponseTooLarge;
+        error
     }
 
     /// The answer did not come in time.

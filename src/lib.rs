@@ -2,6 +2,9 @@
 //! these read models over gRPC and REST. docs/architecture.md describes how the modules below fit
 //! together.
 
+// They panic when nothing reads the output any more: see `output`.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod app;
 pub mod cli;
 mod client;
@@ -15,6 +18,7 @@ pub mod event;
 pub mod fold;
 pub mod kafka;
 pub mod operations;
+pub mod output;
 pub mod projector;
 pub mod proto;
 pub mod query;

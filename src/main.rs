@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use sightline::config::ConfigError;
+use sightline::output::{self, ClosedPipe};
 use sightline::{cli, task};
 
 #[tokio::main]
@@ -10,8 +11,9 @@ async fn main() -> ExitCode {
     let arguments = cli::command().get_matches();
     match cli::run(&arguments).await {
         Ok(code) => code,
+        Err(error) if error.is::<ClosedPipe>() => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("sightline: {error:#}");
+            output::complain(&format!("sightline: {error:#}"));
             ExitCode::from(if error.is::<ConfigError>() {
                 task::EXIT_CONFIG
             } else {

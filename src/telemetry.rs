@@ -86,6 +86,8 @@ pub fn init_logs(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(filter).context("the log filter")?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // It would report them to stderr, and panic where nothing reads stderr any more.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     match format {
         LogFormat::Text => lines.try_init(),

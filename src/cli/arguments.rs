@@ -5,7 +5,7 @@ use clap::{Arg, ArgAction, Command};
 use crate::config;
 
 pub(super) const EXIT_CODES: &str = "Exit codes:
-  0    success, or an orderly stop
+  0    success, an orderly stop, or nothing reads the output any more
   1    failure; not ready; or calls or batches still ran when the shutdown grace ended
   2    a setting or an argument is unknown, missing or invalid; nothing was started
   130  a second signal ended the process at once

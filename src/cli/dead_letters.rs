@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::arguments::{api_command, flag, group, json, option};
 use super::gateway::{Gateway, argument, cell, escape, list};
 use super::table::table;
+use crate::output;
 use crate::task::EXIT_FAILURE;
 
 /// The number of dead letters in one request.
@@ -130,9 +131,11 @@ async fn print_all(gateway: &Gateway, arguments: &ArgMatches) -> anyhow::Result<
     loop {
         let dead_letters = list(&page, "deadLetters");
         if gateway.json {
-            dead_letters.iter().for_each(|letter| println!("{letter}"));
+            for dead_letter in dead_letters {
+                output::print(&dead_letter.to_string())?;
+            }
         } else {
-            print!("{}", overview(dead_letters));
+            output::print(&overview(dead_letters))?;
         }
         let Some(token) = page["nextPageToken"].as_str() else {
             return Ok(());
@@ -144,8 +147,7 @@ async fn print_all(gateway: &Gateway, arguments: &ArgMatches) -> anyhow::Result<
 async fn show(gateway: &Gateway, id: &str) -> anyhow::Result<()> {
     let path = format!("/v1/dead-letters/{}", escape(id));
     let dead_letter = gateway.get(&path).await?;
-    gateway.print(&dead_letter, &details(&dead_letter));
-    Ok(())
+    gateway.print(&dead_letter, &details(&dead_letter))
 }
 
 /// Returns whether the retry of any dead letter failed.
@@ -154,7 +156,7 @@ async fn retry(gateway: &Gateway, arguments: &ArgMatches) -> anyhow::Result<bool
     if let Some(id) = arguments.get_one::<String>("id") {
         let path = format!("/v1/dead-letters/{}/retry", escape(id));
         let answer = gateway.post(&path, json!({"dryRun": dry_run})).await?;
-        print_outcomes(gateway, &answer);
+        print_outcomes(gateway, &answer)?;
         return Ok(any_failed(&answer));
     }
     let mut body = json!({"domain": argument(arguments, "domain"), "dryRun": dry_run});
@@ -166,7 +168,7 @@ async fn retry(gateway: &Gateway, arguments: &ArgMatches) -> anyhow::Result<bool
     let mut failed = false;
     loop {
         let answer = gateway.post("/v1/dead-letters:retry", body.clone()).await?;
-        print_outcomes(gateway, &answer);
+        print_outcomes(gateway, &answer)?;
         failed |= any_failed(&answer);
         let Some(token) = answer["nextPageToken"].as_str() else {
             return Ok(failed);
@@ -183,8 +185,7 @@ async fn discard(gateway: &Gateway, arguments: &ArgMatches) -> anyhow::Result<()
     });
     let path = format!("/v1/dead-letters/{id}/discard");
     let answer = gateway.post(&path, body).await?;
-    print_outcomes(gateway, &answer);
-    Ok(())
+    print_outcomes(gateway, &answer)
 }
 
 fn any_failed(answer: &Value) -> bool {
@@ -192,11 +193,10 @@ fn any_failed(answer: &Value) -> bool {
     outcomes.any(|outcome| outcome["outcome"] == "failed")
 }
 
-fn print_outcomes(gateway: &Gateway, answer: &Value) {
+fn print_outcomes(gateway: &Gateway, answer: &Value) -> anyhow::Result<()> {
     let outcomes = list(answer, "outcomes");
     if outcomes.is_empty() {
-        gateway.print(answer, "No open dead letter matches.");
-        return;
+        return gateway.print(answer, "No open dead letter matches.");
     }
     let rows = outcomes.iter().map(|outcome| {
         [
@@ -205,7 +205,7 @@ fn print_outcomes(gateway: &Gateway, answer: &Value) {
             reason_and_field(outcome),
         ]
     });
-    gateway.print(answer, &table(["id", "outcome", "reason"], &[], rows));
+    gateway.print(answer, &table(["id", "outcome", "reason"], &[], rows))
 }
 
 /// `reason: field`, or only the reason if it concerns no field.

@@ -9,6 +9,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use crate::client::{self, TIMEOUT};
+use crate::output;
 
 /// How long a change may take: the comparison of two large views takes minutes.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(600);
@@ -30,11 +31,14 @@ impl Gateway {
     }
 
     /// Prints the answer as JSON if that was asked for, else as `text`.
-    pub(super) fn print(&self, answer: &Value, text: &str) {
+    ///
+    /// # Errors
+    /// Those of [`output::print`].
+    pub(super) fn print(&self, answer: &Value, text: &str) -> anyhow::Result<()> {
         if self.json {
-            println!("{answer}");
+            output::print(&answer.to_string())
         } else {
-            println!("{}", text.trim_end());
+            output::print(text.trim_end())
         }
     }
 }

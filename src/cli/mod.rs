@@ -2,7 +2,8 @@
 //!
 //! `serve` and `dev` run the gateway, `migrate` prepares its database, `openapi` and `config` print
 //! a document, `status`, `healthcheck`, `dead-letters` and `projections` call a running gateway. A
-//! command prints its result to stdout, and everything else to stderr.
+//! command prints its result to stdout, and everything else to stderr. It ends when nothing reads
+//! what it prints.
 
 mod arguments;
 mod dead_letters;
@@ -20,7 +21,7 @@ use clap::{ArgMatches, Command};
 use self::arguments::{EXIT_CODES, api_command, flag, json, subcommand, watch};
 use self::gateway::Gateway;
 use crate::config::{self, Settings};
-use crate::{app, db, domains, telemetry};
+use crate::{app, db, domains, output, telemetry};
 
 /// The whole command line.
 pub fn command() -> Command {
@@ -83,7 +84,7 @@ pub fn command() -> Command {
 pub async fn run(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
     let (name, arguments) = arguments.subcommand().expect("a required subcommand");
     if name == "openapi" {
-        print!("{}", app::openapi_json()?);
+        output::print(&app::openapi_json()?)?;
         return Ok(ExitCode::SUCCESS);
     }
     if let Some((command, arguments)) = arguments.subcommand() {
@@ -122,7 +123,7 @@ pub async fn run(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
         }
         "config" => {
             let config = settings.load(&domains, &["database_url", "kafka_brokers"])?;
-            print!("{}", config.to_toml());
+            output::print(&config.to_toml())?;
         }
         "status" => {
             let (watch, json) = (arguments.get_flag("watch"), arguments.get_flag("json"));

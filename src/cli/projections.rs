@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::arguments::{api_command, flag, group, json, option, watch};
 use super::gateway::{Gateway, argument, cell, escape, list};
 use super::table::{CLEAR_SCREEN, seconds, table};
+use crate::output;
 
 /// The command and its subcommands.
 pub(super) fn command() -> Command {
@@ -115,9 +116,9 @@ pub(super) async fn run(
     let domain = escape(argument(arguments, "domain"));
     let path = format!("/v1/projections/{domain}/{name}");
     let projection = gateway.post(&path, body).await?;
-    gateway.print(&projection, &overview(std::slice::from_ref(&projection)));
+    gateway.print(&projection, &overview(std::slice::from_ref(&projection)))?;
     if name == "rebuild" && !gateway.json {
-        println!("\nTo follow its progress: sightline projections list --watch");
+        output::print("\nTo follow its progress: sightline projections list --watch")?;
     }
     Ok(())
 }
@@ -130,9 +131,9 @@ async fn print_all(gateway: &Gateway, watch: bool) -> anyhow::Result<()> {
             Ok(answer) => {
                 let clear = if watch { CLEAR_SCREEN } else { "" };
                 let shown = overview(list(&answer, "projections"));
-                gateway.print(&answer, &format!("{clear}{shown}"));
+                gateway.print(&answer, &format!("{clear}{shown}"))?;
             }
-            Err(error) if watch => println!("{error:#}"),
+            Err(error) if watch => output::print(&format!("{error:#}"))?,
             Err(error) => return Err(error),
         }
         if !watch {

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use serde::Deserialize;
 
 use super::table::{CLEAR_SCREEN, seconds, table};
-use crate::client;
+use crate::{client, output};
 
 /// The fields of `GET /v1/consistency` that the table shows.
 #[derive(Deserialize)]
@@ -97,17 +97,16 @@ const NUMBERS: [&str; 14] = [
 /// returned, because the gateway may come back.
 ///
 /// # Errors
-/// The gateway is not reachable, or refuses the call.
+/// The gateway is not reachable, or refuses the call; nothing reads what is printed.
 pub async fn run(address: SocketAddr, watch: bool, json: bool) -> anyhow::Result<()> {
     loop {
         let shown = fetch(address, json).await;
         if !watch {
-            println!("{}", shown?.trim_end());
-            return Ok(());
+            return output::print(shown?.trim_end());
         }
         let shown = shown.unwrap_or_else(|error| format!("{error:#}"));
         let clear = if json { "" } else { CLEAR_SCREEN };
-        println!("{clear}{}", shown.trim_end());
+        output::print(&format!("{clear}{}", shown.trim_end()))?;
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
             _ = tokio::signal::ctrl_c() => return Ok(()),

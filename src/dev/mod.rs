@@ -16,7 +16,7 @@ use sightline_postgres::{Options, Postgres};
 
 use self::sample::Samples;
 use crate::config::{self, Config, ConfigError, Role, Secret, Settings, StartAt};
-use crate::{app, client, domains, telemetry};
+use crate::{app, client, domains, output, telemetry};
 
 /// Settings of this mode; the database, the broker and access to the API are fixed.
 const KEYS: &[&str] = &[
@@ -77,19 +77,24 @@ pub async fn run(arguments: &ArgMatches, settings: &Settings) -> anyhow::Result<
     let rate = *arguments.get_one::<u32>("rate").expect("a default");
     let greeting = greeting(&config, &postgres, &samples);
     let admin_addr = config.admin_addr;
-    let company = tokio::spawn(async move {
-        let running = tokio::spawn(samples.run(rate));
+    let running = tokio::spawn(samples.run(rate));
+    let failed_to_greet = async {
         while !client::get(admin_addr, "/readyz")
             .await
             .is_ok_and(|(status, _)| status.is_success())
         {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        println!("{greeting}");
-        running.await
-    });
-    let code = app::serve(config).await;
-    company.abort();
+        match output::print(&greeting) {
+            Ok(()) => std::future::pending().await,
+            Err(error) => error,
+        }
+    };
+    let code = tokio::select! {
+        code = app::serve(config) => code,
+        error = failed_to_greet => Err(error),
+    };
+    running.abort();
     postgres.stop().await;
     code
 }

@@ -214,7 +214,7 @@ impl Operations {
         let state = filter.state.map(DeadLetterState::as_str);
         let filters = ("dead-letters", &filter.domain, key, &filter.reason, state);
         let page: Page<Uuid> = Page::of(page, &filters)?;
-        let mut rows = sqlx::query_file_as!(
+        let rows = sqlx::query_file_as!(
             DeadLetterRow,
             "src/operations/sql/dead_letters.sql",
             &domains,
@@ -227,10 +227,13 @@ impl Operations {
         .fetch_all(self.0.reads.pool())
         .await
         .map_err(|e| Error::from(e).in_statement("operations/dead_letters"))?;
-        let last = page.cut(&mut rows);
-        let next_page_token = last.map(|row| page.next(&row.id)).transpose()?;
+        let rows = rows.into_iter().map(DeadLetter::from);
+        let (dead_letters, next_page_token) = page.fill(rows.map(|dead_letter| {
+            let id = dead_letter.id;
+            (dead_letter, id)
+        }))?;
         Ok(DeadLetters {
-            dead_letters: rows.into_iter().map(DeadLetter::from).collect(),
+            dead_letters,
             next_page_token,
         })
     }

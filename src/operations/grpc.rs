@@ -384,3 +384,53 @@ impl From<Pause> for pb::Pause {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+    use serde_json::json;
+
+    use super::super::dead_letters::DeadLetters;
+    use super::super::retries::TriedDeadLetters;
+    use super::*;
+
+    /// Answers are measured as JSON: see [`crate::query::page`].
+    #[test]
+    fn protobuf_is_not_larger_than_json() {
+        let id = "01a2093a-f139-710d-8867-ae04814d66ac";
+        for length in [0, 1, 127, 128, 20_000] {
+            let text = "x".repeat(length);
+            let dead_letter = json!({
+                "id": id, "domain": text, "topic": text, "partition": -1, "offset": -1, "key": text,
+                "eventId": text, "eventType": text, "reason": text, "field": text, "class": "data",
+                "state": "parked", "resolution": text, "attempts": -1,
+                "firstFailedAt": "2026-11-02T17:05:12.250Z", "lastFailedAt": "2026-11-02T17:05:12.250Z",
+                "occurredAt": "0001-01-01T00:00:00Z", "resolvedAt": "2026-11-02T17:05:12Z", "size": -1,
+            });
+            let mut with_bytes = dead_letter.clone();
+            let fields = with_bytes.as_object_mut().expect("an object");
+            fields.remove("key");
+            fields.insert("keyBase64".into(), json!(STANDARD.encode(&text)));
+            let page: DeadLetters =
+                serde_json::from_value(json!({"deadLetters": [dead_letter, with_bytes]})).unwrap();
+            let json = serde_json::to_vec(&page).unwrap().len();
+            let message = pb::ListDeadLettersResponse {
+                dead_letters: page.dead_letters.into_iter().map(Into::into).collect(),
+                next_page_token: None,
+            };
+            assert!(message.encoded_len() <= json, "dead letters of {length}");
+
+            let tried: TriedDeadLetters = serde_json::from_value(json!({"outcomes": [
+                {"id": id, "outcome": "waiting"},
+                {"id": id, "outcome": "failed", "reason": text, "field": text},
+            ]}))
+            .unwrap();
+            let json = serde_json::to_vec(&tried).unwrap().len();
+            let message = pb::RetryDeadLettersResponse {
+                outcomes: tried.outcomes.into_iter().map(Into::into).collect(),
+                next_page_token: None,
+            };
+            assert!(message.encoded_len() <= json, "outcomes of {length}");
+        }
+    }
+}

@@ -108,15 +108,6 @@ async fn list_dead_letters(
     State(operations): State<Operations>,
     query: Query,
 ) -> Result<Json<DeadLetters>, Error> {
-    query.only(&[
-        "domain",
-        "key",
-        "keyBase64",
-        "reason",
-        "state",
-        "pageSize",
-        "pageToken",
-    ])?;
     let state = query.text("state")?.map(|word| {
         DeadLetterState::named(&word).ok_or_else(|| {
             Error::invalid("state", "must be parked, retrying, discarded or applied")

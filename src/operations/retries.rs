@@ -15,11 +15,14 @@ use crate::projector::dead_letters::retry::{
     RETRY_PAUSE, Retried, RetryError, RetryScope, Verdict,
 };
 use crate::query::deadline;
-use crate::query::page::{Page, PageRequest};
+use crate::query::page::{Page, PageRequest, ResponseSize};
 
 /// How many keys and single dead letters are retried together; the retry fences the partition's
 /// owner once for them.
 const SCOPE_SIZE: usize = 200;
+/// How many dead letters are retried together, if they are of several keys: their outcomes are less than half of what an
+/// answer can hold.
+const SCOPE_DEAD_LETTERS: i64 = 5_000;
 /// How long one call goes on retrying, unless half of the caller's remaining time is shorter. The
 /// next call continues.
 const CALL_BUDGET: Duration = Duration::from_secs(5);
@@ -117,6 +120,18 @@ struct ScopeItem {
     first_offset: i64,
     key_hash: Option<Uuid>,
     id: Option<Uuid>,
+    /// How many open dead letters are retried with it.
+    dead_letters: i64,
+}
+
+/// How many of the first items are retried together.
+fn first_together(items: &[ScopeItem]) -> usize {
+    let mut dead_letters = 0;
+    let fitting = items.iter().take(SCOPE_SIZE).take_while(|item| {
+        dead_letters += item.dead_letters;
+        dead_letters <= SCOPE_DEAD_LETTERS
+    });
+    fitting.count().clamp(1, items.len().max(1))
 }
 
 /// Which keys and single dead letters of a domain to find.
@@ -184,19 +199,25 @@ impl Operations {
         }
         let until = call_ends();
         let (mut outcomes, mut last) = (Vec::new(), None);
-        let scopes = items
-            .chunk_by(|a, b| (a.version, a.log_id) == (b.version, b.log_id))
-            .flat_map(|of_one_log| of_one_log.chunks(SCOPE_SIZE));
-        for scope in scopes {
-            if last.is_some() {
-                if Instant::now() >= until {
+        let mut size = ResponseSize::default();
+        for of_one_log in items.chunk_by(|a, b| (a.version, a.log_id) == (b.version, b.log_id)) {
+            let mut rest = of_one_log;
+            while !rest.is_empty() {
+                if last.is_some() && (Instant::now() >= until || size.is_half_full()) {
                     has_more = true;
                     break;
                 }
-                tokio::time::sleep(RETRY_PAUSE).await;
+                if last.is_some() {
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+                let (scope, after) = rest.split_at(first_together(rest));
+                rest = after;
+                for tried in self.retry_together(domain, scope, dry_run).await? {
+                    size.add(&tried)?;
+                    outcomes.push(tried);
+                }
+                last = scope.last().map(|item| (item.log_id, item.first_offset));
             }
-            outcomes.extend(self.retry_together(domain, scope, dry_run).await?);
-            last = scope.last().map(|item| (item.log_id, item.first_offset));
         }
         let next_page_token = match last {
             Some(last) if has_more => Some(page.next(&last)?),
@@ -330,5 +351,45 @@ fn retry_error(error: RetryError) -> Error {
     match error {
         RetryError::Gone => dead_letter_closed(),
         RetryError::Database(error) => Error::from(error).in_statement("projector/retry"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_of_one_scope_fit_into_an_answer() {
+        let items = |counts: &[i64]| -> Vec<ScopeItem> {
+            let item = |dead_letters: &i64| ScopeItem {
+                version: 1,
+                log_id: 1,
+                first_offset: 0,
+                key_hash: Some(Uuid::nil()),
+                id: None,
+                dead_letters: *dead_letters,
+            };
+            counts.iter().map(item).collect()
+        };
+        for (counts, together) in [
+            (&[1; 300][..], SCOPE_SIZE),
+            (&[1; 3], 3),
+            (&[SCOPE_DEAD_LETTERS, 1], 1),
+            (&[1, SCOPE_DEAD_LETTERS - 1, 1], 2),
+            (&[2 * SCOPE_DEAD_LETTERS, 1], 1),
+        ] {
+            assert_eq!(first_together(&items(counts)), together, "{counts:?}");
+        }
+        let mut size = ResponseSize::default();
+        let largest = TriedDeadLetter {
+            id: Uuid::max(),
+            outcome: DeadLetterOutcome::Discarded,
+            reason: Some("refused_by_database".into()),
+            field: Some("x".repeat(200)),
+        };
+        for _ in 0..SCOPE_DEAD_LETTERS {
+            assert!(!size.is_half_full());
+            size.add(&largest).unwrap();
+        }
     }
 }

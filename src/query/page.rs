@@ -1,8 +1,13 @@
 //! Pages of lists, after AIP-158: how many rows, and where they begin.
 //!
+//! A page ends early, after one row at least, where its answer would pass [`MAX_RESPONSE_BYTES`]; a
+//! batch that would pass them is refused.
+//!
 //! A page token holds the position at which the previous page ended, and a hash of the list's
 //! filters. A token with other filters is refused, because its position would mean other rows.
 //! Tokens are neither secret nor trusted.
+
+use std::io;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -16,6 +21,10 @@ use crate::error::Error;
 const DEFAULT_SIZE: i32 = 50;
 /// The most rows of a page; larger sizes are cut to it.
 const MAX_SIZE: i32 = 1_000;
+/// The most bytes of a page's or a batch's answer. gRPC clients refuse messages of more than 4 MiB by default.
+const MAX_RESPONSE_BYTES: usize = 3 * 1024 * 1024;
+/// The part of [`MAX_RESPONSE_BYTES`] that is left for the page token and for the names of the lists.
+const ENVELOPE_BYTES: usize = MAX_TOKEN_LENGTH + 1024;
 /// The longest page token, in characters.
 const MAX_TOKEN_LENGTH: usize = 32 * 1024;
 /// The length of the filters' hash, in bytes.
@@ -99,6 +108,29 @@ impl<P: Serialize + DeserializeOwned> Page<P> {
         rows.last().filter(|_| has_more)
     }
 
+    /// Fills the page with rows that were read with [`limit`](Self::limit), each with its position. The page ends after
+    /// [`size`](Self::size) rows, or before a row with which the answer would be too large. If more rows follow,
+    /// returns the token of the next page as well.
+    ///
+    /// # Errors
+    /// INTERNAL: a row or a position is not JSON.
+    pub fn fill<R: Serialize>(
+        &self,
+        rows: impl IntoIterator<Item = (R, P)>,
+    ) -> Result<(Vec<R>, Option<String>), Error> {
+        let mut size = ResponseSize::default();
+        let (mut filled, mut last) = (Vec::new(), None);
+        for (row, position) in rows {
+            if filled.len() == self.size || !size.add(&row)? {
+                let token = last.map(|position| self.next(&position)).transpose()?;
+                return Ok((filled, token));
+            }
+            filled.push(row);
+            last = Some(position);
+        }
+        Ok((filled, None))
+    }
+
     /// The token of the page that begins after `position`.
     ///
     /// # Errors
@@ -107,6 +139,48 @@ impl<P: Serialize + DeserializeOwned> Page<P> {
         let position = serde_json::to_vec(position)
             .map_err(|_| Error::internal("a position that is not serializable"))?;
         Ok(BASE64_URL_SAFE_NO_PAD.encode([&self.hash[..], &position].concat()))
+    }
+}
+
+/// The size of an answer that is being put together, in bytes of JSON. Its protobuf form is not larger: there a field
+/// has a number where JSON has a name.
+#[derive(Debug, Default)]
+pub struct ResponseSize {
+    bytes: usize,
+}
+
+impl ResponseSize {
+    /// Adds a row, and returns whether the answer may hold it. It may always hold the first one, which can't be
+    /// requested in a smaller answer.
+    ///
+    /// # Errors
+    /// INTERNAL: the row is not JSON.
+    pub fn add(&mut self, row: &impl Serialize) -> Result<bool, Error> {
+        let is_first = self.bytes == 0;
+        let mut count = Count(0);
+        serde_json::to_writer(&mut count, row)?;
+        let comma = 1;
+        self.bytes += count.0 + comma;
+        Ok(is_first || self.bytes <= MAX_RESPONSE_BYTES - ENVELOPE_BYTES)
+    }
+
+    /// Whether less than half of an answer is left.
+    pub fn is_half_full(&self) -> bool {
+        self.bytes > MAX_RESPONSE_BYTES / 2
+    }
+}
+
+/// Counts the bytes that are written to it.
+struct Count(usize);
+
+impl io::Write for Count {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -136,12 +210,31 @@ mod tests {
         for (read, kept, last) in [
             (vec![], vec![], None),
             (vec![7, 8], vec![7, 8], None),
-            (vec![7, 8, 9], vec![7, 8], Some(&8)),
+            (vec![7, 8, 9], vec![7, 8], Some(8)),
         ] {
-            let mut rows = read;
-            assert_eq!(page.cut(&mut rows), last);
-            assert_eq!(rows, kept);
+            let rows = read.into_iter().map(|n: u8| (n, (n, String::new())));
+            let token = last.map(|n| page.next(&(n, String::new())).unwrap());
+            assert_eq!(page.fill(rows).unwrap(), (kept, token));
         }
+    }
+
+    #[test]
+    fn a_page_ends_before_it_is_too_large() {
+        let page = page(0, "", "").unwrap();
+        let fill = |lengths: &[usize]| {
+            let rows = lengths.iter().zip(0..);
+            let rows = rows.map(|(length, n)| ("x".repeat(*length), (n, String::new())));
+            let (filled, token) = page.fill(rows).unwrap();
+            let after = token.map(|token| self::page(0, &token, "").unwrap().after.unwrap().0);
+            (filled.len(), after)
+        };
+        let quarter = (MAX_RESPONSE_BYTES - ENVELOPE_BYTES) / 4;
+        assert_eq!(fill(&[quarter - 3; 4]), (4, None));
+        assert_eq!(fill(&[quarter - 3; 5]), (4, Some(3)));
+        assert_eq!(fill(&[quarter; 4]), (3, Some(2)));
+        assert_eq!(fill(&[9 * quarter]), (1, None));
+        assert_eq!(fill(&[9 * quarter, 1]), (1, Some(0)));
+        assert_eq!(fill(&[1, 9 * quarter, 1]), (1, Some(0)));
     }
 
     proptest! {

@@ -63,7 +63,8 @@ pub struct AsOfParameter {
 #[into_params(parameter_in = Query, rename_all = "camelCase")]
 #[allow(dead_code, reason = "only described")]
 pub struct PageParameters {
-    /// The most items to return: 50 by default, 1,000 at most
+    /// The most items to return: 50 by default, 1,000 at most. A page ends earlier, after one item at least, where it
+    /// would be larger than 3 MiB
     #[param(minimum = 0, example = 100)]
     page_size: Option<i32>,
     /// `nextPageToken` of the previous page; the other parameters except `pageSize` must be the

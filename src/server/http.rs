@@ -2,10 +2,12 @@
 //!
 //! All of it comes from this binary: the pages of `/docs` load nothing from other hosts.
 
+use std::sync::Arc;
+
 use axum::Router;
-use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, header};
-use axum::middleware::{Next, from_fn};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
@@ -16,11 +18,13 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 use super::connections::{self, HttpVersions};
 use super::domains::Domains;
 use super::layers::{self, Surface};
+use super::openapi::QueryParameters;
 use super::{consistency, openapi, version};
 use crate::error::Error;
 use crate::operations::{self, Operations};
 use crate::query::Reads;
 use crate::query::lag::{Lag, not_served};
+use crate::query::rest::Query;
 
 /// What the REST surface is made from.
 pub struct Parts {
@@ -58,7 +62,9 @@ pub async fn serve(
 /// The OpenAPI document cannot be written as JSON.
 pub fn router(parts: Parts, loopback_only: bool) -> Result<Router, Error> {
     let (routes, document) = parts.routes.split_for_parts();
-    let document = openapi::to_json(&openapi::document(document))?;
+    let document = openapi::document(document);
+    let known = Arc::new(openapi::query_parameters(&document));
+    let document = openapi::to_json(&document)?;
     let router = Router::new()
         .merge(version::routes().split_for_parts().0)
         .merge(swagger_ui())
@@ -70,17 +76,29 @@ pub fn router(parts: Parts, loopback_only: bool) -> Result<Router, Error> {
         .route(
             "/openapi.json",
             get(|| async { ([(header::CONTENT_TYPE, "application/json")], document) }),
-        );
+        )
+        .layer(from_fn_with_state(known, check_parameters));
     let router = layers::apply(router, Surface::Rest, loopback_only);
     // Outside the layers, so that their refusals carry these headers as well.
     Ok(router.layer(from_fn(set_security_headers)))
 }
 
-/// Swagger UI without a validator: the default one is on another host.
+/// Swagger UI without a validator: the default one is on another host. All of its URLs are relative,
+/// so that it also works behind a proxy that adds a prefix to the path.
 fn swagger_ui() -> Router<Domains> {
-    SwaggerUi::new("/docs")
-        .config(Config::from("/openapi.json").validator_url("none"))
-        .into()
+    let ui: Router<Domains> = SwaggerUi::new("/docs")
+        .config(Config::from("../openapi.json").validator_url("none"))
+        .into();
+    ui.layer(map_response(redirect_relatively))
+}
+
+/// Makes the redirect from `/docs` to `/docs/`, which the library gives as a path from the root,
+/// relative to `/docs`.
+async fn redirect_relatively(mut response: Response) -> Response {
+    if let Some(location) = response.headers_mut().get_mut(header::LOCATION) {
+        *location = HeaderValue::from_static("docs/");
+    }
+    response
 }
 
 /// Refuses a path without a route: `/v1/<domain>/…` of a domain served elsewhere has a reason of
@@ -97,6 +115,27 @@ async fn unknown(State(domains): State<Domains>, request: Request) -> Response {
     } else {
         layers::unknown_path().into_response()
     }
+}
+
+/// Refuses a read with a query parameter that the document does not have: a misspelled filter would
+/// answer more than was asked for.
+async fn check_parameters(
+    State(known): State<Arc<QueryParameters>>,
+    query: Result<Query, Error>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let path = request.extensions().get::<MatchedPath>();
+    let names = path.and_then(|path| known.get(path.as_str()));
+    if let Some(names) = names
+        && matches!(*request.method(), Method::GET | Method::HEAD)
+    {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        if let Err(error) = query.and_then(|query| query.only(&names)) {
+            return error.into_response();
+        }
+    }
+    next.run(request).await
 }
 
 /// Forbids scripts in every response but the pages of `/docs`, which run their own.

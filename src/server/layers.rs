@@ -8,7 +8,8 @@
 //! 6. `shed`: refuses calls above the concurrency limit instead of queueing them
 //! 7. `limit_time`: answers within the caller's deadline
 //! 8. compression (REST; gRPC compresses each message itself)
-//! 9. `check_media_type` (REST): accepts POST only as JSON, which a page of another site can't send
+//! 9. `check_media_type` (REST): accepts POST only as JSON, which a page of another site can't send,
+//!    and only uncompressed (gRPC decompresses each message itself)
 //! 10. `check_consistency`: refuses a demanded consistency that is not supported
 //! 11. `answer_conditionally` (REST): handles If-None-Match
 //! 12. `trail_token` (gRPC): moves the consistency token into the trailers
@@ -45,6 +46,7 @@ const MAX_CALLS: usize = 1024;
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 const GRPC_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 
 /// The surface that a call came in on.
@@ -124,16 +126,18 @@ async fn identify(mut request: Request, next: Next) -> Response {
         .and_then(|value| value.to_str().ok())
         .filter(|id| is_request_id(id))
         .map_or_else(|| uuid::Uuid::now_v7().to_string(), String::from);
-    let parent = headers
-        .get(TRACEPARENT)
-        .and_then(|value| value.to_str().ok())
-        .and_then(parse_traceparent);
+    let mut parents = headers.get_all(TRACEPARENT).iter();
+    let parent = match (parents.next(), parents.next()) {
+        (Some(parent), None) => parent.to_str().ok().and_then(parse_traceparent),
+        // A header that is given twice is not a parent.
+        _ => None,
+    };
     let (trace_id, flags) = match parent {
-        Some((trace_id, flags)) => (trace_id.to_owned(), flags.to_owned()),
-        None => (format!("{:032x}", fastrand::u128(1..)), "00".to_owned()),
+        Some((trace_id, flags)) => (trace_id.to_owned(), flags),
+        None => (format!("{:032x}", fastrand::u128(1..)), 0),
     };
     let span_id = fastrand::u64(1..);
-    let traceparent = format!("00-{trace_id}-{span_id:016x}-{flags}");
+    let traceparent = format!("00-{trace_id}-{span_id:016x}-{flags:02x}");
     let id_out = HeaderValue::from_str(&request_id);
     request.extensions_mut().insert(CallIds {
         request: request_id,
@@ -157,21 +161,27 @@ fn is_request_id(id: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
-/// The trace id and the flags of a W3C `traceparent` of version 00.
-fn parse_traceparent(value: &str) -> Option<(&str, &str)> {
+/// The trace id and the flags of a W3C `traceparent`. Version 00 has four fields; a later one
+/// begins with the same four, and `ff` is not a version. Of the flags, those that are defined
+/// (sampled, random) are kept: a `traceparent` of version 00 must not have others.
+fn parse_traceparent(value: &str) -> Option<(&str, u8)> {
+    const KNOWN_FLAGS: u8 = 0b11;
     let is_hex = |text: &str, length: usize| {
         text.len() == length && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
     };
     let is_id = |text: &str, length| is_hex(text, length) && text.bytes().any(|b| b != b'0');
-    let mut parts = value.split('-');
-    let (version, trace, span, flags) =
-        (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    (version == "00"
+    let mut fields = value.splitn(5, '-');
+    let version = fields.next()?;
+    let (trace, span, flags) = (fields.next()?, fields.next()?, fields.next()?);
+    let is_version = is_hex(version, 2) && version != "ff";
+    let has_more = fields.next().is_some();
+    let is_valid = is_version
         && is_id(trace, 32)
         && is_id(span, 16)
         && is_hex(flags, 2)
-        && parts.next().is_none())
-    .then_some((trace, flags))
+        && !(version == "00" && has_more);
+    let flags = u8::from_str_radix(flags, 16).ok()? & KNOWN_FLAGS;
+    is_valid.then_some((trace, flags))
 }
 
 async fn observe(State(surface): State<Surface>, request: Request, next: Next) -> Response {
@@ -289,10 +299,20 @@ async fn explain_grpc(request: Request, next: Next) -> Response {
         tonic::Code::Internal | tonic::Code::InvalidArgument => {
             Error::invalid("request", "is not a valid message of this method")
         }
-        // A message encoding that is not supported: tonic lists the supported ones in a header.
+        tonic::Code::Unimplemented if headers.contains_key(GRPC_ACCEPT_ENCODING) => {
+            unsupported_message_encoding()
+        }
         _ => return response,
     };
-    Surface::Grpc.refuse(error)
+    let mut explained = Surface::Grpc.refuse(error);
+    // The encodings that are supported.
+    if let Some(accepted) = headers.get(GRPC_ACCEPT_ENCODING) {
+        let accepted = accepted.clone();
+        explained
+            .headers_mut()
+            .insert(GRPC_ACCEPT_ENCODING, accepted);
+    }
+    explained
 }
 
 /// The refusal of a path or method that does not exist.
@@ -329,6 +349,20 @@ pub(super) fn unsupported_media_type() -> Error {
     Error::new(
         Code::UnsupportedMediaType,
         "The body must have the Content-Type application/json.",
+    )
+}
+
+fn unsupported_encoding() -> Error {
+    Error::new(
+        Code::UnsupportedMediaType,
+        "The body must not be compressed: send it without Content-Encoding.",
+    )
+}
+
+fn unsupported_message_encoding() -> Error {
+    Error::new(
+        Code::UnsupportedMediaType,
+        "The message's encoding is not supported. The header grpc-accept-encoding lists those that are.",
     )
 }
 
@@ -403,10 +437,32 @@ async fn limit_time(State(surface): State<Surface>, request: Request, next: Next
 }
 
 async fn check_media_type(request: Request, next: Next) -> Response {
-    if *request.method() == Method::POST && !is_json(request.headers()) {
-        return unsupported_media_type().into_response();
+    if *request.method() == Method::POST {
+        if !is_json(request.headers()) {
+            return unsupported_media_type().into_response();
+        }
+        if is_encoded(request.headers()) {
+            let mut refusal = unsupported_encoding().into_response();
+            let accepted = HeaderValue::from_static("identity");
+            refusal
+                .headers_mut()
+                .insert(header::ACCEPT_ENCODING, accepted);
+            return refusal;
+        }
     }
     next.run(request).await
+}
+
+/// Whether the body is compressed, or encoded in any other way.
+fn is_encoded(headers: &HeaderMap) -> bool {
+    let encodings = headers.get_all(header::CONTENT_ENCODING);
+    encodings.iter().any(|encoding| {
+        let names = encoding.as_bytes().split(|b| *b == b',');
+        let mut names = names
+            .map(<[u8]>::trim_ascii)
+            .filter(|name| !name.is_empty());
+        names.any(|name| !name.eq_ignore_ascii_case(b"identity"))
+    })
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -4,6 +4,8 @@
 //! the headers that it reads and sends, and every error that it may return, with examples made by
 //! the code that makes the errors.
 
+use std::collections::HashMap;
+
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::json;
 use utoipa::openapi::example::ExampleBuilder;
@@ -12,7 +14,7 @@ use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
     Components, Content, ContentBuilder, Info, License, ObjectBuilder, OpenApi, OpenApiBuilder,
-    Ref, RefOr, Required, Response, ResponseBuilder, Type,
+    Ref, RefOr, Required, Response, ResponseBuilder, Server, Type,
 };
 use utoipa::{PartialSchema, ToSchema};
 
@@ -67,6 +69,8 @@ fn frame() -> OpenApi {
     };
     OpenApiBuilder::new()
         .info(info)
+        // Relative to the document: also right behind a proxy that adds a prefix to the path.
+        .servers(Some([Server::new("./")]))
         .tags(Some([
             tag(
                 "consistency",
@@ -76,6 +80,26 @@ fn frame() -> OpenApi {
         ]))
         .components(Some(shared()))
         .build()
+}
+
+/// The names of the query parameters of each path's GET.
+pub type QueryParameters = HashMap<String, Vec<String>>;
+
+/// The query parameters that the document has.
+pub fn query_parameters(document: &OpenApi) -> QueryParameters {
+    let paths = document.paths.paths.iter();
+    let gets = paths.filter_map(|(path, item)| Some((path, item.get.as_ref()?)));
+    gets.map(|(path, get)| {
+        let parameters = get.parameters.iter().flatten();
+        let names = parameters.filter_map(|parameter| match parameter {
+            RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Query => {
+                Some(parameter.name.clone())
+            }
+            _ => None,
+        });
+        (path.clone(), names.collect())
+    })
+    .collect()
 }
 
 /// The document as it is served and committed: indented, with a newline at the end.
@@ -146,7 +170,7 @@ const REQUEST_HEADERS: &[Header] = &[
     Header {
         component: "Traceparent",
         name: "Traceparent",
-        description: "The caller's trace (W3C Trace Context).",
+        description: "The caller's trace (W3C Trace Context); of a later version, its first four fields are read.",
         example: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     },
 ];
@@ -311,6 +335,11 @@ fn complete(operation: &mut Operation, reads: bool, of_view: bool) {
         let mut sends = vec![&REQUEST_ID];
         match status.as_str() {
             "200" | "304" if of_view => sends.extend([&TOKEN, &ETAG]),
+            "400" => {
+                sends.extend(of_view.then_some(&TOKEN));
+                let problem = RefOr::T(bad_request(response));
+                response.content.insert(PROBLEM_JSON.into(), problem);
+            }
             "404" => {
                 sends.extend(of_view.then_some(&TOKEN));
                 let problem = RefOr::T(not_found(response));
@@ -326,18 +355,32 @@ fn complete(operation: &mut Operation, reads: bool, of_view: bool) {
     let with_body = if reads { &[] } else { WITH_BODY };
     for code in ANY.iter().chain(with_body) {
         let reference: RefOr<Response> = RefOr::Ref(Ref::from_response_name(component_of(*code)));
-        responses.insert(code.http().as_str().into(), reference);
+        let status = code.http().as_str().to_owned();
+        responses.entry(status).or_insert(reference);
+    }
+}
+
+/// The errors with status 400: those of any operation, and the operation's own.
+fn bad_request(response: &Response) -> Content {
+    let any = examples().into_iter();
+    let any = any.filter(|error| error.code() == Code::InvalidArgument);
+    let any = any.map(|error| (error.code(), json!(error.problem())));
+    let own = own_problem(response).map(|problem| (Code::ResponseTooLarge, problem));
+    problems(any.chain(own))
+}
+
+/// The problem that an operation documents for a status itself, if it does.
+fn own_problem(response: &Response) -> Option<serde_json::Value> {
+    match response.content.get(PROBLEM_JSON) {
+        Some(RefOr::T(content)) => content.example.clone(),
+        _ => None,
     }
 }
 
 /// The errors with status 404: the operation's own, if it documents an example, and that of a
 /// domain that this process does not serve.
 fn not_found(response: &Response) -> Content {
-    let own = match response.content.get(PROBLEM_JSON) {
-        Some(RefOr::T(content)) => content.example.clone(),
-        _ => None,
-    };
-    let own = own.map(|problem| (Code::NotFound, problem));
+    let own = own_problem(response).map(|problem| (Code::NotFound, problem));
     let elsewhere = (Code::DomainNotServed, json!(not_served().problem()));
     problems(own.into_iter().chain([elsewhere]))
 }

@@ -216,11 +216,11 @@ impl Grpc {
     }
 
     pub fn order(&self) -> OrderServiceClient<Channel> {
-        OrderServiceClient::new(self.channel.clone()).max_decoding_message_size(64 << 20)
+        OrderServiceClient::new(self.channel.clone())
     }
 
     pub fn fulfillment(&self) -> FulfillmentServiceClient<Channel> {
-        FulfillmentServiceClient::new(self.channel.clone()).max_decoding_message_size(64 << 20)
+        FulfillmentServiceClient::new(self.channel.clone())
     }
 
     pub fn consistency(&self) -> ConsistencyServiceClient<Channel> {

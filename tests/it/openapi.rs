@@ -43,6 +43,13 @@ fn every_operation_is_documented() {
             );
             assert!(operation["operationId"].is_string(), "{name} has no id");
             let responses = operation["responses"].as_object().expect("responses");
+            let is_batch = path.ends_with(":batchGet");
+            let bad_request = &responses["400"]["content"]["application/problem+json"]["examples"];
+            assert_eq!(
+                bad_request["RESPONSE_TOO_LARGE"].is_object(),
+                is_batch,
+                "{name}"
+            );
             for (status, response) in responses {
                 assert_response(&document, &format!("{name} {status}"), status, response);
             }
@@ -117,7 +124,8 @@ async fn the_document_and_its_pages_use_no_other_host() {
         let answer = clients.rest.get(&path).await;
         match answer.status {
             200 => break answer,
-            301 | 302 | 303 | 307 | 308 => path = answer.header("location").to_owned(),
+            // Relative to the present path.
+            301 | 302 | 303 | 307 | 308 => path = format!("/{}", answer.header("location")),
             status => panic!("{path}: {status}"),
         }
     };

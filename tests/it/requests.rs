@@ -350,14 +350,54 @@ async fn wrong_methods_and_unknown_paths_are_refused() {
     ] {
         assert_problem(path, &rest.get(path).await, 404);
     }
-    // Unknown parameters are ignored.
-    assert_problem(
-        "?",
-        &rest
-            .get("/v1/order/customers/a?unknown=1&unknown=%ff")
-            .await,
-        404,
-    );
+}
+
+/// A filter that is misspelled would answer more than was asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_parameters_of_reads_are_refused() {
+    let rest = empty().await.rest;
+    for (path, field) in [
+        ("/v1/order/customers/a?unknown=1", "unknown"),
+        ("/v1/order/customers/a?unknown=%ff", "unknown"),
+        (
+            "/v1/order/customers/a/addresses?asof=2026-10-01T00:00:00Z",
+            "asof",
+        ),
+        (
+            "/v1/order/customers:batchGet?userIds=a&userids=b",
+            "userids",
+        ),
+        ("/v1/order/address-changes?userid=a", "userid"),
+        (
+            "/v1/order/address-changes?userId=a&page_size=5",
+            "page_size",
+        ),
+        ("/v1/fulfillment/users/a/addresses?asOf=&x", "x"),
+        ("/v1/fulfillment/addresses/a?kind=billing", "kind"),
+        ("/v1/fulfillment/addresses?country=DE", "country"),
+        ("/v1/consistency?domain=order", "domain"),
+        ("/v1/consistency/order?wait=1", "wait"),
+        ("/v1/dead-letters?Domain=order", "Domain"),
+        ("/v1/dead-letters/a?domain=order", "domain"),
+        ("/v1/projections?domain=order", "domain"),
+        ("/v1/version?v=1", "v"),
+    ] {
+        let problem = assert_problem(path, &rest.get(path).await, 400);
+        assert_eq!(problem["fields"][0]["field"], field, "{path}");
+        let head = rest.send(Method::HEAD, path, &[], &[]).await;
+        assert_eq!(head.status, 400, "{path}");
+    }
+    // An escaped name is the same name, and an empty query has none.
+    for path in [
+        "/v1/fulfillment/users/a/addresses?",
+        "/v1/fulfillment/users/a/addresses?as%4Ff=2026-10-01T00:00:00Z",
+    ] {
+        assert_problem(path, &rest.get(path).await, 404);
+    }
+    // The pages of the documentation are not reads of a view.
+    for path in ["/docs/?tryItOutEnabled=true", "/openapi.json?v=2"] {
+        assert_eq!(rest.get(path).await.status, 200, "{path}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

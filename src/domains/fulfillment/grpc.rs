@@ -148,3 +148,40 @@ impl From<AddressProblem> for pb::AddressProblem {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+    use serde_json::json;
+
+    use super::*;
+    use crate::domains::fulfillment::model::FoundAddresses;
+
+    /// Answers are measured as JSON: see [`crate::query::page`].
+    #[test]
+    fn protobuf_is_not_larger_than_json() {
+        for length in [0, 1, 127, 128, 20_000] {
+            let text = "x".repeat(length);
+            let bare = json!({
+                "userId": text, "addressId": text, "lines": [], "isDefaultShipping": false,
+                "isDefaultBilling": false, "staleFields": [], "updatedAt": "0001-01-01T00:00:00Z",
+                "validation": {"status": "valid", "problems": []},
+            });
+            let full = json!({
+                "userId": text, "addressId": text, "type": text, "recipientName": text, "phone": text,
+                "companyName": text, "lines": [text, text], "city": text, "state": text, "postalCode": text,
+                "countryCode": text, "notes": text, "isDefaultShipping": true, "isDefaultBilling": true,
+                "staleFields": [text, text], "updatedAt": "2026-10-03T09:00:00.123456Z",
+                "validation": {"status": "invalid", "problems": [{"field": text, "problem": "missing"}]},
+            });
+            let found: FoundAddresses =
+                serde_json::from_value(json!({"addresses": [bare, full]})).unwrap();
+            let json = serde_json::to_vec(&found).unwrap().len();
+            let message = pb::SearchAddressesResponse {
+                addresses: found.addresses.into_iter().map(Into::into).collect(),
+                next_page_token: None,
+            };
+            assert!(message.encoded_len() <= json, "addresses of {length}");
+        }
+    }
+}

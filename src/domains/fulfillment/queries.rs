@@ -216,14 +216,13 @@ pub async fn search_addresses(
     .await
     .map_err(|error| Error::from(error).in_statement("fulfillment/search_addresses"))?;
     let token = reads.token(&row.logs, &row.offsets).await?;
-    let mut rows = row.found.map_or_else(Vec::new, |Json(rows)| rows);
-    let next_page_token = page
-        .cut(&mut rows)
-        .map(|last| page.next(&(last.address_key, last.user_key)))
-        .transpose()?;
+    let rows = row.found.map_or_else(Vec::new, |Json(rows)| rows);
+    let rows = rows.into_iter();
+    let (addresses, next_page_token) =
+        page.fill(rows.map(|row| (row.address, (row.address_key, row.user_key))))?;
     Ok(Answer {
         body: FoundAddresses {
-            addresses: rows.into_iter().map(|row| row.address).collect(),
+            addresses,
             next_page_token,
         },
         token,

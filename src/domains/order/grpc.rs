@@ -155,3 +155,66 @@ impl From<AddressChange> for pb::AddressChange {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::domains::order::model::{AddressChanges, Customers};
+
+    fn address(text: &str) -> Value {
+        json!({
+            "addressId": text, "type": text, "streetLine1": text, "streetLine2": text, "city": text,
+            "stateOrProvince": text, "postalCode": text, "country": text, "contactName": text,
+            "contactPhone": text, "companyName": text, "additionalNotes": text,
+            "isDefaultShipping": true, "isDefaultBilling": false,
+            "staleFields": [text, text], "updatedAt": "2026-10-03T09:00:00.123456789Z",
+        })
+    }
+
+    /// Answers are measured as JSON: see [`crate::query::page`].
+    #[test]
+    fn protobuf_is_not_larger_than_json() {
+        for length in [0, 1, 127, 128, 20_000] {
+            let text = "x".repeat(length);
+            let customers: Vec<Value> = vec![
+                json!({"userId": text}),
+                json!({
+                    "userId": text, "email": text, "emailVerified": false, "username": text, "firstName": text,
+                    "lastName": text, "displayName": text, "phoneNumber": text, "status": text,
+                    "registeredAt": "2026-10-03T09:00:00Z", "updatedAt": "2026-10-03T09:00:00.000001Z",
+                    "deletedAt": "0001-01-01T00:00:00Z", "staleFields": [text, text],
+                    "defaultShippingAddressId": text, "defaultBillingAddressId": text,
+                    "addresses": [address(&text), {"addressId": text}],
+                }),
+            ];
+            let found = Customers {
+                customers: serde_json::from_value(json!(customers)).unwrap(),
+                missing: vec![text.clone(), text.clone()],
+            };
+            let json = serde_json::to_vec(&found).unwrap().len();
+            let message = pb::BatchGetCustomersResponse {
+                customers: found.customers.into_iter().map(Into::into).collect(),
+                missing: found.missing,
+            };
+            assert!(message.encoded_len() <= json, "customers of {length}");
+
+            let change = json!({
+                "cursor": text, "userId": text, "addressId": text, "kind": "default_changed",
+                "affectsDefaultShipping": true, "affectsDefaultBilling": true, "significant": true,
+                "before": address(&text), "after": address(&text), "occurredAt": "0001-01-01T00:00:00Z",
+                "eventId": text,
+            });
+            let page: AddressChanges =
+                serde_json::from_value(json!({"changes": [change, change]})).unwrap();
+            let json = serde_json::to_vec(&page).unwrap().len();
+            let message = pb::ListAddressChangesResponse {
+                changes: page.changes.into_iter().map(Into::into).collect(),
+                next_page_token: None,
+            };
+            assert!(message.encoded_len() <= json, "changes of {length}");
+        }
+    }
+}

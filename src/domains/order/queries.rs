@@ -17,7 +17,7 @@ use crate::fold::addresses::{AddressBook, AddressFact};
 use crate::fold::history::HistoryEntry;
 use crate::projector::FeedPosition;
 use crate::query::cursor::{self, Cursor};
-use crate::query::page::{Page, PageRequest};
+use crate::query::page::{Page, PageRequest, ResponseSize};
 use crate::query::{self, Answer, Reads};
 
 /// The most ids in one request.
@@ -53,8 +53,8 @@ async fn get_state(reads: &Reads, user_id: &str) -> Result<Answer<CustomerState>
 /// Up to [`MAX_BATCH`] customers, each once, in the order of the request.
 ///
 /// # Errors
-/// INVALID_ARGUMENT if there are no ids or too many, or no user can have one of them; the
-/// database's errors.
+/// INVALID_ARGUMENT if there are no ids or too many, or no user can have one of them;
+/// RESPONSE_TOO_LARGE; the database's errors.
 pub async fn batch_get_customers(
     reads: &Reads,
     user_ids: &[String],
@@ -72,10 +72,22 @@ pub async fn batch_get_customers(
         .map(|Json(state)| (state.customer.user_id.clone(), state.into_customer()))
         .collect();
     let mut body = Customers::default();
+    let mut size = ResponseSize::default();
     for id in ids {
-        match found.remove(id) {
-            Some(customer) => body.customers.push(customer),
-            None => body.missing.push(id.to_owned()),
+        let fits = match found.remove(id) {
+            Some(customer) => {
+                let fits = size.add(&customer)?;
+                body.customers.push(customer);
+                fits
+            }
+            None => {
+                body.missing.push(id.to_owned());
+                size.add(&id)?
+            }
+        };
+        if !fits {
+            let fitting = user_ids.iter().take_while(|given| *given != id).count();
+            return Err(Error::response_too_large("userIds", fitting).with_token(&token));
         }
     }
     Ok(Answer { body, token })
@@ -200,18 +212,15 @@ pub async fn list_address_changes(
         return Err(cursor::resync().with_token(&token));
     }
 
-    let mut rows = row.changes.map_or_else(Vec::new, |Json(rows)| rows);
-    let has_more = page.cut(&mut rows).is_some();
+    let rows = row.changes.map_or_else(Vec::new, |Json(rows)| rows);
     let log_ids: Vec<i32> = rows.iter().map(|row| row.log_id).collect();
     let logs = reads.fingerprints(&log_ids).await?;
     let mut cursor = begin;
     cursor.view_version = row.version.unsigned_abs();
-    let mut changes = Vec::with_capacity(rows.len());
-    for (row, log) in rows.into_iter().zip(logs) {
+    let (changes, next_page_token) = page.fill(rows.into_iter().zip(logs).map(|(row, log)| {
         cursor.set(log, row.feed_position);
-        changes.push(row.into_change(cursor.to_string()));
-    }
-    let next_page_token = has_more.then(|| page.next(&cursor)).transpose()?;
+        (row.into_change(cursor.to_string()), cursor.clone())
+    }))?;
     Ok(Answer {
         body: AddressChanges {
             changes,

@@ -61,7 +61,9 @@ async fn get_customer(
 /// Up to 100 customers
 ///
 /// All customers are read at the same moment, and are in the order of the request; an id that is
-/// given twice is answered once. The ids of unknown users are in `missing`.
+/// given twice is answered once. The ids of unknown users are in `missing`. If the answer would be
+/// larger than 3 MiB, the request is refused with `RESPONSE_TOO_LARGE`, saying how many of the ids
+/// fit.
 #[utoipa::path(
     get,
     path = "/v1/order/customers:batchGet",
@@ -72,6 +74,8 @@ async fn get_customer(
     responses(
         (status = 200, description = "The customers that are known, and the ids of the others", body = Customers,
             example = json!(example_customers())),
+        (status = 400, description = "The request is invalid, or the answer would be larger than 3 MiB",
+            body = Problem, content_type = PROBLEM_JSON, example = json!(Error::response_too_large("userIds", 412).problem())),
         (status = 404, description = "This process does not serve order"),
     ),
 )]
@@ -111,6 +115,8 @@ struct BatchGetCustomersRequest {
     responses(
         (status = 200, description = "The customers that are known, and the ids of the others", body = Customers,
             example = json!(example_customers())),
+        (status = 400, description = "The request is invalid, or the answer would be larger than 3 MiB",
+            body = Problem, content_type = PROBLEM_JSON, example = json!(Error::response_too_large("userIds", 412).problem())),
         (status = 404, description = "This process does not serve order"),
     ),
 )]

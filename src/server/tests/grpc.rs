@@ -18,7 +18,7 @@ use super::{domains, find, lag, operations, token};
 use crate::error::Error;
 use crate::proto::order::v1 as pb;
 use crate::proto::order::v1::order_service_server::{OrderService, OrderServiceServer};
-use crate::query::grpc::respond;
+use crate::query::grpc::{respond, service};
 use crate::server::grpc;
 
 /// The example domain's service, of which the tests call one method.
@@ -63,7 +63,7 @@ impl OrderService for ExampleOrders {
 
 fn parts() -> grpc::Parts {
     grpc::Parts {
-        services: Routes::new(OrderServiceServer::new(ExampleOrders)),
+        services: Routes::new(service!(OrderServiceServer::new(ExampleOrders))),
         names: vec!["sightline.order.v1.OrderService"],
         domains: domains(),
         lag: lag(),
@@ -166,6 +166,13 @@ async fn every_refusal_has_the_reason_that_rest_gives() {
             "PAYLOAD_TOO_LARGE",
         ),
         (
+            GET_CUSTOMER,
+            &[("grpc-encoding", "snappy")],
+            request_for("a"),
+            tonic::Code::Unimplemented,
+            "UNSUPPORTED_MEDIA_TYPE",
+        ),
+        (
             "/sightline.order.v1.OrderService/Nothing",
             &[],
             vec![],
@@ -204,6 +211,13 @@ async fn every_refusal_has_the_reason_that_rest_gives() {
             "{path} {headers:?}"
         );
     }
+    let snappy = [("grpc-encoding", "snappy")];
+    let (headers, _, _) = call(GET_CUSTOMER, &snappy, &request_for("a")).await;
+    let accepted = headers["grpc-accept-encoding"].to_str().unwrap();
+    assert!(
+        accepted.contains("gzip") && accepted.contains("zstd"),
+        "{accepted}"
+    );
     let (headers, _, _) = call(GET_CUSTOMER, &[], &request_for("gone")).await;
     assert_eq!(headers["sightline-consistency-token"], token().to_string());
 }

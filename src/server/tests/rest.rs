@@ -38,7 +38,7 @@ async fn get_things(Json(things): Json<Things>) -> Answer<usize> {
     }
 }
 
-fn router() -> Router {
+pub(super) fn router() -> Router {
     let parts = http::Parts {
         routes: OpenApiRouter::new()
             .routes(routes!(get_thing))
@@ -76,6 +76,16 @@ impl Got {
 }
 
 async fn send(method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Got {
+    send_to(router(), method, path, headers, body).await
+}
+
+pub(super) async fn send_to(
+    router: Router,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Body>,
+) -> Got {
     let mut request = Request::builder().method(method).uri(path);
     if !headers.iter().any(|(name, _)| *name == "host") {
         request = request.header("host", "localhost:8080");
@@ -84,7 +94,7 @@ async fn send(method: &str, path: &str, headers: &[(&str, &str)], body: impl Int
         request = request.header(*name, *value);
     }
     let request = request.body(body.into()).unwrap();
-    let (parts, body) = router().oneshot(request).await.unwrap().into_parts();
+    let (parts, body) = router.oneshot(request).await.unwrap().into_parts();
     Got {
         status: parts.status,
         headers: parts.headers,
@@ -330,6 +340,92 @@ async fn ids_of_request_and_trace_are_returned() {
         assert_eq!(got.header("x-request-id").len(), 36);
         assert_eq!(got.header("traceparent").len(), 55);
         assert!(!got.header("traceparent").contains(&"0".repeat(32)));
+    }
+}
+
+#[tokio::test]
+async fn a_traceparent_is_read_as_w3c_says() {
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let ids = format!("{trace}-00f067aa0ba902b7");
+    let answered = async |parents: &[&str]| {
+        let headers: Vec<_> = parents.iter().map(|p| ("traceparent", *p)).collect();
+        let got = fetch("/v1/version", &headers).await;
+        let out = got.header("traceparent").to_owned();
+        assert!(out.starts_with("00-") && out.len() == 55, "{out}");
+        out
+    };
+    for (parent, flags) in [
+        (format!("00-{ids}-01"), "01"),
+        (format!("00-{ids}-00"), "00"),
+        // Flags without a meaning are not passed on.
+        (format!("00-{ids}-ff"), "03"),
+        // Of a later version, the first four fields are read.
+        (format!("01-{ids}-01"), "01"),
+        (format!("cc-{ids}-01-what-the-future-will-be-like"), "01"),
+        (format!("cc-{ids}-01-"), "01"),
+        (format!("fe-{ids}-09-x"), "01"),
+    ] {
+        let out = answered(&[&parent]).await;
+        assert_eq!((&out[3..35], &out[53..]), (trace, flags), "{parent}");
+    }
+    let zeros = "0".repeat(32);
+    for parent in [
+        format!("ff-{ids}-01"),
+        format!("00-{ids}-01-what"),
+        format!("00-{ids}-01-"),
+        format!("00-{ids}"),
+        format!("00-{ids}-1"),
+        format!("00-{ids}-001"),
+        format!("00-{ids}-0G"),
+        format!("0-{ids}-01"),
+        format!("CC-{ids}-01"),
+        format!("cc-{ids}-01what"),
+        format!("cc-{ids}-01.what"),
+        format!("00-{}-01", ids.to_uppercase()),
+        format!("00-{zeros}-00f067aa0ba902b7-01"),
+        format!("00-{trace}-0000000000000000-01"),
+        format!("01-{zeros}-00f067aa0ba902b7-01"),
+        format!("00-{}-00f067aa0ba902b7-01", &trace[1..]),
+        "00-\u{e9}".into(),
+        String::new(),
+    ] {
+        let out = answered(&[&parent]).await;
+        assert!(!out.contains(trace) && out.ends_with("-00"), "{parent}");
+        assert!(!out.contains(&zeros), "{parent}");
+    }
+    let parent = format!("00-{ids}-01");
+    assert!(!answered(&[&parent, &parent]).await.contains(trace));
+}
+
+#[tokio::test]
+async fn compressed_bodies_are_refused() {
+    let good = r#"{"ids":["a"]}"#;
+    for encodings in [
+        &["gzip"][..],
+        &["GZIP"],
+        &["zstd"],
+        &["br"],
+        &["identity, gzip"],
+        &["identity", "deflate"],
+        &["unheard"],
+    ] {
+        let encodings = encodings.iter().map(|name| ("content-encoding", *name));
+        let headers: Vec<_> = encodings.chain([JSON]).collect();
+        let got = send("POST", THINGS, &headers, good).await;
+        assert_eq!(got.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        assert_eq!(got.reason(), "UNSUPPORTED_MEDIA_TYPE");
+        assert!(
+            got.json()["detail"]
+                .as_str()
+                .unwrap()
+                .contains("compressed")
+        );
+        assert_eq!(got.header("accept-encoding"), "identity");
+    }
+    for encoding in ["identity", "Identity", ""] {
+        let headers = [("content-encoding", encoding), JSON];
+        let got = send("POST", THINGS, &headers, good).await;
+        assert_eq!(got.status, StatusCode::OK, "{encoding}");
     }
 }
 

@@ -25,7 +25,14 @@ WITH logs AS (
     ) a
     ORDER BY a.address_key, a.user_key
     LIMIT $3
+), sized AS (
+    SELECT *, sum(octet_length(address::text))
+              OVER (ORDER BY address_key, user_key ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
+    FROM page
 )
-SELECT (SELECT jsonb_agg(page ORDER BY address_key, user_key) FROM page) AS "found?: Json<Vec<FoundRow>>",
+SELECT (SELECT jsonb_agg(sized ORDER BY address_key, user_key)
+        FROM sized
+        -- An answer holds 3 MiB. This much text is more than that, even without its spaces.
+        WHERE coalesce(bytes_before, 0) < 8 * 1024 * 1024) AS "found?: Json<Vec<FoundRow>>",
        coalesce(array_agg(log_id), '{}') AS "logs!", coalesce(array_agg(next_offset), '{}') AS "offsets!"
 FROM logs

@@ -35,8 +35,15 @@ WITH logs AS (
     ) c
     ORDER BY c.rank, c.log_id
     LIMIT $4
+), sized AS (
+    SELECT *, sum(coalesce(octet_length(before::text), 0) + coalesce(octet_length(after::text), 0))
+              OVER (ORDER BY rank, log_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
+    FROM page
 )
-SELECT (SELECT jsonb_agg(page ORDER BY rank, log_id) FROM page) AS "changes?: Json<Vec<FeedRow>>",
+SELECT (SELECT jsonb_agg(sized ORDER BY rank, log_id)
+        FROM sized
+        -- An answer holds 3 MiB. This much text is more than that, even without its spaces.
+        WHERE coalesce(bytes_before, 0) < 8 * 1024 * 1024) AS "changes?: Json<Vec<FeedRow>>",
        (SELECT version FROM order_live.view_version) AS "version!",
        (SELECT sightline.must_resync('order', $8, version, $1, $2, $3) FROM order_live.view_version) AS "resync!",
        coalesce(array_agg(log_id), '{}') AS "logs!", coalesce(array_agg(position), '{}') AS "offsets!"
