@@ -3,10 +3,12 @@
 //! Reads, projectors and operations have a pool each, so that none starves another. Pools connect
 //! on first use: the process starts without a database, and reconnects when the database is back.
 
+mod migrations_table;
+
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use sqlx::migrate::{Migrate, Migrator};
+use sqlx::migrate::{Migrate, MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
 use crate::config::{ConfigError, Secret};
@@ -24,12 +26,13 @@ const OPERATION_STATEMENT_TIMEOUT: &str = "10s";
 const CALLER_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 const PROJECTOR_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The oldest usable version of Postgres, as `server_version_num` writes it.
+const OLDEST_POSTGRES: i32 = 150_000;
+
 /// All migrations, in order, compiled into the binary.
 static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
     let mut migrator = sqlx::migrate!();
-    // Qualified: for a role with the name of our schema, the default search path begins with that
-    // schema.
-    migrator.dangerous_set_table_name("public._sqlx_migrations");
+    migrator.dangerous_set_table_name(migrations_table::TABLE);
     migrator
 });
 
@@ -108,20 +111,59 @@ fn pool(
 /// # Errors
 /// The database can't be reached, a migration fails, or the database was migrated by a newer
 /// binary.
-pub async fn migrate(pool: &PgPool) -> Result<(), sqlx::migrate::MigrateError> {
-    MIGRATIONS.run(pool).await
+pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
+    // The connection is closed at the end, with any outcome, and with it the lock goes.
+    let mut connection = pool.acquire().await?.detach();
+    connection.lock().await?;
+    migrations_table::prepare(&mut connection, &MIGRATIONS).await?;
+    MIGRATIONS.run_direct(None, &mut connection, false).await
+}
+
+/// Why the database of `pool` can't hold the views, or `None`. No retry changes it.
+///
+/// # Errors
+/// The database can't be reached.
+pub async fn find_unsuitable(pool: &PgPool) -> Result<Option<String>, sqlx::Error> {
+    let (version, encoding) = sqlx::query_as::<_, (i32, String)>(
+        "SELECT current_setting('server_version_num')::int, current_setting('server_encoding')",
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok(unsuitable(version, &encoding))
+}
+
+/// Lengths are checked in characters, and text is stored as it came: only UTF8 does both right.
+fn unsuitable(version: i32, encoding: &str) -> Option<String> {
+    if version < OLDEST_POSTGRES {
+        return Some(format!(
+            "Postgres is of version {}, and sightline needs 15 or newer",
+            version / 10_000
+        ));
+    }
+    (encoding != "UTF8").then(|| {
+        format!(
+            "the database has the encoding {encoding}, and sightline needs UTF8: \
+             create it with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+        )
+    })
 }
 
 /// Whether every migration of this binary is applied, with the same checksum.
 ///
 /// # Errors
-/// The database can't be reached or has never been migrated.
+/// The database can't be reached, or the role may not read the table of migrations.
 pub async fn is_migrated(pool: &PgPool) -> Result<bool, sqlx::Error> {
     let mut connection = pool.acquire().await?;
+    if !migrations_table::exists(&mut connection, migrations_table::TABLE).await? {
+        return Ok(false);
+    }
     let applied = connection
         .list_applied_migrations(&MIGRATIONS.table_name)
         .await
-        .map_err(|error| sqlx::Error::Migrate(Box::new(error)))?;
+        .map_err(|error| match error {
+            MigrateError::Execute(error) => error,
+            error => sqlx::Error::Migrate(Box::new(error)),
+        })?;
     Ok(MIGRATIONS.iter().all(|ours| {
         applied
             .iter()
@@ -177,15 +219,28 @@ fn classify_sqlstate(sqlstate: &str) -> ErrorClass {
     }
 }
 
+/// A description of a failed migration that may be logged.
+pub fn describe_migration(error: &MigrateError) -> String {
+    match error {
+        MigrateError::Execute(error) => describe(error),
+        MigrateError::ExecuteMigration(error, version) => {
+            format!("migration {version}: {}", describe(error))
+        }
+        error => error.to_string(),
+    }
+}
+
 /// A description of an error that may be logged: SQLSTATE, constraint and table, without the values
-/// that the server's DETAIL quotes.
+/// that the server's DETAIL quotes. Of a refusal it has the server's message, which names the role,
+/// the database or the object.
 pub fn describe(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::Database(database) => {
-            let mut text = format!(
-                "SQLSTATE {}",
-                database.code().as_deref().unwrap_or("unknown")
-            );
+            let sqlstate = database.code().unwrap_or("unknown".into());
+            let mut text = format!("SQLSTATE {sqlstate}");
+            if is_refusal(&sqlstate) {
+                text.push_str(&format!(", {}", database.message()));
+            }
             for (what, name) in [
                 ("constraint", database.constraint()),
                 ("table", database.table()),
@@ -196,10 +251,13 @@ pub fn describe(error: &sqlx::Error) -> String {
             }
             text
         }
-        sqlx::Error::Io(error) => format!("connection: {}", error.kind()),
+        sqlx::Error::Io(error) => {
+            let tls = error.get_ref().and_then(|cause| tls_cause(cause));
+            tls.unwrap_or_else(|| format!("connection: {}", error.kind()))
+        }
         sqlx::Error::PoolTimedOut => "no connection became free in time".to_owned(),
         sqlx::Error::PoolClosed => "the pool is closed".to_owned(),
-        sqlx::Error::Tls(_) => "TLS failed".to_owned(),
+        sqlx::Error::Tls(cause) => tls_cause(&**cause).unwrap_or_else(|| "TLS failed".to_owned()),
         sqlx::Error::Protocol(_) => "protocol error".to_owned(),
         sqlx::Error::ColumnDecode { index, .. } => format!("column {index} could not be decoded"),
         sqlx::Error::Decode(_) => "a value could not be decoded".to_owned(),
@@ -207,6 +265,27 @@ pub fn describe(error: &sqlx::Error) -> String {
         sqlx::Error::RowNotFound => "the statement returned no row".to_owned(),
         _ => "unexpected database error".to_owned(),
     }
+}
+
+/// Whether the server refuses the role or the database, whatever the statement's values are:
+/// invalid_authorization_specification, invalid_password, invalid_catalog_name,
+/// insufficient_privilege.
+fn is_refusal(sqlstate: &str) -> bool {
+    matches!(sqlstate, "28000" | "28P01" | "3D000" | "42501")
+}
+
+/// Why TLS failed, if the text is one of those that hold names and causes only. Others may quote the
+/// files that the settings name.
+fn tls_cause(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let text = error.to_string();
+    [
+        "invalid peer certificate",
+        "received fatal alert",
+        "server does not support TLS",
+    ]
+    .iter()
+    .any(|known| text.starts_with(known))
+    .then(|| format!("TLS: {text}"))
 }
 
 /// The answer to a caller whose read failed: it says only whether a retry may help.
