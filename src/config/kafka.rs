@@ -23,8 +23,7 @@ const OWN_PROPERTIES: &[&str] = &[
     "partition.assignment.strategy",
 ];
 
-/// Properties whose values are shown. Every other property may hold a secret, or the name of one's
-/// owner.
+/// Properties whose values are shown. Any other value may be a secret.
 const HARMLESS_PROPERTIES: &[&str] = &[
     "allow.auto.create.topics",
     "api.version.fallback.ms",
@@ -181,16 +180,18 @@ pub(super) fn properties(given: &Given) -> Result<Vec<(String, String)>, ConfigE
         _ => split_properties(&given.text()?)
             .ok_or_else(|| given.error("must be of the form name=value,name=value"))?,
     };
+    let is_split_at_commas = !matches!(given.value, toml::Value::Table(_) | toml::Value::Array(_));
     let mut previous: Option<&str> = None;
     for (name, value) in &properties {
         check_property(name, value, previous).map_err(|problem| given.error(problem))?;
-        previous = Some(name);
+        previous = is_split_at_commas.then_some(name);
     }
     Ok(properties)
 }
 
 /// Lets librdkafka check a property. Its message quotes the value, which may be secret, so ours has
-/// the name alone. Even an unknown name may be a part of the secret that is the value of `previous`.
+/// the name alone. Where text was split at commas, even an unknown name may be a part of a secret:
+/// the value of the `previous` property.
 fn check_property(name: &str, value: &str, previous: Option<&str>) -> Result<(), String> {
     if OWN_PROPERTIES.contains(&name) {
         return Err(format!("{name} is set by sightline and can't be changed"));

@@ -34,8 +34,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The parameters of a database URL that are read, with their values' harmlessness: only what is
-/// known to hold no secret is shown. These are those of `PgConnectOptions`.
+/// The parameters of a database URL that `PgConnectOptions` reads, and how their values are printed.
 const URL_PARAMETERS: &[(&str, Shown)] = &[
     ("application_name", Shown::Plain),
     ("dbname", Shown::Plain),
@@ -46,11 +45,11 @@ const URL_PARAMETERS: &[(&str, Shown)] = &[
     ("password", Shown::Masked),
     ("port", Shown::Plain),
     ("ssl-ca", Shown::Plain),
+    // A file, or the certificate itself and perhaps its key.
     ("ssl-cert", Shown::Masked),
     ("ssl-key", Shown::Masked),
     ("ssl-mode", Shown::Plain),
     ("ssl-root-cert", Shown::Plain),
-    // A file, or the certificate and perhaps its key themselves.
     ("sslcert", Shown::Masked),
     ("sslkey", Shown::Masked),
     ("sslmode", Shown::Plain),
@@ -66,7 +65,8 @@ enum Shown {
     Masked,
 }
 
-/// Parameters that name a file to be read for each connection.
+/// Parameters that name a file, which is read for each connection. A certificate may also be the
+/// value itself.
 const FILE_PARAMETERS: &[&str] = &[
     "ssl-ca",
     "ssl-cert",
@@ -96,7 +96,9 @@ pub(super) fn check_database_url(text: &str) -> Result<(), String> {
             return Err(unknown_parameter(&url, &name));
         }
         if FILE_PARAMETERS.contains(&&*name)
-            && !value.starts_with("-----BEGIN")
+            && !value
+                .trim_start()
+                .starts_with("-----BEGIN CERTIFICATE-----")
             && let Err(error) = File::open(&*value)
         {
             return Err(format!(

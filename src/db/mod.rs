@@ -441,6 +441,34 @@ mod tests {
     }
 
     #[test]
+    fn refusals_are_described_by_the_servers_message() {
+        for (sqlstate, has_message) in [
+            ("42501", true),
+            ("28P01", true),
+            ("28000", true),
+            ("3D000", true),
+            // These messages quote values.
+            ("22P02", false),
+            ("23505", false),
+        ] {
+            let text = describe(&server_error(Some(sqlstate)));
+            assert!(text.starts_with(&format!("SQLSTATE {sqlstate}")), "{text}");
+            assert_eq!(text.contains("an error of a test"), has_message, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_new_servers_with_unicode_are_suitable() {
+        assert_eq!(unsuitable(150_000, "UTF8"), None);
+        assert_eq!(unsuitable(180_006, "UTF8"), None);
+        assert!(unsuitable(140_019, "UTF8").unwrap().contains("version 14"));
+        for encoding in ["SQL_ASCII", "LATIN1", "EUC_JP"] {
+            let problem = unsuitable(170_000, encoding).unwrap();
+            assert!(problem.contains(encoding) && !problem.contains('\n'));
+        }
+    }
+
+    #[test]
     fn callers_learn_only_whether_a_retry_may_help() {
         for (sqlstate, code) in [
             ("57014", Code::DeadlineExceeded),
