@@ -7,6 +7,7 @@ mod as_of;
 mod chaos;
 mod crashes;
 mod data_loss;
+mod database;
 mod dead_letters;
 mod end_to_end;
 mod feed;
