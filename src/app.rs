@@ -356,22 +356,26 @@ enum Schema {
 
 /// Migrates the schema or, where `migrate` is false, only looks at it.
 async fn prepare_schema(pool: &PgPool, migrate: bool) -> anyhow::Result<Schema> {
-    let outcome = if migrate {
-        db::migrate(pool).await.map(|()| true)
-    } else {
-        db::is_migrated(pool).await.map_err(MigrateError::from)
+    let outcome = match db::find_unsuitable(pool).await {
+        Ok(Some(problem)) => anyhow::bail!(problem),
+        Ok(None) if migrate => db::migrate(pool).await.map(|()| true),
+        Ok(None) => db::is_migrated(pool).await.map_err(MigrateError::from),
+        Err(error) => Err(error.into()),
     };
     match outcome {
         Ok(true) => Ok(Schema::UpToDate),
         Ok(false) => Ok(Schema::OfAnotherRelease),
-        Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
+        Err(
+            ref failure @ (MigrateError::Execute(ref error)
+            | MigrateError::ExecuteMigration(ref error, _)),
+        ) => {
             // A database, a role or a permission may still be created. A migration that fails on
             // data or by a bug fails again.
             let may_pass = matches!(
-                db::classify(&error),
+                db::classify(error),
                 db::ErrorClass::Transient | db::ErrorClass::Systemic
             );
-            let error = db::describe(&error);
+            let error = db::describe_migration(failure);
             if may_pass || !migrate {
                 Ok(Schema::Unavailable(error))
             } else {

@@ -70,6 +70,13 @@ const RECORDS_BUCKETS: &[f64] = &[
     1.0, 5.0, 10.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 2_500.0, 5_000.0, 10_000.0,
 ];
 
+/// Modules of libraries whose events quote secrets: unknown parameters of a database URL, and lines
+/// of a `.pgpass` file.
+const SECRET_TARGETS: [&str; 2] = [
+    "sqlx_postgres::options::parse",
+    "sqlx_postgres::options::pgpass",
+];
+
 /// Sets up logging to stderr, once per process.
 ///
 /// # Errors
@@ -83,7 +90,10 @@ pub fn init_logs(filter: &str, format: LogFormat) -> anyhow::Result<()> {
             .unwrap_or_default();
         tracing::error!(location, "panicked");
     }));
-    let filter = EnvFilter::try_new(filter).context("the log filter")?;
+    let mut filter = EnvFilter::try_new(filter).context("the log filter")?;
+    for target in SECRET_TARGETS {
+        filter = filter.add_directive(format!("{target}=off").parse()?);
+    }
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         // It would report them to stderr, and panic where nothing reads stderr any more.

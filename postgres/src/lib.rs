@@ -46,6 +46,17 @@ pub struct Options {
     /// Further settings of the server, as in postgresql.conf. By default a crash of the machine (not of a process)
     /// may lose data: `fsync` is off.
     pub settings: Vec<(String, String)>,
+    /// Accepts TLS with this certificate.
+    pub certificate: Option<ServerCertificate>,
+}
+
+/// A certificate and its key, as PEM.
+#[derive(Clone, Debug)]
+pub struct ServerCertificate {
+    /// The certificate, and any intermediate ones after it.
+    pub certificate: String,
+    /// Its private key.
+    pub key: String,
 }
 
 /// A running server. Dropping it stops it.
@@ -106,6 +117,11 @@ impl Postgres {
             chown(&this.data_dir, Some(owner.uid), Some(owner.gid))?;
         }
         this.initialise()?;
+        if let Some(ServerCertificate { certificate, key }) = options.certificate {
+            this.write(&this.data_dir.join("server.crt"), &certificate)?;
+            this.write(&this.data_dir.join("server.key"), &key)?;
+            this.settings.push(("ssl".to_owned(), "on".to_owned()));
+        }
         this.start_again().await?;
         Ok(this)
     }

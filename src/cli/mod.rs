@@ -15,8 +15,9 @@ mod table;
 
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow, bail};
 use clap::{ArgMatches, Command};
+use sqlx::PgPool;
 
 use self::arguments::{EXIT_CODES, api_command, flag, json, subcommand, watch};
 use self::gateway::Gateway;
@@ -117,7 +118,7 @@ pub async fn run(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
             let config = settings.load(&domains, &["database_url"])?;
             telemetry::init_logs(&config.log, config.log_format)?;
             let pool = db::projector_pool(db::options(&config.database_direct_url)?, 1);
-            db::migrate(&pool)
+            migrate(&pool)
                 .await
                 .context("cannot migrate the database")?;
         }
@@ -133,6 +134,19 @@ pub async fn run(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
         other => unreachable!("unknown command {other}"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn migrate(pool: &PgPool) -> anyhow::Result<()> {
+    // The library's errors may quote values, so only descriptions are printed.
+    let unsuitable = db::find_unsuitable(pool)
+        .await
+        .map_err(|error| anyhow!(db::describe(&error)))?;
+    if let Some(problem) = unsuitable {
+        bail!(problem);
+    }
+    db::migrate(pool)
+        .await
+        .map_err(|error| anyhow!(db::describe_migration(&error)))
 }
 
 #[cfg(test)]

@@ -23,12 +23,92 @@ const OWN_PROPERTIES: &[&str] = &[
     "partition.assignment.strategy",
 ];
 
+/// Properties whose values are shown. Any other value may be a secret.
+const HARMLESS_PROPERTIES: &[&str] = &[
+    "allow.auto.create.topics",
+    "api.version.fallback.ms",
+    "api.version.request",
+    "api.version.request.timeout.ms",
+    "auto.commit.interval.ms",
+    "broker.address.family",
+    "broker.address.ttl",
+    "broker.version.fallback",
+    "check.crcs",
+    "client.dns.lookup",
+    "client.id",
+    "client.rack",
+    "connections.max.idle.ms",
+    "debug",
+    "enable.metrics.push",
+    "enable.ssl.certificate.verification",
+    "fetch.error.backoff.ms",
+    "fetch.max.bytes",
+    "fetch.message.max.bytes",
+    "fetch.min.bytes",
+    "fetch.queue.backoff.ms",
+    "fetch.wait.max.ms",
+    "group.instance.id",
+    "group.protocol",
+    "group.remote.assignor",
+    "heartbeat.interval.ms",
+    "max.in.flight",
+    "max.in.flight.requests.per.connection",
+    "max.partition.fetch.bytes",
+    "max.poll.interval.ms",
+    "message.max.bytes",
+    "metadata.max.age.ms",
+    "metadata.recovery.rebootstrap.trigger.ms",
+    "metadata.recovery.strategy",
+    "queued.max.messages.kbytes",
+    "queued.min.messages",
+    "receive.message.max.bytes",
+    "reconnect.backoff.max.ms",
+    "reconnect.backoff.ms",
+    "retry.backoff.max.ms",
+    "retry.backoff.ms",
+    "sasl.kerberos.service.name",
+    "sasl.mechanism",
+    "sasl.mechanisms",
+    "security.protocol",
+    "session.timeout.ms",
+    "socket.connection.setup.timeout.ms",
+    "socket.keepalive.enable",
+    "socket.max.fails",
+    "socket.nagle.disable",
+    "socket.receive.buffer.bytes",
+    "socket.send.buffer.bytes",
+    "socket.timeout.ms",
+    "ssl.ca.location",
+    "ssl.certificate.location",
+    "ssl.cipher.suites",
+    "ssl.crl.location",
+    "ssl.curves.list",
+    "ssl.endpoint.identification.algorithm",
+    "ssl.key.location",
+    "ssl.keystore.location",
+    "ssl.sigalgs.list",
+    "statistics.interval.ms",
+    "topic.metadata.propagation.max.ms",
+    "topic.metadata.refresh.fast.interval.ms",
+    "topic.metadata.refresh.interval.ms",
+    "topic.metadata.refresh.sparse",
+];
+
+/// Whether the value of this property may be shown.
+pub(super) fn is_harmless(property: &str) -> bool {
+    HARMLESS_PROPERTIES.contains(&property)
+}
+
 /// `host:port,…` with valid ports.
 pub(super) fn brokers(given: &Given) -> Result<String, ConfigError> {
     let brokers = given.list()?;
     for broker in &brokers {
         let (host, port) = broker.rsplit_once(':').unwrap_or((broker, "9092"));
-        if host.is_empty() || host.contains('/') || port.parse::<u16>().is_err() {
+        if broker.contains(['@', '/']) {
+            // Given as a URL, it may hold a password.
+            return Err(given.error("must be of the form host:port,host:port, without a user"));
+        }
+        if host.is_empty() || port.parse::<u16>().is_err() {
             return Err(given.error(format_args!("{broker:?} is not of the form host:port")));
         }
     }
@@ -100,15 +180,19 @@ pub(super) fn properties(given: &Given) -> Result<Vec<(String, String)>, ConfigE
         _ => split_properties(&given.text()?)
             .ok_or_else(|| given.error("must be of the form name=value,name=value"))?,
     };
+    let is_split_at_commas = !matches!(given.value, toml::Value::Table(_) | toml::Value::Array(_));
+    let mut previous: Option<&str> = None;
     for (name, value) in &properties {
-        check_property(name, value).map_err(|problem| given.error(problem))?;
+        check_property(name, value, previous).map_err(|problem| given.error(problem))?;
+        previous = is_split_at_commas.then_some(name);
     }
     Ok(properties)
 }
 
 /// Lets librdkafka check a property. Its message quotes the value, which may be secret, so ours has
-/// the name alone.
-fn check_property(name: &str, value: &str) -> Result<(), String> {
+/// the name alone. Where text was split at commas, even an unknown name may be a part of a secret:
+/// the value of the `previous` property.
+fn check_property(name: &str, value: &str, previous: Option<&str>) -> Result<(), String> {
     if OWN_PROPERTIES.contains(&name) {
         return Err(format!("{name} is set by sightline and can't be changed"));
     }
@@ -116,7 +200,13 @@ fn check_property(name: &str, value: &str) -> Result<(), String> {
     match checked {
         Ok(_) => Ok(()),
         Err(KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..)) => {
-            Err(format!("librdkafka has no property {name:?}"))
+            match previous.filter(|previous| !is_harmless(previous)) {
+                Some(previous) => Err(format!(
+                    "librdkafka does not have the property after {previous}; \
+                     a value with a comma and = belongs in a file or a TOML table"
+                )),
+                None => Err(format!("librdkafka has no property {name:?}")),
+            }
         }
         Err(_) => Err(format!(
             "librdkafka refuses the value of {name:?}, or this build does not support it"

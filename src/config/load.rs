@@ -4,17 +4,15 @@ use std::collections::HashMap;
 use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ArgMatches;
 use clap::parser::ValueSource;
-use sqlx::postgres::PgConnectOptions;
 use tracing_subscriber::EnvFilter;
 
 use super::given::Given;
 use super::settings::{self, SETTINGS};
-use super::{Auth, Config, ConfigError, LogFormat, Role, Secret, kafka};
+use super::{Auth, Config, ConfigError, LogFormat, Role, Secret, kafka, secret};
 
 /// Values by key.
 type Values = HashMap<&'static str, Given>;
@@ -156,11 +154,7 @@ impl Settings {
             return Ok(None);
         };
         let url = given.text()?;
-        let scheme = url.starts_with("postgres://") || url.starts_with("postgresql://");
-        if !scheme || PgConnectOptions::from_str(&url).is_err() {
-            return Err(given
-                .error("must be a URL of the form postgres://user:password@host:5432/database"));
-        }
+        secret::check_database_url(&url).map_err(|problem| given.error(problem))?;
         Ok(Some(Secret::new(url)))
     }
 
@@ -265,8 +259,12 @@ fn read_toml(path: &Path) -> Result<Values, ConfigError> {
 /// line, properties have any number.
 fn read_secret(file: &Given) -> Result<Given, ConfigError> {
     let path = file.text()?;
-    let text = std::fs::read_to_string(&path)
-        .map_err(|error| file.error(format_args!("{path} can't be read: {}", error.kind())))?;
+    let text = std::fs::read_to_string(&path).map_err(|error| {
+        // Where the secret itself was given in place of its file, it isn't printed.
+        let is_path = !path.contains(['=', '@', ':']);
+        let name = if is_path { &path } else { "the file" };
+        file.error(format_args!("{name} can't be read: {}", error.kind()))
+    })?;
     let lines = text.lines().map(str::trim);
     let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
     Ok(Given {

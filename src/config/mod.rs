@@ -136,7 +136,8 @@ impl ConfigError {
 }
 
 impl Config {
-    /// The effective configuration as a TOML file, with secrets masked.
+    /// The effective configuration as a TOML file. Of URLs and Kafka properties it shows what is
+    /// known to hold no secret, and masks the rest.
     pub fn to_toml(&self) -> String {
         let mut table = toml::Table::new();
         let mut put = |key: &str, value: toml::Value| table.insert(key.to_owned(), value);
@@ -163,10 +164,10 @@ impl Config {
         );
         put("kafka_start", self.kafka_start.to_string().into());
         let properties = self.kafka_properties.iter().map(|(name, value)| {
-            let value = if secret::is_secret(name) {
-                "***"
-            } else {
+            let value = if kafka::is_harmless(name) {
                 value
+            } else {
+                "***"
             };
             (name.clone(), toml::Value::from(value))
         });
@@ -372,6 +373,101 @@ mod tests {
             "/x",
         ];
         assert!(error(&both).contains("one of the two"));
+    }
+
+    #[test]
+    fn unknown_parameters_of_a_database_url_are_named_without_values() {
+        let url = |query: &str| format!("postgres://me:hush@db/x?{query}");
+        for query in [
+            "sslpassword=hush",
+            "sslkeypassphrase=hush",
+            "sslmode=require&SSLPassword=hush",
+            "connect_timeout=hush",
+            "options[search_path=hush",
+        ] {
+            let message = error(&["--database-url", &url(query)]);
+            let name = query.rsplit('&').next().unwrap().split('=').next().unwrap();
+            assert!(message.contains(&format!("{name:?}")), "{message}");
+            assert!(!message.contains("hush"), "{message}");
+        }
+        // Here the names are parts of a password.
+        for url in [
+            "postgres://me:1?hush@db/x",
+            "postgres://me:1?hush=2@db/x",
+            "postgres://me:1#hush@db/x",
+            "postgres://me:hush/@db/x",
+            "postgres://me:x@db/x?hush hush",
+        ] {
+            let message = error(&["--database-url", url]);
+            assert!(!message.contains("hush"), "{message}");
+        }
+        for query in [
+            "sslmode=verify-full&application_name=a%20b",
+            "host=/run/postgresql&user=me&password=p@ss&dbname=x",
+            "options=-c%20geqo%3Doff&options[work_mem]=8MB&statement-cache-capacity=0",
+        ] {
+            load(&["--database-url", &url(query)]).unwrap();
+        }
+    }
+
+    #[test]
+    fn files_that_a_database_url_names_must_be_readable() {
+        let url = |file: &str| format!("postgres://db/x?sslmode=verify-full&sslrootcert={file}");
+        let message = error(&["--database-url", &url("/no/such/ca.pem")]);
+        assert!(message.contains("sslrootcert"), "{message}");
+        let present = file("");
+        load(&["--database-url", &url(present.path().to_str().unwrap())]).unwrap();
+    }
+
+    #[test]
+    fn only_what_is_known_to_be_harmless_is_printed() {
+        let key = file("a key");
+        let url = format!(
+            "postgres://me:hush@db/x?sslmode=require&user=you&sslkey={}&options=-c%20x.y%3Dhush&password=hush",
+            key.path().display()
+        );
+        let mut properties =
+            "client.id=mine,client.rack=east,sasl.username=hush,sasl.password=hush,fetch.min.bytes=7"
+                .to_owned();
+        if cfg!(feature = "tls") {
+            properties.push_str(",sasl.oauthbearer.config=hush,ssl.key.password=hush");
+        }
+        let config = load(&["--database-url", &url, "--kafka-properties", &properties]).unwrap();
+        let shown = config.to_toml();
+        for harmless in [
+            "me:***@db/x",
+            "sslmode=require",
+            "user=you",
+            "mine",
+            "east",
+            "\"7\"",
+        ] {
+            assert!(shown.contains(harmless), "{harmless} in {shown}");
+        }
+        for masked in [
+            "sslkey=***",
+            "options=***",
+            "password=***",
+            "sasl.username\" = \"***",
+        ] {
+            assert!(shown.contains(masked), "{masked} in {shown}");
+        }
+        assert!(!shown.contains("hush"), "{shown}");
+    }
+
+    #[test]
+    fn no_part_of_a_misplaced_secret_is_quoted() {
+        for flags in [
+            ["--kafka-properties", "sasl.password=a,hush=b"],
+            ["--kafka-properties", "client.id=a,sasl.username=b,hush.c=d"],
+            ["--kafka-properties-file", "sasl.password=hush"],
+            ["--database-url-file", "postgres://me:hush@db/x"],
+            ["--kafka-brokers", "sasl://me:hush@db:9092"],
+            ["--kafka-brokers", "me:hush@db:9092"],
+        ] {
+            let message = error(&flags);
+            assert!(!message.contains("hush"), "{message}");
+        }
     }
 
     #[test]

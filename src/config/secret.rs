@@ -1,6 +1,11 @@
 //! Values that never show as they are: not in an error, in `Debug` or in the printed configuration.
 
 use std::fmt;
+use std::fs::File;
+use std::str::FromStr;
+
+use sqlx::postgres::PgConnectOptions;
+use url::Url;
 
 /// A value that shows masked: a URL without its password, anything else as `***`.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -29,22 +34,103 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Whether the value of a parameter or property with this name is masked.
-pub(super) fn is_secret(name: &str) -> bool {
-    [
-        "password",
-        "secret",
-        "key.pem",
-        "token",
-        "oauthbearer.config",
-        "jaas",
-    ]
-    .iter()
-    .any(|part| name.to_ascii_lowercase().contains(part))
+/// The parameters of a database URL that `PgConnectOptions` reads, and how their values are printed.
+const URL_PARAMETERS: &[(&str, Shown)] = &[
+    ("application_name", Shown::Plain),
+    ("dbname", Shown::Plain),
+    ("host", Shown::Plain),
+    ("hostaddr", Shown::Plain),
+    // May set a parameter of an extension, to anything.
+    ("options", Shown::Masked),
+    ("password", Shown::Masked),
+    ("port", Shown::Plain),
+    ("ssl-ca", Shown::Plain),
+    // A file, or the certificate itself and perhaps its key.
+    ("ssl-cert", Shown::Masked),
+    ("ssl-key", Shown::Masked),
+    ("ssl-mode", Shown::Plain),
+    ("ssl-root-cert", Shown::Plain),
+    ("sslcert", Shown::Masked),
+    ("sslkey", Shown::Masked),
+    ("sslmode", Shown::Plain),
+    ("sslrootcert", Shown::Plain),
+    ("statement-cache-capacity", Shown::Plain),
+    ("user", Shown::Plain),
+];
+
+/// How the value of a known parameter is printed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    Plain,
+    Masked,
 }
 
-/// The URL with `***` for its passwords, in the authority and in the query. `None` where the text
-/// is not a URL.
+/// Parameters that name a file, which is read for each connection. A certificate may also be the
+/// value itself.
+const FILE_PARAMETERS: &[&str] = &[
+    "ssl-ca",
+    "ssl-cert",
+    "ssl-key",
+    "ssl-root-cert",
+    "sslcert",
+    "sslkey",
+    "sslrootcert",
+];
+
+/// Checks a database URL before the library parses it, which would log unknown parameters with
+/// their values. The error names a parameter and never a value.
+pub(super) fn check_database_url(text: &str) -> Result<(), String> {
+    let form =
+        || "must be a URL of the form postgres://user:password@host:5432/database".to_owned();
+    let url = Url::parse(text).map_err(|_| form())?;
+    if !matches!(url.scheme(), "postgres" | "postgresql") {
+        return Err(form());
+    }
+    if url.fragment().is_some() {
+        return Err("a # must be percent-encoded, as %23".to_owned());
+    }
+    for (name, value) in url.query_pairs() {
+        let known = URL_PARAMETERS.iter().any(|(known, _)| *known == name)
+            || (name.starts_with("options[") && name.ends_with(']'));
+        if !known {
+            return Err(unknown_parameter(&url, &name));
+        }
+        if FILE_PARAMETERS.contains(&&*name)
+            && !value
+                .trim_start()
+                .starts_with("-----BEGIN CERTIFICATE-----")
+            && let Err(error) = File::open(&*value)
+        {
+            return Err(format!(
+                "the file of {name} can't be read: {}",
+                error.kind()
+            ));
+        }
+    }
+    if PgConnectOptions::from_str(text).is_err() {
+        return Err(form());
+    }
+    Ok(())
+}
+
+/// Names the parameter, unless it may be a part of a password that holds a question mark: then the
+/// user's `@` comes after it.
+fn unknown_parameter(url: &Url, name: &str) -> String {
+    let has_user = !url.username().is_empty();
+    let rest_has_user = url.query().is_some_and(|query| query.contains('@'));
+    let is_name = name.len() <= 40
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.[]".contains(&b));
+    if is_name && (has_user || !rest_has_user) {
+        format!("{name:?} is not a parameter of a database URL")
+    } else {
+        "has an unknown parameter; a ? in a password must be percent-encoded, as %3F".to_owned()
+    }
+}
+
+/// The URL with `***` for its password and for every parameter that is not known to be harmless.
+/// `None` where the text is not a URL.
 fn mask_url(url: &str) -> Option<String> {
     let (scheme, rest) = url.split_once("://")?;
     let (base, query) = match rest.split_once('?') {
@@ -61,10 +147,15 @@ fn mask_url(url: &str) -> Option<String> {
     };
     let query = query.map(|query| {
         let pairs = query.split('&').map(|pair| match pair.split_once('=') {
-            Some((name, _)) if is_secret(name) => format!("{name}=***"),
-            _ => pair.to_owned(),
+            Some((name, value)) if is_harmless(name, value) => pair.to_owned(),
+            Some((name, _)) => format!("{name}=***"),
+            None => "***".to_owned(),
         });
         format!("?{}", pairs.collect::<Vec<_>>().join("&"))
     });
     Some(format!("{scheme}://{base}{}", query.unwrap_or_default()))
+}
+
+fn is_harmless(name: &str, value: &str) -> bool {
+    URL_PARAMETERS.contains(&(name, Shown::Plain)) && !value.contains("BEGIN")
 }

@@ -4,6 +4,8 @@
 //! on first use: the process starts without a database, and reconnects when the database is back. A
 //! connection that leads to a read-only server (a demoted primary) is closed, never used again.
 
+mod migrations_table;
+
 use std::io;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -30,12 +32,13 @@ const MIGRATION_LOCK_TIMEOUT: &str = "5s";
 const CALLER_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 const PROJECTOR_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The oldest usable version of Postgres, as `server_version_num` writes it.
+const OLDEST_POSTGRES: i32 = 150_000;
+
 /// All migrations, in order, compiled into the binary.
 static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
     let mut migrator = sqlx::migrate!();
-    // Qualified: for a role with the name of our schema, the default search path begins with that
-    // schema.
-    migrator.dangerous_set_table_name("public._sqlx_migrations");
+    migrator.dangerous_set_table_name(migrations_table::TABLE);
     migrator
 });
 
@@ -161,32 +164,71 @@ fn is_read_only(error: &sqlx::Error) -> bool {
 /// The database can't be reached, a migration fails, or the database was migrated by a newer
 /// binary.
 pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
-    // The settings are for migrations only, so the connection does not go back to the pool.
+    // The settings and the lock are for migrations only: the connection is closed at the end, with
+    // any outcome.
     let mut connection = pool.acquire().await?.detach();
-    // An index on a large table takes as long as it takes. A lock that others wait behind is given
-    // up soon, and tried again by the caller.
+    // An index on a large table takes as long as it takes, and so does another process that migrates.
     sqlx::query(
-        "SELECT set_config('statement_timeout', '0', false), set_config('lock_timeout', $1, false),
+        "SELECT set_config('statement_timeout', '0', false),
                 set_config('idle_in_transaction_session_timeout', '0', false)",
     )
-    .bind(MIGRATION_LOCK_TIMEOUT)
     .execute(&mut connection)
     .await?;
-    MIGRATIONS.run_direct(None, &mut connection, false).await?;
-    connection.close().await?;
-    Ok(())
+    connection.lock().await?;
+    // A lock that others wait behind is given up soon, and tried again by the caller.
+    sqlx::query("SELECT set_config('lock_timeout', $1, false)")
+        .bind(MIGRATION_LOCK_TIMEOUT)
+        .execute(&mut connection)
+        .await?;
+    migrations_table::prepare(&mut connection, &MIGRATIONS).await?;
+    MIGRATIONS.run_direct(None, &mut connection, false).await
+}
+
+/// Why the database of `pool` can't hold the views, or `None`. No retry changes it.
+///
+/// # Errors
+/// The database can't be reached.
+pub async fn find_unsuitable(pool: &PgPool) -> Result<Option<String>, sqlx::Error> {
+    let (version, encoding) = sqlx::query_as::<_, (i32, String)>(
+        "SELECT current_setting('server_version_num')::int, current_setting('server_encoding')",
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok(unsuitable(version, &encoding))
+}
+
+/// Lengths are checked in characters, and text is stored as it came: only UTF8 does both right.
+fn unsuitable(version: i32, encoding: &str) -> Option<String> {
+    if version < OLDEST_POSTGRES {
+        return Some(format!(
+            "Postgres is of version {}, and sightline needs 15 or newer",
+            version / 10_000
+        ));
+    }
+    (encoding != "UTF8").then(|| {
+        format!(
+            "the database has the encoding {encoding}, and sightline needs UTF8: \
+             create it with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+        )
+    })
 }
 
 /// Whether every migration of this binary is applied, with the same checksum.
 ///
 /// # Errors
-/// The database can't be reached or has never been migrated.
+/// The database can't be reached, or the role may not read the table of migrations.
 pub async fn is_migrated(pool: &PgPool) -> Result<bool, sqlx::Error> {
     let mut connection = pool.acquire().await?;
+    if !migrations_table::exists(&mut connection, migrations_table::TABLE).await? {
+        return Ok(false);
+    }
     let applied = connection
         .list_applied_migrations(&MIGRATIONS.table_name)
         .await
-        .map_err(|error| sqlx::Error::Migrate(Box::new(error)))?;
+        .map_err(|error| match error {
+            MigrateError::Execute(error) => error,
+            error => sqlx::Error::Migrate(Box::new(error)),
+        })?;
     Ok(MIGRATIONS.iter().all(|ours| {
         applied
             .iter()
@@ -256,16 +298,29 @@ fn classify_sqlstate(sqlstate: &str) -> ErrorClass {
     }
 }
 
+/// A description of a failed migration that may be logged.
+pub fn describe_migration(error: &MigrateError) -> String {
+    match error {
+        MigrateError::Execute(error) => describe(error),
+        MigrateError::ExecuteMigration(error, version) => {
+            format!("migration {version}: {}", describe(error))
+        }
+        error => error.to_string(),
+    }
+}
+
 /// A description of an error that may be logged: SQLSTATE, constraint and table, without the values
-/// that the server's DETAIL quotes.
+/// that the server's DETAIL quotes. Of a refusal it has the server's message, which names the role,
+/// the database or the object.
 pub fn describe(error: &sqlx::Error) -> String {
     match error {
         error if is_read_only(error) => ReadOnlyServer.to_string(),
         sqlx::Error::Database(database) => {
-            let mut text = format!(
-                "SQLSTATE {}",
-                database.code().as_deref().unwrap_or("unknown")
-            );
+            let sqlstate = database.code().unwrap_or("unknown".into());
+            let mut text = format!("SQLSTATE {sqlstate}");
+            if is_refusal(&sqlstate) {
+                text.push_str(&format!(", {}", database.message()));
+            }
             for (what, name) in [
                 ("constraint", database.constraint()),
                 ("table", database.table()),
@@ -276,10 +331,13 @@ pub fn describe(error: &sqlx::Error) -> String {
             }
             text
         }
-        sqlx::Error::Io(error) => format!("connection: {}", error.kind()),
+        sqlx::Error::Io(error) => {
+            let tls = error.get_ref().and_then(|cause| tls_cause(cause));
+            tls.unwrap_or_else(|| format!("connection: {}", error.kind()))
+        }
         sqlx::Error::PoolTimedOut => "no connection became free in time".to_owned(),
         sqlx::Error::PoolClosed => "the pool is closed".to_owned(),
-        sqlx::Error::Tls(_) => "TLS failed".to_owned(),
+        sqlx::Error::Tls(cause) => tls_cause(&**cause).unwrap_or_else(|| "TLS failed".to_owned()),
         sqlx::Error::Protocol(_) => "protocol error".to_owned(),
         sqlx::Error::ColumnDecode { index, .. } => format!("column {index} could not be decoded"),
         sqlx::Error::Decode(_) => "a value could not be decoded".to_owned(),
@@ -287,6 +345,27 @@ pub fn describe(error: &sqlx::Error) -> String {
         sqlx::Error::RowNotFound => "the statement returned no row".to_owned(),
         _ => "unexpected database error".to_owned(),
     }
+}
+
+/// Whether the server refuses the role or the database, whatever the statement's values are:
+/// invalid_authorization_specification, invalid_password, invalid_catalog_name,
+/// insufficient_privilege.
+fn is_refusal(sqlstate: &str) -> bool {
+    matches!(sqlstate, "28000" | "28P01" | "3D000" | "42501")
+}
+
+/// Why TLS failed, if the text is one of those that hold names and causes only. Others may quote the
+/// files that the settings name.
+fn tls_cause(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let text = error.to_string();
+    [
+        "invalid peer certificate",
+        "received fatal alert",
+        "server does not support TLS",
+    ]
+    .iter()
+    .any(|known| text.starts_with(known))
+    .then(|| format!("TLS: {text}"))
 }
 
 /// The answer to a caller whose read failed: it says only whether a retry may help.
@@ -444,6 +523,34 @@ mod tests {
             (sqlx::Error::Decode("not JSON".into()), Bug),
         ] {
             assert_eq!(classify(&error), class, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn refusals_are_described_by_the_servers_message() {
+        for (sqlstate, has_message) in [
+            ("42501", true),
+            ("28P01", true),
+            ("28000", true),
+            ("3D000", true),
+            // These messages quote values.
+            ("22P02", false),
+            ("23505", false),
+        ] {
+            let text = describe(&server_error(Some(sqlstate)));
+            assert!(text.starts_with(&format!("SQLSTATE {sqlstate}")), "{text}");
+            assert_eq!(text.contains("an error of a test"), has_message, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_new_servers_with_unicode_are_suitable() {
+        assert_eq!(unsuitable(150_000, "UTF8"), None);
+        assert_eq!(unsuitable(180_006, "UTF8"), None);
+        assert!(unsuitable(140_019, "UTF8").unwrap().contains("version 14"));
+        for encoding in ["SQL_ASCII", "LATIN1", "EUC_JP"] {
+            let problem = unsuitable(170_000, encoding).unwrap();
+            assert!(problem.contains(encoding) && !problem.contains('\n'));
         }
     }
 

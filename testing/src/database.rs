@@ -4,7 +4,7 @@
 //! `sightline dev`. All tests share the server and use databases of their own; a test that kills its server
 //! starts a private one.
 
-use sightline_postgres::{Options, Postgres};
+use sightline_postgres::{Options, Postgres, ServerCertificate};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::sync::{Mutex, OnceCell};
 
@@ -19,8 +19,13 @@ pub struct Database {
 impl Database {
     /// Creates a database in the server that all tests share.
     pub async fn create() -> Database {
+        Self::create_with("").await
+    }
+
+    /// Creates a database with these options of CREATE DATABASE in the server that all tests share.
+    pub async fn create_with(options: &str) -> Database {
         if let Ok(url) = std::env::var("SIGHTLINE_TEST_DATABASE_URL") {
-            let name = create(&url).await;
+            let name = create(&url, options).await;
             return Database {
                 url: with_database(&url, &name),
                 server: None,
@@ -28,8 +33,8 @@ impl Database {
         }
         // Statics are not dropped; the server ends with this process.
         static SHARED: OnceCell<Postgres> = OnceCell::const_new();
-        let server = SHARED.get_or_init(start).await;
-        let name = create(&server.url()).await;
+        let server = SHARED.get_or_init(|| start(None)).await;
+        let name = create(&server.url(), options).await;
         Database {
             url: server.database_url(&name),
             server: None,
@@ -38,11 +43,40 @@ impl Database {
 
     /// A database in a private server, which the test may kill.
     pub async fn private() -> Database {
-        let server = start().await;
+        Self::of_private(start(None).await)
+    }
+
+    /// A database in a private server that accepts TLS with this certificate.
+    pub async fn with_tls(certificate: ServerCertificate) -> Database {
+        Self::of_private(start(Some(certificate)).await)
+    }
+
+    fn of_private(server: Postgres) -> Database {
         Database {
             url: server.url(),
             server: Some(Mutex::new(server)),
         }
+    }
+
+    /// Creates a role with the rights on this database that `granted` lists, and no others: `PUBLIC` has none
+    /// from then on. Returns its name and the URL with which it connects.
+    pub async fn create_role(&self, granted: &str) -> (String, String) {
+        let (role, name) = (unique("role"), self.name());
+        let mut server = PgConnection::connect(&self.url).await.expect("it answers");
+        for statement in [
+            format!("CREATE ROLE {role} LOGIN PASSWORD 'secret'"),
+            format!("REVOKE ALL ON DATABASE {name} FROM PUBLIC"),
+            "REVOKE ALL ON SCHEMA public FROM PUBLIC".to_owned(),
+            format!("GRANT {granted} ON DATABASE {name} TO {role}"),
+        ] {
+            sqlx::query(AssertSqlSafe(statement))
+                .execute(&mut server)
+                .await
+                .expect("the superuser may do this");
+        }
+        let (_, host) = self.url.rsplit_once('@').expect("a URL with a password");
+        let url = format!("postgres://{role}:secret@{host}");
+        (role, url)
     }
 
     /// Another handle to the same database, without control of the server.
@@ -70,7 +104,8 @@ impl Database {
         .await;
     }
 
-    fn name(&self) -> String {
+    /// The database's name.
+    pub fn name(&self) -> String {
         let base = self.url.split('?').next().unwrap_or_default();
         let (_, name) = base.rsplit_once('/').expect("a URL with a database");
         name.to_owned()
@@ -127,7 +162,7 @@ impl Database {
     }
 }
 
-async fn start() -> Postgres {
+async fn start(certificate: Option<ServerCertificate>) -> Postgres {
     // Each test runs one to three processes, each with its pools.
     let settings = [("max_connections", "500"), ("full_page_writes", "off")];
     let settings = settings
@@ -135,18 +170,19 @@ async fn start() -> Postgres {
         .to_vec();
     Postgres::start(Options {
         settings,
+        certificate,
         ..Options::default()
     })
     .await
     .expect("Postgres starts")
 }
 
-async fn create(server: &str) -> String {
+async fn create(server: &str, options: &str) -> String {
     let name = unique("test");
     let mut connection = PgConnection::connect(server)
         .await
         .expect("a connection to the test server");
-    sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}")))
+    sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name} {options}")))
         .execute(&mut connection)
         .await
         .expect("a superuser may create databases");

@@ -10,6 +10,7 @@
 )]
 
 pub mod app;
+pub mod authority;
 pub mod broker;
 pub mod check;
 pub mod client;

@@ -9,6 +9,7 @@ mod captured_records;
 mod chaos;
 mod crashes;
 mod data_loss;
+mod database;
 mod dead_letters;
 mod end_to_end;
 mod feed;

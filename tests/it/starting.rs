@@ -150,7 +150,42 @@ async fn bad_settings_print_one_line_and_exit_with_2() {
             Some(secret.as_str()),
             "DATABASE_URL",
         ),
+        (
+            "SIGHTLINE_DATABASE_URL",
+            Some("postgres://u:hunter2@127.0.0.1:1/db?sslpassword=hunter2"),
+            "\"sslpassword\"",
+        ),
+        (
+            "SIGHTLINE_DATABASE_DIRECT_URL",
+            Some("postgres://u@127.0.0.1:1/db?sslmode=disable&sslkeypassphrase=hunter2"),
+            "\"sslkeypassphrase\"",
+        ),
+        (
+            "SIGHTLINE_DATABASE_URL",
+            Some("postgres://u@127.0.0.1:1/db?sslrootcert=/no/such/ca.pem&password=hunter2"),
+            "sslrootcert",
+        ),
+        (
+            "SIGHTLINE_DATABASE_URL",
+            Some("postgres://u:1?hunter2=x@127.0.0.1:1/db"),
+            "percent-encoded",
+        ),
+        (
+            "SIGHTLINE_DATABASE_DIRECT_URL_FILE",
+            Some("postgres://u:hunter2@127.0.0.1:1/db"),
+            "DATABASE_DIRECT_URL_FILE",
+        ),
         ("SIGHTLINE_KAFKA_BROKERS", None, "KAFKA_BROKERS"),
+        (
+            "SIGHTLINE_KAFKA_BROKERS",
+            Some("sasl://u:hunter2@127.0.0.1:1"),
+            "KAFKA_BROKERS",
+        ),
+        (
+            "SIGHTLINE_KAFKA_PROPERTIES",
+            Some("sasl.password=x,hunter2=y"),
+            "after sasl.password",
+        ),
         ("SIGHTLINE_KAFKA_START", Some("yesterday"), "KAFKA_START"),
         (
             "SIGHTLINE_KAFKA_PROPERTIES",
@@ -323,14 +358,22 @@ async fn status_healthcheck_and_help_print_what_they_must() {
 #[tokio::test(flavor = "multi_thread")]
 async fn secrets_are_never_printed() {
     let mut world = World::shared(1).await;
+    let passwords = tempfile::NamedTempFile::new().expect("a file");
+    // Readable by its owner alone, as such a file must be; the line lacks its other fields.
+    std::fs::write(passwords.path(), "hunter2\n").expect("written");
     world
         .set(
             "SIGHTLINE_DATABASE_URL",
-            "postgres://someone:hunter2@127.0.0.1:1/db",
+            "postgres://someone:hunter2@127.0.0.1:1/db?sslmode=disable&options=-c%20x.y%3Dhunter2",
         )
         .set(
+            "SIGHTLINE_DATABASE_DIRECT_URL",
+            "postgres://someone@127.0.0.1:1/db",
+        )
+        .set("PGPASSFILE", &passwords.path().display().to_string())
+        .set(
             "SIGHTLINE_KAFKA_PROPERTIES",
-            "client.id=me,sasl.password=hunter2",
+            "client.id=me,sasl.password=hunter2,sasl.username=hunter2,debug=conf",
         )
         .set("SIGHTLINE_LOG", "trace");
     let output = world.run(&["config"]).await;
@@ -341,7 +384,7 @@ async fn secrets_are_never_printed() {
         String::from_utf8_lossy(&output.stderr)
     );
     assert!(!printed.contains("hunter2"), "{printed}");
-    for shown in ["someone", &world.topic] {
+    for shown in ["someone", "sslmode=disable", "\"me\"", &world.topic] {
         assert!(printed.contains(shown), "{shown} in {printed}");
     }
     let mut running = world.launch().listening().await;
