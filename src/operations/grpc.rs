@@ -317,17 +317,17 @@ impl From<DeadLetterHeader> for pb::DeadLetterHeader {
     }
 }
 
-impl From<TriedDeadLetter> for pb::TriedLetter {
+impl From<TriedDeadLetter> for pb::TriedDeadLetter {
     fn from(tried: TriedDeadLetter) -> Self {
         Self {
             id: tried.id.to_string(),
             outcome: match tried.outcome {
-                DeadLetterOutcome::Applied => pb::LetterOutcome::Applied,
-                DeadLetterOutcome::Duplicate => pb::LetterOutcome::Duplicate,
-                DeadLetterOutcome::Skipped => pb::LetterOutcome::Skipped,
-                DeadLetterOutcome::Discarded => pb::LetterOutcome::Discarded,
-                DeadLetterOutcome::Failed => pb::LetterOutcome::Failed,
-                DeadLetterOutcome::Waiting => pb::LetterOutcome::Waiting,
+                DeadLetterOutcome::Applied => pb::DeadLetterOutcome::Applied,
+                DeadLetterOutcome::Duplicate => pb::DeadLetterOutcome::Duplicate,
+                DeadLetterOutcome::Skipped => pb::DeadLetterOutcome::Skipped,
+                DeadLetterOutcome::Discarded => pb::DeadLetterOutcome::Discarded,
+                DeadLetterOutcome::Failed => pb::DeadLetterOutcome::Failed,
+                DeadLetterOutcome::Waiting => pb::DeadLetterOutcome::Waiting,
             }
             .into(),
             reason: tried.reason,

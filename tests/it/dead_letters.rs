@@ -327,7 +327,7 @@ async fn retries_by_reason_and_key_over_grpc(running: &Running, log: &[Record]) 
     let tried = grpc.retry_dead_letters(request).await.expect("an answer");
     let tried = tried.into_inner();
     assert_eq!(tried.outcomes.len(), 1, "{tried:?}");
-    assert_eq!(tried.outcomes[0].outcome(), pb::LetterOutcome::Failed);
+    assert_eq!(tried.outcomes[0].outcome(), pb::DeadLetterOutcome::Failed);
     let request = pb::RetryDeadLettersRequest {
         domain: Some("order".into()),
         key: Some("b".into()),
@@ -335,10 +335,10 @@ async fn retries_by_reason_and_key_over_grpc(running: &Running, log: &[Record]) 
     };
     let tried = grpc.retry_dead_letters(request).await.expect("an answer");
     let outcomes = tried.into_inner().outcomes;
-    let outcomes: Vec<_> = outcomes.iter().map(pb::TriedLetter::outcome).collect();
+    let outcomes: Vec<_> = outcomes.iter().map(pb::TriedDeadLetter::outcome).collect();
     assert_eq!(
         outcomes,
-        [pb::LetterOutcome::Applied, pb::LetterOutcome::Applied]
+        [pb::DeadLetterOutcome::Applied, pb::DeadLetterOutcome::Applied]
     );
     assert_eq!(username(running, "b").await, "five");
     let request = pb::ListDeadLettersRequest {

@@ -120,8 +120,8 @@ fn claim() -> Claim {
     }
 }
 
-/// Judges the records of a log, which gives them their offsets. Returns for each what became of it: the outcome; a dead
-/// letter's class, reason and field instead of it; `applied`, for those that are to be applied.
+/// Judges the records of a log, which gives them their offsets. Returns for each the outcome, or a dead letter's class,
+/// reason and field.
 fn judge_with(
     mut log: Vec<Record>,
     discards: &HashMap<i64, Discard>,
