@@ -338,7 +338,10 @@ async fn retries_by_reason_and_key_over_grpc(running: &Running, log: &[Record]) 
     let outcomes: Vec<_> = outcomes.iter().map(pb::TriedDeadLetter::outcome).collect();
     assert_eq!(
         outcomes,
-        [pb::DeadLetterOutcome::Applied, pb::DeadLetterOutcome::Applied]
+        [
+            pb::DeadLetterOutcome::Applied,
+            pb::DeadLetterOutcome::Applied
+        ]
     );
     assert_eq!(username(running, "b").await, "five");
     let request = pb::ListDeadLettersRequest {

@@ -7,6 +7,7 @@ mod address_spellings;
 mod as_of;
 mod captured_records;
 mod chaos;
+mod clocks;
 mod crashes;
 mod data_loss;
 mod database;

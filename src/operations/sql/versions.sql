@@ -11,7 +11,7 @@ CROSS JOIN LATERAL (
            -- at the position at the earliest. The sum is unknown (null) if the log end offset of
            -- any partition is.
            CASE WHEN count(e.log_id) = count(*) THEN sum(greatest(e.log_end_offset, p.next_offset) - p.start_offset) END::bigint AS whole,
-           sum(o.rate) FILTER (WHERE o.seen_at > now() - interval '10 seconds') AS rate
+           sum(o.rate) FILTER (WHERE o.seen_at BETWEEN now() - interval '10 seconds' AND now() + interval '2 seconds') AS rate
     FROM sightline.progress p
     LEFT JOIN sightline.log_offsets e USING (log_id)
     LEFT JOIN sightline.owners o USING (domain, version, log_id)

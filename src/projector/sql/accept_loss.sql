@@ -8,7 +8,7 @@ WITH gaps AS (
     FROM sightline.progress p
     JOIN sightline.log_offsets e USING (log_id)
     WHERE p.domain = $1 AND p.failure = 'log_truncated' AND e.log_start_offset > p.next_offset
-      AND e.read_at > now() - interval '10 seconds'
+      AND e.read_at BETWEEN now() - interval '10 seconds' AND now() + interval '2 seconds'
 )
 UPDATE sightline.progress AS p
 SET next_offset = coalesce(g.log_start_offset, p.next_offset),

@@ -12,6 +12,9 @@ use crate::query::token::{ConsistencyToken, TopicIdentity, TopicRef};
 /// How long, in seconds, a heartbeat of an owner and a reading of the log end offset count as
 /// recent.
 const FRESH_SECONDS: f64 = 10.0;
+/// How far, in seconds, either may lie ahead of the database's clock. A clock that was set back by
+/// more (a fail-over to a host whose clock is behind) says nothing about their age.
+const AHEAD_SECONDS: f64 = 2.0;
 
 /// A row of `sql/lag.sql`. Ages are in seconds.
 #[derive(Debug, Clone, sqlx::FromRow)]
@@ -137,7 +140,10 @@ fn partition(row: &PartitionRow) -> PartitionConsistency {
         end_offset: row.end_offset,
         lag,
         oldest_unapplied_seconds,
-        end_read_age_seconds: row.end_read_age.map(|age| age.max(0.0)),
+        end_read_age_seconds: row
+            .end_read_age
+            .filter(|age| *age >= -AHEAD_SECONDS)
+            .map(|age| age.max(0.0)),
         rate,
         eta_seconds,
         state,
@@ -182,10 +188,9 @@ fn state(row: &PartitionRow) -> (DomainState, Option<String>) {
     }
 }
 
-/// Whether an age counts as recent. It is negative if the clock was set back, which counts as
-/// recent, too.
+/// Whether an age counts as recent.
 fn is_fresh(age: Option<f64>) -> bool {
-    age.is_some_and(|age| age <= FRESH_SECONDS)
+    age.is_some_and(|age| (-AHEAD_SECONDS..=FRESH_SECONDS).contains(&age))
 }
 
 #[cfg(test)]
@@ -241,6 +246,16 @@ mod tests {
             (Stalled, why("no_owner"))
         );
         assert_eq!(judge(|r| r.owner_age = None), (Stalled, why("no_owner")));
+        // A clock that was set back a little, and by more.
+        assert_eq!(judge(|r| r.owner_age = Some(-2.0)), (CaughtUp, None));
+        assert_eq!(
+            judge(|r| r.owner_age = Some(-2.1)),
+            (Stalled, why("no_owner"))
+        );
+        assert_eq!(
+            judge(|r| r.end_read_age = Some(-3_600.0)),
+            (Stalled, why("end_of_log_unknown"))
+        );
         assert_eq!(
             judge(|r| r.end_read_age = Some(11.0)),
             (Stalled, why("end_of_log_unknown"))
@@ -386,7 +401,9 @@ mod tests {
             };
             let partition = partition(&row);
             if partition.state == DomainState::CaughtUp {
-                prop_assert!(row.owner_age.unwrap() <= 10.0 && row.end_read_age.unwrap() <= 10.0);
+                for age in [row.owner_age.unwrap(), row.end_read_age.unwrap()] {
+                    prop_assert!((-2.0..=10.0).contains(&age));
+                }
                 prop_assert_eq!(partition.lag, Some(0));
                 prop_assert_eq!(&partition.failure, &None);
             }
