@@ -1,4 +1,4 @@
-//! What commands print. All of it goes through [`print`] and [`complain`], which never panic, as
+//! What commands print. All of it goes through [`print()`] and [`complain`], which never panic, as
 //! `println!` does when the program's output has nowhere to go.
 
 use std::io::{self, Write};

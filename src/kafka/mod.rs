@@ -1,6 +1,6 @@
-//! What the projector needs of Kafka, in Kafka's own words: members of a consumer group ([`consumer`], with the group's
-//! settings in [`group`]), the state and offsets of topics ([`offsets`]), records ([`record`]), and what librdkafka can do
-//! but its safe wrapper can't ([`native`]).
+//! What the projector needs of Kafka, in Kafka's own words: members of a consumer group (`consumer`, with the group's
+//! settings in `group`), the state and offsets of topics ([`offsets`]), records ([`record`]), and what librdkafka can do
+//! but its safe wrapper can't (`native`).
 //!
 //! Nothing here knows of views or of the database. Where a partition begins is the caller's decision.
 

@@ -3,7 +3,7 @@
 //! A record takes this path: a member of a consumer group fetches it ([`members`], `kafka::consumer`), the worker of its
 //! partition collects a batch (`worker`), which is judged (`judge`), applied, and committed in one transaction together
 //! with the position (`batch`). That transaction begins with a comparison of the progress row (`progress`), so each event
-//! counts once. What can't be applied becomes a dead letter ([`dead_letters`]).
+//! counts once. What can't be applied becomes a dead letter (`dead_letters`).
 //!
 //! Around it: heartbeats ([`heartbeat`]), pauses ([`pause`]), the versions of a view ([`versions`]), and what is done from
 //! time to time ([`maintenance`]).

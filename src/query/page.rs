@@ -1,6 +1,6 @@
 //! Pages of lists, after AIP-158: how many rows, and where they begin.
 //!
-//! A page ends early, after one row at least, where its answer would pass [`MAX_RESPONSE_BYTES`]; a
+//! A page ends early, after one row at least, where its answer would pass `MAX_RESPONSE_BYTES`; a
 //! batch that would pass them is refused.
 //!
 //! A page token holds the position at which the previous page ended, and a hash of the list's
