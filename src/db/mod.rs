@@ -495,7 +495,6 @@ mod tests {
             ("0B000", "invalid_transaction_initiation", Bug),
             ("21000", "cardinality_violation", Bug),
             ("2D000", "invalid_transaction_termination", Bug),
-            ("3B001", "invalid_savepoint_specification", Bug),
             ("44000", "with_check_option_violation", Bug),
             ("P0001", "raise_exception", Bug),
             ("SL001", "a code that Postgres does not have", Bug),
