@@ -387,7 +387,9 @@ impl Retrier {
     }
 
     /// Begins a transaction that holds the log's progress rows of all versions of a view, locked in the order in which a
-    /// switch locks them: a decision about a record counts in every version.
+    /// switch locks them (lock_versions.sql): a decision about a record counts in every version. Fences the owners of later
+    /// logs, in which keys may wait for this one, before any dead letter is locked: a batch there, which closes dead letters
+    /// of a deleted user here, locks in the same order.
     async fn begin(
         &self,
         view: &View,
@@ -401,11 +403,18 @@ impl Retrier {
         )
         .fetch_all(&mut *transaction)
         .await?;
-        if versions.contains(&view.version) {
-            Ok(transaction)
-        } else {
-            Err(RetryError::Gone)
+        if !versions.contains(&view.version) {
+            return Err(RetryError::Gone);
         }
+        sqlx::query_file!(
+            "src/projector/sql/fence_later_logs.sql",
+            view.domain,
+            &versions,
+            log_id
+        )
+        .execute(&mut *transaction)
+        .await?;
+        Ok(transaction)
     }
 
     /// Fences the owner of a log in a version, and points names at the version's tables.
@@ -574,15 +583,7 @@ impl Retrier {
         settle(&mut *connection, view, claim, dead_letters, &verdicts).await?;
         // This closes what is still open of deleted users' keys: after what was applied is settled.
         batch::write_bookkeeping(&mut *connection, view, claim, &judgement).await?;
-        note_failures(&mut *connection, &failed, projection.code_version()).await?;
-        sqlx::query_file!(
-            "src/projector/sql/fence_logs_behind.sql",
-            view.domain,
-            view.version,
-            claim.log_id
-        )
-        .execute(connection)
-        .await?;
+        note_failures(connection, &failed, projection.code_version()).await?;
         progress.retried.extend(
             dead_letters
                 .iter()
