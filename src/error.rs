@@ -82,6 +82,8 @@ codes! {
     NoRetiredVersion = "NO_RETIRED_VERSION", FailedPrecondition, CONFLICT;
     /// The version is behind the live one, so that a switch would go back in time.
     NotCaughtUp = "NOT_CAUGHT_UP", FailedPrecondition, CONFLICT;
+    /// Another session reads the view's tables for a long time. A switch would hold up all reads.
+    ViewInUse = "VIEW_IN_USE", FailedPrecondition, CONFLICT;
     /// Kafka no longer has the records that the view was made from.
     LogTruncated = "LOG_TRUNCATED", FailedPrecondition, CONFLICT;
     /// Two versions of the view hold different rows at the same positions.

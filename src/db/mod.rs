@@ -309,6 +309,13 @@ pub fn describe_migration(error: &MigrateError) -> String {
     }
 }
 
+/// Whether a statement gave up waiting for a lock.
+pub fn is_lock_timeout(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .is_some_and(|error| error.code().as_deref() == Some("55P03"))
+}
+
 /// A description of an error that may be logged: SQLSTATE, constraint and table, without the values
 /// that the server's DETAIL quotes. Of a refusal it has the server's message, which names the role,
 /// the database or the object.

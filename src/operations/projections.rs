@@ -1,7 +1,7 @@
 //! Projections: the versions of each domain's view, their progress, and how operators pause,
 //! rebuild and switch them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,8 @@ use crate::projector::versions::{self, LossKind, Lost, RETIRED_FOR, VersionError
 use crate::query::deadline;
 use crate::query::lag::DomainState;
 
+/// How long a switch tries to get its lock, unless the caller waits for less.
+const SWITCH_BUDGET: Duration = Duration::from_secs(30);
 /// How many partitions with lost records an error names.
 const MAX_LOST_NAMED: usize = 10;
 
@@ -266,7 +268,7 @@ impl Operations {
                 .await
                 .map_err(|error| version_error_or(error, no_rebuild))?;
         }
-        let version = versions::switch(pool, domain, Which::Building, number)
+        let version = versions::switch(pool, domain, Which::Building, number, switch_ends())
             .await
             .map_err(|error| version_error_or(error, no_rebuild))?;
         tracing::info!(domain, version, "an operator switched to the new version");
@@ -281,7 +283,7 @@ impl Operations {
     pub async fn rollback(&self, domain: &str, number: Option<i32>) -> Result<Projection, Error> {
         self.projection(domain)?;
         let pool = &self.0.retrier.pool;
-        let version = versions::switch(pool, domain, Which::Retired, number)
+        let version = versions::switch(pool, domain, Which::Retired, number, switch_ends())
             .await
             .map_err(|error| version_error_or(error, no_retired))?;
         tracing::info!(
@@ -390,6 +392,11 @@ fn version_error_or(error: VersionError, none: fn() -> Error) -> Error {
     }
 }
 
+/// When a switch that starts now stops trying to get its lock.
+fn switch_ends() -> Instant {
+    Instant::now() + SWITCH_BUDGET.min(deadline::left().saturating_sub(Duration::from_secs(1)))
+}
+
 fn version_error(error: VersionError) -> Error {
     match error {
         VersionError::Database(error) => Error::from(error).in_statement("projector/versions"),
@@ -400,6 +407,16 @@ fn version_error(error: VersionError) -> Error {
             format!("Version {version} is already being built. Switch to it, or cancel it."),
         ),
         VersionError::LogTruncated(lost) => log_truncated(&lost),
+        VersionError::InUse {
+            application,
+            seconds,
+        } => Error::new(
+            Code::ViewInUse,
+            format!(
+                "The view's tables are in use: {application} has read them for {seconds} s, as a backup does. A switch would \
+                 hold up all reads behind it. Try again when it has ended."
+            ),
+        ),
         VersionError::Behind {
             topic,
             partition,

@@ -453,7 +453,7 @@ struct SwitchRequest {
     responses(
         ProjectionChanged,
         NotServed,
-        (status = 409, description = "No version is being built (`NO_REBUILD`), it is behind (`NOT_CAUGHT_UP`), or the versions \
+        (status = 409, description = "No version is being built (`NO_REBUILD`), it is behind (`NOT_CAUGHT_UP`), its tables are in use (`VIEW_IN_USE`), or the versions \
             differ (`VIEWS_DIFFER`)", body = Problem, content_type = PROBLEM_JSON),
     ),
 )]
@@ -488,7 +488,7 @@ struct RollbackRequest {
     responses(
         ProjectionChanged,
         NotServed,
-        (status = 409, description = "There is no retired version (`NO_RETIRED_VERSION`), or it is behind (`NOT_CAUGHT_UP`)",
+        (status = 409, description = "There is no retired version (`NO_RETIRED_VERSION`), it is behind (`NOT_CAUGHT_UP`), or its tables are in use (`VIEW_IN_USE`)",
             body = Problem, content_type = PROBLEM_JSON),
     ),
 )]

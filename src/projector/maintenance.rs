@@ -53,6 +53,10 @@ pub async fn run(
                     tracing::debug!(domain, %error, "dead letters could not be retried yet");
                 }
                 drop_overdue(&retrier, domain).await;
+                if let Err(error) = versions::delete_dropped(&retrier.pool, domain).await {
+                    let error = db::describe(&error);
+                    tracing::debug!(domain, error, "a dropped version could not be deleted yet");
+                }
                 outbox.publish(domain).await;
             }
             if Instant::now() >= expire_at {

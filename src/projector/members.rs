@@ -24,7 +24,7 @@ pub async fn project(projector: Projector, projection: &'static dyn Projection) 
     let mut running: HashMap<i32, (DropGuard, JoinHandle<()>)> = HashMap::new();
     loop {
         let versions = sqlx::query_scalar!(
-            "SELECT version FROM sightline.views WHERE domain = $1",
+            "SELECT version FROM sightline.views WHERE domain = $1 AND state <> 'dropped'",
             domain
         );
         match versions.fetch_all(&projector.pool).await {

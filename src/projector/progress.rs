@@ -185,7 +185,7 @@ async fn version_of(
     view: &View,
 ) -> Result<Option<(String, bool)>, sqlx::Error> {
     let row = sqlx::query!(
-        r#"SELECT schema_name, paused_at IS NOT NULL AS "paused!" FROM sightline.views WHERE domain = $1 AND version = $2"#,
+        r#"SELECT schema_name, paused_at IS NOT NULL AS "paused!" FROM sightline.views WHERE domain = $1 AND version = $2 AND state <> 'dropped'"#,
         view.domain,
         view.version,
     )

@@ -9,6 +9,7 @@ use chrono::TimeDelta;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 
 use super::FeedPosition;
+use crate::db;
 
 /// Why nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +49,14 @@ pub enum VersionError {
     /// At the same positions the versions hold different rows.
     #[error("the tables {} differ", .0.join(", "))]
     Different(Vec<String>),
+    /// Another session reads the view's tables, and a switch would hold up all reads.
+    #[error("the view's tables are in use by {application}")]
+    InUse {
+        /// The session's `application_name`.
+        application: String,
+        /// How long its transaction has lasted, in seconds.
+        seconds: i64,
+    },
     /// Nothing was changed, unless the answer to a COMMIT was lost.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
@@ -109,8 +118,10 @@ impl Which {
 pub const RETIRED_FOR: TimeDelta = TimeDelta::hours(24);
 /// How many attempts, and which pause between them, two versions get to be at the same positions.
 const LEVEL: (u32, Duration) = (30, Duration::from_millis(200));
-/// How long the removal of a version may take, which may have many dead letters.
-const REMOVE_TIMEOUT: &str = "10min";
+/// How long a switch or a removal waits for a lock, behind which all reads of the view wait.
+const LOCK_TIMEOUT: &str = "300ms";
+/// The pause before a switch tries again to get its lock.
+const SWITCH_PAUSE: Duration = Duration::from_millis(300);
 
 /// Creates a version next to the live one, with the same tables, empty, and progress that begins where the live one's
 /// began. With `accept_loss` it begins at the present log start offset where the log no longer reaches back. Projectors find
@@ -229,7 +240,8 @@ async fn create_tables(
     Ok(())
 }
 
-/// Removes a version with all that belongs to it: tables, progress, dead letters. Returns its number.
+/// Drops a version: it is projected no longer, and is removed with all that belongs to it, now or, where another session reads
+/// its tables, later by maintenance. Returns its number.
 ///
 /// # Errors
 /// The domain has no version of that kind, or the database failed.
@@ -242,22 +254,76 @@ pub async fn remove(pool: &PgPool, domain: &str, which: Which) -> Result<i32, Ve
     let (version, schema) = find(&mut transaction, domain, which)
         .await?
         .ok_or(VersionError::NoSuchVersion)?;
-    limit_statements(&mut transaction, REMOVE_TIMEOUT).await?;
-    // Waits for batches that have begun. Later ones find no progress row.
+    // Waits for batches that have begun. Later ones don't find the version.
     fence(&mut transaction, domain, &[version]).await?;
     sqlx::query!(
-        "DELETE FROM sightline.views WHERE domain = $1 AND version = $2",
+        "UPDATE sightline.views SET state = 'dropped' WHERE domain = $1 AND version = $2",
         domain,
         version
     )
     .execute(&mut *transaction)
     .await?;
-    // Names of domains are the code's own, versions are numbers.
-    sqlx::query(AssertSqlSafe(format!(r#"DROP SCHEMA "{schema}" CASCADE"#)))
-        .execute(&mut *transaction)
-        .await?;
     transaction.commit().await?;
+    if let Err(error) = delete(pool, domain, version, &schema).await {
+        let error = db::describe(&error);
+        tracing::info!(domain, version, error, "a dropped version is deleted later");
+    }
     Ok(version)
+}
+
+/// Deletes what is left of versions that were dropped.
+///
+/// # Errors
+/// The database failed, or another session still reads the tables.
+pub async fn delete_dropped(pool: &PgPool, domain: &str) -> Result<(), sqlx::Error> {
+    let dropped = sqlx::query!(
+        "SELECT version, schema_name FROM sightline.views WHERE domain = $1 AND state = 'dropped'",
+        domain
+    )
+    .fetch_all(pool)
+    .await?;
+    for row in dropped {
+        delete(pool, domain, row.version, &row.schema_name).await?;
+    }
+    Ok(())
+}
+
+/// Deletes a version that was dropped: its dead letters in slices, then tables and progress, without waiting for a lock.
+async fn delete(
+    pool: &PgPool,
+    domain: &str,
+    version: i32,
+    schema: &str,
+) -> Result<(), sqlx::Error> {
+    loop {
+        let deleted = sqlx::query!(
+            "DELETE FROM sightline.dead_letters WHERE id = ANY (ARRAY(
+                 SELECT id FROM sightline.dead_letters WHERE domain = $1 AND version = $2 LIMIT 1000))",
+            domain,
+            version
+        )
+        .execute(pool)
+        .await?;
+        if deleted.rows_affected() == 0 {
+            break;
+        }
+    }
+    let mut transaction = pool.begin().await?;
+    limit_lock_waits(&mut transaction).await?;
+    // Names of domains are the code's own, versions are numbers.
+    sqlx::query(AssertSqlSafe(format!(
+        r#"DROP SCHEMA IF EXISTS "{schema}" CASCADE"#
+    )))
+    .execute(&mut *transaction)
+    .await?;
+    sqlx::query!(
+        "DELETE FROM sightline.views WHERE domain = $1 AND version = $2 AND state = 'dropped'",
+        domain,
+        version
+    )
+    .execute(&mut *transaction)
+    .await?;
+    transaction.commit().await
 }
 
 /// The version of a kind, the latest if there are several, and its schema.
@@ -280,11 +346,33 @@ async fn find(
 }
 
 /// Makes a version the live one for all reads that begin later; the former one goes on projecting. Returns its number. If a
-/// `number` is given, only that version is switched to, and nothing happens if it is live already.
+/// `number` is given, only that version is switched to, and nothing happens if it is live already. Tries until `until` to get
+/// the lock for it, for a moment each time, because reads wait behind.
 ///
 /// # Errors
-/// The domain has no such version, it is behind the live one in some partition, or the database failed.
+/// The domain has no such version, it is behind the live one in some partition, its tables are in use, or the database
+/// failed.
 pub async fn switch(
+    pool: &PgPool,
+    domain: &str,
+    which: Which,
+    number: Option<i32>,
+    until: Instant,
+) -> Result<i32, VersionError> {
+    loop {
+        match switch_once(pool, domain, which, number).await {
+            Err(VersionError::Database(error)) if db::is_lock_timeout(&error) => {
+                if Instant::now() >= until {
+                    return Err(in_use(pool, domain).await?);
+                }
+                tokio::time::sleep(SWITCH_PAUSE).await;
+            }
+            switched => return switched,
+        }
+    }
+}
+
+async fn switch_once(
     pool: &PgPool,
     domain: &str,
     which: Which,
@@ -300,6 +388,24 @@ pub async fn switch(
     let version = make_live(&mut transaction, domain, which, number).await?;
     transaction.commit().await?;
     Ok(version)
+}
+
+/// Who uses the view's tables, for the longest time.
+async fn in_use(pool: &PgPool, domain: &str) -> Result<VersionError, sqlx::Error> {
+    let session = sqlx::query_file!("src/projector/sql/sessions_in_view.sql", domain)
+        .fetch_optional(pool)
+        .await?;
+    Ok(match session {
+        Some(session) => VersionError::InUse {
+            application: session.application,
+            seconds: session.seconds,
+        },
+        // It has ended meanwhile.
+        None => VersionError::InUse {
+            application: "another session".to_owned(),
+            seconds: 0,
+        },
+    })
 }
 
 /// Switches within a transaction that has the domain's lock.
@@ -348,6 +454,7 @@ async fn make_live(
     )
     .execute(&mut *connection)
     .await?;
+    limit_lock_waits(&mut *connection).await?;
     rename_schemas(&mut *connection, domain, live, (version, &schema)).await?;
     // An operator's pause holds for the domain, whichever version is live.
     sqlx::query!(
@@ -566,6 +673,15 @@ async fn checksums(
         sums.push((table.name, rows, sum));
     }
     Ok(sums)
+}
+
+/// Limits how long each later statement of the transaction waits for a lock.
+async fn limit_lock_waits(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT set_config('lock_timeout', $1, true)")
+        .bind(LOCK_TIMEOUT)
+        .execute(connection)
+        .await
+        .map(drop)
 }
 
 /// Limits the run time of each later statement of the transaction.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use http::Method;
 use serde_json::{Value, json};
 use sightline::proto::order::v1::ListAddressChangesRequest;
 use sightline_testing::app::{LONG, SOON, World};
@@ -19,7 +20,7 @@ use sightline_testing::operations::{
     built, dead_letters, operate, project, projection, refused, retry_all, versions,
 };
 use sightline_testing::wait_until;
-use sqlx::{AssertSqlSafe, PgPool};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use tonic_types::StatusExt;
 
 use crate::feed::{assert_followed, follow};
@@ -620,4 +621,87 @@ async fn a_discarded_record_is_left_out_of_every_version() {
     assert_eq!(books["applied"], 2, "{domain}");
     assert_eq!(books["deadLettered"], 1, "{domain}");
     assert_eq!(books["deadLetters"], 0, "{domain}");
+}
+
+/// A backup (`pg_dump`) holds the tables of all versions for as long as it runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_holds_up_no_reads_no_heartbeats_and_no_drop() {
+    let world = World::shared(1).await;
+    let log = generate(
+        seed(),
+        Shape {
+            records: 200,
+            partitions: 1,
+            users: 20,
+        },
+    );
+    let (before, after) = log.split_at(150);
+    let writer = world.broker.writer();
+    writer.write(&world.topic, before).await;
+    let running = world.serve().await;
+    let rest = &running.rest;
+    let (fold, ends) = folded(before, 1);
+    caught_up(rest, &ends).await;
+    project(rest, "order", "rebuild", json!({})).await;
+    built(rest, "order", ends[&0]).await;
+
+    let mut backup = PgConnection::connect(&world.database.url)
+        .await
+        .expect("a connection");
+    for statement in [
+        "SET application_name = 'pg_dump'",
+        "BEGIN",
+        "SELECT count(*) FROM order_live.view_version, order_v2.view_version",
+    ] {
+        sqlx::query(statement)
+            .execute(&mut backup)
+            .await
+            .expect(statement);
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let user = fold.order.view.ids().first().expect("a user").clone();
+    let reads = keep_reading(rest.clone(), customer_path(&user), Arc::clone(&stop));
+    let reads = tokio::spawn(reads);
+    let headers = [
+        ("content-type", "application/json"),
+        ("request-timeout", "3"),
+    ];
+    let path = "/v1/projections/order/switch";
+    let answer = rest.send(Method::POST, path, &headers, b"{}").await;
+    assert_eq!(answer.status, 409, "{}", answer.text());
+    let problem = answer.json();
+    assert_eq!(problem["reason"], "VIEW_IN_USE");
+    assert!(problem.to_string().contains("pg_dump"), "{problem}");
+
+    // The version is dropped at once. What is left of it is deleted when the backup has ended.
+    project(rest, "order", "cancel", json!({})).await;
+    assert_eq!(versions(rest, "order").await.len(), 1);
+    writer.write(&world.topic, after).await;
+    let (_, ends) = folded(&log, 1);
+    caught_up(rest, &ends).await;
+    stop.store(true, Ordering::Relaxed);
+    assert!(reads.await.expect("no read was refused") > 0);
+    sqlx::query("COMMIT")
+        .execute(&mut backup)
+        .await
+        .expect("the backup ends");
+    wait_until(SOON, "the dropped version is deleted", async || {
+        let left: i64 = sqlx::query_scalar(
+            "SELECT (SELECT count(*) FROM pg_namespace WHERE nspname = 'order_v2')
+                  + (SELECT count(*) FROM sightline.views WHERE domain = 'order' AND version = 2)",
+        )
+        .fetch_one(&mut backup)
+        .await
+        .map_err(|error| error.to_string())?;
+        if left == 0 {
+            Ok(())
+        } else {
+            Err(format!("{left} left"))
+        }
+    })
+    .await;
+    // It is not in the way of another rebuild.
+    project(rest, "order", "rebuild", json!({})).await;
+    built(rest, "order", ends[&0]).await;
+    switch(rest, "order", "switch", json!({"compare": true})).await;
 }

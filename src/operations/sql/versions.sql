@@ -22,5 +22,5 @@ CROSS JOIN LATERAL (
     FROM sightline.dead_letters d
     WHERE d.domain = v.domain AND d.version = v.version AND d.state IN ('parked', 'retrying')
 ) AS dead_letters
-WHERE v.domain = ANY ($1::text[])
+WHERE v.domain = ANY ($1::text[]) AND v.state <> 'dropped'
 ORDER BY v.domain, v.state = 'live' DESC, v.version DESC

@@ -19,7 +19,7 @@ WITH first AS (
           WHERE e.domain = $1 AND e.version = first.version AND e.key_hash = first.key_hash
             AND e.log_id IN (SELECT before FROM sightline.logs_before($1, first.version, first.log_id) AS before)
             AND e.state IN ('parked', 'retrying') AND e.parks))
-      AND version NOT IN (SELECT version FROM sightline.views WHERE domain = $1 AND paused_at IS NOT NULL)
+      AND version NOT IN (SELECT version FROM sightline.views WHERE domain = $1 AND (paused_at IS NOT NULL OR state = 'dropped'))
     ORDER BY version, log_id, id
     LIMIT 500
 )
