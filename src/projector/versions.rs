@@ -390,7 +390,7 @@ async fn switch_once(
     Ok(version)
 }
 
-/// Who uses the view's tables, for the longest time.
+/// The session that has used the tables of the domain's versions for the longest time.
 async fn in_use(pool: &PgPool, domain: &str) -> Result<VersionError, sqlx::Error> {
     let session = sqlx::query_file!("src/projector/sql/sessions_in_view.sql", domain)
         .fetch_optional(pool)
