@@ -27,6 +27,9 @@ run:
 	$(CARGO) build $(features)
 	@exec $(built)/sightline dev $(ARGS)
 
+# Integration tests wait for servers more than they compute, so more of them run at once than there are cores.
+export RUST_TEST_THREADS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) * 2)))
+
 # The model of the protocol runs alone and first: it needs the whole processor, and tests with a broker have deadlines.
 test:
 	$(CARGO) test -p protocol
