@@ -19,7 +19,15 @@ const LAYERS: [&[&str]; 10] = [
     &["fold"],
     &["projector"],
     &["kafka", "event", "db"],
-    &["error", "config", "task", "telemetry", "proto", "client"],
+    &[
+        "error",
+        "config",
+        "task",
+        "telemetry",
+        "proto",
+        "client",
+        "output",
+    ],
 ];
 /// What one module of a layer may name of another one: the first names the second.
 const BESIDE: [(&str, &str); 4] = [

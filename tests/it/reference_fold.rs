@@ -448,7 +448,7 @@ fn random_logs_hold_every_verdict() {
 #[test]
 fn random_logs_hold_every_envelope_and_wrapping() {
     let shape = Shape {
-        records: 20_000,
+        records: 60_000,
         partitions: 3,
         users: 300,
     };
@@ -473,7 +473,7 @@ fn random_logs_hold_every_envelope_and_wrapping() {
                 "outbox",
                 has_header("id") && !holds("eventId") && !holds("messageId"),
             ),
-            ("unpaired surrogate", holds("\\uD800")),
+            ("unpaired surrogate", holds("\\uD800") || holds("\\udfff")),
             ("number beyond f64", holds(":1e999") && !holds("\"schema")),
             ("too deep", holds(&"[".repeat(130))),
         ] {
