@@ -7,6 +7,8 @@ use std::{env, fs, io};
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
+    // Migrations are compiled in. The macro that does so does not see a file that is added.
+    println!("cargo:rerun-if-changed=migrations");
     let mut protos = Vec::new();
     find(Path::new("proto"), &mut protos)?;
     // The file system's order of entries differs between machines; the output must not.
