@@ -13,7 +13,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use sightline::domains::order::Order;
 use sightline::event::{Envelope, Record, hash16};
-use sightline::kafka::record::to_record;
+use sightline::kafka::to_record;
 use sightline::projector::{FeedPosition, NewEvent, Projection, Target};
 use sightline_testing::app::{App, Running, sightline};
 use sightline_testing::broker::Broker;

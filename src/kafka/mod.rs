@@ -1,5 +1,5 @@
 //! What the projector needs of Kafka, in Kafka's own words: members of a consumer group (`consumer`, with the group's
-//! settings in `group`), the state and offsets of topics ([`offsets`]), records ([`record`]), and what librdkafka can do
+//! settings in `group`), the state and offsets of topics ([`offsets`]), records ([`to_record`]), and what librdkafka can do
 //! but its safe wrapper can't (`native`).
 //!
 //! Nothing here knows of views or of the database. Where a partition begins is the caller's decision.
@@ -8,4 +8,5 @@ pub(crate) mod consumer;
 pub(crate) mod group;
 pub(crate) mod native;
 pub mod offsets;
-pub mod record;
+
+pub use native::to_record;

@@ -16,9 +16,8 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::record::to_record;
 use crate::event::Record;
-use crate::kafka::native;
+use crate::kafka::native::{self, to_record};
 
 /// How often the offsets are read.
 pub const INTERVAL: Duration = Duration::from_secs(1);
