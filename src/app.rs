@@ -50,9 +50,10 @@ const OPERATION_CONNECTIONS: u32 = 4;
 const MIGRATE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the readiness check waits for the database, within the probe's own time-out.
 const SCHEMA_TIMEOUT: Duration = Duration::from_secs(2);
-/// Pause between two updates of the gauges. Each update also refreshes the last known lag, which is
-/// answered while the database is unavailable.
-const GAUGES_INTERVAL: Duration = Duration::from_secs(2);
+/// Pause between two updates of the gauges. Each update also refreshes what answers say of the
+/// partitions that they depend on, and the last known lag, which is answered while the database is
+/// unavailable.
+const GAUGES_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Projects and serves until a signal arrives.
 ///

@@ -13,8 +13,9 @@ use std::fmt;
 use std::time::Duration;
 
 use axum::response::IntoResponse;
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
+use tonic::metadata::{MetadataKey, MetadataMap};
 use tonic_types::{ErrorDetails, StatusExt};
 use utoipa::ToSchema;
 
@@ -24,6 +25,23 @@ pub const ERROR_DOMAIN: &str = "sightline";
 pub const TOKEN_KEY: &str = "sightline-consistency-token";
 /// The HTTP header of the consistency token.
 pub const TOKEN_HEADER: HeaderName = HeaderName::from_static(TOKEN_KEY);
+/// The header and metadata key of the worst state of the partitions that an answer depends on.
+pub const STATE_HEADER: HeaderName = HeaderName::from_static("sightline-state");
+/// The header and metadata key of the age in seconds of the oldest of their records that is not
+/// applied.
+pub const LAG_SECONDS_HEADER: HeaderName = HeaderName::from_static("sightline-lag-seconds");
+/// The header and metadata key that name what is missing from the answer about a user.
+pub const INCOMPLETE_HEADER: HeaderName = HeaderName::from_static("sightline-incomplete");
+/// What an answer says of itself, in all of its headers.
+pub const POSITION_HEADERS: [HeaderName; 4] = [
+    TOKEN_HEADER,
+    STATE_HEADER,
+    LAG_SECONDS_HEADER,
+    INCOMPLETE_HEADER,
+];
+
+/// Names and values of headers of REST, which are the same as those of gRPC's metadata.
+pub type Metadata = Vec<(HeaderName, String)>;
 /// The media type of every REST error (RFC 9457).
 pub const PROBLEM_JSON: &str = "application/problem+json";
 /// Most violations in one answer. gRPC carries them in its trailers, whose size clients limit.
@@ -104,6 +122,8 @@ codes! {
     ConsistencyUnsupported = "CONSISTENCY_UNSUPPORTED", Unimplemented, NOT_IMPLEMENTED;
     /// The process already answers as many calls as it allows at once.
     Overloaded = "OVERLOADED", ResourceExhausted, SERVICE_UNAVAILABLE;
+    /// The view was never complete yet: what is missing may still come.
+    ViewNotReady = "VIEW_NOT_READY", Unavailable, SERVICE_UNAVAILABLE;
     /// Kafka does not answer.
     KafkaUnavailable = "KAFKA_UNAVAILABLE", Unavailable, SERVICE_UNAVAILABLE;
     /// The database does not answer.
@@ -131,7 +151,7 @@ struct ErrorParts {
     detail: Cow<'static, str>,
     fields: Vec<FieldViolation>,
     retry_after: Option<Duration>,
-    token: Option<String>,
+    metadata: Metadata,
     cause: Option<Cow<'static, str>>,
     statement: Option<&'static str>,
 }
@@ -144,7 +164,7 @@ impl Error {
             detail: detail.into(),
             fields: Vec::new(),
             retry_after: None,
-            token: None,
+            metadata: Vec::new(),
             cause: None,
             statement: None,
         }))
@@ -170,8 +190,8 @@ impl Error {
         error
     }
 
-    /// The view does not contain `what` (`user`). [`Self::with_token`] adds the position that the
-    /// view reflects.
+    /// The view does not contain `what` (`user`). [`Self::with_metadata`] adds the position that
+    /// the view reflects.
     pub fn not_found(what: &'static str) -> Self {
         Self::new(
             Code::NotFound,
@@ -226,9 +246,9 @@ impl Error {
         self
     }
 
-    /// Adds the position that this answer reflects: what is not found there may be found later.
-    pub fn with_token(mut self, token: &impl fmt::Display) -> Self {
-        self.0.token = Some(token.to_string());
+    /// Adds what the answer reflects: what is not found there may be found later.
+    pub fn with_metadata(mut self, metadata: Metadata) -> Self {
+        self.0.metadata = metadata;
         self
     }
 
@@ -347,10 +367,27 @@ impl IntoResponse for Error {
         if let Some(after) = self.0.retry_after {
             headers.insert(header::RETRY_AFTER, whole_seconds(after).into());
         }
-        if let Some(token) = self.0.token.as_deref().and_then(|t| t.parse().ok()) {
-            headers.insert(TOKEN_HEADER, token);
-        }
+        add_headers(headers, self.0.metadata);
         response
+    }
+}
+
+/// Adds metadata to the headers of a response of REST.
+pub fn add_headers(headers: &mut HeaderMap, metadata: Metadata) {
+    for (name, value) in metadata {
+        if let Ok(value) = value.parse() {
+            headers.insert(name, value);
+        }
+    }
+}
+
+/// Adds metadata to a response of gRPC.
+pub fn add_metadata(map: &mut MetadataMap, metadata: &Metadata) {
+    for (name, value) in metadata {
+        let key = MetadataKey::from_bytes(name.as_str().as_bytes());
+        if let (Ok(key), Ok(value)) = (key, value.parse()) {
+            map.insert(key, value);
+        }
     }
 }
 
@@ -370,10 +407,8 @@ impl From<Error> for tonic::Status {
         if inner.retry_after.is_some() {
             details.set_retry_info(inner.retry_after);
         }
-        let mut metadata = tonic::metadata::MetadataMap::new();
-        if let Some(token) = inner.token.and_then(|t| t.parse().ok()) {
-            metadata.insert(TOKEN_KEY, token);
-        }
+        let mut metadata = MetadataMap::new();
+        add_metadata(&mut metadata, &inner.metadata);
         tonic::Status::with_error_details_and_metadata(
             inner.code.grpc(),
             inner.detail,
@@ -418,7 +453,7 @@ mod tests {
     fn both_surfaces_return_the_same() {
         let error = Error::invalid("userId", "must not be empty")
             .with_retry_after(Duration::from_millis(1500))
-            .with_token(&"t");
+            .with_metadata(vec![(TOKEN_HEADER, "t".to_owned())]);
         let response = error.clone().into_response();
         assert_eq!(response.status(), 400);
         assert_eq!(response.headers()[header::CONTENT_TYPE], PROBLEM_JSON);

@@ -145,6 +145,11 @@ pub async fn ensure(
             .map_or(log_start, |offset| *offset)
     };
     let offsets: Vec<i64> = missing.iter().map(offset).collect();
+    let ready_offset = |partition: &i32| {
+        let log_end = state.offsets[partition].log_end;
+        known.is_empty().then_some(log_end)
+    };
+    let ready_offsets: Vec<Option<i64>> = missing.iter().map(ready_offset).collect();
     sqlx::query_file!(
         "src/projector/sql/add_partitions.sql",
         view.domain,
@@ -155,6 +160,7 @@ pub async fn ensure(
         &missing,
         &offsets,
         waits_for as _,
+        &ready_offsets as _,
     )
     .execute(&mut *transaction)
     .await?;
@@ -209,6 +215,35 @@ pub async fn use_schema(connection: &mut PgConnection, view: &View) -> Result<i3
     sqlx::query_scalar!("SELECT logs FROM view_version")
         .fetch_one(connection)
         .await
+}
+
+/// Marks the view as ready if it has reached the ends of all `topics` that were there when it began. Returns whether it is.
+///
+/// # Errors
+/// The database failed.
+pub async fn note_ready(
+    pool: &PgPool,
+    view: &View,
+    topics: &[String],
+) -> Result<bool, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    use_schema(&mut transaction, view).await?;
+    sqlx::query_file!(
+        "src/projector/sql/note_ready.sql",
+        view.domain,
+        view.version,
+        topics
+    )
+    .execute(&mut *transaction)
+    .await?;
+    let is_ready = sqlx::query_scalar!(
+        "SELECT ready FROM view_version WHERE version = $1",
+        view.version
+    )
+    .fetch_optional(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    Ok(is_ready.unwrap_or(false))
 }
 
 /// Whether any version of the view has progress in the topic, former incarnations included.

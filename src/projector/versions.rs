@@ -484,6 +484,10 @@ async fn rename_schemas(
         format!(
             r#"LOCK TABLE "{live_schema}".view_version, "{schema}".view_version IN ACCESS EXCLUSIVE MODE"#
         ),
+        // The versions have reached the same positions, so that one is as complete as the other.
+        format!(
+            r#"UPDATE "{schema}".view_version AS v SET ready = v.ready OR former.ready FROM "{live_schema}".view_version AS former"#
+        ),
         format!(r#"ALTER SCHEMA "{live_schema}" RENAME TO "{former}""#),
         format!(r#"ALTER SCHEMA "{schema}" RENAME TO "{live_schema}""#),
     ] {

@@ -66,7 +66,7 @@ pub fn check_demand(headers: &HeaderMap) -> Result<(), Error> {
     }
     Err(Error::new(
         Code::ConsistencyUnsupported,
-        "This gateway offers only Sightline-Consistency: eventual. Compare the token of the answer instead.",
+        "This release offers Sightline-Consistency: eventual only, which needs no header; the other levels are not built yet.",
     ))
 }
 

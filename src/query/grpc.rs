@@ -5,8 +5,9 @@ use chrono::{DateTime, Utc};
 use prost_types::Timestamp;
 
 use super::answer::Answer;
+use super::check_as_of;
 use super::page::PageRequest;
-use crate::error::{Error, TOKEN_KEY};
+use crate::error::{Error, add_metadata};
 
 /// Sets the size limit and the compression of a service. It is a macro because the generated types
 /// of services share no trait.
@@ -22,13 +23,11 @@ macro_rules! service {
 }
 pub(crate) use service;
 
-/// A response with the token of its answer in the metadata. The server moves the token to the
-/// trailers, so that it reflects what was actually sent.
+/// A response with the position of its answer in the metadata. The server moves it to the trailers,
+/// so that it reflects what was actually sent.
 pub fn respond<T>(answer: Answer<T>) -> tonic::Response<T> {
     let mut response = tonic::Response::new(answer.body);
-    if let Ok(token) = answer.token.to_string().parse() {
-        response.metadata_mut().insert(TOKEN_KEY, token);
-    }
+    add_metadata(response.metadata_mut(), &answer.position.metadata());
     response
 }
 
@@ -44,9 +43,9 @@ pub fn timestamp(time: DateTime<Utc>) -> Timestamp {
 /// The field `as_of`: the instant at which the caller wants to see the view.
 ///
 /// # Errors
-/// As [`instant`].
+/// As [`instant`]; INVALID_ARGUMENT too if it lies ahead.
 pub fn as_of(time: Option<Timestamp>) -> Result<Option<DateTime<Utc>>, Error> {
-    instant("asOf", time)
+    instant("asOf", time)?.map(check_as_of).transpose()
 }
 
 /// The page that the fields `page_size` and `page_token` ask for.

@@ -6,7 +6,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use sqlx::PgPool;
 
+use super::answer::Position;
 use super::cursor::{Cursor, Fingerprint};
+use super::status::Statuses;
 use super::token::{ConsistencyToken, TopicIdentity, TopicRef};
 use crate::error::Error;
 
@@ -18,6 +20,8 @@ struct Inner {
     pool: PgPool,
     /// Rows of `sightline.logs`, which never change once written.
     logs: RwLock<HashMap<i32, Log>>,
+    /// From the last reading of the lag; `None` before the first.
+    statuses: RwLock<Option<Statuses>>,
 }
 
 /// One partition of one incarnation of a topic.
@@ -48,6 +52,7 @@ impl Reads {
         Self(Arc::new(Inner {
             pool,
             logs: RwLock::default(),
+            statuses: RwLock::default(),
         }))
     }
 
@@ -56,13 +61,47 @@ impl Reads {
         &self.0.pool
     }
 
-    /// The token of positions that a query read in the same statement as its rows: the n-th next
-    /// offset belongs to the n-th log.
+    /// Replaces what answers say of the partitions that they depend on.
+    pub fn set_statuses(&self, statuses: Statuses) {
+        let mut last = self
+            .0
+            .statuses
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *last = Some(statuses);
+    }
+
+    /// What an answer of a domain reflects, from what its statement read beside its rows: the n-th
+    /// next offset belongs to the n-th log.
     ///
     /// # Errors
     /// INTERNAL: the lists differ in length, or an offset is negative. The database failed while a
     /// log that is new to this process was looked up.
-    pub async fn token(
+    pub async fn position(
+        &self,
+        domain: &str,
+        log_ids: &[i32],
+        next_offsets: &[i64],
+        is_ready: bool,
+        lacks_dead_letters: bool,
+    ) -> Result<Position, Error> {
+        let token = self.token(log_ids, next_offsets).await?;
+        let statuses = self
+            .0
+            .statuses
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        Ok(Position {
+            token,
+            status: statuses
+                .as_ref()
+                .and_then(|statuses| statuses.of(domain, log_ids)),
+            is_ready,
+            lacks_dead_letters,
+        })
+    }
+
+    async fn token(
         &self,
         log_ids: &[i32],
         next_offsets: &[i64],

@@ -20,9 +20,10 @@ use utoipa::{IntoParams, IntoResponses};
 
 use super::MAX_REQUEST_BYTES;
 use super::answer::Answer;
+use super::check_as_of;
 use super::lag::unknown_domain;
 use super::page::PageRequest;
-use crate::error::{Error, PROBLEM_JSON, Problem, TOKEN_HEADER};
+use crate::error::{Error, PROBLEM_JSON, Problem, add_headers};
 use crate::event::rfc3339;
 
 /// The most bytes that are read of a body that is too large.
@@ -138,12 +139,18 @@ impl Query {
         named.map(|(_, value)| value.clone()).collect()
     }
 
-    /// The value of a parameter that may be given once; an empty value counts as absent.
+    /// The value of a parameter that may be given once.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT: it is given more than once.
+    /// INVALID_ARGUMENT: it is empty, or given more than once.
     pub fn text(&self, name: &str) -> Result<Option<String>, Error> {
-        Ok(self.given(name)?.filter(|value| !value.is_empty()))
+        match self.given(name)? {
+            Some(value) if value.is_empty() => {
+                let problem = "is empty: give it a value, or leave it out";
+                Err(Error::invalid(name, problem))
+            }
+            value => Ok(value),
+        }
     }
 
     /// The value of a parameter that may be given once, and may be empty.
@@ -159,8 +166,7 @@ impl Query {
         }
     }
 
-    /// Refuses parameters with other names, for paths where a misspelled filter would select too
-    /// much.
+    /// Refuses parameters with other names: a filter that is not understood would select too much.
     ///
     /// # Errors
     /// INVALID_ARGUMENT: the query has another parameter.
@@ -189,9 +195,10 @@ impl Query {
     /// The parameter `asOf`: the instant at which the caller wants to see the view.
     ///
     /// # Errors
-    /// As [`Query::time`].
+    /// As [`Query::time`]; INVALID_ARGUMENT too if it lies ahead.
     pub fn as_of(&self) -> Result<Option<DateTime<Utc>>, Error> {
-        self.time("asOf")
+        let time = self.time("asOf")?;
+        time.map(check_as_of).transpose()
     }
 
     /// `true` or `false`.
@@ -354,7 +361,7 @@ async fn read_body(request: Request) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// The body as JSON, the token in its header, and an ETag computed from the body.
+/// The body as JSON, the position in headers, and an ETag computed from the body.
 impl<T: Serialize> IntoResponse for Answer<T> {
     fn into_response(self) -> Response {
         let body = match serde_json::to_vec(&self.body) {
@@ -378,9 +385,7 @@ impl<T: Serialize> IntoResponse for Answer<T> {
         if let Ok(etag) = etag.parse() {
             headers.insert(header::ETAG, etag);
         }
-        if let Ok(token) = self.token.to_string().parse() {
-            headers.insert(TOKEN_HEADER, token);
-        }
+        add_headers(headers, self.position.metadata());
         response
     }
 }
@@ -388,6 +393,8 @@ impl<T: Serialize> IntoResponse for Answer<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::TOKEN_HEADER;
+    use crate::query::ConsistencyToken;
 
     #[test]
     fn queries_are_read_as_forms() {
@@ -409,7 +416,6 @@ mod tests {
             "2026-09-30T23:00:00+00:00"
         );
         assert_eq!(query.flag("f").unwrap(), Some(false));
-        assert_eq!(query.text("e").unwrap(), None);
         assert_eq!(query.given("e").unwrap(), Some(String::new()));
         assert!(query.only(&["t", "f", "n", "e", "r"]).is_ok());
         let other = query.only(&["t", "f", "n", "r"]).unwrap_err();
@@ -417,6 +423,7 @@ mod tests {
         assert_eq!(query.text("absent").unwrap(), None);
         let refused = [
             query.text("r").err(),
+            query.text("e").err(),
             query.time("f").err(),
             query.flag("n").err(),
             Query::parse("pageSize=-1").unwrap().page().err(),
@@ -425,7 +432,7 @@ mod tests {
             .iter()
             .map(|error| error.as_ref().unwrap().fields()[0].field.as_str())
             .collect();
-        assert_eq!(fields, ["r", "f", "n", "pageSize"]);
+        assert_eq!(fields, ["r", "e", "f", "n", "pageSize"]);
         let large = Query::parse("pageSize=99999999999999999999").unwrap();
         assert_eq!(large.page().unwrap().size, i32::MAX);
     }
@@ -465,7 +472,7 @@ mod tests {
         let answer = |body: &'static str| {
             Answer {
                 body,
-                token: Default::default(),
+                position: ConsistencyToken::default().into(),
             }
             .into_response()
         };

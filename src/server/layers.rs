@@ -12,7 +12,7 @@
 //!    and only uncompressed (gRPC decompresses each message itself)
 //! 10. `check_consistency`: refuses a demanded consistency that is not supported
 //! 11. `answer_conditionally` (REST): handles If-None-Match
-//! 12. `trail_token` (gRPC): moves the consistency token into the trailers
+//! 12. `trail_position` (gRPC): moves what the answer says of itself into the trailers
 
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
@@ -34,7 +34,7 @@ use tower::ServiceBuilder;
 use tower_http::compression::CompressionLayer;
 use tracing::Instrument;
 
-use crate::error::{Code, Error, PROBLEM_JSON, TOKEN_HEADER};
+use crate::error::{Code, Error, POSITION_HEADERS, PROBLEM_JSON};
 use crate::query::consistency::check_demand;
 use crate::query::deadline;
 use crate::{proto, telemetry};
@@ -104,7 +104,7 @@ pub fn apply(router: Router, surface: Surface, loopback_only: bool) -> Router {
             .layer(
                 ServiceBuilder::new()
                     .layer(consistency)
-                    .layer(from_fn(trail_token)),
+                    .layer(from_fn(trail_position)),
             )
             .layer(outer)
             .layer(from_fn(explain_grpc)),
@@ -527,20 +527,26 @@ fn names_etag(list: &[u8], etag: &[u8]) -> bool {
         .any(|known| known == b"*" || opaque(known) == opaque(etag))
 }
 
-/// Moves the token, which tonic sends with the headers, into the trailers. An error has headers
-/// only, and the token stays there.
-async fn trail_token(request: Request, next: Next) -> Response {
+/// Moves what the answer says of itself, which tonic sends with the headers, into the trailers. An
+/// error has headers only, and it stays there.
+async fn trail_position(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     if response.headers().contains_key(GRPC_STATUS) {
         return response;
     }
-    let Some(token) = response.headers_mut().remove(TOKEN_HEADER) else {
+    let headers = response.headers_mut();
+    let position = POSITION_HEADERS.map(|name| (headers.remove(&name), name));
+    if position.iter().all(|(value, _)| value.is_none()) {
         return response;
-    };
+    }
     response.map(|body| {
         Body::new(body.map_frame(move |frame| match frame.into_trailers() {
             Ok(mut trailers) => {
-                trailers.insert(TOKEN_HEADER, token.clone());
+                for (value, name) in &position {
+                    if let Some(value) = value {
+                        trailers.insert(name, value.clone());
+                    }
+                }
                 Frame::trailers(trailers)
             }
             Err(frame) => frame,

@@ -12,6 +12,7 @@ use super::Domains;
 use crate::error::Error;
 use crate::operations::Operations;
 use crate::projector::dead_letters::retry::Retrier;
+use crate::query::Position;
 use crate::query::lag::Lag;
 use crate::query::token::TopicRef;
 use crate::query::{Answer, ConsistencyToken, Reads};
@@ -59,13 +60,15 @@ fn token() -> ConsistencyToken {
 /// What the example routes and the example service answer for an id.
 async fn find(id: String) -> Result<Answer<String>, Error> {
     match id.as_str() {
-        "gone" => return Err(Error::not_found("thing").with_token(&token())),
+        "gone" => {
+            return Err(Error::not_found("thing").with_metadata(Position::from(token()).metadata()));
+        }
         "panic" => panic!("for the test"),
         "slow" => std::future::pending().await,
         _ => {}
     }
     Ok(Answer {
         body: id,
-        token: token(),
+        position: token().into(),
     })
 }

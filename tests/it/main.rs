@@ -4,6 +4,7 @@
 
 mod address_requests;
 mod address_spellings;
+mod answers;
 mod as_of;
 mod captured_records;
 mod chaos;

@@ -21,7 +21,7 @@ use crate::query::{self, Answer, Reads};
 ///
 /// # Errors
 /// INVALID_ARGUMENT if no user can have the id; NOT_FOUND, with the position at which the user was
-/// unknown; the database's errors.
+/// unknown; VIEW_NOT_READY instead, while the view is not built; the database's errors.
 pub async fn list_addresses(
     reads: &Reads,
     user_id: &str,
@@ -46,15 +46,15 @@ pub async fn get_default_address(
 ) -> Result<Answer<ShippingAddress>, Error> {
     let Answer {
         body: recipient,
-        token,
+        position,
     } = get_recipient(reads, user_id, as_of).await?;
     let address = recipient
         .book
         .default_id(default)
         .and_then(|address_id| recipient.address(user_id, address_id));
     match address {
-        Some(body) => Ok(Answer { body, token }),
-        None => Err(Error::not_found("default address").with_token(&token)),
+        Some(body) => Ok(Answer { body, position }),
+        None => Err(position.not_found("default address")),
     }
 }
 
@@ -71,15 +71,23 @@ async fn get_recipient(
         .fetch_one(reads.pool())
         .await
         .map_err(|error| Error::from(error).in_statement("fulfillment/get_user"))?;
-    let token = reads.token(&row.logs, &row.offsets).await?;
+    let position = reads
+        .position(
+            "fulfillment",
+            &row.logs,
+            &row.offsets,
+            row.ready,
+            row.lacks_dead_letters,
+        )
+        .await?;
     let body = match row.state {
         Some(Json(state)) if state.is_known => match as_of {
             None => state.recipient,
             Some(_) => fold(row.facts.into_iter().flat_map(|Json(facts)| facts)),
         },
-        _ => return Err(Error::not_found("user").with_token(&token)),
+        _ => return Err(position.not_found("user")),
     };
-    Ok(Answer { body, token })
+    Ok(Answer { body, position })
 }
 
 fn fold(facts: impl IntoIterator<Item = HistoryEntry<Fact>>) -> Recipient {
@@ -104,7 +112,7 @@ struct Mention {
 ///
 /// # Errors
 /// INVALID_ARGUMENT if no address can have the id; NOT_FOUND, with the position at which the
-/// address was unknown; the database's errors.
+/// address was unknown; VIEW_NOT_READY instead, while the view is not built; the database's errors.
 pub async fn get_address(
     reads: &Reads,
     address_id: &str,
@@ -112,14 +120,22 @@ pub async fn get_address(
 ) -> Result<Answer<ShippingAddress>, Error> {
     query::check_id("addressId", address_id)?;
     let key = hash16(address_id.as_bytes());
-    let (address, token) = match as_of {
+    let (address, position) = match as_of {
         None => {
             let row = sqlx::query_file!("src/domains/fulfillment/sql/get_address.sql", key)
                 .fetch_one(reads.pool())
                 .await
                 .map_err(|error| Error::from(error).in_statement("fulfillment/get_address"))?;
-            let token = reads.token(&row.logs, &row.offsets).await?;
-            (row.address.map(|Json(address)| address), token)
+            let position = reads
+                .position(
+                    "fulfillment",
+                    &row.logs,
+                    &row.offsets,
+                    row.ready,
+                    row.lacks_dead_letters,
+                )
+                .await?;
+            (row.address.map(|Json(address)| address), position)
         }
         Some(as_of) => {
             let row = sqlx::query_file!(
@@ -130,16 +146,18 @@ pub async fn get_address(
             .fetch_one(reads.pool())
             .await
             .map_err(|error| Error::from(error).in_statement("fulfillment/get_address_as_of"))?;
-            let token = reads.token(&row.logs, &row.offsets).await?;
+            let position = reads
+                .position("fulfillment", &row.logs, &row.offsets, row.ready, false)
+                .await?;
             let mentions = row
                 .mentions
                 .map_or_else(Vec::new, |Json(mentions)| mentions);
-            (last_mentioned(reads, address_id, mentions).await?, token)
+            (last_mentioned(reads, address_id, mentions).await?, position)
         }
     };
     match address {
-        Some(body) => Ok(Answer { body, token }),
-        None => Err(Error::not_found("address").with_token(&token)),
+        Some(body) => Ok(Answer { body, position }),
+        None => Err(position.not_found("address")),
     }
 }
 
@@ -189,12 +207,19 @@ struct FoundRow {
 /// A page of the addresses with a country and a validation status.
 ///
 /// # Errors
-/// INVALID_ARGUMENT if the page is invalid; the database's errors.
+/// INVALID_ARGUMENT if the country or the page is invalid; VIEW_NOT_READY if nothing is found while
+/// the view is not built; the database's errors.
 pub async fn search_addresses(
     reads: &Reads,
     filter: SearchFilter,
     page: &PageRequest,
 ) -> Result<Answer<FoundAddresses>, Error> {
+    if let Some(code) = &filter.country_code
+        && !(code.len() == 2 && code.bytes().all(|byte| byte.is_ascii_alphabetic()))
+    {
+        let problem = "must be the two letters of ISO 3166-1 alpha-2, such as US";
+        return Err(Error::invalid("countryCode", problem));
+    }
     let country_code = filter.country_code.as_deref().map(country_key);
     let statuses: Vec<&str> = ValidationStatus::ALL
         .into_iter()
@@ -215,8 +240,13 @@ pub async fn search_addresses(
     .fetch_one(reads.pool())
     .await
     .map_err(|error| Error::from(error).in_statement("fulfillment/search_addresses"))?;
-    let token = reads.token(&row.logs, &row.offsets).await?;
+    let position = reads
+        .position("fulfillment", &row.logs, &row.offsets, row.ready, false)
+        .await?;
     let rows = row.found.map_or_else(Vec::new, |Json(rows)| rows);
+    if rows.is_empty() && page.after.is_none() {
+        position.check_ready()?;
+    }
     let rows = rows.into_iter();
     let (addresses, next_page_token) =
         page.fill(rows.map(|row| (row.address, (row.address_key, row.user_key))))?;
@@ -225,6 +255,6 @@ pub async fn search_addresses(
             addresses,
             next_page_token,
         },
-        token,
+        position,
     })
 }

@@ -141,7 +141,6 @@ async fn search_addresses(
     let validation = query
         .all("validation")
         .iter()
-        .filter(|word| !word.is_empty())
         .map(|word| {
             ValidationStatus::ALL
                 .into_iter()

@@ -27,7 +27,7 @@ pub const MAX_BATCH: usize = 1_000;
 ///
 /// # Errors
 /// INVALID_ARGUMENT if no user can have the id; NOT_FOUND, with the position at which the user was
-/// unknown; the database's errors.
+/// unknown; VIEW_NOT_READY instead, while the view is not built; the database's errors.
 pub async fn get_customer(reads: &Reads, user_id: &str) -> Result<Answer<Customer>, Error> {
     Ok(get_state(reads, user_id)
         .await?
@@ -43,10 +43,18 @@ async fn get_state(reads: &Reads, user_id: &str) -> Result<Answer<CustomerState>
     .fetch_one(reads.pool())
     .await
     .map_err(|error| Error::from(error).in_statement("order/get_customer"))?;
-    let token = reads.token(&row.logs, &row.offsets).await?;
+    let position = reads
+        .position(
+            "order",
+            &row.logs,
+            &row.offsets,
+            row.ready,
+            row.lacks_dead_letters,
+        )
+        .await?;
     match row.state {
-        Some(Json(body)) => Ok(Answer { body, token }),
-        None => Err(Error::not_found("user").with_token(&token)),
+        Some(Json(body)) => Ok(Answer { body, position }),
+        None => Err(position.not_found("user")),
     }
 }
 
@@ -54,7 +62,8 @@ async fn get_state(reads: &Reads, user_id: &str) -> Result<Answer<CustomerState>
 ///
 /// # Errors
 /// INVALID_ARGUMENT if there are no ids or too many, or no user can have one of them;
-/// RESPONSE_TOO_LARGE; the database's errors.
+/// RESPONSE_TOO_LARGE; VIEW_NOT_READY if one is missing while the view is not built; the database's
+/// errors.
 pub async fn batch_get_customers(
     reads: &Reads,
     user_ids: &[String],
@@ -65,7 +74,9 @@ pub async fn batch_get_customers(
         .fetch_one(reads.pool())
         .await
         .map_err(|error| Error::from(error).in_statement("order/batch_get_customers"))?;
-    let token = reads.token(&row.logs, &row.offsets).await?;
+    let position = reads
+        .position("order", &row.logs, &row.offsets, row.ready, false)
+        .await?;
     let mut found: HashMap<String, Customer> = row
         .states
         .into_iter()
@@ -87,10 +98,15 @@ pub async fn batch_get_customers(
         };
         if !fits {
             let fitting = user_ids.iter().take_while(|given| *given != id).count();
-            return Err(Error::response_too_large("userIds", fitting).with_token(&token));
+            return Err(
+                Error::response_too_large("userIds", fitting).with_metadata(position.metadata())
+            );
         }
     }
-    Ok(Answer { body, token })
+    if !body.missing.is_empty() {
+        position.check_ready()?;
+    }
+    Ok(Answer { body, position })
 }
 
 /// A customer's addresses and defaults, now or as of an instant. The latter are folded again from
@@ -116,16 +132,24 @@ pub async fn list_addresses(
     .fetch_one(reads.pool())
     .await
     .map_err(|error| Error::from(error).in_statement("order/list_addresses_as_of"))?;
-    let token = reads.token(&row.logs, &row.offsets).await?;
+    let position = reads
+        .position(
+            "order",
+            &row.logs,
+            &row.offsets,
+            row.ready,
+            row.lacks_dead_letters,
+        )
+        .await?;
     let Some(Json(state)) = row.state else {
-        return Err(Error::not_found("user").with_token(&token));
+        return Err(position.not_found("user"));
     };
     let mut book = AddressBook::default();
     for HistoryEntry { source, fact } in row.facts.into_iter().flat_map(|Json(facts)| facts) {
         book.apply(&fact, source);
     }
     let body = Addresses::of(&book, state.is_deleted());
-    Ok(Answer { body, token })
+    Ok(Answer { body, position })
 }
 
 /// Which address changes to list.
@@ -181,7 +205,8 @@ impl FeedRow {
 ///
 /// # Errors
 /// INVALID_ARGUMENT if a filter, the cursor or the page is invalid; RESYNC if the view was rebuilt,
-/// and changes that the cursor has passed are at other positions now; the database's errors.
+/// and changes that the cursor has passed are at other positions now; VIEW_NOT_READY if there are no
+/// changes while the view is not built; the database's errors.
 pub async fn list_address_changes(
     reads: &Reads,
     filter: &ChangesFilter,
@@ -207,12 +232,23 @@ pub async fn list_address_changes(
     .fetch_one(reads.pool())
     .await
     .map_err(|error| Error::from(error).in_statement("order/list_address_changes"))?;
-    let token = reads.token(&row.logs, &row.offsets).await?;
+    let position = reads
+        .position(
+            "order",
+            &row.logs,
+            &row.offsets,
+            row.ready,
+            row.lacks_dead_letters,
+        )
+        .await?;
     if row.resync {
-        return Err(cursor::resync().with_token(&token));
+        return Err(cursor::resync().with_metadata(position.metadata()));
     }
 
     let rows = row.changes.map_or_else(Vec::new, |Json(rows)| rows);
+    if rows.is_empty() && page.after.is_none() && filter.after.is_none() {
+        position.check_ready()?;
+    }
     let log_ids: Vec<i32> = rows.iter().map(|row| row.log_id).collect();
     let logs = reads.fingerprints(&log_ids).await?;
     let mut cursor = begin;
@@ -226,7 +262,7 @@ pub async fn list_address_changes(
             changes,
             next_page_token,
         },
-        token,
+        position,
     })
 }
 

@@ -16,9 +16,12 @@ SET next_offset = coalesce(g.log_start_offset, p.next_offset),
     ended_at    = CASE WHEN p.failure = 'topic_recreated' THEN now() END,
     last_offset = NULL,
     last_record = NULL,
+    -- What the log held up to then is not waited for.
+    ready_offset = CASE WHEN p.ready_offset IS NOT NULL THEN coalesce(e.log_end_offset, p.ready_offset) END,
     failure     = CASE WHEN g.log_id IS NULL AND p.failure = 'log_truncated' THEN p.failure END,
     updated_at  = now()
 FROM sightline.progress AS before
 LEFT JOIN gaps g USING (domain, version, log_id)
+LEFT JOIN sightline.log_offsets e USING (log_id)
 WHERE before.domain = $1 AND before.failure IS NOT NULL AND before.ended_at IS NULL
   AND (p.domain, p.version, p.log_id) = (before.domain, before.version, before.log_id)

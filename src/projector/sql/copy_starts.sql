@@ -2,8 +2,9 @@
 -- (the operator has accepted that). Partitions that were added later wait for the others as in the live version, but not
 -- for offsets that the log no longer holds. The partitions of a topic that was created again get their rows when the
 -- version is first projected.
-INSERT INTO sightline.progress (domain, version, log_id, start_offset, next_offset, waits_for)
+INSERT INTO sightline.progress (domain, version, log_id, start_offset, next_offset, ready_offset, waits_for)
 SELECT p.domain, $2, p.log_id, greatest(p.start_offset, e.log_start_offset), greatest(p.start_offset, e.log_start_offset),
+       p.ready_offset,
        (SELECT jsonb_object_agg(waits.partition, least(waits.until::bigint, ends.log_end_offset))
         FROM jsonb_each_text(p.waits_for) AS waits (partition, until)
         LEFT JOIN sightline.logs o

@@ -3,10 +3,13 @@
 //! Promises: a partition is `caught_up` only with a recent reading of the log end offset and a
 //! recent heartbeat of its owner. Figures that are not known are absent.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, SubsecRound, Utc};
 
 use super::model::{DomainConsistency, DomainState, PartitionConsistency};
 use crate::query::answer::Answer;
+use crate::query::status::{DomainStatus, Statuses, ViewStatus};
 use crate::query::token::{ConsistencyToken, TopicIdentity, TopicRef};
 
 /// How long, in seconds, a heartbeat of an owner and a reading of the log end offset count as
@@ -26,6 +29,7 @@ pub(super) struct PartitionRow {
     pub cluster_id: String,
     pub topic: String,
     pub topic_identity: String,
+    pub log_id: i32,
     pub partition: i32,
     pub start_offset: i64,
     pub next_offset: i64,
@@ -84,7 +88,34 @@ impl Figures {
             }
             body.push(element);
         }
-        Answer { body, token }
+        Answer {
+            body,
+            position: token.into(),
+        }
+    }
+
+    /// What the answers of reads say of these domains' partitions.
+    pub fn statuses(&self, domains: &[&str]) -> Statuses {
+        let statuses = domains.iter().map(|name| {
+            let rows = self.rows.iter().filter(|row| row.domain == *name);
+            let (log_ids, partitions): (Vec<i32>, Vec<_>) =
+                rows.map(|row| (row.log_id, partition(row))).unzip();
+            let mut domain = of_partitions(name, partitions);
+            if !self.is_current {
+                mark_last_known(&mut domain, self.read_at);
+            }
+            let statuses = domain.partitions.iter().map(|partition| ViewStatus {
+                state: partition.state,
+                lag_seconds: partition.oldest_unapplied_seconds,
+                eta: partition.eta_seconds,
+            });
+            let status = DomainStatus {
+                state: domain.state,
+                logs: log_ids.into_iter().zip(statuses).collect(),
+            };
+            ((*name).to_owned(), status)
+        });
+        Statuses::new(statuses.collect::<HashMap<_, _>>())
     }
 }
 
@@ -208,6 +239,7 @@ mod tests {
             cluster_id: "c".into(),
             topic: "user.events".into(),
             topic_identity: "i".into(),
+            log_id: 7,
             partition: 3,
             start_offset: 10,
             next_offset: 42,
@@ -341,9 +373,12 @@ mod tests {
         assert_eq!(domain.partitions[0].state, DomainState::Stalled);
         let current = Figures {
             is_current: true,
-            ..figures
+            ..figures.clone()
         };
-        assert_eq!(answer.token, current.answer(&["order"]).token);
+        assert_eq!(answer.position, current.answer(&["order"]).position);
+        let status = |figures: &Figures| figures.statuses(&["order"]).of("order", &[7]).unwrap();
+        assert_eq!(status(&figures).state, DomainState::Stalled);
+        assert_eq!(status(&current).state, DomainState::CaughtUp);
     }
 
     #[test]

@@ -71,11 +71,11 @@ impl Lag {
             return Err(not_served());
         }
         let figures = self.figures().await?;
-        let Answer { mut body, token } = figures.answer(&[domain]);
+        let Answer { mut body, position } = figures.answer(&[domain]);
         let body = body
             .pop()
             .ok_or_else(|| Error::internal("a served domain has no figures"))?;
-        Ok(Answer { body, token })
+        Ok(Answer { body, position })
     }
 
     /// The current figures, or the last known ones if the database does not answer.
@@ -92,6 +92,7 @@ impl Lag {
                     is_current: true,
                     rows,
                 };
+                self.publish_statuses(&figures);
                 let mut last = self.0.last.write().unwrap_or_else(PoisonError::into_inner);
                 *last = Some(Figures {
                     is_current: false,
@@ -105,9 +106,17 @@ impl Lag {
                     return Err(error);
                 }
                 let last = self.0.last.read().unwrap_or_else(PoisonError::into_inner);
-                last.clone().ok_or(error)
+                let last = last.clone().ok_or(error)?;
+                self.publish_statuses(&last);
+                Ok(last)
             }
         }
+    }
+
+    /// Lets the answers of reads say what these figures say.
+    fn publish_statuses(&self, figures: &Figures) {
+        let served: Vec<_> = self.0.served.iter().map(String::as_str).collect();
+        self.0.reads.set_statuses(figures.statuses(&served));
     }
 }
 

@@ -25,6 +25,20 @@ pub enum DomainState {
     Failed,
 }
 
+impl DomainState {
+    /// The word that stands for it on both surfaces.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::CaughtUp => "caught_up",
+            Self::CatchingUp => "catching_up",
+            Self::Rebuilding => "rebuilding",
+            Self::Paused => "paused",
+            Self::Stalled => "stalled",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// The consistency of several domains.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Consistency {

@@ -34,7 +34,7 @@ struct Things {
 async fn get_things(Json(things): Json<Things>) -> Answer<usize> {
     Answer {
         body: things.ids.len(),
-        token: token(),
+        position: token().into(),
     }
 }
 

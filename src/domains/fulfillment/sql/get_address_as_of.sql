@@ -1,7 +1,7 @@
 -- The facts until an instant of every user whose events have named an address id, and the positions
 -- of all logs, in one snapshot.
 SELECT h.mentions AS "mentions?: Json<Vec<Mention>>",
-       coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!"
+       coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!", v.ready AS "ready!"
 FROM fulfillment_live.view_version v
 CROSS JOIN LATERAL (
     SELECT jsonb_agg(jsonb_build_object('userId', c.user_id, 'facts', f.facts)) AS mentions

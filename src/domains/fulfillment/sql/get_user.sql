@@ -3,7 +3,10 @@
 -- logs were added since, the answer reflects the positions of all logs. With an instant ($2), the
 -- user's facts until then are read, too.
 SELECT u.state AS "state?: Json<RecipientState>", h.facts AS "facts?: Json<Vec<HistoryEntry<Fact>>>",
-       coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!"
+       coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!", v.ready AS "ready!",
+       EXISTS (SELECT FROM sightline.dead_letters d
+               WHERE d.domain = 'fulfillment' AND d.version = v.version AND d.key_hash = $1
+                 AND d.state IN ('parked', 'retrying')) AS "lacks_dead_letters!"
 FROM fulfillment_live.view_version v
 LEFT JOIN fulfillment_live.users u ON u.user_key = $1
 CROSS JOIN LATERAL (

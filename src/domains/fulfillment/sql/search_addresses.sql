@@ -34,5 +34,6 @@ SELECT (SELECT jsonb_agg(sized ORDER BY address_key, user_key)
         FROM sized
         -- An answer holds 3 MiB. This much text is more than that, even without its spaces.
         WHERE coalesce(bytes_before, 0) < 8 * 1024 * 1024) AS "found?: Json<Vec<FoundRow>>",
+       (SELECT ready FROM fulfillment_live.view_version) AS "ready!",
        coalesce(array_agg(log_id), '{}') AS "logs!", coalesce(array_agg(next_offset), '{}') AS "offsets!"
 FROM logs

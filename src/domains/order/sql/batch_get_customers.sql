@@ -1,6 +1,6 @@
 -- Customers, and the positions of all logs, in one snapshot.
 SELECT coalesce(c.states, '{}') AS "states!: Vec<Json<CustomerState>>",
-       coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!"
+       coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!", v.ready AS "ready!"
 FROM order_live.view_version v
 CROSS JOIN LATERAL (
     SELECT array_agg(state) AS states FROM order_live.users WHERE user_key = ANY ($1)

@@ -1,8 +1,12 @@
 -- A customer, and the positions that the answer reflects, in one snapshot. A row that is made from
 -- one log reflects the position of that log. If there is no row, or it is made from several logs,
--- or logs were added since, the answer reflects the positions of all logs.
+-- or logs were added since, the answer reflects the positions of all logs. Open dead letters under the
+-- user's id are missing from it.
 SELECT c.state AS "state?: Json<CustomerState>",
-       coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!"
+       coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!", v.ready AS "ready!",
+       EXISTS (SELECT FROM sightline.dead_letters d
+               WHERE d.domain = 'order' AND d.version = v.version AND d.key_hash = $1
+                 AND d.state IN ('parked', 'retrying')) AS "lacks_dead_letters!"
 FROM order_live.view_version v
 LEFT JOIN order_live.users c ON c.user_key = $1
 CROSS JOIN LATERAL (

@@ -45,6 +45,10 @@ SELECT (SELECT jsonb_agg(sized ORDER BY rank, log_id)
         -- An answer holds 3 MiB. This much text is more than that, even without its spaces.
         WHERE coalesce(bytes_before, 0) < 8 * 1024 * 1024) AS "changes?: Json<Vec<FeedRow>>",
        (SELECT version FROM order_live.view_version) AS "version!",
+       (SELECT ready FROM order_live.view_version) AS "ready!",
+       EXISTS (SELECT FROM sightline.dead_letters d
+               WHERE d.domain = 'order' AND d.version = (SELECT version FROM order_live.view_version)
+                 AND d.key_hash = $5 AND d.state IN ('parked', 'retrying')) AS "lacks_dead_letters!",
        (SELECT sightline.must_resync('order', $8, version, $1, $2, $3) FROM order_live.view_version) AS "resync!",
        coalesce(array_agg(log_id), '{}') AS "logs!", coalesce(array_agg(position), '{}') AS "offsets!"
 FROM logs

@@ -1,7 +1,10 @@
 -- A customer, the facts about its addresses until an instant ($2), and the positions that the
 -- answer reflects, in one snapshot. get_customer.sql says which positions these are.
 SELECT c.state AS "state?: Json<CustomerState>", h.facts AS "facts?: Json<Vec<HistoryEntry<AddressFact>>>",
-       coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!"
+       coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!", v.ready AS "ready!",
+       EXISTS (SELECT FROM sightline.dead_letters d
+               WHERE d.domain = 'order' AND d.version = v.version AND d.key_hash = $1
+                 AND d.state IN ('parked', 'retrying')) AS "lacks_dead_letters!"
 FROM order_live.view_version v
 LEFT JOIN order_live.users c ON c.user_key = $1
 CROSS JOIN LATERAL (

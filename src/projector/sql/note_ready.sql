@@ -1,0 +1,12 @@
+-- Marks the view as ready once it has reached, in every partition, the end that was there when it began, and has begun to read
+-- every topic ($3). The version is compared, because a switch may have renamed the schema meanwhile.
+UPDATE view_version AS v
+SET ready = true
+WHERE v.version = $2 AND NOT v.ready
+  AND NOT EXISTS (
+      SELECT FROM sightline.progress AS p
+      WHERE p.domain = $1 AND p.version = $2 AND p.ended_at IS NULL AND p.next_offset < p.ready_offset)
+  AND NOT EXISTS (
+      SELECT FROM unnest($3::text[]) AS wanted (name)
+      WHERE NOT EXISTS (SELECT FROM sightline.progress AS p JOIN sightline.logs AS l USING (log_id)
+                        WHERE p.domain = $1 AND p.version = $2 AND p.ended_at IS NULL AND l.topic = wanted.name))
