@@ -71,7 +71,8 @@ pub async fn run(arguments: &ArgMatches, settings: &Settings) -> anyhow::Result<
     config.kafka_brokers = samples.brokers().to_owned();
     config.kafka_topics = vec![TOPIC.to_owned()];
     config.kafka_start = StartAt::Earliest;
-    config.kafka_properties.clear();
+    // The in-process broker answers a fetch when its time is up, even if records have come meanwhile.
+    config.kafka_properties = vec![("fetch.wait.max.ms".to_owned(), "10".to_owned())];
     config.role = Role::All;
 
     let rate = *arguments.get_one::<u32>("rate").expect("a default");

@@ -1,7 +1,8 @@
 //! Sample users: what a User Service would publish about some hundred people, in four envelope dialects.
 //!
-//! Promises: the same users at each start; 200 of them at once, then events at the chosen rate; every event valid,
-//! one in fifty published twice, as producers do.
+//! Promises: the same users at each start. The users of the documentation's examples come first, and nothing happens to
+//! them later, so the examples stay true; one of them has a bad event. Then come 200 users at once, and events at the
+//! chosen rate: all valid, one in fifty published twice, as producers do.
 
 use std::time::Duration;
 
@@ -12,12 +13,16 @@ use futures_util::future::try_join_all;
 use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::domains;
 use crate::kafka::native;
 use crate::projector::dead_letters::outbox;
 
+/// The events of the documentation's users, a line each, with their keys.
+const DOCUMENTED_USERS: &str = include_str!("documented_users.jsonl");
 const USERS: usize = 200;
 /// The most users. Without a limit, a session that keeps running would grow without bound.
 const MOST_USERS: usize = 5_000;
@@ -68,6 +73,13 @@ struct Record {
     value: Vec<u8>,
 }
 
+/// A line of [`DOCUMENTED_USERS`].
+#[derive(Deserialize)]
+struct DocumentedEvent {
+    key: String,
+    value: Box<RawValue>,
+}
+
 /// The in-process broker and the users whose events go to it.
 pub struct Samples {
     // The broker lives in this client and ends with it.
@@ -111,6 +123,14 @@ impl Samples {
             first: Vec::new(),
             made: 0,
         };
+        for line in DOCUMENTED_USERS.lines() {
+            let DocumentedEvent { key, value } = serde_json::from_str(line)?;
+            this.first.push(Record {
+                key,
+                headers: Vec::new(),
+                value: value.get().into(),
+            });
+        }
         for n in 0..USERS {
             // They registered in the last sixty days, the first one first.
             let ago = TimeDelta::days(60) * (USERS - n) as i32 / USERS as i32;

@@ -12,7 +12,7 @@ use crate::error::{Code, Error};
 use crate::projector::pause;
 use crate::projector::versions::{self, LossKind, Lost, RETIRED_FOR, VersionError, Which};
 use crate::query::deadline;
-use crate::query::lag::DomainState;
+use crate::query::status::DomainState;
 
 /// How long a switch tries to get its lock, unless the caller waits for less.
 const SWITCH_BUDGET: Duration = Duration::from_secs(30);

@@ -95,8 +95,14 @@ pub async fn project(
         last_record,
     )
     .await?;
+    let reached = |offset| batch.next_offset >= offset;
+    let is_ready = owned.ready_offset.is_some_and(reached)
+        && progress::note_ready(&mut transaction, view, &projector.topics).await?;
     transaction.commit().await?;
 
+    if is_ready {
+        owned.ready_offset = None;
+    }
     owned.claim.next_offset = batch.next_offset;
     owned.claim.stream_time = judgement.stream_time;
     owned.parked = judgement.parked;

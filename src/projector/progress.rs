@@ -37,6 +37,8 @@ pub struct OwnedPartition {
     pub is_live: bool,
     /// Why an operator had to decide before projection goes on, as the row says.
     pub failure: Option<String>,
+    /// What the partition has to reach before the view is ready; `None` once it is, and if it need not.
+    pub ready_offset: Option<i64>,
     /// Offset and fingerprint of the last record that was read.
     pub last_record: Option<(i64, Uuid)>,
     /// The keys, by hash, that later events wait behind.
@@ -218,32 +220,31 @@ pub async fn use_schema(connection: &mut PgConnection, view: &View) -> Result<i3
 }
 
 /// Marks the view as ready if it has reached the ends of all `topics` that were there when it began. Returns whether it is.
+/// Called in a transaction that names the version's tables, after its own position was written: of two partitions that
+/// reach their ends at once, the second one waits for the first one's commit, and sees it.
 ///
 /// # Errors
 /// The database failed.
 pub async fn note_ready(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     view: &View,
     topics: &[String],
 ) -> Result<bool, sqlx::Error> {
-    let mut transaction = pool.begin().await?;
-    use_schema(&mut transaction, view).await?;
+    let is_ready = sqlx::query_scalar!("SELECT ready FROM view_version FOR UPDATE")
+        .fetch_one(&mut *connection)
+        .await?;
+    if is_ready {
+        return Ok(true);
+    }
     sqlx::query_file!(
         "src/projector/sql/note_ready.sql",
         view.domain,
         view.version,
         topics
     )
-    .execute(&mut *transaction)
-    .await?;
-    let is_ready = sqlx::query_scalar!(
-        "SELECT ready FROM view_version WHERE version = $1",
-        view.version
-    )
-    .fetch_optional(&mut *transaction)
-    .await?;
-    transaction.commit().await?;
-    Ok(is_ready.unwrap_or(false))
+    .execute(connection)
+    .await
+    .map(|done| done.rows_affected() > 0)
 }
 
 /// Whether any version of the view has progress in the topic, former incarnations included.
@@ -288,7 +289,7 @@ async fn of_topic(
     .await
 }
 
-/// Claims a partition: raises the row's epoch, so that no batch of a former owner can commit.
+/// Claims a partition: raises the row's epoch, so that no batch of a former owner can commit. The view is made from `topics`.
 ///
 /// # Errors
 /// The database failed.
@@ -298,6 +299,7 @@ pub async fn claim(
     topic: &str,
     state: &TopicState,
     partition: i32,
+    topics: &[String],
 ) -> Result<ClaimOutcome, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let Some((_, paused)) = version_of(&mut transaction, view).await? else {
@@ -356,6 +358,12 @@ pub async fn claim(
     .await?;
     let discards = discards(&mut transaction, view, log_id, row.next_offset).await?;
     let log_count = use_schema(&mut transaction, view).await?;
+    let mut ready_offset = row.ready_offset;
+    if ready_offset.is_some_and(|offset| row.next_offset >= offset)
+        && note_ready(&mut transaction, view, topics).await?
+    {
+        ready_offset = None;
+    }
     transaction.commit().await?;
     Ok(ClaimOutcome::Claimed(Box::new(OwnedPartition {
         claim: Claim {
@@ -368,6 +376,7 @@ pub async fn claim(
         is_live: schema == format!("{}_live", view.domain),
         schema,
         failure: row.failure,
+        ready_offset,
         last_record: row.last_offset.zip(row.last_record),
         parked: parked.into_iter().flatten().collect(),
         discards,

@@ -34,8 +34,6 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 const PROBE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
 /// The pause before a partition that can't be claimed yet is tried again.
 const CLAIM_PAUSE: Duration = Duration::from_millis(500);
-/// How often a worker asks whether a view that is being built for the first time is ready.
-const READY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a batch has to finish when the process stops.
 const DRAIN: Duration = Duration::from_secs(5);
 /// The pause before a failed partition is tried again, which may have been resolved.
@@ -83,9 +81,6 @@ struct Memory {
     restored: Arc<Notify>,
     /// Whether a batch was committed since the last claim.
     committed: bool,
-    /// Whether the view is known to be ready, and when that was last asked.
-    ready: bool,
-    ready_asked: Option<Instant>,
 }
 
 impl Worker {
@@ -267,8 +262,6 @@ impl Worker {
                     EndStep::Reached => {
                         // The log was read to its end without an error.
                         heartbeats.failure(&self.view, log_id, None);
-                        memory.ready_asked = None;
-                        self.note_ready(memory).await?;
                         continue;
                     }
                     EndStep::FetchAgain => {
@@ -323,7 +316,6 @@ impl Worker {
                     if let Some(reason) = piled_up {
                         self.pause(&reason).await?;
                     }
-                    self.note_ready(memory).await?;
                 }
             }
             unconfirmed_end = None;
@@ -335,18 +327,6 @@ impl Worker {
                 records = sought;
             }
         }
-    }
-
-    /// Marks the view as ready once it is: at most once a second while a backlog is projected, and at its end.
-    async fn note_ready(&self, memory: &mut Memory) -> Result<(), sqlx::Error> {
-        let asked = memory.ready_asked;
-        if memory.ready || asked.is_some_and(|asked| asked.elapsed() < READY_INTERVAL) {
-            return Ok(());
-        }
-        memory.ready_asked = Some(Instant::now());
-        let Projector { pool, topics, .. } = &self.projector;
-        memory.ready = progress::note_ready(pool, &self.view, topics).await?;
-        Ok(())
     }
 
     /// Pauses the version. If this write fails, the next dead letter triggers the check again.
@@ -446,7 +426,8 @@ impl Worker {
         } = &self.projector;
         let (view, topic, number) = (&self.view, &self.topic, self.partition.number);
         let mut is_new = false;
-        let mut outcome = progress::claim(pool, view, topic, state, number).await?;
+        let mut outcome =
+            progress::claim(pool, view, topic, state, number, &self.projector.topics).await?;
         if matches!(outcome, ClaimOutcome::NotReady) {
             let starts = if progress::has_begun(pool, view, topic).await? {
                 Some(Starts::new())
@@ -459,7 +440,8 @@ impl Worker {
             is_new = progress::ensure(pool, view, topic, state, &starts)
                 .await?
                 .contains(&number);
-            outcome = progress::claim(pool, view, topic, state, number).await?;
+            outcome =
+                progress::claim(pool, view, topic, state, number, &self.projector.topics).await?;
         }
         match outcome {
             ClaimOutcome::NotReady => Ok(None),

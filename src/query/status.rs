@@ -5,13 +5,49 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::lag::DomainState;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A reading that is older says nothing any more.
 const MAX_AGE: Duration = Duration::from_secs(10);
 /// The bounds of Retry-After while a view is being built, and its value where no ETA is known.
 const RETRY_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 const RETRY_AFTER_UNKNOWN: Duration = Duration::from_secs(5);
+
+/// What a domain or one of its partitions is doing. The values are ordered from good to bad: a
+/// domain has the worst state of its partitions.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum DomainState {
+    /// All records of the log are applied.
+    CaughtUp,
+    /// Records of the log are being applied.
+    CatchingUp,
+    /// The view is being built; reads use it after the switch.
+    Rebuilding,
+    /// An operator, or sightline itself, has paused it.
+    Paused,
+    /// No records are applied; it continues without an operator when the failure ends.
+    Stalled,
+    /// No records are applied until an operator decides how to continue.
+    Failed,
+}
+
+impl DomainState {
+    /// The word that stands for it on both surfaces.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::CaughtUp => "caught_up",
+            Self::CatchingUp => "catching_up",
+            Self::Rebuilding => "rebuilding",
+            Self::Paused => "paused",
+            Self::Stalled => "stalled",
+            Self::Failed => "failed",
+        }
+    }
+}
 
 /// The status of several partitions, the worst of each.
 #[derive(Debug, Clone, Copy, PartialEq)]

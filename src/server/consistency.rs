@@ -13,8 +13,9 @@ use crate::proto::consistency::v1::consistency_service_server::{
 };
 use crate::query::Answer;
 use crate::query::grpc::{self, respond, timestamp};
-use crate::query::lag::{Consistency, DomainConsistency, DomainState, Lag, PartitionConsistency};
+use crate::query::lag::{Consistency, DomainConsistency, Lag, PartitionConsistency};
 use crate::query::rest::{NotServed, Path};
+use crate::query::status::DomainState;
 
 /// The REST routes, with their documentation.
 pub fn routes() -> OpenApiRouter<Lag> {

@@ -187,6 +187,11 @@ impl App {
         running
     }
 
+    /// All output so far.
+    pub fn output(&self) -> String {
+        self.process.output.text()
+    }
+
     /// The log lines so far. Lines that are not JSON, such as a panic, are left out.
     pub fn log(&self) -> Vec<Value> {
         self.process

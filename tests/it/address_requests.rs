@@ -58,6 +58,7 @@ async fn start() -> (World, Running) {
 async fn bad_instants_are_refused() {
     let rest = with_addresses().await.rest;
     let times = [
+        "",
         "yesterday",
         "2026-13-01T00:00:00Z",
         "2026-02-30T00:00:00Z",
@@ -81,11 +82,9 @@ async fn bad_instants_are_refused() {
             }
         }
         for time in [
-            "",
             "2026-10-01T12:00:00Z",
             "2026-10-01t12:00:00.123456789z",
             "2026-10-01T14:00:00%2B02:00",
-            "9999-12-31T23:59:59Z",
         ] {
             let path = format!("{path}{mark}{name}={time}");
             let answer = rest.get(&path).await;
@@ -185,6 +184,7 @@ async fn values_outside_fixed_sets_are_refused() {
         assert_field(&path, &problem, "kind");
     }
     for validation in [
+        "validation=",
         "validation=good",
         "validation=VALID",
         "validation=valid&validation=unheard",
@@ -195,7 +195,7 @@ async fn values_outside_fixed_sets_are_refused() {
         let problem = assert_problem(&path, &rest.get(&path).await, 400);
         assert_field(&path, &problem, "validation");
     }
-    for significant in ["maybe", "1", "TRUE"] {
+    for significant in ["", "maybe", "1", "TRUE"] {
         let path = format!("{FEED}?significant={significant}");
         let problem = assert_problem(&path, &rest.get(&path).await, 400);
         assert_field(&path, &problem, "significant");
@@ -221,12 +221,12 @@ async fn bad_page_sizes_tokens_and_cursors_are_refused() {
         .expect("more")
         .to_owned();
     for path in [FEED, SEARCH] {
-        for size in ["-1", "ten", "1.5", "%20", "0x10"] {
+        for size in ["", "-1", "ten", "1.5", "%20", "0x10"] {
             let path = format!("{path}?pageSize={size}");
             let problem = assert_problem(&path, &rest.get(&path).await, 400);
             assert_field(&path, &problem, "pageSize");
         }
-        for size in ["", "0", "1001", "2147483647", "99999999999999999999"] {
+        for size in ["0", "1001", "2147483647", "99999999999999999999"] {
             let path = format!("{path}?pageSize={size}");
             let answer = rest.get(&path).await;
             assert_eq!(answer.status, 200, "{path}: {}", answer.text());
@@ -238,7 +238,7 @@ async fn bad_page_sizes_tokens_and_cursors_are_refused() {
             &feed_token
         };
         let cut = &feed_token[..feed_token.len() / 2];
-        for bad in ["x", "%00", "AAAA", foreign, cursor, &token, cut, &long] {
+        for bad in ["", "x", "%00", "AAAA", foreign, cursor, &token, cut, &long] {
             let page_token = if bad == "%00" { "\0" } else { bad };
             let path = with_query(path, &[("pageToken", Some(page_token))]);
             let problem = assert_problem(&path, &rest.get(&path).await, 400);

@@ -169,8 +169,8 @@ async fn each_spelling_is_judged_as_the_contract_says() {
         assert_eq!(found["validation"]["status"], status, "{address}");
     }
 
-    // `ß` is found under itself, not under South Sudan; "US " under the United States.
-    for (asked, stored) in [("ss", &[][..]), ("%C3%9F", &["ß"]), ("us", &["US", "US "])] {
+    // `ß` is not found under South Sudan; "US " is under the United States.
+    for (asked, stored) in [("ss", &[][..]), ("us", &["US", "US "])] {
         let path = format!("/v1/fulfillment/addresses?countryCode={asked}");
         let answer = running.rest.get(&path).await;
         let mut countries: Vec<String> = answer.json()["addresses"]

@@ -169,11 +169,10 @@ async fn postgres_and_kafka_restart_while_projecting() {
         written += part.len() as i64;
         read_more(&running.rest, 300, written).await;
         world.broker.kill();
-        // Reads work without Kafka.
-        assert_eq!(
-            running.rest.get("/v1/order/customers/nobody").await.status,
-            404
-        );
+        // Reads work without Kafka; the view may not have been complete before.
+        let answer = running.rest.get("/v1/order/customers/nobody").await;
+        assert!(matches!(answer.status, 404 | 503), "{}", answer.text());
+        assert!(!answer.token().is_empty(), "{}", answer.text());
         world.broker.start();
     }
     assert_books(&caught_up(&running.rest, &ends).await, &fold, &Ends::new());

@@ -13,6 +13,7 @@ mod crashes;
 mod data_loss;
 mod database;
 mod dead_letters;
+mod documented;
 mod end_to_end;
 mod feed;
 mod holes;

@@ -43,7 +43,10 @@ async fn it_starts_before_postgres_and_kafka_and_recovers() {
         }
     })
     .await;
-    assert_eq!(running.rest.get(&customer_path("nobody")).await.status, 404);
+    // Without Kafka the view has nothing yet, and says so.
+    let answer = running.rest.get(&customer_path("nobody")).await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.json()["reason"], "VIEW_NOT_READY");
 
     world.broker.start();
     assert_books(&caught_up(&running.rest, &ends).await, &fold, &Ends::new());
@@ -304,7 +307,13 @@ async fn migrate_migrates_and_serve_can_leave_that_out() {
         }
     })
     .await;
-    assert_eq!(running.rest.get(&customer_path("nobody")).await.status, 404);
+    wait_until(SOON, "the empty view is ready", async || {
+        match running.rest.try_get(&customer_path("nobody")).await?.status {
+            404 => Ok(()),
+            status => Err(status.to_string()),
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -78,7 +78,7 @@ impl FulfillmentService for FulfillmentGrpc {
         let request = request.into_inner();
         let validation: Option<Vec<_>> = request.validation.into_iter().map(status).collect();
         let filter = SearchFilter {
-            country_code: request.country_code.filter(|code| !code.is_empty()),
+            country_code: request.country_code,
             validation: validation.ok_or_else(|| {
                 Error::invalid("validation", "must be valid, incomplete or invalid")
             })?,

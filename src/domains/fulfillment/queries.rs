@@ -214,13 +214,13 @@ pub async fn search_addresses(
     filter: SearchFilter,
     page: &PageRequest,
 ) -> Result<Answer<FoundAddresses>, Error> {
-    if let Some(code) = &filter.country_code
-        && !(code.len() == 2 && code.bytes().all(|byte| byte.is_ascii_alphabetic()))
-    {
+    let country_code = filter.country_code.as_deref().map(country_key);
+    let is_code =
+        |code: &String| code.len() == 2 && code.bytes().all(|byte| byte.is_ascii_alphabetic());
+    if country_code.as_ref().is_some_and(|code| !is_code(code)) {
         let problem = "must be the two letters of ISO 3166-1 alpha-2, such as US";
         return Err(Error::invalid("countryCode", problem));
     }
-    let country_code = filter.country_code.as_deref().map(country_key);
     let statuses: Vec<&str> = ValidationStatus::ALL
         .into_iter()
         .filter(|status| filter.validation.is_empty() || filter.validation.contains(status))

@@ -68,7 +68,7 @@ impl OrderService for OrderGrpc {
             user_id: request.user_id,
             significant: request.significant,
             since: grpc::instant("since", request.since)?,
-            after: request.after.filter(|after| !after.is_empty()),
+            after: request.after,
         };
         let page = grpc::page(request.page_size, request.page_token);
         let answer = queries::list_address_changes(&self.reads, &filter, &page).await?;

@@ -1,9 +1,8 @@
 -- Marks the view as ready once it has reached, in every partition, the end that was there when it began, and has begun to read
--- every topic ($3). The version is compared, because a switch may have renamed the schema meanwhile.
-UPDATE view_version AS v
+-- every topic ($3). The caller has locked the row.
+UPDATE view_version
 SET ready = true
-WHERE v.version = $2 AND NOT v.ready
-  AND NOT EXISTS (
+WHERE NOT EXISTS (
       SELECT FROM sightline.progress AS p
       WHERE p.domain = $1 AND p.version = $2 AND p.ended_at IS NULL AND p.next_offset < p.ready_offset)
   AND NOT EXISTS (

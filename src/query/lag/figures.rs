@@ -7,9 +7,9 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, SubsecRound, Utc};
 
-use super::model::{DomainConsistency, DomainState, PartitionConsistency};
+use super::model::{DomainConsistency, PartitionConsistency};
 use crate::query::answer::Answer;
-use crate::query::status::{DomainStatus, Statuses, ViewStatus};
+use crate::query::status::{DomainState, DomainStatus, Statuses, ViewStatus};
 use crate::query::token::{ConsistencyToken, TopicIdentity, TopicRef};
 
 /// How long, in seconds, a heartbeat of an owner and a reading of the log end offset count as

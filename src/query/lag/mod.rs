@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use chrono::Utc;
 
 use self::figures::{Figures, PartitionRow};
-pub use self::model::{Consistency, DomainConsistency, DomainState, PartitionConsistency};
+pub use self::model::{Consistency, DomainConsistency, PartitionConsistency};
 use super::answer::Answer;
 use super::reads::Reads;
 use crate::error::{Code, Error};

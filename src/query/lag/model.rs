@@ -4,40 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// What a domain or one of its partitions is doing. The values are ordered from good to bad: a
-/// domain has the worst state of its partitions.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum DomainState {
-    /// All records of the log are applied.
-    CaughtUp,
-    /// Records of the log are being applied.
-    CatchingUp,
-    /// The view is being built; reads use it after the switch.
-    Rebuilding,
-    /// An operator, or sightline itself, has paused it.
-    Paused,
-    /// No records are applied; it continues without an operator when the failure ends.
-    Stalled,
-    /// No records are applied until an operator decides how to continue.
-    Failed,
-}
-
-impl DomainState {
-    /// The word that stands for it on both surfaces.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::CaughtUp => "caught_up",
-            Self::CatchingUp => "catching_up",
-            Self::Rebuilding => "rebuilding",
-            Self::Paused => "paused",
-            Self::Stalled => "stalled",
-            Self::Failed => "failed",
-        }
-    }
-}
+use crate::query::status::DomainState;
 
 /// The consistency of several domains.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]

@@ -142,7 +142,9 @@ async fn compare_searches(clients: &Clients, all: &[Value], depth: Depth, wrong:
             .iter()
             .filter_map(|address| address["countryCode"].as_str())
             .map(str::trim)
-            .filter(|country| country.len() == 2)
+            .filter(|country| {
+                country.len() == 2 && country.bytes().all(|byte| byte.is_ascii_alphabetic())
+            })
             .collect();
         for country in countries {
             searches.push((Some(country), vec![]));

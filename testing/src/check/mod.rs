@@ -4,7 +4,7 @@ pub mod fulfillment;
 pub mod order;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, FixedOffset, TimeDelta, Utc};
 use futures_util::{StreamExt, stream};
@@ -274,6 +274,7 @@ fn moments<'a>(
     instants: impl Fn(&str) -> Vec<DateTime<Utc>>,
 ) -> Vec<Moment<'a>> {
     let sampled = sampled(ids);
+    let now = DateTime::<Utc>::from(SystemTime::now());
     let mut moments = Vec::new();
     for id in ids {
         moments.push((id, None));
@@ -290,7 +291,9 @@ fn moments<'a>(
             asked.extend([*first - tick, *first, at(2) - tick, at(4) + tick]);
             asked.extend([*last, *last + TimeDelta::days(1)]);
         }
-        moments.extend(asked.into_iter().map(|at| (id, Some(at))));
+        // What lies ahead is refused.
+        let asked = asked.into_iter().map(|at| at.min(now));
+        moments.extend(asked.map(|at| (id, Some(at))));
     }
     moments
 }

@@ -1,0 +1,251 @@
+//! The examples of README and docs, run as they are printed against `sightline dev`, and compared with the answers that
+//! are printed under them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use prost_reflect::prost::Message;
+use prost_reflect::{DescriptorPool, DynamicMessage};
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use sightline_testing::app::{App, Running, SOON, sightline};
+use sightline_testing::wait_until;
+
+const PAGES: &[&str] = &[
+    "README.md",
+    "docs/clients.md",
+    "docs/order.md",
+    "docs/fulfillment.md",
+    "docs/operations.md",
+];
+/// The first words of the commands that are examples. The others build, install or start something.
+const PROGRAMS: &[&str] = &["curl", "grpcurl", "echo", "sightline"];
+
+/// A command of a page, and the output that is printed under it, where there is one.
+#[derive(Debug)]
+struct Example {
+    command: String,
+    output: Option<String>,
+}
+
+/// The examples of a page, in order: the commands of its `sh` blocks, and those of its `console` blocks with their
+/// outputs.
+fn examples(page: &str) -> Vec<Example> {
+    let mut examples: Vec<Example> = Vec::new();
+    let mut language = None;
+    let mut lines = page.lines();
+    while let Some(line) = lines.next() {
+        if let Some(word) = line.strip_prefix("```") {
+            language = language.is_none().then_some(word);
+            continue;
+        }
+        let command = match language {
+            Some("console") => line.strip_prefix("$ "),
+            Some("sh") => Some(line).filter(|line| !line.trim().is_empty()),
+            _ => continue,
+        };
+        let Some(first) = command else {
+            if let Some(example) = examples.last_mut() {
+                example.output.get_or_insert_default().push_str(line);
+            }
+            continue;
+        };
+        let mut command = first.to_owned();
+        while command.ends_with(['\\', '|']) {
+            command.push('\n');
+            command.push_str(lines.next().expect("the rest of a command"));
+        }
+        let output = (language == Some("console")).then(String::new);
+        examples.push(Example { command, output });
+    }
+    examples.retain(|example| {
+        let program = example.command.split_whitespace().next();
+        // A command with a placeholder or without a server can't be run as it is printed.
+        PROGRAMS.contains(&program.unwrap_or_default())
+            && !example.command.contains(" <")
+            && !example.command.starts_with("sightline serve")
+    });
+    examples
+}
+
+/// `sightline dev` without random events, and the address of its broker.
+async fn dev() -> (Running, String) {
+    let mut command = sightline(&["dev", "--rate", "0", "--log-format", "json"]);
+    for port in ["GRPC", "HTTP", "ADMIN"] {
+        command.env(format!("SIGHTLINE_{port}_ADDR"), "127.0.0.1:0");
+    }
+    let running = App::start(&command).ready().await;
+    let brokers = wait_until(SOON, "the greeting", async || {
+        let output = running.app.output();
+        let line = output
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("Kafka "));
+        line.and_then(|line| Some(line.split_whitespace().next()?.to_owned()))
+            .ok_or(output)
+    })
+    .await;
+    (running, brokers)
+}
+
+/// Whether an output is the printed one. `…` stands for anything, and white space counts for nothing.
+fn is_as_printed(printed: &str, output: &str) -> bool {
+    let squeeze = |text: &str| {
+        text.chars()
+            .filter(|c| !c.is_whitespace())
+            .collect::<String>()
+    };
+    let (printed, output) = (squeeze(printed), squeeze(output));
+    let mut parts = printed.split('…');
+    let Some(mut rest) = output.strip_prefix(parts.next().unwrap_or_default()) else {
+        return false;
+    };
+    let mut ends_open = false;
+    for part in parts {
+        let Some(at) = rest.find(part) else {
+            return false;
+        };
+        rest = &rest[at + part.len()..];
+        ends_open = part.is_empty();
+    }
+    rest.is_empty() || ends_open || printed.ends_with('…')
+}
+
+struct Runner {
+    running: Running,
+    brokers: String,
+    pool: DescriptorPool,
+}
+
+impl Runner {
+    /// Runs an example and returns its output.
+    async fn run(&self, command: &str) -> Result<String, String> {
+        if let Some(call) = command.strip_prefix("grpcurl ") {
+            return self.call(call).await;
+        }
+        if let Some(record) = command.strip_prefix("echo '") {
+            return self.produce(record).await;
+        }
+        let (http, grpc) = (&self.running.rest.address, &self.running.raw_grpc.address);
+        let command = command
+            .replace("127.0.0.1:8080", http)
+            .replace("127.0.0.1:50051", grpc);
+        let program = sightline(&[])
+            .get_program()
+            .to_str()
+            .expect("a path")
+            .to_owned();
+        let command = match command.strip_prefix("sightline ") {
+            Some(arguments) => format!("'{program}' {arguments} --http-addr {http}"),
+            None => command,
+        };
+        let output = tokio::task::spawn_blocking(move || {
+            Command::new("sh")
+                .args(["-c", &command])
+                .output()
+                .expect("a shell")
+        });
+        let output = output.await.expect("no panic");
+        if output.status.success() {
+            Ok(String::from_utf8(output.stdout).expect("UTF-8"))
+        } else {
+            Err(format!(
+                "{}: {}",
+                output.status,
+                String::from_utf8_lossy(&output.stderr)
+            ))
+        }
+    }
+
+    /// What `grpcurl -plaintext -d <json> <address> <service>/<method>` does: reads the request by the descriptors of the
+    /// API, and calls.
+    async fn call(&self, arguments: &str) -> Result<String, String> {
+        let (_, rest) = arguments.split_once("-d '").expect("a request");
+        let (json, rest) = rest.split_once('\'').expect("the request's end");
+        let path = rest.split_whitespace().next_back().expect("a method");
+        let (service, method) = path.split_once('/').expect("a method");
+        let service = self
+            .pool
+            .get_service_by_name(service)
+            .ok_or("no such service")?;
+        let method = service
+            .methods()
+            .find(|known| known.name() == method)
+            .ok_or("no such method")?;
+        let mut json = serde_json::Deserializer::from_str(json);
+        let request = DynamicMessage::deserialize(method.input(), &mut json)
+            .map_err(|error| error.to_string())?;
+        let (status, answer) = self
+            .running
+            .raw_grpc
+            .raw_grpc(&format!("/{path}"), &[], &request.encode_to_vec())
+            .await;
+        match status {
+            0 => Ok(String::new()),
+            _ => Err(format!("status {status}: {:?}", answer.headers)),
+        }
+    }
+
+    /// What `echo '<key>:<value>' | kcat -P -b <broker> -t <topic> -K :` does.
+    async fn produce(&self, line: &str) -> Result<String, String> {
+        let (record, rest) = line.split_once('\'').expect("the record's end");
+        assert!(
+            rest.contains("kcat -P -b 127.0.0.1:<port> -t user.events -K :"),
+            "{rest}"
+        );
+        let (key, value) = record.split_once(':').expect("a key");
+        let producer: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", &self.brokers)
+            .create()
+            .map_err(|error| error.to_string())?;
+        producer
+            .send(BaseRecord::to("user.events").key(key).payload(value))
+            .map_err(|(error, _)| error.to_string())?;
+        producer.flush(SOON).map_err(|error| error.to_string())?;
+        Ok(String::new())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_example_gives_the_printed_answer() {
+    let (running, brokers) = dev().await;
+    let pool = DescriptorPool::decode(sightline::proto::FILE_DESCRIPTOR_SET).expect("descriptors");
+    let runner = Runner {
+        running,
+        brokers,
+        pool,
+    };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut wrong = String::new();
+    for page in PAGES {
+        let path: PathBuf = root.join(page);
+        let examples = examples(&fs::read_to_string(&path).expect("a page"));
+        assert!(!examples.is_empty(), "{page} has no example");
+        for Example {
+            command,
+            output: printed,
+        } in examples
+        {
+            // The sample users' events are projected within moments.
+            let mut last;
+            let deadline = std::time::Instant::now() + SOON;
+            let is_right = loop {
+                let output = runner.run(&command).await;
+                let is_right = match (&output, &printed) {
+                    (Ok(output), Some(printed)) => is_as_printed(printed, output),
+                    (Ok(output), None) => !output.contains("\"status\":404"),
+                    (Err(_), _) => false,
+                };
+                last = output.unwrap_or_else(|error| error);
+                if is_right || std::time::Instant::now() > deadline {
+                    break is_right;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            };
+            if !is_right {
+                wrong.push_str(&format!("{page}: {command}\n{last}\n\n"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "not as printed:\n{wrong}");
+}
