@@ -76,7 +76,7 @@ pub async fn run(arguments: &ArgMatches, settings: &Settings) -> anyhow::Result<
     config.role = Role::All;
 
     let rate = *arguments.get_one::<u32>("rate").expect("a default");
-    let greeting = greeting(&config, &postgres, &samples);
+    let greeting = greeting(&config, &postgres);
     let admin_addr = config.admin_addr;
     let running = tokio::spawn(samples.run(rate));
     let failed_to_greet = async {
@@ -114,7 +114,7 @@ fn make_local(address: &mut SocketAddr) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn greeting(config: &Config, postgres: &Postgres, samples: &Samples) -> String {
+fn greeting(config: &Config, postgres: &Postgres) -> String {
     let Config {
         grpc_addr,
         http_addr,
@@ -122,7 +122,7 @@ fn greeting(config: &Config, postgres: &Postgres, samples: &Samples) -> String {
         kafka_brokers,
         ..
     } = config;
-    let (database, [first, second]) = (postgres.url(), samples.some_users());
+    let database = postgres.url();
     format!(
         r#"
 sightline is ready. Sample users register, log in, move and change their minds in it.
@@ -136,9 +136,9 @@ sightline is ready. Sample users register, log in, move and change their minds i
 
 Try:
 
-  curl -i http://{http_addr}/v1/order/customers/{first}
+  curl -i http://{http_addr}/v1/order/customers/u-1001
   curl 'http://{http_addr}/v1/fulfillment/addresses?validation=incomplete&validation=invalid'
-  grpcurl -plaintext -d '{{"user_id": "{second}"}}' {grpc_addr} sightline.order.v1.OrderService/GetCustomer
+  grpcurl -plaintext -d '{{"user_id": "u-7"}}' {grpc_addr} sightline.order.v1.OrderService/GetCustomer
   {program} status --watch --http-addr {http_addr}
 
 Ctrl-C stops it; database and topic are gone then.

@@ -145,16 +145,6 @@ impl Samples {
         &self.brokers
     }
 
-    /// Two of the initial users, both with addresses.
-    pub fn some_users(&self) -> [String; 2] {
-        let mut with_address = self.users.iter().filter(|user| user.addresses.len() > 1);
-        std::array::from_fn(|_| {
-            with_address
-                .next()
-                .map_or_else(String::new, |user| user.id.clone())
-        })
-    }
-
     /// Publishes the first users, then events at this rate per second, for ever.
     pub async fn run(mut self, rate: u32) -> anyhow::Result<()> {
         let first = std::mem::take(&mut self.first);
@@ -342,7 +332,7 @@ impl Samples {
                     }),
                 )
             }
-            // The first ones stay: they are in the commands that were printed.
+            // Half of the first ones stay, so that there is always something to see.
             99 if n >= USERS / 2 => (
                 "UserDeleted",
                 json!({

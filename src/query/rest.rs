@@ -55,7 +55,7 @@ pub struct UserPath {
 #[allow(dead_code, reason = "only described")]
 pub struct AsOfParameter {
     /// An instant (RFC 3339; `+` is written `%2B`)
-    #[param(example = "2026-11-01T00:00:00Z")]
+    #[param(example = "2025-11-01T00:00:00Z")]
     as_of: Option<DateTime<Utc>>,
 }
 

@@ -168,8 +168,8 @@ fn example_address() -> Value {
         "countryCode": "GB",
         "isDefaultShipping": true,
         "isDefaultBilling": false,
-        "staleFields": [],
-        "updatedAt": "2026-10-03T09:00:00Z",
+        "staleFields": ["phone"],
+        "updatedAt": "2025-10-03T09:00:00Z",
         "validation": {"status": "valid", "problems": []},
     })
 }

@@ -169,7 +169,7 @@ async fn list_customer_addresses(
         ("userId" = Option<String>, Query, max_length = 255, description = "Only changes of this user", example = "u-1001"),
         ("significant" = Option<bool>, Query, description = "Only significant changes (`true`), or only the others (`false`)", example = true),
         ("since" = Option<DateTime<Utc>>, Query,
-            description = "Only changes that happened at this instant or later (RFC 3339)", example = "2026-11-01T00:00:00Z"),
+            description = "Only changes that happened at this instant or later (RFC 3339)", example = "2025-10-01T00:00:00Z"),
         ("after" = Option<String>, Query, description = "Only changes after this cursor, which is from an earlier answer"),
         PageParameters,
     ),
@@ -205,7 +205,7 @@ fn example_address() -> Value {
         "isDefaultShipping": true,
         "isDefaultBilling": false,
         "staleFields": [],
-        "updatedAt": "2026-10-03T09:00:00Z",
+        "updatedAt": "2025-10-03T09:00:00Z",
     })
 }
 
@@ -216,7 +216,8 @@ fn example_addresses() -> Value {
 fn example_changes() -> Value {
     let mut before = example_address();
     before["streetLine1"] = json!("5 Old Street");
-    before["updatedAt"] = json!("2026-10-01T08:30:00Z");
+    before["postalCode"] = json!("EC1V 9HL");
+    before["updatedAt"] = json!("2025-10-01T08:30:00Z");
     json!({
         "changes": [{
             "cursor": "AQEBAgMEBQYHCNQPAA",
@@ -228,8 +229,8 @@ fn example_changes() -> Value {
             "significant": true,
             "before": before,
             "after": example_address(),
-            "occurredAt": "2026-10-03T09:00:00Z",
-            "eventId": "e-7",
+            "occurredAt": "2025-10-03T09:00:00Z",
+            "eventId": "ada-5",
         }],
     })
 }
@@ -244,8 +245,8 @@ fn example_customer() -> Value {
         "lastName": "Lovelace",
         "phoneNumber": "+44 20 7946 0958",
         "status": "active",
-        "registeredAt": "2026-10-01T08:30:00Z",
-        "updatedAt": "2026-11-02T17:05:12.250Z",
+        "registeredAt": "2025-10-01T08:30:00Z",
+        "updatedAt": "2025-11-02T17:05:12.250Z",
         "staleFields": ["phoneNumber"],
         "defaultShippingAddressId": "a-1",
         "addresses": [example_address()],
