@@ -224,7 +224,10 @@ impl Services {
             known: domains::names(),
         };
         let reads = Reads::new(pools.reads.clone());
-        let lag = Lag::new(reads.clone(), domains.served.clone(), domains.known.clone());
+        let code_versions = served
+            .iter()
+            .map(|domain| (domain.domain(), domain.code_version()));
+        let lag = Lag::new(reads.clone(), code_versions, domains.known.clone());
         let operations = Operations::new(
             reads.clone(),
             lag.clone(),

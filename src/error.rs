@@ -104,6 +104,8 @@ codes! {
     ViewInUse = "VIEW_IN_USE", FailedPrecondition, CONFLICT;
     /// Kafka no longer has the records that the view was made from.
     LogTruncated = "LOG_TRUNCATED", FailedPrecondition, CONFLICT;
+    /// A newer release has projected what the call would change.
+    NewerCode = "NEWER_CODE", FailedPrecondition, CONFLICT;
     /// Two versions of the view hold different rows at the same positions.
     ViewsDiffer = "VIEWS_DIFFER", FailedPrecondition, CONFLICT;
     /// The view was rebuilt and changes have moved, so that the cursor would miss them: read from

@@ -56,7 +56,14 @@ pub(super) fn command() -> Command {
         .arg(json()),
         api_command("resume", "Resume the projection of a domain")
             .arg(domain())
-            .args([accept_loss(), json()]),
+            .args([
+                accept_loss(),
+                flag(
+                    "accept-older-code",
+                    "Let this release continue where a newer one has projected; rebuild the view afterwards",
+                ),
+                json(),
+            ]),
         api_command(
             "rebuild",
             "Project all records again into a new version of the view; the live one is still served",
@@ -105,7 +112,11 @@ pub(super) async fn run(
             Some(reason) => json!({"reason": reason}),
             None => json!({}),
         },
-        "resume" | "rebuild" => json!({"acceptLoss": arguments.get_flag("accept-loss")}),
+        "resume" => json!({
+            "acceptLoss": arguments.get_flag("accept-loss"),
+            "acceptOlderCode": arguments.get_flag("accept-older-code"),
+        }),
+        "rebuild" => json!({"acceptLoss": arguments.get_flag("accept-loss")}),
         "switch" => json!({
             "compare": arguments.get_flag("compare"),
             "version": arguments.get_one::<i32>("to"),

@@ -236,6 +236,12 @@ pub async fn is_migrated(pool: &PgPool) -> Result<bool, sqlx::Error> {
     }))
 }
 
+/// A stored row of this table can't be read by this release's code: newer code wrote it, or it is damaged. What is wrong with it
+/// is not said, because that may quote values.
+#[derive(Debug, thiserror::Error)]
+#[error("this release can't read a row of {0}")]
+pub struct UnreadableRow(pub &'static str);
+
 /// How an error is handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorClass {
@@ -247,6 +253,8 @@ pub enum ErrorClass {
     Systemic,
     /// The data causes it: the statement fails with the same data every time.
     Data,
+    /// A stored row can't be read by this release's code, which is no event's fault.
+    UnreadableState,
     /// Anything unexpected, which counts as a bug.
     Bug,
 }
@@ -266,6 +274,7 @@ pub fn classify(error: &sqlx::Error) -> ErrorClass {
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed
         | sqlx::Error::BeginFailed => ErrorClass::Transient,
+        sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => ErrorClass::UnreadableState,
         _ => ErrorClass::Bug,
     }
 }
@@ -347,7 +356,10 @@ pub fn describe(error: &sqlx::Error) -> String {
         sqlx::Error::Tls(cause) => tls_cause(&**cause).unwrap_or_else(|| "TLS failed".to_owned()),
         sqlx::Error::Protocol(_) => "protocol error".to_owned(),
         sqlx::Error::ColumnDecode { index, .. } => format!("column {index} could not be decoded"),
-        sqlx::Error::Decode(_) => "a value could not be decoded".to_owned(),
+        sqlx::Error::Decode(cause) => match cause.downcast_ref::<UnreadableRow>() {
+            Some(row) => row.to_string(),
+            None => "a value could not be decoded".to_owned(),
+        },
         sqlx::Error::Migrate(_) => "migrations could not be read".to_owned(),
         sqlx::Error::RowNotFound => "the statement returned no row".to_owned(),
         _ => "unexpected database error".to_owned(),

@@ -35,7 +35,7 @@ pub(super) const PARTS: [Spellings; 10] = [
 
 /// A whole address. A part that is `None` is not part of the address.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Address {
     /// Street and number.
     #[serde(skip_serializing_if = "Option::is_none")]

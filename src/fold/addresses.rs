@@ -44,7 +44,8 @@ impl From<&NewEvent> for Source {
 #[serde(
     tag = "kind",
     rename_all = "snake_case",
-    rename_all_fields = "camelCase"
+    rename_all_fields = "camelCase",
+    deny_unknown_fields
 )]
 pub enum AddressFact {
     /// An address was added, or added again: all of it, and whether it is a default.
@@ -216,7 +217,7 @@ impl DefaultKind {
 
 /// An address that an event has added or updated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KnownAddress {
     /// `shipping`, `billing`, `home`, `work`; others occur.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none", default)]
@@ -233,7 +234,7 @@ pub struct KnownAddress {
 
 /// A user's addresses and defaults.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct AddressBook {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     addresses: BTreeMap<String, KnownAddress>,

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::users::UserState;
 use crate::event::{Envelope, Record};
 use crate::projector::{FeedPosition, NewEvent};
 
@@ -34,4 +35,27 @@ pub fn event(number: usize, event_type: &str, mut payload: Value) -> NewEvent {
         offset,
         feed_position: FeedPosition::first_attempt(offset),
     }
+}
+
+/// Asserts that states which releases of these code versions have stored are read without loss, and that a state with a field of
+/// newer code is refused: written again by this code, it would lose the field. Returns the code versions.
+pub fn assert_states_are_read<S: UserState>(stored: &str) -> Vec<i64> {
+    let lines = stored.lines().map(|line| {
+        let line: Value = serde_json::from_str(line).expect("JSON");
+        let state: S = serde_json::from_value(line["state"].clone()).expect("a state");
+        let mut written = serde_json::to_value(&state).expect("JSON");
+        // Later code writes it even where it is empty.
+        if line["state"].get("lastInUse").is_none()
+            && let Some(state) = written.as_object_mut()
+        {
+            state.remove("lastInUse");
+        }
+        assert_eq!(written, line["state"]);
+
+        let mut newer = line["state"].clone();
+        newer["aFieldOfNewerCode"] = json!(1);
+        assert!(serde_json::from_value::<S>(newer).is_err());
+        line["codeVersion"].as_i64().expect("a number")
+    });
+    lines.collect()
 }

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use sqlx::types::Json;
 use uuid::Uuid;
 
+use crate::db::UnreadableRow;
 use crate::event::hash16;
 use crate::projector::{NewEvent, Target};
 
@@ -123,7 +124,7 @@ async fn load<S: UserState>(
     rows.into_iter()
         .map(|row| {
             let state = serde_json::from_str(&row.state)
-                .map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+                .map_err(|_| sqlx::Error::Decode(Box::new(UnreadableRow("users"))))?;
             Ok((
                 row.user_key,
                 LoadedRow {

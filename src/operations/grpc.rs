@@ -175,7 +175,11 @@ impl OperationsService for Service {
         let request = request.into_inner();
         let resumed = self
             .operations
-            .resume(&request.domain, request.accept_loss)
+            .resume(
+                &request.domain,
+                request.accept_loss,
+                request.accept_older_code,
+            )
             .await?;
         Ok(Response::new(pb::ResumeProjectionResponse {
             projection: Some(resumed.into()),

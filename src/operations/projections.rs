@@ -61,7 +61,8 @@ pub struct ProjectionVersion {
     pub state: VersionState,
     /// The version of the code that built it.
     pub code_version: i32,
-    /// Whether it was built by another version of the code than this release has: rebuild it.
+    /// Whether it was built by another version of the code than this release has, or by several:
+    /// rebuild it.
     pub outdated: bool,
     /// When it was created.
     pub created_at: DateTime<Utc>,
@@ -115,6 +116,7 @@ struct VersionRow {
     version: i32,
     state: String,
     code_version: i32,
+    mixed_code: bool,
     created_at: DateTime<Utc>,
     retired_at: Option<DateTime<Utc>>,
     accepts_loss: bool,
@@ -192,10 +194,22 @@ impl Operations {
     /// LOG_TRUNCATED: the domain was resumed, but partitions do not progress, because their log is
     /// not the one that was projected. KAFKA_UNAVAILABLE: losses were accepted, but the offsets of
     /// a log are not known. NOT_FOUND or DOMAIN_NOT_SERVED: of the domain. The database failed.
-    pub async fn resume(&self, domain: &str, accept_loss: bool) -> Result<Projection, Error> {
-        self.projection(domain)?;
-        let failed = pause::resume(&self.0.retrier.pool, domain, accept_loss).await?;
-        tracing::info!(domain, accept_loss, "an operator resumed projection");
+    pub async fn resume(
+        &self,
+        domain: &str,
+        accept_loss: bool,
+        accept_older_code: bool,
+    ) -> Result<Projection, Error> {
+        let code_version = self.projection(domain)?.code_version();
+        let older_code = accept_older_code.then_some(code_version);
+        let pool = &self.0.retrier.pool;
+        let failed = pause::resume(pool, domain, accept_loss, older_code).await?;
+        tracing::info!(
+            domain,
+            accept_loss,
+            accept_older_code,
+            "an operator resumed projection"
+        );
         match failed {
             0 => self.projection_now(domain).await,
             _ if accept_loss => Err(log_offsets_unknown()),
@@ -342,7 +356,7 @@ impl VersionRow {
                 _ => VersionState::Retired,
             },
             code_version: self.code_version,
-            outdated: self.code_version != current,
+            outdated: self.code_version != current || self.mixed_code,
             created_at: self.created_at,
             retired_at: self.retired_at,
             drops_at: self.retired_at.map(|at| at + RETIRED_FOR),

@@ -341,19 +341,33 @@ struct AcceptLoss {
     accept_loss: bool,
 }
 
+/// What to go on in spite of.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct ResumeRequest {
+    /// Continue without the records that the log has lost.
+    accept_loss: bool,
+    /// Let this release continue where a newer one has projected. The view shows as outdated until
+    /// it is rebuilt.
+    accept_older_code: bool,
+}
+
 /// Resumes projection
 ///
 /// Resumes it after a pause by an operator, or by sightline because too many dead letters had
 /// accumulated. Partitions that have failed because their log is not the one that was projected are
 /// checked again; with `acceptLoss` they continue without the lost records. If the database was
-/// restored to an earlier state, this call acknowledges it.
+/// restored to an earlier state, this call acknowledges it. After the return to an older release,
+/// what the newer one has projected is stalled (`newer_code`) until `acceptOlderCode` lets the older
+/// code go on, or a rebuild by the older release is switched to.
 #[utoipa::path(
     post,
     path = "/v1/projections/{domain}/resume",
     operation_id = "resumeProjection",
     tag = "projections",
     params(("domain" = String, Path, description = "The domain's name", example = "order")),
-    request_body(content = Option<AcceptLoss>, description = "Optional", example = json!({"acceptLoss": false})),
+    request_body(content = Option<ResumeRequest>, description = "Optional",
+        example = json!({"acceptLoss": false, "acceptOlderCode": false})),
     responses(
         ProjectionChanged,
         NotServed,
@@ -364,9 +378,9 @@ struct AcceptLoss {
 async fn resume_projection(
     State(operations): State<Operations>,
     Path(domain): Path<String>,
-    Json(request): Json<AcceptLoss>,
+    Json(request): Json<ResumeRequest>,
 ) -> Result<Json<Projection>, Error> {
-    let resumed = operations.resume(&domain, request.accept_loss);
+    let resumed = operations.resume(&domain, request.accept_loss, request.accept_older_code);
     resumed.await.map(Json)
 }
 

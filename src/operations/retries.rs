@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::dead_letters::dead_letter_closed;
 use super::handle::{Operations, check_reason, check_text};
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::event::hash16;
 use crate::projector::View;
 use crate::projector::dead_letters::retry::{
@@ -350,6 +350,11 @@ fn call_ends() -> Instant {
 fn retry_error(error: RetryError) -> Error {
     match error {
         RetryError::Gone => dead_letter_closed(),
+        RetryError::NewerCode => Error::new(
+            Code::NewerCode,
+            "A newer release has projected the partition. Retry by a gateway of that release, or let this one \
+             continue: resume the domain with acceptOlderCode.",
+        ),
         RetryError::Database(error) => Error::from(error).in_statement("projector/retry"),
     }
 }

@@ -93,6 +93,7 @@ pub async fn project(
         judgement.stream_time,
         &books,
         last_record,
+        projection.code_version(),
     )
     .await?;
     let reached = |offset| batch.next_offset >= offset;
@@ -227,7 +228,9 @@ async fn apply_together(
         }
         Ok(Err(error)) => {
             let class = match db::classify(&error) {
-                ErrorClass::Transient | ErrorClass::Systemic => return Err(error),
+                ErrorClass::Transient | ErrorClass::Systemic | ErrorClass::UnreadableState => {
+                    return Err(error);
+                }
                 ErrorClass::Data => Class::Data,
                 ErrorClass::Bug => Class::Bug,
             };

@@ -49,7 +49,7 @@ pub async fn run(
         let round = async {
             for projection in &projections {
                 let domain = projection.domain();
-                if let Err(error) = retry_due(&retrier, *projection).await {
+                if let Err(error) = retry_due(&retrier, *projection, projector.instance).await {
                     tracing::debug!(domain, %error, "dead letters could not be retried yet");
                 }
                 drop_overdue(&retrier, domain).await;

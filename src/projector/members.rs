@@ -23,9 +23,11 @@ pub async fn project(projector: Projector, projection: &'static dyn Projection) 
     let domain = projection.domain();
     let mut running: HashMap<i32, (DropGuard, JoinHandle<()>)> = HashMap::new();
     loop {
+        // What newer code has begun is left to it: a rebuild is the work of one fold.
         let versions = sqlx::query_scalar!(
-            "SELECT version FROM sightline.views WHERE domain = $1 AND state <> 'dropped'",
-            domain
+            "SELECT version FROM sightline.views WHERE domain = $1 AND state <> 'dropped' AND code_version <= $2",
+            domain,
+            projection.code_version()
         );
         match versions.fetch_all(&projector.pool).await {
             Ok(versions) => {

@@ -20,7 +20,7 @@ mod progress;
 pub mod versions;
 mod worker;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use rdkafka::ClientConfig;
@@ -40,8 +40,14 @@ pub trait Projection: Send + Sync + 'static {
     /// The domain's name. Schema, consumer group and metrics are named after it.
     fn domain(&self) -> &'static str;
 
-    /// Raise it when the code makes other rows of the same log. A view that an older code version built shows as outdated.
-    fn code_version(&self) -> i32;
+    /// The version of the domain's code. Raise it when the code makes other rows of the same log. A view that an older code
+    /// version built shows as outdated.
+    fn declared_code_version(&self) -> i32;
+
+    /// The code version that this process has. Older code does not fold what newer code has folded.
+    fn code_version(&self) -> i32 {
+        test_code_version().unwrap_or_else(|| self.declared_code_version())
+    }
 
     /// Whether the view is made from events of this type. Of other events only the type is read.
     fn is_interested(&self, event_type: &TypeName) -> bool;
@@ -57,6 +63,15 @@ pub trait Projection: Send + Sync + 'static {
     /// # Errors
     /// The database's error. If the data caused it, the projector isolates the event and makes it a dead letter.
     async fn apply(&self, target: &mut Target<'_>, events: &[NewEvent]) -> Result<(), sqlx::Error>;
+}
+
+/// In debug builds the variable `SIGHTLINE_TEST_CODE_VERSION`, with which tests run one binary as several releases.
+fn test_code_version() -> Option<i32> {
+    static GIVEN: LazyLock<Option<i32>> = LazyLock::new(|| {
+        let given = std::env::var("SIGHTLINE_TEST_CODE_VERSION");
+        given.ok()?.parse().ok()
+    });
+    if cfg!(debug_assertions) { *GIVEN } else { None }
 }
 
 /// Where events are applied: a transaction that holds the log's progress row.

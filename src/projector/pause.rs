@@ -64,11 +64,16 @@ pub async fn pause_piled_up(pool: &PgPool, view: &View, reason: &str) -> Result<
 
 /// Resumes all versions of a domain's view, and clears `database_went_back`. Partitions whose log has changed resume by
 /// themselves if it is as before; with `accept_loss` they resume without what is lost: behind a gap, or in the topic that
-/// was created again. Returns how many partitions still wait for a decision.
+/// was created again. With `older_code`, code of that version may fold the live version although newer code has. Returns how many partitions still wait for a decision.
 ///
 /// # Errors
 /// The database failed.
-pub async fn resume(pool: &PgPool, domain: &str, accept_loss: bool) -> Result<i64, sqlx::Error> {
+pub async fn resume(
+    pool: &PgPool,
+    domain: &str,
+    accept_loss: bool,
+    older_code: Option<i32>,
+) -> Result<i64, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     versions::lock(&mut transaction, domain).await?;
     let all = sqlx::query_scalar!(
@@ -89,6 +94,16 @@ pub async fn resume(pool: &PgPool, domain: &str, accept_loss: bool) -> Result<i6
         sqlx::query_file!("src/projector/sql/accept_loss.sql", domain)
             .execute(&mut *transaction)
             .await?;
+    }
+    if let Some(code_version) = older_code {
+        // A version that newer code is building stays its own.
+        sqlx::query_file!(
+            "src/projector/sql/accept_older_code.sql",
+            domain,
+            code_version
+        )
+        .execute(&mut *transaction)
+        .await?;
     }
     let left = sqlx::query_scalar!(
         r#"SELECT count(*) AS "left!" FROM sightline.progress

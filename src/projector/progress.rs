@@ -64,6 +64,11 @@ pub enum ClaimOutcome {
         log_id: i32,
         epoch: i64,
     },
+    /// Newer code has folded the partition.
+    NewerCode {
+        log_id: i32,
+        epoch: i64,
+    },
     /// A partition of the topic has no progress row yet, or the version is gone.
     NotReady,
 }
@@ -270,6 +275,7 @@ struct PartitionProgress {
     partition: i32,
     epoch: i64,
     next_offset: i64,
+    code_version: i32,
     waits_for: Option<WaitsFor>,
 }
 
@@ -289,7 +295,8 @@ async fn of_topic(
     .await
 }
 
-/// Claims a partition: raises the row's epoch, so that no batch of a former owner can commit. The view is made from `topics`.
+/// Claims a partition: raises the row's epoch, so that no batch of a former owner can commit. The view is made from `topics`. A partition that newer code than
+/// `code_version` has folded is not claimed.
 ///
 /// # Errors
 /// The database failed.
@@ -300,6 +307,7 @@ pub async fn claim(
     state: &TopicState,
     partition: i32,
     topics: &[String],
+    code_version: i32,
 ) -> Result<ClaimOutcome, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let Some((_, paused)) = version_of(&mut transaction, view).await? else {
@@ -320,6 +328,9 @@ pub async fn claim(
     if paused {
         return Ok(ClaimOutcome::Paused { log_id, epoch });
     }
+    if ours.code_version > code_version {
+        return Ok(ClaimOutcome::NewerCode { log_id, epoch });
+    }
     if let Some(Json(waits_for)) = &ours.waits_for {
         let reached = |partition: &str, offset: i64| {
             known
@@ -337,7 +348,8 @@ pub async fn claim(
         "src/projector/sql/claim_partition.sql",
         view.domain,
         view.version,
-        log_id
+        log_id,
+        code_version
     )
     .fetch_optional(&mut *transaction)
     .await?;
@@ -435,7 +447,8 @@ pub async fn lock(
     .map(|row| row.is_some())
 }
 
-/// Ends a batch: moves the position and the books of the locked row, and keeps offset and fingerprint of the last record.
+/// Ends a batch: moves the position and the books of the locked row, and keeps offset and fingerprint of the last record,
+/// and the version of the code that folded it.
 ///
 /// # Errors
 /// The database failed, or the books don't balance.
@@ -447,6 +460,7 @@ pub async fn advance(
     stream_time: DateTime<Utc>,
     books: &Books,
     last_record: Option<(i64, Uuid)>,
+    code_version: i32,
 ) -> Result<(), sqlx::Error> {
     sqlx::query_file!(
         "src/projector/sql/advance_progress.sql",
@@ -463,6 +477,7 @@ pub async fn advance(
         books.holes,
         last_record.map(|(offset, _)| offset),
         last_record.map(|(_, fingerprint)| fingerprint),
+        code_version,
     )
     .execute(connection)
     .await

@@ -43,6 +43,8 @@ const FAILED_PAUSE: Duration = Duration::from_secs(5);
 const TAIL_LOST: &str = "tail_lost";
 /// The failure of a topic that was deleted and created again.
 const TOPIC_RECREATED: &str = "topic_recreated";
+/// The failure of a partition that newer code has folded.
+const NEWER_CODE: &str = "newer_code";
 /// How many readings have to agree that the log ends before the position.
 const END_READINGS: usize = 3;
 
@@ -132,6 +134,7 @@ impl Worker {
                     continue;
                 }
                 Ok(Err(error)) => match db::classify(&error) {
+                    ErrorClass::UnreadableState => ("unreadable_state", db::describe(&error)),
                     ErrorClass::Transient => ("database_unavailable", db::describe(&error)),
                     ErrorClass::Systemic | ErrorClass::Data | ErrorClass::Bug => {
                         ("database_refuses", db::describe(&error))
@@ -422,12 +425,16 @@ impl Worker {
         memory: &mut Memory,
     ) -> Result<Option<OwnedPartition>, sqlx::Error> {
         let Projector {
-            pool, heartbeats, ..
+            pool,
+            heartbeats,
+            topics,
+            ..
         } = &self.projector;
+        let code_version = self.projection.code_version();
         let (view, topic, number) = (&self.view, &self.topic, self.partition.number);
         let mut is_new = false;
         let mut outcome =
-            progress::claim(pool, view, topic, state, number, &self.projector.topics).await?;
+            progress::claim(pool, view, topic, state, number, topics, code_version).await?;
         if matches!(outcome, ClaimOutcome::NotReady) {
             let starts = if progress::has_begun(pool, view, topic).await? {
                 Some(Starts::new())
@@ -441,7 +448,7 @@ impl Worker {
                 .await?
                 .contains(&number);
             outcome =
-                progress::claim(pool, view, topic, state, number, &self.projector.topics).await?;
+                progress::claim(pool, view, topic, state, number, topics, code_version).await?;
         }
         match outcome {
             ClaimOutcome::NotReady => Ok(None),
@@ -454,6 +461,13 @@ impl Worker {
             | ClaimOutcome::Paused { log_id, epoch } => {
                 (memory.log_id, memory.epoch) = (Some(log_id), epoch);
                 heartbeats.begin(view, log_id, epoch, 0);
+                Ok(None)
+            }
+            // A process with newer code projects it, or did, and an operator has to decide.
+            ClaimOutcome::NewerCode { log_id, epoch } => {
+                (memory.log_id, memory.epoch) = (Some(log_id), epoch);
+                heartbeats.begin(view, log_id, epoch, 0);
+                heartbeats.failure(view, log_id, Some(NEWER_CODE));
                 Ok(None)
             }
             ClaimOutcome::Claimed(owned) => {

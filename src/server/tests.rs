@@ -27,7 +27,7 @@ fn reads() -> Reads {
 }
 
 fn lag() -> Lag {
-    Lag::new(reads(), ["order"], ["audit", "order"])
+    Lag::new(reads(), [("order", 1)], ["audit", "order"])
 }
 
 fn operations() -> Operations {

@@ -9,6 +9,7 @@ mod as_of;
 mod captured_records;
 mod chaos;
 mod clocks;
+mod code_versions;
 mod crashes;
 mod data_loss;
 mod database;

@@ -24,7 +24,7 @@ impl Projection for Fulfillment {
         "fulfillment"
     }
 
-    fn code_version(&self) -> i32 {
+    fn declared_code_version(&self) -> i32 {
         3
     }
 

@@ -18,7 +18,7 @@ use crate::fold::change_text;
 
 /// A user as stored.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct RecipientState {
     /// What the user's shipping addresses are made from.
     pub recipient: Recipient,
@@ -31,7 +31,7 @@ pub struct RecipientState {
 
 /// A user as the recipient of parcels.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Recipient {
     #[serde(skip_serializing_if = "Option::is_none")]
     first_name: Option<String>,
@@ -48,7 +48,7 @@ pub struct Recipient {
 
 /// What an event says about a user's shipping addresses, in the form in which it is stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, deny_unknown_fields)]
 pub enum Fact {
     /// About an address or a default.
     Address(Box<AddressFact>),

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use super::model::ShippingAddress;
 use super::projection::Effects;
 use super::state::{Fact, Recipient, RecipientState};
-use crate::fold::examples::event;
+use crate::fold::examples::{assert_states_are_read, event};
 use crate::fold::users::UserState;
-use crate::projector::{FeedPosition, NewEvent};
+use crate::projector::{FeedPosition, NewEvent, Projection};
 
 /// Marks personal data, which a deletion must erase.
 const PERSONAL: &str = "personal";
@@ -230,4 +230,17 @@ fn blanks_make_no_line_and_no_name() {
         ("UserProfileUpdated", json!({"updatedFields": ["lastName"]})),
     ]);
     assert_eq!(addresses[0].stale_fields, ["recipientName"]);
+}
+
+#[test]
+fn states_of_former_releases_are_read() {
+    let stored = include_str!("../../../tests/fixtures/states/fulfillment.jsonl");
+    let code_versions = assert_states_are_read::<RecipientState>(stored);
+    let newest = code_versions.last().copied().unwrap_or_default();
+    let current = super::Fulfillment.declared_code_version();
+    assert_eq!(
+        newest,
+        i64::from(current),
+        "add a state of this code version"
+    );
 }

@@ -25,7 +25,7 @@ pub struct ChangeDetails {
 /// The destinations that the customer's defaults had when they were last in use. Stored with the
 /// customer.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct LastInUse {
     #[serde(skip_serializing_if = "LastDestination::is_never")]
     shipping: LastDestination,
@@ -53,7 +53,7 @@ impl LastDestination {
 
 /// The parts of an address that decide where a parcel goes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 struct Destination {
     address_id: String,
     /// In the order of [`PARTS`].

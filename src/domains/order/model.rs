@@ -8,7 +8,7 @@ use crate::fold::addresses::{AddressBook, DefaultKind, KnownAddress};
 
 /// A customer: name, contact data, addresses and defaults.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Customer {
     /// The user's id: an opaque string.
     pub user_id: String,
@@ -54,7 +54,7 @@ pub struct Customer {
 
 /// One of a customer's addresses.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Address {
     pub address_id: String,
     /// `shipping`, `billing`, `home`, `work`; other values occur.

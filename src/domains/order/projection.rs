@@ -23,7 +23,7 @@ impl Projection for Order {
         "order"
     }
 
-    fn code_version(&self) -> i32 {
+    fn declared_code_version(&self) -> i32 {
         3
     }
 

@@ -12,7 +12,7 @@ use crate::fold::addresses::AddressBook;
 
 /// A customer as stored.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct CustomerState {
     /// Without addresses and defaults: these are in the book.
     pub customer: Customer,

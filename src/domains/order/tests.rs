@@ -9,9 +9,9 @@ use super::model::{Address, AddressChangeKind, Addresses};
 use super::projection::{Effects, FeedContent, FeedEntry};
 use super::state::CustomerState;
 use crate::fold::addresses::{AddressBook, AddressFact, Source};
-use crate::fold::examples::event;
+use crate::fold::examples::{assert_states_are_read, event};
 use crate::fold::users::UserState;
-use crate::projector::NewEvent;
+use crate::projector::{NewEvent, Projection};
 
 /// Marks personal data, which a deletion must erase.
 const PERSONAL: &str = "personal";
@@ -311,4 +311,17 @@ fn a_change_is_significant_if_parcels_would_go_elsewhere() {
             "{what}"
         );
     }
+}
+
+#[test]
+fn states_of_former_releases_are_read() {
+    let stored = include_str!("../../../tests/fixtures/states/order.jsonl");
+    let code_versions = assert_states_are_read::<CustomerState>(stored);
+    let newest = code_versions.last().copied().unwrap_or_default();
+    let current = super::Order.declared_code_version();
+    assert_eq!(
+        newest,
+        i64::from(current),
+        "add a state of this code version"
+    );
 }

@@ -1,5 +1,5 @@
 -- The versions of the views of these domains ($1), with state and progress of each.
-SELECT v.domain, v.version, v.state, v.code_version, v.created_at, v.retired_at, v.accepts_loss,
+SELECT v.domain, v.version, v.state, v.code_version, v.mixed_code, v.created_at, v.retired_at, v.accepts_loss,
        v.paused_at, v.paused_by, v.pause_reason,
        p.failure, coalesce(p.read, 0)::bigint AS "read!", p.done, p.whole, p.rate, dead_letters.open AS "dead_letters!"
 FROM sightline.views v

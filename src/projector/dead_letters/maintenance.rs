@@ -9,6 +9,7 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::retry::{Retried, Retrier, RetryError, RetryScope, Verdict};
+use crate::event::CATALOGUE_VERSION;
 use crate::projector::{Projection, View};
 use crate::telemetry;
 
@@ -17,20 +18,23 @@ const RETRY_BUDGET: Duration = Duration::from_secs(10);
 /// How long before open dead letters lose their bytes a warning is logged.
 const WARNING: TimeDelta = TimeDelta::days(7);
 
-/// Retries dead letters of every version that an older release gave up, and keys that wait behind nothing because a retry
-/// was interrupted.
+/// Retries dead letters of the partitions that this `instance` projects, in every version: those that an older release gave up, by
+/// its code or by its catalogue of types, and those of an interrupted retry.
 ///
 /// # Errors
 /// See [`RetryError`].
 pub async fn retry_due(
     retrier: &Retrier,
     projection: &'static dyn Projection,
+    instance: Uuid,
 ) -> Result<(), RetryError> {
     let (domain, code_version) = (projection.domain(), projection.code_version());
     let logs = sqlx::query_file!(
         "src/projector/sql/dead_letters_due.sql",
         domain,
-        code_version
+        code_version,
+        CATALOGUE_VERSION,
+        instance
     )
     .fetch_all(&retrier.pool)
     .await?;
@@ -50,7 +54,7 @@ pub async fn retry_due(
         let retried = retrier.retry_in(projection, &view, &scope, false, until);
         let mut retried = match retried.await {
             Ok(retried) => retried,
-            Err(RetryError::Gone) => continue,
+            Err(RetryError::Gone | RetryError::NewerCode) => continue,
             Err(error) => {
                 // Another log's dead letters don't wait for this one's.
                 failed_once = Err(error);

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::stored::{Refetched, Restored, StoredDeadLetter, TopicPartition};
 use super::{BYTES_LOST, Class, DeadLetter, row};
+use crate::event::CATALOGUE_VERSION;
 use crate::projector::judge::{Attempt, Candidate, Judge, Judgement, Outcome, Reading};
 use crate::projector::progress::{self, Claim};
 use crate::projector::{FeedPosition, Projection, View, batch};
@@ -102,6 +103,9 @@ pub enum RetryError {
     /// The version or the dead letter no longer exists.
     #[error("it no longer exists")]
     Gone,
+    /// Newer code has folded the partition.
+    #[error("newer code has folded it")]
+    NewerCode,
     /// Nothing of the last transaction stayed.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
@@ -183,7 +187,8 @@ impl Retrier {
             let there = self.retry_in(projection, &other, &scope, false, None);
             match there.await {
                 // Dropped versions take their dead letters with them.
-                Ok(_) | Err(RetryError::Gone) => {}
+                // Newer code retries those of the version that it builds.
+                Ok(_) | Err(RetryError::Gone | RetryError::NewerCode) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -237,7 +242,8 @@ impl Retrier {
         let mut progress = RetryProgress::default();
         loop {
             let refetched = self.refetch(view, scope, progress.after).await?;
-            let mut transaction = self.begin(view, scope.log_id).await?;
+            let code_version = projection.code_version();
+            let mut transaction = self.begin(view, scope.log_id, code_version).await?;
             let connection = &mut transaction;
             let more = self.retry_some(
                 connection,
@@ -284,7 +290,8 @@ impl Retrier {
             refetched.insert(view.version, records);
         }
 
-        let mut transaction = self.begin(view, scope.log_id).await?;
+        let code_version = projection.code_version();
+        let mut transaction = self.begin(view, scope.log_id, code_version).await?;
         let connection = &mut transaction;
         let (mut retried, unfinished) = self
             .discard_and_retry(
@@ -304,7 +311,7 @@ impl Retrier {
             let more = self.retry_in(projection, &unfinished, &scope, false, Some(until));
             match more.await {
                 Ok(more) if unfinished == *view => retried.extend(more),
-                Ok(_) | Err(RetryError::Gone) => {}
+                Ok(_) | Err(RetryError::Gone | RetryError::NewerCode) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -376,8 +383,11 @@ impl Retrier {
                 &refetched,
                 &mut progress,
             );
-            if more.await? {
-                unfinished.push(version);
+            match more.await {
+                Ok(true) => unfinished.push(version),
+                // Newer code, which builds that version, finds what waits behind nothing.
+                Err(RetryError::NewerCode) if row.version != ours.version => {}
+                more => drop(more?),
             }
             if row.version == ours.version {
                 retried.extend(progress.retried);
@@ -394,18 +404,21 @@ impl Retrier {
         &self,
         view: &View,
         log_id: i32,
+        code_version: i32,
     ) -> Result<Transaction<'static, Postgres>, RetryError> {
         let mut transaction = self.pool.begin().await?;
-        let versions = sqlx::query_scalar!(
-            "SELECT version FROM sightline.progress WHERE domain = $1 AND log_id = $2 ORDER BY version FOR UPDATE",
+        let rows = sqlx::query!(
+            "SELECT version, code_version FROM sightline.progress WHERE domain = $1 AND log_id = $2 ORDER BY version FOR UPDATE",
             view.domain,
             log_id,
         )
         .fetch_all(&mut *transaction)
         .await?;
-        if !versions.contains(&view.version) {
-            return Err(RetryError::Gone);
+        let ours = rows.iter().find(|row| row.version == view.version);
+        if ours.ok_or(RetryError::Gone)?.code_version > code_version {
+            return Err(RetryError::NewerCode);
         }
+        let versions: Vec<i32> = rows.iter().map(|row| row.version).collect();
         sqlx::query_file!(
             "src/projector/sql/fence_later_logs.sql",
             view.domain,
@@ -417,28 +430,44 @@ impl Retrier {
         Ok(transaction)
     }
 
-    /// Fences the owner of a log in a version, and points names at the version's tables.
+    /// Fences the owner of a log in a version, notes the code that folds it, and points names at the version's tables. `None`
+    /// if newer code has folded it.
     async fn claim(
         &self,
         connection: &mut PgConnection,
         view: &View,
         log_id: i32,
-    ) -> Result<Claim, sqlx::Error> {
+        code_version: i32,
+    ) -> Result<Option<Claim>, sqlx::Error> {
         let row = sqlx::query_file!(
             "src/projector/sql/claim_partition.sql",
             view.domain,
             view.version,
-            log_id
+            log_id,
+            code_version
         )
-        .fetch_one(&mut *connection)
+        .fetch_optional(&mut *connection)
         .await?;
-        Ok(Claim {
+        let Some(row) = row else {
+            return Ok(None);
+        };
+        sqlx::query!(
+            "UPDATE sightline.progress SET code_version = greatest(code_version, $4)
+             WHERE domain = $1 AND version = $2 AND log_id = $3",
+            view.domain,
+            view.version,
+            log_id,
+            code_version
+        )
+        .execute(&mut *connection)
+        .await?;
+        Ok(Some(Claim {
             log_id,
             epoch: row.epoch,
             next_offset: row.next_offset,
             stream_time: row.stream_time,
             log_count: progress::use_schema(connection, view).await?,
-        })
+        }))
     }
 
     /// Fetches the records of the next dead letters whose bytes the database no longer has.
@@ -530,7 +559,9 @@ impl Retrier {
             dead_letters.extend(progress.admit(dead_letter, restored));
         }
         if !dead_letters.is_empty() {
-            let claim = self.claim(&mut *connection, view, scope.log_id).await?;
+            let code_version = projection.code_version();
+            let claim = self.claim(&mut *connection, view, scope.log_id, code_version);
+            let claim = claim.await?.ok_or(RetryError::NewerCode)?;
             self.retry_restored(
                 connection,
                 projection,
@@ -755,7 +786,8 @@ async fn note_failures(
         &fields as _,
         &classes,
         code_version,
-        BYTES_LOST
+        BYTES_LOST,
+        CATALOGUE_VERSION
     )
     .execute(connection)
     .await

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{DeadLetter, record_time, value_size};
 use crate::event::text::{excerpt, without_nul};
-use crate::event::{Record, hash16};
+use crate::event::{CATALOGUE_VERSION, Record, hash16};
 use crate::projector::View;
 
 /// Texts of a row are cut to so many characters.
@@ -104,6 +104,7 @@ pub async fn insert(
         &columns.headers as _,
         &columns.values as _,
         &columns.resolutions as _,
+        CATALOGUE_VERSION,
     )
     .execute(connection)
     .await

@@ -16,7 +16,7 @@ impl Projection for View {
         "test"
     }
 
-    fn code_version(&self) -> i32 {
+    fn declared_code_version(&self) -> i32 {
         1
     }
 

@@ -10,6 +10,7 @@ WITH wanted AS (
     ON CONFLICT (topic, topic_identity, partition) DO UPDATE SET partition = EXCLUDED.partition
     RETURNING log_id, partition
 )
-INSERT INTO sightline.progress (domain, version, log_id, start_offset, next_offset, ready_offset, waits_for)
-SELECT $1, $2, log_id, start_offset, start_offset, ready_offset, $8::jsonb
+INSERT INTO sightline.progress (domain, version, log_id, start_offset, next_offset, ready_offset, code_version, waits_for)
+SELECT $1, $2, log_id, start_offset, start_offset, ready_offset,
+       (SELECT code_version FROM sightline.views WHERE domain = $1 AND version = $2), $8::jsonb
 FROM new_logs JOIN wanted USING (partition)

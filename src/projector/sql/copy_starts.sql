@@ -2,9 +2,11 @@
 -- (the operator has accepted that). Partitions that were added later wait for the others as in the live version, but not
 -- for offsets that the log no longer holds. The partitions of a topic that was created again get their rows when the
 -- version is first projected.
-INSERT INTO sightline.progress (domain, version, log_id, start_offset, next_offset, ready_offset, waits_for)
+INSERT INTO sightline.progress (domain, version, log_id, start_offset, next_offset, ready_offset, code_version, waits_for)
 SELECT p.domain, $2, p.log_id, greatest(p.start_offset, e.log_start_offset), greatest(p.start_offset, e.log_start_offset),
        p.ready_offset,
+       -- No older code folds what this version's code has begun.
+       (SELECT n.code_version FROM sightline.views AS n WHERE n.domain = $1 AND n.version = $2),
        (SELECT jsonb_object_agg(waits.partition, least(waits.until::bigint, ends.log_end_offset))
         FROM jsonb_each_text(p.waits_for) AS waits (partition, until)
         LEFT JOIN sightline.logs o

@@ -1,5 +1,5 @@
 -- The progress of a version in all partitions of a topic, in the incarnation that it projects.
-SELECT l.log_id, l.topic_identity, l.partition, p.epoch, p.next_offset,
+SELECT l.log_id, l.topic_identity, l.partition, p.epoch, p.next_offset, p.code_version,
        p.waits_for AS "waits_for: WaitsFor"
 FROM sightline.progress p
 JOIN sightline.logs l USING (log_id)

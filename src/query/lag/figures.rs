@@ -34,6 +34,7 @@ pub(super) struct PartitionRow {
     pub start_offset: i64,
     pub next_offset: i64,
     pub failure: Option<String>,
+    pub is_of_newer_code: bool,
     pub read: i64,
     pub applied: i64,
     pub duplicates: i64,
@@ -201,7 +202,13 @@ fn state(row: &PartitionRow) -> (DomainState, Option<String>) {
         return (DomainState::Paused, Some(reason.clone()));
     }
     if !is_fresh(row.owner_age) {
-        return (DomainState::Stalled, Some("no_owner".into()));
+        // This process can't project it, and no process with newer code does.
+        let failure = if row.is_of_newer_code {
+            "newer_code"
+        } else {
+            "no_owner"
+        };
+        return (DomainState::Stalled, Some(failure.into()));
     }
     let Some(end) = row.end_offset.filter(|_| is_fresh(row.end_read_age)) else {
         return (DomainState::Stalled, Some("end_of_log_unknown".into()));
@@ -244,6 +251,7 @@ mod tests {
             start_offset: 10,
             next_offset: 42,
             failure: None,
+            is_of_newer_code: false,
             read: 30,
             applied: 20,
             duplicates: 4,
@@ -278,6 +286,9 @@ mod tests {
             (Stalled, why("no_owner"))
         );
         assert_eq!(judge(|r| r.owner_age = None), (Stalled, why("no_owner")));
+        let abandoned = judge(|r| (r.owner_age, r.is_of_newer_code) = (None, true));
+        assert_eq!(abandoned, (Stalled, why("newer_code")));
+        assert_eq!(judge(|r| r.is_of_newer_code = true), (CaughtUp, None));
         // A clock that was set back a little, and by more.
         assert_eq!(judge(|r| r.owner_age = Some(-2.0)), (CaughtUp, None));
         assert_eq!(

@@ -24,22 +24,30 @@ pub struct Lag(Arc<LagInner>);
 struct LagInner {
     reads: Reads,
     served: Vec<String>,
+    /// The versions of the code that this process has for the served domains.
+    code_versions: Vec<i32>,
     known: Vec<String>,
     last: RwLock<Option<Figures>>,
 }
 
 impl Lag {
-    /// `served` are the domains that this process serves, `known` all that exist.
+    /// `served` are the domains that this process serves, with the versions of its code, `known` all
+    /// that exist.
     pub fn new(
         reads: Reads,
-        served: impl IntoIterator<Item = &'static str>,
+        served: impl IntoIterator<Item = (&'static str, i32)>,
         known: impl IntoIterator<Item = &'static str>,
     ) -> Self {
-        let mut served: Vec<_> = served.into_iter().map(String::from).collect();
+        let mut served: Vec<_> = served.into_iter().collect();
         served.sort_unstable();
+        let (served, code_versions) = served
+            .into_iter()
+            .map(|(domain, code_version)| (domain.to_owned(), code_version))
+            .unzip();
         Self(Arc::new(LagInner {
             reads,
             served,
+            code_versions,
             known: known.into_iter().map(String::from).collect(),
             last: RwLock::default(),
         }))
@@ -83,6 +91,7 @@ impl Lag {
         let rows: Result<Vec<PartitionRow>, sqlx::Error> =
             sqlx::query_as(include_str!("../sql/lag.sql"))
                 .bind(&self.0.served)
+                .bind(&self.0.code_versions)
                 .fetch_all(self.0.reads.pool())
                 .await;
         match rows {

@@ -1,5 +1,5 @@
--- The partitions of the given domains ($1) in the version that is shown: progress and books, the
--- owner, the log end offset as last read, and counts of dead letters. It is one statement, so all
+-- The partitions of the given domains ($1), whose code has these versions in this process ($2), in the
+-- version that is shown: progress and books, whether newer code has folded it, the owner, the log end offset as last read, and counts of dead letters. It is one statement, so all
 -- figures are from one snapshot. Ages are in seconds, by the database's clock, which also wrote the
 -- times.
 SELECT shown.domain,
@@ -14,6 +14,7 @@ SELECT shown.domain,
        progress.start_offset,
        progress.next_offset,
        progress.failure,
+       progress.code_version > ours.code_version AS is_of_newer_code,
        progress.read,
        progress.applied,
        progress.duplicates,
@@ -31,7 +32,8 @@ SELECT shown.domain,
        owners.failure AS owner_failure,
        dead_letters.open AS open_dead_letters,
        dead_letters.parked_keys
-FROM sightline.shown_views AS shown
+FROM unnest($1::text[], $2::integer[]) AS ours (domain, code_version)
+JOIN sightline.shown_views AS shown USING (domain)
 JOIN sightline.domains AS domains USING (domain)
 JOIN sightline.progress AS progress USING (domain, version)
 JOIN sightline.logs AS logs USING (log_id)
@@ -49,5 +51,5 @@ CROSS JOIN LATERAL (
                           WHERE same.topic = logs.topic AND same.partition = logs.partition)
       AND dead.state IN ('parked', 'retrying')
 ) AS dead_letters
-WHERE shown.domain = ANY ($1) AND progress.ended_at IS NULL
+WHERE progress.ended_at IS NULL
 ORDER BY shown.domain, logs.topic, logs.partition, logs.log_id

@@ -1,0 +1,388 @@
+//! Releases of different code versions beside each other: one binary, which is told its code version.
+
+use serde_json::{Value, json};
+use sightline_testing::app::{Running, SOON, World};
+use sightline_testing::broker::{Broker, Record};
+use sightline_testing::check::{Depth, Ends, assert_answers, caught_up, folded};
+use sightline_testing::client::{Rest, customer_path};
+use sightline_testing::database::Database;
+use sightline_testing::hostile_log::{Shape, generate, seed};
+use sightline_testing::operations::{built, dead_letters, project, projection, refused};
+use sightline_testing::wait_until;
+use sqlx::{Connection, PgConnection};
+
+const OLD: &str = "3";
+const NEW: &str = "4";
+
+async fn serve(world: &mut World, code_version: &str) -> Running {
+    world.set("SIGHTLINE_TEST_CODE_VERSION", code_version);
+    world.serve().await
+}
+
+async fn connect(world: &World) -> PgConnection {
+    PgConnection::connect(&world.database.url)
+        .await
+        .expect("connected")
+}
+
+/// The code versions and read records of a version's partitions, in their order.
+async fn folded_by(connection: &mut PgConnection, domain: &str, version: i32) -> Vec<(i32, i64)> {
+    sqlx::query_as(
+        "SELECT code_version, read FROM sightline.progress JOIN sightline.logs USING (log_id)
+         WHERE domain = $1 AND version = $2 ORDER BY partition",
+    )
+    .bind(domain)
+    .bind(version)
+    .fetch_all(connection)
+    .await
+    .expect("progress")
+}
+
+/// The distinct states and failures of a domain's partitions.
+async fn states(rest: &Rest, domain: &str) -> Result<Vec<(String, String)>, String> {
+    let answer = rest.try_get(&format!("/v1/consistency/{domain}")).await?;
+    let answer = answer.json();
+    let partitions = answer["partitions"].as_array().expect("partitions");
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut states: Vec<_> = partitions
+        .iter()
+        .map(|partition| (text(&partition["state"]), text(&partition["failure"])))
+        .collect();
+    states.sort();
+    states.dedup();
+    Ok(states)
+}
+
+async fn stalled_by(rest: &Rest, domain: &str, failure: &str) {
+    let expected = vec![("stalled".to_owned(), failure.to_owned())];
+    wait_until(
+        SOON,
+        &format!("{domain} is stalled: {failure}"),
+        async || match states(rest, domain).await? {
+            states if states == expected => Ok(()),
+            states => Err(format!("{states:?}")),
+        },
+    )
+    .await;
+}
+
+fn ends_of(world: &World, partitions: i32) -> Ends {
+    (0..partitions)
+        .map(|partition| (partition, world.broker.end(&world.topic, partition)))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_rolling_deploy_no_partition_goes_back_to_older_code() {
+    let Some(broker) = Broker::real() else { return };
+    let shape = Shape {
+        records: 6_000,
+        partitions: 4,
+        users: 150,
+    };
+    let log = generate(seed() + 3, shape);
+    let (folds, _) = folded(&log, shape.partitions);
+    let mut parts = log.chunks(shape.records / 4);
+    let mut world = World::new(broker, Database::create().await, shape.partitions).await;
+    let writer = world.broker.writer();
+    let mut connection = connect(&world).await;
+
+    let old = serve(&mut world, OLD).await;
+    writer
+        .write(&world.topic, parts.next().expect("a part"))
+        .await;
+    caught_up(&old.rest, &ends_of(&world, 4)).await;
+    // The new release takes some of the partitions, and the old one goes on with the others.
+    let new = serve(&mut world, NEW).await;
+    for part in parts.by_ref().take(2) {
+        wait_until(SOON, "both releases have partitions of order", async || {
+            let owners: i64 = sqlx::query_scalar(
+                "SELECT count(DISTINCT instance) FROM sightline.owners WHERE domain = 'order' AND seen_at > now() - interval '5 s'",
+            )
+            .fetch_one(&mut connection)
+            .await
+            .expect("owners");
+            if owners == 2 { Ok(()) } else { Err(owners.to_string()) }
+        })
+        .await;
+        writer.write(&world.topic, part).await;
+        caught_up(&new.rest, &ends_of(&world, 4)).await;
+    }
+    let mixed = folded_by(&mut connection, "order", 1).await;
+    assert!(
+        mixed.iter().any(|(code_version, _)| *code_version == 4),
+        "{mixed:?}"
+    );
+    assert!(
+        mixed.iter().any(|(code_version, _)| *code_version == 3),
+        "{mixed:?}"
+    );
+
+    // When only the old release is left, it goes on with what no newer code has folded.
+    drop(new);
+    writer
+        .write(&world.topic, parts.next().expect("a part"))
+        .await;
+    let expected = [("caught_up", ""), ("stalled", "newer_code")];
+    let expected: Vec<_> = expected
+        .map(|(state, failure)| (state.to_owned(), failure.to_owned()))
+        .into();
+    wait_until(
+        SOON,
+        "the new release's partitions are stalled",
+        async || match states(&old.rest, "order").await? {
+            states if states == expected => Ok(()),
+            states => Err(format!("{states:?}")),
+        },
+    )
+    .await;
+    for ((before, read), (after, read_after)) in mixed
+        .iter()
+        .zip(folded_by(&mut connection, "order", 1).await)
+    {
+        assert_eq!(*before, after);
+        assert!(*before == 3 || *read == read_after);
+    }
+
+    // An operator lets it go on; the view shows that it has to be rebuilt.
+    assert_eq!(projection(&old.rest, "order").await["outdated"], false);
+    for domain in ["order", "fulfillment"] {
+        project(
+            &old.rest,
+            domain,
+            "resume",
+            json!({"acceptOlderCode": true}),
+        )
+        .await;
+    }
+    caught_up(&old.rest, &ends_of(&world, 4)).await;
+    assert_eq!(projection(&old.rest, "order").await["outdated"], true);
+    assert_answers(&old, &folds, Depth::Brief).await;
+    project(&old.rest, "order", "rebuild", json!({})).await;
+    built(&old.rest, "order", log.len() as i64).await;
+    project(&old.rest, "order", "switch", json!({"compare": true})).await;
+    assert_eq!(projection(&old.rest, "order").await["outdated"], false);
+    assert_answers(&old, &folds, Depth::Brief).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_newer_code_began_is_left_to_it() {
+    let Some(broker) = Broker::real() else { return };
+    let shape = Shape {
+        records: 2_000,
+        partitions: 2,
+        users: 60,
+    };
+    let log = generate(seed() + 4, shape);
+    let (first, second) = log.split_at(shape.records / 2);
+    let (folds, ends) = folded(&log, shape.partitions);
+    let mut world = World::new(broker, Database::create().await, shape.partitions).await;
+    let writer = world.broker.writer();
+    writer.write(&world.topic, first).await;
+    let mut connection = connect(&world).await;
+    let old = serve(&mut world, OLD).await;
+    caught_up(&old.rest, &ends_of(&world, 2)).await;
+
+    let new = serve(&mut world, NEW).await;
+    project(&new.rest, "order", "rebuild", json!({})).await;
+    built(&new.rest, "order", first.len() as i64).await;
+    let built_by_new = folded_by(&mut connection, "order", 2).await;
+    // Another one is begun by a request, and this release ends before it has folded anything of it.
+    drop(new);
+    writer.write(&world.topic, second).await;
+    caught_up_of(&old.rest, "fulfillment", &ends).await;
+    assert_eq!(folded_by(&mut connection, "order", 2).await, built_by_new);
+
+    let new = serve(&mut world, NEW).await;
+    built(&new.rest, "order", log.len() as i64).await;
+    project(&new.rest, "order", "switch", json!({})).await;
+    caught_up(&new.rest, &ends).await;
+    assert_answers(&new, &folds, Depth::Brief).await;
+    drop(new);
+    // The old release reads it, and does not project it.
+    stalled_by(&old.rest, "order", "newer_code").await;
+    assert_answers(&old, &folds, Depth::Brief).await;
+}
+
+/// Waits until a domain has reached these ends.
+async fn caught_up_of(rest: &Rest, domain: &str, ends: &Ends) {
+    wait_until(SOON, &format!("{domain} is caught up"), async || {
+        let answer = rest
+            .try_get(&format!("/v1/consistency/{domain}"))
+            .await?
+            .json();
+        let partitions = answer["partitions"].as_array().expect("partitions");
+        let reached = partitions.iter().all(|partition| {
+            let number = partition["partition"].as_i64().expect("a number") as i32;
+            partition["position"].as_i64() == ends.get(&number).copied()
+        });
+        if reached {
+            Ok(())
+        } else {
+            Err(answer.to_string())
+        }
+    })
+    .await;
+}
+
+fn event(user: &str, id: &str, event_type: &str, data: Value) -> Record {
+    let mut data = data;
+    data["userId"] = json!(user);
+    let value = json!({
+        "specversion": "1.0", "type": event_type, "id": id, "source": "test",
+        "time": "2026-10-01T12:00:00Z", "data": data,
+    });
+    Record {
+        partition: 0,
+        key: Some(user.into()),
+        value: Some(value.to_string().into_bytes()),
+        headers: vec![],
+        timestamp: 1_790_000_000_000,
+    }
+}
+
+fn registered(user: &str, id: &str) -> Record {
+    let data = json!({"email": "a@example.org", "status": "active"});
+    event(user, id, "UserRegistered", data)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_newer_code_wrote_stalls_its_partition_and_makes_no_dead_letter() {
+    let world = World::shared(1).await;
+    let writer = world.broker.writer();
+    writer
+        .write(&world.topic, &[registered("u-1", "e-1")])
+        .await;
+    let running = world.serve().await;
+    caught_up(&running.rest, &Ends::from([(0, 1)])).await;
+    let mut connection = connect(&world).await;
+    sqlx::query("UPDATE order_live.users SET state = state || '{\"loyaltyTier\": \"gold\"}'")
+        .execute(&mut connection)
+        .await
+        .expect("written");
+
+    let log = [
+        event(
+            "u-1",
+            "e-2",
+            "UserEmailVerified",
+            json!({"email": "a@example.org"}),
+        ),
+        registered("u-2", "e-3"),
+    ];
+    writer.write(&world.topic, &log).await;
+    stalled_by(&running.rest, "order", "unreadable_state").await;
+    assert!(dead_letters(&running.rest, &[]).await.is_empty());
+    let unreadable = running.rest.get(&customer_path("u-1")).await;
+    assert_eq!(
+        (unreadable.status, &unreadable.json()["reason"]),
+        (500, &json!("INTERNAL"))
+    );
+    assert!(!unreadable.text().contains("loyaltyTier"));
+    let log = running.app.output();
+    assert!(log.contains("can't read a row of users"), "{log}");
+    assert!(!log.contains("gold"), "{log}");
+
+    sqlx::query("UPDATE order_live.users SET state = state - 'loyaltyTier'")
+        .execute(&mut connection)
+        .await
+        .expect("written");
+    caught_up(&running.rest, &Ends::from([(0, 3)])).await;
+    assert!(dead_letters(&running.rest, &[]).await.is_empty());
+    assert_eq!(
+        running.rest.get(&customer_path("u-1")).await.json()["emailVerified"],
+        true
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn older_code_retries_nothing_that_newer_code_folded() {
+    let mut world = World::shared(1).await;
+    let log = [
+        registered("u-1", "e-1"),
+        event("u-1", "e-2", "UserEmailVerified", json!({"email": 7})),
+    ];
+    world.broker.writer().write(&world.topic, &log).await;
+    let new = serve(&mut world, NEW).await;
+    caught_up(&new.rest, &Ends::from([(0, 2)])).await;
+    drop(new);
+    let old = serve(&mut world, OLD).await;
+    let found = dead_letters(&old.rest, &[("domain", Some("order"))]).await;
+    let id = found[0]["id"].as_str().expect("an id");
+    for (path, body) in [
+        (format!("/v1/dead-letters/{id}/retry"), json!({})),
+        (
+            format!("/v1/dead-letters/{id}/discard"),
+            json!({"reason": "test"}),
+        ),
+        (
+            "/v1/dead-letters:retry".to_owned(),
+            json!({"domain": "order"}),
+        ),
+    ] {
+        let answer = refused(&old.rest, &path, body).await;
+        assert_eq!(answer, (409, "NEWER_CODE".to_owned()), "{path}");
+    }
+    project(
+        &old.rest,
+        "order",
+        "resume",
+        json!({"acceptOlderCode": true}),
+    )
+    .await;
+    let retried = old
+        .rest
+        .post(&format!("/v1/dead-letters/{id}/retry"), &json!({}))
+        .await;
+    assert_eq!(retried.json()["outcomes"][0]["outcome"], "failed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_catalogue_retries_dead_letters_of_the_class_schema() {
+    let world = World::shared(1).await;
+    let log = [
+        event(
+            "u-1",
+            "e-1",
+            "UserRegistered.v9",
+            json!({"email": "a@example.org"}),
+        ),
+        event(
+            "u-2",
+            "e-2",
+            "UserRegistered",
+            json!({"email": 7, "status": "active"}),
+        ),
+    ];
+    world.broker.writer().write(&world.topic, &log).await;
+    let running = world.serve().await;
+    caught_up(&running.rest, &Ends::from([(0, 2)])).await;
+    // As if a release with an older catalogue had given both up.
+    let mut connection = connect(&world).await;
+    sqlx::query("UPDATE sightline.dead_letters SET catalogue_version = 0")
+        .execute(&mut connection)
+        .await
+        .expect("written");
+    wait_until(
+        SOON,
+        "the dead letter of the class schema is retried",
+        async || {
+            let found = dead_letters(&running.rest, &[("domain", Some("order"))]).await;
+            let attempts: Vec<_> = found
+                .iter()
+                .map(|letter| {
+                    (
+                        letter["class"].as_str().unwrap_or_default(),
+                        letter["attempts"].as_i64(),
+                    )
+                })
+                .collect();
+            if attempts == [("schema", Some(2)), ("data", Some(1))] {
+                Ok(())
+            } else {
+                Err(format!("{attempts:?}"))
+            }
+        },
+    )
+    .await;
+}
