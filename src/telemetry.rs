@@ -54,6 +54,7 @@ metric_list! {
     gauge END_READ_AGE_SECONDS = "sightline_end_read_age_seconds", Seconds, "Age of the log end offset from which the lag is computed [domain, topic, partition]";
     gauge DEAD_LETTERS = "sightline_dead_letters", Count, "Dead letters that are neither applied nor discarded [domain, topic, partition]";
     gauge DEAD_LETTERS_EXPIRING = "sightline_dead_letters_expiring", Count, "Open dead letters whose bytes are erased within 7 days [domain]";
+    gauge STALLED_VERSIONS = "sightline_stalled_versions", Count, "Versions of the view that have been behind or failed for a day without a commit [domain]";
     gauge PARKED_KEYS = "sightline_parked_keys", Count, "Keys whose later events wait behind a dead letter [domain, topic, partition]";
 
     counter REQUESTS = "sightline_requests_total", Count, "Requests answered [protocol: grpc or http, route, code]";

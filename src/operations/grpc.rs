@@ -375,6 +375,7 @@ impl From<ProjectionVersion> for pb::ProjectionVersion {
             rate: version.rate,
             eta_seconds: version.eta_seconds,
             dead_letters: version.dead_letters,
+            stalled_since: version.stalled_since.map(timestamp),
         }
     }
 }

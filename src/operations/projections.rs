@@ -77,6 +77,10 @@ pub struct ProjectionVersion {
     /// The pause, if it is paused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Pause>,
+    /// Since when a partition has made no progress although it is behind or failed; present after a
+    /// day. What was deleted in the meantime is not erased from this version yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stalled_since: Option<DateTime<Utc>>,
     /// Why partitions do not progress until an operator decides, in one word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
@@ -123,6 +127,7 @@ struct VersionRow {
     paused_at: Option<DateTime<Utc>>,
     paused_by: Option<String>,
     pause_reason: Option<String>,
+    stalled_since: Option<DateTime<Utc>>,
     failure: Option<String>,
     read: i64,
     done: Option<i64>,
@@ -362,6 +367,7 @@ impl VersionRow {
             drops_at: self.retired_at.map(|at| at + RETIRED_FOR),
             accepts_loss: self.accepts_loss,
             pause,
+            stalled_since: self.stalled_since,
             failure: self.failure,
             read: self.read,
             lag,

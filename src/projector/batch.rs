@@ -54,10 +54,6 @@ pub async fn project(
     owned: &mut OwnedPartition,
     batch: &Batch,
 ) -> Result<BatchEnd, sqlx::Error> {
-    let mut transaction = projector.pool.begin().await?;
-    if !progress::lock(&mut transaction, view, owned).await? {
-        return Ok(BatchEnd::Fenced);
-    }
     let candidates: Vec<Candidate<'_>> = batch
         .records
         .iter()
@@ -66,6 +62,18 @@ pub async fn project(
             Candidate::first(record, reading)
         })
         .collect();
+    let mut transaction = projector.pool.begin().await?;
+    // A deletion closes its user's dead letters in earlier logs, too.
+    let is_parked = |key| owned.parked.contains(&key);
+    if candidates
+        .iter()
+        .any(|candidate| candidate.is_deletion() && candidate.key.is_some_and(is_parked))
+    {
+        progress::fence_earlier_logs(&mut transaction, view, owned.claim.log_id).await?;
+    }
+    if !progress::lock(&mut transaction, view, owned).await? {
+        return Ok(BatchEnd::Fenced);
+    }
     let claim = &owned.claim;
     let parked = owned.parked.clone();
     let judge = Judge::new(projection, claim, projector.dedupe, parked, &owned.discards);
@@ -266,7 +274,8 @@ fn give_up(judge: &mut Judge<'_>, candidate: &Candidate<'_>, class: Class) {
     judge.give_up(candidate, reason, class);
 }
 
-/// Writes what every view keeps beside its own rows: applied event ids, closed dead letters, counts of unknown types.
+/// Writes what every view keeps beside its own rows: applied event ids, dead letters of deleted users,
+/// counts of unknown types.
 ///
 /// # Errors
 /// The database failed.
@@ -277,8 +286,17 @@ pub async fn write_bookkeeping(
     judgement: &Judgement,
 ) -> Result<(), sqlx::Error> {
     ids::remember(connection, claim.log_id, &judgement.applied_ids).await?;
-    if !judgement.closed.is_empty() {
-        let (keys, offsets): (Vec<Uuid>, Vec<i64>) = judgement.closed.iter().copied().unzip();
+    if !judgement.deleted.is_empty() {
+        let (keys, offsets): (Vec<Uuid>, Vec<i64>) = judgement.deleted.iter().copied().unzip();
+        sqlx::query_file!(
+            "src/projector/sql/add_erasures.sql",
+            view.domain,
+            view.version,
+            claim.log_id,
+            &keys
+        )
+        .execute(&mut *connection)
+        .await?;
         sqlx::query_file!(
             "src/projector/sql/close_dead_letters.sql",
             view.domain,

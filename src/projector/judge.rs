@@ -14,7 +14,7 @@ use super::dead_letters::{
 };
 use super::progress::{Books, Claim};
 use super::{FeedPosition, NewEvent, Projection};
-use crate::event::{Bad, Envelope, Payload, Record, TypeName, hash16, text};
+use crate::event::{Bad, Envelope, Event, EventType, Payload, Record, TypeName, hash16, text};
 
 /// No record moves stream time by more.
 const MAX_STREAM_TIME_STEP: TimeDelta = TimeDelta::days(1);
@@ -111,6 +111,12 @@ impl<'r> Candidate<'r> {
         }
     }
 
+    /// Whether the record deletes a user, as far as its type says.
+    pub fn is_deletion(&self) -> bool {
+        let deletion = EventType::UserDeleted;
+        matches!(self.event_type(), Some(TypeName::Known { event_type, .. }) if *event_type == deletion)
+    }
+
     /// Stream time after this record, given the stream time before it.
     fn stream_time(&self, before: DateTime<Utc>) -> DateTime<Utc> {
         match self.attempt {
@@ -199,8 +205,8 @@ pub struct Judgement {
     pub applied_ids: BTreeMap<Uuid, SeenEvent>,
     /// The keys that later events wait behind.
     pub parked: HashSet<Uuid>,
-    /// Keys whose user was deleted while dead letters waited, each with the offset of the deletion: it closes all before.
-    pub closed: Vec<(Uuid, i64)>,
+    /// The keys of deleted users, each with the offset of the deletion: it closes and erases all dead letters before it.
+    pub deleted: Vec<(Uuid, i64)>,
     pub dead_letters: Vec<DeadLetter>,
     /// Names of types that the catalogue lacks, and how often each came.
     pub unknown_types: BTreeMap<String, i64>,
@@ -330,12 +336,12 @@ impl<'b> Judge<'b> {
         }
         let event = match (envelope.decode(), parked) {
             (Ok(event), None) => event,
-            (Ok(event), Some(key)) if matches!(event.payload, Payload::UserDeleted(_)) => {
+            // A deletion waits behind no dead letter of its own user.
+            (Ok(event), Some(key)) if deleted_key(&event) == Some(key) => {
                 if seen {
                     self.judgement.outcomes.push(Outcome::Duplicate);
                     return None;
                 }
-                self.close(key, candidate.record.offset);
                 event
             }
             (_, Some(_)) => {
@@ -357,6 +363,9 @@ impl<'b> Judge<'b> {
                     .map_or(stream_time, |time| time.max(stream_time)),
             };
             self.judgement.applied_ids.insert(*hash, applied);
+        }
+        if let Some(key) = deleted_key(&event) {
+            self.delete(key, candidate.record.offset);
         }
         self.judgement.outcomes.push(Outcome::Applied);
         Some(NewEvent {
@@ -410,14 +419,22 @@ impl<'b> Judge<'b> {
     }
 
     /// The key's user is deleted: dead letters before are closed, and the key is live again.
-    fn close(&mut self, key: Uuid, offset: i64) {
+    fn delete(&mut self, key: Uuid, offset: i64) {
         self.judgement.parked.remove(&key);
-        self.judgement.closed.push((key, offset));
+        self.judgement.deleted.push((key, offset));
         for dead_letter in &mut self.judgement.dead_letters {
             if dead_letter.record.key.as_deref().map(hash16) == Some(key) {
                 dead_letter.resolution.get_or_insert(USER_DELETED.into());
             }
         }
+    }
+}
+
+/// The key of the user whom an event deletes.
+fn deleted_key(event: &Event) -> Option<Uuid> {
+    match &event.payload {
+        Payload::UserDeleted(deleted) => Some(hash16(deleted.user_id.as_bytes())),
+        _ => None,
     }
 }
 

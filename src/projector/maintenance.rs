@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
 
-use super::dead_letters::maintenance::{expire_bytes, retry_due};
+use super::dead_letters::maintenance::{erase_deleted_users, expire_bytes, retry_due};
 use super::dead_letters::outbox::Outbox;
 use super::dead_letters::retry::Retrier;
 use super::versions::{self, VersionError, Which};
@@ -52,6 +52,14 @@ pub async fn run(
                 if let Err(error) = retry_due(&retrier, *projection, projector.instance).await {
                     tracing::debug!(domain, %error, "dead letters could not be retried yet");
                 }
+                if let Err(error) = erase_deleted_users(&retrier.pool, domain).await {
+                    let error = db::describe(&error);
+                    tracing::debug!(
+                        domain,
+                        error,
+                        "deleted users' dead letters could not be erased yet"
+                    );
+                }
                 drop_overdue(&retrier, domain).await;
                 if let Err(error) = versions::delete_dropped(&retrier.pool, domain).await {
                     let error = db::describe(&error);
@@ -69,6 +77,10 @@ pub async fn run(
                 }
                 for projection in &projections {
                     let domain = projection.domain();
+                    if let Err(error) = versions::note_stalled(&retrier.pool, domain).await {
+                        let error = db::describe(&error);
+                        tracing::debug!(domain, error, "stalled versions could not be read yet");
+                    }
                     let expired = ids::expire(&projector.pool, domain, projector.dedupe);
                     if let Err(error) = expired.await {
                         let error = db::describe(&error);

@@ -423,6 +423,26 @@ async fn discards(
     Ok(discards.collect())
 }
 
+/// Fences the owners of the logs that come before this one, whose dead letters the transaction will close.
+///
+/// # Errors
+/// The database failed.
+pub async fn fence_earlier_logs(
+    connection: &mut PgConnection,
+    view: &View,
+    log_id: i32,
+) -> Result<(), sqlx::Error> {
+    sqlx::query_file!(
+        "src/projector/sql/fence_earlier_logs.sql",
+        view.domain,
+        view.version,
+        log_id
+    )
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
 /// Begins a batch: locks the progress row if it is as it was claimed, and points unqualified names at the version's
 /// tables. Returns `false` if the row has changed: the batch has to be judged again after a new claim.
 ///

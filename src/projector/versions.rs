@@ -9,7 +9,7 @@ use chrono::TimeDelta;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 
 use super::FeedPosition;
-use crate::db;
+use crate::{db, telemetry};
 
 /// Why nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -269,6 +269,28 @@ pub async fn remove(pool: &PgPool, domain: &str, which: Which) -> Result<i32, Ve
         tracing::info!(domain, version, error, "a dropped version is deleted later");
     }
     Ok(version)
+}
+
+/// Notes since when each partition has been behind without a commit, and sets the metric of versions for which that has been a
+/// day: deletions do not reach them.
+///
+/// # Errors
+/// The database failed.
+pub async fn note_stalled(pool: &PgPool, domain: &'static str) -> Result<(), sqlx::Error> {
+    sqlx::query_file!("src/projector/sql/note_behind.sql", domain)
+        .execute(pool)
+        .await?;
+    let stalled = sqlx::query_scalar!(
+        r#"SELECT count(DISTINCT version) AS "stalled!" FROM sightline.progress
+           WHERE domain = $1 AND ended_at IS NULL AND behind_since < now() - interval '1 day'"#,
+        domain
+    )
+    .fetch_one(pool)
+    .await?;
+    // Counts are far below 2^52.
+    #[allow(clippy::cast_precision_loss)]
+    metrics::gauge!(telemetry::STALLED_VERSIONS, "domain" => domain).set(stalled as f64);
+    Ok(())
 }
 
 /// Deletes what is left of versions that were dropped.

@@ -1,10 +1,11 @@
 -- The versions of the views of these domains ($1), with state and progress of each.
 SELECT v.domain, v.version, v.state, v.code_version, v.mixed_code, v.created_at, v.retired_at, v.accepts_loss,
        v.paused_at, v.paused_by, v.pause_reason,
-       p.failure, coalesce(p.read, 0)::bigint AS "read!", p.done, p.whole, p.rate, dead_letters.open AS "dead_letters!"
+       p.stalled_since, p.failure, coalesce(p.read, 0)::bigint AS "read!", p.done, p.whole, p.rate, dead_letters.open AS "dead_letters!"
 FROM sightline.views v
 CROSS JOIN LATERAL (
     SELECT min(p.failure) AS failure,
+           min(p.behind_since) FILTER (WHERE p.behind_since < now() - interval '1 day') AS stalled_since,
            sum(p.read) AS read,
            sum(p.next_offset - p.start_offset)::bigint AS done,
            -- A position beyond the log end offset was committed after that was read: the log ends

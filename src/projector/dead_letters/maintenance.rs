@@ -15,6 +15,9 @@ use crate::telemetry;
 
 /// After so long the rest of a log's dead letters is left to the next round.
 const RETRY_BUDGET: Duration = Duration::from_secs(10);
+/// How long after a user's deletion the dead letters in other logs are erased: longer than a transaction lasts that was adding
+/// one then.
+const ERASURE_DELAY: Duration = Duration::from_secs(15);
 /// How long before open dead letters lose their bytes a warning is logged.
 const WARNING: TimeDelta = TimeDelta::days(7);
 
@@ -104,6 +107,59 @@ async fn mark_retrying(
         &scope.singles as &[Uuid],
     )
     .execute(&retrier.pool)
+    .await
+    .map(drop)
+}
+
+/// Closes and erases the dead letters that deleted users have in other logs than that of their deletion. Each log has a
+/// transaction of its own, which holds its progress row and fences its owner, and those of later logs: their keys are live
+/// again.
+///
+/// # Errors
+/// The database failed. What earlier transactions did stays.
+pub async fn erase_deleted_users(pool: &PgPool, domain: &str) -> Result<(), sqlx::Error> {
+    let due = sqlx::query_file!(
+        "src/projector/sql/erasures_due.sql",
+        domain,
+        ERASURE_DELAY.as_secs_f64()
+    )
+    .fetch_all(pool)
+    .await?;
+    for log in due {
+        let mut transaction = pool.begin().await?;
+        sqlx::query!(
+            "UPDATE sightline.progress SET epoch = epoch + 1 WHERE domain = $1 AND version = $2 AND log_id = $3",
+            domain,
+            log.version,
+            log.log_id
+        )
+        .execute(&mut *transaction)
+        .await?;
+        sqlx::query_file!(
+            "src/projector/sql/fence_later_logs.sql",
+            domain,
+            &[log.version],
+            log.log_id
+        )
+        .execute(&mut *transaction)
+        .await?;
+        sqlx::query_file!(
+            "src/projector/sql/erase_dead_letters.sql",
+            domain,
+            log.version,
+            log.log_id,
+            &log.keys
+        )
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+    }
+    sqlx::query_file!(
+        "src/projector/sql/end_erasures.sql",
+        domain,
+        ERASURE_DELAY.as_secs_f64()
+    )
+    .execute(pool)
     .await
     .map(drop)
 }

@@ -697,7 +697,7 @@ fn verdicts<'j>(
                     .next()
                     .filter(|failure| failure.class != Class::Blocked);
                 failed.extend(failure.map(|failure| (stored.id, failure)));
-                let closed = judgement.closed.iter().any(|(key, offset)| {
+                let closed = judgement.deleted.iter().any(|(key, offset)| {
                     stored.key_hash == Some(*key) && stored.record_offset < *offset
                 });
                 match failure {

@@ -40,21 +40,22 @@ struct Columns<'d> {
 impl<'d> Columns<'d> {
     fn push(&mut self, dead_letter: &'d DeadLetter) {
         let record = &dead_letter.record;
-        // A closed one is kept for its coordinates and its reason only.
+        // A closed one is kept for its coordinates and its reason only: its key would name a person, even as a hash.
         let is_open = dead_letter.resolution.is_none();
         let keeps_value = is_open && !dead_letter.without_value;
         self.ids.push(Uuid::now_v7());
         self.offsets.push(record.offset);
         self.times.push(record_time(record));
         self.stream_times.push(dead_letter.stream_time);
-        self.keys.push(record.key.as_deref().filter(|_| is_open));
-        self.key_hashes.push(record.key.as_deref().map(hash16));
+        let key = record.key.as_deref().filter(|_| is_open);
+        self.key_hashes.push(key.map(hash16));
         self.event_ids.push(storable(&dead_letter.event_id));
         self.event_types.push(storable(&dead_letter.event_type));
         self.occurred_at.push(dead_letter.occurred_at);
         self.reasons.push(dead_letter.reason.clone().into_owned());
         self.fields.push(storable(&dead_letter.field));
         self.classes.push(dead_letter.class.as_str().to_owned());
+        self.keys.push(key);
         self.parks.push(dead_letter.parks && record.key.is_some());
         self.sizes.push(value_size(record));
         self.headers.push(is_open.then(|| encode_headers(record)));

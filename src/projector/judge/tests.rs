@@ -298,7 +298,7 @@ fn a_deletion_closes_its_keys_dead_letters() {
             "applied"
         ]
     );
-    assert_eq!(judgement.closed, [(hash16(b"u"), 2)]);
+    assert_eq!(judgement.deleted, [(hash16(b"u"), 2)]);
     assert!(judgement.parked.is_empty());
     for dead_letter in &judgement.dead_letters {
         assert_eq!(dead_letter.resolution.as_deref(), Some(USER_DELETED));

@@ -10,6 +10,7 @@ SET next_offset   = $4,
     holes         = holes + $11,
     last_offset   = coalesce($12, last_offset),
     last_record   = coalesce($13, last_record),
+    behind_since  = NULL,
     code_version  = greatest(code_version, $14),
     updated_at    = now()
 WHERE domain = $1 AND version = $2 AND log_id = $3

@@ -3,12 +3,14 @@
 -- locked the progress rows.
 WITH discarded AS (
     UPDATE sightline.dead_letters AS d
-    SET state = 'discarded', resolution = $4, resolved_at = now()
+    SET state = 'discarded', resolution = $4, resolved_at = now(),
+        -- A closed one without its bytes keeps no key.
+        key_hash = CASE WHEN d.erased_at IS NULL THEN d.key_hash END
     FROM sightline.dead_letters AS chosen
     WHERE chosen.id = $3 AND chosen.state IN ('parked', 'retrying')
       AND d.domain = $1 AND d.log_id = $2 AND d.record_offset = chosen.record_offset
       AND d.state IN ('parked', 'retrying')
-    RETURNING d.id, d.version, d.record_offset, d.key_hash, d.parks, d.reason, d.field, d.class
+    RETURNING d.id, d.version, d.record_offset, chosen.key_hash, d.parks, d.reason, d.field, d.class
 ), kept AS (
     INSERT INTO sightline.discards (domain, log_id, record_offset, resolution, reason, field, class)
     SELECT $1, $2, record_offset, $4, reason, field, class FROM discarded WHERE id = $3

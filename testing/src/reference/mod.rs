@@ -314,8 +314,14 @@ fn judge<V: View>(
         return Verdict::Skipped;
     }
     let event = decode(&envelope, name, record, number);
-    let good_deletion = name == "UserDeleted" && event.is_some();
-    if parked && !good_deletion {
+    let deleted = event
+        .as_ref()
+        .filter(|_| name == "UserDeleted")
+        .and_then(|event| event.text("userId"));
+    let is_own_key = deleted
+        .as_ref()
+        .is_some_and(|user| record.key.as_deref() == Some(user.as_bytes()));
+    if parked && !is_own_key {
         return Verdict::DeadLettered;
     }
     let seen = envelope.id.as_ref().and_then(|id| partition.seen.get(id));
@@ -325,9 +331,8 @@ fn judge<V: View>(
     let Some(event) = event else {
         return Verdict::DeadLettered;
     };
-    if parked {
-        let key = record.key.as_ref().expect("a parked record has a key");
-        partition.close(key, number);
+    if let Some(user) = deleted {
+        partition.close(user.as_bytes(), number);
     }
     let then = now.max(record.timestamp);
     partition.seen.insert(event.id.clone(), (number, then));

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -26,6 +26,8 @@ pub struct Harness {
     pub diary: Diary,
     /// The limit of values for instances that start next.
     limit: AtomicUsize,
+    launched: AtomicUsize,
+    is_calm: AtomicBool,
     /// The dead letters whose discard an operator has requested: domain, partition, offset.
     pub discards: Mutex<BTreeSet<(&'static str, i32, i64)>>,
 }
@@ -75,6 +77,8 @@ impl Harness {
             slots,
             diary: Diary::new(),
             limit: AtomicUsize::new(MAX_VALUE_BYTES),
+            launched: AtomicUsize::new(0),
+            is_calm: AtomicBool::new(false),
             discards: Mutex::default(),
         })
     }
@@ -119,6 +123,14 @@ impl Harness {
         command.env("SIGHTLINE_DATABASE_URL", url);
         let limit = self.limit.load(Ordering::Relaxed);
         command.env("SIGHTLINE_MAX_VALUE_BYTES", limit.to_string());
+        // Every third process is of an older release, until the faults are over.
+        let launched = self.launched.fetch_add(1, Ordering::Relaxed);
+        let is_old = launched % 3 == 1 && !self.is_calm.load(Ordering::Relaxed);
+        if is_old {
+            self.diary.count("processes of an older release", 1);
+        }
+        let code_version = if is_old { "3" } else { "4" };
+        command.env("SIGHTLINE_TEST_CODE_VERSION", code_version);
         let app = App::start(&command);
         slot.outputs
             .lock()
@@ -130,6 +142,7 @@ impl Harness {
     /// Opens all proxies, and starts a fresh instance with the larger limit in every slot.
     pub async fn calm(&self) {
         self.limit.store(HEALING_BYTES, Ordering::Relaxed);
+        self.is_calm.store(true, Ordering::Relaxed);
         for slot in &self.slots {
             slot.kafka.set(Mode::Open);
             slot.postgres.set(Mode::Open);
