@@ -16,6 +16,7 @@ mod database;
 mod dead_letters;
 mod documented;
 mod end_to_end;
+mod erasure;
 mod feed;
 mod holes;
 mod layers;
