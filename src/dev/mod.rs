@@ -72,6 +72,8 @@ pub async fn run(arguments: &ArgMatches, settings: &Settings) -> anyhow::Result<
     config.kafka_topics = vec![TOPIC.to_owned()];
     config.kafka_start = StartAt::Earliest;
     config.kafka_properties.clear();
+    // The sample producer is the broker's own: it knows of added partitions at once.
+    config.kafka_settle = Duration::ZERO;
     config.role = Role::All;
 
     let rate = *arguments.get_one::<u32>("rate").expect("a default");

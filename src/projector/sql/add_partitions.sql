@@ -1,13 +1,5 @@
--- Inserts progress rows for partitions ($6) that begin at these offsets ($7).
-WITH wanted AS (
-    SELECT partition, start_offset FROM unnest($6::integer[], $7::bigint[]) AS w (partition, start_offset)
-), new_logs AS (
-    INSERT INTO sightline.logs (cluster_id, topic, topic_identity, partition)
-    SELECT $3, $4, $5, partition FROM wanted
-    -- Another domain may have inserted the log. An update without a change returns its id.
-    ON CONFLICT (topic, topic_identity, partition) DO UPDATE SET partition = EXCLUDED.partition
-    RETURNING log_id, partition
-)
-INSERT INTO sightline.progress (domain, version, log_id, start_offset, next_offset, waits_for)
-SELECT $1, $2, log_id, start_offset, start_offset, $8::jsonb
-FROM new_logs JOIN wanted USING (partition)
+-- Inserts progress rows for partitions ($5) of a topic's incarnation that begin at these offsets ($6).
+INSERT INTO sightline.progress (domain, version, log_id, start_offset, next_offset)
+SELECT $1, $2, l.log_id, begun.start_offset, begun.start_offset
+FROM unnest($5::integer[], $6::bigint[]) AS begun (partition, start_offset)
+JOIN sightline.logs l ON l.topic = $3 AND l.topic_identity IN ($4, '-') AND l.partition = begun.partition

@@ -240,17 +240,18 @@ fn compare_feed(
         changes.len(),
         "{how}: two changes have the same cursor"
     );
+    // A user's events may be on several partitions, if some were added.
+    let event = |entry: &Value| (entry["userId"].to_string(), entry["eventId"].to_string());
     let mut partition_of = HashMap::new();
     for (partition, feed) in feeds {
         for entry in feed {
-            partition_of.insert(entry["userId"].as_str(), *partition);
+            partition_of.insert(event(entry), *partition);
         }
     }
     let mut said: BTreeMap<i32, Vec<Value>> = BTreeMap::new();
     for mut change in changes {
         change.as_object_mut().expect("a change").remove("cursor");
-        let partition = partition_of.get(&change["userId"].as_str());
-        let partition = partition.copied().unwrap_or(-1);
+        let partition = partition_of.get(&event(&change)).copied().unwrap_or(-1);
         said.entry(partition).or_default().push(normal(change));
     }
     let empty = (-1, Vec::new());
