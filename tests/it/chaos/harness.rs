@@ -70,7 +70,7 @@ impl Harness {
         }
         let mut world = World::new(broker, database, partitions).await;
         let properties = format!(
-            "session.timeout.ms={},heartbeat.interval.ms=1000",
+            "session.timeout.ms={},heartbeat.interval.ms=1000,topic.metadata.refresh.interval.ms=1000",
             SESSION.as_millis()
         );
         world.set("SIGHTLINE_KAFKA_PROPERTIES", &properties).set(

@@ -17,9 +17,10 @@ use tokio::time::sleep;
 use super::harness::Harness;
 
 /// The settle time of all instances: longer than [`STALE`] and the broker's restarts.
-pub const SETTLE: Duration = Duration::from_secs(30);
-/// For how long after a partition was added events are still written to the older one.
-const STALE: Duration = Duration::from_secs(5);
+pub const SETTLE: Duration = Duration::from_secs(40);
+/// For how long after a partition was added events are still written to the older one: longer than faults delay its
+/// first assignment.
+const STALE: Duration = Duration::from_secs(13);
 const MOVERS: usize = 12;
 
 /// The ids of the users that move.
@@ -36,8 +37,8 @@ fn id(mover: usize) -> String {
 pub async fn run(harness: Arc<Harness>, mut rng: Rng, until: Instant) {
     let writer = harness.world.broker.writer();
     let began = Instant::now();
-    let mut adds: VecDeque<Instant> = [0.15, 0.45]
-        .map(|part| began + (until - began).mul_f64(part + 0.15 * rng.f64()))
+    let mut adds: VecDeque<Instant> = [0.1, 0.4]
+        .map(|part| began + (until - began).mul_f64(part + 0.1 * rng.f64()))
         .into();
     let mut count = harness.partitions;
     // Where each mover's events belong, and where a producer with old metadata writes them.
@@ -59,13 +60,16 @@ pub async fn run(harness: Arc<Harness>, mut rng: Rng, until: Instant) {
             count += 1;
         }
         let mover = rng.usize(0..MOVERS);
-        let since = added.filter(|since| since.elapsed() < STALE && rng.bool());
+        let moving = added.filter(|since| since.elapsed() < STALE);
+        let since = moving.filter(|_| rng.bool());
         let partition = if since.is_some() {
             former[mover]
         } else {
             homes[mover]
         };
-        let record = event(mover, number, partition);
+        // No later event hides which of those was applied last that were written while producers disagreed.
+        let phase = format!("{count}-{}", moving.is_some());
+        let record = event(mover, number, partition, &phase);
         let written = writer.try_write(&harness.world.topic, &[record]).await;
         if let Err(error) = written {
             harness
@@ -135,8 +139,8 @@ async fn all_are_known(harness: &Harness, count: i32, rng: &mut Rng) -> bool {
         .all(|domain| partitions(domain).len() == count as usize)
 }
 
-/// An event of a mover: a new name, or a new address in place of the former one.
-fn event(mover: usize, number: usize, partition: i32) -> Record {
+/// An event of a mover: a new name, or a new value of the phase's address.
+fn event(mover: usize, number: usize, partition: i32, phase: &str) -> Record {
     let user = id(mover);
     let (event_type, payload) = if number.is_multiple_of(2) {
         let fields = json!({"username": format!("name {number}")});
@@ -146,8 +150,8 @@ fn event(mover: usize, number: usize, partition: i32) -> Record {
         )
     } else {
         let address = json!({
-            "userId": user, "profileId": "p", "addressId": format!("{user}-home"), "addressType": "home",
-            "isDefaultShipping": true, "isDefaultBilling": false, "country": "DE",
+            "userId": user, "profileId": "p", "addressId": format!("{user}-{phase}"), "addressType": "home",
+            "isDefaultShipping": false, "isDefaultBilling": false, "country": "DE",
             "fullAddress": {"streetLine1": format!("{number} Road"), "city": "Berlin", "country": "DE"},
         });
         ("UserAddressAdded", address)
