@@ -176,15 +176,21 @@ async fn start_by_hand(
 ) -> Vec<JoinHandle<Steps>> {
     let partitions: Vec<i32> = (0..log::PARTITIONS).collect();
     let starts = vec![0_i64; partitions.len()];
+    sqlx::query(include_str!("../src/projector/sql/record_logs.sql"))
+        .bind("cluster")
+        .bind(&topic.name)
+        .bind("identity")
+        .bind(log::PARTITIONS)
+        .execute(pool)
+        .await
+        .expect("logs");
     sqlx::query(include_str!("../src/projector/sql/add_partitions.sql"))
         .bind("order")
         .bind(1)
-        .bind("cluster")
         .bind(&topic.name)
         .bind("identity")
         .bind(&partitions)
         .bind(&starts)
-        .bind(None::<serde_json::Value>)
         .execute(pool)
         .await
         .expect("progress rows");

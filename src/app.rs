@@ -31,7 +31,7 @@ use crate::operations::Operations;
 use crate::projector::dead_letters::retry::Retrier;
 use crate::projector::heartbeat::{self, Heartbeats};
 use crate::projector::maintenance::{self, DeadLetterPolicy};
-use crate::projector::{Projection, Projector, members};
+use crate::projector::{Projection, Projector, added_partitions, members};
 use crate::query::Reads;
 use crate::query::lag::Lag;
 use crate::server::{self, Domains, admin};
@@ -421,6 +421,11 @@ fn project(
             Box::new(|projector| heartbeat::run(projector).boxed()),
         ),
         (
+            "added-partitions".to_owned(),
+            projector.clone(),
+            Box::new(|projector| added_partitions::run(projector).boxed()),
+        ),
+        (
             "maintenance".to_owned(),
             projector.clone(),
             Box::new(move |projector| {
@@ -457,6 +462,7 @@ fn projector(config: &Config, pool: PgPool, stop: &CancellationToken) -> Project
         topics: config.kafka_topics.clone(),
         group_prefix: config.kafka_group_prefix.clone(),
         start: config.kafka_start,
+        settle: config.kafka_settle,
         max_value_bytes: config.max_value_bytes,
         dedupe: chrono::TimeDelta::days(config.dedupe_days.into()),
         instance: Uuid::now_v7(),

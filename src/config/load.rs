@@ -97,6 +97,9 @@ impl Settings {
                 Some(given) => kafka::properties(given)?,
                 None => Vec::new(),
             },
+            kafka_settle: Duration::from_secs(
+                self.value("kafka_settle_seconds").number(0, 86_400)?,
+            ),
             domains: self.domains(known_domains)?,
             role: self.value("role").choice(&[
                 ("all", Role::All),

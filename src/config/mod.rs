@@ -41,6 +41,9 @@ pub struct Config {
     pub kafka_start: StartAt,
     /// Further librdkafka properties, in the order given. May hold secrets.
     pub kafka_properties: Vec<(String, String)>,
+    /// How long after a partition was added the older partitions' log end offsets count that it
+    /// waits for.
+    pub kafka_settle: Duration,
     /// The domains that this process projects and serves, in the order of the program's own list.
     pub domains: Vec<String>,
     /// Whether this process projects, serves, or both.
@@ -175,6 +178,10 @@ impl Config {
             "kafka_properties",
             properties.collect::<toml::Table>().into(),
         );
+        put(
+            "kafka_settle_seconds",
+            (self.kafka_settle.as_secs() as i64).into(),
+        );
         put("domains", list(&self.domains).into());
         put("role", format!("{:?}", self.role).to_lowercase().into());
         put("grpc_addr", self.grpc_addr.to_string().into());
@@ -257,6 +264,7 @@ mod tests {
         assert_eq!(config.kafka_topics, ["user.events"]);
         assert_eq!(config.http_addr, "127.0.0.1:8080".parse().unwrap());
         assert_eq!(config.shutdown_grace, Duration::from_secs(20));
+        assert_eq!(config.kafka_settle, Duration::from_secs(600));
     }
 
     #[test]
@@ -304,6 +312,8 @@ mod tests {
             (vec!["--kafka-topics", "a,,b"], "empty"),
             (vec!["--kafka-brokers", "host:many"], "\"host:many\""),
             (vec!["--dedupe-days", "0"], "from 1 to"),
+            (vec!["--kafka-settle-seconds", "86401"], "from 0 to 86400"),
+            (vec!["--kafka-settle-seconds=-1"], "from 0 to 86400"),
             (vec!["--auth", "jwt"], "must be one of: off"),
             (vec!["--log", "a=b=c"], "--log"),
             (vec!["--kafka-properties", "no.such=1"], "has no property"),

@@ -96,6 +96,12 @@ pub(super) const SETTINGS: &[Setting] = &[
         "Further librdkafka properties (SASL, TLS, tuning); in a file, one per line",
     ),
     setting(
+        "kafka_settle_seconds",
+        "SECONDS",
+        Some("600"),
+        "How long after a partition was added the older ones' ends count that it waits for",
+    ),
+    setting(
         "domains",
         "DOMAIN,…",
         Some("all"),

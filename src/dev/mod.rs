@@ -73,6 +73,8 @@ pub async fn run(arguments: &ArgMatches, settings: &Settings) -> anyhow::Result<
     config.kafka_start = StartAt::Earliest;
     // The in-process broker answers a fetch when its time is up, even if records have come meanwhile.
     config.kafka_properties = vec![("fetch.wait.max.ms".to_owned(), "10".to_owned())];
+    // The sample producer is the broker's own: it knows of added partitions at once.
+    config.kafka_settle = Duration::ZERO;
     config.role = Role::All;
 
     let rate = *arguments.get_one::<u32>("rate").expect("a default");

@@ -5,9 +5,10 @@
 //! with the position (`batch`). That transaction begins with a comparison of the progress row (`progress`), so each event
 //! counts once. What can't be applied becomes a dead letter (`dead_letters`).
 //!
-//! Around it: heartbeats ([`heartbeat`]), pauses ([`pause`]), the versions of a view ([`versions`]), and what is done from
-//! time to time ([`maintenance`]).
+//! Around it: heartbeats ([`heartbeat`]), pauses ([`pause`]), the versions of a view ([`versions`]), what partitions wait for
+//! that were added later ([`added_partitions`]), and what is done from time to time ([`maintenance`]).
 
+pub mod added_partitions;
 mod batch;
 pub(crate) mod dead_letters;
 pub mod heartbeat;
@@ -21,6 +22,7 @@ pub mod versions;
 mod worker;
 
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rdkafka::ClientConfig;
@@ -147,6 +149,8 @@ pub struct Projector {
     pub group_prefix: String,
     /// Where a log without progress begins.
     pub start: StartAt,
+    /// How long after a partition was added the older partitions' log end offsets count that it waits for.
+    pub settle: Duration,
     /// A longer value is not parsed. In bytes.
     pub max_value_bytes: usize,
     /// How long, in stream time, an event id is remembered.

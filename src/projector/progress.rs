@@ -7,12 +7,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
-use sqlx::types::Json;
 use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::dead_letters::{Class, Discard};
-use super::{View, versions};
+use super::{View, added_partitions, versions};
 use crate::kafka::offsets::TopicState;
 
 /// A log's progress row as its owner claimed it. Only its owner changes it until someone raises its epoch.
@@ -53,8 +52,8 @@ pub enum ClaimOutcome {
     Claimed(Box<OwnedPartition>),
     /// The topic was deleted and created again: the positions belong to another log.
     TopicRecreated,
-    /// The partition was added later. The older ones must first reach the log ends that they had
-    /// when this one was added.
+    /// The partition was added later, and its settle time is not over, or the older ones must first
+    /// reach the offsets that it waits for.
     WaitsForPartitions {
         log_id: i32,
         epoch: i64,
@@ -76,9 +75,6 @@ pub enum ClaimOutcome {
 /// Where each partition of a topic begins, if no version of the view has progress in it.
 pub type Starts = BTreeMap<i32, i64>;
 
-/// The offsets that other partitions of the topic have to reach first, by partition.
-type WaitsFor = Json<BTreeMap<String, i64>>;
-
 /// What a transaction adds to the books of a partition.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Books {
@@ -93,8 +89,7 @@ pub struct Books {
 /// Inserts the progress rows of a topic's partitions that have none. Returns those partitions.
 ///
 /// The first partitions of a topic begin together: where other versions of the view began, at the log start if the topic
-/// was created again, else at `starts`. A partition that is added later begins at its log start and waits until the
-/// others have reached their present log end offsets, so that a key that moved stays in order.
+/// was created again, else at `starts`. A partition that is added later begins at its log start.
 ///
 /// # Errors
 /// The database failed.
@@ -105,6 +100,7 @@ pub async fn ensure(
     state: &TopicState,
     starts: &Starts,
 ) -> Result<Vec<i32>, sqlx::Error> {
+    added_partitions::record(pool, topic, state).await?;
     let mut transaction = pool.begin().await?;
     // One process at a time per domain: which partitions are the first ones is decided once.
     versions::lock(&mut transaction, view.domain).await?;
@@ -113,24 +109,13 @@ pub async fn ensure(
         .iter()
         .any(|row| state.identity.differs_from(&row.topic_identity));
     let missing = missing(&known, state);
-    // The first partitions are inserted only all together: one whose offsets are not read yet would look added later.
+    // The first partitions are inserted only all together: one whose offsets are not read yet would not begin at `starts`.
     let complete =
         state.offsets.len() == usize::try_from(state.partition_count).unwrap_or_default();
     let exists = version_of(&mut transaction, view).await?.is_some();
     if recreated || missing.is_empty() || (known.is_empty() && !complete) || !exists {
         return Ok(Vec::new());
     }
-    let waits_for = (!known.is_empty()).then(|| {
-        let ends: BTreeMap<String, i64> = known
-            .iter()
-            .map(|row| {
-                let read = state.offsets.get(&row.partition);
-                let end = read.map_or(row.next_offset, |offsets| offsets.log_end);
-                (row.partition.to_string(), end)
-            })
-            .collect();
-        Json(ends)
-    });
     let begun = sqlx::query_file!("src/projector/sql/topic_starts.sql", view.domain, topic)
         .fetch_all(&mut *transaction)
         .await?;
@@ -161,12 +146,10 @@ pub async fn ensure(
         "src/projector/sql/add_partitions.sql",
         view.domain,
         view.version,
-        state.identity.cluster_id,
         topic,
         state.identity.stored(),
         &missing,
         &offsets,
-        waits_for as _,
         &ready_offsets as _,
     )
     .execute(&mut *transaction)
@@ -274,9 +257,7 @@ struct PartitionProgress {
     topic_identity: String,
     partition: i32,
     epoch: i64,
-    next_offset: i64,
     code_version: i32,
-    waits_for: Option<WaitsFor>,
 }
 
 async fn of_topic(
@@ -331,18 +312,14 @@ pub async fn claim(
     if ours.code_version > code_version {
         return Ok(ClaimOutcome::NewerCode { log_id, epoch });
     }
-    if let Some(Json(waits_for)) = &ours.waits_for {
-        let reached = |partition: &str, offset: i64| {
-            known
-                .iter()
-                .any(|row| row.partition.to_string() == partition && row.next_offset >= offset)
-        };
-        if !waits_for
-            .iter()
-            .all(|(partition, offset)| reached(partition, *offset))
-        {
-            return Ok(ClaimOutcome::WaitsForPartitions { log_id, epoch });
-        }
+    let waits = sqlx::query_scalar!(
+        r#"SELECT sightline.waits_for_partitions($1, $2, $3) AS "waits!""#,
+        view.domain,
+        view.version,
+        log_id
+    );
+    if waits.fetch_one(&mut *transaction).await? {
+        return Ok(ClaimOutcome::WaitsForPartitions { log_id, epoch });
     }
     let row = sqlx::query_file!(
         "src/projector/sql/claim_partition.sql",

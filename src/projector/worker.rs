@@ -461,6 +461,7 @@ impl Worker {
             | ClaimOutcome::Paused { log_id, epoch } => {
                 (memory.log_id, memory.epoch) = (Some(log_id), epoch);
                 heartbeats.begin(view, log_id, epoch, 0);
+                heartbeats.failure(view, log_id, None);
                 Ok(None)
             }
             // A process with newer code projects it, or did, and an operator has to decide.

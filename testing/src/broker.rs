@@ -275,16 +275,20 @@ impl Broker {
 
     /// Raises the number of partitions of a topic.
     pub async fn add_partitions(&self, name: &str, total: i32) {
-        let more = NewPartitions::new(name, total as usize);
-        let outcome = self
-            .admin()
-            .create_partitions([&more], &options())
-            .await
-            .expect("an answer");
-        outcome.into_iter().for_each(|outcome| {
-            outcome.expect("partitions are added");
-        });
+        let added = self.try_add_partitions(name, total).await;
+        added.expect("partitions are added");
         self.wait_for_partitions(name, total).await;
+    }
+
+    /// The same, for a broker that may be down, without waiting for leaders. After an error, they may have been
+    /// added.
+    pub async fn try_add_partitions(&self, name: &str, total: i32) -> Result<(), String> {
+        let more = NewPartitions::new(name, total as usize);
+        let outcome = self.admin().create_partitions([&more], &options()).await;
+        for outcome in outcome.map_err(|error| error.to_string())? {
+            outcome.map_err(|(_, code)| code.to_string())?;
+        }
+        Ok(())
     }
 
     /// A partition's log end offset.
@@ -435,7 +439,8 @@ impl Broker {
         config
     }
 
-    fn partitions(&self, topic: &str) -> i32 {
+    /// How many partitions a topic has; 0 if it does not exist, or the broker does not answer.
+    pub fn partitions(&self, topic: &str) -> i32 {
         self.consumer()
             .fetch_metadata(None, ANSWER)
             .map_or(0, |cluster| {

@@ -893,7 +893,8 @@ async fn a_key_in_a_recreated_topic_waits_for_its_dead_letters() {
 /// A key has dead letters in the first partition, and further records in a later log: those wait, too.
 async fn moved_key_waits(recreated: bool) {
     let Some(broker) = Broker::real() else { return };
-    let world = World::new(broker, Database::create().await, 1).await;
+    let mut world = World::new(broker, Database::create().await, 1).await;
+    world.set("SIGHTLINE_KAFKA_SETTLE_SECONDS", "0");
     let mut log = Vec::new();
     for user in ["a", "b"] {
         log.push(registered(user, &format!("{user}-0")));

@@ -741,7 +741,7 @@ async fn a_reader_that_follows_the_feed_gets_every_change_once() {
 /// only entries that were erased since. Where the order within partitions is not known, compares users.
 pub fn assert_followed(read: &[Value], folds: &Folds) {
     let fold = &folds.order;
-    let by_user = |entry: &Value| entry["userId"].to_string();
+    let event = |entry: &Value| (entry["userId"].to_string(), entry["eventId"].to_string());
     let partitions: Vec<i32> = fold.partitions().collect();
     let mut row_of = BTreeMap::new();
     for partition in &partitions {
@@ -749,15 +749,15 @@ pub fn assert_followed(read: &[Value], folds: &Folds) {
             let row = if fold.order_is_known {
                 partition.to_string()
             } else {
-                by_user(&entry)
+                format!("{} in {partition}", entry["userId"])
             };
-            row_of.insert(by_user(&entry), row);
+            row_of.insert(event(&entry), row);
         }
     }
     let in_rows = |entries: Vec<Value>| {
         let mut rows: BTreeMap<&str, Vec<[String; 4]>> = BTreeMap::new();
         for entry in entries {
-            let row = &row_of[&by_user(&entry)];
+            let row = &row_of[&event(&entry)];
             rows.entry(row).or_default().push(identity(&entry));
         }
         rows

@@ -95,7 +95,8 @@ async fn transactions_leave_holes_that_are_counted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn added_partitions_lose_and_reorder_nothing() {
     let Some(broker) = Broker::real() else { return };
-    let world = World::new(broker, Database::create().await, 2).await;
+    let mut world = World::new(broker, Database::create().await, 2).await;
+    world.set("SIGHTLINE_KAFKA_SETTLE_SECONDS", "0");
     let users: Vec<String> = (0..40).map(|n| format!("user-{n}")).collect();
     let writer = world.broker.writer();
     let old = |n: usize| {

@@ -2,6 +2,7 @@
 //! test binary, with one file per concern. Tests run in parallel, each with its own topic, consumer group and
 //! database; they wait for conditions with deadlines, and are never retried.
 
+mod added_partitions;
 mod address_requests;
 mod address_spellings;
 mod answers;

@@ -215,6 +215,11 @@ async fn bad_settings_print_one_line_and_exit_with_2() {
         ),
         ("SIGHTLINE_MAX_VALUE_BYTES", Some("-1"), "MAX_VALUE_BYTES"),
         ("SIGHTLINE_DEDUPE_DAYS", Some("0"), "DEDUPE_DAYS"),
+        (
+            "SIGHTLINE_KAFKA_SETTLE_SECONDS",
+            Some("86401"),
+            "KAFKA_SETTLE_SECONDS",
+        ),
         ("SIGHTLINE_CONFIG", Some(&unknown_key), "http_adr"),
         ("SIGHTLINE_CONFIG", Some(&no_toml), "broken.toml"),
         (

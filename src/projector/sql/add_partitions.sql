@@ -1,16 +1,8 @@
--- Inserts progress rows for partitions ($6) that begin at these offsets ($7). The view is ready once it has reached other
--- offsets ($9, null where it need not).
-WITH wanted AS (
-    SELECT partition, start_offset, ready_offset
-    FROM unnest($6::integer[], $7::bigint[], $9::bigint[]) AS w (partition, start_offset, ready_offset)
-), new_logs AS (
-    INSERT INTO sightline.logs (cluster_id, topic, topic_identity, partition)
-    SELECT $3, $4, $5, partition FROM wanted
-    -- Another domain may have inserted the log. An update without a change returns its id.
-    ON CONFLICT (topic, topic_identity, partition) DO UPDATE SET partition = EXCLUDED.partition
-    RETURNING log_id, partition
-)
-INSERT INTO sightline.progress (domain, version, log_id, start_offset, next_offset, ready_offset, code_version, waits_for)
-SELECT $1, $2, log_id, start_offset, start_offset, ready_offset,
-       (SELECT code_version FROM sightline.views WHERE domain = $1 AND version = $2), $8::jsonb
-FROM new_logs JOIN wanted USING (partition)
+-- Inserts progress rows for partitions ($5) of a topic's incarnation that begin at these offsets ($6). The view is ready once it
+-- has reached other offsets ($7, null where it need not); it does not wait for partitions that were added.
+INSERT INTO sightline.progress (domain, version, log_id, start_offset, next_offset, ready_offset, code_version)
+SELECT $1, $2, l.log_id, begun.start_offset, begun.start_offset,
+       CASE WHEN l.added_at IS NULL THEN begun.ready_offset END,
+       (SELECT code_version FROM sightline.views WHERE domain = $1 AND version = $2)
+FROM unnest($5::integer[], $6::bigint[], $7::bigint[]) AS begun (partition, start_offset, ready_offset)
+JOIN sightline.logs l ON l.topic = $3 AND l.topic_identity IN ($4, '-') AND l.partition = begun.partition

@@ -1,6 +1,5 @@
 -- The progress of a version in all partitions of a topic, in the incarnation that it projects.
-SELECT l.log_id, l.topic_identity, l.partition, p.epoch, p.next_offset, p.code_version,
-       p.waits_for AS "waits_for: WaitsFor"
+SELECT l.log_id, l.topic_identity, l.partition, p.epoch, p.code_version
 FROM sightline.progress p
 JOIN sightline.logs l USING (log_id)
 WHERE p.domain = $1 AND p.version = $2 AND l.topic = $3 AND p.ended_at IS NULL

@@ -35,6 +35,8 @@ pub(super) struct PartitionRow {
     pub next_offset: i64,
     pub failure: Option<String>,
     pub is_of_newer_code: bool,
+    /// Whether the partition was added later, and waits for the older ones.
+    pub waits: bool,
     pub read: i64,
     pub applied: i64,
     pub duplicates: i64,
@@ -159,6 +161,8 @@ fn partition(row: &PartitionRow) -> PartitionConsistency {
         _ => row.oldest_unapplied_age.map(|age| age.max(0.0)),
     };
     let eta_seconds = match lag {
+        // When it begins is not known.
+        _ if row.waits => None,
         Some(0) => is_fresh(row.end_read_age).then_some(0.0),
         Some(lag) => rate
             .map(|rate| lag as f64 / rate)
@@ -213,11 +217,15 @@ fn state(row: &PartitionRow) -> (DomainState, Option<String>) {
     let Some(end) = row.end_offset.filter(|_| is_fresh(row.end_read_age)) else {
         return (DomainState::Stalled, Some("end_of_log_unknown".into()));
     };
+    let waits = row.waits.then(|| "waits_for_partitions".to_owned());
     if row.building {
-        return (DomainState::Rebuilding, row.owner_failure.clone());
+        return (DomainState::Rebuilding, row.owner_failure.clone().or(waits));
     }
     if let Some(failure) = &row.owner_failure {
         return (DomainState::Stalled, Some(failure.clone()));
+    }
+    if waits.is_some() {
+        return (DomainState::CatchingUp, waits);
     }
     if row.next_offset < end {
         (DomainState::CatchingUp, None)
@@ -252,6 +260,7 @@ mod tests {
             next_offset: 42,
             failure: None,
             is_of_newer_code: false,
+            waits: false,
             read: 30,
             applied: 20,
             duplicates: 4,
@@ -312,6 +321,16 @@ mod tests {
             (Stalled, why("database_refuses"))
         );
         assert_eq!(judge(|r| r.building = true), (Rebuilding, None));
+        let waits = || why("waits_for_partitions");
+        assert_eq!(judge(|r| r.waits = true), (CatchingUp, waits()));
+        assert_eq!(
+            judge(|r| (r.waits, r.building) = (true, true)),
+            (Rebuilding, waits())
+        );
+        assert_eq!(
+            judge(|r| (r.waits, r.owner_age) = (true, Some(10.1))),
+            (Stalled, why("no_owner"))
+        );
         assert_eq!(
             judge(|r| (r.pause_reason, r.owner_age) = (why("maintenance"), None)),
             (Paused, why("maintenance"))
@@ -348,6 +367,15 @@ mod tests {
         });
         assert_eq!(stale.oldest_unapplied_seconds, None);
         assert_eq!((stale.rate, stale.eta_seconds), (None, None));
+
+        for end_offset in [Some(42), Some(142)] {
+            let waits = partition(&PartitionRow {
+                waits: true,
+                end_offset,
+                ..row()
+            });
+            assert_eq!(waits.eta_seconds, None);
+        }
 
         let unknown = partition(&PartitionRow {
             end_offset: None,
@@ -440,10 +468,11 @@ mod tests {
             failure in proptest::option::of("[a-z]{3}"),
             owner_failure in proptest::option::of("[a-z]{3}"),
             building in any::<bool>(),
+            waits in any::<bool>(),
         ) {
             let row = PartitionRow {
                 next_offset: next, end_offset: end, end_read_age: end_age, owner_age, rate, failure,
-                owner_failure, building, oldest_unapplied_age: unapplied, ..row()
+                owner_failure, building, waits, oldest_unapplied_age: unapplied, ..row()
             };
             let partition = partition(&row);
             if partition.state == DomainState::CaughtUp {

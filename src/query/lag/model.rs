@@ -68,7 +68,8 @@ pub struct PartitionConsistency {
     /// What it is doing.
     pub state: DomainState,
     /// Why it does not progress, in one word: `no_owner`, `end_of_log_unknown`,
-    /// `database_unavailable`, …; if it is paused, the reason given for the pause.
+    /// `database_unavailable`, …; `waits_for_partitions`, if it was added later and the older ones
+    /// must be projected first; if it is paused, the reason given for the pause.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
     /// Dead letters that are neither applied nor discarded.

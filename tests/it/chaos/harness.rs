@@ -16,6 +16,8 @@ use sightline_testing::process::Output;
 use sightline_testing::proxy::{Mode, Proxy};
 use tokio::sync::Notify;
 
+use super::movers;
+
 /// The session time-out of consumer groups.
 pub const SESSION: Duration = Duration::from_secs(6);
 
@@ -24,6 +26,8 @@ pub struct Harness {
     pub world: World,
     pub slots: Vec<Slot>,
     pub diary: Diary,
+    /// How many partitions the topic begins with.
+    pub partitions: i32,
     /// The limit of values for instances that start next.
     limit: AtomicUsize,
     launched: AtomicUsize,
@@ -68,14 +72,18 @@ impl Harness {
         }
         let mut world = World::new(broker, database, partitions).await;
         let properties = format!(
-            "session.timeout.ms={},heartbeat.interval.ms=1000",
+            "session.timeout.ms={},heartbeat.interval.ms=1000,topic.metadata.refresh.interval.ms=1000",
             SESSION.as_millis()
         );
-        world.set("SIGHTLINE_KAFKA_PROPERTIES", &properties);
+        world.set("SIGHTLINE_KAFKA_PROPERTIES", &properties).set(
+            "SIGHTLINE_KAFKA_SETTLE_SECONDS",
+            &movers::SETTLE.as_secs().to_string(),
+        );
         Some(Harness {
             world,
             slots,
             diary: Diary::new(),
+            partitions,
             limit: AtomicUsize::new(MAX_VALUE_BYTES),
             launched: AtomicUsize::new(0),
             is_calm: AtomicBool::new(false),

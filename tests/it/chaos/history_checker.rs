@@ -240,14 +240,24 @@ impl HistoryChecker {
         let mut folds = Folds::new(MAX_VALUE_BYTES);
         let mut reads = std::mem::take(&mut *self.reads.lock().unwrap());
         reads.retain(|read| !unknown.contains(&read.user));
+        let users = |records: &[(i64, Record)]| -> BTreeSet<String> {
+            let events = records.iter().filter_map(|(_, record)| event_of(record));
+            events.filter_map(|event| event.text("userId")).collect()
+        };
+        let users: BTreeMap<i32, BTreeSet<String>> = log
+            .iter()
+            .map(|(partition, records)| (*partition, users(records)))
+            .collect();
         for (partition, records) in log {
-            let users: BTreeSet<String> = records
-                .iter()
-                .filter_map(|(_, record)| event_of(record)?.text("userId"))
-                .collect();
+            // Of a user that moved to an added partition, answers that reflect a part of that one reflect all of the
+            // user's records in the older ones.
+            let is_later = |read: &Read| {
+                let mut later = users.range(partition + 1..);
+                later.any(|(later, users)| users.contains(&read.user) && read.at(*later) > 0)
+            };
             let (mut here, others): (Vec<Read>, Vec<Read>) = reads
                 .into_iter()
-                .partition(|read| users.contains(&read.user));
+                .partition(|read| users[partition].contains(&read.user) && !is_later(read));
             reads = others;
             here.sort_by_key(|read| read.positions.get(partition).copied());
             let mut here = here.into_iter().peekable();

@@ -1,5 +1,5 @@
 //! The chaos test: kills, freezes, restarts and cuts off Kafka, Postgres and processes of the program, while a
-//! producer writes a hostile log, readers read, and operators work. In the end every view, every book and
+//! producer writes a hostile log, partitions are added, readers read, and operators work. In the end every view, every book and
 //! every answer given meanwhile must equal the reference fold.
 //!
 //! `SIGHTLINE_TEST_CHAOS_SECONDS` sets the duration, by default half a minute, and `SIGHTLINE_TEST_SEED` the
@@ -12,6 +12,7 @@
 mod faults;
 mod harness;
 mod history_checker;
+mod movers;
 mod operator;
 mod producer;
 
@@ -154,7 +155,7 @@ async fn disturb_and_compare(harness: Arc<Harness>, plan: Plan) {
     harness.diary.note("calm");
     harness.calm().await;
     let topic = &harness.world.topic;
-    let ends: Ends = (0..plan.shape.partitions)
+    let ends: Ends = (0..harness.world.broker.partitions(topic))
         .map(|partition| (partition, harness.world.broker.end(topic, partition)))
         .collect();
     let records = harness.world.broker.read(topic, &ends);
@@ -195,11 +196,14 @@ async fn start_trouble(
     log: Vec<Record>,
     rng: &mut Rng,
 ) -> Vec<oneshot::Receiver<()>> {
-    let users = Arc::new(users(&log));
+    let users: Vec<String> = users(&log).into_iter().chain(movers::ids()).collect();
+    let users = Arc::new(users);
     let until = Instant::now() + plan.lasts;
     let mut trouble = Vec::new();
     let (of, from) = (Arc::clone(harness), rng.fork());
     trouble.push(on_a_thread(move || producer::run(of, log, from, until)));
+    let (of, from) = (Arc::clone(harness), rng.fork());
+    trouble.push(on_a_thread(move || movers::run(of, from, until)));
     for slot in &harness.slots {
         harness.start(slot, &mut *slot.instance.lock().await).await;
     }
