@@ -104,6 +104,8 @@ fn pool(
             Box::pin(async move {
                 sqlx::query(
                     "SELECT set_config('statement_timeout', $1, false),
+                            -- A statement that waits for a lock is not a slow one.
+                            set_config('lock_timeout', (extract(epoch FROM $1::text::interval) * 800)::bigint || 'ms', false),
                             set_config('idle_in_transaction_session_timeout', '60s', false),
                             set_config('application_name', 'sightline', false)",
                 )
@@ -169,7 +171,7 @@ pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
     let mut connection = pool.acquire().await?.detach();
     // An index on a large table takes as long as it takes, and so does another process that migrates.
     sqlx::query(
-        "SELECT set_config('statement_timeout', '0', false),
+        "SELECT set_config('statement_timeout', '0', false), set_config('lock_timeout', '0', false),
                 set_config('idle_in_transaction_session_timeout', '0', false)",
     )
     .execute(&mut connection)
@@ -315,6 +317,24 @@ pub fn describe_migration(error: &MigrateError) -> String {
             format!("migration {version}: {}", describe(error))
         }
         error => error.to_string(),
+    }
+}
+
+/// Whether a statement or a transaction took more time or memory than the server allows (query_canceled, out_of_memory,
+/// idle_in_transaction_session_timeout, or an allocation of a gigabyte): with less to do it may succeed. A wait for a lock
+/// ends before that, by `lock_timeout`.
+pub fn hit_limit(error: &sqlx::Error) -> bool {
+    let Some(error) = error.as_database_error() else {
+        return false;
+    };
+    let routine = error
+        .try_downcast_ref::<PgDatabaseError>()
+        .and_then(PgDatabaseError::routine)
+        .unwrap_or_default();
+    match error.code().as_deref() {
+        Some("57014" | "53200" | "25P03") => true,
+        Some("XX000") => routine.starts_with("MemoryContext") || routine.contains("alloc"),
+        _ => false,
     }
 }
 
@@ -527,7 +547,7 @@ mod tests {
 
     #[test]
     fn errors_without_a_sqlstate_are_classified_by_kind() {
-        use ErrorClass::{Bug, Transient};
+        use ErrorClass::{Bug, Transient, UnreadableState};
         for (error, class) in [
             (std::io::Error::other("reset").into(), Transient),
             (sqlx::Error::Tls("handshake".into()), Transient),
@@ -538,7 +558,7 @@ mod tests {
             (sqlx::Error::BeginFailed, Transient),
             (sqlx::Error::RowNotFound, Bug),
             (sqlx::Error::ColumnNotFound("x".into()), Bug),
-            (sqlx::Error::Decode("not JSON".into()), Bug),
+            (sqlx::Error::Decode("not JSON".into()), UnreadableState),
         ] {
             assert_eq!(classify(&error), class, "{error:?}");
         }

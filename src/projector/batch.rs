@@ -28,6 +28,8 @@ const BUG_ATTEMPTS: u32 = 3;
 pub struct Batch {
     pub records: Vec<Record>,
     pub next_offset: i64,
+    /// Whether its only record is to become a dead letter, because it hit a limit of the database again and again.
+    pub gives_up: bool,
 }
 
 /// How a batch ended.
@@ -76,8 +78,13 @@ pub async fn project(
     }
     let claim = &owned.claim;
     let parked = owned.parked.clone();
-    let judge = Judge::new(projection, claim, projector.dedupe, parked, &owned.discards);
-    let judgement = apply(&mut transaction, claim, judge, &candidates).await?;
+    let mut judge = Judge::new(projection, claim, projector.dedupe, parked, &owned.discards);
+    let judgement = if let ([candidate], true) = (candidates.as_slice(), batch.gives_up) {
+        give_up(&mut judge, candidate, Class::Bug);
+        judge.judgement
+    } else {
+        apply(&mut transaction, claim, judge, &candidates).await?
+    };
 
     write_bookkeeping(&mut transaction, view, claim, &judgement).await?;
     let piled_up = write_dead_letters(

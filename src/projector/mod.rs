@@ -10,6 +10,7 @@
 
 pub mod added_partitions;
 mod batch;
+mod batch_limit;
 pub(crate) mod dead_letters;
 pub mod heartbeat;
 mod ids;

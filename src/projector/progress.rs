@@ -481,6 +481,25 @@ pub async fn advance(
     .map(drop)
 }
 
+/// When the version last committed in another log than this one, if it ever did.
+///
+/// # Errors
+/// The database failed.
+pub async fn others_committed(
+    pool: &PgPool,
+    view: &View,
+    log_id: i32,
+) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
+    sqlx::query_scalar!(
+        "SELECT max(updated_at) FROM sightline.progress WHERE domain = $1 AND version = $2 AND log_id <> $3",
+        view.domain,
+        view.version,
+        log_id,
+    )
+    .fetch_one(pool)
+    .await
+}
+
 /// Stores why projection waits for an operator's decision, in one partition or in all that the topic had. Returns whether
 /// that is new.
 ///

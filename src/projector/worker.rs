@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{self, Batch};
+use super::batch_limit::BatchLimit;
 use super::dead_letters::record_time;
 use super::pause;
 use super::progress::{self, ClaimOutcome, OwnedPartition, Starts};
@@ -71,7 +72,6 @@ enum WorkerEnd {
 }
 
 /// What a worker keeps from one claim to the next.
-#[derive(Default)]
 struct Memory {
     log_id: Option<i32>,
     /// The epoch of the last claim.
@@ -83,6 +83,20 @@ struct Memory {
     restored: Arc<Notify>,
     /// Whether a batch was committed since the last claim.
     committed: bool,
+    batch_limit: BatchLimit,
+}
+
+impl Memory {
+    fn new() -> Self {
+        Self {
+            log_id: None,
+            epoch: 0,
+            projected: None,
+            restored: Arc::default(),
+            committed: false,
+            batch_limit: BatchLimit::new(BATCH_RECORDS),
+        }
+    }
 }
 
 impl Worker {
@@ -93,7 +107,7 @@ impl Worker {
         let mut state_since = Instant::now()
             .checked_sub(Duration::from_secs(5))
             .unwrap_or_else(Instant::now);
-        let mut memory = Memory::default();
+        let mut memory = Memory::new();
         while !self.stop.is_cancelled() {
             memory.committed = false;
             let overdue = async {
@@ -153,6 +167,9 @@ impl Worker {
                     cause,
                     "projection failed; trying again until it goes through"
                 );
+            }
+            if memory.batch_limit.was_halved() {
+                backoff = BACKOFF.0;
             }
             let jitter = fastrand::f64() / 2.0 + 0.75;
             self.wait(backoff.mul_f64(jitter)).await;
@@ -257,7 +274,8 @@ impl Worker {
                 self.fail_lost_tail(&owned, offset).await?;
                 return Ok(WorkerEnd::ClaimAgain);
             }
-            let (mut batch, end) = collect(delivery, &mut records, next_offset);
+            let most = memory.batch_limit.records();
+            let (mut batch, end) = collect(delivery, &mut records, next_offset, most);
             let log_id = owned.claim.log_id;
             let heartbeats = &self.projector.heartbeats;
             if batch.records.is_empty() {
@@ -284,6 +302,9 @@ impl Worker {
             } else {
                 self.projector.other_versions.acquire().await.ok()
             };
+            if let [record] = batch.records.as_slice() {
+                batch.gives_up = memory.batch_limit.blames(record.offset);
+            }
             let began = Instant::now();
             let outcome = batch::project(
                 &self.projector,
@@ -295,11 +316,22 @@ impl Worker {
             .await;
             drop(permit);
             self.measure(&outcome, began, oldest);
+            if let (Err(error), Some(first)) = (&outcome, batch.records.first())
+                && db::hit_limit(error)
+            {
+                let others = progress::others_committed(&self.projector.pool, &self.view, log_id);
+                // Where the database does not even answer this, nothing is the record's fault.
+                let others = others.await.unwrap_or_default();
+                memory
+                    .batch_limit
+                    .hit(first.offset, batch.records.len(), others);
+            }
             match outcome? {
                 batch::BatchEnd::Fenced => return Ok(WorkerEnd::Fenced),
                 batch::BatchEnd::Committed { books, piled_up } => {
                     let next_offset = owned.claim.next_offset;
                     memory.committed = true;
+                    memory.batch_limit.committed();
                     memory.projected = Some((log_id, next_offset));
                     probe = Probe::default();
                     self.partition.store(next_offset, state.identity.stored());
@@ -684,12 +716,18 @@ fn judge_end(end: Option<i64>, position: i64, unconfirmed: &mut Option<i64>) -> 
     }
 }
 
-/// A batch of what has been delivered, beginning with `first`, and the end of the partition if a fetch has reached it behind
+/// A batch of what has been delivered, of `most` records at most, beginning with `first`, and the end of the partition if a fetch has reached it behind
 /// the last of the records.
-fn collect(first: Delivery, records: &mut Records, position: i64) -> (Batch, Option<i64>) {
+fn collect(
+    first: Delivery,
+    records: &mut Records,
+    position: i64,
+    most: usize,
+) -> (Batch, Option<i64>) {
     let mut batch = Batch {
         records: Vec::new(),
         next_offset: position,
+        gives_up: false,
     };
     let (mut bytes, mut end) = (0, None);
     let mut delivery = Some(first);
@@ -702,7 +740,7 @@ fn collect(first: Delivery, records: &mut Records, position: i64) -> (Batch, Opt
             }
             Delivery::End(offset) => end = Some(offset),
         }
-        let full = batch.records.len() >= BATCH_RECORDS || bytes >= BATCH_BYTES;
+        let full = batch.records.len() >= most || bytes >= BATCH_BYTES;
         delivery = if full { None } else { records.try_next() };
     }
     (batch, end)

@@ -29,5 +29,6 @@ mod reference_fold;
 mod remembered_ids;
 mod requests;
 mod response_sizes;
+mod slow_records;
 mod starting;
 mod test_servers;
