@@ -90,6 +90,16 @@ macro_rules! catalogue {
             }
         }
 
+        #[cfg(test)]
+        impl EventType {
+            /// The names of the payload's fields that are read, without its own time.
+            fn field_names(self) -> &'static [&'static str] {
+                match self {
+                    $(Self::$type => &[$($json),+],)+
+                }
+            }
+        }
+
         /// The blocks as they are written.
         #[cfg(test)]
         const BLOCKS: &str = stringify!($($type [$($time),+] { $($field: $ty = $read($json $(, $rules)?),)+ })+);
@@ -400,8 +410,52 @@ impl UserAddressAdded {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::hash16;
     use crate::event::versions::UPCASTERS;
+    use crate::event::{Envelope, Record, hash16};
+
+    /// `docs/events.md` is the contract for those who publish events.
+    #[test]
+    fn the_document_has_every_type_with_its_fields_and_an_example() {
+        let document = include_str!("../../docs/events.md");
+        let (_, examples) = document.split_once("```jsonl\n").expect("the examples");
+        let mut examples = examples.lines();
+        for event_type in EventType::ALL {
+            let name = event_type.as_str();
+            let begin = format!("| {name} |");
+            let row = document.lines().find(|line| line.starts_with(&begin));
+            let row = row.unwrap_or_else(|| panic!("{name} is not in the table"));
+            for field in event_type
+                .field_names()
+                .iter()
+                .chain(event_type.time_fields())
+            {
+                assert!(row.contains(field), "{name}: {field} is not in the table");
+            }
+            let example: Value =
+                serde_json::from_str(examples.next().unwrap_or_default()).expect(name);
+            assert_eq!(example["eventType"], name);
+            let mut body = example.clone();
+            body["eventId"] = "e-1".into();
+            let record = Record {
+                topic: "user.events".into(),
+                partition: 0,
+                offset: 0,
+                timestamp_ms: None,
+                key: None,
+                headers: Vec::new(),
+                value: Some(body.to_string().into_bytes().into()),
+            };
+            let event = Envelope::read(&record).and_then(|envelope| envelope.decode());
+            assert!(event.is_ok(), "{name}: {event:?}");
+            for (field, _) in example["payload"].as_object().expect("an object") {
+                assert!(
+                    row.contains(field.as_str()),
+                    "{name}: {field} is not in the table"
+                );
+            }
+        }
+        assert_eq!(examples.next(), Some("```"));
+    }
 
     /// The catalogue, and what turns other versions into it, by the catalogue's version.
     #[test]
