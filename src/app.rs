@@ -115,7 +115,8 @@ pub async fn serve(config: Config) -> anyhow::Result<ExitCode> {
 /// It can't be written as JSON.
 pub fn openapi_json() -> Result<String, Error> {
     let routes = rest_routes(domains::ALL);
-    server::openapi::to_json(&server::openapi::document(routes.into_openapi()))
+    let document = server::openapi::document(routes.into_openapi(), &domains::names());
+    server::openapi::to_json(&document)
 }
 
 fn rest_routes(domains: &[&'static dyn Domain]) -> OpenApiRouter<Reads> {

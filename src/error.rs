@@ -48,7 +48,7 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 const MAX_VIOLATIONS: usize = 20;
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $reason:literal, $grpc:ident, $http:ident;)*) => {
+    ($($(#[$doc:meta])* $name:ident = $reason:literal, $grpc:ident, $http:ident, $advice:literal;)*) => {
         /// The reason why a call failed: one stable word for both surfaces.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Code { $($(#[$doc])* $name,)* }
@@ -60,6 +60,11 @@ macro_rules! codes {
             /// The stable word that callers may rely on.
             pub const fn reason(self) -> &'static str {
                 match self { $(Code::$name => $reason,)* }
+            }
+
+            /// What a caller of REST should do about it, in a sentence.
+            pub const fn advice(self) -> &'static str {
+                match self { $(Code::$name => $advice,)* }
             }
 
             /// The gRPC status code.
@@ -77,61 +82,88 @@ macro_rules! codes {
 
 codes! {
     /// A field, a header or the body is malformed or out of bounds. The violations name it.
-    InvalidArgument = "INVALID_ARGUMENT", InvalidArgument, BAD_REQUEST;
+    InvalidArgument = "INVALID_ARGUMENT", InvalidArgument, BAD_REQUEST,
+        "Correct the fields that `fields` names.";
     /// The answer to a batch would be too large. The detail says how many of the ids fit.
-    ResponseTooLarge = "RESPONSE_TOO_LARGE", InvalidArgument, BAD_REQUEST;
+    ResponseTooLarge = "RESPONSE_TOO_LARGE", InvalidArgument, BAD_REQUEST,
+        "Ask for fewer ids: `detail` says how many fit.";
     /// The request names a host that is not loopback, and callers are not authenticated.
-    HostNotAllowed = "HOST_NOT_ALLOWED", PermissionDenied, FORBIDDEN;
+    HostNotAllowed = "HOST_NOT_ALLOWED", PermissionDenied, FORBIDDEN,
+        "Call it by a loopback address, or let it listen on another one.";
     /// The requested thing does not exist in the view.
-    NotFound = "NOT_FOUND", NotFound, NOT_FOUND;
+    NotFound = "NOT_FOUND", NotFound, NOT_FOUND,
+        "It does not exist at the position that the token names; it may exist later.";
     /// This process does not serve the domain; another one may.
-    DomainNotServed = "DOMAIN_NOT_SERVED", Unimplemented, NOT_FOUND;
+    DomainNotServed = "DOMAIN_NOT_SERVED", Unimplemented, NOT_FOUND,
+        "Call an instance that serves the domain; `/v1/version` lists the domains of this one.";
     /// The route or method does not exist.
-    UnknownPath = "UNKNOWN_PATH", Unimplemented, NOT_FOUND;
+    UnknownPath = "UNKNOWN_PATH", Unimplemented, NOT_FOUND,
+        "Correct the path.";
     /// The route does not have this HTTP method.
-    MethodNotAllowed = "METHOD_NOT_ALLOWED", Unimplemented, METHOD_NOT_ALLOWED;
+    MethodNotAllowed = "METHOD_NOT_ALLOWED", Unimplemented, METHOD_NOT_ALLOWED,
+        "Use a method that the header `Allow` lists.";
     /// The dead letter is already applied or discarded.
-    LetterClosed = "LETTER_CLOSED", FailedPrecondition, CONFLICT;
+    LetterClosed = "LETTER_CLOSED", FailedPrecondition, CONFLICT,
+        "Nothing: the dead letter is already applied or discarded.";
     /// No version of the view is being built.
-    NoRebuild = "NO_REBUILD", FailedPrecondition, CONFLICT;
+    NoRebuild = "NO_REBUILD", FailedPrecondition, CONFLICT,
+        "Start a rebuild first.";
     /// A version of the view is already being built.
-    RebuildRunning = "REBUILD_RUNNING", FailedPrecondition, CONFLICT;
+    RebuildRunning = "REBUILD_RUNNING", FailedPrecondition, CONFLICT,
+        "Wait for the rebuild, or cancel it.";
     /// No version of the view can be switched back to, or dropped.
-    NoRetiredVersion = "NO_RETIRED_VERSION", FailedPrecondition, CONFLICT;
+    NoRetiredVersion = "NO_RETIRED_VERSION", FailedPrecondition, CONFLICT,
+        "Nothing: no version is retired.";
     /// The version is behind the live one, so that a switch would go back in time.
-    NotCaughtUp = "NOT_CAUGHT_UP", FailedPrecondition, CONFLICT;
+    NotCaughtUp = "NOT_CAUGHT_UP", FailedPrecondition, CONFLICT,
+        "Wait until the version has caught up: `detail` says how far it is behind.";
     /// Another session reads the view's tables for a long time. A switch would hold up all reads.
-    ViewInUse = "VIEW_IN_USE", FailedPrecondition, CONFLICT;
+    ViewInUse = "VIEW_IN_USE", FailedPrecondition, CONFLICT,
+        "Wait for the session that `detail` names, such as a backup, or end it.";
     /// Kafka no longer has the records that the view was made from.
-    LogTruncated = "LOG_TRUNCATED", FailedPrecondition, CONFLICT;
+    LogTruncated = "LOG_TRUNCATED", FailedPrecondition, CONFLICT,
+        "Decide whether to go on without the lost records (`acceptLoss`).";
     /// A newer release has projected what the call would change.
-    NewerCode = "NEWER_CODE", FailedPrecondition, CONFLICT;
+    NewerCode = "NEWER_CODE", FailedPrecondition, CONFLICT,
+        "Call a gateway of the newer release, or resume the domain with `acceptOlderCode`.";
     /// Two versions of the view hold different rows at the same positions.
-    ViewsDiffer = "VIEWS_DIFFER", FailedPrecondition, CONFLICT;
+    ViewsDiffer = "VIEWS_DIFFER", FailedPrecondition, CONFLICT,
+        "Find out why the tables that `detail` names differ before you switch.";
     /// The view was rebuilt and changes have moved, so that the cursor would miss them: read from
     /// the beginning.
-    Resync = "RESYNC", FailedPrecondition, GONE;
+    Resync = "RESYNC", FailedPrecondition, GONE,
+        "Read the feed from the beginning, without a cursor.";
     /// The request accepts none of the encodings that the gateway can send.
-    NotAcceptable = "NOT_ACCEPTABLE", InvalidArgument, NOT_ACCEPTABLE;
+    NotAcceptable = "NOT_ACCEPTABLE", InvalidArgument, NOT_ACCEPTABLE,
+        "Allow `gzip`, `zstd` or `identity` in `Accept-Encoding`.";
     /// The request body is larger than allowed.
-    PayloadTooLarge = "PAYLOAD_TOO_LARGE", ResourceExhausted, PAYLOAD_TOO_LARGE;
+    PayloadTooLarge = "PAYLOAD_TOO_LARGE", ResourceExhausted, PAYLOAD_TOO_LARGE,
+        "Send at most 1 MiB: ask in several requests.";
     /// The request body is not `application/json`, or it is compressed. A gRPC message is compressed in a way that is not
     /// supported, for which gRPC prescribes UNIMPLEMENTED.
-    UnsupportedMediaType = "UNSUPPORTED_MEDIA_TYPE", Unimplemented, UNSUPPORTED_MEDIA_TYPE;
+    UnsupportedMediaType = "UNSUPPORTED_MEDIA_TYPE", Unimplemented, UNSUPPORTED_MEDIA_TYPE,
+        "Send `Content-Type: application/json`, not compressed.";
     /// A bug of sightline. The gateway's log has the cause under the request's id.
-    Internal = "INTERNAL", Internal, INTERNAL_SERVER_ERROR;
+    Internal = "INTERNAL", Internal, INTERNAL_SERVER_ERROR,
+        "Report it with the `X-Request-Id`: the gateway's log has the cause under it.";
     /// The gateway does not offer the demanded consistency.
-    ConsistencyUnsupported = "CONSISTENCY_UNSUPPORTED", Unimplemented, NOT_IMPLEMENTED;
+    ConsistencyUnsupported = "CONSISTENCY_UNSUPPORTED", Unimplemented, NOT_IMPLEMENTED,
+        "Leave `Sightline-Consistency` out, or ask for `eventual`.";
     /// The process already answers as many calls as it allows at once.
-    Overloaded = "OVERLOADED", ResourceExhausted, SERVICE_UNAVAILABLE;
+    Overloaded = "OVERLOADED", ResourceExhausted, SERVICE_UNAVAILABLE,
+        "Try again after `Retry-After`.";
     /// The view was never complete yet: what is missing may still come.
-    ViewNotReady = "VIEW_NOT_READY", Unavailable, SERVICE_UNAVAILABLE;
+    ViewNotReady = "VIEW_NOT_READY", Unavailable, SERVICE_UNAVAILABLE,
+        "Try again after `Retry-After`: the view is being built for the first time.";
     /// Kafka does not answer.
-    KafkaUnavailable = "KAFKA_UNAVAILABLE", Unavailable, SERVICE_UNAVAILABLE;
+    KafkaUnavailable = "KAFKA_UNAVAILABLE", Unavailable, SERVICE_UNAVAILABLE,
+        "Try again after `Retry-After`.";
     /// The database does not answer.
-    DatabaseUnavailable = "DATABASE_UNAVAILABLE", Unavailable, SERVICE_UNAVAILABLE;
+    DatabaseUnavailable = "DATABASE_UNAVAILABLE", Unavailable, SERVICE_UNAVAILABLE,
+        "Try again after `Retry-After`.";
     /// The answer did not come within the deadline.
-    DeadlineExceeded = "DEADLINE_EXCEEDED", DeadlineExceeded, GATEWAY_TIMEOUT;
+    DeadlineExceeded = "DEADLINE_EXCEEDED", DeadlineExceeded, GATEWAY_TIMEOUT,
+        "Try again after `Retry-After`, or allow more time.";
 }
 
 /// One field of a request and what is wrong with it. It never contains the value.

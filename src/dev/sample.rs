@@ -565,7 +565,7 @@ mod tests {
     use crate::event::{self, Envelope};
 
     #[test]
-    fn every_event_is_a_good_one() {
+    fn every_event_but_the_documented_bad_one_is_good() {
         let mut samples = Samples::start("user.events").unwrap();
         let mut records = std::mem::take(&mut samples.first);
         while records.len() < 20_000 {
@@ -573,6 +573,7 @@ mod tests {
         }
         for record in records {
             let text = String::from_utf8_lossy(&record.value).into_owned();
+            let is_documented_as_bad = record.key == "u-9" && text.contains("UserEmailVerified");
             let headers = record.headers.into_iter();
             let record = event::Record {
                 topic: samples.topic.as_str().into(),
@@ -586,7 +587,7 @@ mod tests {
                     .collect(),
             };
             let event = Envelope::read(&record).and_then(|envelope| envelope.decode());
-            assert!(event.is_ok(), "{event:?}: {text}");
+            assert_eq!(event.is_ok(), !is_documented_as_bad, "{event:?}: {text}");
         }
     }
 }

@@ -21,8 +21,8 @@ pub trait Domain: Projection {
     fn rest(&self) -> OpenApiRouter<Reads>;
 }
 
-/// Every domain of this release.
-pub static ALL: &[&dyn Domain] = &[&fulfillment::Fulfillment, &order::Order];
+/// Every domain of this release, in the order in which the API's document shows them.
+pub static ALL: &[&dyn Domain] = &[&order::Order, &fulfillment::Fulfillment];
 
 /// The names of all domains.
 pub fn names() -> Vec<&'static str> {

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::change_text;
 use crate::event::{self, Change, Payload};
@@ -202,7 +203,8 @@ impl AddressFact {
 }
 
 /// Which of a user's two defaults.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ToSchema)]
+#[schema(rename_all = "snake_case")]
 pub enum DefaultKind {
     /// The default shipping address.
     Shipping,

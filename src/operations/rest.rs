@@ -17,7 +17,7 @@ use super::handle::Operations;
 use super::projections::{Projection, Projections};
 use super::retries::{RetryRequest, TriedDeadLetters};
 use crate::error::{Error, PROBLEM_JSON, Problem};
-use crate::query::rest::{Json, NotServed, PageParameters, Path, Query};
+use crate::query::rest::{DomainName, Json, NotServed, PageParameters, Path, Query};
 
 /// The routes, documented.
 pub fn routes() -> OpenApiRouter<Operations> {
@@ -91,11 +91,11 @@ fn key(text: Option<String>, base64: Option<String>) -> Result<Option<Vec<u8>>, 
     operation_id = "listDeadLetters",
     tag = "dead letters",
     params(
-        ("domain" = Option<String>, Query, description = "Only those of this domain", example = "order"),
-        ("key" = Option<String>, Query, description = "Only those of this Kafka key", example = "u-1001"),
+        ("domain" = Option<DomainName>, Query, description = "Only those of this domain"),
+        ("key" = Option<String>, Query, description = "Only those of this Kafka key, such as `u-9`"),
         ("keyBase64" = Option<String>, Query, description = "Only those of this Kafka key, in base64, for a key that is not UTF-8"),
-        ("reason" = Option<String>, Query, description = "Only those with this reason", example = "wrong_type"),
-        ("state" = Option<DeadLetterState>, Query, description = "Only those in this state", example = "parked"),
+        ("reason" = Option<String>, Query, description = "Only those with this reason, such as `wrong_type`"),
+        ("state" = Option<DeadLetterState>, Query, description = "Only those in this state"),
         PageParameters,
     ),
     responses(
@@ -190,6 +190,7 @@ async fn retry_dead_letter(
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct RetryMany {
     /// The domain whose open dead letters to retry.
+    #[schema(value_type = DomainName)]
     domain: String,
     /// Only those of this Kafka key.
     #[serde(default)]
@@ -317,7 +318,7 @@ struct PauseRequest {
     path = "/v1/projections/{domain}/pause",
     operation_id = "pauseProjection",
     tag = "projections",
-    params(("domain" = String, Path, description = "The domain's name", example = "order")),
+    params(("domain" = DomainName, Path, description = "The domain's name", example = "order")),
     request_body(content = Option<PauseRequest>, description = "Optional", example = json!({"reason": "moving the database"})),
     responses(
         ProjectionChanged,
@@ -365,7 +366,7 @@ struct ResumeRequest {
     path = "/v1/projections/{domain}/resume",
     operation_id = "resumeProjection",
     tag = "projections",
-    params(("domain" = String, Path, description = "The domain's name", example = "order")),
+    params(("domain" = DomainName, Path, description = "The domain's name", example = "order")),
     request_body(content = Option<ResumeRequest>, description = "Optional",
         example = json!({"acceptLoss": false, "acceptOlderCode": false})),
     responses(
@@ -394,7 +395,7 @@ async fn resume_projection(
     path = "/v1/projections/{domain}/rebuild",
     operation_id = "rebuildProjection",
     tag = "projections",
-    params(("domain" = String, Path, description = "The domain's name", example = "order")),
+    params(("domain" = DomainName, Path, description = "The domain's name", example = "order")),
     request_body(content = Option<AcceptLoss>, description = "Optional", example = json!({"acceptLoss": false})),
     responses(
         ProjectionChanged,
@@ -425,7 +426,7 @@ struct NoFields {}
     path = "/v1/projections/{domain}/cancel",
     operation_id = "cancelRebuild",
     tag = "projections",
-    params(("domain" = String, Path, description = "The domain's name", example = "order")),
+    params(("domain" = DomainName, Path, description = "The domain's name", example = "order")),
     request_body(content = Option<NoFields>, description = "Optional", example = json!({})),
     responses(
         ProjectionChanged,
@@ -462,7 +463,7 @@ struct SwitchRequest {
     path = "/v1/projections/{domain}/switch",
     operation_id = "switchProjection",
     tag = "projections",
-    params(("domain" = String, Path, description = "The domain's name", example = "order")),
+    params(("domain" = DomainName, Path, description = "The domain's name", example = "order")),
     request_body(content = Option<SwitchRequest>, description = "Optional", example = json!({"compare": true})),
     responses(
         ProjectionChanged,
@@ -497,7 +498,7 @@ struct RollbackRequest {
     path = "/v1/projections/{domain}/rollback",
     operation_id = "rollbackProjection",
     tag = "projections",
-    params(("domain" = String, Path, description = "The domain's name", example = "order")),
+    params(("domain" = DomainName, Path, description = "The domain's name", example = "order")),
     request_body(content = Option<RollbackRequest>, description = "Optional", example = json!({"version": 1})),
     responses(
         ProjectionChanged,
@@ -524,7 +525,7 @@ async fn rollback_projection(
     path = "/v1/projections/{domain}/drop",
     operation_id = "dropProjection",
     tag = "projections",
-    params(("domain" = String, Path, description = "The domain's name", example = "order")),
+    params(("domain" = DomainName, Path, description = "The domain's name", example = "order")),
     request_body(content = Option<NoFields>, description = "Optional", example = json!({})),
     responses(
         ProjectionChanged,
@@ -547,10 +548,10 @@ fn example_dead_letter() -> Value {
         "id": EXAMPLE_ID,
         "domain": "order",
         "topic": "user.events",
-        "partition": 0,
-        "offset": 308,
-        "key": "u-1001",
-        "eventId": "e-17",
+        "partition": 2,
+        "offset": 1,
+        "key": "u-9",
+        "eventId": "edith-2",
         "eventType": "UserEmailVerified",
         "reason": "wrong_type",
         "field": "email",

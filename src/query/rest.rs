@@ -16,7 +16,7 @@ use percent_encoding::percent_decode;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use utoipa::{IntoParams, IntoResponses};
+use utoipa::{IntoParams, IntoResponses, ToSchema};
 
 use super::MAX_REQUEST_BYTES;
 use super::answer::Answer;
@@ -39,6 +39,11 @@ const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("private, no-cache")
 )]
 pub struct NotServed(#[allow(dead_code, reason = "only described")] Problem);
 
+/// The name of a domain in a request, for the documentation, in which its values are the names of
+/// all domains.
+#[derive(ToSchema)]
+pub struct DomainName(#[allow(dead_code, reason = "only described")] String);
+
 /// The path parameter `userId`: `params(UserPath)` documents it, `Path<UserPath>` extracts it.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
@@ -54,8 +59,7 @@ pub struct UserPath {
 #[into_params(parameter_in = Query, rename_all = "camelCase")]
 #[allow(dead_code, reason = "only described")]
 pub struct AsOfParameter {
-    /// An instant (RFC 3339; `+` is written `%2B`)
-    #[param(example = "2025-11-01T00:00:00Z")]
+    /// An instant (RFC 3339; `+` is written `%2B`), such as `2025-11-01T00:00:00Z`
     as_of: Option<DateTime<Utc>>,
 }
 
@@ -66,7 +70,7 @@ pub struct AsOfParameter {
 pub struct PageParameters {
     /// The most items to return: 50 by default, 1,000 at most. A page ends earlier, after one item at least, where it
     /// would be larger than 3 MiB
-    #[param(minimum = 0, example = 100)]
+    #[param(minimum = 0)]
     page_size: Option<i32>,
     /// `nextPageToken` of the previous page; the other parameters except `pageSize` must be the
     /// same as for that page

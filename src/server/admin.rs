@@ -23,6 +23,11 @@ use super::layers::{self, Surface};
 /// How long the readiness checks may take; after that the process is not ready.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// What `/` says.
+const PATHS: &str = "/livez    200 while the process runs\n\
+                     /readyz   200 while it can take calls\n\
+                     /metrics  metrics for Prometheus\n";
+
 /// The conditions under which this process can take calls: the name of each, and whether it holds.
 pub type Checks = Vec<(&'static str, bool)>;
 
@@ -46,6 +51,7 @@ pub async fn serve(listener: TcpListener, parts: Parts, shutdown: CancellationTo
 /// The routes. With `loopback_only`, calls that name another host are refused.
 pub fn router(parts: Parts, loopback_only: bool) -> Router {
     Router::new()
+        .route("/", get(|| async { PATHS }))
         // Any response means that the process is alive.
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))

@@ -14,7 +14,7 @@ use crate::proto::consistency::v1::consistency_service_server::{
 use crate::query::Answer;
 use crate::query::grpc::{self, respond, timestamp};
 use crate::query::lag::{Consistency, DomainConsistency, Lag, PartitionConsistency};
-use crate::query::rest::{NotServed, Path};
+use crate::query::rest::{DomainName, NotServed, Path};
 use crate::query::status::DomainState;
 
 /// The REST routes, with their documentation.
@@ -57,7 +57,7 @@ async fn get_consistency(State(lag): State<Lag>) -> Result<Answer<Consistency>, 
     path = "/v1/consistency/{domain}",
     operation_id = "getDomainConsistency",
     tag = "consistency",
-    params(("domain" = String, Path, description = "The domain's name", example = "order")),
+    params(("domain" = DomainName, Path, description = "The domain's name", example = "order")),
     responses(
         (status = 200, description = "Lag, state and books of each partition", body = DomainConsistency, example = json!(example_domain())),
         NotServed,

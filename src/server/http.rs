@@ -1,25 +1,22 @@
-//! REST: the domains' routes, lag, version, operations, the OpenAPI document and Swagger UI.
-//!
-//! All of it comes from this binary: the pages of `/docs` load nothing from other hosts.
+//! REST: the domains' routes, lag, version, operations, the OpenAPI document and the page that shows it.
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, header};
-use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
+use axum::http::{HeaderValue, Method, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
-use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::connections::{self, HttpVersions};
 use super::domains::Domains;
 use super::layers::{self, Surface};
 use super::openapi::QueryParameters;
-use super::{consistency, openapi, version};
+use super::{consistency, docs, openapi, version};
 use crate::error::Error;
 use crate::operations::{self, Operations};
 use crate::query::Reads;
@@ -62,12 +59,12 @@ pub async fn serve(
 /// The OpenAPI document cannot be written as JSON.
 pub fn router(parts: Parts, loopback_only: bool) -> Result<Router, Error> {
     let (routes, document) = parts.routes.split_for_parts();
-    let document = openapi::document(document);
+    let document = openapi::document(document, &parts.domains.known);
     let known = Arc::new(openapi::query_parameters(&document));
     let document = openapi::to_json(&document)?;
     let router = Router::new()
         .merge(version::routes().split_for_parts().0)
-        .merge(swagger_ui())
+        .merge(docs::routes())
         .fallback(unknown)
         .with_state(parts.domains)
         .merge(routes.with_state(parts.reads))
@@ -81,24 +78,6 @@ pub fn router(parts: Parts, loopback_only: bool) -> Result<Router, Error> {
     let router = layers::apply(router, Surface::Rest, loopback_only);
     // Outside the layers, so that their refusals carry these headers as well.
     Ok(router.layer(from_fn(set_security_headers)))
-}
-
-/// Swagger UI without a validator: the default one is on another host. All of its URLs are relative,
-/// so that it also works behind a proxy that adds a prefix to the path.
-fn swagger_ui() -> Router<Domains> {
-    let ui: Router<Domains> = SwaggerUi::new("/docs")
-        .config(Config::from("../openapi.json").validator_url("none"))
-        .into();
-    ui.layer(map_response(redirect_relatively))
-}
-
-/// Makes the redirect from `/docs` to `/docs/`, which the library gives as a path from the root,
-/// relative to `/docs`.
-async fn redirect_relatively(mut response: Response) -> Response {
-    if let Some(location) = response.headers_mut().get_mut(header::LOCATION) {
-        *location = HeaderValue::from_static("docs/");
-    }
-    response
 }
 
 /// Refuses a path without a route: `/v1/<domain>/…` of a domain served elsewhere has a reason of
@@ -138,19 +117,16 @@ async fn check_parameters(
     next.run(request).await
 }
 
-/// Forbids scripts in every response but the pages of `/docs`, which run their own.
+/// Forbids scripts in every response but the page of `/docs`, which runs its own.
 async fn set_security_headers(request: Request, next: Next) -> Response {
-    const CSP: HeaderName = header::CONTENT_SECURITY_POLICY;
-    let path = request.uri().path();
-    let policy = HeaderValue::from_static(if path == "/docs" || path.starts_with("/docs/") {
-        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
-         connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    let policy = if request.uri().path().starts_with("/docs/") {
+        docs::CONTENT_SECURITY_POLICY
     } else {
-        "default-src 'none'; frame-ancestors 'none'"
-    });
+        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'")
+    };
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
-    headers.insert(CSP, policy);
+    headers.insert(header::CONTENT_SECURITY_POLICY, policy);
     headers.insert(
         header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),

@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod connections;
 pub mod consistency;
+mod docs;
 mod domains;
 pub mod grpc;
 pub mod http;

@@ -4,17 +4,18 @@
 //! the headers that it reads and sends, and every error that it may return, with examples made by
 //! the code that makes the errors.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use http::{HeaderMap, HeaderValue, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 use utoipa::openapi::example::ExampleBuilder;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{ArrayItems, SchemaType};
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
     Components, Content, ContentBuilder, Info, License, ObjectBuilder, OpenApi, OpenApiBuilder,
-    Ref, RefOr, Required, Response, ResponseBuilder, Server, Type,
+    Ref, RefOr, Required, Response, ResponseBuilder, Schema, Server, Type,
 };
 use utoipa::{PartialSchema, ToSchema};
 
@@ -23,29 +24,119 @@ use crate::error::{Code, Error, FieldViolation, PROBLEM_JSON, Problem};
 use crate::operations;
 use crate::query::consistency::check_demand;
 use crate::query::lag::not_served;
+use crate::query::rest::DomainName;
+use crate::query::{ConsistencyToken, Position};
 
-/// The whole document. `domains` is the documentation of the domains' routes.
-pub fn document(domains: OpenApi) -> OpenApi {
+/// The whole document. `domains` is the documentation of the domains' routes, `names` are the names
+/// of all domains.
+pub fn document(domains: OpenApi, names: &[&str]) -> OpenApi {
+    let views: HashSet<String> = domains.paths.paths.keys().cloned().collect();
+    let lag = consistency::routes().into_openapi();
+    let lag_paths: HashSet<String> = lag.paths.paths.keys().cloned().collect();
     let mut document = frame();
-    document.merge(domains);
-    document.merge(consistency::routes().into_openapi());
-    // Answers of these routes are not read from a view, so that they carry no token and no ETag.
-    let mut without_view = version::routes().into_openapi();
-    without_view.merge(operations::routes().into_openapi());
-    let paths_without_view: Vec<String> = without_view.paths.paths.keys().cloned().collect();
-    document.merge(without_view);
+    for part in [
+        domains,
+        lag,
+        operations::routes().into_openapi(),
+        version::routes().into_openapi(),
+    ] {
+        document.merge(part);
+    }
     for (path, item) in &mut document.paths.paths {
-        let of_view = !paths_without_view.contains(path);
+        let source = if views.contains(path) {
+            Source::View
+        } else if lag_paths.contains(path) {
+            Source::Lag
+        } else {
+            Source::Other
+        };
         for (operation, reads) in [(&mut item.get, true), (&mut item.post, false)] {
             if let Some(operation) = operation {
-                complete(operation, reads, of_view);
+                complete(operation, reads, source);
             }
         }
     }
-    if let Some(tags) = &mut document.tags {
-        tags.sort_by(|a, b| a.name.cmp(&b.name));
+    let schemas = document
+        .components
+        .get_or_insert_default()
+        .schemas
+        .iter_mut();
+    for (name, schema) in schemas {
+        leave_out_null(schema);
+        if *name == DomainName::name()
+            && let RefOr::T(Schema::Object(schema)) = schema
+        {
+            schema.enum_values = Some(names.iter().map(|name| json!(name)).collect());
+        }
     }
+    let groups = group_tags(&mut document);
+    document.extensions = Some([("x-tagGroups", groups)].into_iter().collect());
     document
+}
+
+/// The tags after those of the domains, in groups.
+const GROUPS: [(&str, &[&str]); 2] = [
+    ("Consistency", &["consistency"]),
+    ("Operations", &["dead letters", "projections", "version"]),
+];
+
+/// Sorts the tags: the domains' first, then those of [`GROUPS`]. Returns the groups, for pages.
+fn group_tags(document: &mut OpenApi) -> Value {
+    let others: Vec<&str> = GROUPS.iter().flat_map(|(_, tags)| *tags).copied().collect();
+    let tags = document.tags.get_or_insert_default();
+    tags.sort_by_key(|tag| others.iter().position(|other| tag.name == *other));
+    let views = tags.iter().map(|tag| tag.name.as_str());
+    let views: Vec<&str> = views.filter(|name| !others.contains(name)).collect();
+    let mut groups = vec![json!({"name": "Views", "tags": views})];
+    groups.extend(GROUPS.map(|(name, tags)| json!({"name": name, "tags": tags})));
+    json!(groups)
+}
+
+/// What the answers of an operation are made from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// A domain's view: they have a position, and headers that say how far they can be relied on.
+    View,
+    /// The progress of the views: they have a position.
+    Lag,
+    /// Anything else.
+    Other,
+}
+
+/// Makes a schema say that a value that is not known is left out. utoipa describes an `Option` as a
+/// value that may be `null`, which the API never sends.
+fn leave_out_null(schema: &mut RefOr<Schema>) {
+    match schema {
+        RefOr::Ref(_) => {}
+        RefOr::T(Schema::Object(object)) => {
+            if let SchemaType::Array(types) = &mut object.schema_type {
+                types.retain(|one| *one != Type::Null);
+                if let [only] = types.as_slice() {
+                    object.schema_type = SchemaType::Type(only.clone());
+                }
+            }
+            object.default = object.default.take().filter(|value| !value.is_null());
+            object.properties.values_mut().for_each(leave_out_null);
+        }
+        RefOr::T(Schema::Array(array)) => {
+            array.schema_type = SchemaType::Type(Type::Array);
+            if let ArrayItems::RefOrSchema(items) = &mut array.items {
+                leave_out_null(items);
+            }
+        }
+        RefOr::T(Schema::OneOf(one_of)) => {
+            one_of.items.retain(|item| !is_null(item));
+            one_of.items.iter_mut().for_each(leave_out_null);
+            if let [only] = one_of.items.as_slice() {
+                *schema = only.clone();
+            }
+        }
+        RefOr::T(_) => {}
+    }
+}
+
+fn is_null(schema: &RefOr<Schema>) -> bool {
+    matches!(schema, RefOr::T(Schema::Object(object)) if object.schema_type == SchemaType::Type(Type::Null))
 }
 
 /// The document without any path: its introduction, tags and shared components.
@@ -70,13 +161,18 @@ fn frame() -> OpenApi {
     OpenApiBuilder::new()
         .info(info)
         // Relative to the document: also right behind a proxy that adds a prefix to the path.
-        .servers(Some([Server::new("./")]))
+        .servers(Some([Server::new(".")]))
+        // There is no authentication yet.
+        .security(Some([]))
         .tags(Some([
             tag(
                 "consistency",
-                "Lag of the views, and whether their books balance.",
+                "How far each view is behind the log, and whether its books balance.",
             ),
-            tag("version", "The version that runs."),
+            tag(
+                "version",
+                "The version that runs, and the domains that it serves.",
+            ),
         ]))
         .components(Some(shared()))
         .build()
@@ -112,18 +208,30 @@ pub fn to_json(document: &OpenApi) -> Result<String, Error> {
     Ok(text)
 }
 
-const INTRODUCTION: &str = "The views that sightline projects from user events, and their operation. \
-    gRPC gives the same answers.\n\n\
-    A field without a known value is absent, never `null`. Times are RFC 3339 in UTC. Ids are opaque strings, \
-    percent-encoded in paths. Every answer from a view, also a 304 or 404, carries the position that it reflects in \
-    `Sightline-Consistency-Token`. Errors are `application/problem+json` (RFC 9457); decide by `reason`, which \
-    is stable.";
+const INTRODUCTION: &str = "Read models of the users that the User Service publishes events about, one view per consuming \
+    team. gRPC gives the same answers.\n\n\
+    ## Begin here\n\n\
+    1. [`GET /v1/order/customers/{userId}`](#tag/order/GET/v1/order/customers/{userId}) answers what is known of one user. \
+       The examples name users that `sightline dev` has, so they work there as they are.\n\
+    2. A value that is not known is absent, never `null`. `staleFields` names what has changed to something unknown.\n\
+    3. Every answer from a view carries the position that it reflects in `Sightline-Consistency-Token`, also a 304 or 404, \
+       and says in `Sightline-State`, `Sightline-Lag-Seconds` and `Sightline-Incomplete` how far it can be relied on.\n\n\
+    **Authentication:** there is none yet. Keep the port inside a trusted network.\n\n\
+    **Deadlines:** send `Request-Timeout: 0.5` to get an answer within half a second; without it, within 10 seconds. \
+    After that time the answer is 504.\n\n\
+    **Formats:** times are RFC 3339 in UTC. Ids are opaque strings, percent-encoded in paths. Lists come in pages: send \
+    `nextPageToken` back as `pageToken` until it is absent.\n\n\
+    ## Errors\n\n\
+    Errors are `application/problem+json` (RFC 9457). Decide by `reason`, which is stable.\n\n\
+    | Reason | Status | What to do |\n|---|---|---|\n";
 
 fn introduction() -> String {
-    let mut text = format!("{INTRODUCTION}\n\nThe reasons and their HTTP statuses:\n");
-    for code in Code::ALL {
-        let line = format!("\n- `{}` {}", code.reason(), code.http().as_u16());
-        text.push_str(&line);
+    let mut text = INTRODUCTION.to_owned();
+    let mut codes = Code::ALL.to_vec();
+    codes.sort_by_key(|code| code.http());
+    for code in codes {
+        let (reason, status) = (code.reason(), code.http().as_u16());
+        text.push_str(&format!("| `{reason}` | {status} | {} |\n", code.advice()));
     }
     text
 }
@@ -154,13 +262,6 @@ const REQUEST_HEADERS: &[Header] = &[
         example: "2.5",
     },
     Header {
-        component: "Consistency",
-        name: "Sightline-Consistency",
-        description: "How current the answer must be. `eventual`, the default, accepts the current state of the view; \
-         `at-least`, `latest` and `max-lag=<seconds>` are not supported yet and refused with 501.",
-        example: "eventual",
-    },
-    Header {
         component: "RequestId",
         name: "X-Request-Id",
         description: "The caller's id of this request: up to 128 letters, digits, `-`, `_`, `.`. Any other value is replaced \
@@ -174,6 +275,15 @@ const REQUEST_HEADERS: &[Header] = &[
         example: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     },
 ];
+/// What reads of a domain's view read in addition.
+const CONSISTENCY: Header = Header {
+    component: "Consistency",
+    name: "Sightline-Consistency",
+    description: "How current the answer must be. `eventual`, the default, accepts the current state of the view; \
+         `at-least`, `latest` and `max-lag=<seconds>` are not supported yet and refused with 501.",
+    example: "eventual",
+};
+/// What reads by GET of what has a position read in addition.
 const IF_NONE_MATCH: Header = Header {
     component: "IfNoneMatch",
     name: "If-None-Match",
@@ -187,6 +297,26 @@ const TOKEN: Header = Header {
     name: "Sightline-Consistency-Token",
     description: "The position that the answer reflects, opaque, at most 4 KiB.",
     example: "AQt1c2VyLmV2ZW50cwF_h7Fx0Fk2lwED1fgC",
+};
+const STATE: Header = Header {
+    component: "State",
+    name: "Sightline-State",
+    description: "The worst state of the partitions that the answer depends on: `caught_up`, `catching_up`, `rebuilding`, \
+         `paused`, `stalled` or `failed`. Absent before the first reading.",
+    example: "caught_up",
+};
+const LAG_SECONDS: Header = Header {
+    component: "LagSeconds",
+    name: "Sightline-Lag-Seconds",
+    description: "The age in seconds of the oldest record that is not applied; absent where it is unknown.",
+    example: "0",
+};
+const INCOMPLETE: Header = Header {
+    component: "Incomplete",
+    name: "Sightline-Incomplete",
+    description: "`dead-letters` if the answer is about one user, and events under that user's key are open dead letters: \
+         something that happened is missing from it. Absent otherwise.",
+    example: "dead-letters",
 };
 const ETAG: Header = Header {
     component: "ETag",
@@ -213,17 +343,22 @@ const ANY: &[Code] = &[
     Code::HostNotAllowed,
     Code::NotAcceptable,
     Code::Internal,
-    Code::ConsistencyUnsupported,
     Code::Overloaded,
     Code::DeadlineExceeded,
 ];
+/// Errors that any read of a domain's view may return in addition.
+const OF_VIEW: &[Code] = &[Code::ConsistencyUnsupported];
 /// Errors that any operation with a request body may return in addition.
 const WITH_BODY: &[Code] = &[Code::PayloadTooLarge, Code::UnsupportedMediaType];
 
-/// One error of each code of [`ANY`] and [`WITH_BODY`], made as at runtime.
+/// One error of each code of [`ANY`], [`OF_VIEW`] and [`WITH_BODY`], made as at runtime.
 fn examples() -> Vec<Error> {
     let mut unsupported = HeaderMap::new();
     unsupported.insert("sightline-consistency", HeaderValue::from_static("latest"));
+    let incomplete = Position {
+        is_ready: false,
+        ..ConsistencyToken::default().into()
+    };
     let mut examples = vec![
         Error::invalid("userId", "must be at most 255 characters long"),
         layers::host_not_allowed(),
@@ -236,6 +371,7 @@ fn examples() -> Vec<Error> {
         Error::deadline_exceeded(),
     ];
     examples.extend(check_demand(&unsupported).err());
+    examples.extend(incomplete.check_ready().err());
     examples
 }
 
@@ -251,7 +387,7 @@ fn problem(status: StatusCode) -> Content {
 }
 
 /// The content of an error response, with an example for each code.
-fn problems(examples: impl IntoIterator<Item = (Code, serde_json::Value)>) -> Content {
+fn problems(examples: impl IntoIterator<Item = (Code, Value)>) -> Content {
     let examples = examples.into_iter().map(|(code, problem)| {
         let example = ExampleBuilder::new().value(Some(problem));
         (code.reason(), example.build())
@@ -272,18 +408,27 @@ fn shared() -> Components {
     ] {
         shared.schemas.insert(schema.0.into_owned(), schema.1);
     }
-    for header in REQUEST_HEADERS.iter().chain([&IF_NONE_MATCH]) {
+    for header in REQUEST_HEADERS.iter().chain([&CONSISTENCY, &IF_NONE_MATCH]) {
+        // Pages would send an example of an optional parameter with every call that is tried.
+        let description = format!("{} For example `{}`.", header.description, header.example);
         let parameter = ParameterBuilder::new()
             .name(header.name)
             .parameter_in(ParameterIn::Header)
             .required(Required::False)
-            .description(Some(header.description))
-            .schema(Some(text()))
-            .example(Some(json!(header.example)));
+            .description(Some(description))
+            .schema(Some(text()));
         let parameter = RefOr::T(parameter.build());
         shared.parameters.insert(header.component.into(), parameter);
     }
-    for sent in [TOKEN, ETAG, REQUEST_ID, RETRY_AFTER] {
+    for sent in [
+        TOKEN,
+        STATE,
+        LAG_SECONDS,
+        INCOMPLETE,
+        ETAG,
+        REQUEST_ID,
+        RETRY_AFTER,
+    ] {
         let header = HeaderBuilder::new()
             .schema(Some(text()))
             .description(Some(sent.description))
@@ -291,7 +436,7 @@ fn shared() -> Components {
         let header = RefOr::T(header.build());
         shared.headers.insert(sent.component.into(), header);
     }
-    for code in ANY.iter().chain(WITH_BODY) {
+    for code in ANY.iter().chain(OF_VIEW).chain(WITH_BODY) {
         let status = code.http();
         let mut response = ResponseBuilder::new()
             .description(status.canonical_reason().unwrap_or_default())
@@ -312,15 +457,29 @@ fn component_of(code: Code) -> String {
     title.split(' ').collect()
 }
 
-/// Adds to an operation what all have in common. `reads`: it is a GET. `of_view`: its answers are
-/// read from a view and carry a position.
-fn complete(operation: &mut Operation, reads: bool, of_view: bool) {
-    let conditional = reads && of_view;
+/// Adds to an operation what all have in common. `reads`: it is a GET.
+fn complete(operation: &mut Operation, reads: bool, source: Source) {
+    let has_position = source != Source::Other;
+    let conditional = reads && has_position;
     let parameters = operation.parameters.get_or_insert_default();
+    let consistency = (source == Source::View).then_some(&CONSISTENCY);
     let if_none_match = conditional.then_some(&IF_NONE_MATCH);
-    for header in REQUEST_HEADERS.iter().chain(if_none_match) {
+    for header in REQUEST_HEADERS
+        .iter()
+        .chain(consistency)
+        .chain(if_none_match)
+    {
         let reference = Ref::new(format!("#/components/parameters/{}", header.component));
         parameters.push(RefOr::Ref(reference));
+    }
+    if let Some(RefOr::T(body)) = &mut operation.request_body {
+        for content in body.content.values_mut() {
+            if let RefOr::T(content) = content
+                && let Some(schema) = &mut content.schema
+            {
+                leave_out_null(schema);
+            }
+        }
     }
     let responses = &mut operation.responses.responses;
     if conditional {
@@ -328,20 +487,28 @@ fn complete(operation: &mut Operation, reads: bool, of_view: bool) {
             Response::new("An ETag in If-None-Match is current: the caller has this answer");
         responses.insert("304".into(), RefOr::T(not_modified));
     }
+    let of_view: &[&Header] = match source {
+        Source::View => &[&TOKEN, &STATE, &LAG_SECONDS, &INCOMPLETE],
+        Source::Lag => &[&TOKEN],
+        Source::Other => &[],
+    };
     for (status, response) in responses.iter_mut() {
         let RefOr::T(response) = response else {
             continue;
         };
         let mut sends = vec![&REQUEST_ID];
         match status.as_str() {
-            "200" | "304" if of_view => sends.extend([&TOKEN, &ETAG]),
+            "200" | "304" => {
+                sends.extend(of_view);
+                sends.extend(has_position.then_some(&ETAG));
+            }
             "400" => {
-                sends.extend(of_view.then_some(&TOKEN));
+                sends.extend(has_position.then_some(&TOKEN));
                 let problem = RefOr::T(bad_request(response));
                 response.content.insert(PROBLEM_JSON.into(), problem);
             }
             "404" => {
-                sends.extend(of_view.then_some(&TOKEN));
+                sends.extend(of_view);
                 let problem = RefOr::T(not_found(response));
                 response.content.insert(PROBLEM_JSON.into(), problem);
             }
@@ -352,8 +519,9 @@ fn complete(operation: &mut Operation, reads: bool, of_view: bool) {
             response.headers.insert(header.name.into(), reference);
         }
     }
+    let of_view: &[Code] = if source == Source::View { OF_VIEW } else { &[] };
     let with_body = if reads { &[] } else { WITH_BODY };
-    for code in ANY.iter().chain(with_body) {
+    for code in ANY.iter().chain(of_view).chain(with_body) {
         let reference: RefOr<Response> = RefOr::Ref(Ref::from_response_name(component_of(*code)));
         let status = code.http().as_str().to_owned();
         responses.entry(status).or_insert(reference);
@@ -370,7 +538,7 @@ fn bad_request(response: &Response) -> Content {
 }
 
 /// The problem that an operation documents for a status itself, if it does.
-fn own_problem(response: &Response) -> Option<serde_json::Value> {
+fn own_problem(response: &Response) -> Option<Value> {
     match response.content.get(PROBLEM_JSON) {
         Some(RefOr::T(content)) => content.example.clone(),
         _ => None,

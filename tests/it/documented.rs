@@ -10,7 +10,9 @@ use prost_reflect::prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use serde_json::Value;
 use sightline_testing::app::{App, Running, SOON, sightline};
+use sightline_testing::client::{Rest, escape};
 use sightline_testing::wait_until;
 
 const PAGES: &[&str] = &[
@@ -233,6 +235,7 @@ async fn every_example_gives_the_printed_answer() {
         brokers,
         pool,
     };
+    assert_tried_reads_answer(&runner.running.rest).await;
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut wrong = String::new();
     for page in PAGES {
@@ -265,4 +268,42 @@ async fn every_example_gives_the_printed_answer() {
         }
     }
     assert!(wrong.is_empty(), "not as printed:\n{wrong}");
+}
+
+/// Asserts that each read answers 200 to the examples of its required parameters: `/docs` tries it with these. An id of
+/// a dead letter is a new one in each database.
+async fn assert_tried_reads_answer(rest: &Rest) {
+    let document = rest.get("/openapi.json").await.json();
+    let mut tried = 0;
+    for (template, item) in document["paths"].as_object().expect("paths") {
+        let Some(parameters) = item["get"]["parameters"].as_array() else {
+            continue;
+        };
+        let (mut path, mut query) = (template.clone(), Vec::new());
+        for parameter in parameters.iter().filter(|p| p["required"] == true) {
+            let name = parameter["name"].as_str().expect("a name");
+            let values = match &parameter["example"] {
+                Value::Array(values) => values.clone(),
+                value => vec![value.clone()],
+            };
+            for value in values {
+                let value = escape(value.as_str().expect("an example"));
+                match parameter["in"].as_str() {
+                    Some("path") => path = path.replace(&format!("{{{name}}}"), &value),
+                    _ => query.push(format!("{name}={value}")),
+                }
+            }
+        }
+        if template == "/v1/dead-letters/{id}" {
+            continue;
+        }
+        let path = format!("{path}?{}", query.join("&"));
+        wait_until(PROJECTED, &path, async || match rest.get(&path).await {
+            answer if answer.status == 200 => Ok(()),
+            answer => Err(answer.text()),
+        })
+        .await;
+        tried += 1;
+    }
+    assert!(tried >= 12, "{tried} reads");
 }

@@ -1,7 +1,16 @@
-//! The OpenAPI document: it equals the committed one, is complete, and is served with its pages.
+//! The OpenAPI document: it equals the committed one, is complete, is served with its pages, and says what the API sends.
 
-use serde_json::Value;
-use sightline_testing::app::{finish, sightline};
+use std::collections::{BTreeMap, BTreeSet};
+
+use http::Method;
+use serde_json::{Map, Value, json};
+use sightline_testing::app::{SOON, World, finish, sightline};
+use sightline_testing::broker::Broker;
+use sightline_testing::check::{caught_up, folded};
+use sightline_testing::client::{Answer, Rest, escape};
+use sightline_testing::database::Database;
+use sightline_testing::hostile_log::{Shape, generate, seed};
+use sightline_testing::wait_until;
 
 /// The committed document.
 fn committed() -> String {
@@ -140,7 +149,7 @@ async fn the_document_and_its_pages_use_no_other_host() {
         for (at, _) in html.match_indices(attribute) {
             let asset = &html[at + attribute.len()..];
             let asset = &asset[..asset.find('"').expect("a closing quote")];
-            if asset.starts_with("data:") {
+            if asset.starts_with("data:") || asset.starts_with("../") {
                 continue;
             }
             assert!(!asset.contains("//"), "{asset} is from another host");
@@ -168,4 +177,436 @@ async fn the_document_and_its_pages_use_no_other_host() {
         !html.contains("https://"),
         "the page names another host: {html}"
     );
+}
+
+/// The document's schemas, with which answers are compared.
+struct Contract {
+    document: Value,
+    /// The operations that have answered, with the statuses.
+    answered: BTreeMap<String, BTreeSet<u16>>,
+    /// By schema: how many objects answers had, and in how many of them each property was.
+    seen: BTreeMap<String, (usize, BTreeMap<String, usize>)>,
+}
+
+impl Contract {
+    fn new() -> Self {
+        let mut document: Value = serde_json::from_str(&committed()).expect("JSON");
+        // A property that is not documented is refused, so that nothing is sent in addition.
+        let schemas = document["components"]["schemas"].as_object_mut();
+        for schema in schemas.expect("schemas").values_mut() {
+            if schema["type"] == "object" {
+                schema["additionalProperties"] = json!(false);
+            }
+        }
+        Self {
+            document,
+            answered: BTreeMap::new(),
+            seen: BTreeMap::new(),
+        }
+    }
+
+    /// What a reference leads to.
+    fn resolved<'a>(&'a self, value: &'a Value) -> &'a Value {
+        match value["$ref"].as_str() {
+            Some(reference) => self.document.pointer(&reference[1..]).expect(reference),
+            None => value,
+        }
+    }
+
+    fn assert_valid(&self, what: &str, schema: &Value, value: &Value) {
+        let mut schema = schema.clone();
+        // A reference may stand beside other keywords, but they leave out what it refers to.
+        schema["components"] = self.document["components"].clone();
+        let validator = jsonschema::validator_for(&schema).expect("a schema");
+        let problems: Vec<String> = validator
+            .iter_errors(value)
+            .map(|error| format!("{error} at {}", error.instance_path()))
+            .collect();
+        assert!(problems.is_empty(), "{what}: {problems:?}: {value}");
+    }
+
+    /// Counts the properties of the objects in a value.
+    fn count(&mut self, schema: &Value, value: &Value) {
+        if let Value::Array(items) = value {
+            for item in items {
+                self.count(&schema["items"], item);
+            }
+            return;
+        }
+        let Value::Object(object) = value else { return };
+        let name = schema["$ref"].as_str().expect("objects are components");
+        let name = name.rsplit('/').next().expect("a name").to_owned();
+        let properties = self.resolved(schema)["properties"].clone();
+        let (objects, counts) = self.seen.entry(name).or_default();
+        *objects += 1;
+        for property in object.keys() {
+            *counts.entry(property.clone()).or_default() += 1;
+        }
+        for (property, value) in object {
+            self.count(&properties[property], value);
+        }
+    }
+
+    /// Compares an answer with what the document says of it.
+    fn check(&mut self, method: &Method, template: &str, answer: &Answer) {
+        let status = answer.status;
+        let what = format!("{method} {template} {status}: {}", answer.text());
+        let operation = &self.document["paths"][template][method.as_str().to_lowercase()];
+        let response = &operation["responses"][status.to_string()];
+        assert!(response.is_object(), "not documented: {what}");
+        let response = self.resolved(response).clone();
+        for name in answer.headers.keys().map(http::HeaderName::as_str) {
+            let counts = name.starts_with("sightline-") || ["etag", "retry-after"].contains(&name);
+            let documented = response["headers"].as_object();
+            let is_documented = documented
+                .is_some_and(|headers| headers.keys().any(|h| h.eq_ignore_ascii_case(name)));
+            assert!(!counts || is_documented, "header {name} of {what}");
+        }
+        if status != 304 {
+            let media_type = answer.header("content-type");
+            let schema = &response["content"][media_type]["schema"];
+            assert!(schema.is_object(), "{media_type} of {what}");
+            self.assert_valid(&what, schema, &answer.json());
+            self.count(schema, &answer.json());
+        }
+        let answered = self.answered.entry(format!("{method} {template}"));
+        answered.or_default().insert(status);
+    }
+
+    async fn get(&mut self, rest: &Rest, template: &str, path: &str) -> Answer {
+        let answer = rest.get(path).await;
+        self.check(&Method::GET, template, &answer);
+        answer
+    }
+
+    async fn post(&mut self, rest: &Rest, template: &str, path: &str, body: Value) -> Answer {
+        let answer = rest.post(path, &body).await;
+        self.check(&Method::POST, template, &answer);
+        answer
+    }
+
+    /// Every schema of the document, with its place.
+    fn schemas(&self) -> Vec<(String, &Value)> {
+        fn walk<'a>(place: &str, value: &'a Value, found: &mut Vec<(String, &'a Value)>) {
+            let children: Vec<(String, &Value)> = match value {
+                Value::Object(map) => map.iter().map(|(k, v)| (k.clone(), v)).collect(),
+                Value::Array(list) => list
+                    .iter()
+                    .enumerate()
+                    .map(|(n, v)| (n.to_string(), v))
+                    .collect(),
+                _ => return,
+            };
+            for (key, child) in children {
+                let place = format!("{place}/{key}");
+                match key.as_str() {
+                    "example" | "examples" => {}
+                    "schema" => found.push((place, child)),
+                    _ => walk(&place, child, found),
+                }
+            }
+        }
+        let mut found = Vec::new();
+        walk("", &self.document, &mut found);
+        let components = self.document["components"]["schemas"].as_object();
+        found.extend(
+            components
+                .expect("schemas")
+                .iter()
+                .map(|(k, v)| (k.clone(), v)),
+        );
+        found
+    }
+}
+
+#[test]
+fn the_document_says_absent_and_not_null() {
+    let contract = Contract::new();
+    let schemas = contract.schemas();
+    assert!(schemas.len() > 100, "{}", schemas.len());
+    for (place, schema) in schemas {
+        let text = schema.to_string();
+        assert!(!text.contains(r#""null""#), "{place} may be null: {text}");
+        assert!(!text.contains(r#""default":null"#), "{place}: {text}");
+    }
+    assert_eq!(contract.document["security"], json!([]));
+    assert_eq!(contract.document["servers"], json!([{"url": "."}]));
+    let parameters = contract.document["paths"]
+        .as_object()
+        .expect("paths")
+        .values();
+    let operations = parameters.flat_map(|item| item.as_object().expect("operations").values());
+    for parameter in operations.flat_map(|o| o["parameters"].as_array().expect("parameters")) {
+        let parameter = contract.resolved(parameter);
+        let name = &parameter["name"];
+        let is_required = parameter["required"] == true;
+        // Pages fill examples in, and would send them with each call that is tried.
+        assert_eq!(parameter["example"].is_null(), !is_required, "{name}");
+        if name == "domain" {
+            let schema = contract.resolved(&parameter["schema"]);
+            assert_eq!(schema["enum"], json!(sightline::domains::names()));
+        }
+    }
+}
+
+#[test]
+fn every_example_fits_its_schema() {
+    fn walk(contract: &Contract, place: &str, value: &Value, found: &mut usize) {
+        let children: Vec<(String, &Value)> = match value {
+            Value::Object(map) => map.iter().map(|(k, v)| (k.clone(), v)).collect(),
+            Value::Array(list) => list
+                .iter()
+                .enumerate()
+                .map(|(n, v)| (n.to_string(), v))
+                .collect(),
+            _ => return,
+        };
+        let named = value["examples"].as_object();
+        let named = named
+            .into_iter()
+            .flat_map(Map::values)
+            .map(|example| &example["value"]);
+        for example in value.get("example").into_iter().chain(named) {
+            contract.assert_valid(place, &value["schema"], example);
+            *found += 1;
+        }
+        for (key, child) in children {
+            if !["example", "examples"].contains(&key.as_str()) {
+                walk(contract, &format!("{place}/{key}"), child, found);
+            }
+        }
+    }
+    let contract = Contract::new();
+    let mut found = 0;
+    walk(&contract, "", &contract.document, &mut found);
+    assert!(found > 60, "{found}");
+}
+
+/// Properties that all answers of the test have, and that are absent elsewhere: values of headers that have none, and
+/// figures for which Kafka has to answer.
+const ABSENT_ELSEWHERE: &[(&str, &str)] = &[
+    ("DeadLetterHeader", "value"),
+    ("PartitionConsistency", "endOffset"),
+    ("PartitionConsistency", "endReadAgeSeconds"),
+    ("PartitionConsistency", "etaSeconds"),
+    ("PartitionConsistency", "lag"),
+    ("PartitionConsistency", "oldestUnappliedSeconds"),
+    ("PartitionConsistency", "rate"),
+    ("ProjectionVersion", "lag"),
+    ("ProjectionVersion", "progress"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_are_as_the_document_says() {
+    const SHAPE: Shape = Shape {
+        records: 3_000,
+        partitions: 2,
+        users: 120,
+    };
+    let log = generate(seed() + 21, SHAPE);
+    let (_, ends) = folded(&log, SHAPE.partitions);
+    let world = World::new(Broker::shared(), Database::create().await, SHAPE.partitions).await;
+    world.broker.writer().write(&world.topic, &log).await;
+    let running = world.serve().await;
+    let rest = &running.rest;
+    caught_up(rest, &ends).await;
+    let mut contract = Contract::new();
+
+    let keys = log
+        .iter()
+        .filter_map(|record| String::from_utf8(record.key.clone()?).ok());
+    let users: BTreeSet<String> = keys
+        .filter(|user| (1..=255).contains(&user.chars().count()) && user != "." && user != "..")
+        .collect();
+    for user in &users {
+        let user = escape(user);
+        for (template, path) in [
+            (
+                "/v1/order/customers/{userId}",
+                format!("/v1/order/customers/{user}"),
+            ),
+            (
+                "/v1/order/customers/{userId}/addresses",
+                format!("/v1/order/customers/{user}/addresses"),
+            ),
+            (
+                "/v1/fulfillment/users/{userId}/addresses",
+                format!("/v1/fulfillment/users/{user}/addresses"),
+            ),
+            (
+                "/v1/fulfillment/users/{userId}/default-address",
+                format!("/v1/fulfillment/users/{user}/default-address?kind=shipping"),
+            ),
+        ] {
+            contract.get(rest, template, &path).await;
+        }
+    }
+    let batch = "/v1/order/customers:batchGet";
+    let some: Vec<&String> = users.iter().take(20).collect();
+    contract
+        .get(
+            rest,
+            batch,
+            &format!("{batch}?userIds=nobody&userIds={}", escape(some[0])),
+        )
+        .await;
+    contract
+        .post(rest, batch, batch, json!({"userIds": some}))
+        .await;
+    contract
+        .post(rest, batch, batch, json!({"userIds": [""]}))
+        .await;
+    let changes = "/v1/order/address-changes";
+    contract.get(rest, changes, changes).await;
+    contract
+        .get(rest, changes, &format!("{changes}?pageSize=1000"))
+        .await;
+    let last = format!("{changes}?userId=nobody");
+    contract.get(rest, changes, &last).await;
+    let found = "/v1/fulfillment/addresses";
+    let page = contract
+        .get(rest, found, &format!("{found}?pageSize=1000"))
+        .await
+        .json();
+    contract
+        .get(rest, found, &format!("{found}?pageSize=1"))
+        .await;
+    let address = page["addresses"][0]["addressId"]
+        .as_str()
+        .expect("an address");
+    let one = "/v1/fulfillment/addresses/{addressId}";
+    contract
+        .get(rest, one, &format!("{found}/{}", escape(address)))
+        .await;
+    contract.get(rest, one, &format!("{found}/nothing")).await;
+
+    for (template, path) in [
+        ("/v1/version", "/v1/version"),
+        ("/v1/consistency", "/v1/consistency"),
+        ("/v1/consistency/{domain}", "/v1/consistency/order"),
+        ("/v1/consistency/{domain}", "/v1/consistency/nothing"),
+        ("/v1/projections", "/v1/projections"),
+    ] {
+        contract.get(rest, template, path).await;
+    }
+    // An unknown parameter is refused by each of them.
+    let gets: Vec<String> = contract.answered.keys().cloned().collect();
+    for template in gets
+        .iter()
+        .filter_map(|operation| operation.strip_prefix("GET "))
+    {
+        let path = template
+            .replace("{domain}", "order")
+            .replace(['{', '}'], "");
+        contract
+            .get(rest, template, &format!("{path}?nonsense=1"))
+            .await;
+    }
+    operate_dead_letters(&mut contract, rest).await;
+    operate_projections(&mut contract, rest).await;
+
+    let paths = contract.document["paths"].as_object().expect("paths");
+    let operations = paths.iter().flat_map(|(path, item)| {
+        let methods = item.as_object().expect("operations").keys();
+        methods.map(move |method| format!("{} {path}", method.to_uppercase()))
+    });
+    for operation in operations {
+        let statuses = contract.answered.get(&operation);
+        let is_answered = statuses.is_some_and(|statuses| statuses.contains(&200));
+        assert!(is_answered, "{operation} was not answered: {statuses:?}");
+    }
+    let mut wrong = Vec::new();
+    for (name, (objects, counts)) in &contract.seen {
+        let schema = &contract.document["components"]["schemas"][name];
+        let required = schema["required"].as_array();
+        for (property, count) in counts.iter().filter(|(_, count)| *count == objects) {
+            let is_required = required.is_some_and(|names| names.contains(&json!(property)));
+            if !is_required && !ABSENT_ELSEWHERE.contains(&(name, property)) {
+                wrong.push(format!("{name}.{property} came {count} times"));
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "always there, but not required: {wrong:?}"
+    );
+}
+
+/// Lists, reads, retries and discards dead letters.
+async fn operate_dead_letters(contract: &mut Contract, rest: &Rest) {
+    let list = "/v1/dead-letters";
+    contract
+        .get(rest, list, &format!("{list}?pageSize=1"))
+        .await;
+    let page = contract
+        .get(rest, list, &format!("{list}?pageSize=1000"))
+        .await;
+    let letters = page.json()["deadLetters"]
+        .as_array()
+        .expect("dead letters")
+        .clone();
+    for letter in letters.iter().take(30) {
+        let id = letter["id"].as_str().expect("an id");
+        contract
+            .get(rest, "/v1/dead-letters/{id}", &format!("{list}/{id}"))
+            .await;
+    }
+    contract
+        .get(rest, "/v1/dead-letters/{id}", &format!("{list}/nothing"))
+        .await;
+    let retry = "/v1/dead-letters:retry";
+    contract
+        .post(rest, retry, retry, json!({"domain": "order"}))
+        .await;
+    contract
+        .post(rest, retry, retry, json!({"domain": "nothing"}))
+        .await;
+    let id = letters[0]["id"].as_str().expect("an id");
+    let one = |verb: &str| {
+        let template = format!("{list}/{{id}}/{verb}");
+        (template, format!("{list}/{id}/{verb}"))
+    };
+    let (template, path) = one("retry");
+    contract
+        .post(rest, &template, &path, json!({"dryRun": true}))
+        .await;
+    let (template, path) = one("discard");
+    contract.post(rest, &template, &path, json!({})).await;
+    // The second one is refused: it is discarded already.
+    for _ in 0..2 {
+        contract
+            .post(rest, &template, &path, json!({"reason": "a test"}))
+            .await;
+    }
+}
+
+/// Takes a projection through each of its states.
+async fn operate_projections(contract: &mut Contract, rest: &Rest) {
+    let list = "/v1/projections";
+    for verb in [
+        "pause", "resume", "cancel", "switch", "rollback", "drop", "rebuild", "rebuild", "cancel",
+        "rebuild",
+    ] {
+        let (template, path) = (
+            format!("{list}/{{domain}}/{verb}"),
+            format!("{list}/order/{verb}"),
+        );
+        contract.post(rest, &template, &path, json!({})).await;
+        contract.get(rest, list, list).await;
+    }
+    for verb in ["switch", "rollback", "drop"] {
+        let (template, path) = (
+            format!("{list}/{{domain}}/{verb}"),
+            format!("{list}/order/{verb}"),
+        );
+        wait_until(SOON, verb, async || {
+            let answer = contract.post(rest, &template, &path, json!({})).await;
+            contract.get(rest, list, list).await;
+            match answer.status {
+                200 => Ok(()),
+                _ => Err(answer.text()),
+            }
+        })
+        .await;
+    }
 }

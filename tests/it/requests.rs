@@ -394,7 +394,7 @@ async fn unknown_parameters_of_reads_are_refused() {
     ] {
         assert_problem(path, &rest.get(path).await, 404);
     }
-    // The pages of the documentation are not reads of a view.
+    // The page of the documentation is not a read of a view.
     for path in ["/docs/?tryItOutEnabled=true", "/openapi.json?v=2"] {
         assert_eq!(rest.get(path).await.status, 200, "{path}");
     }

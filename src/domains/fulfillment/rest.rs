@@ -55,6 +55,9 @@ async fn list_addresses(
 }
 
 /// A user's default address, now or as of a time
+///
+/// The address to ship to, or to bill, in the form that a shipping label needs. With `asOf`, the
+/// default at that instant.
 #[utoipa::path(
     get,
     path = "/v1/fulfillment/users/{userId}/default-address",
@@ -62,7 +65,7 @@ async fn list_addresses(
     tag = "fulfillment",
     params(
         UserPath,
-        ("kind" = String, Query, description = "`shipping` or `billing`", example = "shipping"),
+        ("kind" = inline(DefaultKind), Query, description = "Which default", example = "shipping"),
         AsOfParameter,
     ),
     responses(
@@ -122,10 +125,9 @@ async fn get_address(
     operation_id = "searchShippingAddresses",
     tag = "fulfillment",
     params(
-        ("countryCode" = Option<String>, Query, description = "ISO 3166-1 alpha-2, in either case", example = "US"),
-        ("validation" = Option<Vec<String>>, Query,
-            description = "`valid`, `incomplete`, `invalid`; may be repeated. Without it, addresses with any validation",
-            example = json!(["incomplete", "invalid"])),
+        ("countryCode" = Option<String>, Query, description = "ISO 3166-1 alpha-2, in either case, such as `US`"),
+        ("validation" = Option<Vec<ValidationStatus>>, Query,
+            description = "Only addresses with this validation; may be repeated"),
         PageParameters,
     ),
     responses(

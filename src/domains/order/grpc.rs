@@ -180,7 +180,7 @@ mod tests {
         for length in [0, 1, 127, 128, 20_000] {
             let text = "x".repeat(length);
             let customers: Vec<Value> = vec![
-                json!({"userId": text}),
+                json!({"userId": text, "staleFields": [], "addresses": []}),
                 json!({
                     "userId": text, "email": text, "emailVerified": false, "username": text, "firstName": text,
                     "lastName": text, "displayName": text, "phoneNumber": text, "status": text,

@@ -8,7 +8,7 @@ use crate::fold::addresses::{AddressBook, DefaultKind, KnownAddress};
 
 /// A customer: name, contact data, addresses and defaults.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Customer {
     /// The user's id: an opaque string.
     pub user_id: String,
@@ -34,7 +34,9 @@ pub struct Customer {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub registered_at: Option<DateTime<Utc>>,
     /// When the user's last event that this view is made from happened.
+    // Set with the first event of the user, so that answers always have it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required)]
     pub updated_at: Option<DateTime<Utc>>,
     /// When the user was deleted. Personal data is erased at that point.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,7 +56,7 @@ pub struct Customer {
 
 /// One of a customer's addresses.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Address {
     pub address_id: String,
     /// `shipping`, `billing`, `home`, `work`; other values occur.
@@ -87,6 +89,9 @@ pub struct Address {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub is_default_billing: Option<bool>,
     /// Fields of this address that are known to have changed, but not to what.
+    // Answers always have it. The stored changes of deleted customers don't.
+    #[serde(default)]
+    #[schema(required)]
     pub stale_fields: Vec<String>,
     /// When the last event that named this address or changed its default flags happened.
     #[serde(skip_serializing_if = "Option::is_none")]

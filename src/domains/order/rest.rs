@@ -166,10 +166,10 @@ async fn list_customer_addresses(
     operation_id = "listAddressChanges",
     tag = "order",
     params(
-        ("userId" = Option<String>, Query, max_length = 255, description = "Only changes of this user", example = "u-1001"),
-        ("significant" = Option<bool>, Query, description = "Only significant changes (`true`), or only the others (`false`)", example = true),
+        ("userId" = Option<String>, Query, max_length = 255, description = "Only changes of this user, such as `u-1001`"),
+        ("significant" = Option<bool>, Query, description = "Only significant changes (`true`), or only the others (`false`)"),
         ("since" = Option<DateTime<Utc>>, Query,
-            description = "Only changes that happened at this instant or later (RFC 3339)", example = "2025-10-01T00:00:00Z"),
+            description = "Only changes that happened at this instant or later (RFC 3339), such as `2025-10-01T00:00:00Z`"),
         ("after" = Option<String>, Query, description = "Only changes after this cursor, which is from an earlier answer"),
         PageParameters,
     ),
