@@ -10,7 +10,7 @@ features = $(if $(FEATURES),--features $(FEATURES))
 SQLX ?= .sqlx
 built = $${CARGO_TARGET_DIR:-target}/debug
 
-.PHONY: help run test chaos bench lint audit sqlx
+.PHONY: help run test chaos bench lint audit extra sqlx
 
 help:
 	@echo 'make run    build and start sightline with its own Kafka, Postgres and sample users'
@@ -19,6 +19,7 @@ help:
 	@echo 'make bench  measure a backlog against the same SQL written by hand, and what storage and reads cost'
 	@echo 'make lint   check the format and run clippy, warnings denied; .ci/run checks more'
 	@echo 'make audit  check licences, sources and advisories of dependencies with cargo-deny'
+	@echo 'make extra  check what callers see, with tools that CI lacks: API linters, generated clients, pictures of /docs'
 	@echo 'make sqlx   write .sqlx, with which SQL is checked without a database'
 
 # ARGS goes to the program: make run ARGS='--rate 100'. The shell replaces itself with the program, so that
@@ -51,6 +52,10 @@ lint:
 
 audit:
 	$(CARGO) deny --workspace check --hide-inclusion-graph
+
+# Needs npm, Java, Maven, Python, promtool and Chromium; installs what it may, and ends with a list of what it checked.
+extra:
+	FEATURES='$(FEATURES)' scripts/extra/run
 
 # --workspace gives dependencies the same features as in every other build, so that they are built once.
 sqlx:
