@@ -3,7 +3,7 @@
 import puppeteer from "puppeteer-core";
 
 const [gateway, out, executablePath] = process.argv.slice(2);
-const page_url = `${gateway}/docs/`;
+const pageUrl = `${gateway}/docs/`;
 const operation = "#tag/order/GET/v1/order/customers/{userId}";
 const problems = [];
 const browser = await puppeteer.launch({ executablePath, args: ["--no-sandbox", "--disable-dev-shm-usage"] });
@@ -20,7 +20,7 @@ async function open(name, hash, width, height, scheme) {
   });
   await page.setViewport({ width, height });
   await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);
-  await page.goto(page_url + hash, { waitUntil: "networkidle0" });
+  await page.goto(pageUrl + hash, { waitUntil: "networkidle0" });
   await page.waitForSelector(hash ? ".section" : ".markdown table");
   await new Promise((done) => setTimeout(done, 1500));
   return page;

@@ -39,8 +39,9 @@ const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("private, no-cache")
 )]
 pub struct NotServed(#[allow(dead_code, reason = "only described")] Problem);
 
-/// The name of a domain in a request, for the documentation, in which its values are the names of
-/// all domains.
+/// The name of a domain.
+// Of requests, for the documentation: the server makes an enum of it, of all domains' names. Answers may name domains
+// that a caller does not know yet, so they have a string.
 #[derive(ToSchema)]
 pub struct DomainName(#[allow(dead_code, reason = "only described")] String);
 

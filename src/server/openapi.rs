@@ -56,22 +56,43 @@ pub fn document(domains: OpenApi, names: &[&str]) -> OpenApi {
             }
         }
     }
-    let schemas = document
-        .components
-        .get_or_insert_default()
-        .schemas
-        .iter_mut();
+    let requests = request_schemas(&document);
+    let schemas = &mut document.components.get_or_insert_default().schemas;
     for (name, schema) in schemas {
         leave_out_null(schema);
-        if *name == DomainName::name()
-            && let RefOr::T(Schema::Object(schema)) = schema
-        {
+        let RefOr::T(Schema::Object(schema)) = schema else {
+            continue;
+        };
+        if *name == DomainName::name() {
             schema.enum_values = Some(names.iter().map(|name| json!(name)).collect());
+        }
+        // A type that is read back from the database may refuse further fields, but callers must
+        // take those of later releases.
+        if !requests.contains(&format!("#/components/schemas/{name}")) {
+            schema.additional_properties = None;
         }
     }
     let groups = group_tags(&mut document);
     document.extensions = Some([("x-tagGroups", groups)].into_iter().collect());
     document
+}
+
+/// The references to the schemas of the requests' bodies.
+fn request_schemas(document: &OpenApi) -> HashSet<String> {
+    let items = document.paths.paths.values();
+    let bodies = items.filter_map(|item| item.post.as_ref()?.request_body.as_ref());
+    let contents = bodies.flat_map(|body| match body {
+        RefOr::T(body) => body.content.values().collect(),
+        RefOr::Ref(_) => Vec::new(),
+    });
+    let references = contents.filter_map(|content| match content {
+        RefOr::T(content) => match content.schema.as_ref()? {
+            RefOr::Ref(reference) => Some(reference.ref_location.clone()),
+            RefOr::T(_) => None,
+        },
+        RefOr::Ref(_) => None,
+    });
+    references.collect()
 }
 
 /// The tags after those of the domains, in groups.

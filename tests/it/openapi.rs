@@ -349,6 +349,24 @@ fn the_document_says_absent_and_not_null() {
     }
 }
 
+/// Callers must take fields that they do not know. Requests with such fields are refused.
+#[test]
+fn only_requests_refuse_further_fields() {
+    let document: Value = serde_json::from_str(&committed()).expect("JSON");
+    let paths = document["paths"].as_object().expect("paths");
+    let body = "/post/requestBody/content/application~1json/schema/$ref";
+    let requests: BTreeSet<&str> = paths
+        .values()
+        .filter_map(|item| item.pointer(body)?.as_str()?.rsplit('/').next())
+        .collect();
+    assert!(requests.len() >= 7, "{requests:?}");
+    let schemas = document["components"]["schemas"].as_object();
+    for (name, schema) in schemas.expect("schemas") {
+        let is_closed = schema["additionalProperties"] == false;
+        assert_eq!(is_closed, requests.contains(name.as_str()), "{name}");
+    }
+}
+
 #[test]
 fn every_example_fits_its_schema() {
     fn walk(contract: &Contract, place: &str, value: &Value, found: &mut usize) {
