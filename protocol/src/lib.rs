@@ -11,6 +11,8 @@ use std::fmt::Write;
 
 use stateright::{Checker, HasDiscoveries, Model, Path};
 
+pub mod added;
+pub mod ends;
 pub mod properties;
 pub mod state;
 pub mod steps;
