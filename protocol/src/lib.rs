@@ -11,6 +11,8 @@ use std::fmt::Write;
 
 use stateright::{Checker, HasDiscoveries, Model, Path};
 
+pub mod added;
+pub mod ends;
 pub mod properties;
 pub mod state;
 pub mod steps;
@@ -76,6 +78,9 @@ pub struct Scope {
     pub pauses: bool,
     /// Whether versions are created, switched and removed.
     pub rebuilds: bool,
+    /// Whether owners and rebuilds have the old or the new code, which rows and versions note. Otherwise
+    /// each transaction chooses a release, and none is noted.
+    pub codes: bool,
     /// Keeps epochs as numbers, up to this one. With `None` the model keeps only whether a claim's
     /// epoch equals the row's (`settle` in `steps.rs`), so the number of claims is unbounded.
     pub exact_epochs: Option<u8>,
@@ -150,11 +155,26 @@ pub enum Rule {
     SwitchLooksUnderTheLock,
     /// A read names `view_version`, which a switch locks, before any other table (`domains/*/sql`).
     ReadsBeginWithTheVersion,
+    /// A claim is refused where newer code has folded (`sql/claim_partition.sql`).
+    ClaimsCompareTheCode,
+    /// So are retries and discards (`dead_letters/retry.rs`).
+    RetriesCompareTheCode,
+    /// A transaction that folds notes its code in the progress row (`sql/advance_progress.sql`).
+    CodeIsNoted,
+    /// It does not lower the code that is noted there.
+    CodeIsNeverLowered,
+    /// A process does not join the group of a version that newer code began (`members.rs`).
+    OwnersJoinNoNewerVersion,
+    /// A version's progress rows begin with the code that began it (`sql/copy_starts.sql`).
+    RowsBeginWithTheCode,
+    /// An operator who accepts older code accepts it for the live version only
+    /// (`sql/accept_older_code.sql`).
+    AcceptanceSparesRebuilds,
 }
 
 impl Rule {
     /// All rules.
-    pub const ALL: [Rule; 28] = [
+    pub const ALL: [Rule; 35] = [
         Rule::EpochIsCompared,
         Rule::OffsetIsCompared,
         Rule::BatchesTakeTheRow,
@@ -183,6 +203,13 @@ impl Rule {
         Rule::SwitchWaitsForPositions,
         Rule::SwitchLooksUnderTheLock,
         Rule::ReadsBeginWithTheVersion,
+        Rule::ClaimsCompareTheCode,
+        Rule::RetriesCompareTheCode,
+        Rule::CodeIsNoted,
+        Rule::CodeIsNeverLowered,
+        Rule::OwnersJoinNoNewerVersion,
+        Rule::RowsBeginWithTheCode,
+        Rule::AcceptanceSparesRebuilds,
     ];
 }
 

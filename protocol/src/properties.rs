@@ -33,6 +33,9 @@ pub const DISCARDS: &str = "a discarded record stays out, in every version";
 /// An operator pauses a version to inspect or change it, so it must not change by itself.
 pub const PAUSES: &str = "a paused version does not move";
 
+/// Older code drops what newer code has stored, and a rebuild is the work of one fold.
+pub const FOLDS: &str = "older code folds nothing that newer code has folded or begun";
+
 /// The comparison rejects an owner whose claim is superseded.
 pub const TURNED_AWAY: &str = "the comparison rejects an owner";
 /// After a COMMIT without an answer, the progress row shows whether it took effect.
@@ -49,6 +52,10 @@ pub const SWITCHED: &str = "the second version becomes the live one";
 pub const ROLLED_BACK: &str = "the first becomes the live one again";
 /// Both versions have applied the whole log, with equal rows.
 pub const SAME: &str = "both versions are at the end and hold the same";
+/// Newer code takes over partitions that older code has folded, those of a rebuild included.
+pub const HANDED_OVER: &str = "newer code takes over both versions";
+/// Older code folds again what newer code has folded, after an operator accepted it.
+pub const ACCEPTED: &str = "older code goes on after an operator accepted it";
 /// A version leaves out a record that was discarded before the version reached it.
 pub const LEFT_OUT: &str = "a record discarded in one version is left out of the other";
 /// A view is paused before the end of the log.
@@ -67,7 +74,19 @@ pub fn of(scope: &Scope) -> Vec<Property<Protocol>> {
         Property::<Protocol>::always(DISCARDS, discards),
         Property::<Protocol>::always(ONE_VERSION, |_, state| !state.read_broken),
         Property::<Protocol>::always(PAUSES, |_, state| !state.pause_broken),
+        Property::<Protocol>::always(FOLDS, |_, state| !state.fold_broken),
     ];
+    if scope.codes {
+        properties.push(Property::<Protocol>::sometimes(HANDED_OVER, |_, state| {
+            let [old, new] = state.views;
+            old.progress[0].code > old.code && new.exists() && new.code < new.progress[0].code
+        }));
+        properties.push(Property::<Protocol>::sometimes(ACCEPTED, |_, state| {
+            state.views[0].accepts_older
+                && state.folded_by[0][0] > state.views[0].progress[0].code
+                && state.views[0].progress[0].next > 1
+        }));
+    }
     if scope.remembers {
         properties.push(Property::<Protocol>::sometimes(TURNED_AWAY, |_, state| {
             state.turned_away

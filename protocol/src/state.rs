@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::transactions::Release;
+
 /// The number of versions of the view.
 pub const VERSIONS: usize = 2;
 /// The most partitions of the topic.
@@ -193,6 +195,8 @@ pub struct Progress {
     pub next: u8,
     /// The dead letters.
     pub letters: DeadLetters,
+    /// The newest code that has folded here. Set only if [`Scope::codes`](crate::Scope::codes).
+    pub code: Release,
 }
 
 /// A version of the view, as the schema `sightline` describes it.
@@ -204,6 +208,10 @@ pub struct View {
     pub schema: Name,
     /// Whether an operator paused it.
     pub paused: bool,
+    /// The code that began it. Set only if [`Scope::codes`](crate::Scope::codes).
+    pub code: Release,
+    /// Whether an operator let older code fold it, so that it shows as outdated.
+    pub accepts_older: bool,
     /// Its progress in each partition.
     pub progress: [Progress; LOGS],
 }
@@ -228,6 +236,8 @@ pub struct Claim {
     pub parked: Set,
     /// The discarded records.
     pub discarded: Set,
+    /// The owner's code. Set only if [`Scope::codes`](crate::Scope::codes).
+    pub code: Release,
 }
 
 /// The uncommitted changes of a transaction in one partition.
@@ -239,6 +249,8 @@ pub struct Changes {
     pub rows: Rows,
     /// The dead letters that are added or changed.
     pub letters: DeadLetters,
+    /// The code that folded. Set only if [`Scope::codes`](crate::Scope::codes).
+    pub code: Release,
 }
 
 /// A process that projects a partition of a version. Several may believe that they own it.
@@ -332,6 +344,8 @@ pub struct State {
     pub names: [Option<u8>; 1 + VERSIONS],
     /// The tables, by the version for which they were created.
     pub tables: [[Rows; LOGS]; VERSIONS],
+    /// The newest code that wrote each partition's rows.
+    pub folded_by: [[Release; LOGS]; VERSIONS],
     /// The stored discards, by the coordinates of their records.
     pub discards: [Set; LOGS],
     /// The owners.
@@ -348,6 +362,8 @@ pub struct State {
     pub reading: Option<u8>,
     /// A record was applied after an operator had discarded it.
     pub discard_broken: bool,
+    /// Older code folded what newer code had folded or begun.
+    pub fold_broken: bool,
     /// A paused version advanced.
     pub pause_broken: bool,
     /// An answer combined the rows of one version with the position of another.

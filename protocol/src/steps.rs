@@ -16,7 +16,7 @@ pub enum Step {
     /// An owner reads what a claim needs before it locks the row.
     ReadFirst(usize),
     /// An owner claims its partition. This is one step, since the row lock protects all that it reads.
-    Claim(usize),
+    Claim(usize, Release),
     /// An owner begins a batch of this many records: its transaction compares and locks the row.
     Begin(usize, u8),
     /// An owner judges the records, and writes rows and dead letters.
@@ -41,8 +41,10 @@ pub enum Step {
     Pause(u8),
     /// All versions are resumed.
     Resume,
-    /// A version is created, for a rebuild.
-    Create(u8),
+    /// A version is created, for a rebuild, by this code.
+    Create(u8, Release),
+    /// An operator lets older code fold the live version.
+    AcceptOlderCode,
     /// A version that is not the live one is removed.
     Remove(u8),
     /// A switch finds that this version is not behind, and will not check it again.
@@ -77,6 +79,13 @@ impl Model for Protocol {
         if self.scope.pauses {
             self.steps_of_pause(state, steps);
         }
+        if self.scope.codes
+            && state
+                .versions()
+                .all(|version| self.is_all_free(state, version))
+        {
+            steps.push(Step::AcceptOlderCode);
+        }
         if self.scope.rebuilds {
             for version in 0..VERSIONS as u8 {
                 self.steps_of_rebuild(state, version, steps);
@@ -102,7 +111,7 @@ impl Model for Protocol {
                     ..self.look(state, version, log)
                 });
             }
-            Step::Claim(owner) => self.claim(&mut next, owner),
+            Step::Claim(owner, code) => self.claim(&mut next, owner, code),
             Step::Begin(owner, count) => {
                 let (version, log) = self.scope.owners[owner];
                 let Owner::Claimed(claim) = state.owners[owner] else {
@@ -145,7 +154,8 @@ impl Model for Protocol {
                     }
                 }
             }
-            Step::Create(version) => self.create(&mut next, version),
+            Step::Create(version, code) => self.create(&mut next, version, code),
+            Step::AcceptOlderCode => self.accept_older_code(&mut next),
             Step::Remove(version) => self.remove(&mut next, version),
             Step::LookBeforeSwitch(_) => next.switching = true,
             Step::Switch(version) => self.switch(&mut next, version),
@@ -186,7 +196,9 @@ impl Protocol {
         match state.owners[owner] {
             Owner::Idle if reads_first && may_take => steps.push(Step::ReadFirst(owner)),
             Owner::Idle | Owner::HasRead(_) if may_take && is_free => {
-                steps.push(Step::Claim(owner))
+                let codes = self.codes().iter();
+                let may_fold = codes.filter(|code| self.may_claim(state, version, log, **code));
+                steps.extend(may_fold.map(|code| Step::Claim(owner, *code)));
             }
             Owner::Idle | Owner::HasRead(_) => {}
             Owner::Claimed(claim) => {
@@ -202,7 +214,11 @@ impl Protocol {
             }
             Owner::Begun(claim, count) => {
                 steps.push(Step::Crash(owner));
-                let releases = self.releases(log, claim.next..claim.next + count);
+                let releases = if self.scope.codes {
+                    std::slice::from_ref(&claim.code)
+                } else {
+                    self.releases(log, claim.next..claim.next + count)
+                };
                 steps.extend(releases.iter().map(|release| Step::Write(owner, *release)));
             }
             Owner::Written(..) => {
@@ -267,9 +283,11 @@ impl Protocol {
                 .all(|version| self.is_free(state, version, log))
         {
             let releases = self.releases(log, 0..self.records(log).len() as u8);
+            let row = state.row(operation.version(), log);
             steps.extend(
                 releases
                     .iter()
+                    .filter(|code| row.code <= **code || !self.keeps(Rule::RetriesCompareTheCode))
                     .map(|release| Step::Do(operator, operation, *release)),
             );
         }
@@ -304,7 +322,7 @@ impl Protocol {
                         .all(|log| self.is_free_of_operators(state, other, log));
                 // Without the rule, a number is reused only if it was the highest.
                 if is_free && (self.keeps(Rule::NumbersAreNew) || version > other) {
-                    steps.push(Step::Create(version));
+                    steps.extend(self.codes().iter().map(|code| Step::Create(version, *code)));
                 }
                 return;
             }
@@ -348,6 +366,21 @@ impl Protocol {
 
     pub(crate) fn logs(&self) -> impl Iterator<Item = u8> {
         (0..LOGS as u8).filter(|log| !self.records(*log).is_empty())
+    }
+
+    /// The codes that owners and rebuilds may have.
+    fn codes(&self) -> &'static [Release] {
+        if self.scope.codes {
+            &[Release::New, Release::Old]
+        } else {
+            &[Release::Old]
+        }
+    }
+
+    /// Whether code may claim a partition: it has joined the version, and newer code has not folded there.
+    fn may_claim(&self, state: &State, version: u8, log: u8, code: Release) -> bool {
+        (state.view(version).code <= code || !self.keeps(Rule::OwnersJoinNoNewerVersion))
+            && (state.row(version, log).code <= code || !self.keeps(Rule::ClaimsCompareTheCode))
     }
 
     /// The releases to try: only the new one where both read these records alike.
@@ -458,7 +491,10 @@ impl Protocol {
         };
         match step {
             Step::ReadFirst(o) => format!("{} reads dead letters and schema", owner(o)),
-            Step::Claim(o) => format!("{} claims the partition", owner(o)),
+            Step::Claim(o, Release::Old) => format!("{} claims the partition", owner(o)),
+            Step::Claim(o, Release::New) => {
+                format!("{} claims the partition with newer code", owner(o))
+            }
             Step::Begin(o, count) => format!("{} begins a batch of {count}", owner(o)),
             Step::Write(o, r) => format!("{} writes it, {}", owner(o), release(r)),
             Step::Commit(o) => format!("{} commits", owner(o)),
@@ -475,7 +511,11 @@ impl Protocol {
             Step::CrashOperation(k) => format!("{} crashes", operator(k)),
             Step::Pause(version) => format!("{} is paused", version_name(version)),
             Step::Resume => "all versions are resumed".to_owned(),
-            Step::Create(version) => format!("{} is created", version_name(version)),
+            Step::Create(version, Release::Old) => format!("{} is created", version_name(version)),
+            Step::Create(version, Release::New) => {
+                format!("{} is created by newer code", version_name(version))
+            }
+            Step::AcceptOlderCode => "older code is accepted".to_owned(),
             Step::Remove(version) => format!("{} is removed", version_name(version)),
             Step::LookBeforeSwitch(version) => {
                 format!("{} is found not to be behind", version_name(version))

@@ -7,9 +7,10 @@ use crate::state::{
 use crate::{Protocol, Record, Rule};
 
 /// The release that reads records. Both run at once during a rollout or rollback.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Release {
     /// Can't read records that are `late`.
+    #[default]
     Old,
     /// Reads all records.
     New,
@@ -144,14 +145,18 @@ impl Protocol {
                 .map(|offset| self.key(log, offset))
                 .collect(),
             discarded: ahead.collect(),
+            code: Release::Old,
         }
     }
 
     /// Claims a partition. Where a rule is left out, the claim uses what the owner read before.
-    pub(crate) fn claim(&self, state: &mut State, owner: usize) {
+    pub(crate) fn claim(&self, state: &mut State, owner: usize, code: Release) {
         let (version, log) = self.scope.owners[owner];
         state.row_mut(version, log).epoch += u8::from(self.keeps(Rule::ClaimsRaiseTheEpoch));
-        let mut claim = self.look(state, version, log);
+        let mut claim = Claim {
+            code,
+            ..self.look(state, version, log)
+        };
         if let Owner::HasRead(read) = state.owners[owner] {
             if !self.keeps(Rule::LettersAreReadUnderTheLock) {
                 (claim.parked, claim.discarded) = (read.parked, read.discarded);
@@ -184,6 +189,7 @@ impl Protocol {
         let mut judge = self.judge(state, tables, log, release, claim.parked);
         judge.discarded = claim.discarded;
         let mut writing = Writing::new(state, version, log, tables);
+        writing.changes.code = claim.code;
         for offset in claim.next..claim.next + count {
             match judge.judge(offset) {
                 Outcome::Applied => writing.changes.rows.add(offset),
@@ -205,7 +211,7 @@ impl Protocol {
             return;
         };
         let (version, log) = self.scope.owners[owner];
-        apply(state, version, log, &changes);
+        self.apply(state, version, log, &changes);
         let next = claim.next + count;
         state.row_mut(version, log).next = next;
         state.pause_broken |= state.view(version).paused;
@@ -380,6 +386,7 @@ impl Protocol {
         let parked = failed.then_some(key).into_iter().collect();
         let mut judge = self.judge(state, tables, log, release, parked);
         let mut writing = Writing::new(state, version, log, tables);
+        writing.changes.code = self.noted(release);
         let more = self.drain(&mut judge, log, key, from, &mut writing);
         let mut changes = [None; VERSIONS];
         changes[usize::from(version)] = Some(writing.changes);
@@ -428,12 +435,21 @@ impl Protocol {
         for version in now {
             let tables = state.tables_of(state.view(version).schema)?;
             let mut writing = Writing::new(state, version, log, tables);
+            writing.changes.code = self.noted(release);
             writing.set(offset, DeadLetter::Discarded);
             let is_first = writing
                 .letters
                 .open()
                 .all(|other| other > offset || self.key(log, other) != key);
-            if is_first {
+            let is_of_newer_code =
+                state.row(version, log).code > release && self.keeps(Rule::RetriesCompareTheCode);
+            if is_first && is_of_newer_code {
+                // Newer code finds the rest by the first one, which counts as failed.
+                let mut rest = writing.letters.open();
+                if let Some(head) = rest.find(|other| self.key(log, *other) == key) {
+                    writing.set(head, DeadLetter::Failed);
+                }
+            } else if is_first {
                 let mut judge = self.judge(state, tables, log, release, Set::default());
                 let more = self.drain(&mut judge, log, key, 0, &mut writing);
                 // The first one is discarded, so a retry from the start makes progress.
@@ -478,7 +494,7 @@ impl Protocol {
         }
         for (version, changes) in (0..).zip(&changes) {
             if let Some(changes) = changes {
-                apply(state, version, log, changes);
+                self.apply(state, version, log, changes);
             }
         }
         if let Operation::Discard { offset, .. } = operation {
@@ -493,9 +509,13 @@ impl Protocol {
         };
     }
 
-    pub(crate) fn create(&self, state: &mut State, version: u8) {
+    pub(crate) fn create(&self, state: &mut State, version: u8, code: Release) {
         let view = state.view_mut(version);
         view.standing = ViewState::Building;
+        view.code = code;
+        if self.keeps(Rule::RowsBeginWithTheCode) {
+            view.progress.iter_mut().for_each(|row| row.code = code);
+        }
         view.schema = Name::Own(version);
         // A new number means new progress rows, which no earlier claim refers to. Keeping the epoch has
         // the same effect, so the model reuses the number.
@@ -521,6 +541,7 @@ impl Protocol {
         } = *state.view(version);
         state.names[schema.index()] = None;
         state.tables[usize::from(version)] = [Rows::default(); LOGS];
+        state.folded_by[usize::from(version)] = [Release::Old; LOGS];
         *state.view_mut(version) = View {
             progress: progress.map(|row| Progress {
                 epoch: row.epoch,
@@ -547,6 +568,57 @@ impl Protocol {
     }
 }
 
+impl Protocol {
+    /// A release, as far as the scope tells codes apart.
+    fn noted(&self, release: Release) -> Release {
+        if self.scope.codes {
+            release
+        } else {
+            Release::Old
+        }
+    }
+
+    /// Lets older code fold the live version.
+    pub(crate) fn accept_older_code(&self, state: &mut State) {
+        let live = self.keeps(Rule::AcceptanceSparesRebuilds);
+        let versions: Vec<u8> = state.versions().collect();
+        for version in versions {
+            raise_all(state, version);
+            let view = state.view_mut(version);
+            if view.standing == ViewState::Live || !live {
+                view.accepts_older |= view.standing == ViewState::Live;
+                view.code = Release::Old;
+                view.progress
+                    .iter_mut()
+                    .for_each(|row| row.code = Release::Old);
+            }
+        }
+    }
+
+    /// Commits the changes of a transaction to tables, dead letters and the row's code.
+    fn apply(&self, state: &mut State, version: u8, log: u8, changes: &Changes) {
+        let (tables, code) = (usize::from(changes.tables), changes.code);
+        for offset in changes.rows.offsets() {
+            state.tables[tables][usize::from(log)].add(*offset);
+            state.discard_broken |= state.taken_out[usize::from(log)].has(*offset);
+            let newest = &mut state.folded_by[tables][usize::from(log)];
+            let is_older = code < *newest;
+            *newest = code.max(*newest);
+            let view = state.view(version);
+            state.fold_broken |= (is_older || code < view.code) && !view.accepts_older;
+        }
+        let row = state.row_mut(version, log);
+        row.letters.change(&changes.letters);
+        if self.keeps(Rule::CodeIsNoted) {
+            row.code = if self.keeps(Rule::CodeIsNeverLowered) {
+                code.max(row.code)
+            } else {
+                code
+            };
+        }
+    }
+}
+
 /// Raises the epochs of all rows of a version.
 pub(crate) fn raise_all(state: &mut State, version: u8) {
     state
@@ -554,13 +626,4 @@ pub(crate) fn raise_all(state: &mut State, version: u8) {
         .progress
         .iter_mut()
         .for_each(|row| row.epoch += 1);
-}
-
-/// Commits the changes of a transaction to tables and dead letters.
-fn apply(state: &mut State, version: u8, log: u8, changes: &Changes) {
-    for offset in changes.rows.offsets() {
-        state.tables[usize::from(changes.tables)][usize::from(log)].add(*offset);
-        state.discard_broken |= state.taken_out[usize::from(log)].has(*offset);
-    }
-    state.row_mut(version, log).letters.change(&changes.letters);
 }

@@ -4,7 +4,8 @@
 use std::time::Instant;
 
 use protocol::properties::{
-    DECIDED, DISCARDS, NO_ORPHANS, ONCE, ONE_VERSION, ORDER, OWN_ROWS, PAUSES, READS, TURNED_AWAY,
+    DECIDED, DISCARDS, FOLDS, NO_ORPHANS, ONCE, ONE_VERSION, ORDER, OWN_ROWS, PAUSES, READS,
+    TURNED_AWAY,
 };
 use protocol::{Protocol, Record, Rule, Scope};
 use stateright::{Checker, Model};
@@ -137,6 +138,26 @@ fn numbered_zombies() -> Scope {
     }
 }
 
+/// Two versions, and owners with older and newer code.
+fn codes() -> Scope {
+    let log = [
+        Record::new(A, 0).late(),
+        Record::new(A, 1),
+        Record::new(B, 2),
+    ];
+    Scope {
+        logs: vec![log.to_vec()],
+        owners: vec![(0, 0), (1, 0)],
+        operators: 1,
+        letters_at_a_time: usize::MAX,
+        // A discard retries what was blocked by the record.
+        discards: true,
+        rebuilds: true,
+        codes: true,
+        ..Scope::default()
+    }
+}
+
 /// Checks a scope: every `always` property holds, and every `sometimes` property is reached.
 fn assert_holds(name: &str, scope: Scope, left_out: &[Rule]) {
     let protocol = Protocol {
@@ -208,6 +229,11 @@ fn partitions_hold() {
     assert_holds("partitions", partitions(), &[]);
 }
 
+#[test]
+fn codes_hold() {
+    assert_holds("codes", codes(), &[]);
+}
+
 /// Comparing epochs for equality loses nothing: with numbered epochs the properties hold, too.
 #[test]
 fn epochs_may_be_numbers() {
@@ -254,7 +280,7 @@ fn a_switch_that_does_not_take_the_progress_rows_is_detected() {
 type Violation = (Rule, fn() -> Scope, &'static str);
 
 /// The rules without which the model breaks.
-const DETECTED: [Violation; 25] = [
+const DETECTED: [Violation; 29] = [
     (Rule::EpochIsCompared, few_letters, NO_ORPHANS),
     (Rule::BatchesTakeTheRow, few_letters, ONCE),
     (Rule::LettersAreReadUnderTheLock, few_letters, ORDER),
@@ -280,6 +306,10 @@ const DETECTED: [Violation; 25] = [
     (Rule::SwitchWaitsForPositions, two_versions, READS),
     (Rule::SwitchLooksUnderTheLock, two_versions, READS),
     (Rule::ReadsBeginWithTheVersion, two_versions, ONE_VERSION),
+    (Rule::ClaimsCompareTheCode, codes, FOLDS),
+    (Rule::RetriesCompareTheCode, codes, FOLDS),
+    (Rule::CodeIsNoted, codes, FOLDS),
+    (Rule::AcceptanceSparesRebuilds, codes, FOLDS),
 ];
 
 #[test]
@@ -295,8 +325,12 @@ const REDUNDANT: [(Rule, Rule); 2] = [
     (Rule::OffsetIsCompared, Rule::UnansweredMeansUnknown),
 ];
 
-/// A rule without which nothing in this model breaks.
-const NEVER_NEEDED: Rule = Rule::ResumeRaisesEpochs;
+/// The same of rules that concern code.
+const REDUNDANT_FOR_CODE: (Rule, Rule) =
+    (Rule::OwnersJoinNoNewerVersion, Rule::RowsBeginWithTheCode);
+
+/// Rules without which nothing in this model breaks.
+const NEVER_NEEDED: [Rule; 2] = [Rule::ResumeRaisesEpochs, Rule::CodeIsNeverLowered];
 
 #[test]
 fn redundant_rules_are_redundant() {
@@ -304,7 +338,7 @@ fn redundant_rules_are_redundant() {
         Rule::OffsetIsCompared,
         Rule::ClaimsRaiseTheEpoch,
         Rule::UnansweredMeansUnknown,
-        NEVER_NEEDED,
+        Rule::ResumeRaisesEpochs,
     ] {
         assert_holds("few letters", few_letters(), &[rule]);
         assert_holds(
@@ -319,6 +353,11 @@ fn redundant_rules_are_redundant() {
     for (one, other) in REDUNDANT {
         assert_detected(&[one, other], few_letters(), ORDER);
     }
+    let (one, other) = REDUNDANT_FOR_CODE;
+    for rule in [one, other, Rule::CodeIsNeverLowered] {
+        assert_holds("codes", codes(), &[rule]);
+    }
+    assert_detected(&[one, other], codes(), FOLDS);
 }
 
 #[test]
@@ -327,9 +366,12 @@ fn every_rule_is_tried() {
         let is_detected = DETECTED.iter().any(|(noticed, ..)| *noticed == rule);
         let is_net = REDUNDANT
             .iter()
+            .chain([&REDUNDANT_FOR_CODE])
             .any(|(one, other)| *one == rule || *other == rule);
         assert_eq!(
-            usize::from(is_detected) + usize::from(is_net) + usize::from(rule == NEVER_NEEDED),
+            usize::from(is_detected)
+                + usize::from(is_net)
+                + usize::from(NEVER_NEEDED.contains(&rule)),
             1,
             "{rule:?}"
         );

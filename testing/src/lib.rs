@@ -16,6 +16,7 @@ pub mod check;
 pub mod client;
 pub mod database;
 pub mod hostile_log;
+pub mod lagging_replica;
 pub mod operations;
 pub mod process;
 pub mod proxy;

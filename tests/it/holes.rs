@@ -1,14 +1,18 @@
 //! Offsets without a record, and partitions that are added while records are projected.
 
 use serde_json::json;
-use sightline_testing::app::World;
+use sightline_testing::app::{SOON, World};
 use sightline_testing::broker::{Broker, Record};
-use sightline_testing::check::{Depth, Ends, assert_answers, assert_books, caught_up, folded};
+use sightline_testing::check::{
+    DOMAINS, Depth, Ends, assert_answers, assert_books, caught_up, folded, partitions,
+};
 use sightline_testing::client::customer_path;
 use sightline_testing::database::Database;
 use sightline_testing::hostile_log::{MAX_VALUE_BYTES, Shape, generate, seed};
+use sightline_testing::lagging_replica::LaggingReplica;
 use sightline_testing::operations::{built, project};
 use sightline_testing::reference::Folds;
+use sightline_testing::wait_until;
 
 fn update(user: &str, partition: i32, n: usize) -> Record {
     let value = json!({
@@ -90,6 +94,79 @@ async fn transactions_leave_holes_that_are_counted() {
     assert_books(&caught_up(&running.rest, &ends).await, &fold, &holes);
     assert_answers(&running, &fold, Depth::Brief).await;
     assert_eq!(running.rest.get(&customer_path("never")).await.status, 404);
+}
+
+/// As with `client.rack`, or a leader that has just changed: the end that is read with another request proves nothing
+/// about the broker that fetches are answered by.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_a_replica_lacks_yet_are_no_hole() {
+    let replica = LaggingReplica::new().await;
+    let Some(broker) = Broker::private_behind(&[replica.port]) else {
+        return;
+    };
+    replica.set_target(broker.behind()[0]);
+    let mut world = World::new(broker, Database::create().await, 1).await;
+    world
+        .set(
+            "SIGHTLINE_KAFKA_BROKERS",
+            &format!("127.0.0.1:{}", replica.port),
+        )
+        .set("SIGHTLINE_LOG", "info,sightline::projector::worker=debug");
+    let log: Vec<Record> = (0..20)
+        .map(|n| update(&format!("user-{n}"), 0, n))
+        .collect();
+    let writer = world.broker.writer();
+    // The replica lacks whole batches.
+    writer.write(&world.topic, &log[..12]).await;
+    writer.write(&world.topic, &log[12..]).await;
+    replica.end_at(12);
+    let running = world.serve().await;
+
+    let mut probed_at = None;
+    wait_until(
+        SOON,
+        "both domains have asked the replica again",
+        async || {
+            let answer = running.rest.get("/v1/consistency").await.json();
+            let domains = answer["domains"].as_array().ok_or("no domains yet")?;
+            for domain in domains {
+                assert_ne!(domain["state"], "caught_up", "{domain}");
+                for shown in partitions(domain).values() {
+                    assert_eq!(shown["holes"].as_i64().unwrap_or(0), 0, "{shown}");
+                }
+            }
+            let is_at_its_end = |domain| {
+                let shown = partitions(domain);
+                shown
+                    .get(&0)
+                    .is_some_and(|shown| shown["position"] == 12 && shown["endOffset"] == 20)
+            };
+            if domains.len() < DOMAINS.len() || !domains.iter().all(is_at_its_end) {
+                return Err(answer.to_string());
+            }
+            let log = running.app.log();
+            let probed = |domain: &&str| {
+                log.iter().any(|line| {
+                    line["message"] == "probing for a hole" && line["domain"] == **domain
+                })
+            };
+            if !DOMAINS.iter().all(|domain| probed(&domain)) {
+                return Err("not probed".into());
+            }
+            // The ends that these fetches reach are judged, too.
+            let shortened = replica.shortened();
+            match shortened - *probed_at.get_or_insert(shortened) {
+                40.. => Ok(()),
+                more => Err(format!("{more} further fetches")),
+            }
+        },
+    )
+    .await;
+
+    replica.end_at(i64::MAX);
+    let (fold, ends) = folded(&log, 1);
+    assert_books(&caught_up(&running.rest, &ends).await, &fold, &Ends::new());
+    assert_answers(&running, &fold, Depth::Brief).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
