@@ -11,7 +11,7 @@ use sightline_testing::database::Database;
 use sightline_testing::hostile_log::{Shape, generate, seed};
 use sightline_testing::operations::{built, project};
 use sightline_testing::wait_until;
-use sqlx::PgPool;
+use sqlx::{AssertSqlSafe, PgPool};
 
 const SHAPE: Shape = Shape {
     records: 300,
@@ -105,6 +105,51 @@ async fn what_the_role_may_not_do_is_named() {
         "{warning}"
     );
     assert_eq!(running.admin.get("/readyz").await.status, 503);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuilt_version_carries_the_grants_of_the_live_one() {
+    let world = World::shared(SHAPE.partitions).await;
+    let (reader, url) = world.database.create_role("CONNECT").await;
+    let log = generate(seed(), SHAPE);
+    let (_, ends) = folded(&log, SHAPE.partitions);
+    world.broker.writer().write(&world.topic, &log).await;
+    let running = world.serve().await;
+    caught_up(&running.rest, &ends).await;
+    let pool = pool(&world.database).await;
+    for grant in [
+        format!("GRANT USAGE ON SCHEMA order_live TO {reader}"),
+        format!("GRANT SELECT ON order_live.users TO {reader}"),
+        format!("GRANT SELECT (version) ON order_live.view_version TO {reader} WITH GRANT OPTION"),
+        "GRANT SELECT ON order_live.address_changes TO PUBLIC".to_owned(),
+    ] {
+        sqlx::query(AssertSqlSafe(grant))
+            .execute(&pool)
+            .await
+            .expect("the superuser may do this");
+    }
+    project(&running.rest, "order", "rebuild", json!({})).await;
+    built(&running.rest, "order", ends.values().sum()).await;
+    project(&running.rest, "order", "switch", json!({})).await;
+
+    let gateway = PgPool::connect(&url).await.expect("it answers");
+    for allowed in [
+        "SELECT FROM order_live.users",
+        "SELECT version FROM order_live.view_version",
+        "SELECT FROM order_live.address_changes",
+    ] {
+        let answer = sqlx::query(allowed).fetch_all(&gateway).await;
+        answer.unwrap_or_else(|error| panic!("{allowed}: {error}"));
+    }
+    for refused in [
+        "SELECT ready FROM order_live.view_version",
+        "SELECT FROM order_live.seen_events",
+        "DELETE FROM order_live.users",
+    ] {
+        let answer = sqlx::query(refused).fetch_all(&gateway).await;
+        let error = answer.expect_err(refused).to_string();
+        assert!(error.contains("permission denied"), "{refused}: {error}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
