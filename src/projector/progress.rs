@@ -50,8 +50,9 @@ pub struct OwnedPartition {
 #[derive(Debug)]
 pub enum ClaimOutcome {
     Claimed(Box<OwnedPartition>),
-    /// The topic was deleted and created again: the positions belong to another log.
-    TopicRecreated,
+    /// The topic was deleted and created again: the positions, which are of these logs, each with its
+    /// epoch, belong to a former incarnation.
+    TopicRecreated(Vec<(i32, i64)>),
     /// The partition was added later, and its settle time is not over, or the older ones must first
     /// reach the offsets that it waits for.
     WaitsForPartitions {
@@ -299,7 +300,8 @@ pub async fn claim(
         .iter()
         .any(|row| state.identity.differs_from(&row.topic_identity))
     {
-        return Ok(ClaimOutcome::TopicRecreated);
+        let logs = known.iter().map(|row| (row.log_id, row.epoch));
+        return Ok(ClaimOutcome::TopicRecreated(logs.collect()));
     }
     let ours = known.iter().find(|row| row.partition == partition);
     let Some(ours) = ours.filter(|_| missing(&known, state).is_empty()) else {
@@ -500,24 +502,24 @@ pub async fn others_committed(
     .await
 }
 
-/// Stores why projection waits for an operator's decision, in one partition or in all that the topic had. Returns whether
-/// that is new.
+/// Stores why projection of these logs waits for an operator's decision, where the log still has this epoch. Returns
+/// whether that is new.
 ///
 /// # Errors
 /// The database failed.
 pub async fn set_failure(
     pool: &PgPool,
     view: &View,
-    topic: &str,
-    partition: Option<i32>,
+    logs: &[(i32, i64)],
     failure: &str,
 ) -> Result<bool, sqlx::Error> {
+    let (log_ids, epochs): (Vec<i32>, Vec<i64>) = logs.iter().copied().unzip();
     sqlx::query_file!(
         "src/projector/sql/set_failure.sql",
         view.domain,
         view.version,
-        topic,
-        partition,
+        &log_ids,
+        &epochs,
         failure
     )
     .execute(pool)
@@ -525,22 +527,23 @@ pub async fn set_failure(
     .map(|done| done.rows_affected() > 0)
 }
 
-/// Stores that a log has lost its tail from the offset `end` on. Discards of those offsets no longer count, because other
-/// records may stand there.
+/// Stores that a claimed log has lost its tail from the offset `end` on. Discards of those offsets no longer count,
+/// because other records may stand there. Does nothing if the epoch was raised since.
 ///
 /// # Errors
 /// The database failed.
 pub async fn note_lost_tail(
     pool: &PgPool,
     view: &View,
-    log_id: i32,
+    claim: &Claim,
     end: i64,
 ) -> Result<(), sqlx::Error> {
     sqlx::query_file!(
         "src/projector/sql/note_lost_tail.sql",
         view.domain,
         view.version,
-        log_id,
+        claim.log_id,
+        claim.epoch,
         end
     )
     .execute(pool)
@@ -562,16 +565,18 @@ pub async fn note_went_back(pool: &PgPool, view: &View) -> Result<bool, sqlx::Er
     .map(|done| done.rows_affected() > 0)
 }
 
-/// Stores that no failure holds up the projection of a log.
+/// Stores that no failure holds up the projection of a claimed log. Does nothing if the epoch was raised since.
 ///
 /// # Errors
 /// The database failed.
-pub async fn clear_failure(pool: &PgPool, view: &View, log_id: i32) -> Result<(), sqlx::Error> {
+pub async fn clear_failure(pool: &PgPool, view: &View, claim: &Claim) -> Result<(), sqlx::Error> {
     sqlx::query!(
-        "UPDATE sightline.progress SET failure = NULL WHERE domain = $1 AND version = $2 AND log_id = $3 AND failure IS NOT NULL",
+        "UPDATE sightline.progress SET failure = NULL
+         WHERE domain = $1 AND version = $2 AND log_id = $3 AND epoch = $4 AND failure IS NOT NULL",
         view.domain,
         view.version,
-        log_id,
+        claim.log_id,
+        claim.epoch,
     )
     .execute(pool)
     .await

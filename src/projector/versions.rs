@@ -208,7 +208,7 @@ async fn lost_parts(
     Ok(lost)
 }
 
-/// Creates the schema of a version, with the same tables as the live one's.
+/// Creates the schema of a version, with the same tables and grants as the live one's.
 async fn create_tables(
     connection: &mut PgConnection,
     domain: &str,
@@ -224,14 +224,14 @@ async fn create_tables(
     )
     .execute(&mut *connection)
     .await?;
-    let statements = sqlx::query_file_scalar!(
-        "src/projector/sql/view_tables.sql",
-        format!("{domain}_live"),
-        format!("{domain}_v{version}")
-    )
-    .fetch_all(&mut *connection)
-    .await?;
-    for statement in statements {
+    let (live, created) = (format!("{domain}_live"), format!("{domain}_v{version}"));
+    let tables = sqlx::query_file_scalar!("src/projector/sql/view_tables.sql", live, created)
+        .fetch_all(&mut *connection)
+        .await?;
+    let grants = sqlx::query_file_scalar!("src/projector/sql/view_grants.sql", live, created)
+        .fetch_all(&mut *connection)
+        .await?;
+    for statement in tables.into_iter().chain(grants) {
         // Made by the database's own format(), with identifiers quoted.
         sqlx::query(AssertSqlSafe(statement))
             .execute(&mut *connection)

@@ -42,8 +42,6 @@ const FAILED_PAUSE: Duration = Duration::from_secs(5);
 /// The failure of a log that is shorter than what was read of it, or has another record at the last offset that was read.
 /// An operator has to decide.
 const TAIL_LOST: &str = "tail_lost";
-/// The failure of a topic that was deleted and created again.
-const TOPIC_RECREATED: &str = "topic_recreated";
 /// The failure of a partition that newer code has folded.
 const NEWER_CODE: &str = "newer_code";
 /// How many readings have to agree that the log ends before the position.
@@ -84,6 +82,10 @@ struct Memory {
     /// Whether a batch was committed since the last claim.
     committed: bool,
     batch_limit: BatchLimit,
+    /// Whether an outage was logged whose end was not.
+    troubled: bool,
+    /// The pause before the next attempt.
+    backoff: Duration,
 }
 
 impl Memory {
@@ -95,14 +97,14 @@ impl Memory {
             restored: Arc::default(),
             committed: false,
             batch_limit: BatchLimit::new(BATCH_RECORDS),
+            troubled: false,
+            backoff: BACKOFF.0,
         }
     }
 }
 
 impl Worker {
     pub async fn run(self) {
-        let mut backoff = BACKOFF.0;
-        let mut troubled = false;
         // The state may be a moment old, unless something has put it in doubt.
         let mut state_since = Instant::now()
             .checked_sub(Duration::from_secs(5))
@@ -120,17 +122,6 @@ impl Worker {
                 // The batch is rolled back. The next owner does it again.
                 () = overdue => break,
             };
-            if memory.committed {
-                backoff = BACKOFF.0;
-                if std::mem::take(&mut troubled) {
-                    tracing::info!(
-                        domain = self.view.domain,
-                        topic = self.topic,
-                        partition = self.partition.number,
-                        "projecting again"
-                    );
-                }
-            }
             let (failure, cause) = match ended {
                 Ok(Ok(WorkerEnd::Released)) => break,
                 Ok(Ok(WorkerEnd::ClaimAgain)) => continue,
@@ -158,7 +149,7 @@ impl Worker {
                 Err(_) => ("panicked", "a panic".to_owned()),
             };
             self.report_failure(&memory, failure);
-            if !std::mem::replace(&mut troubled, true) {
+            if !std::mem::replace(&mut memory.troubled, true) {
                 tracing::warn!(
                     domain = self.view.domain,
                     topic = self.topic,
@@ -169,11 +160,11 @@ impl Worker {
                 );
             }
             if memory.batch_limit.was_halved() {
-                backoff = BACKOFF.0;
+                memory.backoff = BACKOFF.0;
             }
             let jitter = fastrand::f64() / 2.0 + 0.75;
-            self.wait(backoff.mul_f64(jitter)).await;
-            backoff = (backoff * 2).min(BACKOFF.1);
+            self.wait(memory.backoff.mul_f64(jitter)).await;
+            memory.backoff = (memory.backoff * 2).min(BACKOFF.1);
         }
         if let Some(log_id) = memory.log_id {
             let heartbeats = &self.projector.heartbeats;
@@ -186,6 +177,23 @@ impl Worker {
         if let Some(log_id) = memory.log_id {
             let heartbeats = &self.projector.heartbeats;
             heartbeats.failure(&self.view, log_id, Some(failure));
+        }
+    }
+
+    /// Ends an outage: a batch was committed, or the log was read to its end and holds nothing to project.
+    fn recovered(&self, memory: &mut Memory) {
+        if let Some(log_id) = memory.log_id {
+            let heartbeats = &self.projector.heartbeats;
+            heartbeats.failure(&self.view, log_id, None);
+        }
+        memory.backoff = BACKOFF.0;
+        if std::mem::take(&mut memory.troubled) {
+            tracing::info!(
+                domain = self.view.domain,
+                topic = self.topic,
+                partition = self.partition.number,
+                "projecting again"
+            );
         }
     }
 
@@ -281,8 +289,10 @@ impl Worker {
             if batch.records.is_empty() {
                 match judge_end(end, next_offset, &mut unconfirmed_end) {
                     EndStep::Reached => {
-                        // The log was read to its end without an error.
-                        heartbeats.failure(&self.view, log_id, None);
+                        // Without an end, only the last record came, which is compared and not projected.
+                        if end.is_some() {
+                            self.recovered(memory);
+                        }
                         continue;
                     }
                     EndStep::FetchAgain => {
@@ -337,7 +347,7 @@ impl Worker {
                     self.partition.store(next_offset, state.identity.stored());
                     heartbeats.count(&self.view, log_id, books.read, next_offset);
                     heartbeats.oldest_unapplied(&self.view, log_id, None);
-                    heartbeats.failure(&self.view, log_id, None);
+                    self.recovered(memory);
                     if books.dead_lettered > 0 {
                         tracing::warn!(
                             domain = self.view.domain,
@@ -484,8 +494,9 @@ impl Worker {
         }
         match outcome {
             ClaimOutcome::NotReady => Ok(None),
-            ClaimOutcome::TopicRecreated => {
-                self.fail(TOPIC_RECREATED).await?;
+            // In all partitions that the former incarnation had, which may be more than the topic has now.
+            ClaimOutcome::TopicRecreated(logs) => {
+                self.fail(&logs, "topic_recreated").await?;
                 Ok(None)
             }
             // The heartbeat goes on: this process projects the partition as soon as it may.
@@ -525,9 +536,10 @@ impl Worker {
         state: &TopicState,
         owned: &OwnedPartition,
     ) -> Result<bool, sqlx::Error> {
+        let claimed = [(owned.claim.log_id, owned.claim.epoch)];
         // A log that was shorter may have grown past the position since, with other records. The failure stays.
         if owned.failure.as_deref() == Some(TAIL_LOST) {
-            self.fail(TAIL_LOST).await?;
+            self.fail(&claimed, TAIL_LOST).await?;
             return Ok(false);
         }
         let (number, next_offset) = (self.partition.number, owned.claim.next_offset);
@@ -537,18 +549,22 @@ impl Worker {
             if next_offset <= offsets.log_end {
                 break;
             }
-            let Some(state) = self.state_since(Instant::now()).await else {
+            let Some(now) = self.state_since(Instant::now()).await else {
                 return Ok(false);
             };
-            offsets = state.offsets[&number];
+            // The topic was deleted and created again meanwhile: the next claim compares its identity.
+            if now.identity != state.identity {
+                return Ok(false);
+            }
+            offsets = now.offsets[&number];
         }
         if next_offset < offsets.log_start {
-            self.fail("log_truncated").await?;
+            self.fail(&claimed, "log_truncated").await?;
         } else if next_offset > offsets.log_end {
             self.fail_lost_tail(owned, offsets.log_end).await?;
         } else {
             let pool = &self.projector.pool;
-            progress::clear_failure(pool, &self.view, owned.claim.log_id).await?;
+            progress::clear_failure(pool, &self.view, &owned.claim).await?;
             return Ok(true);
         }
         Ok(false)
@@ -557,15 +573,16 @@ impl Worker {
     /// Stores that the log has lost its tail from the offset `end` on, and fails.
     async fn fail_lost_tail(&self, owned: &OwnedPartition, end: i64) -> Result<(), sqlx::Error> {
         let pool = &self.projector.pool;
-        progress::note_lost_tail(pool, &self.view, owned.claim.log_id, end).await?;
-        self.fail(TAIL_LOST).await
+        progress::note_lost_tail(pool, &self.view, &owned.claim, end).await?;
+        let claimed = [(owned.claim.log_id, owned.claim.epoch)];
+        self.fail(&claimed, TAIL_LOST).await
     }
 
-    /// Stores why an operator has to decide before the partition goes on, and waits a while.
-    async fn fail(&self, failure: &'static str) -> Result<(), sqlx::Error> {
+    /// Stores why an operator has to decide before projection of these logs, each with its epoch, goes
+    /// on, and waits a while.
+    async fn fail(&self, logs: &[(i32, i64)], failure: &'static str) -> Result<(), sqlx::Error> {
         let pool = &self.projector.pool;
-        let partition = (failure != TOPIC_RECREATED).then_some(self.partition.number);
-        if progress::set_failure(pool, &self.view, &self.topic, partition, failure).await? {
+        if progress::set_failure(pool, &self.view, logs, failure).await? {
             tracing::error!(
                 domain = self.view.domain,
                 version = self.view.version,

@@ -5,13 +5,13 @@ use std::path::Path;
 use serde_json::json;
 use sightline_testing::app::{App, SOON, World};
 use sightline_testing::authority::Authority;
-use sightline_testing::broker::Broker;
+use sightline_testing::broker::{Broker, Record};
 use sightline_testing::check::{Depth, Ends, assert_answers, assert_books, caught_up, folded};
 use sightline_testing::database::Database;
 use sightline_testing::hostile_log::{Shape, generate, seed};
 use sightline_testing::operations::{built, project};
 use sightline_testing::wait_until;
-use sqlx::PgPool;
+use sqlx::{AssertSqlSafe, PgPool};
 
 const SHAPE: Shape = Shape {
     records: 300,
@@ -105,6 +105,153 @@ async fn what_the_role_may_not_do_is_named() {
         "{warning}"
     );
     assert_eq!(running.admin.get("/readyz").await.status, 503);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuilt_version_carries_the_grants_of_the_live_one() {
+    let world = World::shared(SHAPE.partitions).await;
+    let (reader, url) = world.database.create_role("CONNECT").await;
+    let log = generate(seed(), SHAPE);
+    let (_, ends) = folded(&log, SHAPE.partitions);
+    world.broker.writer().write(&world.topic, &log).await;
+    let running = world.serve().await;
+    caught_up(&running.rest, &ends).await;
+    let pool = pool(&world.database).await;
+    for grant in [
+        format!("GRANT USAGE ON SCHEMA order_live TO {reader}"),
+        format!("GRANT SELECT ON order_live.users TO {reader}"),
+        format!("GRANT SELECT (version) ON order_live.view_version TO {reader} WITH GRANT OPTION"),
+        "GRANT SELECT ON order_live.address_changes TO PUBLIC".to_owned(),
+    ] {
+        sqlx::query(AssertSqlSafe(grant))
+            .execute(&pool)
+            .await
+            .expect("the superuser may do this");
+    }
+    project(&running.rest, "order", "rebuild", json!({})).await;
+    built(&running.rest, "order", ends.values().sum()).await;
+    project(&running.rest, "order", "switch", json!({})).await;
+
+    let gateway = PgPool::connect(&url).await.expect("it answers");
+    for allowed in [
+        "SELECT FROM order_live.users",
+        "SELECT version FROM order_live.view_version",
+        "SELECT FROM order_live.address_changes",
+    ] {
+        let answer = sqlx::query(allowed).fetch_all(&gateway).await;
+        answer.unwrap_or_else(|error| panic!("{allowed}: {error}"));
+    }
+    for refused in [
+        "SELECT ready FROM order_live.view_version",
+        "SELECT FROM order_live.seen_events",
+        "DELETE FROM order_live.users",
+    ] {
+        let answer = sqlx::query(refused).fetch_all(&gateway).await;
+        let error = answer.expect_err(refused).to_string();
+        assert!(error.contains("permission denied"), "{refused}: {error}");
+    }
+}
+
+/// Refuses every change of a progress row of the order domain, as an unavailable database does.
+const REFUSE: &str = "
+    CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN RAISE EXCEPTION 'refused' USING ERRCODE = 'cannot_connect_now'; END $$;
+    CREATE TRIGGER refuse BEFORE UPDATE ON sightline.progress
+    FOR EACH ROW WHEN (OLD.domain = 'order') EXECUTE FUNCTION refuse()";
+
+/// Ends that, after what another owner does that projects the record in question.
+const ACCEPT: &str = "
+    DROP TRIGGER refuse ON sightline.progress;
+    UPDATE sightline.progress SET epoch = epoch + 1, next_offset = next_offset + 1, read = read + 1, skipped = skipped + 1
+    WHERE domain = 'order'";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_superseded_owner_writes_no_failure() {
+    let world = World::shared(1).await;
+    let running = world.serve().await;
+    caught_up(&running.rest, &Ends::from([(0, 0)])).await;
+    let pool = pool(&world.database).await;
+    let find = "SELECT log_id, version, epoch FROM sightline.progress WHERE domain = 'order'";
+    let row: (i32, i32, i64) = sqlx::query_as(find).fetch_one(&pool).await.expect("a row");
+    let (log_id, version, epoch) = row;
+    for (epoch, expected) in [
+        (epoch - 1, (false, None)),
+        (epoch, (true, Some("tail_lost"))),
+    ] {
+        sqlx::query(include_str!("../../src/projector/sql/note_lost_tail.sql"))
+            .bind("order")
+            .bind(version)
+            .bind(log_id)
+            .bind(epoch)
+            .bind(0_i64)
+            .execute(&pool)
+            .await
+            .expect("an answer");
+        sqlx::query(include_str!("../../src/projector/sql/set_failure.sql"))
+            .bind("order")
+            .bind(version)
+            .bind(vec![log_id])
+            .bind(vec![epoch])
+            .bind("tail_lost")
+            .execute(&pool)
+            .await
+            .expect("an answer");
+        let find = "SELECT lost_tail, failure FROM sightline.progress WHERE domain = 'order'";
+        let found: (bool, Option<String>) =
+            sqlx::query_as(find).fetch_one(&pool).await.expect("a row");
+        assert_eq!((found.0, found.1.as_deref()), expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_outage_of_a_partition_is_logged_once_and_so_is_its_end() {
+    let world = World::shared(1).await;
+    let running = world.serve().await;
+    caught_up(&running.rest, &Ends::from([(0, 0)])).await;
+    let pool = pool(&world.database).await;
+    let logged = async |message: &str, times: usize| {
+        wait_until(SOON, message, async || {
+            let lines = running.app.log();
+            let of_order = lines.iter().filter(|line| line["domain"] == "order");
+            let found = of_order
+                .filter(|line| {
+                    line["message"]
+                        .as_str()
+                        .is_some_and(|m| m.starts_with(message))
+                })
+                .count();
+            (found == times)
+                .then_some(())
+                .ok_or_else(|| format!("{found}, not {times}"))
+        })
+        .await;
+    };
+    let record = Record {
+        partition: 0,
+        key: Some(b"u-1".to_vec()),
+        value: Some(b"{}".to_vec()),
+        headers: vec![],
+        timestamp: 1_790_000_000_000,
+    };
+    for outages in 1..=2 {
+        sqlx::raw_sql(REFUSE)
+            .execute(&pool)
+            .await
+            .expect("the superuser may do this");
+        world
+            .broker
+            .writer()
+            .write(&world.topic, std::slice::from_ref(&record))
+            .await;
+        logged("projection failed", outages).await;
+        sqlx::raw_sql(ACCEPT)
+            .execute(&pool)
+            .await
+            .expect("the superuser may do this");
+        // Nothing is left to commit: the partition is quiet.
+        logged("projecting again", outages).await;
+        logged("projection failed", outages).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
