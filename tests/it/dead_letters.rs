@@ -1178,3 +1178,24 @@ async fn an_event_id_counts_once_however_late_its_dead_letter_is_applied() {
     assert_answers(&running, &fold, Depth::Brief).await;
     assert_eq!(username(&running, "a").await, "two");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_and_headers_count_in_the_bytes_of_a_retry() {
+    let world = World::shared(1).await;
+    let log: Vec<Record> = (0..6)
+        .map(|n| {
+            let mut record = bad("a", &format!("a-{n}"));
+            record.headers.push(("large".into(), vec![b'x'; 900_000]));
+            record
+        })
+        .collect();
+    world.broker.writer().write(&world.topic, &log).await;
+    let running = world.serve().await;
+    caught_up(&running.rest, &Ends::from([(0, 6)])).await;
+    let all = dead_letters(&running.rest, &ORDER).await;
+    // A dry run retries what fits into one transaction: 4 MiB.
+    let tried = operate(&running.rest, &retry_path(&all[0]), json!({"dryRun": true})).await;
+    assert_eq!(tried["outcomes"].as_array().map(Vec::len), Some(4));
+    let tried = operate(&running.rest, &retry_path(&all[0]), json!({})).await;
+    assert_eq!(tried["outcomes"].as_array().map(Vec::len), Some(6));
+}
