@@ -178,7 +178,7 @@ fn apply_by_halves<'f>(
     candidates: &'f [Candidate<'_>],
 ) -> BoxFuture<'f, Result<(), sqlx::Error>> {
     async move {
-        let before = judge.judgement.clone();
+        let before = judge.checkpoint();
         let mut attempt = 1;
         loop {
             let events = judge.judge(candidates);
@@ -186,7 +186,7 @@ fn apply_by_halves<'f>(
                 Applied::Yes => return Ok(()),
                 Applied::No(class) => class,
             };
-            judge.judgement = before.clone();
+            judge.go_back(&before);
             if let [candidate] = candidates {
                 if class == Class::Bug && attempt < BUG_ATTEMPTS {
                     attempt += 1;
