@@ -15,7 +15,7 @@ use super::dead_letters::{self, Class};
 use super::ids;
 use super::judge::{Candidate, Judge, Judgement, Reading};
 use super::pause;
-use super::progress::{self, Claim, OwnedPartition};
+use super::progress::{self, Advance, Claim, OwnedPartition};
 use super::{NewEvent, Projection, Projector, Target, View};
 use crate::db::{self, ErrorClass};
 use crate::event::{Record, hash16};
@@ -100,17 +100,14 @@ pub async fn project(
     let last_record = last_record.map(|record| (record.offset, record.fingerprint()));
     let mut books = judgement.books();
     books.holes = batch.next_offset - claim.next_offset - books.read;
-    progress::advance(
-        &mut transaction,
-        view,
-        claim,
-        batch.next_offset,
-        judgement.stream_time,
-        &books,
+    let advance = Advance {
+        next_offset: batch.next_offset,
+        stream_time: judgement.stream_time,
+        books,
         last_record,
-        projection.code_version(),
-    )
-    .await?;
+        code_version: projection.code_version(),
+    };
+    progress::advance(&mut transaction, view, claim, &advance).await?;
     let reached = |offset| batch.next_offset >= offset;
     let is_ready = owned.ready_offset.is_some_and(reached)
         && progress::note_ready(&mut transaction, view, &projector.topics).await?;
@@ -122,7 +119,10 @@ pub async fn project(
     owned.claim.next_offset = batch.next_offset;
     owned.claim.stream_time = judgement.stream_time;
     owned.parked = judgement.parked;
-    Ok(BatchEnd::Committed { books, piled_up })
+    Ok(BatchEnd::Committed {
+        books: advance.books,
+        piled_up,
+    })
 }
 
 /// Writes a batch's dead letters. Returns why the version has to be paused, if too many pile up.
@@ -185,7 +185,7 @@ fn apply_by_halves<'f>(
     candidates: &'f [Candidate<'_>],
 ) -> BoxFuture<'f, Result<(), sqlx::Error>> {
     async move {
-        let before = judge.judgement.clone();
+        let before = judge.checkpoint();
         let mut attempt = 1;
         loop {
             let events = judge.judge(candidates);
@@ -193,7 +193,7 @@ fn apply_by_halves<'f>(
                 Applied::Yes => return Ok(()),
                 Applied::No(class) => class,
             };
-            judge.judgement = before.clone();
+            judge.go_back(&before);
             if let [candidate] = candidates {
                 if class == Class::Bug && attempt < BUG_ATTEMPTS {
                     attempt += 1;

@@ -1,8 +1,8 @@
 //! What becomes of each record: applied, skipped, a duplicate, or a dead letter. Pure: no I/O, no clock.
 //!
 //! Records are judged in log order, because a judgement depends on those before it: whether the event id was applied,
-//! whether the key is parked. [`Judgement`] is what a batch has come to so far; the caller copies it before it applies
-//! events, and puts the copy back when the transaction refuses them. docs/events.md has the order of judgement.
+//! whether the key is parked. [`Judgement`] is what a batch has come to so far; the caller notes a [`Checkpoint`] before
+//! it applies events, and goes back to it when the transaction refuses them. docs/events.md has the order of judgement.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -195,7 +195,7 @@ pub struct SeenEvent {
 }
 
 /// What a batch has come to so far.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default)]
 pub struct Judgement {
     /// Stream time after the last record.
     pub stream_time: DateTime<Utc>,
@@ -229,6 +229,26 @@ impl Judgement {
     }
 }
 
+/// A change of a judgement's maps and of what it holds, with what undoes it. Lists only grow: a checkpoint has their length.
+enum Change {
+    Parked(Uuid),
+    Unparked(Uuid),
+    /// An event id was applied that had been applied before, or not.
+    Applied(Uuid, Option<SeenEvent>),
+    CountedType(String),
+    /// The dead letter at this index was closed.
+    Closed(usize),
+}
+
+/// A state of a judgement to go back to. Going back costs what was judged since.
+pub struct Checkpoint {
+    stream_time: DateTime<Utc>,
+    outcomes: usize,
+    deleted: usize,
+    dead_letters: usize,
+    changes: usize,
+}
+
 /// Judges the records of one log for one projection.
 pub struct Judge<'b> {
     pub projection: &'b dyn Projection,
@@ -239,6 +259,8 @@ pub struct Judge<'b> {
     /// The candidates' ids that were applied before, by hash.
     pub seen: HashMap<Uuid, SeenEvent>,
     pub judgement: Judgement,
+    /// What `go_back` undoes.
+    changes: Vec<Change>,
 }
 
 impl<'b> Judge<'b> {
@@ -262,7 +284,43 @@ impl<'b> Judge<'b> {
                 parked,
                 ..Judgement::default()
             },
+            changes: Vec::new(),
         }
+    }
+
+    /// The state of the judgement now.
+    pub fn checkpoint(&self) -> Checkpoint {
+        Checkpoint {
+            stream_time: self.judgement.stream_time,
+            outcomes: self.judgement.outcomes.len(),
+            deleted: self.judgement.deleted.len(),
+            dead_letters: self.judgement.dead_letters.len(),
+            changes: self.changes.len(),
+        }
+    }
+
+    /// Undoes what was judged since the checkpoint.
+    pub fn go_back(&mut self, checkpoint: &Checkpoint) {
+        let judgement = &mut self.judgement;
+        for change in self.changes.drain(checkpoint.changes..).rev() {
+            match change {
+                Change::Parked(key) => drop(judgement.parked.remove(&key)),
+                Change::Unparked(key) => drop(judgement.parked.insert(key)),
+                Change::Applied(id, Some(before)) => {
+                    judgement.applied_ids.insert(id, before);
+                }
+                Change::Applied(id, None) => drop(judgement.applied_ids.remove(&id)),
+                Change::CountedType(name) => match judgement.unknown_types.get_mut(&name) {
+                    Some(count) if *count > 1 => *count -= 1,
+                    _ => drop(judgement.unknown_types.remove(&name)),
+                },
+                Change::Closed(index) => judgement.dead_letters[index].resolution = None,
+            }
+        }
+        judgement.stream_time = checkpoint.stream_time;
+        judgement.outcomes.truncate(checkpoint.outcomes);
+        judgement.deleted.truncate(checkpoint.deleted);
+        judgement.dead_letters.truncate(checkpoint.dead_letters);
     }
 
     /// Decides what becomes of each candidate, and returns the events to apply, in order.
@@ -286,6 +344,7 @@ impl<'b> Judge<'b> {
                 if let Some(name) = unknown {
                     let count = self.judgement.unknown_types.entry(name.clone());
                     *count.or_default() += 1;
+                    self.changes.push(Change::CountedType(name.clone()));
                 }
             }
             Reading::Oversized => {
@@ -362,7 +421,8 @@ impl<'b> Judge<'b> {
                 applied_time: record_time(candidate.record)
                     .map_or(stream_time, |time| time.max(stream_time)),
             };
-            self.judgement.applied_ids.insert(*hash, applied);
+            let before = self.judgement.applied_ids.insert(*hash, applied);
+            self.changes.push(Change::Applied(*hash, before));
         }
         if let Some(key) = deleted_key(&event) {
             self.delete(key, candidate.record.offset);
@@ -404,8 +464,10 @@ impl<'b> Judge<'b> {
     }
 
     fn park(&mut self, dead_letter: DeadLetter, candidate: &Candidate<'_>) {
-        if let (Some(key), true) = (candidate.key, dead_letter.parks) {
-            self.judgement.parked.insert(key);
+        if let (Some(key), true) = (candidate.key, dead_letter.parks)
+            && self.judgement.parked.insert(key)
+        {
+            self.changes.push(Change::Parked(key));
         }
         self.push(dead_letter);
     }
@@ -420,11 +482,16 @@ impl<'b> Judge<'b> {
 
     /// The key's user is deleted: dead letters before are closed, and the key is live again.
     fn delete(&mut self, key: Uuid, offset: i64) {
-        self.judgement.parked.remove(&key);
+        if self.judgement.parked.remove(&key) {
+            self.changes.push(Change::Unparked(key));
+        }
         self.judgement.deleted.push((key, offset));
-        for dead_letter in &mut self.judgement.dead_letters {
-            if dead_letter.record.key.as_deref().map(hash16) == Some(key) {
-                dead_letter.resolution.get_or_insert(USER_DELETED.into());
+        for (index, dead_letter) in self.judgement.dead_letters.iter_mut().enumerate() {
+            if dead_letter.resolution.is_none()
+                && dead_letter.record.key.as_deref().map(hash16) == Some(key)
+            {
+                dead_letter.resolution = Some(USER_DELETED.into());
+                self.changes.push(Change::Closed(index));
             }
         }
     }

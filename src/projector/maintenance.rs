@@ -33,63 +33,67 @@ pub async fn run(
     retrier: Retrier,
     policy: DeadLetterPolicy,
 ) {
-    let mut outbox = Outbox::new(
-        retrier.pool.clone(),
-        &projector.kafka,
-        policy.publish_values,
-    );
+    let outboxes = projections.iter().map(|projection| {
+        let pool = retrier.pool.clone();
+        let domain = projection.domain();
+        Outbox::new(domain, pool, &projector.kafka, policy.publish_values).run()
+    });
+    let publish_all = futures_util::future::join_all(outboxes);
+    let maintain = maintain(&projector, &projections, &retrier, &policy);
+    let both = futures_util::future::join(publish_all, maintain);
+    projector.stop.run_until_cancelled(both).await;
+}
+
+/// Maintains views and dead letters until it is dropped.
+async fn maintain(
+    projector: &Projector,
+    projections: &[&'static dyn Projection],
+    retrier: &Retrier,
+    policy: &DeadLetterPolicy,
+) {
     let mut expire_at = Instant::now();
     let mut tick = tokio::time::interval(INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            _ = tick.tick() => {}
-            () = projector.stop.cancelled() => return,
+        tick.tick().await;
+        for projection in projections {
+            let domain = projection.domain();
+            if let Err(error) = retry_due(retrier, *projection, projector.instance).await {
+                tracing::debug!(domain, %error, "dead letters could not be retried yet");
+            }
+            if let Err(error) = erase_deleted_users(&retrier.pool, domain).await {
+                let error = db::describe(&error);
+                tracing::debug!(
+                    domain,
+                    error,
+                    "deleted users' dead letters could not be erased yet"
+                );
+            }
+            drop_overdue(retrier, domain).await;
+            if let Err(error) = versions::delete_dropped(&retrier.pool, domain).await {
+                let error = db::describe(&error);
+                tracing::debug!(domain, error, "a dropped version could not be deleted yet");
+            }
         }
-        let round = async {
-            for projection in &projections {
+        if Instant::now() >= expire_at {
+            expire_at = Instant::now() + EXPIRE_INTERVAL;
+            if let Err(error) = expire_bytes(&retrier.pool, projections, policy.retention).await {
+                let error = db::describe(&error);
+                tracing::debug!(error, "bytes of dead letters could not be erased yet");
+            }
+            for projection in projections {
                 let domain = projection.domain();
-                if let Err(error) = retry_due(&retrier, *projection, projector.instance).await {
-                    tracing::debug!(domain, %error, "dead letters could not be retried yet");
-                }
-                if let Err(error) = erase_deleted_users(&retrier.pool, domain).await {
+                if let Err(error) = versions::note_stalled(&retrier.pool, domain).await {
                     let error = db::describe(&error);
-                    tracing::debug!(
-                        domain,
-                        error,
-                        "deleted users' dead letters could not be erased yet"
-                    );
+                    tracing::debug!(domain, error, "stalled versions could not be read yet");
                 }
-                drop_overdue(&retrier, domain).await;
-                if let Err(error) = versions::delete_dropped(&retrier.pool, domain).await {
+                let expired = ids::expire(&projector.pool, domain, projector.dedupe);
+                if let Err(error) = expired.await {
                     let error = db::describe(&error);
-                    tracing::debug!(domain, error, "a dropped version could not be deleted yet");
-                }
-                outbox.publish(domain).await;
-            }
-            if Instant::now() >= expire_at {
-                expire_at = Instant::now() + EXPIRE_INTERVAL;
-                if let Err(error) =
-                    expire_bytes(&retrier.pool, &projections, policy.retention).await
-                {
-                    let error = db::describe(&error);
-                    tracing::debug!(error, "bytes of dead letters could not be erased yet");
-                }
-                for projection in &projections {
-                    let domain = projection.domain();
-                    if let Err(error) = versions::note_stalled(&retrier.pool, domain).await {
-                        let error = db::describe(&error);
-                        tracing::debug!(domain, error, "stalled versions could not be read yet");
-                    }
-                    let expired = ids::expire(&projector.pool, domain, projector.dedupe);
-                    if let Err(error) = expired.await {
-                        let error = db::describe(&error);
-                        tracing::debug!(domain, error, "event ids could not be expired yet");
-                    }
+                    tracing::debug!(domain, error, "event ids could not be expired yet");
                 }
             }
-        };
-        projector.stop.run_until_cancelled(round).await;
+        }
     }
 }
 

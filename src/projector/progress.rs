@@ -87,6 +87,18 @@ pub struct Books {
     pub holes: i64,
 }
 
+/// How far a batch has come.
+#[derive(Debug)]
+pub struct Advance {
+    pub next_offset: i64,
+    pub stream_time: DateTime<Utc>,
+    pub books: Books,
+    /// Offset and fingerprint of the last record that was read.
+    pub last_record: Option<(i64, Uuid)>,
+    /// The version of the code that folded the batch.
+    pub code_version: i32,
+}
+
 /// Inserts the progress rows of a topic's partitions that have none. Returns those partitions.
 ///
 /// The first partitions of a topic begin together: where other versions of the view began, at the log start if the topic
@@ -446,8 +458,7 @@ pub async fn lock(
     .map(|row| row.is_some())
 }
 
-/// Ends a batch: moves the position and the books of the locked row, and keeps offset and fingerprint of the last record,
-/// and the version of the code that folded it.
+/// Ends a batch: writes how far it has come to the locked row.
 ///
 /// # Errors
 /// The database failed, or the books don't balance.
@@ -455,19 +466,16 @@ pub async fn advance(
     connection: &mut PgConnection,
     view: &View,
     claim: &Claim,
-    next_offset: i64,
-    stream_time: DateTime<Utc>,
-    books: &Books,
-    last_record: Option<(i64, Uuid)>,
-    code_version: i32,
+    advance: &Advance,
 ) -> Result<(), sqlx::Error> {
+    let (books, last_record) = (&advance.books, advance.last_record);
     sqlx::query_file!(
         "src/projector/sql/advance_progress.sql",
         view.domain,
         view.version,
         claim.log_id,
-        next_offset,
-        stream_time,
+        advance.next_offset,
+        advance.stream_time,
         books.read,
         books.applied,
         books.duplicates,
@@ -476,7 +484,7 @@ pub async fn advance(
         books.holes,
         last_record.map(|(offset, _)| offset),
         last_record.map(|(_, fingerprint)| fingerprint),
-        code_version,
+        advance.code_version,
     )
     .execute(connection)
     .await

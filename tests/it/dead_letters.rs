@@ -1178,3 +1178,68 @@ async fn an_event_id_counts_once_however_late_its_dead_letter_is_applied() {
     assert_answers(&running, &fold, Depth::Brief).await;
     assert_eq!(username(&running, "a").await, "two");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_and_headers_count_in_the_bytes_of_a_retry() {
+    let world = World::shared(1).await;
+    let log: Vec<Record> = (0..6)
+        .map(|n| {
+            let mut record = bad("a", &format!("a-{n}"));
+            record.headers.push(("large".into(), vec![b'x'; 900_000]));
+            record
+        })
+        .collect();
+    world.broker.writer().write(&world.topic, &log).await;
+    let running = world.serve().await;
+    caught_up(&running.rest, &Ends::from([(0, 6)])).await;
+    let all = dead_letters(&running.rest, &ORDER).await;
+    // A dry run retries what fits into one transaction: 4 MiB.
+    let tried = operate(&running.rest, &retry_path(&all[0]), json!({"dryRun": true})).await;
+    assert_eq!(tried["outcomes"].as_array().map(Vec::len), Some(4));
+    let tried = operate(&running.rest, &retry_path(&all[0]), json!({})).await;
+    assert_eq!(tried["outcomes"].as_array().map(Vec::len), Some(6));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_that_kafka_refuses_hold_up_no_other() {
+    let Some(broker) = Broker::real() else { return };
+    let world = World::new(broker, Database::create().await, 1).await;
+    let topic = format!("{}.dlq.order", world.topic);
+    world.broker.create_topic_for(&topic, 1, 4_096).await;
+    let writer = world.broker.writer();
+    writer.write(&world.topic, &[bad("a", "a-0")]).await;
+    let running = world.serve().await;
+    caught_up(&running.rest, &Ends::from([(0, 1)])).await;
+    // In front of all others: more than one transaction's of dead letters that are too large for their topic, and one of a
+    // topic whose name is too long.
+    let pool = database(&world).await;
+    execute(
+        &pool,
+        "INSERT INTO sightline.logs OVERRIDING SYSTEM VALUE
+         SELECT (jsonb_populate_record(l, jsonb_build_object('log_id', 1000, 'topic', repeat('x', 245)))).*
+         FROM sightline.logs l LIMIT 1",
+    )
+    .await;
+    execute(
+        &pool,
+        "INSERT INTO sightline.dead_letters
+         SELECT (jsonb_populate_record(d, jsonb_build_object(
+             'id', lpad(n::text, 32, '0')::uuid, 'record_offset', -n, 'state', 'discarded', 'published_at', NULL,
+             'field', repeat('x', 5000), 'log_id', CASE n WHEN 1 THEN 1000 ELSE d.log_id END))).*
+         FROM sightline.dead_letters d, generate_series(1, 300) AS n
+         WHERE domain = 'order' AND record_offset = 0",
+    )
+    .await;
+    writer.write(&world.topic, &[bad("b", "b-1")]).await;
+    wait_until(SOON, "the last dead letter is published", async || {
+        let dead_letters = world.broker.read_all(&topic);
+        let is_last =
+            |record: &Record| header(record, "__streams.errors.offset").as_deref() == Some("1");
+        if dead_letters.iter().any(is_last) {
+            Ok(())
+        } else {
+            Err(format!("{} dead letters", dead_letters.len()))
+        }
+    })
+    .await;
+}

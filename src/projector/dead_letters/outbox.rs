@@ -1,11 +1,11 @@
 //! Publishes dead letters to the topic `<topic>.dlq.<domain>`. The table is the outbox: a dead letter is marked as published
 //! after Kafka has acknowledged it, so each arrives at least once, and perhaps again after a crash. One that Kafka refuses is
-//! tried again with the next ones.
+//! tried again later, and the others go on. Each domain has its own outbox, so that the time-outs of one delay no other.
 //!
 //! Headers are those that Kafka Streams gives to dead letters (KIP-1034), and some of our own. Key and value are personal
 //! data: they are published only if the settings say so.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -22,18 +22,21 @@ use crate::db;
 /// At most so many dead letters and bytes are published at a time, but always one.
 const MAX_DEAD_LETTERS: i64 = 200;
 const MAX_BYTES: i64 = 16 << 20;
+/// How long it pauses between two passes.
+const INTERVAL: Duration = Duration::from_secs(2);
 /// How long Kafka may take to acknowledge one.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Publishes dead letters.
+/// Publishes the dead letters of a domain.
 pub struct Outbox {
+    domain: &'static str,
     pool: PgPool,
     config: ClientConfig,
     with_values: bool,
     producer: Option<FutureProducer>,
     /// The topics that were found or created.
     topics: HashSet<String>,
-    /// Whether the last attempt failed: a failure is logged once, not at every attempt.
+    /// Whether the last pass failed: a failure is logged once, not at every pass.
     troubled: bool,
 }
 
@@ -51,6 +54,28 @@ struct UnpublishedDeadLetter {
     class: String,
 }
 
+/// One pass over the dead letters that were not published yet.
+#[derive(Default)]
+struct Pass {
+    /// All up to this id were sent, or left for the next pass.
+    after: Uuid,
+    published: usize,
+    /// Topics of which Kafka refused a dead letter for a reason that holds for others, too: the rest is left for the next
+    /// pass.
+    failed_topics: Vec<String>,
+    /// The last error of those that Kafka refused.
+    refused: Option<KafkaError>,
+}
+
+impl Pass {
+    fn fail(&mut self, topic: &str, error: KafkaError) {
+        if !self.failed_topics.iter().any(|failed| failed == topic) {
+            self.failed_topics.push(topic.to_owned());
+        }
+        self.refused = Some(error);
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 enum PublishError {
     #[error("{}", db::describe(.0))]
@@ -61,7 +86,12 @@ enum PublishError {
 
 impl Outbox {
     /// Connects to Kafka with the first dead letter that it publishes.
-    pub fn new(pool: PgPool, kafka: &ClientConfig, with_values: bool) -> Self {
+    pub fn new(
+        domain: &'static str,
+        pool: PgPool,
+        kafka: &ClientConfig,
+        with_values: bool,
+    ) -> Self {
         let mut config = kafka.clone();
         // These two are consumers' settings.
         config.remove("isolation.level").remove("group.protocol");
@@ -71,6 +101,7 @@ impl Outbox {
             .set("message.max.bytes", "1000000000")
             .set("message.timeout.ms", TIMEOUT.as_millis().to_string());
         Outbox {
+            domain,
             pool,
             config,
             with_values,
@@ -80,55 +111,71 @@ impl Outbox {
         }
     }
 
-    /// Publishes all dead letters of a domain's live version that were not published yet.
-    pub async fn publish(&mut self, domain: &'static str) {
+    /// Publishes dead letters until it is dropped.
+    pub async fn run(mut self) {
+        let mut tick = tokio::time::interval(INTERVAL);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            match self.publish_some(domain).await {
-                Ok(published) => {
-                    if published > 0 && std::mem::take(&mut self.troubled) {
-                        tracing::info!(domain, "dead letters are published again");
-                    }
-                    if published == 0 {
-                        return;
-                    }
-                }
-                Err(error) => {
-                    if !std::mem::replace(&mut self.troubled, true) {
-                        tracing::warn!(domain, %error, "dead letters can't be published; trying again until they can");
-                    }
-                    return;
-                }
-            }
+            tick.tick().await;
+            self.publish().await;
         }
     }
 
-    /// Returns how many were published: 0 when there are no more.
-    async fn publish_some(&mut self, domain: &'static str) -> Result<usize, PublishError> {
+    /// Publishes all dead letters of the domain's live version that were not published yet. One that Kafka refuses holds up
+    /// no other.
+    async fn publish(&mut self) {
+        let domain = self.domain;
+        let mut pass = Pass::default();
+        if let Err(error) = self.publish_all(&mut pass).await {
+            // The producer may have failed for good, or a topic may have been deleted.
+            self.producer = None;
+            self.topics.clear();
+            if !std::mem::replace(&mut self.troubled, true) {
+                tracing::warn!(domain, %error, "dead letters can't be published; trying again until they can");
+            }
+        } else if pass.published > 0 && std::mem::take(&mut self.troubled) {
+            tracing::info!(domain, "dead letters are published again");
+        }
+    }
+
+    async fn publish_all(&mut self, pass: &mut Pass) -> Result<(), PublishError> {
+        while self.publish_some(pass).await? {}
+        match pass.refused.take() {
+            Some(error) => Err(error.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Publishes the next dead letters. Returns whether there may be more.
+    async fn publish_some(&mut self, pass: &mut Pass) -> Result<bool, sqlx::Error> {
         // The lock lets one process publish at a time, without locking rows while Kafka acknowledges.
         let mut transaction = self.pool.begin().await?;
         let ours = sqlx::query_scalar!(
             r#"SELECT pg_try_advisory_xact_lock(hashtextextended('sightline.outbox.' || $1, 0)) AS "ours!""#,
-            domain
+            self.domain
         )
         .fetch_one(&mut *transaction)
         .await?;
         if !ours {
-            return Ok(0);
+            return Ok(false);
         }
         let dead_letters = sqlx::query_file_as!(
             UnpublishedDeadLetter,
             "src/projector/sql/dead_letters_to_publish.sql",
-            domain,
+            self.domain,
             MAX_DEAD_LETTERS,
             MAX_BYTES,
-            self.with_values
+            self.with_values,
+            pass.after,
+            &pass.failed_topics
         )
         .fetch_all(&mut *transaction)
         .await?;
-        if dead_letters.is_empty() {
-            return Ok(0);
-        }
-        let (published, refused) = self.send_all(domain, &dead_letters).await?;
+        let Some(last) = dead_letters.last() else {
+            return Ok(false);
+        };
+        pass.after = last.id;
+        let published = self.send_all(&dead_letters, pass).await;
         sqlx::query!(
             "UPDATE sightline.dead_letters SET published_at = now() WHERE id = ANY ($1)",
             &published
@@ -136,46 +183,58 @@ impl Outbox {
         .execute(&mut *transaction)
         .await?;
         transaction.commit().await?;
-        match refused {
-            None => Ok(published.len()),
-            Some(error) => {
-                // The producer may have failed for good, or a topic may have been deleted.
-                self.producer = None;
-                self.topics.clear();
-                Err(error.into())
-            }
-        }
+        pass.published += published.len();
+        Ok(true)
     }
 
-    /// Sends dead letters. Returns the ids of those that Kafka acknowledged, and the last error of the others.
+    /// Sends dead letters. Returns the ids of those that Kafka acknowledged.
     async fn send_all(
         &mut self,
-        domain: &'static str,
         dead_letters: &[UnpublishedDeadLetter],
-    ) -> KafkaResult<(Vec<Uuid>, Option<KafkaError>)> {
-        for dead_letter in dead_letters {
-            let topic = topic_of(&dead_letter.topic, domain);
-            self.ensure_topic(topic).await?;
-        }
-        let producer = self.producer()?;
-        let sends = dead_letters
+        pass: &mut Pass,
+    ) -> Vec<Uuid> {
+        let topics: BTreeSet<&str> = dead_letters
             .iter()
-            .map(|dead_letter| send(&producer, domain, dead_letter, self.with_values));
+            .map(|dead_letter| dead_letter.topic.as_str())
+            .collect();
+        for topic in topics {
+            if let Err(error) = self.ensure_topic(topic_of(topic, self.domain)).await {
+                pass.fail(topic, error);
+            }
+        }
+        let producer = match self.producer() {
+            Ok(producer) => producer,
+            Err(error) => {
+                for dead_letter in dead_letters {
+                    pass.fail(&dead_letter.topic, error.clone());
+                }
+                return Vec::new();
+            }
+        };
+        let (domain, with_values) = (self.domain, self.with_values);
+        let sendable: Vec<&UnpublishedDeadLetter> = dead_letters
+            .iter()
+            .filter(|dead_letter| !pass.failed_topics.contains(&dead_letter.topic))
+            .collect();
+        let sends = sendable
+            .iter()
+            .map(|dead_letter| send(&producer, domain, dead_letter, with_values));
         let sent = futures_util::future::join_all(sends).await;
-        let (mut published, mut refused): (Vec<Uuid>, _) = (Vec::new(), None);
-        for (dead_letter, mut sent) in dead_letters.iter().zip(sent) {
+        let mut published = Vec::new();
+        for (dead_letter, mut sent) in sendable.into_iter().zip(sent) {
             // It may be too large only together with others of its batch, or with its value.
-            for with_values in [self.with_values, false] {
+            for with_values in [with_values, false] {
                 if is_too_large(&sent) {
                     sent = send(&producer, domain, dead_letter, with_values).await;
                 }
             }
             match sent {
                 Ok(()) => published.push(dead_letter.id),
-                Err(error) => refused = Some(error),
+                Err(error) if is_of_record(&error) => pass.refused = Some(error),
+                Err(error) => pass.fail(&dead_letter.topic, error),
             }
         }
-        Ok((published, refused))
+        published
     }
 
     fn producer(&mut self) -> KafkaResult<FutureProducer> {
@@ -273,6 +332,16 @@ async fn send(
         .await
         .map(drop)
         .map_err(|(error, _)| error)
+}
+
+/// Whether Kafka refused a dead letter for what it is itself, so that others of its topic may go through.
+fn is_of_record(error: &KafkaError) -> bool {
+    matches!(
+        error,
+        KafkaError::MessageProduction(
+            RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidRecord
+        )
+    )
 }
 
 fn is_too_large(sent: &KafkaResult<()>) -> bool {

@@ -20,7 +20,8 @@ use crate::projector::judge::{Attempt, Candidate, Judge, Judgement, Outcome, Rea
 use crate::projector::progress::{self, Claim};
 use crate::projector::{FeedPosition, Projection, View, batch};
 
-/// One transaction retries at most so many dead letters and bytes, as a batch does, but always one.
+/// One transaction retries at most so many dead letters and bytes of keys, headers and values, as a batch does, but
+/// always one.
 const MAX_DEAD_LETTERS: i64 = 500;
 const MAX_BYTES: i64 = 4 << 20;
 /// The pause between two transactions. Each fences the partition's owner, which gets something done in between.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{DeadLetter, record_time, value_size};
+use super::{DeadLetter, key_and_headers_size, record_time, value_size};
 use crate::event::text::{excerpt, without_nul};
 use crate::event::{CATALOGUE_VERSION, Record, hash16};
 use crate::projector::View;
@@ -32,6 +32,7 @@ struct Columns<'d> {
     classes: Vec<String>,
     parks: Vec<bool>,
     sizes: Vec<i64>,
+    key_and_headers_sizes: Vec<i64>,
     headers: Vec<Option<Value>>,
     values: Vec<Option<&'d [u8]>>,
     resolutions: Vec<Option<String>>,
@@ -58,6 +59,8 @@ impl<'d> Columns<'d> {
         self.keys.push(key);
         self.parks.push(dead_letter.parks && record.key.is_some());
         self.sizes.push(value_size(record));
+        self.key_and_headers_sizes
+            .push(key_and_headers_size(record));
         self.headers.push(is_open.then(|| encode_headers(record)));
         self.values
             .push(record.value.as_deref().filter(|_| keeps_value));
@@ -106,6 +109,7 @@ pub async fn insert(
         &columns.values as _,
         &columns.resolutions as _,
         CATALOGUE_VERSION,
+        &columns.key_and_headers_sizes,
     )
     .execute(connection)
     .await

@@ -559,3 +559,87 @@ fn a_record_that_is_given_up_parks_its_key() {
         .collect();
     assert_eq!(classes, [Class::Bug, Class::Blocked]);
 }
+
+/// All that a judgement says.
+fn said(judgement: &Judgement) -> String {
+    let parked: std::collections::BTreeSet<_> = judgement.parked.iter().collect();
+    format!(
+        "{parked:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+        judgement.stream_time,
+        judgement.outcomes,
+        judgement.applied_ids,
+        judgement.deleted,
+        judgement.dead_letters,
+        judgement.unknown_types
+    )
+}
+
+/// A log of 24 records of three users: good ones, bad ones, deletions, duplicates, types that the catalogue lacks.
+fn random_log(seed: u64) -> Vec<Record> {
+    let mut state = seed;
+    let mut pick = |below: u64| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    (0..24)
+        .map(|offset| {
+            let user = ["a", "b", "c"][pick(3) as usize];
+            let id = format!("e-{}", pick(30));
+            let record = match pick(8) {
+                0 | 1 => bad(&id, user),
+                2 => event(&id, "UserDeleted", user),
+                3 => record(Some(user), body(&id, "UserTeleported", json!({}))),
+                4 => event(&id, "UserLoginFailed", user),
+                5 => event(&id, "UserRegistered", user),
+                _ => event(&id, "UserProfileUpdated", user),
+            };
+            Record {
+                offset,
+                ..after_days(pick(200) as i64, record)
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn a_judge_that_went_back_is_as_if_it_had_judged_nothing_since() {
+    let discards = HashMap::new();
+    let new_judge = || {
+        let parked = HashSet::from([hash16(b"c")]);
+        Judge::new(&View, &claim(), dedupe(), parked, &discards)
+    };
+    let mut closed = 0;
+    for seed in 0..200 {
+        let log = random_log(seed);
+        let candidates: Vec<Candidate<'_>> = log
+            .iter()
+            .map(|record| Candidate::first(record, Reading::of(record, &View, MAX_VALUE_BYTES)))
+            .collect();
+        for split in [0, 8, 16] {
+            let (first, rest) = candidates.split_at(split);
+            let (mut judge, mut never) = (new_judge(), new_judge());
+            judge.judge(first);
+            never.judge(first);
+            let checkpoint = judge.checkpoint();
+            judge.judge(rest);
+            judge.go_back(&checkpoint);
+            assert_eq!(
+                said(&judge.judgement),
+                said(&never.judgement),
+                "seed {seed}"
+            );
+            let (again, once) = (judge.judge(rest), never.judge(rest));
+            assert_eq!(format!("{again:?}"), format!("{once:?}"), "seed {seed}");
+            assert_eq!(
+                said(&judge.judgement),
+                said(&never.judgement),
+                "seed {seed}"
+            );
+            let dead_letters = judge.judgement.dead_letters.iter();
+            closed += dead_letters.filter(|d| d.resolution.is_some()).count();
+        }
+    }
+    assert!(closed > 0, "deletions close dead letters");
+}

@@ -1,10 +1,10 @@
 -- The next open dead letters of some keys ($4) and some single ones ($5), in log order: at most $7, and at most $8 bytes,
--- but always one. Values longer than $9 are not returned.
+-- of keys, headers and values, but always one. Values longer than $9 are not returned, and do not count.
 WITH next AS (
     SELECT id, row_number() OVER (ORDER BY record_offset) AS number,
-           coalesce(sum(size) FILTER (WHERE size <= $9) OVER (ORDER BY record_offset), 0) AS bytes
+           sum(key_and_headers_size + CASE WHEN size <= $9 THEN size ELSE 0 END) OVER (ORDER BY record_offset) AS bytes
     FROM (
-        SELECT id, record_offset, size
+        SELECT id, record_offset, size, key_and_headers_size
         FROM sightline.dead_letters
         WHERE domain = $1 AND version = $2 AND log_id = $3 AND state IN ('parked', 'retrying')
           AND (parks AND key_hash = ANY ($4) OR id = ANY ($5)) AND record_offset > $6
