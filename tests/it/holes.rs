@@ -150,7 +150,7 @@ async fn records_that_a_replica_lacks_yet_are_no_hole() {
                     line["message"] == "probing for a hole" && line["domain"] == **domain
                 })
             };
-            if !DOMAINS.iter().all(|domain| probed(&domain)) {
+            if !DOMAINS.iter().all(probed) {
                 return Err("not probed".into());
             }
             // The ends that these fetches reach are judged, too.

@@ -172,6 +172,19 @@ pub async fn empty() -> Clients {
     let start = async || {
         let world = World::shared(1).await;
         let running = world.serve().await;
+        wait_until(SOON, "the empty views are ready", async || {
+            for path in [
+                customer_path("nobody").as_str(),
+                "/v1/fulfillment/addresses/none",
+            ] {
+                let answer = running.rest.try_get(path).await?;
+                if answer.status != 404 {
+                    return Err(answer.text());
+                }
+            }
+            Ok(())
+        })
+        .await;
         (world, running)
     };
     SHARED.clients(start).await

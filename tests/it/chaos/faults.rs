@@ -67,8 +67,14 @@ pub fn lanes() -> Vec<Lane> {
                 3 restart_postgres,
                 2 end_sessions,
                 2 restart_broker,
+                2 demote_postgres,
+                2 set_the_clock_back,
             ],
             pause: Duration::from_secs(12),
+        },
+        Lane {
+            faults: faults![1 back_up],
+            pause: Duration::from_secs(15),
         },
     ]
 }
@@ -335,4 +341,110 @@ async fn restart_broker(harness: Arc<Harness>, mut rng: Rng) {
     sleep(up_to(&mut rng, Duration::from_secs(3))).await;
     harness.world.broker.start();
     harness.diary.note("the broker is back");
+}
+
+/// Makes sessions read-only for a while, as if the server had been demoted behind its address.
+async fn demote_postgres(harness: Arc<Harness>, mut rng: Rng) {
+    let pause = between(&mut rng, 500, 8_000);
+    harness.diary.note(format!("demote Postgres for {pause:?}"));
+    harness.diary.count("demotions of Postgres", 1);
+    let mut connection = PgConnection::connect(&harness.world.database.url)
+        .await
+        .expect("no other fault stops the server");
+    let demote = [
+        // This session has to end the fault.
+        "SET default_transaction_read_only = off",
+        "ALTER SYSTEM SET default_transaction_read_only = on",
+        "SELECT pg_reload_conf()",
+    ];
+    let promote = [
+        "ALTER SYSTEM RESET default_transaction_read_only",
+        "SELECT pg_reload_conf()",
+    ];
+    execute(&mut connection, &demote).await;
+    sleep(pause).await;
+    execute(&mut connection, &promote).await;
+    harness.diary.note("Postgres takes writes again");
+}
+
+async fn execute(connection: &mut PgConnection, statements: &[&'static str]) {
+    for statement in statements {
+        sqlx::query(*statement)
+            .execute(&mut *connection)
+            .await
+            .expect("the superuser may do this");
+    }
+}
+
+/// Moves readings of the log's offsets and heartbeats ahead, as if the database's clock had been set back since.
+async fn set_the_clock_back(harness: Arc<Harness>, mut rng: Rng) {
+    let seconds = rng.i32(1..7_200);
+    harness
+        .diary
+        .note(format!("set the clock back by {seconds} s"));
+    let mut connection = PgConnection::connect(&harness.world.database.url)
+        .await
+        .expect("no other fault stops the server");
+    for statement in [
+        "UPDATE sightline.log_offsets SET read_at = read_at + make_interval(secs => $1)",
+        "UPDATE sightline.owners SET seen_at = seen_at + make_interval(secs => $1)",
+    ] {
+        let moved = sqlx::query(statement)
+            .bind(f64::from(seconds))
+            .execute(&mut connection)
+            .await;
+        match moved {
+            Ok(moved) => {
+                let rows = moved.rows_affected();
+                harness.diary.count("times moved ahead", rows);
+            }
+            // A deadlock with an instance that writes the same rows, or there are no tables yet.
+            Err(error) => harness.diary.note(format!("times were not moved: {error}")),
+        }
+    }
+}
+
+/// Holds the tables of all versions for a while, as a backup does. Ends early if a version is dropped before its
+/// tables are read, or with the server.
+async fn back_up(harness: Arc<Harness>, mut rng: Rng) {
+    let pause = between(&mut rng, 2_000, 30_000);
+    let Ok(mut connection) = PgConnection::connect(&harness.world.database.url).await else {
+        return;
+    };
+    match read_all_tables(&mut connection).await {
+        Ok(0) => harness.diary.note("a backup found no tables yet"),
+        Ok(tables) => {
+            harness
+                .diary
+                .note(format!("a backup reads {tables} tables for {pause:?}"));
+            harness.diary.count("backups", 1);
+            sleep(pause).await;
+            harness.diary.note("the backup ends");
+        }
+        Err(error) => harness.diary.note(format!("a backup failed: {error}")),
+    }
+    // The locks end with the session.
+    let _ = connection.close().await;
+}
+
+/// Begins a transaction and reads from all tables of all versions. Returns how many there are.
+async fn read_all_tables(connection: &mut PgConnection) -> sqlx::Result<usize> {
+    for statement in [
+        "SET application_name = 'pg_dump'",
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+    ] {
+        sqlx::query(statement).execute(&mut *connection).await?;
+    }
+    let tables: Vec<String> = sqlx::query_scalar(
+        "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname ~ '_(live|v[0-9]+)$'",
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    for table in &tables {
+        let read = format!("SELECT FROM {table} LIMIT 1");
+        sqlx::query(sqlx::AssertSqlSafe(read))
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(tables.len())
 }

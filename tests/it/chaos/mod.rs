@@ -1,5 +1,6 @@
-//! The chaos test: kills, freezes, restarts and cuts off Kafka, Postgres and processes of the program, while a
-//! producer writes a hostile log, partitions are added, readers read, and operators work. In the end every view, every book and
+//! The chaos test: kills, freezes, restarts and cuts off Kafka, Postgres and processes of the program, demotes
+//! Postgres and sets its clock back, while a producer writes a hostile log, partitions are added, readers read,
+//! backups hold tables, and operators work. In the end every view, every book and
 //! every answer given meanwhile must equal the reference fold.
 //!
 //! `SIGHTLINE_TEST_CHAOS_SECONDS` sets the duration, by default half a minute, and `SIGHTLINE_TEST_SEED` the
