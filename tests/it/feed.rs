@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use sightline_testing::app::{Clients, LONG, World};
@@ -666,12 +667,13 @@ pub async fn follow(rest: Vec<Rest>, seed: u64, done: Arc<AtomicBool>) -> Vec<Va
             // The instance was killed; another one answers.
             continue;
         };
-        let status = answer.status;
-        let mut answer = answer.json();
-        if read.is_empty() && answer["reason"] == "VIEW_NOT_READY" {
+        // The view is not ready yet, or the machine is too busy for a statement's two seconds.
+        if answer.status == 503 && !answer.header("retry-after").is_empty() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         }
-        assert_eq!(status, 200, "{answer}");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let mut answer = answer.json();
         let Value::Array(changes) = answer["changes"].take() else {
             panic!("no changes: {answer}")
         };

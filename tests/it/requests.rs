@@ -347,7 +347,6 @@ async fn wrong_methods_and_unknown_paths_are_refused() {
         assert!(answer.header("allow").contains("GET"), "{path}: {answer:?}");
     }
     for path in [
-        "/",
         "/v1",
         "/v2/order/customers/a",
         "/v1/order/customers",
