@@ -167,8 +167,8 @@ pub enum Rule {
     OwnersJoinNoNewerVersion,
     /// A version's progress rows begin with the code that began it (`sql/copy_starts.sql`).
     RowsBeginWithTheCode,
-    /// An operator who accepts older code accepts it for the live version only
-    /// (`sql/accept_older_code.sql`).
+    /// `acceptOlderCode` lowers the code version of the live view only, because a rebuild is the work
+    /// of one code version (`sql/accept_older_code.sql`).
     AcceptanceSparesRebuilds,
 }
 

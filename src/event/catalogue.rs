@@ -413,7 +413,7 @@ mod tests {
     use crate::event::versions::UPCASTERS;
     use crate::event::{Envelope, Record, hash16};
 
-    /// `docs/events.md` is the contract for those who publish events.
+    /// Teams that publish events read `docs/events.md`, so it names all that this code reads.
     #[test]
     fn the_document_has_every_type_with_its_fields_and_an_example() {
         let document = include_str!("../../docs/events.md");

@@ -28,6 +28,14 @@ pub struct Record {
 }
 
 impl Record {
+    /// The length in bytes of the key and of the names and values of the headers.
+    pub fn key_and_headers_size(&self) -> usize {
+        let headers = self.headers.iter();
+        let headers =
+            headers.map(|(name, value)| name.len() + value.as_ref().map_or(0, Bytes::len));
+        self.key.as_ref().map_or(0, Bytes::len) + headers.sum::<usize>()
+    }
+
     /// A hash of timestamp, key and value. It differs where another record has the same offset,
     /// for example in a topic that was deleted and created again.
     pub fn fingerprint(&self) -> Uuid {

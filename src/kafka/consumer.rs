@@ -199,15 +199,7 @@ impl Drop for Records {
 
 /// What a record occupies in a buffer, in bytes.
 fn cost(record: &Record) -> usize {
-    let headers: usize = record
-        .headers
-        .iter()
-        .map(|(name, value)| name.len() + value.as_ref().map_or(0, Bytes::len))
-        .sum();
-    record.value.as_ref().map_or(0, Bytes::len)
-        + record.key.as_ref().map_or(0, Bytes::len)
-        + headers
-        + RECORD_OVERHEAD
+    record.value.as_ref().map_or(0, Bytes::len) + record.key_and_headers_size() + RECORD_OVERHEAD
 }
 
 /// Joins the group and serves its partitions until cancelled, in a thread of its own. The receiver gets the assignments. A

@@ -64,7 +64,8 @@ pub async fn pause_piled_up(pool: &PgPool, view: &View, reason: &str) -> Result<
 
 /// Resumes all versions of a domain's view, and clears `database_went_back`. Partitions whose log has changed resume by
 /// themselves if it is as before; with `accept_loss` they resume without what is lost: behind a gap, or in the topic that
-/// was created again. With `older_code`, code of that version may fold the live version although newer code has. Returns how many partitions still wait for a decision.
+/// was created again. With `older_code`, code of that version may fold the live version although newer code has. Returns how
+/// many partitions still wait for a decision.
 ///
 /// # Errors
 /// The database failed.

@@ -289,8 +289,8 @@ async fn of_topic(
     .await
 }
 
-/// Claims a partition: raises the row's epoch, so that no batch of a former owner can commit. The view is made from `topics`. A partition that newer code than
-/// `code_version` has folded is not claimed.
+/// Claims a partition: raises the row's epoch, so that no batch of a former owner can commit. The view is made from `topics`.
+/// A partition that newer code than `code_version` has folded is not claimed.
 ///
 /// # Errors
 /// The database failed.

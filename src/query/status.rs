@@ -71,7 +71,7 @@ impl ViewStatus {
         }
     }
 
-    /// When a caller should try again who needs the view to be complete.
+    /// The value of Retry-After while a view is not ready, given its ETA in seconds.
     pub fn retry_after(eta: Option<f64>) -> Duration {
         let eta = eta.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         eta.map_or(RETRY_AFTER_UNKNOWN, |eta| {

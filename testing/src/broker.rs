@@ -21,6 +21,7 @@ use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use serde_json::{Value, json};
 
 use super::process::{Directory, Process, free_port};
 use super::wait_until;
@@ -41,6 +42,28 @@ pub struct Record {
 }
 
 impl Record {
+    /// A CloudEvent about a user, under that user's key.
+    pub fn cloud_event(
+        partition: i32,
+        user: &str,
+        id: &str,
+        event_type: &str,
+        mut data: Value,
+    ) -> Record {
+        data["userId"] = json!(user);
+        let value = json!({
+            "specversion": "1.0", "type": event_type, "id": id, "source": "test",
+            "time": "2026-10-01T12:00:00Z", "data": data,
+        });
+        Record {
+            partition,
+            key: Some(user.into()),
+            value: Some(value.to_string().into_bytes()),
+            headers: vec![],
+            timestamp: 1_790_000_000_000,
+        }
+    }
+
     fn of(message: &BorrowedMessage<'_>) -> Record {
         let headers = message
             .headers()

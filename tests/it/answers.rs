@@ -22,19 +22,8 @@ const LAG: &str = "sightline-lag-seconds";
 const INCOMPLETE: &str = "sightline-incomplete";
 
 fn event(event_type: &str, user: &str, id: &str, data: Value) -> Record {
-    let mut data = data;
-    data["userId"] = json!(user);
-    let value = json!({
-        "specversion": "1.0", "type": format!("com.example.{event_type}.v1"), "id": id, "source": "test",
-        "time": "2026-10-01T12:00:00Z", "data": data,
-    });
-    Record {
-        partition: 0,
-        key: Some(user.into()),
-        value: Some(value.to_string().into_bytes()),
-        headers: vec![],
-        timestamp: 1_790_000_000_000,
-    }
+    let event_type = format!("com.example.{event_type}.v1");
+    Record::cloud_event(0, user, id, &event_type, data)
 }
 
 fn registered(user: &str, id: &str) -> Record {

@@ -225,19 +225,7 @@ async fn a_version_that_newer_code_began_is_left_to_it() {
 }
 
 fn event(user: &str, id: &str, event_type: &str, data: Value) -> Record {
-    let mut data = data;
-    data["userId"] = json!(user);
-    let value = json!({
-        "specversion": "1.0", "type": event_type, "id": id, "source": "test",
-        "time": "2026-10-01T12:00:00Z", "data": data,
-    });
-    Record {
-        partition: 0,
-        key: Some(user.into()),
-        value: Some(value.to_string().into_bytes()),
-        headers: vec![],
-        timestamp: 1_790_000_000_000,
-    }
+    Record::cloud_event(0, user, id, event_type, data)
 }
 
 fn registered(user: &str, id: &str) -> Record {

@@ -10,17 +10,14 @@ use sightline_testing::wait_until;
 use sqlx::{Connection, PgConnection};
 
 fn registered(partition: i32, user: &str) -> Record {
-    let value = json!({
-        "specversion": "1.0", "type": "UserRegistered", "id": format!("e-{user}"), "source": "test",
-        "time": "2026-10-01T12:00:00Z", "data": {"userId": user, "email": "a@example.org", "status": "active"},
-    });
-    Record {
+    let data = json!({"email": "a@example.org", "status": "active"});
+    Record::cloud_event(
         partition,
-        key: Some(user.into()),
-        value: Some(value.to_string().into_bytes()),
-        headers: vec![],
-        timestamp: 1_790_000_000_000,
-    }
+        user,
+        &format!("e-{user}"),
+        "UserRegistered",
+        data,
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -122,11 +122,3 @@ pub fn value_size(record: &Record) -> i64 {
     let size = record.value.as_ref().map_or(0, |value| value.len());
     i64::try_from(size).unwrap_or(i64::MAX)
 }
-
-/// The length of a record's key and headers in bytes.
-fn key_and_headers_size(record: &Record) -> i64 {
-    let headers = record.headers.iter();
-    let headers = headers.map(|(name, value)| name.len() + value.as_ref().map_or(0, |v| v.len()));
-    let key = record.key.as_ref().map_or(0, |key| key.len());
-    i64::try_from(key + headers.sum::<usize>()).unwrap_or(i64::MAX)
-}

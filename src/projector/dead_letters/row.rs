@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{DeadLetter, key_and_headers_size, record_time, value_size};
+use super::{DeadLetter, record_time, value_size};
 use crate::event::text::{excerpt, without_nul};
 use crate::event::{CATALOGUE_VERSION, Record, hash16};
 use crate::projector::View;
@@ -59,8 +59,8 @@ impl<'d> Columns<'d> {
         self.keys.push(key);
         self.parks.push(dead_letter.parks && record.key.is_some());
         self.sizes.push(value_size(record));
-        self.key_and_headers_sizes
-            .push(key_and_headers_size(record));
+        let size = i64::try_from(record.key_and_headers_size());
+        self.key_and_headers_sizes.push(size.unwrap_or(i64::MAX));
         self.headers.push(is_open.then(|| encode_headers(record)));
         self.values
             .push(record.value.as_deref().filter(|_| keeps_value));

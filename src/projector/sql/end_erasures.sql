@@ -1,4 +1,4 @@
--- Forgets deletions after which nothing is left to erase.
+-- Deletes the notes of deletions after which nothing is left to erase.
 DELETE FROM sightline.erasures AS e
 WHERE e.domain = $1 AND e.deleted_at < now() - make_interval(secs => $2)
   AND NOT EXISTS (
