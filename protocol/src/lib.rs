@@ -167,6 +167,9 @@ pub enum Rule {
     OwnersJoinNoNewerVersion,
     /// A version's progress rows begin with the code that began it (`sql/copy_starts.sql`).
     RowsBeginWithTheCode,
+    /// No other code than the one that began a rebuild folds it, newer code neither (`members.rs`,
+    /// `sql/claim_partition.sql`).
+    RebuildsAreOfOneCode,
     /// `acceptOlderCode` lowers the code version of the live view only, because a rebuild is the work
     /// of one code version (`sql/accept_older_code.sql`).
     AcceptanceSparesRebuilds,
@@ -174,7 +177,7 @@ pub enum Rule {
 
 impl Rule {
     /// All rules.
-    pub const ALL: [Rule; 35] = [
+    pub const ALL: [Rule; 36] = [
         Rule::EpochIsCompared,
         Rule::OffsetIsCompared,
         Rule::BatchesTakeTheRow,
@@ -209,6 +212,7 @@ impl Rule {
         Rule::CodeIsNeverLowered,
         Rule::OwnersJoinNoNewerVersion,
         Rule::RowsBeginWithTheCode,
+        Rule::RebuildsAreOfOneCode,
         Rule::AcceptanceSparesRebuilds,
     ];
 }

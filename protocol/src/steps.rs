@@ -288,6 +288,7 @@ impl Protocol {
                 releases
                     .iter()
                     .filter(|code| row.code <= **code || !self.keeps(Rule::RetriesCompareTheCode))
+                    .filter(|code| self.may_build(state, operation.version(), **code))
                     .map(|release| Step::Do(operator, operation, *release)),
             );
         }
@@ -380,7 +381,17 @@ impl Protocol {
     /// Whether code may claim a partition: it has joined the version, and newer code has not folded there.
     fn may_claim(&self, state: &State, version: u8, log: u8, code: Release) -> bool {
         (state.view(version).code <= code || !self.keeps(Rule::OwnersJoinNoNewerVersion))
+            && self.may_build(state, version, code)
             && (state.row(version, log).code <= code || !self.keeps(Rule::ClaimsCompareTheCode))
+    }
+
+    /// Whether code may fold a version as far as it is being built: a rebuild is the work of one fold.
+    pub(crate) fn may_build(&self, state: &State, version: u8, code: Release) -> bool {
+        let view = state.view(version);
+        view.standing != ViewState::Building
+            || view.code == code
+            || !self.scope.codes
+            || !self.keeps(Rule::RebuildsAreOfOneCode)
     }
 
     /// The releases to try: only the new one where both read these records alike.

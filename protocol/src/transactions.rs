@@ -443,8 +443,9 @@ impl Protocol {
                 .all(|other| other > offset || self.key(log, other) != key);
             let is_of_newer_code =
                 state.row(version, log).code > release && self.keeps(Rule::RetriesCompareTheCode);
-            if is_first && is_of_newer_code {
-                // Newer code finds the rest by the first one, which counts as failed.
+            let is_of_other_code = is_of_newer_code || !self.may_build(state, version, release);
+            if is_first && is_of_other_code {
+                // The other code finds the rest by the first one, which counts as failed.
                 let mut rest = writing.letters.open();
                 if let Some(head) = rest.find(|other| self.key(log, *other) == key) {
                     writing.set(head, DeadLetter::Failed);
@@ -605,7 +606,8 @@ impl Protocol {
             let is_older = code < *newest;
             *newest = code.max(*newest);
             let view = state.view(version);
-            state.fold_broken |= (is_older || code < view.code) && !view.accepts_older;
+            let mixes = view.standing == ViewState::Building && code != view.code;
+            state.fold_broken |= mixes || (is_older || code < view.code) && !view.accepts_older;
         }
         let row = state.row_mut(version, log);
         row.letters.change(&changes.letters);

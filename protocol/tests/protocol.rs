@@ -280,7 +280,7 @@ fn a_switch_that_does_not_take_the_progress_rows_is_detected() {
 type Violation = (Rule, fn() -> Scope, &'static str);
 
 /// The rules without which the model breaks.
-const DETECTED: [Violation; 29] = [
+const DETECTED: [Violation; 30] = [
     (Rule::EpochIsCompared, few_letters, NO_ORPHANS),
     (Rule::BatchesTakeTheRow, few_letters, ONCE),
     (Rule::LettersAreReadUnderTheLock, few_letters, ORDER),
@@ -309,6 +309,7 @@ const DETECTED: [Violation; 29] = [
     (Rule::ClaimsCompareTheCode, codes, FOLDS),
     (Rule::RetriesCompareTheCode, codes, FOLDS),
     (Rule::CodeIsNoted, codes, FOLDS),
+    (Rule::RebuildsAreOfOneCode, codes, FOLDS),
     (Rule::AcceptanceSparesRebuilds, codes, FOLDS),
 ];
 

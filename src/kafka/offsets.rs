@@ -36,17 +36,24 @@ pub struct TopicIdentity {
 impl TopicIdentity {
     /// The form in which it is stored with positions.
     pub fn stored(&self) -> &str {
-        self.topic_id.as_deref().unwrap_or(UNKNOWN)
+        self.topic_id.as_deref().unwrap_or(UNKNOWN_TOPIC_ID)
     }
 
-    /// Whether stored positions belong to another incarnation than this. Incarnations without ids can't be distinguished.
-    pub fn differs_from(&self, stored: &str) -> bool {
-        stored != UNKNOWN && self.topic_id.as_deref().is_some_and(|id| id != stored)
+    /// Whether stored positions belong to another incarnation than this: to a topic of another cluster, or with another id.
+    /// Incarnations without ids can't be distinguished.
+    pub fn differs_from(&self, cluster_id: &str, stored: &str) -> bool {
+        let has_other_id = |id| stored != UNKNOWN_TOPIC_ID && id != stored;
+        cluster_id != self.cluster_id || self.topic_id.as_deref().is_some_and(has_other_id)
+    }
+
+    /// Whether the stored form was written while the topic's id, which is known now, was unknown.
+    pub fn completes(&self, stored: &str) -> bool {
+        stored == UNKNOWN_TOPIC_ID && self.topic_id.is_some()
     }
 }
 
-/// The stored form of a topic without an id.
-const UNKNOWN: &str = "-";
+/// The stored form of a topic whose id is not known.
+pub const UNKNOWN_TOPIC_ID: &str = "-";
 
 /// The offsets of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -260,7 +267,7 @@ pub fn read_records(
     let topic = native::describe_topic(&consumer, name, TIMEOUT)?.ok_or(
         KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition),
     )?;
-    if identity != UNKNOWN && topic.id.is_some_and(|id| id != identity) {
+    if identity != UNKNOWN_TOPIC_ID && topic.id.is_some_and(|id| id != identity) {
         return Ok(records);
     }
     let (start, end) = consumer.fetch_watermarks(name, partition, TIMEOUT)?;

@@ -338,6 +338,10 @@ impl VersionRow {
             }),
             _ => None,
         };
+        // The former release's processes may still go on with it.
+        let is_left =
+            self.state == "building" && self.code_version < current && self.rate.is_none();
+        let left = is_left.then(|| "older_code".to_owned());
         let (done, whole) = (self.done, self.whole);
         let lag = whole.zip(done).map(|(whole, done)| whole - done);
         // Numbers of offsets are far below 2^52, so f64 is exact.
@@ -368,7 +372,7 @@ impl VersionRow {
             accepts_loss: self.accepts_loss,
             pause,
             stalled_since: self.stalled_since,
-            failure: self.failure,
+            failure: self.failure.or(left),
             read: self.read,
             lag,
             progress,

@@ -350,7 +350,7 @@ fn call_ends() -> Instant {
 fn retry_error(error: RetryError) -> Error {
     match error {
         RetryError::Gone => dead_letter_closed(),
-        RetryError::NewerCode => Error::new(
+        RetryError::OtherCode => Error::new(
             Code::NewerCode,
             "A newer release has projected the partition. Retry by a gateway of that release, or let this one \
              continue: resume the domain with acceptOlderCode.",

@@ -28,20 +28,21 @@ type WaitsFor = Json<BTreeMap<String, i64>>;
 struct LogRow {
     log_id: i32,
     partition: i32,
+    topic_identity: String,
     /// The seconds since the partition was first seen, if it was added.
     added_age: Option<f64>,
     /// `None` until the settle time is over.
     waits_for: Option<WaitsFor>,
 }
 
-/// Records the partitions of a topic that are not known yet. What a partition is, there from the start or added, is decided
+/// Records the partitions of a topic that are not known yet, and the topic's id once it is known. What a partition is, there from the start or added, is decided
 /// once, whichever process sees it first.
 ///
 /// # Errors
 /// The database failed.
 pub async fn record(pool: &PgPool, topic: &str, state: &TopicState) -> Result<(), sqlx::Error> {
     let logs = read_logs(pool, topic, state).await?;
-    if !misses_some(&logs, state) {
+    if are_recorded(&logs, state) {
         return Ok(());
     }
     let mut transaction = pool.begin().await?;
@@ -49,6 +50,14 @@ pub async fn record(pool: &PgPool, topic: &str, state: &TopicState) -> Result<()
     sqlx::query!(
         "SELECT pg_advisory_xact_lock(hashtextextended('sightline.logs.' || $1, 0))",
         topic
+    )
+    .execute(&mut *transaction)
+    .await?;
+    sqlx::query_file!(
+        "src/projector/sql/identify_logs.sql",
+        state.identity.cluster_id,
+        topic,
+        state.identity.stored(),
     )
     .execute(&mut *transaction)
     .await?;
@@ -72,6 +81,7 @@ async fn read_logs(
     sqlx::query_file_as!(
         LogRow,
         "src/projector/sql/topic_logs.sql",
+        state.identity.cluster_id,
         topic,
         state.identity.stored(),
     )
@@ -79,9 +89,13 @@ async fn read_logs(
     .await
 }
 
-fn misses_some(logs: &[LogRow], state: &TopicState) -> bool {
-    let is_known = |partition| logs.iter().any(|log| log.partition == partition);
-    !(0..state.partition_count).all(is_known)
+/// Whether all partitions are recorded, with the topic's id if it is known.
+fn are_recorded(logs: &[LogRow], state: &TopicState) -> bool {
+    let is_recorded = |partition| {
+        let mut recorded = logs.iter().filter(|log| log.partition == partition);
+        recorded.any(|log| !state.identity.completes(&log.topic_identity))
+    };
+    (0..state.partition_count).all(is_recorded)
 }
 
 /// Records the partitions of all topics, and what added ones wait for, until the process stops. Paused domains don't matter
@@ -125,7 +139,7 @@ async fn compare(
 ) -> Result<(), sqlx::Error> {
     let pool = &projector.pool;
     let logs = read_logs(pool, topic, state).await?;
-    if misses_some(&logs, state) {
+    if !are_recorded(&logs, state) {
         return record(pool, topic, state).await;
     }
     for log in &logs {
@@ -303,6 +317,7 @@ mod tests {
             .zip(0..)
             .map(|(added_age, partition)| LogRow {
                 log_id: 10 + partition,
+                topic_identity: "t".to_owned(),
                 partition,
                 added_age,
                 waits_for: None,

@@ -196,6 +196,7 @@ async fn write_offsets(pool: &PgPool, states: &TopicStates) -> Result<(), sqlx::
             .collect();
         sqlx::query_file!(
             "src/projector/sql/write_log_offsets.sql",
+            state.identity.cluster_id,
             topic,
             state.identity.stored(),
             &partitions,

@@ -23,9 +23,11 @@ pub async fn project(projector: Projector, projection: &'static dyn Projection) 
     let domain = projection.domain();
     let mut running: HashMap<i32, (DropGuard, JoinHandle<()>)> = HashMap::new();
     loop {
-        // What newer code has begun is left to it: a rebuild is the work of one fold.
+        // What newer code has begun is left to it, and a rebuild is the work of one fold.
         let versions = sqlx::query_scalar!(
-            "SELECT version FROM sightline.views WHERE domain = $1 AND state <> 'dropped' AND code_version <= $2",
+            "SELECT version FROM sightline.views
+             WHERE domain = $1
+               AND (code_version = $2 OR code_version < $2 AND state <> 'building') AND state <> 'dropped'",
             domain,
             projection.code_version()
         );

@@ -118,9 +118,11 @@ pub async fn ensure(
     // One process at a time per domain: which partitions are the first ones is decided once.
     versions::lock(&mut transaction, view.domain).await?;
     let known = of_topic(&mut *transaction, view, topic).await?;
-    let recreated = known
-        .iter()
-        .any(|row| state.identity.differs_from(&row.topic_identity));
+    let recreated = known.iter().any(|row| {
+        state
+            .identity
+            .differs_from(&row.cluster_id, &row.topic_identity)
+    });
     let missing = missing(&known, state);
     // The first partitions are inserted only all together: one whose offsets are not read yet would not begin at `starts`.
     let complete =
@@ -134,7 +136,11 @@ pub async fn ensure(
         .await?;
     let of_other_versions: Starts = begun
         .iter()
-        .filter(|row| !state.identity.differs_from(&row.topic_identity))
+        .filter(|row| {
+            !state
+                .identity
+                .differs_from(&row.cluster_id, &row.topic_identity)
+        })
         .map(|row| (row.partition, row.start_offset))
         .collect();
     let offset = |partition: &i32| {
@@ -159,6 +165,7 @@ pub async fn ensure(
         "src/projector/sql/add_partitions.sql",
         view.domain,
         view.version,
+        state.identity.cluster_id,
         topic,
         state.identity.stored(),
         &missing,
@@ -267,6 +274,7 @@ pub async fn has_begun(pool: &PgPool, view: &View, topic: &str) -> Result<bool, 
 /// A partition's progress, as far as the topic's other partitions depend on it.
 struct PartitionProgress {
     log_id: i32,
+    cluster_id: String,
     topic_identity: String,
     partition: i32,
     epoch: i64,
@@ -308,10 +316,11 @@ pub async fn claim(
         return Ok(ClaimOutcome::NotReady);
     };
     let known = of_topic(&mut *transaction, view, topic).await?;
-    if known
-        .iter()
-        .any(|row| state.identity.differs_from(&row.topic_identity))
-    {
+    if known.iter().any(|row| {
+        state
+            .identity
+            .differs_from(&row.cluster_id, &row.topic_identity)
+    }) {
         let logs = known.iter().map(|row| (row.log_id, row.epoch));
         return Ok(ClaimOutcome::TopicRecreated(logs.collect()));
     }
@@ -559,18 +568,25 @@ pub async fn note_lost_tail(
     .map(drop)
 }
 
-/// Stores that the database was restored to an earlier state. Returns whether that is new.
+/// Stores that the database was restored to an earlier state, and raises the epochs of all versions. Returns whether it is
+/// new that the database was restored.
 ///
 /// # Errors
 /// The database failed.
 pub async fn note_went_back(pool: &PgPool, view: &View) -> Result<bool, sqlx::Error> {
-    sqlx::query!(
+    let mut transaction = pool.begin().await?;
+    versions::lock(&mut transaction, view.domain).await?;
+    sqlx::query_file!("src/projector/sql/raise_epochs.sql", view.domain)
+        .execute(&mut *transaction)
+        .await?;
+    let noted = sqlx::query!(
         "UPDATE sightline.domains SET database_went_back_at = now() WHERE domain = $1 AND database_went_back_at IS NULL",
         view.domain
     )
-    .execute(pool)
-    .await
-    .map(|done| done.rows_affected() > 0)
+    .execute(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    Ok(noted.rows_affected() > 0)
 }
 
 /// Stores that no failure holds up the projection of a claimed log. Does nothing if the epoch was raised since.

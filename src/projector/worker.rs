@@ -77,6 +77,8 @@ struct Memory {
     /// A log, and the offset up to which it is known to be projected: by the offset committed to Kafka, or by this worker.
     /// `None` before Kafka was asked.
     projected: Option<(i32, i64)>,
+    /// Whether a claim has found a lower epoch than the one before it: the database was restored.
+    epoch_fell: bool,
     /// Notified when the database's position lies before the worker's: it was restored.
     restored: Arc<Notify>,
     /// Whether a batch was committed since the last claim.
@@ -94,6 +96,7 @@ impl Memory {
             log_id: None,
             epoch: 0,
             projected: None,
+            epoch_fell: false,
             restored: Arc::default(),
             committed: false,
             batch_limit: BatchLimit::new(BATCH_RECORDS),
@@ -516,6 +519,9 @@ impl Worker {
             }
             ClaimOutcome::Claimed(owned) => {
                 let claim = &owned.claim;
+                // Every claim raises the epoch, unless the database was restored.
+                memory.epoch_fell |=
+                    memory.log_id == Some(claim.log_id) && memory.epoch >= claim.epoch;
                 (memory.log_id, memory.epoch) = (Some(claim.log_id), claim.epoch);
                 memory.restored =
                     heartbeats.begin(view, claim.log_id, claim.epoch, claim.next_offset);
@@ -597,8 +603,9 @@ impl Worker {
     }
 
     /// Detects that the database was restored to an earlier state: the partition was projected further than its progress
-    /// row says. Projection goes on from there, which makes the view whole; effects outside of the database must not be
-    /// repeated. Returns `false` while Kafka does not answer.
+    /// row says, or its epoch was higher. Projection goes on from there, which makes the view whole; effects outside of the
+    /// database must not be repeated. Returns `false` where the partition has to be claimed again: while Kafka does not
+    /// answer, and after a restore was found.
     async fn compare_with_kafka(
         &self,
         state: &TopicState,
@@ -620,7 +627,8 @@ impl Worker {
                 }
             },
         };
-        let went_back = projected.is_some_and(|projected| is_new || projected > next_offset);
+        let was_further = projected.is_some_and(|projected| is_new || projected > next_offset);
+        let went_back = was_further || memory.epoch_fell;
         if went_back && progress::note_went_back(&self.projector.pool, &self.view).await? {
             tracing::error!(
                 domain = self.view.domain,
@@ -633,7 +641,9 @@ impl Worker {
             );
         }
         memory.projected = Some((log_id, next_offset));
-        Ok(true)
+        memory.epoch_fell = false;
+        // The epoch that was claimed is raised then.
+        Ok(!went_back)
     }
 
     /// Where the settings let a topic's partitions begin; `None` while Kafka does not answer.

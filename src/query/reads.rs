@@ -11,6 +11,7 @@ use super::cursor::{Cursor, Fingerprint};
 use super::status::Statuses;
 use super::token::{ConsistencyToken, TopicIdentity, TopicRef};
 use crate::error::Error;
+use crate::kafka::offsets::UNKNOWN_TOPIC_ID;
 
 /// The handle that queries read through. Cheap to clone.
 #[derive(Clone)]
@@ -18,7 +19,7 @@ pub struct Reads(Arc<Inner>);
 
 struct Inner {
     pool: PgPool,
-    /// Rows of `sightline.logs`, which never change once written.
+    /// Rows of `sightline.logs`, which never change once the topic's id is known.
     logs: RwLock<HashMap<i32, Log>>,
     /// From the last reading of the lag; `None` before the first.
     statuses: RwLock<Option<Statuses>>,
@@ -30,6 +31,8 @@ struct Log {
     topic: TopicRef,
     partition: u32,
     fingerprint: Fingerprint,
+    /// Whether the topic's id is known.
+    is_identified: bool,
 }
 
 /// Where reading a feed resumes in each log, as parameters of a statement: the n-th entries of the
@@ -191,7 +194,7 @@ impl Reads {
             let logs = self.0.logs.read().unwrap_or_else(PoisonError::into_inner);
             log_ids
                 .iter()
-                .filter(|log_id| !logs.contains_key(log_id))
+                .filter(|log_id| logs.get(log_id).is_none_or(|log| !log.is_identified))
                 .copied()
                 .collect()
         };
@@ -220,6 +223,7 @@ impl Reads {
                 // A CHECK keeps it from being negative.
                 partition: partition.unsigned_abs(),
                 fingerprint,
+                is_identified: topic_identity != UNKNOWN_TOPIC_ID,
             };
             logs.insert(log_id, log);
         }

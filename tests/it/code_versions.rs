@@ -9,7 +9,7 @@ use sightline_testing::check::{Depth, Ends, assert_answers, caught_up, folded};
 use sightline_testing::client::{Rest, customer_path};
 use sightline_testing::database::Database;
 use sightline_testing::hostile_log::{Shape, generate, seed};
-use sightline_testing::operations::{built, dead_letters, project, projection, refused};
+use sightline_testing::operations::{built, dead_letters, operate, project, projection, refused};
 use sightline_testing::wait_until;
 use sqlx::{Connection, PgConnection};
 
@@ -222,6 +222,55 @@ async fn a_version_that_newer_code_began_is_left_to_it() {
     // The old release reads it, and does not project it.
     stalled_by(&old.rest, "order", "newer_code").await;
     assert_answers(&old, &folds, Depth::Brief).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_that_older_code_began_is_left_to_it() {
+    let Some(broker) = Broker::real() else { return };
+    let shape = Shape {
+        records: 2_000,
+        partitions: 2,
+        users: 60,
+    };
+    let log = generate(seed() + 6, shape);
+    let (first, second) = log.split_at(shape.records / 2);
+    let (folds, ends) = folded(&log, shape.partitions);
+    let mut world = World::new(broker, Database::create().await, shape.partitions).await;
+    let writer = world.broker.writer();
+    writer.write(&world.topic, first).await;
+    let mut connection = connect(&world).await;
+    let old = serve(&mut world, OLD).await;
+    project(&old.rest, "order", "rebuild", json!({})).await;
+    built(&old.rest, "order", first.len() as i64).await;
+    caught_up(&old.rest, &ends_of(&world, 2)).await;
+    drop(old);
+    let built_by_old = folded_by(&mut connection, "order", 2).await;
+
+    // The newer release goes on with the live version, and says of the rebuild that it does not.
+    writer.write(&world.topic, second).await;
+    let new = serve(&mut world, NEW).await;
+    caught_up(&new.rest, &ends).await;
+    wait_until(SOON, "the rebuild is left alone", async || {
+        let versions = projection(&new.rest, "order").await["versions"].clone();
+        let rebuild = &versions[1];
+        match (&rebuild["failure"], &rebuild["outdated"]) {
+            (failure, outdated) if *failure == "older_code" && *outdated == true => Ok(()),
+            _ => Err(versions.to_string()),
+        }
+    })
+    .await;
+    let dead_letters = json!({"domain": "order"});
+    operate(&new.rest, "/v1/dead-letters:retry", dead_letters).await;
+    assert_eq!(folded_by(&mut connection, "order", 2).await, built_by_old);
+    assert_answers(&new, &folds, Depth::Brief).await;
+
+    project(&new.rest, "order", "cancel", json!({})).await;
+    project(&new.rest, "order", "rebuild", json!({})).await;
+    built(&new.rest, "order", log.len() as i64).await;
+    project(&new.rest, "order", "switch", json!({})).await;
+    assert_eq!(projection(&new.rest, "order").await["outdated"], false);
+    caught_up(&new.rest, &ends).await;
+    assert_answers(&new, &folds, Depth::Brief).await;
 }
 
 fn event(user: &str, id: &str, event_type: &str, data: Value) -> Record {

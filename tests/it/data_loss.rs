@@ -86,7 +86,42 @@ enum Meanwhile {
     Stopped,
 }
 
-// ---- a topic that was deleted and created again
+// ---- a topic that was deleted and created again, or is another cluster's
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_topics_id_is_stored_once_it_is_known_and_another_clusters_topic_is_another() {
+    let Some(broker) = Broker::real() else { return };
+    let log = generate(seed() + 6, SHAPE);
+    let (first, second) = log.split_at(SHAPE.records / 2);
+    let (fold, ends) = folded(&log, 2);
+    let world = World::new(broker, Database::create().await, 2).await;
+    let writer = world.broker.writer();
+    writer.write(&world.topic, first).await;
+    let mut running = world.serve().await;
+    caught_up(&running.rest, &folded(first, 2).1).await;
+    running.app.process.kill();
+    let pool = PgPool::connect(&world.database.url)
+        .await
+        .expect("it answers");
+    let ids = "SELECT DISTINCT topic_identity FROM sightline.logs";
+    let id: String = sqlx::query_scalar(ids)
+        .fetch_one(&pool)
+        .await
+        .expect("one id");
+    // As a cluster that gave no ids left it, and was upgraded since.
+    let unknown = sqlx::query("UPDATE sightline.logs SET topic_identity = '-'");
+    unknown.execute(&pool).await.expect("updated");
+    writer.write(&world.topic, second).await;
+    running = world.serve().await;
+    assert_books(&caught_up(&running.rest, &ends).await, &fold, &Ends::new());
+    let stored: Vec<String> = sqlx::query_scalar(ids).fetch_all(&pool).await.expect("ids");
+    assert_eq!(stored, [id]);
+    running.app.process.kill();
+    let moved = sqlx::query("UPDATE sightline.logs SET cluster_id = 'another'");
+    moved.execute(&pool).await.expect("updated");
+    running = world.serve().await;
+    fails(&running.rest, "topic_recreated").await;
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recreated_topic_fails_the_domain_until_the_loss_is_accepted() {
@@ -431,6 +466,7 @@ async fn restored_database_is_projected_further(stopped: bool) {
     if stopped {
         running.app.process.kill();
     }
+    let former = epochs(&world).await;
     database.restore().await;
     if stopped {
         running = world.serve().await;
@@ -440,7 +476,25 @@ async fn restored_database_is_projected_further(stopped: bool) {
     assert_books(&caught_up(&running.rest, &ends).await, &fold, &Ends::new());
     assert_answers(&running, &fold, Depth::Brief).await;
     heartbeats_of_all(&world).await;
+    // An owner from before the restore that still lives has an epoch that is not used again.
+    let raised = epochs(&world).await;
+    let is_above = |(now, then): (&i64, &i64)| now > then;
+    assert!(
+        raised.len() == 4 && raised.iter().zip(&former).all(is_above),
+        "{raised:?} after {former:?}"
+    );
     acknowledge_restore(&mut running, &world).await;
+}
+
+/// The epochs of all domains' partitions.
+async fn epochs(world: &World) -> Vec<i64> {
+    let pool = PgPool::connect(&world.database.url)
+        .await
+        .expect("it answers");
+    sqlx::query_scalar("SELECT epoch FROM sightline.progress ORDER BY domain, version, log_id")
+        .fetch_all(&pool)
+        .await
+        .expect("epochs")
 }
 
 /// Waits for another heartbeat of every partition, while no records come.

@@ -57,7 +57,7 @@ pub async fn retry_due(
         let retried = retrier.retry_in(projection, &view, &scope, false, until);
         let mut retried = match retried.await {
             Ok(retried) => retried,
-            Err(RetryError::Gone | RetryError::NewerCode) => continue,
+            Err(RetryError::Gone | RetryError::OtherCode) => continue,
             Err(error) => {
                 // Another log's dead letters don't wait for this one's.
                 failed_once = Err(error);

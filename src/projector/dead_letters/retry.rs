@@ -104,9 +104,9 @@ pub enum RetryError {
     /// The version or the dead letter no longer exists.
     #[error("it no longer exists")]
     Gone,
-    /// Newer code has folded the partition.
-    #[error("newer code has folded it")]
-    NewerCode,
+    /// Newer code has folded the partition, or other code builds the version.
+    #[error("other code folds it")]
+    OtherCode,
     /// Nothing of the last transaction stayed.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
@@ -189,7 +189,7 @@ impl Retrier {
             match there.await {
                 // Dropped versions take their dead letters with them.
                 // Newer code retries those of the version that it builds.
-                Ok(_) | Err(RetryError::Gone | RetryError::NewerCode) => {}
+                Ok(_) | Err(RetryError::Gone | RetryError::OtherCode) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -312,7 +312,7 @@ impl Retrier {
             let more = self.retry_in(projection, &unfinished, &scope, false, Some(until));
             match more.await {
                 Ok(more) if unfinished == *view => retried.extend(more),
-                Ok(_) | Err(RetryError::Gone | RetryError::NewerCode) => {}
+                Ok(_) | Err(RetryError::Gone | RetryError::OtherCode) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -386,8 +386,8 @@ impl Retrier {
             );
             match more.await {
                 Ok(true) => unfinished.push(version),
-                // Newer code, which builds that version, finds what waits behind nothing.
-                Err(RetryError::NewerCode) if row.version != ours.version => {}
+                // The code that folds that version finds what waits behind nothing.
+                Err(RetryError::OtherCode) if row.version != ours.version => {}
                 more => drop(more?),
             }
             if row.version == ours.version {
@@ -409,15 +409,22 @@ impl Retrier {
     ) -> Result<Transaction<'static, Postgres>, RetryError> {
         let mut transaction = self.pool.begin().await?;
         let rows = sqlx::query!(
-            "SELECT version, code_version FROM sightline.progress WHERE domain = $1 AND log_id = $2 ORDER BY version FOR UPDATE",
+            r#"SELECT p.version,
+                      p.code_version > $3 OR v.state = 'building' AND v.code_version <> $3 AS "is_of_other_code!"
+               FROM sightline.progress AS p
+               JOIN sightline.views AS v USING (domain, version)
+               WHERE p.domain = $1 AND p.log_id = $2
+               ORDER BY p.version
+               FOR UPDATE OF p"#,
             view.domain,
             log_id,
+            code_version,
         )
         .fetch_all(&mut *transaction)
         .await?;
         let ours = rows.iter().find(|row| row.version == view.version);
-        if ours.ok_or(RetryError::Gone)?.code_version > code_version {
-            return Err(RetryError::NewerCode);
+        if ours.ok_or(RetryError::Gone)?.is_of_other_code {
+            return Err(RetryError::OtherCode);
         }
         let versions: Vec<i32> = rows.iter().map(|row| row.version).collect();
         sqlx::query_file!(
@@ -562,7 +569,7 @@ impl Retrier {
         if !dead_letters.is_empty() {
             let code_version = projection.code_version();
             let claim = self.claim(&mut *connection, view, scope.log_id, code_version);
-            let claim = claim.await?.ok_or(RetryError::NewerCode)?;
+            let claim = claim.await?.ok_or(RetryError::OtherCode)?;
             self.retry_restored(
                 connection,
                 projection,

@@ -27,6 +27,8 @@ WITH first AS (
           JOIN sightline.progress AS p USING (domain, version)
           WHERE v.domain = $1 AND v.version = first.version AND p.log_id = first.log_id
             AND v.paused_at IS NULL AND v.state <> 'dropped' AND p.code_version <= $2
+            -- A rebuild is the work of one fold.
+            AND NOT (v.state = 'building' AND v.code_version < $2)
             AND (p.ended_at IS NOT NULL
                  OR EXISTS (SELECT FROM sightline.owners AS o
                             WHERE (o.domain, o.version, o.log_id, o.instance) = (p.domain, p.version, p.log_id, $4))))

@@ -3,14 +3,14 @@
 -- A version that was built with losses accepted has to reach the log end offset: the live one may have read what no longer
 -- exists, or a topic that was created again since.
 WITH other AS (
-    SELECT p.*, l.topic, l.topic_identity, l.partition, v.accepts_loss, e.log_end_offset
+    SELECT p.*, l.cluster_id, l.topic, l.topic_identity, l.partition, v.accepts_loss, e.log_end_offset
     FROM sightline.progress p
     JOIN sightline.views v USING (domain, version)
     JOIN sightline.logs l USING (log_id)
     LEFT JOIN sightline.log_offsets e USING (log_id)
     WHERE p.domain = $1 AND p.version = $3 AND p.ended_at IS NULL
 ), live AS (
-    SELECT p.*, l.topic, l.topic_identity, l.partition, e.log_end_offset
+    SELECT p.*, l.cluster_id, l.topic, l.topic_identity, l.partition, e.log_end_offset
     FROM sightline.progress p
     JOIN sightline.logs l USING (log_id)
     LEFT JOIN sightline.log_offsets e USING (log_id)
@@ -22,7 +22,8 @@ WITH other AS (
     LEFT JOIN other USING (log_id)
     WHERE NOT EXISTS (
         SELECT FROM other anew
-        WHERE anew.accepts_loss AND anew.topic = live.topic AND anew.topic_identity <> live.topic_identity)
+        WHERE anew.accepts_loss AND anew.topic = live.topic
+          AND (anew.cluster_id, anew.topic_identity) <> (live.cluster_id, live.topic_identity))
     UNION ALL
     SELECT other.topic, other.partition, other.start_offset, other.next_offset, coalesce(other.log_end_offset, other.next_offset + 1)
     FROM other
