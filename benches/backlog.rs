@@ -187,10 +187,12 @@ async fn start_by_hand(
     sqlx::query(include_str!("../src/projector/sql/add_partitions.sql"))
         .bind("order")
         .bind(1)
+        .bind("cluster")
         .bind(&topic.name)
         .bind("identity")
         .bind(&partitions)
         .bind(&starts)
+        .bind(vec![None::<i64>; partitions.len()])
         .execute(pool)
         .await
         .expect("progress rows");
@@ -306,9 +308,9 @@ impl ByHand {
         sqlx::query(include_str!("../src/projector/sql/lock_progress.sql"))
             .bind("order")
             .bind(1)
-            .bind(self.log_id)
-            .bind(0_i64)
-            .bind(batch[0].offset)
+            .bind([self.log_id])
+            .bind([0_i64])
+            .bind([batch[0].offset])
             .bind("order_live")
             .fetch_one(&mut *transaction)
             .await?;
@@ -316,12 +318,12 @@ impl ByHand {
         let asked: Vec<Uuid> = candidates.iter().map(|(_, _, id)| *id).collect();
         let mut seen: HashSet<Uuid> =
             sqlx::query(include_str!("../src/projector/sql/seen_events.sql"))
-                .bind(self.log_id)
+                .bind(vec![self.log_id; asked.len()])
                 .bind(&asked)
                 .fetch_all(&mut *transaction)
                 .await?
                 .iter()
-                .map(|row| row.get(0))
+                .map(|row| row.get("event_hash"))
                 .collect();
         self.steps.add("% of time: look event ids up", &mut since);
 
@@ -344,7 +346,6 @@ impl ByHand {
         self.steps.add("% of time: parse and decode", &mut since);
         let mut target = Target {
             connection: &mut transaction,
-            log_id: self.log_id,
             log_count: log::PARTITIONS,
         };
         Order.apply(&mut target, &events).await?;
@@ -354,7 +355,7 @@ impl ByHand {
         let ids: Vec<Uuid> = new.keys().copied().collect();
         let (offsets, times): (Vec<i64>, Vec<Option<DateTime<Utc>>>) = new.into_values().unzip();
         sqlx::query(include_str!("../src/projector/sql/remember_events.sql"))
-            .bind(self.log_id)
+            .bind(vec![self.log_id; ids.len()])
             .bind(&ids)
             .bind(&offsets)
             .bind(&times)
@@ -364,17 +365,18 @@ impl ByHand {
         sqlx::query(include_str!("../src/projector/sql/advance_progress.sql"))
             .bind("order")
             .bind(1)
-            .bind(self.log_id)
-            .bind(next)
-            .bind(batch.last().and_then(time))
-            .bind(batch.len() as i64)
-            .bind(events.len() as i64)
-            .bind(duplicates)
-            .bind((batch.len() - candidates.len()) as i64)
-            .bind(0_i64)
-            .bind(0_i64)
-            .bind(batch.last().map(|record| record.offset))
-            .bind(batch.last().map(Record::fingerprint))
+            .bind(1)
+            .bind([self.log_id])
+            .bind([next])
+            .bind([batch.last().and_then(time)])
+            .bind([batch.len() as i64])
+            .bind([events.len() as i64])
+            .bind([duplicates])
+            .bind([(batch.len() - candidates.len()) as i64])
+            .bind([0_i64])
+            .bind([0_i64])
+            .bind([batch.last().map(|record| record.offset)])
+            .bind([batch.last().map(Record::fingerprint)])
             .execute(&mut *transaction)
             .await?;
         self.steps.add("% of time: progress", &mut since);

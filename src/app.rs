@@ -44,6 +44,8 @@ const PROJECTOR_CONNECTIONS: u32 = 11;
 /// Batches of versions that are not live (building or retired) that may run at once. The rest of
 /// the projectors' connections stays free for the live versions.
 const OTHER_VERSIONS_BATCHES: usize = 5;
+/// Transactions of projectors that run at once, of all domains.
+const TRANSACTIONS: usize = 4;
 /// Connections that operations and maintenance share.
 const OPERATION_CONNECTIONS: u32 = 4;
 /// Pause between two attempts to bring the database's schema up to date.
@@ -459,6 +461,7 @@ fn projector(config: &Config, pool: PgPool, stop: &CancellationToken) -> Project
     Projector {
         pool,
         other_versions: Arc::new(Semaphore::new(OTHER_VERSIONS_BATCHES)),
+        transactions: Arc::new(Semaphore::new(TRANSACTIONS)),
         kafka,
         topics: config.kafka_topics.clone(),
         group_prefix: config.kafka_group_prefix.clone(),

@@ -68,7 +68,7 @@ pub async fn fold<S: UserState>(
         let mut rows = load(target, pending.keys().copied().collect()).await?;
         let folded: Vec<Folded<S>> = pending
             .iter()
-            .map(|(key, events)| fold_one(*key, rows.remove(key), events, target))
+            .map(|(key, events)| fold_one(*key, rows.remove(key), events))
             .collect();
         let written = store(target, &folded).await?;
         for row in folded {
@@ -92,10 +92,9 @@ fn fold_one<S: UserState>(
     user_key: Uuid,
     row: Option<LoadedRow<S>>,
     events: &[&NewEvent],
-    target: &Target<'_>,
 ) -> Folded<S> {
     let row = row.unwrap_or_else(|| LoadedRow {
-        log_id: Some(target.log_id),
+        log_id: events.first().map(|first| first.log_id),
         revision: 0,
         state: S::default(),
     });
@@ -106,7 +105,9 @@ fn fold_one<S: UserState>(
         revision: row.revision + 1,
         state: row.state,
         effects: S::Effects::default(),
-        log_id: row.log_id.filter(|log_id| *log_id == target.log_id),
+        log_id: row
+            .log_id
+            .filter(|log_id| events.iter().all(|event| event.log_id == *log_id)),
     };
     for new_event in events {
         folded.state.apply(new_event, &mut folded.effects);

@@ -1,7 +1,9 @@
-//! One batch of one partition: read, judged, applied, and committed together with its position.
+//! A transaction for the batches of one or several partitions of a version: read, judged, applied, and committed together
+//! with their positions.
 //!
-//! What the database or the fold refuses is halved under savepoints until the bad records stand alone. Each half is
-//! judged again from the state before it, because a judgement depends on what became of the records before.
+//! The batches of several partitions are applied together or not at all. Where the database or the fold refuses that, each
+//! is tried by itself, and halved under savepoints until the bad records stand alone. Each half is judged again from the
+//! state before it, because a judgement depends on what became of the records before.
 
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
@@ -32,6 +34,12 @@ pub struct Batch {
     pub gives_up: bool,
 }
 
+/// A claimed partition, and what is to be projected of it.
+pub struct Part<'p> {
+    pub owned: &'p mut OwnedPartition,
+    pub batch: &'p Batch,
+}
+
 /// How a batch ended.
 #[derive(Debug)]
 pub enum BatchEnd {
@@ -44,85 +52,195 @@ pub enum BatchEnd {
     Fenced,
 }
 
-/// Projects a batch in one transaction, and moves `owned` to its end.
+/// Why a transaction has failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Nothing was written: the batches can't be projected together, but perhaps each by itself.
+    #[error("the batches can't be projected together")]
+    NotTogether,
+    /// The caller claims the partitions again before it tries again: a COMMIT whose answer was lost may have gone through.
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+}
+
+/// Projects the batches of partitions of one version, claimed under one schema, in one transaction, and moves each `owned` to
+/// the end of its batch. Returns how each of them ended.
 ///
 /// # Errors
-/// The database failed. The caller claims the partition again before it tries again: a COMMIT whose answer was lost may
-/// have gone through.
+/// See [`Failure`].
 pub async fn project(
     projector: &Projector,
     projection: &dyn Projection,
     view: &View,
-    owned: &mut OwnedPartition,
-    batch: &Batch,
-) -> Result<BatchEnd, sqlx::Error> {
-    let candidates: Vec<Candidate<'_>> = batch
-        .records
+    parts: &mut [Part<'_>],
+) -> Result<Vec<BatchEnd>, Failure> {
+    let candidates: Vec<Vec<Candidate<'_>>> = parts
         .iter()
+        .map(|part| read(projector, projection, part.batch))
+        .collect();
+    // A deletion closes its user's dead letters in earlier logs, too.
+    let closes_earlier = parts.iter().zip(&candidates).any(|(part, candidates)| {
+        let is_parked = |key| part.owned.parked.contains(&key);
+        candidates
+            .iter()
+            .any(|candidate| candidate.is_deletion() && candidate.key.is_some_and(is_parked))
+    });
+    if closes_earlier && parts.len() > 1 {
+        return Err(Failure::NotTogether);
+    }
+    let mut transaction = projector.pool.begin().await?;
+    if closes_earlier {
+        for part in &*parts {
+            progress::fence_earlier_logs(&mut transaction, view, part.owned.claim.log_id).await?;
+        }
+    }
+    let claims: Vec<&Claim> = parts.iter().map(|part| &part.owned.claim).collect();
+    let schema = parts.first().map_or("", |part| &part.owned.schema);
+    let locked = progress::lock(&mut transaction, view, schema, &claims).await?;
+    if locked.is_empty() {
+        return Ok(parts.iter().map(|_| BatchEnd::Fenced).collect());
+    }
+
+    let mut judged: Vec<Judged<'_>> = parts
+        .iter()
+        .zip(&candidates)
+        .enumerate()
+        .filter(|(_, (part, _))| locked.contains(&part.owned.claim.log_id))
+        .map(|(index, (part, candidates))| {
+            let OwnedPartition {
+                claim,
+                parked,
+                discards,
+                ..
+            } = &*part.owned;
+            let parked = parked.clone();
+            Judged {
+                index,
+                claim,
+                batch: part.batch,
+                candidates,
+                judge: Judge::new(projection, claim, projector.dedupe, parked, discards),
+            }
+        })
+        .collect();
+    apply(&mut transaction, &mut judged).await?;
+
+    let written = judged.iter().map(|one| (one.claim, &one.judge.judgement));
+    write_bookkeeping(&mut transaction, view, written).await?;
+    let mut piled_up = Vec::with_capacity(judged.len());
+    let mut advances = Vec::with_capacity(judged.len());
+    for one in &judged {
+        let judgement = &one.judge.judgement;
+        piled_up.push(
+            write_dead_letters(
+                &mut transaction,
+                projection,
+                view,
+                one.claim,
+                judgement,
+                one.batch.next_offset,
+            )
+            .await?,
+        );
+        advances.push(one.advance());
+    }
+    progress::advance(&mut transaction, view, projection.code_version(), &advances).await?;
+    let has_reached_end = judged.iter().any(|one| {
+        let ready_offset = parts[one.index].owned.ready_offset;
+        ready_offset.is_some_and(|offset| one.batch.next_offset >= offset)
+    });
+    let is_ready =
+        has_reached_end && progress::note_ready(&mut transaction, view, &projector.topics).await?;
+    transaction.commit().await?;
+
+    let judged: Vec<(usize, Judgement)> = judged
+        .into_iter()
+        .map(|one| (one.index, one.judge.judgement))
+        .collect();
+    let mut ends: Vec<BatchEnd> = parts.iter().map(|_| BatchEnd::Fenced).collect();
+    for (((index, judgement), advance), piled_up) in judged.into_iter().zip(advances).zip(piled_up)
+    {
+        let owned = &mut *parts[index].owned;
+        if is_ready {
+            owned.ready_offset = None;
+        }
+        owned.claim.next_offset = advance.next_offset;
+        owned.claim.stream_time = advance.stream_time;
+        owned.parked = judgement.parked;
+        ends[index] = BatchEnd::Committed {
+            books: advance.books,
+            piled_up,
+        };
+    }
+    Ok(ends)
+}
+
+/// Reads a batch's records, as far as they can be read by themselves.
+fn read<'b>(
+    projector: &Projector,
+    projection: &dyn Projection,
+    batch: &'b Batch,
+) -> Vec<Candidate<'b>> {
+    let records = batch.records.iter();
+    records
         .map(|record| {
             let reading = Reading::of(record, projection, projector.max_value_bytes);
             Candidate::first(record, reading)
         })
-        .collect();
-    let mut transaction = projector.pool.begin().await?;
-    // A deletion closes its user's dead letters in earlier logs, too.
-    let is_parked = |key| owned.parked.contains(&key);
-    if candidates
-        .iter()
-        .any(|candidate| candidate.is_deletion() && candidate.key.is_some_and(is_parked))
-    {
-        progress::fence_earlier_logs(&mut transaction, view, owned.claim.log_id).await?;
-    }
-    if !progress::lock(&mut transaction, view, owned).await? {
-        return Ok(BatchEnd::Fenced);
-    }
-    let claim = &owned.claim;
-    let parked = owned.parked.clone();
-    let mut judge = Judge::new(projection, claim, projector.dedupe, parked, &owned.discards);
-    let judgement = if let ([candidate], true) = (candidates.as_slice(), batch.gives_up) {
-        give_up(&mut judge, candidate, Class::Bug);
-        judge.judgement
-    } else {
-        apply(&mut transaction, claim, judge, &candidates).await?
-    };
+        .collect()
+}
 
-    write_bookkeeping(&mut transaction, view, claim, &judgement).await?;
-    let piled_up = write_dead_letters(
-        &mut transaction,
-        projection,
-        view,
-        claim,
-        &judgement,
-        batch.next_offset,
-    )
-    .await?;
-    let last_record = batch.records.last();
-    let last_record = last_record.map(|record| (record.offset, record.fingerprint()));
-    let mut books = judgement.books();
-    books.holes = batch.next_offset - claim.next_offset - books.read;
-    let advance = Advance {
-        next_offset: batch.next_offset,
-        stream_time: judgement.stream_time,
-        books,
-        last_record,
-        code_version: projection.code_version(),
-    };
-    progress::advance(&mut transaction, view, claim, &advance).await?;
-    let reached = |offset| batch.next_offset >= offset;
-    let is_ready = owned.ready_offset.is_some_and(reached)
-        && progress::note_ready(&mut transaction, view, &projector.topics).await?;
-    transaction.commit().await?;
+/// A batch whose progress row is locked, and what its records have come to.
+struct Judged<'b> {
+    /// Its index among the parts.
+    index: usize,
+    claim: &'b Claim,
+    batch: &'b Batch,
+    candidates: &'b [Candidate<'b>],
+    judge: Judge<'b>,
+}
 
-    if is_ready {
-        owned.ready_offset = None;
+impl Judged<'_> {
+    /// How far the batch has come.
+    fn advance(&self) -> Advance {
+        let judgement = &self.judge.judgement;
+        let last_record = self.batch.records.last();
+        let mut books = judgement.books();
+        books.holes = self.batch.next_offset - self.claim.next_offset - books.read;
+        Advance {
+            log_id: self.claim.log_id,
+            next_offset: self.batch.next_offset,
+            stream_time: judgement.stream_time,
+            books,
+            last_record: last_record.map(|record| (record.offset, record.fingerprint())),
+        }
     }
-    owned.claim.next_offset = batch.next_offset;
-    owned.claim.stream_time = judgement.stream_time;
-    owned.parked = judgement.parked;
-    Ok(BatchEnd::Committed {
-        books: advance.books,
-        piled_up,
-    })
+}
+
+/// Judges and applies batches, in a transaction that holds their progress rows.
+async fn apply(connection: &mut PgConnection, judged: &mut [Judged<'_>]) -> Result<(), Failure> {
+    if let [one] = judged {
+        if let ([candidate], true) = (one.candidates, one.batch.gives_up) {
+            give_up(&mut one.judge, candidate, Class::Bug);
+        } else {
+            apply_one(connection, one.claim, &mut one.judge, one.candidates).await?;
+        }
+        return Ok(());
+    }
+    let asked = judged.iter().map(|one| (one.claim.log_id, one.candidates));
+    let mut seen = ids::seen(connection, asked).await?;
+    let mut events = Vec::new();
+    for one in &mut *judged {
+        one.judge.seen = seen.remove(&one.claim.log_id).unwrap_or_default();
+        events.extend(one.judge.judge(one.candidates));
+    }
+    let Some(Judged { claim, judge, .. }) = judged.first() else {
+        return Ok(());
+    };
+    match try_to_apply(connection, claim, judge.projection, &events).await? {
+        Applied::Yes => Ok(()),
+        Applied::No(_) => Err(Failure::NotTogether),
+    }
 }
 
 /// Writes a batch's dead letters. Returns why the version has to be paused, if too many pile up.
@@ -163,19 +281,20 @@ async fn write_dead_letters(
     .await
 }
 
-/// Judges candidates and applies them, in a transaction that holds the log's progress row.
+/// Judges the candidates of one log and applies them, in a transaction that holds the log's progress row. Those that can't be
+/// applied become dead letters.
 ///
 /// # Errors
 /// The database failed: the transaction has to be rolled back.
-pub async fn apply(
+pub async fn apply_one(
     connection: &mut PgConnection,
     claim: &Claim,
-    mut judge: Judge<'_>,
+    judge: &mut Judge<'_>,
     candidates: &[Candidate<'_>],
-) -> Result<Judgement, sqlx::Error> {
-    judge.seen = ids::seen(connection, claim.log_id, candidates).await?;
-    apply_by_halves(connection, claim, &mut judge, candidates).await?;
-    Ok(judge.judgement)
+) -> Result<(), sqlx::Error> {
+    let seen = ids::seen(connection, [(claim.log_id, candidates)]).await?;
+    judge.seen = seen.into_values().next().unwrap_or_default();
+    apply_by_halves(connection, claim, judge, candidates).await
 }
 
 fn apply_by_halves<'f>(
@@ -224,23 +343,37 @@ async fn apply_together(
     projection: &dyn Projection,
     events: &[NewEvent],
 ) -> Result<Applied, sqlx::Error> {
+    if events.is_empty() {
+        return Ok(Applied::Yes);
+    }
+    let mut savepoint = connection.begin().await?;
+    let applied = try_to_apply(&mut savepoint, claim, projection, events).await?;
+    match applied {
+        Applied::Yes => savepoint.commit().await?,
+        Applied::No(_) => savepoint.rollback().await?,
+    }
+    Ok(applied)
+}
+
+/// Applies events. Where they can't be applied, the caller undoes what was written.
+async fn try_to_apply(
+    connection: &mut PgConnection,
+    claim: &Claim,
+    projection: &dyn Projection,
+    events: &[NewEvent],
+) -> Result<Applied, sqlx::Error> {
     let [first, ..] = events else {
         return Ok(Applied::Yes);
     };
-    let mut savepoint = connection.begin().await?;
     let mut target = Target {
-        connection: &mut savepoint,
-        log_id: claim.log_id,
+        connection,
         log_count: claim.log_count,
     };
     let applied = AssertUnwindSafe(projection.apply(&mut target, events))
         .catch_unwind()
         .await;
-    let class = match applied {
-        Ok(Ok(())) => {
-            savepoint.commit().await?;
-            return Ok(Applied::Yes);
-        }
+    Ok(match applied {
+        Ok(Ok(())) => Applied::Yes,
         Ok(Err(error)) => {
             let class = match db::classify(&error) {
                 ErrorClass::Transient | ErrorClass::Systemic | ErrorClass::UnreadableState => {
@@ -255,13 +388,11 @@ async fn apply_together(
                 error = db::describe(&error),
                 "events could not be applied together"
             );
-            class
+            Applied::No(class)
         }
         // The panic hook has logged where.
-        Err(_panic) => Class::Bug,
-    };
-    savepoint.rollback().await?;
-    Ok(Applied::No(class))
+        Err(_panic) => Applied::No(Class::Bug),
+    })
 }
 
 /// A record that can't be applied even alone becomes a dead letter.
@@ -286,13 +417,28 @@ fn give_up(judge: &mut Judge<'_>, candidate: &Candidate<'_>, class: Class) {
 ///
 /// # Errors
 /// The database failed.
-pub async fn write_bookkeeping(
+pub async fn write_bookkeeping<'j>(
+    connection: &mut PgConnection,
+    view: &View,
+    judged: impl Iterator<Item = (&'j Claim, &'j Judgement)> + Clone,
+) -> Result<(), sqlx::Error> {
+    let applied = judged
+        .clone()
+        .map(|(claim, judgement)| (claim.log_id, &judgement.applied_ids));
+    ids::remember(connection, applied).await?;
+    for (claim, judgement) in judged {
+        write_rest(connection, view, claim, judgement).await?;
+    }
+    Ok(())
+}
+
+/// Writes what few batches have: dead letters of deleted users, counts of unknown types.
+async fn write_rest(
     connection: &mut PgConnection,
     view: &View,
     claim: &Claim,
     judgement: &Judgement,
 ) -> Result<(), sqlx::Error> {
-    ids::remember(connection, claim.log_id, &judgement.applied_ids).await?;
     if !judgement.deleted.is_empty() {
         let (keys, offsets): (Vec<Uuid>, Vec<i64>) = judgement.deleted.iter().copied().unzip();
         sqlx::query_file!(

@@ -42,6 +42,11 @@ impl BatchLimit {
         self.records
     }
 
+    /// Whether batches are smaller than usual, because one has hit a limit.
+    pub fn is_reduced(&self) -> bool {
+        self.records < self.most
+    }
+
     /// A batch was committed: the next one may be larger again.
     pub fn committed(&mut self) {
         self.records = (self.records * 2).min(self.most);

@@ -3,60 +3,70 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::judge::{Candidate, DEDUPE_OFFSETS, SeenEvent};
 use super::{View, progress};
 
-/// Which of the candidates' ids were applied from this log before.
+/// Which of the candidates' ids were applied before from their logs, by log.
 ///
 /// # Errors
 /// The database failed.
-pub async fn seen(
+pub async fn seen<'c>(
     connection: &mut PgConnection,
-    log_id: i32,
-    candidates: &[Candidate<'_>],
-) -> Result<HashMap<Uuid, SeenEvent>, sqlx::Error> {
-    let ids: Vec<Uuid> = candidates.iter().filter_map(Candidate::id_hash).collect();
-    if ids.is_empty() {
-        return Ok(HashMap::new());
+    candidates: impl IntoIterator<Item = (i32, &'c [Candidate<'c>])>,
+) -> Result<HashMap<i32, HashMap<Uuid, SeenEvent>>, sqlx::Error> {
+    let (mut log_ids, mut hashes) = (Vec::new(), Vec::new());
+    for (log_id, candidates) in candidates {
+        hashes.extend(candidates.iter().filter_map(Candidate::id_hash));
+        log_ids.resize(hashes.len(), log_id);
     }
-    let rows = sqlx::query_file!("src/projector/sql/seen_events.sql", log_id, &ids)
+    let mut seen: HashMap<i32, HashMap<Uuid, SeenEvent>> = HashMap::new();
+    if hashes.is_empty() {
+        return Ok(seen);
+    }
+    let rows = sqlx::query_file!("src/projector/sql/seen_events.sql", &log_ids, &hashes)
         .fetch_all(connection)
         .await?;
-    let seen = rows.into_iter().map(|row| {
-        let seen = SeenEvent {
+    for row in rows {
+        let event = SeenEvent {
             offset: row.record_offset,
             // Ids of a former release may have none.
             applied_time: row.applied_time.unwrap_or_default(),
         };
-        (row.event_hash, seen)
-    });
-    Ok(seen.collect())
+        seen.entry(row.log_id)
+            .or_default()
+            .insert(row.event_hash, event);
+    }
+    Ok(seen)
 }
 
-/// Remembers the ids that a transaction applies.
+/// Remembers the ids that a transaction applies, by log.
 ///
 /// # Errors
 /// The database failed.
-pub async fn remember(
+pub async fn remember<'a>(
     connection: &mut PgConnection,
-    log_id: i32,
-    applied: &BTreeMap<Uuid, SeenEvent>,
+    applied: impl IntoIterator<Item = (i32, &'a BTreeMap<Uuid, SeenEvent>)>,
 ) -> Result<(), sqlx::Error> {
-    if applied.is_empty() {
+    let (mut log_ids, mut hashes) = (Vec::new(), Vec::new());
+    let (mut offsets, mut times) = (Vec::new(), Vec::new());
+    for (log_id, events) in applied {
+        for (hash, event) in events {
+            log_ids.push(log_id);
+            hashes.push(*hash);
+            offsets.push(event.offset);
+            times.push(event.applied_time);
+        }
+    }
+    if hashes.is_empty() {
         return Ok(());
     }
-    let hashes: Vec<Uuid> = applied.keys().copied().collect();
-    let (offsets, times): (Vec<i64>, Vec<DateTime<Utc>>) = applied
-        .values()
-        .map(|seen| (seen.offset, seen.applied_time))
-        .unzip();
     sqlx::query_file!(
         "src/projector/sql/remember_events.sql",
-        log_id,
+        &log_ids,
         &hashes,
         &offsets,
         &times

@@ -9,6 +9,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::worker::Worker;
+use super::writer;
 use super::{Projection, Projector, View};
 use crate::kafka::consumer::{self, Assignment};
 use crate::kafka::group;
@@ -67,11 +68,18 @@ pub async fn project(projector: Projector, projection: &'static dyn Projection) 
 
 /// Projects every configured topic into one version of a view, until `projector.stop` is cancelled.
 async fn run(projector: Projector, projection: &'static dyn Projection, view: View) {
-    let members = projector
-        .topics
-        .iter()
-        .map(|topic| run_topic(projector.clone(), projection, view.clone(), topic.clone()));
-    futures_util::future::join_all(members).await;
+    let (queue, writers) = writer::writers(projector.clone(), projection, view.clone());
+    let members = projector.topics.iter().map(|topic| {
+        let (projector, view) = (projector.clone(), view.clone());
+        run_topic(projector, projection, view, topic.clone(), queue.clone())
+    });
+    let members = futures_util::future::join_all(members);
+    drop(queue);
+    // Workers end when their batches are finished or overdue: what is overdue is rolled back.
+    tokio::select! {
+        () = writers => {}
+        _ = members => {}
+    }
 }
 
 async fn run_topic(
@@ -79,6 +87,7 @@ async fn run_topic(
     projection: &'static dyn Projection,
     view: View,
     topic: String,
+    queue: writer::Queue,
 ) {
     let mut group = format!("{}.{}", projector.group_prefix, view.domain);
     if view.version > 1 {
@@ -117,6 +126,7 @@ async fn run_topic(
                     view: view.clone(),
                     topic: topic.clone(),
                     partition,
+                    queue: queue.clone(),
                     stop: stop.clone(),
                 };
                 workers.spawn(worker.run());

@@ -1,9 +1,10 @@
 //! Projects logs into views, and keeps the books. It knows the trait [`Projection`] and no domain.
 //!
 //! A record takes this path: a member of a consumer group fetches it ([`members`], `kafka::consumer`), the worker of its
-//! partition collects a batch (`worker`), which is judged (`judge`), applied, and committed in one transaction together
-//! with the position (`batch`). That transaction begins with a comparison of the progress row (`progress`), so each event
-//! counts once. What can't be applied becomes a dead letter (`dead_letters`).
+//! partition queues with it (`worker`), a writer takes what several partitions have (`writer`), which is judged (`judge`),
+//! applied, and committed in one transaction together with the positions (`batch`). That transaction begins with a comparison
+//! of the progress rows (`progress`), so each event counts once. What can't be applied becomes a dead letter
+//! (`dead_letters`).
 //!
 //! Around it: heartbeats ([`heartbeat`]), pauses ([`pause`]), the versions of a view ([`versions`]), what partitions wait for
 //! that were added later ([`added_partitions`]), and what is done from time to time ([`maintenance`]).
@@ -21,6 +22,7 @@ pub mod pause;
 mod progress;
 pub mod versions;
 mod worker;
+mod writer;
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -60,8 +62,9 @@ pub trait Projection: Send + Sync + 'static {
         true
     }
 
-    /// Applies events of one log, in order, none of which was applied before. Statements name tables without a schema. It
-    /// may be called again with fewer events after a rollback, so it depends on `target` and `events` only.
+    /// Applies events of one or several logs, none of which was applied before: those of a log follow one another in order.
+    /// Statements name tables without a schema. It may be called again with fewer events after a rollback, so it depends on
+    /// `target` and `events` only.
     ///
     /// # Errors
     /// The database's error. If the data caused it, the projector isolates the event and makes it a dead letter.
@@ -77,12 +80,10 @@ fn test_code_version() -> Option<i32> {
     if cfg!(debug_assertions) { *GIVEN } else { None }
 }
 
-/// Where events are applied: a transaction that holds the log's progress row.
+/// Where events are applied: a transaction that holds their logs' progress rows.
 pub struct Target<'t> {
     /// The transaction's connection; its search path leads to the view's schema.
     pub connection: &'t mut PgConnection,
-    /// The log that the events are from.
-    pub log_id: i32,
     /// From how many logs the view is made.
     pub log_count: i32,
 }
@@ -141,6 +142,8 @@ pub struct Projector {
     pub pool: PgPool,
     /// Permits for batches of versions that are not live. They leave the rest of the pool to the live ones.
     pub other_versions: Arc<Semaphore>,
+    /// Permits for transactions of all domains: more at once than the database has processors gain nothing.
+    pub transactions: Arc<Semaphore>,
     /// The connection to Kafka: bootstrap servers and the user's own properties.
     pub kafka: ClientConfig,
     /// The topics that every view is made from.

@@ -87,16 +87,15 @@ pub struct Books {
     pub holes: i64,
 }
 
-/// How far a batch has come.
+/// How far a transaction has come in a log.
 #[derive(Debug)]
 pub struct Advance {
+    pub log_id: i32,
     pub next_offset: i64,
     pub stream_time: DateTime<Utc>,
     pub books: Books,
     /// Offset and fingerprint of the last record that was read.
     pub last_record: Option<(i64, Uuid)>,
-    /// The version of the code that folded the batch.
-    pub code_version: i32,
 }
 
 /// Inserts the progress rows of a topic's partitions that have none. Returns those partitions.
@@ -443,57 +442,64 @@ pub async fn fence_earlier_logs(
     .map(drop)
 }
 
-/// Begins a batch: locks the progress row if it is as it was claimed, and points unqualified names at the version's
-/// tables. Returns `false` if the row has changed: the batch has to be judged again after a new claim.
+/// Begins a transaction for claimed partitions, all in one schema: locks the progress rows that are as they were claimed,
+/// and points unqualified names at the version's tables. Returns the logs whose rows are; the others have to be judged again
+/// after a new claim.
 ///
 /// # Errors
 /// The database failed.
 pub async fn lock(
     connection: &mut PgConnection,
     view: &View,
-    owned: &OwnedPartition,
-) -> Result<bool, sqlx::Error> {
-    sqlx::query_file!(
+    schema: &str,
+    claims: &[&Claim],
+) -> Result<HashSet<i32>, sqlx::Error> {
+    let log_ids: Vec<i32> = claims.iter().map(|claim| claim.log_id).collect();
+    let epochs: Vec<i64> = claims.iter().map(|claim| claim.epoch).collect();
+    let positions: Vec<i64> = claims.iter().map(|claim| claim.next_offset).collect();
+    let rows = sqlx::query_file!(
         "src/projector/sql/lock_progress.sql",
         view.domain,
         view.version,
-        owned.claim.log_id,
-        owned.claim.epoch,
-        owned.claim.next_offset,
-        owned.schema,
+        &log_ids,
+        &epochs,
+        &positions,
+        schema,
     )
-    .fetch_optional(connection)
-    .await
-    .map(|row| row.is_some())
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| row.log_id).collect())
 }
 
-/// Ends a batch: writes how far it has come to the locked row.
+/// Ends a transaction: writes how far it has come to the locked rows, with the version of the code that folded it.
 ///
 /// # Errors
 /// The database failed, or the books don't balance.
 pub async fn advance(
     connection: &mut PgConnection,
     view: &View,
-    claim: &Claim,
-    advance: &Advance,
+    code_version: i32,
+    advances: &[Advance],
 ) -> Result<(), sqlx::Error> {
-    let (books, last_record) = (&advance.books, advance.last_record);
+    fn column<T>(advances: &[Advance], of: impl Fn(&Advance) -> T) -> Vec<T> {
+        advances.iter().map(of).collect()
+    }
     sqlx::query_file!(
         "src/projector/sql/advance_progress.sql",
         view.domain,
         view.version,
-        claim.log_id,
-        advance.next_offset,
-        advance.stream_time,
-        books.read,
-        books.applied,
-        books.duplicates,
-        books.skipped,
-        books.dead_lettered,
-        books.holes,
-        last_record.map(|(offset, _)| offset),
-        last_record.map(|(_, fingerprint)| fingerprint),
-        advance.code_version,
+        code_version,
+        &column(advances, |a| a.log_id),
+        &column(advances, |a| a.next_offset),
+        &column(advances, |a| a.stream_time),
+        &column(advances, |a| a.books.read),
+        &column(advances, |a| a.books.applied),
+        &column(advances, |a| a.books.duplicates),
+        &column(advances, |a| a.books.skipped),
+        &column(advances, |a| a.books.dead_lettered),
+        &column(advances, |a| a.books.holes),
+        &column(advances, |a| a.last_record.map(|(offset, _)| offset)) as _,
+        &column(advances, |a| a.last_record.map(|(_, record)| record)) as _,
     )
     .execute(connection)
     .await

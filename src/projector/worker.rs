@@ -12,22 +12,19 @@ use futures_util::FutureExt;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::batch::{self, Batch};
+use super::batch::{Batch, BatchEnd};
 use super::batch_limit::BatchLimit;
 use super::dead_letters::record_time;
 use super::pause;
 use super::progress::{self, ClaimOutcome, OwnedPartition, Starts};
+use super::writer::{BATCH_RECORDS, Outcome, Queue, Turn};
 use super::{Projection, Projector, View};
 use crate::config::StartAt;
 use crate::db::{self, ErrorClass};
-use crate::event::Record;
-use crate::kafka::consumer::{Delivery, Partition, Records};
+use crate::kafka::consumer::{Delivery, Partition};
 use crate::kafka::offsets::{self, TopicState};
 use crate::telemetry;
 
-/// A batch ends at so many records or bytes: enough to share the cost of a transaction, few enough to keep it short.
-const BATCH_RECORDS: usize = 2_000;
-const BATCH_BYTES: usize = 4 << 20;
 /// The pause before the next attempt: the first, doubling up to the largest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// After how long without a record, short of the last stable offset, the rest is probed for a hole: at first, doubling up
@@ -54,6 +51,7 @@ pub struct Worker {
     pub view: View,
     pub topic: String,
     pub partition: Partition,
+    pub queue: Queue,
     pub stop: CancellationToken,
 }
 
@@ -84,6 +82,8 @@ struct Memory {
     /// Whether a batch was committed since the last claim.
     committed: bool,
     batch_limit: BatchLimit,
+    /// Whether the next batch is projected by itself, because it failed together with others.
+    is_alone: bool,
     /// Whether an outage was logged whose end was not.
     troubled: bool,
     /// The pause before the next attempt.
@@ -100,6 +100,7 @@ impl Memory {
             restored: Arc::default(),
             committed: false,
             batch_limit: BatchLimit::new(BATCH_RECORDS),
+            is_alone: false,
             troubled: false,
             backoff: BACKOFF.0,
         }
@@ -285,66 +286,66 @@ impl Worker {
                 self.fail_lost_tail(&owned, offset).await?;
                 return Ok(WorkerEnd::ClaimAgain);
             }
-            let most = memory.batch_limit.records();
-            let (mut batch, end) = collect(delivery, &mut records, next_offset, most);
             let log_id = owned.claim.log_id;
             let heartbeats = &self.projector.heartbeats;
-            if batch.records.is_empty() {
-                match judge_end(end, next_offset, &mut unconfirmed_end) {
+            let mut turn = Turn {
+                batch: Batch {
+                    records: Vec::new(),
+                    next_offset,
+                    gives_up: false,
+                },
+                end: None,
+                most: memory.batch_limit.records(),
+                is_alone: memory.is_alone || memory.batch_limit.is_reduced(),
+                owned,
+                records,
+            };
+            turn.add(delivery);
+            if turn.batch.records.is_empty() {
+                // Ends that follow one another: the last one counts.
+                turn.fill(1, 1);
+            }
+            if turn.batch.records.is_empty() {
+                match judge_end(turn.end, next_offset, &mut unconfirmed_end) {
                     EndStep::Reached => {
                         // Without an end, only the last record came, which is compared and not projected.
-                        if end.is_some() {
+                        if turn.end.is_some() {
                             self.recovered(memory);
                         }
+                        (owned, records) = (turn.owned, turn.records);
                         continue;
                     }
                     EndStep::FetchAgain => {
                         let Some(sought) = self.partition.seek(next_offset).await else {
                             return Ok(WorkerEnd::Released);
                         };
-                        records = sought;
+                        (owned, records) = (turn.owned, sought);
                         continue;
                     }
-                    EndStep::Hole(end) => batch.next_offset = end,
+                    EndStep::Hole(end) => turn.batch.next_offset = end,
                 }
             }
-            let oldest = batch.records.first().and_then(record_time);
+            let oldest = turn.batch.records.first().and_then(record_time);
             heartbeats.oldest_unapplied(&self.view, log_id, oldest);
-            let permit = if owned.is_live {
-                None
-            } else {
-                self.projector.other_versions.acquire().await.ok()
-            };
-            if let [record] = batch.records.as_slice() {
-                batch.gives_up = memory.batch_limit.blames(record.offset);
-            }
             let began = Instant::now();
-            let outcome = batch::project(
-                &self.projector,
-                self.projection,
-                &self.view,
-                &mut owned,
-                &batch,
-            )
-            .await;
-            drop(permit);
+            let Some((turn, outcome)) = self.project_turn(turn, memory).await else {
+                return Ok(WorkerEnd::ClaimAgain);
+            };
             self.measure(&outcome, began, oldest);
-            if let (Err(error), Some(first)) = (&outcome, batch.records.first())
-                && db::hit_limit(error)
-            {
-                let others = progress::others_committed(&self.projector.pool, &self.view, log_id);
-                // Where the database does not even answer this, nothing is the record's fault.
-                let others = others.await.unwrap_or_default();
-                memory
-                    .batch_limit
-                    .hit(first.offset, batch.records.len(), others);
-            }
-            match outcome? {
-                batch::BatchEnd::Fenced => return Ok(WorkerEnd::Fenced),
-                batch::BatchEnd::Committed { books, piled_up } => {
+            let end = match outcome {
+                Outcome::Ended(end) => end,
+                Outcome::Failed(error) => return Err(error),
+                Outcome::NotTogether | Outcome::Unknown => return Ok(WorkerEnd::ClaimAgain),
+            };
+            let end_of_partition = turn.end;
+            (owned, records) = (turn.owned, turn.records);
+            match end {
+                BatchEnd::Fenced => return Ok(WorkerEnd::Fenced),
+                BatchEnd::Committed { books, piled_up } => {
                     let next_offset = owned.claim.next_offset;
                     memory.committed = true;
                     memory.batch_limit.committed();
+                    memory.is_alone = false;
                     memory.projected = Some((log_id, next_offset));
                     probe = Probe::default();
                     self.partition.store(next_offset, state.identity.stored());
@@ -368,11 +369,44 @@ impl Worker {
             }
             unconfirmed_end = None;
             let next_offset = owned.claim.next_offset;
-            if let EndStep::FetchAgain = judge_end(end, next_offset, &mut unconfirmed_end) {
+            if let EndStep::FetchAgain =
+                judge_end(end_of_partition, next_offset, &mut unconfirmed_end)
+            {
                 let Some(sought) = self.partition.seek(next_offset).await else {
                     return Ok(WorkerEnd::Released);
                 };
                 records = sought;
+            }
+        }
+    }
+
+    /// Projects a turn: together with other partitions, or by itself if that fails. `None` if a writer has panicked.
+    async fn project_turn(&self, mut turn: Turn, memory: &mut Memory) -> Option<(Turn, Outcome)> {
+        loop {
+            if let [record] = turn.batch.records.as_slice() {
+                turn.batch.gives_up = memory.batch_limit.blames(record.offset);
+            }
+            let (returned, outcome) = self.queue.project(turn).await?;
+            turn = returned;
+            match &outcome {
+                Outcome::NotTogether => turn.is_alone = true,
+                Outcome::Unknown => memory.is_alone = true,
+                Outcome::Failed(error) => {
+                    if let Some(first) = turn.batch.records.first()
+                        && db::hit_limit(error)
+                    {
+                        let (pool, log_id) = (&self.projector.pool, turn.owned.claim.log_id);
+                        let others = progress::others_committed(pool, &self.view, log_id);
+                        // Where the database does not even answer this, nothing is the record's fault.
+                        let others = others.await.unwrap_or_default();
+                        let records = turn.batch.records.len();
+                        memory.batch_limit.hit(first.offset, records, others);
+                    }
+                }
+                Outcome::Ended(_) => {}
+            }
+            if !matches!(outcome, Outcome::NotTogether) {
+                return Some((turn, outcome));
             }
         }
     }
@@ -391,20 +425,15 @@ impl Worker {
     }
 
     /// Counts a batch, and measures a committed one.
-    fn measure(
-        &self,
-        outcome: &Result<batch::BatchEnd, sqlx::Error>,
-        began: Instant,
-        oldest: Option<DateTime<Utc>>,
-    ) {
+    fn measure(&self, outcome: &Outcome, began: Instant, oldest: Option<DateTime<Utc>>) {
         let domain = self.view.domain;
         let end = match outcome {
-            Ok(batch::BatchEnd::Committed { .. }) => "committed",
-            Ok(batch::BatchEnd::Fenced) => "fenced",
-            Err(_) => "failed",
+            Outcome::Ended(BatchEnd::Committed { .. }) => "committed",
+            Outcome::Ended(BatchEnd::Fenced) => "fenced",
+            Outcome::NotTogether | Outcome::Unknown | Outcome::Failed(_) => "failed",
         };
         metrics::counter!(telemetry::BATCHES, "domain" => domain, "outcome" => end).increment(1);
-        let Ok(batch::BatchEnd::Committed { books, .. }) = outcome else {
+        let Outcome::Ended(BatchEnd::Committed { books, .. }) = outcome else {
             return;
         };
         for (outcome, records) in [
@@ -740,44 +769,6 @@ fn judge_end(end: Option<i64>, position: i64, unconfirmed: &mut Option<i64>) -> 
             *unconfirmed = Some(end);
             EndStep::FetchAgain
         }
-    }
-}
-
-/// A batch of what has been delivered, of `most` records at most, beginning with `first`, and the end of the partition if a fetch has reached it behind
-/// the last of the records.
-fn collect(
-    first: Delivery,
-    records: &mut Records,
-    position: i64,
-    most: usize,
-) -> (Batch, Option<i64>) {
-    let mut batch = Batch {
-        records: Vec::new(),
-        next_offset: position,
-        gives_up: false,
-    };
-    let (mut bytes, mut end) = (0, None);
-    let mut delivery = Some(first);
-    while let Some(current) = delivery {
-        match current {
-            Delivery::Record(record) => {
-                bytes += record.value.as_ref().map_or(0, |value| value.len());
-                add(&mut batch, record);
-                end = None;
-            }
-            Delivery::End(offset) => end = Some(offset),
-        }
-        let full = batch.records.len() >= most || bytes >= BATCH_BYTES;
-        delivery = if full { None } else { records.try_next() };
-    }
-    (batch, end)
-}
-
-/// Adds a record, unless it lies before the position and so was projected already.
-fn add(batch: &mut Batch, record: Record) {
-    if record.offset >= batch.next_offset {
-        batch.next_offset = record.offset + 1;
-        batch.records.push(record);
     }
 }
 

@@ -56,8 +56,8 @@ impl Projection for Fulfillment {
 pub struct Effects {
     /// Facts for the history.
     pub history: Vec<(Source, Fact)>,
-    /// The addresses that changed, each with the feed position of its last change.
-    pub changed: BTreeMap<String, FeedPosition>,
+    /// The addresses that changed, each with the log and the feed position of its last change.
+    pub changed: BTreeMap<String, (i32, FeedPosition)>,
     /// The addresses that were updated after their deletion: as of an earlier instant they may be
     /// known.
     pub mentioned: BTreeSet<String>,
@@ -72,13 +72,12 @@ impl UserState for RecipientState {
         if self.is_deleted {
             return;
         }
-        let feed_position = new_event.feed_position;
         if let Payload::UserDeleted(_) = &new_event.event.payload {
             self.is_deleted = true;
             effects.is_deleted = true;
             let erased = std::mem::take(&mut self.recipient);
             let ids = erased.book.iter().map(|(id, _)| id.to_owned());
-            effects.add_changes(feed_position, ids);
+            effects.add_changes(new_event, ids);
             return;
         }
         self.is_known = true;
@@ -87,7 +86,7 @@ impl UserState for RecipientState {
         };
         let source = Source::from(new_event);
         let changed = self.recipient.apply_and_compare(&fact, source);
-        effects.add_changes(feed_position, changed.into_iter());
+        effects.add_changes(new_event, changed.into_iter());
         if let Fact::Address(address_fact) = &fact
             && let AddressFact::Updated { address_id, .. } = address_fact.as_ref()
             && self.recipient.book.get(address_id).is_none()
@@ -100,17 +99,17 @@ impl UserState for RecipientState {
 
 impl Effects {
     /// Adds the addresses that one event changed, each with a feed position of its own.
-    fn add_changes(&mut self, feed_position: FeedPosition, ids: impl Iterator<Item = String>) {
+    fn add_changes(&mut self, new_event: &NewEvent, ids: impl Iterator<Item = String>) {
         for (index, id) in ids.enumerate() {
             // Beyond the number of rows that an event may make, addresses share the last position.
             let index = i64::try_from(index)
                 .unwrap_or(i64::MAX)
                 .min(FeedPosition::MAX_ROWS - 1);
             let own = FeedPosition {
-                sequence: feed_position.sequence + index,
-                ..feed_position
+                sequence: new_event.feed_position.sequence + index,
+                ..new_event.feed_position
             };
-            self.changed.insert(id, own);
+            self.changed.insert(id, (new_event.log_id, own));
         }
     }
 }
@@ -176,8 +175,8 @@ async fn write_addresses(
     let mut rows = AddressColumns::default();
     for user in folded {
         let changed = &user.effects.changed;
-        for (address_id, feed_position) in changed {
-            rows.push(user, address_id, Some(*feed_position));
+        for (address_id, change) in changed {
+            rows.push(user, address_id, Some(*change));
         }
         let mentioned = user.effects.mentioned.iter();
         for address_id in mentioned.filter(|id| !changed.contains_key(*id)) {
@@ -189,7 +188,7 @@ async fn write_addresses(
     }
     sqlx::query_file!(
         "src/domains/fulfillment/sql/store_addresses.sql",
-        target.log_id,
+        &rows.log_ids as _,
         &rows.address_keys,
         &rows.user_keys,
         &rows.address_ids,
@@ -211,6 +210,7 @@ async fn write_addresses(
 /// Rows of addresses, column by column: the arguments of the statement that writes them.
 #[derive(Default)]
 struct AddressColumns {
+    log_ids: Vec<Option<i32>>,
     address_keys: Vec<Uuid>,
     user_keys: Vec<Uuid>,
     address_ids: Vec<String>,
@@ -230,8 +230,10 @@ impl AddressColumns {
         &mut self,
         user: &Folded<RecipientState>,
         address_id: &str,
-        feed_position: Option<FeedPosition>,
+        change: Option<(i32, FeedPosition)>,
     ) {
+        let feed_position = change.map(|(_, feed_position)| feed_position);
+        self.log_ids.push(change.map(|(log_id, _)| log_id));
         self.address_keys.push(hash16(address_id.as_bytes()));
         self.user_keys.push(user.user_key);
         self.address_ids.push(address_id.to_owned());

@@ -69,7 +69,7 @@ proptest! {
             for event in batch {
                 state.apply(event, &mut effects);
             }
-            let mut positions: Vec<FeedPosition> = effects.changed.values().copied().collect();
+            let mut positions: Vec<FeedPosition> = effects.changed.values().map(|(_, position)| *position).collect();
             positions.sort();
             prop_assert!(positions.windows(2).all(|pair| pair[0] < pair[1]), "no two rows share a position");
             prop_assert!(positions.first().is_none_or(|first| *first > last), "positions rise from batch to batch");

@@ -67,6 +67,7 @@ pub struct Effects {
 
 /// A row for the feed.
 pub struct FeedEntry {
+    pub log_id: i32,
     pub feed_position: FeedPosition,
     pub occurred_at: DateTime<Utc>,
     pub event_id: String,
@@ -83,6 +84,7 @@ pub enum FeedContent {
 impl FeedEntry {
     fn new(new_event: &NewEvent, content: FeedContent) -> Self {
         Self {
+            log_id: new_event.log_id,
             feed_position: new_event.feed_position,
             occurred_at: new_event.event.occurred_at,
             event_id: new_event.event.id.clone(),
@@ -138,19 +140,16 @@ async fn write_feed(
         // An event's entries share its feed position: their index tells them apart.
         let (mut previous, mut index) = (None, 0);
         for entry in user.effects.feed {
-            index = if previous == Some(entry.feed_position) {
-                index + 1
-            } else {
-                0
-            };
-            previous = Some(entry.feed_position);
+            let event = Some((entry.log_id, entry.feed_position));
+            index = if previous == event { index + 1 } else { 0 };
+            previous = event;
             rows.push(user.user_key, &user.user_id, entry, index);
         }
     }
     if !rows.user_keys.is_empty() {
         sqlx::query_file!(
             "src/domains/order/sql/add_changes.sql",
-            target.log_id,
+            &rows.log_ids,
             &rows.next_offsets,
             &rows.sequences,
             &rows.user_keys,
@@ -185,6 +184,7 @@ async fn write_feed(
 /// Rows of the feed, column by column: the arguments of the statement that inserts them.
 #[derive(Default)]
 struct FeedColumns {
+    log_ids: Vec<i32>,
     next_offsets: Vec<i64>,
     sequences: Vec<i64>,
     user_keys: Vec<Uuid>,
@@ -203,6 +203,7 @@ struct FeedColumns {
 
 impl FeedColumns {
     fn push(&mut self, user_key: Uuid, user_id: &str, entry: FeedEntry, index: i64) {
+        self.log_ids.push(entry.log_id);
         self.next_offsets.push(entry.feed_position.next_offset);
         self.sequences.push(entry.feed_position.sequence + index);
         self.user_keys.push(user_key);

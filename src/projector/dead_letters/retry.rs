@@ -6,6 +6,7 @@
 //! that fails; those behind it keep waiting.
 
 use std::collections::{HashMap, HashSet};
+use std::iter;
 use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
@@ -615,13 +616,14 @@ impl Retrier {
             .collect();
         let parked = std::mem::take(&mut progress.parked);
         let no_discards = HashMap::new();
-        let judge = Judge::new(projection, claim, self.dedupe, parked, &no_discards);
-        let judgement = batch::apply(&mut *connection, claim, judge, &candidates).await?;
+        let mut judge = Judge::new(projection, claim, self.dedupe, parked, &no_discards);
+        batch::apply_one(&mut *connection, claim, &mut judge, &candidates).await?;
+        let judgement = judge.judgement;
 
         let (verdicts, failed) = verdicts(dead_letters, &judgement);
         settle(&mut *connection, view, claim, dead_letters, &verdicts).await?;
         // This closes what is still open of deleted users' keys: after what was applied is settled.
-        batch::write_bookkeeping(&mut *connection, view, claim, &judgement).await?;
+        batch::write_bookkeeping(&mut *connection, view, iter::once((claim, &judgement))).await?;
         note_failures(connection, &failed, projection.code_version()).await?;
         progress.retried.extend(
             dead_letters

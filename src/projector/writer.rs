@@ -1,0 +1,243 @@
+//! The writers of a version of a view: they take what the version's partitions have to commit, and commit it together.
+//!
+//! The cost of a transaction hardly depends on how many partitions it is for. So a worker that has records queues for a
+//! writer, and a free writer takes all that queue, up to the size of a batch, each with all that was delivered by then.
+//! While a partition is in a writer's hands, its worker waits.
+
+use std::time::Duration;
+
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+use super::batch::{self, Batch, BatchEnd, Failure, Part};
+use super::progress::OwnedPartition;
+use super::{Projection, Projector, View};
+use crate::db;
+use crate::event::Record;
+use crate::kafka::consumer::{Delivery, Records};
+
+/// A transaction ends at so many records or bytes: enough to share its cost, few enough to keep it short.
+pub const BATCH_RECORDS: usize = 2_000;
+const BATCH_BYTES: usize = 4 << 20;
+/// How many transactions of a version run at once.
+const WRITERS: usize = 2;
+/// How long a transaction may take, its wait for a connection included. One that takes longer waits for a server that is gone:
+/// every statement and every wait for a lock ends earlier.
+const LONGEST: Duration = Duration::from_secs(300);
+
+/// What a worker has to commit of its partition. A writer moves `owned` to the end of `batch`.
+pub struct Turn {
+    pub owned: OwnedPartition,
+    pub records: Records,
+    pub batch: Batch,
+    /// The end of the partition, if a fetch has reached it behind the last record of the batch.
+    pub end: Option<i64>,
+    /// How many records the batch may have.
+    pub most: usize,
+    /// Whether it is projected by itself, because it could not be together with others.
+    pub is_alone: bool,
+}
+
+impl Turn {
+    /// Adds what was delivered, up to so many records and bytes in all.
+    pub fn fill(&mut self, records: usize, bytes: usize) {
+        let most = records.min(self.most);
+        let mut size = self.bytes();
+        while self.batch.records.len() < most && size < bytes {
+            match self.records.try_next() {
+                Some(delivery) => size += self.add(delivery),
+                None => return,
+            }
+        }
+    }
+
+    /// Adds a delivery, unless it lies before the position and so was projected already. Returns its bytes.
+    pub fn add(&mut self, delivery: Delivery) -> usize {
+        match delivery {
+            Delivery::End(offset) => {
+                self.end = Some(offset);
+                0
+            }
+            Delivery::Record(record) => {
+                self.end = None;
+                let bytes = size(&record);
+                if record.offset >= self.batch.next_offset {
+                    self.batch.next_offset = record.offset + 1;
+                    self.batch.records.push(record);
+                }
+                bytes
+            }
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.batch.records.iter().map(size).sum()
+    }
+}
+
+fn size(record: &Record) -> usize {
+    record.value.as_ref().map_or(0, |value| value.len())
+}
+
+/// What became of a turn.
+pub enum Outcome {
+    /// It was committed, or fenced.
+    Ended(BatchEnd),
+    /// Nothing was written: it could not be projected together with others.
+    NotTogether,
+    /// The transaction with others has failed. Whether it was committed shows the next claim.
+    Unknown,
+    /// Its own transaction has failed. Whether it was committed shows the next claim.
+    Failed(sqlx::Error),
+}
+
+/// A turn in the queue, with where it goes back to.
+struct Ticket {
+    turn: Turn,
+    reply: oneshot::Sender<(Turn, Outcome)>,
+}
+
+/// The queue of a version's partitions. Cheap to clone.
+#[derive(Clone)]
+pub struct Queue(mpsc::UnboundedSender<Ticket>);
+
+impl Queue {
+    /// Waits for a writer, which projects the turn. `None` if that panicked outside of a fold.
+    pub async fn project(&self, turn: Turn) -> Option<(Turn, Outcome)> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(Ticket { turn, reply }).ok()?;
+        answer.await.ok()
+    }
+}
+
+/// What waits for the writers.
+struct Waiting {
+    tickets: mpsc::UnboundedReceiver<Ticket>,
+    /// The next ticket, which could not be taken together with those before it.
+    next: Option<Ticket>,
+}
+
+impl Waiting {
+    async fn first(&mut self) -> Option<Ticket> {
+        match self.next.take() {
+            Some(ticket) => Some(ticket),
+            None => self.tickets.recv().await,
+        }
+    }
+
+    /// The first ticket with all that can be projected together with it.
+    fn take(&mut self, first: Ticket) -> Vec<Ticket> {
+        let (mut records, mut bytes) = (BATCH_RECORDS, BATCH_BYTES);
+        let mut taken: Vec<Ticket> = Vec::new();
+        let mut next = Some(first);
+        while let Some(mut ticket) = next.take().or_else(|| self.tickets.try_recv().ok()) {
+            let turn = &mut ticket.turn;
+            if let Some(first) = taken.first()
+                // Claims before and after a switch name two schemas.
+                && (turn.is_alone || first.turn.owned.schema != turn.owned.schema)
+            {
+                self.next = Some(ticket);
+                break;
+            }
+            if !turn.batch.gives_up {
+                turn.fill(records, bytes);
+            }
+            records = records.saturating_sub(turn.batch.records.len());
+            bytes = bytes.saturating_sub(turn.bytes());
+            let is_full = turn.is_alone || records == 0 || bytes == 0;
+            taken.push(ticket);
+            if is_full {
+                break;
+            }
+        }
+        // The order in which rows are locked and events applied.
+        taken.sort_by_key(|ticket| ticket.turn.owned.claim.log_id);
+        taken
+    }
+}
+
+/// Makes the queue of a version, and what runs its writers until the last clone of the queue is dropped.
+pub fn writers(
+    projector: Projector,
+    projection: &'static dyn Projection,
+    view: View,
+) -> (Queue, impl Future<Output = ()>) {
+    let (sender, tickets) = mpsc::unbounded_channel();
+    let run = async move {
+        let waiting = Mutex::new(Waiting {
+            tickets,
+            next: None,
+        });
+        let writers = [(); WRITERS].map(|()| write(&projector, projection, &view, &waiting));
+        futures_util::future::join_all(writers).await;
+    };
+    (Queue(sender), run)
+}
+
+async fn write(
+    projector: &Projector,
+    projection: &dyn Projection,
+    view: &View,
+    waiting: &Mutex<Waiting>,
+) {
+    loop {
+        // A writer that waits for its turn holds the queue, so that what is queued meanwhile comes along.
+        let mut queue = waiting.lock().await;
+        let Some(first) = queue.first().await else {
+            return;
+        };
+        let other_version = if first.turn.owned.is_live {
+            None
+        } else {
+            projector.other_versions.acquire().await.ok()
+        };
+        let permit = projector.transactions.acquire().await.ok();
+        let mut tickets = queue.take(first);
+        drop(queue);
+        let outcomes = project(projector, projection, view, &mut tickets).await;
+        drop((permit, other_version));
+        for (ticket, outcome) in tickets.into_iter().zip(outcomes) {
+            // A worker that no longer waits was stopped.
+            drop(ticket.reply.send((ticket.turn, outcome)));
+        }
+    }
+}
+
+/// Projects turns in one transaction. Returns one outcome for each.
+async fn project(
+    projector: &Projector,
+    projection: &dyn Projection,
+    view: &View,
+    tickets: &mut [Ticket],
+) -> Vec<Outcome> {
+    let mut parts: Vec<Part<'_>> = tickets
+        .iter_mut()
+        .map(|ticket| Part {
+            owned: &mut ticket.turn.owned,
+            batch: &ticket.turn.batch,
+        })
+        .collect();
+    let projected = batch::project(projector, projection, view, &mut parts);
+    let projected = match tokio::time::timeout(LONGEST, projected).await {
+        Ok(projected) => projected,
+        Err(_) => Err(Failure::Database(sqlx::Error::PoolTimedOut)),
+    };
+    match projected {
+        Ok(ends) => ends.into_iter().map(Outcome::Ended).collect(),
+        Err(Failure::Database(error)) if parts.len() == 1 => vec![Outcome::Failed(error)],
+        Err(failure) => {
+            let outcome = match &failure {
+                Failure::NotTogether => || Outcome::NotTogether,
+                Failure::Database(error) => {
+                    tracing::debug!(
+                        domain = view.domain,
+                        partitions = parts.len(),
+                        error = db::describe(error),
+                        "a transaction for several partitions failed; trying each by itself"
+                    );
+                    || Outcome::Unknown
+                }
+            };
+            parts.iter().map(|_| outcome()).collect()
+        }
+    }
+}
