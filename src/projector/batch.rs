@@ -64,7 +64,8 @@ pub enum Failure {
 }
 
 /// Projects the batches of partitions of one version, claimed under one schema, in one transaction, and moves each `owned` to
-/// the end of its batch. Returns how each of them ended.
+/// the end of its batch. Returns how each of them ended; `None`, of several, where the progress row is locked, or not as it
+/// was claimed: nothing was written of that one.
 ///
 /// # Errors
 /// See [`Failure`].
@@ -73,11 +74,14 @@ pub async fn project(
     projection: &dyn Projection,
     view: &View,
     parts: &mut [Part<'_>],
-) -> Result<Vec<BatchEnd>, Failure> {
+) -> Result<Vec<Option<BatchEnd>>, Failure> {
     let candidates: Vec<Vec<Candidate<'_>>> = parts
         .iter()
         .map(|part| read(projector, projection, part.batch))
         .collect();
+    if let Some(ends) = skip(projector, projection, view, parts, &candidates).await? {
+        return Ok(ends);
+    }
     // A deletion closes its user's dead letters in earlier logs, too.
     let closes_earlier = parts.iter().zip(&candidates).any(|(part, candidates)| {
         let is_parked = |key| part.owned.parked.contains(&key);
@@ -97,32 +101,17 @@ pub async fn project(
     let claims: Vec<&Claim> = parts.iter().map(|part| &part.owned.claim).collect();
     let schema = parts.first().map_or("", |part| &part.owned.schema);
     let locked = progress::lock(&mut transaction, view, schema, &claims).await?;
+    let is_alone = claims.len() == 1;
+    let mut ends: Vec<Option<BatchEnd>> = parts
+        .iter()
+        .map(|_| is_alone.then_some(BatchEnd::Fenced))
+        .collect();
     if locked.is_empty() {
-        return Ok(parts.iter().map(|_| BatchEnd::Fenced).collect());
+        return Ok(ends);
     }
 
-    let mut judged: Vec<Judged<'_>> = parts
-        .iter()
-        .zip(&candidates)
-        .enumerate()
-        .filter(|(_, (part, _))| locked.contains(&part.owned.claim.log_id))
-        .map(|(index, (part, candidates))| {
-            let OwnedPartition {
-                claim,
-                parked,
-                discards,
-                ..
-            } = &*part.owned;
-            let parked = parked.clone();
-            Judged {
-                index,
-                claim,
-                batch: part.batch,
-                candidates,
-                judge: Judge::new(projection, claim, projector.dedupe, parked, discards),
-            }
-        })
-        .collect();
+    let mut judged = judges(projector, projection, parts, &candidates);
+    judged.retain(|one| locked.contains(&one.claim.log_id));
     apply(&mut transaction, &mut judged).await?;
 
     let written = judged.iter().map(|one| (one.claim, &one.judge.judgement));
@@ -157,22 +146,97 @@ pub async fn project(
         .into_iter()
         .map(|one| (one.index, one.judge.judgement))
         .collect();
-    let mut ends: Vec<BatchEnd> = parts.iter().map(|_| BatchEnd::Fenced).collect();
     for (((index, judgement), advance), piled_up) in judged.into_iter().zip(advances).zip(piled_up)
     {
         let owned = &mut *parts[index].owned;
         if is_ready {
             owned.ready_offset = None;
         }
-        owned.claim.next_offset = advance.next_offset;
-        owned.claim.stream_time = advance.stream_time;
         owned.parked = judgement.parked;
-        ends[index] = BatchEnd::Committed {
-            books: advance.books,
-            piled_up,
-        };
+        ends[index] = Some(owned.committed(advance, piled_up));
     }
     Ok(ends)
+}
+
+/// Moves the partitions over their records in one statement, if that is all there is to do: none concerns the view. Else
+/// returns `None`.
+async fn skip(
+    projector: &Projector,
+    projection: &dyn Projection,
+    view: &View,
+    parts: &mut [Part<'_>],
+    candidates: &[Vec<Candidate<'_>>],
+) -> Result<Option<Vec<Option<BatchEnd>>>, sqlx::Error> {
+    let concerns = |candidate: &Candidate<'_>| candidate.reading.concerns_the_view();
+    if candidates.iter().flatten().any(concerns) {
+        return Ok(None);
+    }
+    let mut judged = judges(projector, projection, parts, candidates);
+    for one in &mut judged {
+        one.judge.judge(one.candidates);
+    }
+    let is_skipped = |one: &Judged<'_>| {
+        let judgement = &one.judge.judgement;
+        let reaches = parts[one.index].owned.ready_offset;
+        judgement.dead_letters.is_empty()
+            && judgement.unknown_types.is_empty()
+            && reaches.is_none_or(|offset| one.batch.next_offset < offset)
+    };
+    if !judged.iter().all(is_skipped) {
+        return Ok(None);
+    }
+    let skips: Vec<(&Claim, Advance)> = judged
+        .iter()
+        .map(|one| (one.claim, one.advance()))
+        .collect();
+    let moved = progress::skip(&projector.pool, view, projection.code_version(), &skips).await?;
+    let advances: Vec<Advance> = skips.into_iter().map(|(_, advance)| advance).collect();
+    drop(judged);
+    let is_alone = parts.len() == 1;
+    let ends = parts.iter_mut().zip(advances).map(|(part, advance)| {
+        if moved.contains(&advance.log_id) {
+            Some(part.owned.committed(advance, None))
+        } else {
+            is_alone.then_some(BatchEnd::Fenced)
+        }
+    });
+    Ok(Some(ends.collect()))
+}
+
+impl OwnedPartition {
+    /// Moves to where a transaction has come.
+    fn committed(&mut self, advance: Advance, piled_up: Option<String>) -> BatchEnd {
+        self.claim.next_offset = advance.next_offset;
+        self.claim.stream_time = advance.stream_time;
+        BatchEnd::Committed {
+            books: advance.books,
+            piled_up,
+        }
+    }
+}
+
+/// A judge for each part.
+fn judges<'b>(
+    projector: &Projector,
+    projection: &'b dyn Projection,
+    parts: &'b [Part<'_>],
+    candidates: &'b [Vec<Candidate<'b>>],
+) -> Vec<Judged<'b>> {
+    let parts = parts.iter().zip(candidates).enumerate();
+    parts
+        .map(|(index, (part, candidates))| {
+            let owned = &*part.owned;
+            let parked = owned.parked.clone();
+            let (claim, discards) = (&owned.claim, &owned.discards);
+            Judged {
+                index,
+                claim,
+                batch: part.batch,
+                candidates,
+                judge: Judge::new(projection, claim, projector.dedupe, parked, discards),
+            }
+        })
+        .collect()
 }
 
 /// Reads a batch's records, as far as they can be read by themselves.

@@ -92,6 +92,14 @@ impl<'r> Reading<'r> {
     }
 }
 
+impl Reading<'_> {
+    /// Whether anything but the books may change because of the record. Unless its type is unknown, or an operator has
+    /// discarded it, it is just counted.
+    pub fn concerns_the_view(&self) -> bool {
+        !matches!(self, Reading::Tombstone | Reading::Uninteresting { .. })
+    }
+}
+
 impl<'r> Candidate<'r> {
     /// A record in its turn.
     pub fn first(record: &'r Record, reading: Reading<'r>) -> Self {

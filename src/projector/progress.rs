@@ -443,8 +443,8 @@ pub async fn fence_earlier_logs(
 }
 
 /// Begins a transaction for claimed partitions, all in one schema: locks the progress rows that are as they were claimed,
-/// and points unqualified names at the version's tables. Returns the logs whose rows are; the others have to be judged again
-/// after a new claim.
+/// and points unqualified names at the version's tables. Returns the logs whose rows are. For a partition by itself it waits
+/// until another transaction frees its row; rows of several that are not free are left out.
 ///
 /// # Errors
 /// The database failed.
@@ -457,6 +457,16 @@ pub async fn lock(
     let log_ids: Vec<i32> = claims.iter().map(|claim| claim.log_id).collect();
     let epochs: Vec<i64> = claims.iter().map(|claim| claim.epoch).collect();
     let positions: Vec<i64> = claims.iter().map(|claim| claim.next_offset).collect();
+    if let [log_id] = log_ids.as_slice() {
+        sqlx::query!(
+            "SELECT log_id FROM sightline.progress WHERE domain = $1 AND version = $2 AND log_id = $3 FOR UPDATE",
+            view.domain,
+            view.version,
+            log_id
+        )
+        .fetch_optional(&mut *connection)
+        .await?;
+    }
     let rows = sqlx::query_file!(
         "src/projector/sql/lock_progress.sql",
         view.domain,
@@ -469,6 +479,40 @@ pub async fn lock(
     .fetch_all(connection)
     .await?;
     Ok(rows.into_iter().map(|row| row.log_id).collect())
+}
+
+/// Moves claimed partitions over records that were all skipped. Returns the logs whose progress rows were as they were
+/// claimed and free; the others have not moved.
+///
+/// # Errors
+/// The database failed.
+pub async fn skip(
+    pool: &PgPool,
+    view: &View,
+    code_version: i32,
+    skips: &[(&Claim, Advance)],
+) -> Result<HashSet<i32>, sqlx::Error> {
+    fn column<T>(skips: &[(&Claim, Advance)], of: impl Fn(&Claim, &Advance) -> T) -> Vec<T> {
+        skips.iter().map(|(claim, a)| of(claim, a)).collect()
+    }
+    let rows = sqlx::query_file_scalar!(
+        "src/projector/sql/skip_records.sql",
+        view.domain,
+        view.version,
+        code_version,
+        &column(skips, |claim, _| claim.log_id),
+        &column(skips, |claim, _| claim.epoch),
+        &column(skips, |claim, _| claim.next_offset),
+        &column(skips, |_, a| a.next_offset),
+        &column(skips, |_, a| a.stream_time),
+        &column(skips, |_, a| a.books.read),
+        &column(skips, |_, a| a.books.holes),
+        &column(skips, |_, a| a.last_record.map(|(offset, _)| offset)) as _,
+        &column(skips, |_, a| a.last_record.map(|(_, record)| record)) as _,
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().collect())
 }
 
 /// Ends a transaction: writes how far it has come to the locked rows, with the version of the code that folded it.

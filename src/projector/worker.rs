@@ -4,7 +4,7 @@
 //! partition, seek to the claimed position. Nothing that was judged before is kept.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -15,12 +15,14 @@ use tokio_util::sync::CancellationToken;
 use super::batch::{Batch, BatchEnd};
 use super::batch_limit::BatchLimit;
 use super::dead_letters::record_time;
+use super::judge::Reading;
 use super::pause;
 use super::progress::{self, ClaimOutcome, OwnedPartition, Starts};
 use super::writer::{BATCH_RECORDS, Outcome, Queue, Turn};
 use super::{Projection, Projector, View};
 use crate::config::StartAt;
 use crate::db::{self, ErrorClass};
+use crate::event::Record;
 use crate::kafka::consumer::{Delivery, Partition};
 use crate::kafka::offsets::{self, TopicState};
 use crate::telemetry;
@@ -30,6 +32,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 /// After how long without a record, short of the last stable offset, the rest is probed for a hole: at first, doubling up
 /// to the largest.
 const PROBE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+/// How often positions move over records that don't concern the view.
+const SKIP_TICK: Duration = Duration::from_millis(100);
 /// The pause before a partition that can't be claimed yet is tried again.
 const CLAIM_PAUSE: Duration = Duration::from_millis(500);
 /// How long a batch has to finish when the process stops.
@@ -325,6 +329,7 @@ impl Worker {
                     EndStep::Hole(end) => turn.batch.next_offset = end,
                 }
             }
+            self.wait_for_company(&mut turn).await;
             let oldest = turn.batch.records.first().and_then(record_time);
             heartbeats.oldest_unapplied(&self.view, log_id, oldest);
             let began = Instant::now();
@@ -376,6 +381,35 @@ impl Worker {
                     return Ok(WorkerEnd::Released);
                 };
                 records = sought;
+            }
+        }
+    }
+
+    /// Waits for the next tick as long as no record of the turn concerns the view: such records are counted for all
+    /// partitions together.
+    async fn wait_for_company(&self, turn: &mut Turn) {
+        let concerns = |record: &Record| {
+            let reading = Reading::of(record, self.projection, self.projector.max_value_bytes);
+            reading.concerns_the_view()
+        };
+        let tick = tokio::time::sleep(until_tick());
+        tokio::pin!(tick);
+        let mut judged = 0;
+        loop {
+            let records = &turn.batch.records;
+            if records.len() >= turn.most || records[judged..].iter().any(concerns) {
+                return;
+            }
+            judged = records.len();
+            let delivery = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                delivery = turn.records.next() => delivery,
+                () = &mut tick => return,
+            };
+            match delivery {
+                Some(delivery) => drop(turn.add(delivery)),
+                None => return,
             }
         }
     }
@@ -713,6 +747,13 @@ impl Worker {
             }
         }
     }
+}
+
+/// How long it is until the next tick, which is the same for all workers of the process.
+fn until_tick() -> Duration {
+    static FIRST: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let since = FIRST.elapsed().as_millis() % SKIP_TICK.as_millis();
+    SKIP_TICK - Duration::from_millis(u64::try_from(since).unwrap_or_default())
 }
 
 /// When to probe whether the offsets between a position and the last stable offset are a hole.

@@ -222,7 +222,11 @@ async fn project(
         Err(_) => Err(Failure::Database(sqlx::Error::PoolTimedOut)),
     };
     match projected {
-        Ok(ends) => ends.into_iter().map(Outcome::Ended).collect(),
+        Ok(ends) => {
+            let ends = ends.into_iter();
+            ends.map(|end| end.map_or(Outcome::NotTogether, Outcome::Ended))
+                .collect()
+        }
         Err(Failure::Database(error)) if parts.len() == 1 => vec![Outcome::Failed(error)],
         Err(failure) => {
             let outcome = match &failure {

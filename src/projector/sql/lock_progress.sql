@@ -1,9 +1,9 @@
--- The "compare" of compare-and-set: returns the logs ($3) whose epochs ($4) and positions ($5) are as they were claimed, and
--- locks them, in key order as all transactions that lock several. Nothing is written of the others.
+-- The "compare" of compare-and-set: locks the logs ($3) whose epochs ($4) and positions ($5) are as they were claimed, and
+-- returns them; nothing is written of the others. It does not wait for a row that another transaction holds, such as a retry:
+-- the other partitions would wait with it.
 SELECT p.log_id, set_config('search_path', $6, true) AS search_path
 FROM sightline.progress AS p
 JOIN unnest($3::integer[], $4::bigint[], $5::bigint[]) AS claimed (log_id, epoch, next_offset)
     ON (p.log_id, p.epoch, p.next_offset) = (claimed.log_id, claimed.epoch, claimed.next_offset)
 WHERE p.domain = $1 AND p.version = $2
-ORDER BY p.log_id
-FOR UPDATE OF p
+FOR UPDATE OF p SKIP LOCKED
