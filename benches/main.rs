@@ -1,4 +1,4 @@
-//! The benchmark (`make bench`): how fast a backlog is projected, and what the
+//! The benchmark (`make bench`): how fast a backlog is projected, how soon an event can be read, and what the
 //! choices cost on which all domains are built. docs/performance.md has the results and the choices made by them.
 //!
 //! Promises: what is compared is measured in the same run, against the same servers (a real Kafka, and a
@@ -7,6 +7,7 @@
 
 mod backlog;
 mod by_hand;
+mod freshness;
 mod ids;
 mod log;
 mod processes;
@@ -30,7 +31,7 @@ use report::Report;
 /// Measures sightline.
 #[derive(Parser)]
 pub struct Settings {
-    /// What to measure: backlog, ids, rows, reads, rebuild; all of them where none is named.
+    /// What to measure: backlog, freshness, ids, rows, reads, rebuild; all of them where none is named.
     sections: Vec<String>,
     /// Events of the backlog.
     #[arg(long, default_value_t = 200_000)]
@@ -38,7 +39,10 @@ pub struct Settings {
     /// Partitions of each topic.
     #[arg(long, default_value_t = 6)]
     partitions: i32,
-    /// Another build of `sightline`, which backlog measures in turn with this one.
+    /// Events a second at which freshness is measured.
+    #[arg(long, value_delimiter = ',', default_values_t = [200, 1_000])]
+    rates: Vec<usize>,
+    /// Another build of `sightline`, which backlog and freshness measure in turn with this one.
     #[arg(long, value_name = "PROGRAM")]
     against: Option<PathBuf>,
     /// How often each thing is measured.
@@ -53,7 +57,7 @@ pub struct Settings {
     /// Only the alternatives whose name contains this.
     #[arg(long, default_value = "")]
     only: String,
-    /// SQL to run on the migrated databases of backlog, reads and rebuild: to try another index or option.
+    /// SQL to run on the migrated databases of backlog, freshness, reads and rebuild: to try another index or option.
     #[arg(long, default_value = "")]
     sql: String,
     /// `cargo bench` says so.
@@ -146,6 +150,11 @@ impl Bench {
             .expect("dropped");
     }
 
+    /// The id of Postgres' first process.
+    pub fn postgres_process(&self) -> u32 {
+        self.postgres.process_id()
+    }
+
     /// What is compared: this build, that of `--against`, and the loop written by hand (`None`). They take turns in
     /// going first.
     pub fn in_turn(&self, round: usize) -> Vec<Option<Build>> {
@@ -201,6 +210,11 @@ async fn main() {
     if wanted("backlog") {
         let mut report = Report::new("backlog");
         backlog::run(&bench, &mut report).await;
+        report.finish();
+    }
+    if wanted("freshness") {
+        let mut report = Report::new("freshness");
+        freshness::run(&bench, &mut report).await;
         report.finish();
     }
     if wanted("ids") {
