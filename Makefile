@@ -16,7 +16,7 @@ help:
 	@echo 'make run    build and start sightline with its own Kafka, Postgres and sample users'
 	@echo 'make test   run all tests; they start a real Kafka and a real Postgres themselves'
 	@echo 'make chaos  kill and cut off every part for SECONDS (600), beginning with SEED, then compare all answers'
-	@echo 'make bench  measure a backlog against the same SQL written by hand, and what storage and reads cost'
+	@echo 'make bench  measure backlog and freshness against the same SQL written by hand, and what storage and reads cost'
 	@echo 'make lint   check the format and run clippy, warnings denied; .ci/run checks more'
 	@echo 'make audit  check licences, sources and advisories of dependencies with cargo-deny'
 	@echo 'make extra  check what callers see, with tools that CI lacks: API linters, generated clients, pictures of /docs'

@@ -1,12 +1,11 @@
 //! The log whose projection is measured: what some ten thousand people do, in the mix and the four envelope
 //! dialects of `sightline dev`'s samples. The same for the same size.
 
-use chrono::{DateTime, SecondsFormat};
+use chrono::{DateTime, SecondsFormat, Utc};
 use fastrand::Rng;
 use serde_json::{Value, json};
 use sightline_testing::broker::Record;
 
-pub const PARTITIONS: i32 = 6;
 /// Milliseconds since the epoch at which the log begins, and how many days it spans.
 const START: i64 = 1_785_542_400_000;
 const DAYS: i64 = 60;
@@ -19,7 +18,7 @@ struct User {
 
 /// A log of this many events about a tenth as many users: one in fifty comes twice, two in three are of the
 /// order domain's interest. Users come first, then act at random.
-pub fn generate(events: usize) -> Vec<Record> {
+pub fn generate(events: usize, partitions: i32) -> Vec<Record> {
     let mut rng = Rng::with_seed(20_261_123);
     let mut users: Vec<User> = (0..events.div_ceil(10))
         .map(|_| User {
@@ -41,7 +40,7 @@ pub fn generate(events: usize) -> Vec<Record> {
         let (kind, payload) = happening(&mut rng, user, timestamp);
         let (headers, value) = written(&mut rng, n, kind, &user.id, timestamp, payload);
         log.push(Record {
-            partition: (number % PARTITIONS as usize) as i32,
+            partition: (number % partitions as usize) as i32,
             key: Some(user.id.clone().into_bytes()),
             value: Some(value.to_string().into_bytes()),
             headers,
@@ -49,6 +48,27 @@ pub fn generate(events: usize) -> Vec<Record> {
         });
     }
     log
+}
+
+/// Events that happen now, in partitions by chance: each adds an address, which concerns every domain, and is
+/// the first of its user.
+pub fn new_addresses(events: usize, partitions: i32) -> Vec<Record> {
+    let mut rng = Rng::new();
+    let timestamp = Utc::now().timestamp_millis();
+    let mut record = |n| {
+        let id = uuid(&mut rng);
+        let mut payload = address_added(&mut rng, &id, "addr-1", true, timestamp);
+        payload["userId"] = id.as_str().into();
+        let (headers, value) = written(&mut rng, n, "UserAddressAdded", &id, timestamp, payload);
+        Record {
+            partition: rng.i32(..partitions),
+            key: Some(id.into_bytes()),
+            value: Some(value.to_string().into_bytes()),
+            headers,
+            timestamp,
+        }
+    };
+    (0..events).map(&mut record).collect()
 }
 
 /// Ids of users in the generated log.
@@ -108,13 +128,10 @@ fn happening(rng: &mut Rng, user: &mut User, timestamp: i64) -> (&'static str, V
         (58..68, _) | (68..86, None) if user.addresses.len() < 20 => {
             let first = user.addresses.is_empty();
             user.addresses.push(format!("addr-{}", &uuid(rng)[..13]));
+            let address_id = user.addresses.last().expect("it was added");
             (
                 "UserAddressAdded",
-                json!({
-                    "profileId": format!("profile-{id}"), "addressId": user.addresses.last(), "addressType": "home",
-                    "isDefaultShipping": first, "isDefaultBilling": first, "country": "DE",
-                    "fullAddress": address(rng, name), "addTimestamp": time(timestamp),
-                }),
+                address_added(rng, id, address_id, first, timestamp),
             )
         }
         (68..78, Some(address_id)) => (
@@ -149,6 +166,14 @@ fn happening(rng: &mut Rng, user: &mut User, timestamp: i64) -> (&'static str, V
     };
     payload["userId"] = id.as_str().into();
     (kind, payload)
+}
+
+fn address_added(rng: &mut Rng, id: &str, address_id: &str, first: bool, timestamp: i64) -> Value {
+    json!({
+        "profileId": format!("profile-{id}"), "addressId": address_id, "addressType": "home",
+        "isDefaultShipping": first, "isDefaultBilling": first, "country": "DE",
+        "fullAddress": address(rng, &id[..8]), "addTimestamp": time(timestamp),
+    })
 }
 
 fn address(rng: &mut Rng, name: &str) -> Value {

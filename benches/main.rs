@@ -1,23 +1,28 @@
-//! The benchmark (`make bench`): how fast a backlog is projected, and what the choices cost on which all
-//! domains are built. docs/performance.md has the results and the choices made by them.
+//! The benchmark (`make bench`): how fast a backlog is projected, how soon an event can be read, and what the
+//! choices cost on which all domains are built. docs/performance.md has the results and the choices made by them.
 //!
 //! Promises: what is compared is measured in the same run, against the same servers (a real Kafka, and a
 //! Postgres that waits for the disk), in rounds that take turns. Every figure is reported as its median, with the
 //! smallest and the largest sample. The figures of each section go to target/bench/<section>.json as well.
 
 mod backlog;
+mod by_hand;
+mod freshness;
 mod ids;
 mod log;
+mod processes;
 mod reads;
 mod rebuild;
 mod report;
 mod rows;
+mod topic;
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use clap::Parser;
-use sightline::db;
 use sightline_postgres::{Options, Postgres};
+use sightline_testing::app::{finish, sightline, sightline_at};
 use sightline_testing::broker::Broker;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 
@@ -26,11 +31,20 @@ use report::Report;
 /// Measures sightline.
 #[derive(Parser)]
 pub struct Settings {
-    /// What to measure: backlog, ids, rows, reads, rebuild; all of them where none is named.
+    /// What to measure: backlog, freshness, ids, rows, reads, rebuild; all of them where none is named.
     sections: Vec<String>,
     /// Events of the backlog.
     #[arg(long, default_value_t = 200_000)]
     events: usize,
+    /// Partitions of each topic.
+    #[arg(long, default_value_t = 6)]
+    partitions: i32,
+    /// Events a second at which freshness is measured.
+    #[arg(long, value_delimiter = ',', default_values_t = [200, 1_000])]
+    rates: Vec<usize>,
+    /// Another build of `sightline`, which backlog and freshness measure in turn with this one.
+    #[arg(long, value_name = "PROGRAM")]
+    against: Option<PathBuf>,
     /// How often each thing is measured.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
@@ -43,12 +57,47 @@ pub struct Settings {
     /// Only the alternatives whose name contains this.
     #[arg(long, default_value = "")]
     only: String,
-    /// SQL to run on the migrated databases of backlog and reads: to try another index or option.
+    /// SQL to run on the migrated databases of backlog, freshness, reads and rebuild: to try another index or option.
     #[arg(long, default_value = "")]
     sql: String,
     /// `cargo bench` says so.
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+/// What a figure of the loop written by hand is listed under.
+pub const BY_HAND: &str = "by hand";
+
+/// A build of the program.
+#[derive(Clone)]
+pub struct Build {
+    /// What its figures are listed under.
+    pub name: &'static str,
+    /// Where it is; `None` for the one of this source.
+    program: Option<PathBuf>,
+}
+
+impl Build {
+    /// The build of this source.
+    pub fn this() -> Build {
+        Build {
+            name: "sightline serve",
+            program: None,
+        }
+    }
+
+    /// Whether it is the build of this source.
+    pub fn is_this(&self) -> bool {
+        self.program.is_none()
+    }
+
+    /// A command that runs it with these arguments.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        match &self.program {
+            None => sightline(arguments),
+            Some(program) => sightline_at(program, arguments),
+        }
+    }
 }
 
 /// Where it is measured.
@@ -72,16 +121,52 @@ impl Bench {
         self.postgres.database_url(&name)
     }
 
-    /// A migrated database: its URL, and connections to it.
-    pub async fn migrated(&self) -> (String, PgPool) {
+    /// A database that a build has migrated: its URL, and connections to it.
+    pub async fn migrated(&self, build: &Build) -> (String, PgPool) {
         let url = self.database().await;
+        let mut migrate = build.command(&["migrate"]);
+        migrate.env("SIGHTLINE_DATABASE_URL", &url);
+        let output = finish(migrate).await;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "migrations: {errors}");
         let pool = PgPool::connect(&url).await.expect("Postgres answers");
-        db::migrate(&pool).await.expect("migrations");
         sqlx::raw_sql(AssertSqlSafe(self.settings.sql.clone()))
             .execute(&pool)
             .await
             .expect("--sql");
         (url, pool)
+    }
+
+    /// Drops a database, so that its maintenance takes no time from what is measured next.
+    pub async fn drop_database(&self, url: &str) {
+        let (_, name) = url.rsplit_once('/').expect("a URL with a database");
+        let mut connection = PgConnection::connect(&self.postgres.url())
+            .await
+            .expect("Postgres answers");
+        let drop = format!("DROP DATABASE {name} WITH (FORCE)");
+        sqlx::query(AssertSqlSafe(drop))
+            .execute(&mut connection)
+            .await
+            .expect("dropped");
+    }
+
+    /// The id of Postgres' first process.
+    pub fn postgres_process(&self) -> u32 {
+        self.postgres.process_id()
+    }
+
+    /// What is compared: this build, that of `--against`, and the loop written by hand (`None`). They take turns in
+    /// going first.
+    pub fn in_turn(&self, round: usize) -> Vec<Option<Build>> {
+        let against = self.settings.against.clone().map(|program| Build {
+            name: "sightline serve, the build of --against",
+            program: Some(program),
+        });
+        let mut all = vec![None, Some(Build::this())];
+        all.extend(against.map(Some));
+        let first = round % all.len();
+        all.rotate_left(first);
+        all
     }
 
     /// The broker of all sections.
@@ -92,7 +177,11 @@ impl Bench {
 
 #[tokio::main]
 async fn main() {
-    let settings = Settings::parse();
+    let mut settings = Settings::parse();
+    if let Some(program) = &mut settings.against {
+        // The program runs in another directory.
+        *program = program.canonicalize().expect("the program of --against");
+    }
     if cfg!(debug_assertions) {
         eprintln!("This is a debug build: its figures mean nothing.");
     }
@@ -121,6 +210,11 @@ async fn main() {
     if wanted("backlog") {
         let mut report = Report::new("backlog");
         backlog::run(&bench, &mut report).await;
+        report.finish();
+    }
+    if wanted("freshness") {
+        let mut report = Report::new("freshness");
+        freshness::run(&bench, &mut report).await;
         report.finish();
     }
     if wanted("ids") {

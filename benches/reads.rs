@@ -9,9 +9,9 @@ use sightline::proto::order::v1::GetCustomerRequest;
 use sightline_testing::app::Running;
 use sightline_testing::client::{Grpc, Rest, customer_path};
 
-use crate::Bench;
-use crate::backlog::Topic;
 use crate::report::Report;
+use crate::topic::{ORDER, Topic};
+use crate::{Bench, Build};
 
 const CONNECTIONS: [usize; 3] = [1, 8, 32];
 const TIME: Duration = Duration::from_secs(2);
@@ -44,13 +44,14 @@ pub async fn run(bench: &Bench, report: &mut Report) {
     for _ in 0..bench.settings.rounds {
         for (surface, name) in SURFACES {
             let row = format!("{name}, 8 connections, while a backlog is projected");
-            let (database, pool) = bench.migrated().await;
-            let app = topic.serve(&database);
+            let build = Build::this();
+            let (database, pool) = bench.migrated(&build).await;
+            let app = topic.serve(&build, ORDER, &database);
             let running = app.listening().await;
             let stop = Arc::new(AtomicBool::new(false));
             let began = Instant::now();
             let calls = call(&running, surface, 8, &users, &stop);
-            let (_, rate) = topic.projected(&pool, began).await;
+            let (_, rate) = topic.projected(ORDER, &pool, began).await;
             stop.store(true, Ordering::Relaxed);
             let time = began.elapsed();
             add(report, &row, calls.await, time);
@@ -59,17 +60,13 @@ pub async fn run(bench: &Bench, report: &mut Report) {
     }
 }
 
-pub fn add(report: &mut Report, row: &str, mut latencies: Vec<f64>, time: Duration) {
-    latencies.sort_by(f64::total_cmp);
+pub fn add(report: &mut Report, row: &str, latencies: Vec<f64>, time: Duration) {
     report.add(
         row,
         "answers/s",
         latencies.len() as f64 / time.as_secs_f64(),
     );
-    for (figure, share) in [("p50 ms", 0.5), ("p99 ms", 0.99)] {
-        let index = (latencies.len() as f64 * share) as usize;
-        report.add(row, figure, latencies[index] * 1e3);
-    }
+    report.add_percentiles(row, latencies);
 }
 
 /// Sends one call after the other on each connection until `stop` is set. Returns the latencies in seconds.

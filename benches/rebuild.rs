@@ -10,9 +10,9 @@ use sightline_testing::client::Rest;
 use sightline_testing::operations::{project, versions};
 
 use crate::Bench;
-use crate::backlog::Topic;
 use crate::reads::{self, Surface};
 use crate::report::Report;
+use crate::topic::Topic;
 
 const CONNECTIONS: usize = 8;
 

@@ -36,6 +36,15 @@ impl Report {
         }
     }
 
+    /// Adds the median and the 99th percentile of times in seconds.
+    pub fn add_percentiles(&mut self, row: &str, mut seconds: Vec<f64>) {
+        seconds.sort_by(f64::total_cmp);
+        for (figure, share) in [("p50 ms", 0.5), ("p99 ms", 0.99)] {
+            let index = (seconds.len() as f64 * share) as usize;
+            self.add(row, figure, seconds[index] * 1e3);
+        }
+    }
+
     /// The median of what was added so far.
     pub fn median(&self, row: &str, figure: &str) -> f64 {
         let (_, figures) = self

@@ -139,6 +139,15 @@ impl Postgres {
         )
     }
 
+    /// The id of the server's first process, whose children are its other processes.
+    ///
+    /// # Panics
+    /// After [`Postgres::kill`].
+    pub fn process_id(&self) -> u32 {
+        let running = self.running.as_ref().expect("a running server");
+        running.server.id()
+    }
+
     /// Ends the server as a power cut would (SIGKILL); the data stays.
     pub fn kill(&mut self) {
         if let Some(mut running) = self.running.take() {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
+use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -100,7 +101,12 @@ impl World {
 /// A command that runs the program with these arguments, free ports and a JSON log, without the
 /// `SIGHTLINE_` variables of this process.
 pub fn sightline(arguments: &[&str]) -> Command {
-    let mut command = Command::new(crate::build_directory().join("sightline"));
+    sightline_at(&crate::build_directory().join("sightline"), arguments)
+}
+
+/// The same, for the program at a path.
+pub fn sightline_at(program: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
     command.args(arguments);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("SIGHTLINE_") {

@@ -19,7 +19,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
-use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde_json::{Value, json};
 
@@ -379,6 +379,15 @@ impl Broker {
         Writer::new(config)
     }
 
+    /// The same, but each record is sent at once.
+    pub fn prompt_writer(&self) -> Writer {
+        let mut config = self.config();
+        config
+            .set("enable.idempotence", "true")
+            .set("linger.ms", "0");
+        Writer::new(config)
+    }
+
     /// A producer that compresses its batches with this codec of librdkafka.
     pub fn compressing_writer(&self, codec: &str) -> Writer {
         let mut config = self.config();
@@ -538,25 +547,7 @@ impl Writer {
     pub async fn try_write(&self, topic: &str, records: &[Record]) -> KafkaResult<Vec<i64>> {
         let mut sent = Vec::with_capacity(records.len());
         for record in records {
-            let headers =
-                record
-                    .headers
-                    .iter()
-                    .fold(OwnedHeaders::new(), |headers, (key, value)| {
-                        headers.insert(Header {
-                            key,
-                            value: Some(value),
-                        })
-                    });
-            let future = FutureRecord::<[u8], [u8]> {
-                topic,
-                partition: Some(record.partition),
-                payload: record.value.as_deref(),
-                key: record.key.as_deref(),
-                timestamp: Some(record.timestamp),
-                headers: (!record.headers.is_empty()).then_some(headers),
-            };
-            sent.push(self.producer.send_result(future).map_err(|(e, _)| e)?);
+            sent.push(self.send(topic, record)?);
         }
         let mut offsets = Vec::with_capacity(records.len());
         for delivery in sent {
@@ -564,6 +555,28 @@ impl Writer {
             offsets.push(delivery.map_err(|(e, _)| e)?.offset);
         }
         Ok(offsets)
+    }
+
+    /// Queues a record. The future is the broker's answer.
+    pub fn send(&self, topic: &str, record: &Record) -> KafkaResult<DeliveryFuture> {
+        let headers = record
+            .headers
+            .iter()
+            .fold(OwnedHeaders::new(), |headers, (key, value)| {
+                headers.insert(Header {
+                    key,
+                    value: Some(value),
+                })
+            });
+        let record = FutureRecord::<[u8], [u8]> {
+            topic,
+            partition: Some(record.partition),
+            payload: record.value.as_deref(),
+            key: record.key.as_deref(),
+            timestamp: Some(record.timestamp),
+            headers: (!record.headers.is_empty()).then_some(headers),
+        };
+        self.producer.send_result(record).map_err(|(e, _)| e)
     }
 
     pub fn begin(&self) {

@@ -94,7 +94,7 @@ impl Output {
 /// A running program.
 pub struct Process {
     shell: Child,
-    pid: u32,
+    pub pid: u32,
     pub output: Output,
 }
 

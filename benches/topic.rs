@@ -1,0 +1,115 @@
+//! A topic of its own, and the gateway that projects it.
+
+use std::time::{Duration, Instant};
+
+use sightline::domains::Domain;
+use sightline::domains::order::Order;
+use sightline_testing::app::{App, Running};
+use sightline_testing::broker::Broker;
+use sightline_testing::unique;
+use sqlx::PgPool;
+
+use crate::{Bench, Build, log};
+
+/// Some of the domains.
+pub type Domains = &'static [&'static dyn Domain];
+
+pub const ORDER: Domains = &[&Order];
+
+/// The names of domains, separated.
+pub fn names(domains: Domains, separator: &str) -> String {
+    let names: Vec<&str> = domains.iter().map(|domain| domain.domain()).collect();
+    names.join(separator)
+}
+
+/// A topic that only this benchmark uses.
+pub struct Topic {
+    pub broker: Broker,
+    pub name: String,
+    pub partitions: i32,
+    /// Users in it.
+    pub users: Vec<String>,
+    /// How many events it has.
+    pub events: i64,
+}
+
+impl Topic {
+    pub async fn create(bench: &Bench) -> Topic {
+        let (broker, name) = (bench.broker(), unique("user.events"));
+        let partitions = bench.settings.partitions;
+        broker.create_topic(&name, partitions).await;
+        Topic {
+            broker,
+            name,
+            partitions,
+            users: Vec::new(),
+            events: 0,
+        }
+    }
+
+    /// A topic with a generated log.
+    pub async fn fill(bench: &Bench) -> Topic {
+        let topic = Topic::create(bench).await;
+        let records = log::generate(bench.settings.events, topic.partitions);
+        let writer = topic.broker.writer();
+        for some in records.chunks(100_000) {
+            writer.write(&topic.name, some).await;
+        }
+        Topic {
+            users: log::users(&records),
+            events: records.len() as i64,
+            ..topic
+        }
+    }
+
+    /// Starts `sightline serve` on a migrated database; its ports may not be open yet.
+    pub fn serve(&self, build: &Build, domains: Domains, database: &str) -> App {
+        let mut command = build.command(&["serve"]);
+        command.envs([
+            ("SIGHTLINE_DATABASE_URL", database),
+            ("SIGHTLINE_KAFKA_BROKERS", &self.broker.address),
+            ("SIGHTLINE_KAFKA_TOPICS", &self.name),
+            ("SIGHTLINE_KAFKA_GROUP_PREFIX", &unique("group")),
+            ("SIGHTLINE_DOMAINS", &names(domains, ",")),
+        ]);
+        App::start(&command)
+    }
+
+    /// Starts it for the order domain and waits until everything is projected.
+    pub async fn project(&self, bench: &Bench) -> Running {
+        let build = Build::this();
+        let (database, pool) = bench.migrated(&build).await;
+        let app = self.serve(&build, ORDER, &database);
+        self.projected(ORDER, &pool, Instant::now()).await;
+        app.ready().await
+    }
+
+    /// Waits until everything is projected into the domains: how long that took since a moment, and how many of
+    /// the topic's events a second it were from the first commit on.
+    pub async fn projected(
+        &self,
+        domains: Domains,
+        pool: &PgPool,
+        since: Instant,
+    ) -> (Duration, f64) {
+        let all = self.events * domains.len() as i64;
+        let mut first = None;
+        loop {
+            let done: i64 = sqlx::query_scalar(
+                "SELECT coalesce(sum(next_offset), 0)::bigint FROM sightline.progress",
+            )
+            .fetch_one(pool)
+            .await
+            .expect("progress");
+            if done > 0 && first.is_none() {
+                first = Some((done, Instant::now()));
+            }
+            if done == all {
+                let (before, at) = first.expect("a first one");
+                let events = (done - before) as f64 / domains.len() as f64;
+                return (since.elapsed(), events / at.elapsed().as_secs_f64());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
