@@ -32,6 +32,10 @@ const MIGRATION_LOCK_TIMEOUT: &str = "5s";
 const CALLER_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 const PROJECTOR_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long the server behind an open connection has to answer. A connection whose server is gone without a word (a fail-over by
+/// a moving address) is closed after it; the operating system would take a quarter of an hour.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// The oldest usable version of Postgres, as `server_version_num` writes it.
 const OLDEST_POSTGRES: i32 = 150_000;
 
@@ -98,7 +102,20 @@ fn pool(
         // The check below takes the place of sqlx's ping.
         .test_before_acquire(false)
         .before_acquire(|connection, _| {
-            Box::pin(async move { Ok(refuse_read_only(connection).await.is_ok()) })
+            Box::pin(async move {
+                let refused = within(ANSWER_TIMEOUT, refuse_read_only(connection)).await;
+                match refused {
+                    Err(error) if !is_read_only(&error) => Err(error),
+                    refused => Ok(refused.is_ok()),
+                }
+            })
+        })
+        // A call that was given up leaves its connection in the middle of a statement.
+        .after_release(|connection, _| {
+            Box::pin(async move {
+                within(ANSWER_TIMEOUT, connection.ping()).await?;
+                Ok(true)
+            })
         })
         .after_connect(move |connection, _| {
             Box::pin(async move {
@@ -106,7 +123,12 @@ fn pool(
                     "SELECT set_config('statement_timeout', $1, false),
                             -- A statement that waits for a lock is not a slow one.
                             set_config('lock_timeout', (extract(epoch FROM $1::text::interval) * 800)::bigint || 'ms', false),
-                            set_config('idle_in_transaction_session_timeout', '60s', false),
+                            -- A session whose client is gone without a word must not hold its locks.
+                            set_config('idle_in_transaction_session_timeout', '10s', false),
+                            set_config('tcp_keepalives_idle', '5', false),
+                            set_config('tcp_keepalives_interval', '2', false),
+                            set_config('tcp_keepalives_count', '3', false),
+                            set_config('tcp_user_timeout', '10000', false),
                             set_config('application_name', 'sightline', false)",
                 )
                 .bind(statement_timeout)
@@ -116,6 +138,18 @@ fn pool(
             })
         })
         .connect_lazy_with(options)
+}
+
+/// Waits for the database, but not for ever.
+///
+/// # Errors
+/// Those of `future`, and `Io` with the kind `TimedOut` after `limit`: whether the work was done is unknown.
+pub async fn within<T>(
+    limit: Duration,
+    future: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    let late = |_| sqlx::Error::Io(io::ErrorKind::TimedOut.into());
+    tokio::time::timeout(limit, future).await.map_err(late)?
 }
 
 /// What a connection to a read-only server fails with.
@@ -324,8 +358,12 @@ pub fn describe_migration(error: &MigrateError) -> String {
 /// idle_in_transaction_session_timeout, or an allocation of a gigabyte): with less to do it may succeed. A wait for a lock
 /// ends before that, by `lock_timeout`.
 pub fn hit_limit(error: &sqlx::Error) -> bool {
-    let Some(error) = error.as_database_error() else {
-        return false;
+    let error = match error {
+        sqlx::Error::Io(error) => return error.kind() == io::ErrorKind::TimedOut,
+        error => match error.as_database_error() {
+            Some(error) => error,
+            None => return false,
+        },
     };
     let routine = error
         .try_downcast_ref::<PgDatabaseError>()

@@ -15,6 +15,8 @@ use super::Projector;
 use crate::db;
 use crate::kafka::offsets::{PartitionOffsets, TopicState};
 
+/// How long a comparison may take.
+const DEADLINE: Duration = Duration::from_secs(30);
 /// How many readings have to agree that an older log ends before the offset that is waited for.
 const END_READINGS: u32 = 3;
 /// How far, in seconds, a time may lie ahead of the database's clock. Further ahead, the clock was set back.
@@ -118,6 +120,7 @@ async fn run_topic(projector: &Projector, topic: &str) {
         });
         if let Some(state) = state {
             let done = compare(projector, topic, &state, &mut readings);
+            let done = db::within(DEADLINE, done);
             if let Some(Err(error)) = projector.stop.run_until_cancelled(done).await {
                 let error = db::describe(&error);
                 tracing::debug!(topic, error, "partitions could not be recorded yet");

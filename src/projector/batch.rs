@@ -70,6 +70,7 @@ pub enum Failure {
 /// # Errors
 /// See [`Failure`].
 pub async fn project(
+    connection: &mut PgConnection,
     projector: &Projector,
     projection: &dyn Projection,
     view: &View,
@@ -79,7 +80,7 @@ pub async fn project(
         .iter()
         .map(|part| read(projector, projection, part.batch))
         .collect();
-    if let Some(ends) = skip(projector, projection, view, parts, &candidates).await? {
+    if let Some(ends) = skip(connection, projector, projection, view, parts, &candidates).await? {
         return Ok(ends);
     }
     // A deletion closes its user's dead letters in earlier logs, too.
@@ -92,7 +93,7 @@ pub async fn project(
     if closes_earlier && parts.len() > 1 {
         return Err(Failure::NotTogether);
     }
-    let mut transaction = projector.pool.begin().await?;
+    let mut transaction = connection.begin().await?;
     if closes_earlier {
         for part in &*parts {
             progress::fence_earlier_logs(&mut transaction, view, part.owned.claim.log_id).await?;
@@ -161,6 +162,7 @@ pub async fn project(
 /// Moves the partitions over their records in one statement, if that is all there is to do: none concerns the view. Else
 /// returns `None`.
 async fn skip(
+    connection: &mut PgConnection,
     projector: &Projector,
     projection: &dyn Projection,
     view: &View,
@@ -189,7 +191,7 @@ async fn skip(
         .iter()
         .map(|one| (one.claim, one.advance()))
         .collect();
-    let moved = progress::skip(&projector.pool, view, projection.code_version(), &skips).await?;
+    let moved = progress::skip(connection, view, projection.code_version(), &skips).await?;
     let advances: Vec<Advance> = skips.into_iter().map(|(_, advance)| advance).collect();
     drop(judged);
     let is_alone = parts.len() == 1;

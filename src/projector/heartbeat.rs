@@ -15,6 +15,8 @@ use crate::db;
 use crate::kafka::offsets::TopicStates;
 
 const INTERVAL: Duration = Duration::from_secs(2);
+/// How long a heartbeat may take to be written.
+const DEADLINE: Duration = Duration::from_secs(5);
 /// Over how long a rate is measured.
 const RATE_WINDOW: Duration = Duration::from_secs(10);
 
@@ -112,6 +114,7 @@ pub async fn run(projector: Projector) {
                 None => Ok(()),
             }
         };
+        let written = db::within(DEADLINE, written);
         if let Some(Err(error)) = projector.stop.run_until_cancelled(written).await {
             tracing::debug!(
                 error = db::describe(&error),

@@ -1,4 +1,4 @@
-//! What views need from time to time, done by whichever process comes first: dead letters are retried and published, their
+//! What views need from time to time, a task for each domain, done by whichever process comes first: dead letters are retried and published, their
 //! bytes expire, and so do remembered event ids; retired versions are dropped when their time is over.
 
 use std::time::{Duration, Instant};
@@ -14,6 +14,8 @@ use crate::db;
 
 /// The pause between two rounds.
 const INTERVAL: Duration = Duration::from_secs(2);
+/// How long a round may take.
+const DEADLINE: Duration = Duration::from_secs(600);
 /// The pause between two searches for bytes and event ids that have expired.
 const EXPIRE_INTERVAL: Duration = Duration::from_secs(600);
 
@@ -39,15 +41,18 @@ pub async fn run(
         Outbox::new(domain, pool, &projector.kafka, policy.publish_values).run()
     });
     let publish_all = futures_util::future::join_all(outboxes);
-    let maintain = maintain(&projector, &projections, &retrier, &policy);
-    let both = futures_util::future::join(publish_all, maintain);
+    let maintained = projections
+        .iter()
+        .map(|projection| maintain(&projector, *projection, &retrier, &policy));
+    let maintain_all = futures_util::future::join_all(maintained);
+    let both = futures_util::future::join(publish_all, maintain_all);
     projector.stop.run_until_cancelled(both).await;
 }
 
-/// Maintains views and dead letters until it is dropped.
+/// Maintains a domain's views and dead letters until it is dropped.
 async fn maintain(
     projector: &Projector,
-    projections: &[&'static dyn Projection],
+    projection: &'static dyn Projection,
     retrier: &Retrier,
     policy: &DeadLetterPolicy,
 ) {
@@ -56,44 +61,72 @@ async fn maintain(
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        for projection in projections {
-            let domain = projection.domain();
-            if let Err(error) = retry_due(retrier, *projection, projector.instance).await {
-                tracing::debug!(domain, %error, "dead letters could not be retried yet");
-            }
-            if let Err(error) = erase_deleted_users(&retrier.pool, domain).await {
-                let error = db::describe(&error);
-                tracing::debug!(
-                    domain,
-                    error,
-                    "deleted users' dead letters could not be erased yet"
-                );
-            }
-            drop_overdue(retrier, domain).await;
-            if let Err(error) = versions::delete_dropped(&retrier.pool, domain).await {
-                let error = db::describe(&error);
-                tracing::debug!(domain, error, "a dropped version could not be deleted yet");
-            }
+        let round = maintain_once(projector, projection, retrier);
+        let domain = projection.domain();
+        if tokio::time::timeout(DEADLINE, round).await.is_err() {
+            tracing::debug!(domain, "a round of maintenance took too long");
         }
         if Instant::now() >= expire_at {
             expire_at = Instant::now() + EXPIRE_INTERVAL;
-            if let Err(error) = expire_bytes(&retrier.pool, projections, policy.retention).await {
-                let error = db::describe(&error);
-                tracing::debug!(error, "bytes of dead letters could not be erased yet");
-            }
-            for projection in projections {
-                let domain = projection.domain();
-                if let Err(error) = versions::note_stalled(&retrier.pool, domain).await {
-                    let error = db::describe(&error);
-                    tracing::debug!(domain, error, "stalled versions could not be read yet");
-                }
-                let expired = ids::expire(&projector.pool, domain, projector.dedupe);
-                if let Err(error) = expired.await {
-                    let error = db::describe(&error);
-                    tracing::debug!(domain, error, "event ids could not be expired yet");
-                }
+            let expired = expire(projector, projection, retrier, policy);
+            if tokio::time::timeout(EXPIRE_INTERVAL, expired)
+                .await
+                .is_err()
+            {
+                tracing::debug!(domain, "expiring bytes and event ids took too long");
             }
         }
+    }
+}
+
+/// Retries, erases and drops what is due.
+async fn maintain_once(
+    projector: &Projector,
+    projection: &'static dyn Projection,
+    retrier: &Retrier,
+) {
+    let (domain, pool) = (projection.domain(), &retrier.pool);
+    if let Err(error) = retry_due(retrier, projection, projector.instance).await {
+        tracing::debug!(domain, %error, "dead letters could not be retried yet");
+    }
+    if let Err(error) = erase_deleted_users(pool, domain).await {
+        let error = db::describe(&error);
+        tracing::debug!(
+            domain,
+            error,
+            "deleted users' dead letters could not be erased yet"
+        );
+    }
+    drop_overdue(retrier, domain).await;
+    if let Err(error) = versions::delete_dropped(pool, domain).await {
+        let error = db::describe(&error);
+        tracing::debug!(domain, error, "a dropped version could not be deleted yet");
+    }
+}
+
+/// Deletes bytes and event ids that have expired, and notes which versions stand still.
+async fn expire(
+    projector: &Projector,
+    projection: &'static dyn Projection,
+    retrier: &Retrier,
+    policy: &DeadLetterPolicy,
+) {
+    let (domain, pool) = (projection.domain(), &retrier.pool);
+    if let Err(error) = expire_bytes(pool, domain, policy.retention).await {
+        let error = db::describe(&error);
+        tracing::debug!(
+            domain,
+            error,
+            "bytes of dead letters could not be erased yet"
+        );
+    }
+    if let Err(error) = versions::note_stalled(pool, domain).await {
+        let error = db::describe(&error);
+        tracing::debug!(domain, error, "stalled versions could not be read yet");
+    }
+    if let Err(error) = ids::expire(&projector.pool, domain, projector.dedupe).await {
+        let error = db::describe(&error);
+        tracing::debug!(domain, error, "event ids could not be expired yet");
     }
 }
 

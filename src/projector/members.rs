@@ -17,6 +17,8 @@ use crate::{db, telemetry};
 
 /// How often the versions of a view are read, which come and go.
 const INTERVAL: Duration = Duration::from_secs(2);
+/// How long that may take.
+const DEADLINE: Duration = Duration::from_secs(15);
 
 /// Projects every version of a domain's view, each in a group of its own, until `projector.stop` is cancelled. Batches that
 /// have begun are finished.
@@ -32,7 +34,7 @@ pub async fn project(projector: Projector, projection: &'static dyn Projection) 
             domain,
             projection.code_version()
         );
-        match versions.fetch_all(&projector.pool).await {
+        match db::within(DEADLINE, versions.fetch_all(&projector.pool)).await {
             Ok(versions) => {
                 // A task that has ended has panicked, which the panic hook has logged. It is started again.
                 running

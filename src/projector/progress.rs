@@ -487,7 +487,7 @@ pub async fn lock(
 /// # Errors
 /// The database failed.
 pub async fn skip(
-    pool: &PgPool,
+    connection: &mut PgConnection,
     view: &View,
     code_version: i32,
     skips: &[(&Claim, Advance)],
@@ -510,7 +510,7 @@ pub async fn skip(
         &column(skips, |_, a| a.last_record.map(|(offset, _)| offset)) as _,
         &column(skips, |_, a| a.last_record.map(|(_, record)| record)) as _,
     )
-    .fetch_all(pool)
+    .fetch_all(connection)
     .await?;
     Ok(rows.into_iter().collect())
 }

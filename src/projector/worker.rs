@@ -34,6 +34,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 const PROBE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
 /// How often positions move over records that don't concern the view.
 const SKIP_TICK: Duration = Duration::from_millis(100);
+/// How long a claim may take, its wait for the row's lock included.
+const CLAIM_DEADLINE: Duration = Duration::from_secs(15);
 /// The pause before a partition that can't be claimed yet is tried again.
 const CLAIM_PAUSE: Duration = Duration::from_millis(500);
 /// How long a batch has to finish when the process stops.
@@ -221,7 +223,8 @@ impl Worker {
         let Some(state) = self.state_since(state_since).await else {
             return Ok(WorkerEnd::Released);
         };
-        let Some(mut owned) = self.claim(&state, memory).await? else {
+        let claimed = db::within(CLAIM_DEADLINE, self.claim(&state, memory));
+        let Some(mut owned) = claimed.await? else {
             self.wait(CLAIM_PAUSE).await;
             return Ok(WorkerEnd::ClaimAgain);
         };

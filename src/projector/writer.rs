@@ -4,6 +4,7 @@
 //! writer, and a free writer takes all that queue, up to the size of a batch, each with all that was delivered by then.
 //! While a partition is in a writer's hands, its worker waits.
 
+use std::io;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -20,9 +21,9 @@ pub const BATCH_RECORDS: usize = 2_000;
 const BATCH_BYTES: usize = 4 << 20;
 /// How many transactions of a version run at once.
 const WRITERS: usize = 2;
-/// How long a transaction may take, its wait for a connection included. One that takes longer waits for a server that is gone:
-/// every statement and every wait for a lock ends earlier.
-const LONGEST: Duration = Duration::from_secs(300);
+/// How long a transaction may take. A single statement is canceled earlier, so one that takes longer has too many records, or
+/// its server is gone without a word.
+const DEADLINE: Duration = Duration::from_secs(75);
 
 /// What a worker has to commit of its partition. A writer moves `owned` to the end of `batch`.
 pub struct Turn {
@@ -202,6 +203,26 @@ async fn write(
     }
 }
 
+/// Projects parts in one transaction, if that does not take too long.
+async fn project_in_time(
+    projector: &Projector,
+    projection: &dyn Projection,
+    view: &View,
+    parts: &mut [Part<'_>],
+) -> Result<Vec<Option<BatchEnd>>, Failure> {
+    let mut connection = projector.pool.acquire().await?;
+    let projected = batch::project(&mut connection, projector, projection, view, parts);
+    match tokio::time::timeout(DEADLINE, projected).await {
+        Ok(projected) => projected,
+        Err(_) => {
+            // It may never answer again.
+            drop(connection.detach());
+            let late = io::Error::from(io::ErrorKind::TimedOut);
+            Err(Failure::Database(sqlx::Error::Io(late)))
+        }
+    }
+}
+
 /// Projects turns in one transaction. Returns one outcome for each.
 async fn project(
     projector: &Projector,
@@ -216,12 +237,7 @@ async fn project(
             batch: &ticket.turn.batch,
         })
         .collect();
-    let projected = batch::project(projector, projection, view, &mut parts);
-    let projected = match tokio::time::timeout(LONGEST, projected).await {
-        Ok(projected) => projected,
-        Err(_) => Err(Failure::Database(sqlx::Error::PoolTimedOut)),
-    };
-    match projected {
+    match project_in_time(projector, projection, view, &mut parts).await {
         Ok(ends) => {
             let ends = ends.into_iter();
             ends.map(|end| end.map_or(Outcome::NotTogether, Outcome::Ended))

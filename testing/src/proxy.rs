@@ -30,6 +30,8 @@ struct State {
     /// How many cuts there were, and the percentage of connections that the last one closed.
     cuts: u64,
     share: u64,
+    /// How many connections, the first ones, lead nowhere.
+    abandoned: u64,
 }
 
 /// A listening proxy.
@@ -37,6 +39,7 @@ pub struct Proxy {
     pub port: u16,
     state: watch::Sender<State>,
     target: Arc<Mutex<Option<SocketAddr>>>,
+    accepted: Arc<AtomicU64>,
     broken: Arc<AtomicU64>,
 }
 
@@ -49,20 +52,24 @@ impl Proxy {
             mode: Mode::Open,
             cuts: 0,
             share: 0,
+            abandoned: 0,
         };
         let (state, states) = watch::channel(state);
         let target = Arc::new(Mutex::new(None));
+        let accepted = Arc::new(AtomicU64::new(0));
         let broken = Arc::new(AtomicU64::new(0));
         tokio::spawn(accept(
             listener,
             states,
             Arc::clone(&target),
+            Arc::clone(&accepted),
             Arc::clone(&broken),
         ));
         Proxy {
             port,
             state,
             target,
+            accepted,
             broken,
         }
     }
@@ -85,6 +92,12 @@ impl Proxy {
         });
     }
 
+    /// Carries nothing any longer over the connections that are open now, without a word to either end. New ones work.
+    pub fn abandon(&self) {
+        let accepted = self.accepted.load(Ordering::Relaxed);
+        self.state.send_modify(|state| state.abandoned = accepted);
+    }
+
     /// How many connections the proxy has closed itself.
     pub fn broken(&self) -> u64 {
         self.broken.load(Ordering::Relaxed)
@@ -96,6 +109,7 @@ async fn accept(
     listener: TcpListener,
     states: watch::Receiver<State>,
     target: Arc<Mutex<Option<SocketAddr>>>,
+    accepted: Arc<AtomicU64>,
     broken: Arc<AtomicU64>,
 ) {
     let mut gone = states.clone();
@@ -104,6 +118,7 @@ async fn accept(
             client = listener.accept() => client,
             () = async { while gone.changed().await.is_ok() {} } => return,
         };
+        accepted.store(number + 1, Ordering::Relaxed);
         let Ok((client, _)) = client else { continue };
         let target = *target.lock().unwrap();
         let (mut states, broken) = (states.clone(), Arc::clone(&broken));
@@ -116,7 +131,7 @@ async fn accept(
                 return;
             };
             tokio::select! {
-                () = join(client, server, states.clone()) => {}
+                () = join(number, client, server, states.clone()) => {}
                 () = cut_off(number, states) => {
                     broken.fetch_add(1, Ordering::Relaxed);
                 }
@@ -140,17 +155,18 @@ async fn cut_off(number: u64, mut states: watch::Receiver<State>) {
 }
 
 /// Carries bytes both ways until either end closes.
-async fn join(client: TcpStream, server: TcpStream, states: watch::Receiver<State>) {
+async fn join(number: u64, client: TcpStream, server: TcpStream, states: watch::Receiver<State>) {
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     tokio::select! {
-        () = carry(from_client, to_server, states.clone(), false) => {}
-        () = carry(from_server, to_client, states, true) => {}
+        () = carry(number, from_client, to_server, states.clone(), false) => {}
+        () = carry(number, from_server, to_client, states, true) => {}
     }
 }
 
 async fn carry(
+    number: u64,
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut states: watch::Receiver<State>,
@@ -159,8 +175,9 @@ async fn carry(
     let mut piece = vec![0; 16 << 10];
     while let Ok(length @ 1..) = from.read(&mut piece).await {
         loop {
-            let mode = states.borrow_and_update().mode;
-            match mode {
+            let state = *states.borrow_and_update();
+            match state.mode {
+                _ if number < state.abandoned => {}
                 Mode::Stalled => {}
                 Mode::NoAnswers if answers => {}
                 Mode::Slow(delay) => {

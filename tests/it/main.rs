@@ -32,3 +32,4 @@ mod response_sizes;
 mod slow_records;
 mod starting;
 mod test_servers;
+mod vanished_server;

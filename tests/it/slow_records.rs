@@ -88,3 +88,46 @@ async fn a_record_that_is_canceled_again_and_again_becomes_a_dead_letter_only_wh
     assert_eq!(rest.get(&customer_path("u-39")).await.status, 200);
     assert_eq!(dead_letters(rest, &[]).await.len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_progress_row_that_is_locked_holds_up_its_own_partition_only() {
+    let world = World::shared(3).await;
+    let running = world.serve().await;
+    let rest = &running.rest;
+    let writer = world.broker.writer();
+    let first = [0, 1, 2].map(|partition| registered(partition, &format!("first-{partition}")));
+    writer.write(&world.topic, &first).await;
+    caught_up(rest, &Ends::from([(0, 1), (1, 1), (2, 1)])).await;
+    let mut connection = PgConnection::connect(&world.database.url)
+        .await
+        .expect("connected");
+    let mut transaction = connection.begin().await.expect("begun");
+    sqlx::query(
+        "SELECT FROM sightline.progress JOIN sightline.logs USING (log_id)
+         WHERE domain = 'order' AND partition = 1 FOR UPDATE OF progress",
+    )
+    .execute(&mut *transaction)
+    .await
+    .expect("locked");
+    let second = (0..60).map(|n| registered(n % 3, &format!("second-{n}")));
+    writer
+        .write(&world.topic, &second.collect::<Vec<_>>())
+        .await;
+    let positions = async |expected: [i64; 3]| {
+        let answer = rest.try_get("/v1/consistency/order").await?.json();
+        let position = |n: usize| answer["partitions"][n]["position"].as_i64();
+        match [0, 1, 2].map(position) {
+            positions if positions == expected.map(Some) => Ok(()),
+            positions => Err(format!("{positions:?}")),
+        }
+    };
+    wait_until(SOON, "the other partitions go on", async || {
+        positions([21, 1, 21]).await
+    })
+    .await;
+    transaction.rollback().await.expect("freed");
+    wait_until(SOON, "the partition goes on", async || {
+        positions([21, 21, 21]).await
+    })
+    .await;
+}

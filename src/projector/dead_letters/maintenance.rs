@@ -170,7 +170,7 @@ pub async fn erase_deleted_users(pool: &PgPool, domain: &str) -> Result<(), sqlx
 /// The database failed.
 pub async fn expire_bytes(
     pool: &PgPool,
-    projections: &[&'static dyn Projection],
+    domain: &'static str,
     retention: TimeDelta,
 ) -> Result<(), sqlx::Error> {
     let days = |delta: TimeDelta| i32::try_from(delta.num_days()).unwrap_or(i32::MAX);
@@ -194,25 +194,22 @@ pub async fn expire_bytes(
             "bytes of dead letters have reached their retention and are erased"
         );
     }
-    for projection in projections {
-        let domain = projection.domain();
-        let expiring = sqlx::query_file_scalar!(
-            "src/projector/sql/expiring_dead_letters.sql",
+    let expiring = sqlx::query_file_scalar!(
+        "src/projector/sql/expiring_dead_letters.sql",
+        domain,
+        days(retention - WARNING)
+    )
+    .fetch_one(pool)
+    .await?;
+    // Counts are far below 2^52.
+    #[allow(clippy::cast_precision_loss)]
+    metrics::gauge!(telemetry::DEAD_LETTERS_EXPIRING, "domain" => domain).set(expiring as f64);
+    if expiring > 0 {
+        tracing::warn!(
             domain,
-            days(retention - WARNING)
-        )
-        .fetch_one(pool)
-        .await?;
-        // Counts are far below 2^52.
-        #[allow(clippy::cast_precision_loss)]
-        metrics::gauge!(telemetry::DEAD_LETTERS_EXPIRING, "domain" => domain).set(expiring as f64);
-        if expiring > 0 {
-            tracing::warn!(
-                domain,
-                dead_letters = expiring,
-                "open dead letters lose their bytes within 7 days: retry or discard them"
-            );
-        }
+            dead_letters = expiring,
+            "open dead letters lose their bytes within 7 days: retry or discard them"
+        );
     }
     Ok(())
 }

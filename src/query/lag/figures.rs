@@ -4,6 +4,7 @@
 //! recent heartbeat of its owner. Figures that are not known are absent.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound, Utc};
 
@@ -15,6 +16,8 @@ use crate::query::token::{ConsistencyToken, TopicIdentity, TopicRef};
 /// How long, in seconds, a heartbeat of an owner and a reading of the log end offset count as
 /// recent.
 const FRESH_SECONDS: f64 = 10.0;
+/// After how long without a commit a partition that has records counts as stalled.
+const NO_PROGRESS_AFTER: Duration = Duration::from_secs(60);
 /// How far, in seconds, either may lie ahead of the database's clock. A clock that was set back by
 /// more (a fail-over to a host whose clock is behind) says nothing about their age.
 const AHEAD_SECONDS: f64 = 2.0;
@@ -51,6 +54,9 @@ pub(super) struct PartitionRow {
     pub owner_failure: Option<String>,
     pub open_dead_letters: i64,
     pub parked_keys: i64,
+    /// For how long this process has seen the position stand still before the end of the log.
+    #[sqlx(skip)]
+    pub stuck_for: Duration,
 }
 
 /// A snapshot of all served domains.
@@ -227,7 +233,9 @@ fn state(row: &PartitionRow) -> (DomainState, Option<String>) {
     if waits.is_some() {
         return (DomainState::CatchingUp, waits);
     }
-    if row.next_offset < end {
+    if row.next_offset < end && row.stuck_for >= NO_PROGRESS_AFTER {
+        (DomainState::Stalled, Some("no_progress".into()))
+    } else if row.next_offset < end {
         (DomainState::CatchingUp, None)
     } else {
         (DomainState::CaughtUp, None)
@@ -275,6 +283,7 @@ mod tests {
             owner_failure: None,
             open_dead_letters: 1,
             parked_keys: 1,
+            stuck_for: Duration::ZERO,
         }
     }
 
@@ -320,6 +329,15 @@ mod tests {
             judge(|r| r.owner_failure = why("database_refuses")),
             (Stalled, why("database_refuses"))
         );
+        let stuck = |seconds, end| {
+            judge(|r| {
+                r.end_offset = Some(end);
+                r.stuck_for = Duration::from_secs(seconds);
+            })
+        };
+        assert_eq!(stuck(59, 43), (CatchingUp, None));
+        assert_eq!(stuck(60, 43), (Stalled, why("no_progress")));
+        assert_eq!(stuck(60, 42), (CaughtUp, None));
         assert_eq!(judge(|r| r.building = true), (Rebuilding, None));
         let waits = || why("waits_for_partitions");
         assert_eq!(judge(|r| r.waits = true), (CatchingUp, waits()));

@@ -7,7 +7,9 @@
 mod figures;
 mod model;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
 
 use chrono::Utc;
 
@@ -28,7 +30,11 @@ struct LagInner {
     code_versions: Vec<i32>,
     known: Vec<String>,
     last: RwLock<Option<Figures>>,
+    /// Since when each partition has its position, by domain and log.
+    positions: Mutex<Positions>,
 }
+
+type Positions = HashMap<(String, i32), (i64, Instant)>;
 
 impl Lag {
     /// `served` are the domains that this process serves, with the versions of its code, `known` all
@@ -50,6 +56,7 @@ impl Lag {
             code_versions,
             known: known.into_iter().map(String::from).collect(),
             last: RwLock::default(),
+            positions: Mutex::default(),
         }))
     }
 
@@ -95,7 +102,8 @@ impl Lag {
                 .fetch_all(self.0.reads.pool())
                 .await;
         match rows {
-            Ok(rows) => {
+            Ok(mut rows) => {
+                self.note_positions(&mut rows);
                 let figures = Figures {
                     read_at: Utc::now(),
                     is_current: true,
@@ -120,6 +128,27 @@ impl Lag {
                 Ok(last)
             }
         }
+    }
+
+    /// Notes for how long positions have stood still before the end of the log.
+    fn note_positions(&self, rows: &mut [PartitionRow]) {
+        let mut positions = self
+            .0
+            .positions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut now = Positions::with_capacity(rows.len());
+        for row in rows {
+            let key = (row.domain.clone(), row.log_id);
+            let has_records = row.end_offset.is_some_and(|end| row.next_offset < end);
+            let since = match positions.get(&key) {
+                Some((position, since)) if *position == row.next_offset && has_records => *since,
+                _ => Instant::now(),
+            };
+            row.stuck_for = since.elapsed();
+            now.insert(key, (row.next_offset, since));
+        }
+        *positions = now;
     }
 
     /// Lets the answers of reads say what these figures say.
