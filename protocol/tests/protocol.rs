@@ -423,6 +423,10 @@ fn redundant_rules_are_redundant() {
     }
     let lost = [Rule::OffsetIsCompared, Rule::UnansweredConcernsAll];
     assert_detected(&lost, few_writers(), NO_LOSS);
+}
+
+#[test]
+fn redundant_rules_for_code_are_redundant() {
     let (one, other) = REDUNDANT_FOR_CODE;
     for rule in [one, other, Rule::CodeIsNeverLowered] {
         assert_holds("codes", codes(), &[rule]);
