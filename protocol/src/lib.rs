@@ -18,7 +18,7 @@ pub mod state;
 pub mod steps;
 pub mod transactions;
 
-use state::State;
+use state::{Set, State};
 use steps::Step;
 
 /// A record of the log.
@@ -66,6 +66,9 @@ pub struct Scope {
     /// The version and partition of each owner, at most [`state::OWNERS`]. Of two owners of the same
     /// partition, at most one has a valid claim; the other is a zombie.
     pub owners: Vec<(u8, u8)>,
+    /// Sets of owners whose batches a writer may commit in one transaction: owners of one process and
+    /// version. The batch of each owner may also be committed alone.
+    pub together: Vec<Set>,
     /// How many operators retry and discard, at most [`state::OPERATORS`].
     pub operators: usize,
     /// Whether dead letters are retried.
@@ -99,6 +102,11 @@ pub enum Rule {
     OffsetIsCompared,
     /// The same statement locks the row until the transaction ends.
     BatchesTakeTheRow,
+    /// Of the partitions of a transaction, only those whose rows this statement returned are judged and
+    /// written; the others are fenced (`writer.rs`).
+    OnlyReturnedAreWritten,
+    /// The tables are those of the schema that a claim of a returned row names (`writer.rs`).
+    SchemaIsOfAReturnedClaim,
     /// Claiming a partition raises the epoch (`sql/claim_partition.sql`).
     ClaimsRaiseTheEpoch,
     /// A claim reads parked keys and discards under the row's lock, after it raised the epoch
@@ -108,6 +116,8 @@ pub enum Rule {
     SchemaIsReadUnderTheLock,
     /// An owner that gets no answer to a COMMIT claims the partition again (`worker.rs`).
     UnansweredMeansUnknown,
+    /// All owners in the transaction do so, not only one of them (`writer.rs`).
+    UnansweredConcernsAll,
     /// A batch stores the ids of applied events in the transaction that writes the rows
     /// (`sql/remember_events.sql`).
     IdsAreRemembered,
@@ -177,14 +187,17 @@ pub enum Rule {
 
 impl Rule {
     /// All rules.
-    pub const ALL: [Rule; 36] = [
+    pub const ALL: [Rule; 39] = [
         Rule::EpochIsCompared,
         Rule::OffsetIsCompared,
         Rule::BatchesTakeTheRow,
+        Rule::OnlyReturnedAreWritten,
+        Rule::SchemaIsOfAReturnedClaim,
         Rule::ClaimsRaiseTheEpoch,
         Rule::LettersAreReadUnderTheLock,
         Rule::SchemaIsReadUnderTheLock,
         Rule::UnansweredMeansUnknown,
+        Rule::UnansweredConcernsAll,
         Rule::IdsAreRemembered,
         Rule::ParkedKeysHoldBack,
         Rule::DeletionsCloseLetters,

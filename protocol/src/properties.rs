@@ -32,6 +32,8 @@ pub const ONE_VERSION: &str = "an answer's rows and position are of one version"
 pub const DISCARDS: &str = "a discarded record stays out, in every version";
 /// An operator pauses a version to inspect or change it, so it must not change by itself.
 pub const PAUSES: &str = "a paused version does not move";
+/// Kafka's committed offsets, heartbeats and reads that wait take the position from the owner.
+pub const REPORTS: &str = "what an owner reports as committed is committed";
 
 /// Older code drops what newer code has stored, and a rebuild is the work of one fold.
 pub const FOLDS: &str =
@@ -39,6 +41,8 @@ pub const FOLDS: &str =
 
 /// The comparison rejects an owner whose claim is superseded.
 pub const TURNED_AWAY: &str = "the comparison rejects an owner";
+/// A transaction goes on without a partition that was fenced.
+pub const PARTLY_FENCED: &str = "one partition of a transaction is fenced, another one is not";
 /// After a COMMIT without an answer, the progress row shows whether it took effect.
 pub const DECIDED: &str = "after a lost answer the next claim continues behind the batch";
 /// A retry applies a failed dead letter and those blocked by it.
@@ -75,6 +79,7 @@ pub fn of(scope: &Scope) -> Vec<Property<Protocol>> {
         Property::<Protocol>::always(DISCARDS, discards),
         Property::<Protocol>::always(ONE_VERSION, |_, state| !state.read_broken),
         Property::<Protocol>::always(PAUSES, |_, state| !state.pause_broken),
+        Property::<Protocol>::always(REPORTS, reports),
         Property::<Protocol>::always(FOLDS, |_, state| !state.fold_broken),
     ];
     if scope.codes {
@@ -93,6 +98,12 @@ pub fn of(scope: &Scope) -> Vec<Property<Protocol>> {
             state.turned_away
         }));
         properties.push(Property::<Protocol>::sometimes(DECIDED, decided));
+        if !scope.together.is_empty() {
+            properties.push(Property::<Protocol>::sometimes(
+                PARTLY_FENCED,
+                |_, state| state.partly_fenced,
+            ));
+        }
     }
     if scope.retries {
         properties.push(Property::<Protocol>::sometimes(RETRIED, |_, state| {
@@ -291,6 +302,14 @@ fn discards(protocol: &Protocol, state: &State) -> bool {
             part.open()
                 .all(|offset| !taken.has(offset) || under_way(&part, offset))
         })
+}
+
+fn reports(protocol: &Protocol, state: &State) -> bool {
+    let mut owners = protocol.scope.owners.iter().zip(&state.owners);
+    owners.all(|((version, log), owner)| {
+        let row = state.row(*version, *log);
+        !matches!(owner, Owner::Claimed(claim) if claim.epoch == row.epoch && claim.next > row.next)
+    })
 }
 
 fn decided(protocol: &Protocol, state: &State) -> bool {

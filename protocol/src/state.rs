@@ -11,7 +11,7 @@ pub const LOGS: usize = 2;
 /// The most records of a partition.
 pub const RECORDS: usize = 5;
 /// The most owners.
-pub const OWNERS: usize = 4;
+pub const OWNERS: usize = 6;
 /// The most operators. Automatic retries of a process count as one.
 pub const OPERATORS: usize = 2;
 
@@ -38,6 +38,11 @@ impl Set {
     /// Whether the set is empty.
     pub fn is_empty(self) -> bool {
         self.0 == 0
+    }
+
+    /// The lowest number.
+    pub fn first(self) -> Option<u8> {
+        self.iter().next()
     }
 
     /// The numbers, in ascending order.
@@ -253,6 +258,19 @@ pub struct Changes {
     pub code: Release,
 }
 
+/// An owner's batch in a writer's transaction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Batch {
+    /// The owner's claim when the transaction began.
+    pub claim: Claim,
+    /// The number of its records.
+    pub count: u8,
+    /// The schema that the transaction writes to.
+    pub schema: Name,
+    /// The owners whose batches the transaction writes, this one included.
+    pub owners: Set,
+}
+
 /// A process that projects a partition of a version. Several may believe that they own it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Owner {
@@ -263,10 +281,20 @@ pub enum Owner {
     HasRead(Claim),
     /// Has claimed the partition. It does not know whether the claim is still valid.
     Claimed(Claim),
-    /// Has begun a batch of this many records: its transaction has compared and locked the row.
-    Begun(Claim, u8),
-    /// Has written the batch, with the keys that are parked after it.
-    Written(Claim, u8, Set, Changes),
+    /// A transaction has compared and locked the row for the owner's batch.
+    Begun(Batch),
+    /// The transaction has written the batch, with the keys that are parked after it.
+    Written(Batch, Set, Changes),
+}
+
+impl Owner {
+    /// The batch that a transaction holds.
+    pub fn batch(&self) -> Option<Batch> {
+        match *self {
+            Owner::Idle | Owner::HasRead(_) | Owner::Claimed(_) => None,
+            Owner::Begun(batch) | Owner::Written(batch, ..) => Some(batch),
+        }
+    }
 }
 
 /// An operation on dead letters.
@@ -370,6 +398,9 @@ pub struct State {
     pub read_broken: bool,
     /// The comparison rejected an owner. Set only if [`Scope::remembers`](crate::Scope::remembers).
     pub turned_away: bool,
+    /// A transaction went on without an owner that the comparison rejected. Set only if
+    /// [`Scope::remembers`](crate::Scope::remembers).
+    pub partly_fenced: bool,
     /// The answer to a COMMIT was lost. Set only if [`Scope::remembers`](crate::Scope::remembers).
     pub unanswered: bool,
 }
@@ -418,7 +449,7 @@ pub fn version_name(version: u8) -> String {
 
 /// The name of an owner in descriptions.
 pub fn owner_name(owner: usize) -> char {
-    ['A', 'B', 'C', 'D'][owner]
+    ['A', 'B', 'C', 'D', 'E', 'F'][owner]
 }
 
 impl fmt::Display for Name {

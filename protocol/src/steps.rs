@@ -3,10 +3,10 @@
 use stateright::{Model, Property};
 
 use crate::state::{
-    Claim, LOGS, Name, Operation, Operator, Owner, State, VERSIONS, ViewState, owner_name,
-    version_name,
+    Batch, Claim, LOGS, Name, OWNERS, Operation, Operator, Owner, Set, State, VERSIONS, ViewState,
+    owner_name, version_name,
 };
-use crate::transactions::{Release, raise_all};
+use crate::transactions::{CommitEnd, Release, raise_all, roll_back};
 use crate::{Protocol, Rule, properties};
 
 /// A step. Owners are numbered as in [`Scope::owners`](crate::Scope::owners), operators up to
@@ -17,15 +17,17 @@ pub enum Step {
     ReadFirst(usize),
     /// An owner claims its partition. This is one step, since the row lock protects all that it reads.
     Claim(usize, Release),
-    /// An owner begins a batch of this many records: its transaction compares and locks the row.
-    Begin(usize, u8),
-    /// An owner judges the records, and writes rows and dead letters.
-    Write(usize, Release),
-    /// An owner commits and gets the answer.
-    Commit(usize),
-    /// An owner commits, and the answer is lost.
-    CommitUnanswered(usize),
-    /// An owner crashes or loses its connection: its transaction is rolled back, its claim is lost.
+    /// A writer begins a transaction with so many records of each owner, which may be none: it compares and
+    /// locks their rows.
+    Begin([u8; OWNERS]),
+    /// The writer judges these owners' records, and writes rows and dead letters.
+    Write(Set, Release),
+    /// The writer commits these owners' batches.
+    Commit(Set, CommitEnd),
+    /// The transaction fails in another way: it is rolled back.
+    Fail(Set),
+    /// An owner crashes or gives up its partition: its claim is lost. A crash in a transaction is two steps,
+    /// of which the first is `Fail`.
     Crash(usize),
     /// An operator plans an operation, and reads what it needs without locks.
     Plan(usize, Operation),
@@ -72,6 +74,10 @@ impl Model for Protocol {
     fn actions(&self, state: &State, steps: &mut Vec<Step>) {
         for owner in 0..self.scope.owners.len() {
             self.steps_of_owner(state, owner, steps);
+            self.begin_with(state, Set::from_iter([owner as u8]), steps);
+        }
+        for owners in &self.scope.together {
+            self.begin_with(state, *owners, steps);
         }
         for operator in 0..self.scope.operators {
             self.steps_of_operator(state, operator, steps);
@@ -112,22 +118,10 @@ impl Model for Protocol {
                 });
             }
             Step::Claim(owner, code) => self.claim(&mut next, owner, code),
-            Step::Begin(owner, count) => {
-                let (version, log) = self.scope.owners[owner];
-                let Owner::Claimed(claim) = state.owners[owner] else {
-                    return None;
-                };
-                let is_same = self.compare(state, version, log, &claim);
-                next.owners[owner] = if is_same {
-                    Owner::Begun(claim, count)
-                } else {
-                    Owner::Idle
-                };
-                next.turned_away |= !is_same && self.scope.remembers;
-            }
-            Step::Write(owner, release) => self.write_batch(&mut next, owner, release),
-            Step::Commit(owner) => self.commit_batch(&mut next, owner, true),
-            Step::CommitUnanswered(owner) => self.commit_batch(&mut next, owner, false),
+            Step::Begin(counts) => self.begin(&mut next, counts),
+            Step::Write(owners, release) => self.write(&mut next, owners, release),
+            Step::Commit(owners, end) => self.commit(&mut next, owners, end),
+            Step::Fail(owners) => roll_back(&mut next, owners),
             Step::Crash(owner) => next.owners[owner] = Owner::Idle,
             Step::Plan(operator, operation) => {
                 next.operators[operator] = Operator::About(operation)
@@ -201,34 +195,56 @@ impl Protocol {
                 steps.extend(may_fold.map(|code| Step::Claim(owner, *code)));
             }
             Owner::Idle | Owner::HasRead(_) => {}
-            Owner::Claimed(claim) => {
-                steps.push(Step::Crash(owner));
-                if is_free {
-                    let most = match self.compare(state, version, log, &claim) {
-                        true => self.records(log).len() as u8 - claim.next,
-                        // The comparison rejects the batch, whatever its size.
-                        false => 1,
-                    };
-                    steps.extend((1..=most).map(|count| Step::Begin(owner, count)));
-                }
-            }
-            Owner::Begun(claim, count) => {
-                steps.push(Step::Crash(owner));
+            Owner::Claimed(_) => steps.push(Step::Crash(owner)),
+            // The first owner of a transaction stands for all of them.
+            Owner::Begun(batch) if batch.owners.first() == Some(owner as u8) => {
+                steps.push(Step::Fail(batch.owners));
                 let releases = if self.scope.codes {
-                    std::slice::from_ref(&claim.code)
+                    std::slice::from_ref(&batch.claim.code)
                 } else {
-                    self.releases(log, claim.next..claim.next + count)
+                    self.releases_of(state, batch.owners)
                 };
-                steps.extend(releases.iter().map(|release| Step::Write(owner, *release)));
+                steps.extend(
+                    releases
+                        .iter()
+                        .map(|release| Step::Write(batch.owners, *release)),
+                );
             }
-            Owner::Written(..) => {
-                steps.extend([
-                    Step::Crash(owner),
-                    Step::CommitUnanswered(owner),
-                    Step::Commit(owner),
-                ]);
+            Owner::Written(batch, ..) if batch.owners.first() == Some(owner as u8) => {
+                steps.push(Step::Fail(batch.owners));
+                steps.extend(CommitEnd::ALL.map(|end| Step::Commit(batch.owners, end)));
             }
+            Owner::Begun(_) | Owner::Written(..) => {}
         }
+    }
+
+    /// The transactions that a writer can begin with batches of all these owners.
+    fn begin_with(&self, state: &State, owners: Set, steps: &mut Vec<Step>) {
+        let mut batches = vec![[0; OWNERS]];
+        for owner in owners.iter().map(usize::from) {
+            let (version, log) = self.scope.owners[owner];
+            let records = self.records(log).len() as u8;
+            let most = match state.owners[owner] {
+                Owner::Claimed(claim) if self.is_free(state, version, log) => {
+                    let rest = records - claim.next;
+                    match self.compare(state, version, log, &claim) {
+                        true => rest,
+                        // The comparison rejects the batch, whatever its size.
+                        false => rest.min(1),
+                    }
+                }
+                _ => 0,
+            };
+            let with_owner = batches.into_iter().flat_map(|counts| {
+                (1..=most).map(move |count| {
+                    let mut counts = counts;
+                    counts[owner] = count;
+                    counts
+                })
+            });
+            batches = with_owner.collect();
+        }
+        steps.extend(batches.into_iter().map(Step::Begin));
     }
 
     fn steps_of_operator(&self, state: &State, operator: usize, steps: &mut Vec<Step>) {
@@ -403,6 +419,18 @@ impl Protocol {
         }
     }
 
+    /// The releases to try for a transaction with batches of these owners.
+    fn releases_of(&self, state: &State, owners: Set) -> &'static [Release] {
+        let of_batches = owners.iter().map(usize::from).filter_map(|owner| {
+            let Batch { claim, count, .. } = state.owners[owner].batch()?;
+            let (_, log) = self.scope.owners[owner];
+            Some(self.releases(log, claim.next..claim.next + count))
+        });
+        of_batches
+            .max_by_key(|releases| releases.len())
+            .unwrap_or_default()
+    }
+
     /// Whether no transaction locks a progress row.
     fn is_free(&self, state: &State, version: u8, log: u8) -> bool {
         self.is_free_of_owners(state, version, log)
@@ -412,9 +440,7 @@ impl Protocol {
     fn is_free_of_owners(&self, state: &State, version: u8, log: u8) -> bool {
         let mut owners = self.scope.owners.iter().zip(&state.owners);
         !self.keeps(Rule::BatchesTakeTheRow)
-            || !owners.any(|(of, owner)| {
-                *of == (version, log) && matches!(owner, Owner::Begun(..) | Owner::Written(..))
-            })
+            || !owners.any(|(of, owner)| *of == (version, log) && owner.batch().is_some())
     }
 
     fn is_free_of_operators(&self, state: &State, version: u8, log: u8) -> bool {
@@ -446,8 +472,9 @@ impl Protocol {
         for (owner, (version, log)) in self.scope.owners.iter().enumerate() {
             let epoch = state.row(*version, *log).epoch;
             let owner = &mut state.owners[owner];
-            if let Owner::Claimed(claim) | Owner::Begun(claim, _) | Owner::Written(claim, ..) =
-                owner
+            if let Owner::Claimed(claim)
+            | Owner::Begun(Batch { claim, .. })
+            | Owner::Written(Batch { claim, .. }, ..) = owner
             {
                 claim.epoch = u8::from(claim.epoch == epoch);
             }
@@ -455,6 +482,8 @@ impl Protocol {
             if let Owner::Claimed(claim) = owner
                 && claim.epoch == 0
                 && self.keeps(Rule::EpochIsCompared)
+                && self.keeps(Rule::OnlyReturnedAreWritten)
+                && self.keeps(Rule::SchemaIsOfAReturnedClaim)
             {
                 *claim = Claim::default();
             }
@@ -472,6 +501,13 @@ impl Protocol {
                 owner_name(owner),
                 version_name(version)
             )
+        };
+        let writer = |owners: Set| {
+            let names: Vec<String> = owners
+                .iter()
+                .map(|owner| owner_name(usize::from(owner)).to_string())
+                .collect();
+            format!("the writer of {}", names.join(" and "))
         };
         let operator = |operator: usize| ["an operator", "another operator"][operator];
         let release = |release: Release| match release {
@@ -506,10 +542,23 @@ impl Protocol {
             Step::Claim(o, Release::New) => {
                 format!("{} claims the partition with newer code", owner(o))
             }
-            Step::Begin(o, count) => format!("{} begins a batch of {count}", owner(o)),
-            Step::Write(o, r) => format!("{} writes it, {}", owner(o), release(r)),
-            Step::Commit(o) => format!("{} commits", owner(o)),
-            Step::CommitUnanswered(o) => format!("{} commits, and gets no answer", owner(o)),
+            Step::Begin(counts) => {
+                let owners = (0..).zip(counts).filter(|(_, count)| *count > 0);
+                let (owners, counts): (Vec<u8>, Vec<String>) = owners
+                    .map(|(owner, count)| (owner, count.to_string()))
+                    .unzip();
+                let owners = writer(owners.into_iter().collect());
+                format!("{owners} begins a batch of {}", counts.join(" and "))
+            }
+            Step::Write(o, r) => format!("{} writes, {}", writer(o), release(r)),
+            Step::Commit(o, CommitEnd::Answered) => format!("{} commits", writer(o)),
+            Step::Commit(o, CommitEnd::Unanswered) => {
+                format!("{} commits, and gets no answer", writer(o))
+            }
+            Step::Commit(o, CommitEnd::WithoutEffect) => {
+                format!("{} commits without effect, and gets no answer", writer(o))
+            }
+            Step::Fail(o) => format!("{} rolls back", writer(o)),
             Step::Crash(o) => format!("{} crashes", owner(o)),
             Step::Plan(k, e) => format!("{} plans to {}", operator(k), operation(e)),
             Step::Do(k, e, r) => {

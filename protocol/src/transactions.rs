@@ -1,8 +1,8 @@
 //! The effects of transactions: claims, batches, retries, discards, and changes of versions.
 
 use crate::state::{
-    Changes, Claim, DeadLetter, DeadLetters, LOGS, Name, Operation, Operator, Owner, Progress,
-    Rows, Set, State, VERSIONS, View, ViewState,
+    Batch, Changes, Claim, DeadLetter, DeadLetters, LOGS, Name, OWNERS, Operation, Operator, Owner,
+    Progress, Rows, Set, State, VERSIONS, View, ViewState,
 };
 use crate::{Protocol, Record, Rule};
 
@@ -14,6 +14,22 @@ pub enum Release {
     Old,
     /// Reads all records.
     New,
+}
+
+/// How a COMMIT ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommitEnd {
+    /// It takes effect and is answered.
+    Answered,
+    /// It takes effect, and the answer is lost.
+    Unanswered,
+    /// It has no effect, and the writer gets no answer.
+    WithoutEffect,
+}
+
+impl CommitEnd {
+    /// All ends.
+    pub const ALL: [Self; 3] = [Self::Answered, Self::Unanswered, Self::WithoutEffect];
 }
 
 /// The result of judging a record.
@@ -176,16 +192,71 @@ impl Protocol {
             && (row.next == claim.next || !self.keeps(Rule::OffsetIsCompared))
     }
 
-    /// Writes a batch. The transaction fails if the schema does not exist.
-    pub(crate) fn write_batch(&self, state: &mut State, owner: usize, release: Release) {
-        let Owner::Begun(claim, count) = state.owners[owner] else {
+    /// Begins a transaction with a batch of each owner whose count is not zero. The owners whose rows are
+    /// not as claimed are fenced, and the transaction goes on without them.
+    pub(crate) fn begin(&self, state: &mut State, counts: [u8; OWNERS]) {
+        let claims = (0..OWNERS as u8).filter_map(|owner| match state.owners[usize::from(owner)] {
+            Owner::Claimed(claim) if counts[usize::from(owner)] > 0 => Some((owner, claim)),
+            _ => None,
+        });
+        let (mut returned, fenced): (Vec<_>, Vec<_>) = claims.partition(|(owner, claim)| {
+            let (version, log) = self.scope.owners[usize::from(*owner)];
+            self.compare(state, version, log, claim)
+        });
+        for (owner, _) in &fenced {
+            state.owners[usize::from(*owner)] = Owner::Idle;
+            state.turned_away |= self.scope.remembers;
+            state.partly_fenced |= !returned.is_empty() && self.scope.remembers;
+        }
+        // All returned claims name the same schema: no switch came since.
+        let Some((_, claim)) = returned.first() else {
             return;
         };
+        let mut schema = claim.schema;
+        if let Some((_, claim)) = fenced.first()
+            && !self.keeps(Rule::SchemaIsOfAReturnedClaim)
+        {
+            schema = claim.schema;
+        }
+        if !self.keeps(Rule::OnlyReturnedAreWritten) {
+            returned.extend(fenced);
+        }
+        let owners = returned.iter().map(|(owner, _)| *owner).collect();
+        for (owner, claim) in returned {
+            state.owners[usize::from(owner)] = Owner::Begun(Batch {
+                claim,
+                count: counts[usize::from(owner)],
+                schema,
+                owners,
+            });
+        }
+    }
+
+    /// Judges and writes the batches of a transaction. It fails if the schema does not exist.
+    pub(crate) fn write(&self, state: &mut State, owners: Set, release: Release) {
+        for owner in owners.iter().map(usize::from) {
+            let Owner::Begun(batch) = state.owners[owner] else {
+                continue;
+            };
+            let Some(tables) = state.tables_of(batch.schema) else {
+                return roll_back(state, owners);
+            };
+            let (parked, changes) = self.write_batch(state, owner, &batch, tables, release);
+            state.owners[owner] = Owner::Written(batch, parked, changes);
+        }
+    }
+
+    /// Judges and writes a batch. Returns the keys that are parked after it, and the changes.
+    fn write_batch(
+        &self,
+        state: &State,
+        owner: usize,
+        batch: &Batch,
+        tables: u8,
+        release: Release,
+    ) -> (Set, Changes) {
+        let Batch { claim, count, .. } = *batch;
         let (version, log) = self.scope.owners[owner];
-        let Some(tables) = state.tables_of(claim.schema) else {
-            state.owners[owner] = Owner::Idle;
-            return;
-        };
         let mut judge = self.judge(state, tables, log, release, claim.parked);
         judge.discarded = claim.discarded;
         let mut writing = Writing::new(state, version, log, tables);
@@ -203,20 +274,24 @@ impl Protocol {
                 Outcome::Discarded => writing.set(offset, DeadLetter::Discarded),
             }
         }
-        state.owners[owner] = Owner::Written(claim, count, judge.parked, writing.changes);
+        (judge.parked, writing.changes)
     }
 
-    pub(crate) fn commit_batch(&self, state: &mut State, owner: usize, answered: bool) {
-        let Owner::Written(claim, count, parked, changes) = state.owners[owner] else {
-            return;
-        };
-        let (version, log) = self.scope.owners[owner];
-        self.apply(state, version, log, &changes);
-        let next = claim.next + count;
-        state.row_mut(version, log).next = next;
-        state.pause_broken |= state.view(version).paused;
-        state.owners[owner] = if answered {
-            Owner::Claimed(Claim {
+    /// Commits the batches of a transaction.
+    pub(crate) fn commit(&self, state: &mut State, owners: Set, end: CommitEnd) {
+        for owner in owners.iter() {
+            let Owner::Written(batch, parked, changes) = state.owners[usize::from(owner)] else {
+                continue;
+            };
+            let claim = batch.claim;
+            let (version, log) = self.scope.owners[usize::from(owner)];
+            let next = claim.next + batch.count;
+            if end != CommitEnd::WithoutEffect {
+                self.apply(state, version, log, &changes);
+                state.row_mut(version, log).next = next;
+                state.pause_broken |= state.view(version).paused;
+            }
+            let advanced = Claim {
                 next,
                 parked,
                 discarded: claim
@@ -225,14 +300,21 @@ impl Protocol {
                     .filter(|offset| *offset >= next)
                     .collect(),
                 ..claim
-            })
-        } else if self.keeps(Rule::UnansweredMeansUnknown) {
-            Owner::Idle
-        } else {
-            // The owner assumes that the COMMIT had no effect.
-            Owner::Claimed(claim)
-        };
-        state.unanswered |= !answered && self.scope.remembers;
+            };
+            let is_first = owners.first() == Some(owner);
+            state.owners[usize::from(owner)] = if end == CommitEnd::Answered {
+                Owner::Claimed(advanced)
+            } else if !self.keeps(Rule::UnansweredMeansUnknown) {
+                // The owner assumes that the COMMIT had no effect.
+                Owner::Claimed(claim)
+            } else if !is_first && !self.keeps(Rule::UnansweredConcernsAll) {
+                // The owner assumes that the COMMIT took effect.
+                Owner::Claimed(advanced)
+            } else {
+                Owner::Idle
+            };
+        }
+        state.unanswered |= end == CommitEnd::Unanswered && self.scope.remembers;
     }
 
     /// Closes the open dead letters of a deleted user's key that precede the deletion.
@@ -617,6 +699,17 @@ impl Protocol {
             } else {
                 code
             };
+        }
+    }
+}
+
+/// Rolls a transaction back. Its owners keep their claims and try again: each alone in the projector, also
+/// together in the model.
+pub(crate) fn roll_back(state: &mut State, owners: Set) {
+    for owner in owners.iter() {
+        let owner = &mut state.owners[usize::from(owner)];
+        if let Some(batch) = owner.batch() {
+            *owner = Owner::Claimed(batch.claim);
         }
     }
 }

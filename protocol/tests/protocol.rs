@@ -4,9 +4,10 @@
 use std::time::Instant;
 
 use protocol::properties::{
-    DECIDED, DISCARDS, FOLDS, NO_ORPHANS, ONCE, ONE_VERSION, ORDER, OWN_ROWS, PAUSES, READS,
-    TURNED_AWAY,
+    DECIDED, DISCARDS, FOLDS, NO_LOSS, NO_ORPHANS, ONCE, ONE_VERSION, ORDER, OWN_ROWS,
+    PARTLY_FENCED, PAUSES, READS, REPORTS, TURNED_AWAY,
 };
+use protocol::state::Set;
 use protocol::{Protocol, Record, Rule, Scope};
 use stateright::{Checker, Model};
 
@@ -85,6 +86,7 @@ fn partitions() -> Scope {
     Scope {
         logs: logs.to_vec(),
         owners: vec![(0, 0), (0, 1), (1, 0), (1, 1)],
+        together: vec![Set::from_iter([0, 1]), Set::from_iter([2, 3])],
         operators: 1,
         retries: true,
         letters_at_a_time: usize::MAX,
@@ -92,6 +94,30 @@ fn partitions() -> Scope {
         rebuilds: true,
         ..Scope::default()
     }
+}
+
+/// Two versions of two partitions. Two processes project the first version, another one the second, and each
+/// commits both partitions together or alone.
+fn writers() -> Scope {
+    let mut scope = Scope {
+        logs: vec![vec![Record::new(A, 0)], vec![Record::new(B, 1)]],
+        owners: vec![(0, 0), (0, 1), (0, 0), (0, 1), (1, 0), (1, 1)],
+        together: vec![
+            Set::from_iter([0, 1]),
+            Set::from_iter([2, 3]),
+            Set::from_iter([4, 5]),
+        ],
+        pauses: true,
+        rebuilds: true,
+        ..Scope::default()
+    };
+    if is_large() {
+        scope.logs[0] = vec![Record::new(A, 0).late()];
+        scope.operators = 1;
+        scope.retries = true;
+        scope.letters_at_a_time = usize::MAX;
+    }
+    scope
 }
 
 /// The smallest scope that shows violations concerning dead letters.
@@ -107,6 +133,29 @@ fn few_letters() -> Scope {
         owners: vec![(0, 0); 2],
         operators: 1,
         ..letters()
+    }
+}
+
+/// The smallest scope that shows violations concerning transactions of several partitions.
+fn few_writers() -> Scope {
+    Scope {
+        logs: vec![
+            vec![Record::new(A, 0).late(), Record::new(A, 1)],
+            vec![Record::new(B, 2), Record::new(B, 3)],
+        ],
+        owners: vec![(0, 0), (0, 1), (0, 0), (0, 1)],
+        together: vec![Set::from_iter([0, 1]), Set::from_iter([2, 3])],
+        pauses: true,
+        rebuilds: true,
+        ..Scope::default()
+    }
+}
+
+/// The scope without a second version.
+fn one_version(scope: Scope) -> Scope {
+    Scope {
+        rebuilds: false,
+        ..scope
     }
 }
 
@@ -230,6 +279,11 @@ fn partitions_hold() {
 }
 
 #[test]
+fn writers_hold() {
+    assert_holds("writers", writers(), &[]);
+}
+
+#[test]
 fn codes_hold() {
     assert_holds("codes", codes(), &[]);
 }
@@ -251,19 +305,28 @@ fn epochs_may_be_numbers() {
 
 #[test]
 fn owners_are_turned_away_and_lost_answers_are_decided() {
-    let scope = Scope {
+    let remembering = |scope: Scope| Scope {
         remembers: true,
-        ..few_letters()
+        ..scope
     };
-    let protocol = Protocol {
-        scope: scope.clone(),
-        ..Protocol::default()
-    };
-    for property in [TURNED_AWAY, DECIDED] {
+    let (letters, writers) = (
+        remembering(few_letters()),
+        remembering(one_version(few_writers())),
+    );
+    for (scope, property) in [
+        (&letters, TURNED_AWAY),
+        (&letters, DECIDED),
+        (&writers, PARTLY_FENCED),
+    ] {
+        let protocol = Protocol {
+            scope: scope.clone(),
+            ..Protocol::default()
+        };
         let path = protocol.shortest(property).expect(property);
         println!("{property}:\n{}", protocol.describe(path));
     }
-    assert_holds("few letters", scope, &[]);
+    assert_holds("few letters", letters, &[]);
+    assert_holds("few writers", writers, &[]);
 }
 
 #[test]
@@ -280,11 +343,14 @@ fn a_switch_that_does_not_take_the_progress_rows_is_detected() {
 type Violation = (Rule, fn() -> Scope, &'static str);
 
 /// The rules without which the model breaks.
-const DETECTED: [Violation; 30] = [
+const DETECTED: [Violation; 33] = [
     (Rule::EpochIsCompared, few_letters, NO_ORPHANS),
     (Rule::BatchesTakeTheRow, few_letters, ONCE),
+    (Rule::OnlyReturnedAreWritten, few_writers, READS),
+    (Rule::SchemaIsOfAReturnedClaim, few_writers, OWN_ROWS),
     (Rule::LettersAreReadUnderTheLock, few_letters, ORDER),
     (Rule::SchemaIsReadUnderTheLock, two_versions, OWN_ROWS),
+    (Rule::UnansweredConcernsAll, few_writers, REPORTS),
     (Rule::IdsAreRemembered, few_letters, ONCE),
     (Rule::ParkedKeysHoldBack, few_letters, ORDER),
     (Rule::DeletionsCloseLetters, few_letters, ORDER),
@@ -350,10 +416,17 @@ fn redundant_rules_are_redundant() {
             },
             &[rule],
         );
+        assert_holds("few writers", one_version(few_writers()), &[rule]);
     }
     for (one, other) in REDUNDANT {
         assert_detected(&[one, other], few_letters(), ORDER);
     }
+    let lost = [Rule::OffsetIsCompared, Rule::UnansweredConcernsAll];
+    assert_detected(&lost, few_writers(), NO_LOSS);
+}
+
+#[test]
+fn redundant_rules_for_code_are_redundant() {
     let (one, other) = REDUNDANT_FOR_CODE;
     for rule in [one, other, Rule::CodeIsNeverLowered] {
         assert_holds("codes", codes(), &[rule]);
