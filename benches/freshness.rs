@@ -9,7 +9,6 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,6 +24,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::by_hand::{BATCH_RECORDS, Batch, ByHand, Steps};
 use crate::report::Report;
@@ -69,7 +69,9 @@ async fn measure(bench: &Bench, rate: usize, build: Option<&Build>, report: &mut
     let topic = Arc::new(Topic::create(bench).await);
     let this = Build::this();
     let (database, pool) = bench.migrated(build.unwrap_or(&this)).await;
-    let stop = Arc::new(AtomicBool::new(false));
+    let stop = CancellationToken::new();
+    // Also after a panic: the runtime waits for the thread.
+    let stop_at_end = stop.clone().drop_guard();
     let (gateway, by_hand) = match build {
         Some(build) => {
             let app = topic.serve(build, domains::ALL, &database);
@@ -78,7 +80,7 @@ async fn measure(bench: &Bench, rate: usize, build: Option<&Build>, report: &mut
             (Some(running), None)
         }
         None => {
-            let by_hand = start_by_hand(&topic, &database, &pool, &stop).await;
+            let by_hand = start_by_hand(&topic, &database, &pool, stop).await;
             (None, Some(by_hand))
         }
     };
@@ -153,7 +155,7 @@ async fn measure(bench: &Bench, rate: usize, build: Option<&Build>, report: &mut
     }
     report.add(&row, "µs of processor/event: Postgres", per_event(1));
     drop(gateway);
-    stop.store(true, Ordering::Relaxed);
+    drop(stop_at_end);
     if let Some(by_hand) = by_hand {
         by_hand.await.expect("no panic");
     }
@@ -178,16 +180,15 @@ async fn claimed(topic: &Topic, pool: &PgPool) {
     .await;
 }
 
-/// Starts the loop written by hand, which goes on until `stop` is set.
+/// Starts the loop written by hand, which goes on until `stop` is cancelled.
 async fn start_by_hand(
     topic: &Arc<Topic>,
     database: &str,
     pool: &PgPool,
-    stop: &Arc<AtomicBool>,
+    stop: CancellationToken,
 ) -> JoinHandle<()> {
     let by_hand = ByHand::begin(topic, domains::ALL, pool).await;
     let (database, runtime) = (database.to_owned(), Handle::current());
-    let stop = Arc::clone(stop);
     tokio::task::spawn_blocking(move || project(&by_hand, &database, &stop, &runtime))
 }
 
@@ -275,14 +276,14 @@ async fn read(rest: Rest, mut checks: mpsc::UnboundedReceiver<Check>) -> Vec<(Ch
     seen
 }
 
-/// Projects by hand until `stop` is set.
-fn project(by_hand: &ByHand, database: &str, stop: &AtomicBool, runtime: &Handle) {
+/// Projects by hand until `stop` is cancelled.
+fn project(by_hand: &ByHand, database: &str, stop: &CancellationToken, runtime: &Handle) {
     let consumer = by_hand.consumer(0..by_hand.topic.partitions);
     let mut connection = runtime
         .block_on(PgConnection::connect(database))
         .expect("Postgres answers");
     let mut steps = Steps::new();
-    while !stop.load(Ordering::Relaxed) {
+    while !stop.is_cancelled() {
         let mut by_partition: BTreeMap<i32, Vec<event::Record>> = BTreeMap::new();
         // Waits for a record, then takes what has arrived with it.
         let mut wait = Duration::from_millis(100);

@@ -61,7 +61,7 @@ pub fn new_addresses(events: usize, partitions: i32) -> Vec<Record> {
         payload["userId"] = id.as_str().into();
         let (headers, value) = written(&mut rng, n, "UserAddressAdded", &id, timestamp, payload);
         Record {
-            partition: rng.i32(..partitions),
+            partition: rng.i32(0..partitions),
             key: Some(id.into_bytes()),
             value: Some(value.to_string().into_bytes()),
             headers,
