@@ -17,11 +17,13 @@ use super::judge::{Candidate, Judge, Judgement, Reading};
 use super::pause;
 use super::progress::{self, Advance, Claim, OwnedPartition};
 use super::{NewEvent, Projection, Projector, Target, View};
-use crate::db::{self, ErrorClass};
+use crate::db::{self, ErrorClass, SharedUserKey};
 use crate::event::{Record, hash16};
 
 /// How often a record is tried alone before an unforeseen error makes it a dead letter.
 const BUG_ATTEMPTS: u32 = 3;
+/// The reason of a dead letter whose cause is not known.
+const FAILED: &str = "failed";
 
 /// Records that follow one another in a partition, and the offset at which the log goes on behind them.
 #[derive(Debug)]
@@ -80,7 +82,7 @@ pub async fn project(
     let parked = owned.parked.clone();
     let mut judge = Judge::new(projection, claim, projector.dedupe, parked, &owned.discards);
     let judgement = if let ([candidate], true) = (candidates.as_slice(), batch.gives_up) {
-        give_up(&mut judge, candidate, Class::Bug);
+        give_up(&mut judge, candidate, Class::Bug, FAILED);
         judge.judgement
     } else {
         apply(&mut transaction, claim, judge, &candidates).await?
@@ -189,9 +191,10 @@ fn apply_by_halves<'f>(
         let mut attempt = 1;
         loop {
             let events = judge.judge(candidates);
-            let class = match apply_together(connection, claim, judge.projection, &events).await? {
+            let applied = apply_together(connection, claim, judge.projection, &events).await?;
+            let (class, reason) = match applied {
                 Applied::Yes => return Ok(()),
-                Applied::No(class) => class,
+                Applied::No(class, reason) => (class, reason),
             };
             judge.go_back(&before);
             if let [candidate] = candidates {
@@ -199,7 +202,7 @@ fn apply_by_halves<'f>(
                     attempt += 1;
                     continue;
                 }
-                give_up(judge, candidate, class);
+                give_up(judge, candidate, class, reason);
                 return Ok(());
             }
             let (first, second) = candidates.split_at(candidates.len() / 2);
@@ -213,8 +216,8 @@ fn apply_by_halves<'f>(
 /// Whether events could be applied.
 enum Applied {
     Yes,
-    /// Their effects were undone. The class says whether the data is at fault.
-    No(Class),
+    /// Their effects were undone. The class says whether the data is at fault; the reason is that of a dead letter.
+    No(Class, &'static str),
 }
 
 /// Applies events under a savepoint, so that those that fail can be undone alone.
@@ -236,18 +239,21 @@ async fn apply_together(
     let applied = AssertUnwindSafe(projection.apply(&mut target, events))
         .catch_unwind()
         .await;
-    let class = match applied {
+    let (class, reason) = match applied {
         Ok(Ok(())) => {
             savepoint.commit().await?;
             return Ok(Applied::Yes);
         }
         Ok(Err(error)) => {
-            let class = match db::classify(&error) {
+            let failed = match db::classify(&error) {
                 ErrorClass::Transient | ErrorClass::Systemic | ErrorClass::UnreadableState => {
                     return Err(error);
                 }
-                ErrorClass::Data => Class::Data,
-                ErrorClass::Bug => Class::Bug,
+                ErrorClass::Data => (Class::Data, "refused_by_database"),
+                ErrorClass::Bug if is_shared_user_key(&error) => {
+                    (Class::Bug, "user_id_hash_conflict")
+                }
+                ErrorClass::Bug => (Class::Bug, FAILED),
             };
             tracing::debug!(
                 first_offset = first.offset,
@@ -255,22 +261,21 @@ async fn apply_together(
                 error = db::describe(&error),
                 "events could not be applied together"
             );
-            class
+            failed
         }
         // The panic hook has logged where.
-        Err(_panic) => Class::Bug,
+        Err(_panic) => (Class::Bug, FAILED),
     };
     savepoint.rollback().await?;
-    Ok(Applied::No(class))
+    Ok(Applied::No(class, reason))
+}
+
+fn is_shared_user_key(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Encode(cause) if cause.is::<SharedUserKey>())
 }
 
 /// A record that can't be applied even alone becomes a dead letter.
-fn give_up(judge: &mut Judge<'_>, candidate: &Candidate<'_>, class: Class) {
-    let reason = if class == Class::Bug {
-        "failed"
-    } else {
-        "refused_by_database"
-    };
+fn give_up(judge: &mut Judge<'_>, candidate: &Candidate<'_>, class: Class, reason: &'static str) {
     tracing::error!(
         domain = judge.projection.domain(),
         partition = candidate.record.partition,
