@@ -449,12 +449,35 @@ impl Broker {
     /// The compressions of a partition's batches in the broker's log. `None` if another process started the
     /// broker.
     pub fn compressions(&self, topic: &str, partition: i32) -> Option<BTreeSet<&'static str>> {
+        let segment = self.segment(topic, partition)?;
+        Some(compressions(&std::fs::read(segment).expect("readable")))
+    }
+
+    /// Damages a partition's last batch in the broker's log, or repairs it if it was damaged: inverts its last bytes.
+    /// `None` if another process started the broker.
+    pub fn invert_last_bytes(&self, topic: &str, partition: i32) -> Option<()> {
+        use std::os::unix::fs::FileExt;
+        let segment = self.segment(topic, partition)?;
+        let file = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open(segment);
+        let file = file.expect("the segment");
+        let mut bytes = [0; 32];
+        let at = file.metadata().expect("a size").len() - bytes.len() as u64;
+        file.read_exact_at(&mut bytes, at).expect("readable");
+        file.write_all_at(&bytes.map(|byte| !byte), at)
+            .expect("writable");
+        Some(())
+    }
+
+    /// The first segment file of a partition.
+    fn segment(&self, topic: &str, partition: i32) -> Option<PathBuf> {
         let Kind::Started(server) = &self.kind else {
             return None;
         };
         let log = server.lock().unwrap().home.path.join("log");
-        let segment = log.join(format!("{topic}-{partition}/{:020}.log", 0));
-        Some(compressions(&std::fs::read(segment).expect("readable")))
+        Some(log.join(format!("{topic}-{partition}/{:020}.log", 0)))
     }
 
     /// A transactional producer.

@@ -1,5 +1,5 @@
 //! What Kafka refuses, for lack of a right or of a valid login, is a failure that operators see: in `/v1/consistency`
-//! and, once, in the log. It ends when Kafka no longer refuses.
+//! and, once, in the log. It ends when Kafka no longer refuses. So is what can't be read for another reason.
 
 use serde_json::{Value, json};
 use sightline_testing::app::{Running, SOON, World};
@@ -10,6 +10,7 @@ use sightline_testing::database::Database;
 use sightline_testing::wait_until;
 
 const CONSUMER_REFUSED: &str = "Kafka refuses the consumer; trying again until it does not";
+const PROJECTION_FAILED: &str = "projection failed; trying again until it goes through";
 const OFFSETS_REFUSED: &str =
     "Kafka refuses to return the topic's offsets; trying again until it does not";
 
@@ -43,16 +44,15 @@ async fn rights_that_kafka_misses_are_failures_until_they_are_given() {
     broker
         .acl("--remove", &[&on_topic[..], &read].concat())
         .await;
-    refused(&running.rest).await;
+    failed(&running.rest, "kafka_refuses").await;
     // Partition 0 has something to apply when Kafka no longer refuses, partition 1 has not.
     writer.write(topic, &[event(0, 1)]).await;
     broker.acl("--add", &[&on_topic[..], &read].concat()).await;
     caught_up(&running.rest, &Ends::from([(0, 2), (1, 1)])).await;
-    let failed = "projection failed; trying again until it goes through";
     let is_of_topic = |line: &Value| {
         line["failure"] == "kafka_refuses" && contains(line, "cause", "TopicAuthorizationFailed")
     };
-    warned(&running, failed, 2 * DOMAINS.len(), is_of_topic).await;
+    warned(&running, PROJECTION_FAILED, 2 * DOMAINS.len(), is_of_topic).await;
 
     // Positions are in the database, so that events are applied whose offsets Kafka refuses to commit.
     broker
@@ -75,6 +75,26 @@ async fn rights_that_kafka_misses_are_failures_until_they_are_given() {
     warned(&running, CONSUMER_REFUSED, DOMAINS.len(), is_of_login).await;
     let is_of_login = |line: &Value| contains(line, "error", "Authentication");
     warned(&running, OFFSETS_REFUSED, 1, is_of_login).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_cannot_be_decompressed_are_a_failure_and_never_skipped() {
+    let Some(broker) = Broker::real() else { return };
+    let world = World::new(broker, Database::create().await, 1).await;
+    let (broker, topic) = (&world.broker, world.topic.as_str());
+    broker.writer().write(topic, &[event(0, 0)]).await;
+    let batch: Vec<Record> = (1..50).map(|n| event(0, n)).collect();
+    broker.compressing_writer("lz4").write(topic, &batch).await;
+    if broker.invert_last_bytes(topic, 0).is_none() {
+        return;
+    }
+    let running = world.serve().await;
+    failed(&running.rest, "fetch_failed").await;
+    let is_it = |line: &Value| line["failure"] == "fetch_failed";
+    warned(&running, PROJECTION_FAILED, DOMAINS.len(), is_it).await;
+    broker.invert_last_bytes(topic, 0);
+    caught_up(&running.rest, &Ends::from([(0, 50)])).await;
+    warned(&running, PROJECTION_FAILED, DOMAINS.len(), is_it).await;
 }
 
 fn event(partition: i32, n: usize) -> Record {
@@ -103,13 +123,14 @@ async fn warned(running: &Running, message: &str, count: usize, is_it: impl Fn(&
     .await;
 }
 
-/// Waits until every partition of every domain has state `stalled` with the failure `kafka_refuses`.
-async fn refused(rest: &Rest) {
-    wait_until(SOON, "every partition is refused", async || {
+/// Waits until every partition of every domain has state `stalled` with this failure.
+async fn failed(rest: &Rest, failure: &str) {
+    wait_until(SOON, failure, async || {
         let answer = rest.try_get("/v1/consistency").await?.json();
         for domain in answer["domains"].as_array().into_iter().flatten() {
-            let refused = |p: &Value| p["state"] == "stalled" && p["failure"] == "kafka_refuses";
-            if !partitions(domain).values().all(refused) {
+            let failed = |p: &Value| p["state"] == "stalled" && p["failure"] == failure;
+            let partitions = partitions(domain);
+            if partitions.is_empty() || !partitions.values().all(failed) {
                 return Err(domain.to_string());
             }
         }
