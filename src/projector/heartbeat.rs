@@ -10,8 +10,8 @@ use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 use tokio::sync::Notify;
 
+use super::outages::Outages;
 use super::{Projector, View};
-use crate::db;
 use crate::kafka::offsets::TopicStates;
 
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -99,6 +99,7 @@ impl Heartbeats {
 pub async fn run(projector: Projector) {
     let mut tick = tokio::time::interval(INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut outages = Outages::default();
     loop {
         tokio::select! {
             _ = tick.tick() => {}
@@ -112,11 +113,8 @@ pub async fn run(projector: Projector) {
                 None => Ok(()),
             }
         };
-        if let Some(Err(error)) = projector.stop.run_until_cancelled(written).await {
-            tracing::debug!(
-                error = db::describe(&error),
-                "a heartbeat could not be written"
-            );
+        if let Some(written) = projector.stop.run_until_cancelled(written).await {
+            outages.follow("all domains", "writing heartbeats", &written);
         }
     }
 }

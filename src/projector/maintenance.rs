@@ -7,10 +7,10 @@ use chrono::TimeDelta;
 
 use super::dead_letters::maintenance::{erase_deleted_users, expire_bytes, retry_due};
 use super::dead_letters::outbox::Outbox;
-use super::dead_letters::retry::Retrier;
+use super::dead_letters::retry::{Retrier, RetryError};
+use super::outages::Outages;
 use super::versions::{self, VersionError, Which};
 use super::{Projection, Projector, ids};
-use crate::db;
 
 /// The pause between two rounds.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -52,60 +52,52 @@ async fn maintain(
     policy: &DeadLetterPolicy,
 ) {
     let mut expire_at = Instant::now();
+    let mut outages = Outages::default();
     let mut tick = tokio::time::interval(INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
         for projection in projections {
             let domain = projection.domain();
-            if let Err(error) = retry_due(retrier, *projection, projector.instance).await {
-                tracing::debug!(domain, %error, "dead letters could not be retried yet");
-            }
-            if let Err(error) = erase_deleted_users(&retrier.pool, domain).await {
-                let error = db::describe(&error);
-                tracing::debug!(
-                    domain,
-                    error,
-                    "deleted users' dead letters could not be erased yet"
-                );
-            }
-            drop_overdue(retrier, domain).await;
-            if let Err(error) = versions::delete_dropped(&retrier.pool, domain).await {
-                let error = db::describe(&error);
-                tracing::debug!(domain, error, "a dropped version could not be deleted yet");
-            }
+            let retried = match retry_due(retrier, *projection, projector.instance).await {
+                Err(RetryError::Database(error)) => Err(error),
+                // Nothing is left to retry here.
+                Ok(()) | Err(RetryError::Gone | RetryError::NewerCode) => Ok(()),
+            };
+            outages.follow(domain, "retrying dead letters", &retried);
+            let erased = erase_deleted_users(&retrier.pool, domain).await;
+            outages.follow(domain, "erasing dead letters of deleted users", &erased);
+            let dropped = drop_overdue(retrier, domain).await;
+            outages.follow(domain, "dropping a retired version", &dropped);
+            let deleted = versions::delete_dropped(&retrier.pool, domain).await;
+            outages.follow(domain, "deleting a dropped version", &deleted);
         }
         if Instant::now() >= expire_at {
             expire_at = Instant::now() + EXPIRE_INTERVAL;
-            if let Err(error) = expire_bytes(&retrier.pool, projections, policy.retention).await {
-                let error = db::describe(&error);
-                tracing::debug!(error, "bytes of dead letters could not be erased yet");
-            }
+            let expired = expire_bytes(&retrier.pool, projections, policy.retention).await;
+            outages.follow("all domains", "erasing bytes of dead letters", &expired);
             for projection in projections {
                 let domain = projection.domain();
-                if let Err(error) = versions::note_stalled(&retrier.pool, domain).await {
-                    let error = db::describe(&error);
-                    tracing::debug!(domain, error, "stalled versions could not be read yet");
-                }
-                let expired = ids::expire(&projector.pool, domain, projector.dedupe);
-                if let Err(error) = expired.await {
-                    let error = db::describe(&error);
-                    tracing::debug!(domain, error, "event ids could not be expired yet");
-                }
+                let noted = versions::note_stalled(&retrier.pool, domain).await;
+                outages.follow(domain, "reading stalled versions", &noted);
+                let expired = ids::expire(&projector.pool, domain, projector.dedupe).await;
+                outages.follow(domain, "expiring event ids", &expired);
             }
         }
     }
 }
 
 /// Drops a version that was retired for long enough, if there is one.
-async fn drop_overdue(retrier: &Retrier, domain: &'static str) {
+async fn drop_overdue(retrier: &Retrier, domain: &'static str) -> Result<(), sqlx::Error> {
     match versions::remove(&retrier.pool, domain, Which::Overdue).await {
         Ok(version) => tracing::info!(
             domain,
             version,
             "dropped a version that was retired a day ago; a rollback to it is no longer possible"
         ),
+        Err(VersionError::Database(error)) => return Err(error),
         Err(VersionError::NoSuchVersion) => {}
         Err(error) => tracing::debug!(domain, %error, "a retired version could not be dropped yet"),
     }
+    Ok(())
 }

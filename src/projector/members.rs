@@ -8,11 +8,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use super::outages::Outages;
 use super::worker::Worker;
 use super::{Projection, Projector, View};
 use crate::kafka::consumer::{self, Assignment};
 use crate::kafka::group;
-use crate::{db, telemetry};
+use crate::telemetry;
 
 /// How often the versions of a view are read, which come and go.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -21,6 +22,7 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// have begun are finished.
 pub async fn project(projector: Projector, projection: &'static dyn Projection) {
     let domain = projection.domain();
+    let mut outages = Outages::default();
     let mut running: HashMap<i32, (DropGuard, JoinHandle<()>)> = HashMap::new();
     loop {
         // What newer code has begun is left to it: a rebuild is the work of one fold.
@@ -29,7 +31,7 @@ pub async fn project(projector: Projector, projection: &'static dyn Projection) 
             domain,
             projection.code_version()
         );
-        match versions.fetch_all(&projector.pool).await {
+        let outcome = match versions.fetch_all(&projector.pool).await {
             Ok(versions) => {
                 // A task that has ended has panicked, which the panic hook has logged. It is started again.
                 running
@@ -46,13 +48,11 @@ pub async fn project(projector: Projector, projection: &'static dyn Projection) 
                         (stop.drop_guard(), task)
                     });
                 }
+                Ok(())
             }
-            Err(error) => tracing::debug!(
-                domain,
-                error = db::describe(&error),
-                "the view's versions can't be read yet"
-            ),
-        }
+            Err(error) => Err(error),
+        };
+        outages.follow(domain, "reading the view's versions", &outcome);
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
             () = projector.stop.cancelled() => break,

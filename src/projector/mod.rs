@@ -17,6 +17,7 @@ mod ids;
 mod judge;
 pub mod maintenance;
 pub mod members;
+mod outages;
 pub mod pause;
 mod progress;
 pub mod versions;

@@ -1,5 +1,6 @@
 //! What Kafka refuses, for lack of a right or of a valid login, is a failure that operators see: in `/v1/consistency`
-//! and, once, in the log. It ends when Kafka no longer refuses. So is what can't be read for another reason.
+//! and, once, in the log. It ends when Kafka no longer refuses. So is what can't be read for another reason,
+//! and what Postgres refuses of the work beside projection.
 
 use serde_json::{Value, json};
 use sightline_testing::app::{Running, SOON, World};
@@ -8,6 +9,7 @@ use sightline_testing::check::{DOMAINS, Ends, caught_up, partitions};
 use sightline_testing::client::Rest;
 use sightline_testing::database::Database;
 use sightline_testing::wait_until;
+use sqlx::{AssertSqlSafe, PgPool};
 
 const CONSUMER_REFUSED: &str = "Kafka refuses the consumer; trying again until it does not";
 const PROJECTION_FAILED: &str = "projection failed; trying again until it goes through";
@@ -95,6 +97,43 @@ async fn records_that_cannot_be_decompressed_are_a_failure_and_never_skipped() {
     broker.invert_last_bytes(topic, 0);
     caught_up(&running.rest, &Ends::from([(0, 50)])).await;
     warned(&running, PROJECTION_FAILED, DOMAINS.len(), is_it).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_that_postgres_refuses_is_logged_when_it_begins_and_ends() {
+    let world = World::shared(1).await;
+    let running = world.serve().await;
+    let pool = PgPool::connect(&world.database.url).await;
+    let pool = pool.expect("the database");
+    let rename = async |from: &str, to: &str| {
+        let statement = format!("ALTER TABLE sightline.{from} RENAME TO {to}");
+        let renamed = sqlx::query(AssertSqlSafe(statement)).execute(&pool).await;
+        renamed.expect("it is renamed");
+    };
+    let fails = "work fails; trying again until it goes through";
+    let is_erasure = |line: &Value| line["work"] == "erasing dead letters of deleted users";
+    let is_heartbeat = |line: &Value| line["work"] == "writing heartbeats";
+    caught_up(&running.rest, &Ends::from([(0, 0)])).await;
+    rename("erasures", "gone_erasures").await;
+    warned(&running, fails, DOMAINS.len(), is_erasure).await;
+    rename("owners", "gone_owners").await;
+    warned(&running, fails, 1, is_heartbeat).await;
+    rename("gone_erasures", "erasures").await;
+    rename("gone_owners", "owners").await;
+    caught_up(&running.rest, &Ends::from([(0, 0)])).await;
+    wait_until(SOON, "all work goes through again", async || {
+        let mut lines = running.app.log();
+        lines.retain(|line| line["message"] == "work goes through again");
+        let again = lines
+            .iter()
+            .filter(|line| is_erasure(line) || is_heartbeat(line));
+        match again.count() {
+            n if n == DOMAINS.len() + 1 => Ok(()),
+            n => Err(format!("{n} lines")),
+        }
+    })
+    .await;
+    warned(&running, fails, DOMAINS.len(), is_erasure).await;
 }
 
 fn event(partition: i32, n: usize) -> Record {
