@@ -278,6 +278,18 @@ pub async fn is_migrated(pool: &PgPool) -> Result<bool, sqlx::Error> {
 #[error("this release can't read a row of {0}")]
 pub struct UnreadableRow(pub &'static str);
 
+/// Two users have the same key, which is a hash of the user's id. The row is the one's, so the other's events can't be applied:
+/// they are classed as [`ErrorClass::Bug`].
+#[derive(Debug, thiserror::Error)]
+#[error("two user ids have the same hash")]
+pub struct SharedUserKey;
+
+impl From<SharedUserKey> for sqlx::Error {
+    fn from(error: SharedUserKey) -> Self {
+        sqlx::Error::Encode(Box::new(error))
+    }
+}
+
 /// How an error is handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorClass {
@@ -418,6 +430,7 @@ pub fn describe(error: &sqlx::Error) -> String {
             Some(row) => row.to_string(),
             None => "a value could not be decoded".to_owned(),
         },
+        sqlx::Error::Encode(cause) if cause.is::<SharedUserKey>() => cause.to_string(),
         sqlx::Error::Migrate(_) => "migrations could not be read".to_owned(),
         sqlx::Error::RowNotFound => "the statement returned no row".to_owned(),
         _ => "unexpected database error".to_owned(),

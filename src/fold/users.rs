@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use crate::db::UnreadableRow;
+use crate::db::{SharedUserKey, UnreadableRow};
 use crate::event::hash16;
 use crate::projector::{NewEvent, Target};
 
@@ -46,7 +46,7 @@ pub struct Folded<S: UserState> {
 /// Folds events onto the rows of their users and writes these rows. The caller writes the effects.
 ///
 /// # Errors
-/// The database's errors, and `Decode` where a stored state can't be parsed.
+/// The database's errors; `Decode` where a stored state can't be parsed; [`SharedUserKey`] where two users have the same key.
 pub async fn fold<S: UserState>(
     target: &mut Target<'_>,
     events: &[NewEvent],
@@ -69,7 +69,7 @@ pub async fn fold<S: UserState>(
         let folded: Vec<Folded<S>> = pending
             .iter()
             .map(|(key, events)| fold_one(*key, rows.remove(key), events))
-            .collect();
+            .collect::<Result<_, _>>()?;
         let written = store(target, &folded).await?;
         for row in folded {
             if written.contains(&row.user_key) {
@@ -83,6 +83,7 @@ pub async fn fold<S: UserState>(
 
 /// A user's row before the batch.
 struct LoadedRow<S> {
+    user_id: String,
     log_id: Option<i32>,
     revision: i64,
     state: S,
@@ -92,16 +93,24 @@ fn fold_one<S: UserState>(
     user_key: Uuid,
     row: Option<LoadedRow<S>>,
     events: &[&NewEvent],
-) -> Folded<S> {
+) -> Result<Folded<S>, SharedUserKey> {
+    let first = events.first();
+    let user_id = first.and_then(|first| first.event.user_id());
     let row = row.unwrap_or_else(|| LoadedRow {
-        log_id: events.first().map(|first| first.log_id),
+        user_id: user_id.unwrap_or_default().to_owned(),
+        log_id: first.map(|first| first.log_id),
         revision: 0,
         state: S::default(),
     });
-    let user_id = events.first().and_then(|first| first.event.user_id());
+    if events
+        .iter()
+        .any(|new_event| new_event.event.user_id() != Some(&row.user_id))
+    {
+        return Err(SharedUserKey);
+    }
     let mut folded = Folded {
         user_key,
-        user_id: user_id.unwrap_or_default().to_owned(),
+        user_id: row.user_id,
         revision: row.revision + 1,
         state: row.state,
         effects: S::Effects::default(),
@@ -112,7 +121,7 @@ fn fold_one<S: UserState>(
     for new_event in events {
         folded.state.apply(new_event, &mut folded.effects);
     }
-    folded
+    Ok(folded)
 }
 
 async fn load<S: UserState>(
@@ -129,6 +138,7 @@ async fn load<S: UserState>(
             Ok((
                 row.user_key,
                 LoadedRow {
+                    user_id: row.user_id,
                     log_id: row.log_id,
                     revision: row.revision,
                     state,
@@ -160,4 +170,54 @@ async fn store<S: UserState>(
     )
     .fetch_all(&mut *target.connection)
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use serde_json::json;
+
+    use super::*;
+    use crate::event::Payload;
+    use crate::fold::examples;
+
+    #[derive(Default, Serialize, Deserialize)]
+    struct Count(usize);
+
+    impl UserState for Count {
+        type Effects = ();
+
+        fn apply(&mut self, _new_event: &NewEvent, _effects: &mut ()) {
+            self.0 += 1;
+        }
+    }
+
+    fn event_of(user_id: &str) -> NewEvent {
+        let mut new_event = examples::event(1, "UserDeleted", json!({"deletionType": "soft"}));
+        if let Payload::UserDeleted(deleted) = &mut new_event.event.payload {
+            user_id.clone_into(&mut deleted.user_id);
+        }
+        new_event
+    }
+
+    #[test]
+    fn events_are_folded_onto_the_row_of_their_own_user_only() {
+        let row = |user_id: &str| LoadedRow {
+            user_id: user_id.to_owned(),
+            log_id: Some(1),
+            revision: 3,
+            state: Count(7),
+        };
+        let (a, b) = (event_of("a"), event_of("b"));
+        for (row, events, expected) in [
+            (None, vec![&a, &a], Some((1, 2))),
+            (Some(row("a")), vec![&a], Some((4, 8))),
+            (Some(row("b")), vec![&a], None),
+            (None, vec![&a, &b], None),
+        ] {
+            let folded = fold_one(Uuid::nil(), row, &events).ok();
+            let found = folded.map(|folded| (folded.revision, folded.state.0));
+            assert_eq!(found, expected);
+        }
+    }
 }

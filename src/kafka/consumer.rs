@@ -24,6 +24,7 @@ use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::{mpsc as channel, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::is_refusal;
 use super::native::events::{Event, Events};
 use super::offsets::TopicStates;
 use crate::event::Record;
@@ -68,11 +69,12 @@ pub struct Partition {
     buffered: Arc<Buffered>,
 }
 
-/// Deliveries from the offset to which a worker sought.
+/// Deliveries from the offset to which a worker sought. A failed fetch ends them.
 #[derive(Debug)]
 pub struct Records {
-    deliveries: channel::UnboundedReceiver<Delivery>,
+    deliveries: channel::UnboundedReceiver<Result<Delivery, RDKafkaErrorCode>>,
     buffered: Arc<Buffered>,
+    failure: Option<RDKafkaErrorCode>,
 }
 
 /// The syslog severity of warnings.
@@ -169,23 +171,35 @@ impl Partition {
 }
 
 impl Records {
-    /// Waits for the next delivery; `None` if the partition was revoked or sought again.
+    /// Waits for the next delivery; `None` if a fetch has failed, or the partition was revoked or sought again.
     pub async fn next(&mut self) -> Option<Delivery> {
         let delivery = self.deliveries.recv().await?;
-        self.received(&delivery);
-        Some(delivery)
+        self.received(delivery)
     }
 
     /// The next delivery, if there is one already.
     pub fn try_next(&mut self) -> Option<Delivery> {
         let delivery = self.deliveries.try_recv().ok()?;
-        self.received(&delivery);
-        Some(delivery)
+        self.received(delivery)
     }
 
-    fn received(&self, delivery: &Delivery) {
-        if let Delivery::Record(record) = delivery {
-            self.buffered.remove(cost(record));
+    /// Why a fetch failed, after the last delivery before it.
+    pub fn failure(&self) -> Option<RDKafkaErrorCode> {
+        self.failure
+    }
+
+    fn received(&mut self, delivery: Result<Delivery, RDKafkaErrorCode>) -> Option<Delivery> {
+        match delivery {
+            Ok(delivery) => {
+                if let Delivery::Record(record) = &delivery {
+                    self.buffered.remove(cost(record));
+                }
+                Some(delivery)
+            }
+            Err(code) => {
+                self.failure = Some(code);
+                None
+            }
         }
     }
 }
@@ -214,10 +228,14 @@ pub fn join(
     thread::Builder::new()
         .name(format!("consumer-{topic}"))
         .spawn(move || {
+            let mut refusal = Refusal::default();
             while !stop.is_cancelled() {
-                let run = || run(&config, &topic, topic_states.clone(), &stop, &assignments);
+                let states = topic_states.clone();
+                let run = || run(&config, &topic, states, &stop, &assignments, &mut refusal);
                 match panic::catch_unwind(AssertUnwindSafe(run)) {
                     Ok(Ok(())) => continue,
+                    // It was logged when it began.
+                    Ok(Err(error)) if error.rdkafka_error_code().is_some_and(is_refusal) => {}
                     Ok(Err(error)) => {
                         tracing::error!(%error, topic, "the Kafka consumer broke; replacing it");
                     }
@@ -233,7 +251,7 @@ pub fn join(
 /// A partition as the polling thread sees it.
 struct Slot {
     /// Receives the records, once the worker has sought.
-    deliveries: Option<channel::UnboundedSender<Delivery>>,
+    deliveries: Option<channel::UnboundedSender<Result<Delivery, RDKafkaErrorCode>>>,
     buffered: Arc<Buffered>,
     paused: bool,
     /// A seek that librdkafka was not ready for yet.
@@ -242,10 +260,40 @@ struct Slot {
 
 struct Member {
     topic: String,
+    group: String,
     slots: Mutex<HashMap<i32, Slot>>,
     assignments: channel::UnboundedSender<Assignment>,
     requests: mpsc::Sender<Request>,
     topic_states: watch::Receiver<Option<TopicStates>>,
+}
+
+/// Why Kafka refuses the consumer as a whole, which keeps it from being assigned partitions, or from committing their
+/// offsets. No worker can report that. librdkafka reports it with every attempt; it is logged when it begins and ends.
+#[derive(Default)]
+struct Refusal(Option<RDKafkaErrorCode>);
+
+impl Refusal {
+    fn begin(&mut self, member: &Member, code: RDKafkaErrorCode) {
+        if self.0.replace(code) != Some(code) {
+            tracing::warn!(
+                topic = member.topic,
+                group = member.group,
+                %code,
+                "Kafka refuses the consumer; trying again until it does not"
+            );
+        }
+    }
+
+    /// Partitions were assigned, or offsets committed.
+    fn end(&mut self, member: &Member) {
+        if self.0.take().is_some() {
+            tracing::info!(
+                topic = member.topic,
+                group = member.group,
+                "Kafka accepts the consumer again"
+            );
+        }
+    }
 }
 
 /// A change of the topic that librdkafka reports only in its debug log.
@@ -350,9 +398,22 @@ impl Member {
 
     /// Ends the delivery of a partition, or of all: their workers read the topic's state again before they go on.
     fn cut_off(&self, partition: Option<i32>) {
+        self.end_deliveries(partition, None);
+    }
+
+    /// Ends the delivery of a partition, or of all, because fetches fail: their workers report that, and seek again.
+    fn fail(&self, partition: Option<i32>, code: RDKafkaErrorCode) {
+        self.end_deliveries(partition, Some(code));
+    }
+
+    fn end_deliveries(&self, partition: Option<i32>, failure: Option<RDKafkaErrorCode>) {
         for (number, slot) in self.slots().iter_mut() {
-            if partition.is_none_or(|partition| partition == *number) {
-                slot.deliveries = None;
+            if partition.is_none_or(|partition| partition == *number)
+                && let Some(deliveries) = slot.deliveries.take()
+                && let Some(code) = failure
+            {
+                // A worker that no longer receives seeks again anyway.
+                drop(deliveries.send(Err(code)));
             }
         }
     }
@@ -391,10 +452,12 @@ fn run(
     topic_states: watch::Receiver<Option<TopicStates>>,
     stop: &CancellationToken,
     assignments: &channel::UnboundedSender<Assignment>,
+    refusal: &mut Refusal,
 ) -> KafkaResult<()> {
     let (sender, requests) = mpsc::channel();
     let member = Member {
         topic: topic.to_owned(),
+        group: config.get("group.id").unwrap_or_default().to_owned(),
         slots: Mutex::default(),
         assignments: assignments.clone(),
         requests: sender,
@@ -402,7 +465,7 @@ fn run(
     };
     let consumer: BaseConsumer<Member> = config.create_with_context(member)?;
     consumer.subscribe(&[topic])?;
-    let outcome = serve(&consumer, stop, &requests);
+    let outcome = serve(&consumer, stop, &requests, refusal);
     let left: Vec<i32> = consumer.context().slots().keys().copied().collect();
     consumer.context().drop_slots(&left);
     // Dropping the consumer leaves the group, so that its partitions are assigned again without waiting for the session.
@@ -413,6 +476,7 @@ fn serve(
     consumer: &BaseConsumer<Member>,
     stop: &CancellationToken,
     requests: &mpsc::Receiver<Request>,
+    refusal: &mut Refusal,
 ) -> KafkaResult<()> {
     let member = Arc::clone(consumer.context());
     let events = Events::of(consumer)?;
@@ -463,7 +527,7 @@ fn serve(
         for _ in 0..1_000 {
             match events.poll(wait) {
                 None => break,
-                Some(event) => handle(consumer, &member, event)?,
+                Some(event) => handle(consumer, &member, event, refusal)?,
             }
             wait = Duration::ZERO;
         }
@@ -476,7 +540,12 @@ fn serve(
 ///
 /// # Errors
 /// The consumer is of no use any longer.
-fn handle(consumer: &BaseConsumer<Member>, member: &Member, event: Event) -> KafkaResult<()> {
+fn handle(
+    consumer: &BaseConsumer<Member>,
+    member: &Member,
+    event: Event,
+    refusal: &mut Refusal,
+) -> KafkaResult<()> {
     match event {
         Event::Record(record) => deliver(consumer, member, record)?,
         Event::EndOfPartition { partition, offset } => {
@@ -485,7 +554,7 @@ fn handle(consumer: &BaseConsumer<Member>, member: &Member, event: Event) -> Kaf
                 ..
             }) = member.slots().get(&partition)
             {
-                drop(deliveries.send(Delivery::End(offset)));
+                drop(deliveries.send(Ok(Delivery::End(offset))));
             }
         }
         Event::Rebalance {
@@ -493,12 +562,21 @@ fn handle(consumer: &BaseConsumer<Member>, member: &Member, event: Event) -> Kaf
             partitions,
         } => {
             member.follow_rebalance(consumer, assigned, &partitions)?;
+            if assigned && !partitions.is_empty() {
+                refusal.end(member);
+            }
         }
         Event::Error {
             code,
             is_fatal: true,
             ..
         } => {
+            // The event itself says only that something is fatal.
+            let fatal = consumer.client().fatal_error();
+            let code = fatal.map_or(code, |(code, _)| code);
+            if is_refusal(code) {
+                refusal.begin(member, code);
+            }
             return Err(KafkaError::MessageConsumptionFatal(code));
         }
         Event::Error {
@@ -516,9 +594,26 @@ fn handle(consumer: &BaseConsumer<Member>, member: &Member, event: Event) -> Kaf
             member.cut_off(partition);
         }
         Event::Error {
-            code, partition, ..
-        } => {
-            tracing::debug!(topic = member.topic, partition, %code, "librdkafka reports an error and continues");
+            code,
+            partition: Some(partition),
+            ..
+        } => member.fail(Some(partition), code),
+        Event::Error { code, .. } if is_refusal(code) => {
+            refusal.begin(member, code);
+            // Fetches need no right on the group.
+            if code != RDKafkaErrorCode::GroupAuthorizationFailed {
+                member.fail(None, code);
+            }
+        }
+        Event::Error { code, .. } => {
+            tracing::debug!(topic = member.topic, %code, "librdkafka reports an error and continues");
+        }
+        Event::Committed { error: None } => refusal.end(member),
+        Event::Committed { error: Some(code) } if is_refusal(code) => {
+            refusal.begin(member, code);
+        }
+        Event::Committed { error: Some(code) } => {
+            tracing::debug!(topic = member.topic, %code, "offsets could not be committed to Kafka");
         }
         Event::Log {
             severity,
@@ -585,6 +680,7 @@ fn seek_waiting(consumer: &BaseConsumer<Member>, member: &Member) {
             drop(reply.send(Records {
                 deliveries,
                 buffered: Arc::clone(&slot.buffered),
+                failure: None,
             }));
         }
     }
@@ -618,7 +714,7 @@ fn deliver(consumer: &BaseConsumer<Member>, member: &Member, record: Record) -> 
         if let Some(deliveries) = &slot.deliveries {
             let bytes = cost(&record);
             slot.buffered.add(bytes);
-            if deliveries.send(Delivery::Record(record)).is_err() {
+            if deliveries.send(Ok(Delivery::Record(record))).is_err() {
                 slot.buffered.remove(bytes);
                 slot.deliveries = None;
             }

@@ -26,7 +26,13 @@ pub fn dead_letters_config(mut connection: ClientConfig, group_prefix: &str) -> 
 /// The settings of a consumer group's member: the connection's, and what projection needs. The user's own properties win,
 /// but for the group's name and the debug contexts.
 pub fn member_config(connection: &ClientConfig, group: &str) -> ClientConfig {
-    let mut config = ClientConfig::new();
+    // A copy, because `config_map` masks the values of secrets.
+    let mut config = connection.clone();
+    let mut set = |name, value| {
+        if connection.get(name).is_none() {
+            config.set(name, value);
+        }
+    };
     for (name, value) in [
         ("enable.auto.commit", "true"),
         // Committed offsets show how far the log was projected, should the database be restored to an earlier state.
@@ -41,7 +47,7 @@ pub fn member_config(connection: &ClientConfig, group: &str) -> ClientConfig {
         // How soon an added partition is assigned.
         ("topic.metadata.refresh.interval.ms", "10000"),
     ] {
-        config.set(name, value);
+        set(name, value);
     }
     // `consumer::LogChange` is parsed from these contexts' lines.
     let mut debug = "metadata,topic".to_owned();
@@ -50,14 +56,39 @@ pub fn member_config(connection: &ClientConfig, group: &str) -> ClientConfig {
     }
     // These two belong to the classic protocol. KIP-848 leaves them to the broker and refuses them here.
     if connection.get("group.protocol") != Some("consumer") {
-        config.set("partition.assignment.strategy", "cooperative-sticky");
-        config.set("session.timeout.ms", "10000");
-    }
-    for (name, value) in connection.config_map() {
-        config.set(name, value);
+        set("partition.assignment.strategy", "cooperative-sticky");
+        set("session.timeout.ms", "10000");
     }
     config.set("group.id", group);
     config.set("debug", debug);
     config.set_log_level(RDKafkaLogLevel::Debug);
     config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_logs_in_with_the_users_password() {
+        let given = [
+            ("sasl.password", "secret"),
+            ("session.timeout.ms", "6000"),
+            ("debug", "broker"),
+            ("group.id", "another"),
+        ];
+        let properties = given.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let connection = connection_config("localhost:9092", &properties);
+        let config = member_config(&connection, "sightline.order");
+        for (name, value) in [
+            ("bootstrap.servers", "localhost:9092"),
+            ("sasl.password", "secret"),
+            ("session.timeout.ms", "6000"),
+            ("auto.offset.reset", "error"),
+            ("debug", "metadata,topic,broker"),
+            ("group.id", "sightline.order"),
+        ] {
+            assert_eq!(config.get(name), Some(value), "{name}");
+        }
+    }
 }

@@ -10,3 +10,21 @@ pub(crate) mod native;
 pub mod offsets;
 
 pub use native::to_record;
+
+use rdkafka::error::RDKafkaErrorCode;
+
+/// Whether Kafka refuses what was asked of it, for lack of a right or of a valid login. That lasts until an operator changes
+/// one of them.
+pub(crate) fn is_refusal(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::GroupAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
+            | RDKafkaErrorCode::Authentication
+            | RDKafkaErrorCode::SaslAuthenticationFailed
+            | RDKafkaErrorCode::UnsupportedSASLMechanism
+            | RDKafkaErrorCode::IllegalSASLState
+            | RDKafkaErrorCode::SecurityDisabled
+    )
+}

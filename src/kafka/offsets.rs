@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use rdkafka::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -17,6 +18,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::event::Record;
+use crate::kafka::is_refusal;
 use crate::kafka::native::{self, to_record};
 
 /// How often the offsets are read.
@@ -110,13 +112,26 @@ pub fn monitor(
 }
 
 /// A consumer without a group, for requests.
+pub type Reader = BaseConsumer<Unlogged>;
+
+/// Leaves it to the callers of a client to log its errors. While Kafka is unavailable, librdkafka reports hundreds a second.
+pub struct Unlogged;
+
+impl ClientContext for Unlogged {
+    fn error(&self, _error: KafkaError, _reason: &str) {}
+}
+
+impl ConsumerContext for Unlogged {}
+
+/// Creates a reader.
 ///
 /// # Errors
 /// librdkafka refuses the configuration.
-pub fn reader(config: &ClientConfig) -> KafkaResult<BaseConsumer> {
+pub fn reader(config: &ClientConfig) -> KafkaResult<Reader> {
     let mut config = config.clone();
     config.remove("group.id");
-    config.set("enable.auto.commit", "false").create()
+    config.set("enable.auto.commit", "false");
+    config.create_with_context(Unlogged)
 }
 
 fn run(
@@ -128,38 +143,53 @@ fn run(
     let mut unstable = config.clone();
     unstable.set("isolation.level", "read_uncommitted");
     let (stable, unstable) = (reader(config)?, reader(&unstable)?);
-    let mut unavailable = false;
+    let mut outages: BTreeMap<&str, Outage> = BTreeMap::new();
+    let mut refused_login = None;
     while !stop.is_cancelled() {
         let began = Instant::now();
-        // Polling serves the clients' own events. Neither has a subscription.
-        drop((stable.poll(Duration::ZERO), unstable.poll(Duration::ZERO)));
         let previous = sender.borrow().clone().unwrap_or_default();
         let mut states = BTreeMap::new();
-        let mut failed = None;
         for name in topics {
-            match read_topic(&stable, &unstable, name, previous.get(name)) {
-                Ok(Some(state)) => {
-                    states.insert(name.clone(), Arc::new(state));
+            let read = read_topic(&stable, &unstable, name, previous.get(name));
+            let reported = last_refusal(&stable).or(last_refusal(&unstable));
+            refused_login = reported.or(refused_login.filter(|_| read.is_err()));
+            let (state, outage) = match read {
+                Ok(Some((state, outage))) => (Some(Arc::new(state)), outage),
+                Ok(None) => (None, None),
+                // The last state stays. Its age shows.
+                Err(error) => (
+                    previous.get(name).cloned(),
+                    Some(Outage {
+                        partitions: Vec::new(),
+                        error,
+                    }),
+                ),
+            };
+            if let Some(state) = state {
+                states.insert(name.clone(), state);
+            }
+            match outage {
+                Some(mut outage) => {
+                    // Without a login a request ends as a time-out.
+                    if let Some(error) = &refused_login
+                        && !outage.is_refused()
+                    {
+                        outage.error = error.clone();
+                    }
+                    let known = outages.get(name.as_str());
+                    if known.is_none_or(|known| !known.is_like(&outage)) {
+                        outage.log(name);
+                    }
+                    outages.insert(name, outage);
                 }
-                Ok(None) => {}
-                Err(error) => {
-                    failed = Some(error);
-                    // The last state stays. Its age shows.
-                    if let Some(state) = previous.get(name) {
-                        states.insert(name.clone(), Arc::clone(state));
+                None => {
+                    if outages.remove(name.as_str()).is_some() {
+                        tracing::info!(topic = name, "Kafka returns the topic's offsets again");
                     }
                 }
             }
         }
-        match (&failed, unavailable) {
-            (Some(error), false) => {
-                tracing::warn!(%error, "Kafka is unavailable; trying again until it is not")
-            }
-            (None, true) => tracing::info!("Kafka is available again"),
-            _ => {}
-        }
-        unavailable = failed.is_some();
-        if !unavailable || !states.is_empty() {
+        if outages.is_empty() || !states.is_empty() {
             sender.send_replace(Some(Arc::new(states)));
         }
         thread::sleep(INTERVAL.saturating_sub(began.elapsed()));
@@ -167,12 +197,51 @@ fn run(
     Ok(())
 }
 
+/// The last refusal that a client has reported by itself, such as that of a login. Serves the client's events: it has no
+/// subscription.
+fn last_refusal(client: &Reader) -> Option<KafkaError> {
+    std::iter::from_fn(|| client.poll(Duration::ZERO))
+        .filter_map(Result::err)
+        .filter(|error| error.rdkafka_error_code().is_some_and(is_refusal))
+        .last()
+}
+
+/// What can't be read of a topic.
+struct Outage {
+    /// The partitions whose offsets can't be read; none where nothing of the topic can.
+    partitions: Vec<i32>,
+    error: KafkaError,
+}
+
+impl Outage {
+    fn is_refused(&self) -> bool {
+        self.error.rdkafka_error_code().is_some_and(is_refusal)
+    }
+
+    /// Whether both need the same of an operator.
+    fn is_like(&self, other: &Outage) -> bool {
+        (&self.partitions, self.is_refused()) == (&other.partitions, other.is_refused())
+    }
+
+    fn log(&self, topic: &str) {
+        let Outage { partitions, error } = self;
+        if self.is_refused() {
+            tracing::warn!(topic, ?partitions, %error, "Kafka refuses to return the topic's offsets; trying again until it does not");
+        } else if partitions.is_empty() {
+            tracing::warn!(topic, %error, "Kafka is unavailable; trying again until it is not");
+        } else {
+            tracing::warn!(topic, ?partitions, %error, "offsets of partitions can't be read; trying again until they can");
+        }
+    }
+}
+
+/// A topic's state, and what can't be read of it; `None` if the cluster has no topic of that name.
 fn read_topic(
-    stable: &BaseConsumer,
-    unstable: &BaseConsumer,
+    stable: &Reader,
+    unstable: &Reader,
     name: &str,
     previous: Option<&Arc<TopicState>>,
-) -> KafkaResult<Option<TopicState>> {
+) -> KafkaResult<Option<(TopicState, Option<Outage>)>> {
     // Before the identity is read: offsets of another incarnation must not look newer than its change.
     let asked = Instant::now();
     let Some(found) = native::describe_topic(stable, name, TIMEOUT)? else {
@@ -199,24 +268,37 @@ fn read_topic(
         // A client learns of added partitions by requesting metadata. The other client has just done so.
         unstable.fetch_metadata(Some(name), TIMEOUT)?;
     }
+    let mut outage: Option<Outage> = None;
     for partition in 0..found.partitions {
-        let read = |consumer: &BaseConsumer| consumer.fetch_watermarks(name, partition, TIMEOUT);
-        // A partition without a leader keeps its last offsets, which age.
-        if let (Ok((start, last_stable)), Ok((_, end))) = (read(stable), read(unstable)) {
-            let read = PartitionOffsets {
-                log_start: start,
-                last_stable,
-                log_end: end.max(last_stable),
-                asked,
-            };
-            offsets.insert(partition, read);
+        let read = |consumer: &Reader| consumer.fetch_watermarks(name, partition, TIMEOUT);
+        match read(stable).and_then(|stable| Ok((stable, read(unstable)?))) {
+            Ok(((start, last_stable), (_, end))) => {
+                let read = PartitionOffsets {
+                    log_start: start,
+                    last_stable,
+                    log_end: end.max(last_stable),
+                    asked,
+                };
+                offsets.insert(partition, read);
+            }
+            // The partition keeps its last offsets, which age.
+            Err(error) => match &mut outage {
+                Some(outage) => outage.partitions.push(partition),
+                None => {
+                    outage = Some(Outage {
+                        partitions: vec![partition],
+                        error,
+                    });
+                }
+            },
         }
     }
-    Ok(Some(TopicState {
+    let state = TopicState {
         identity,
         partition_count: found.partitions,
         offsets,
-    }))
+    };
+    Ok(Some((state, outage)))
 }
 
 /// For each partition, the offset of the first record that is not older than `time`, else the last stable offset. Blocks.
@@ -224,7 +306,7 @@ fn read_topic(
 /// # Errors
 /// The cluster does not answer, or not for all partitions.
 pub fn offsets_at(
-    consumer: &BaseConsumer,
+    consumer: &Reader,
     name: &str,
     state: &TopicState,
     time: DateTime<Utc>,

@@ -12,6 +12,7 @@ use sqlx::PgPool;
 use sqlx::types::Json;
 
 use super::Projector;
+use super::outages::Outages;
 use crate::db;
 use crate::kafka::offsets::{PartitionOffsets, TopicState};
 
@@ -113,6 +114,7 @@ pub async fn run(projector: Projector) {
 async fn run_topic(projector: &Projector, topic: &str) {
     let mut states = projector.topic_states.clone();
     let mut readings = Readings::default();
+    let mut outages = Outages::default();
     loop {
         let state = states.borrow_and_update().as_ref().and_then(|states| {
             let state = states.get(topic)?;
@@ -121,9 +123,8 @@ async fn run_topic(projector: &Projector, topic: &str) {
         if let Some(state) = state {
             let done = compare(projector, topic, &state, &mut readings);
             let done = db::within(DEADLINE, done);
-            if let Some(Err(error)) = projector.stop.run_until_cancelled(done).await {
-                let error = db::describe(&error);
-                tracing::debug!(topic, error, "partitions could not be recorded yet");
+            if let Some(done) = projector.stop.run_until_cancelled(done).await {
+                outages.follow(topic, "recording partitions", &done);
             }
         }
         tokio::select! {

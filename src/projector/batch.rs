@@ -19,11 +19,13 @@ use super::judge::{Candidate, Judge, Judgement, Reading};
 use super::pause;
 use super::progress::{self, Advance, Claim, OwnedPartition};
 use super::{NewEvent, Projection, Projector, Target, View};
-use crate::db::{self, ErrorClass};
+use crate::db::{self, ErrorClass, SharedUserKey};
 use crate::event::{Record, hash16};
 
 /// How often a record is tried alone before an unforeseen error makes it a dead letter.
 const BUG_ATTEMPTS: u32 = 3;
+/// The reason of a dead letter whose cause is not known.
+const FAILED: &str = "failed";
 
 /// Records that follow one another in a partition, and the offset at which the log goes on behind them.
 #[derive(Debug)]
@@ -287,7 +289,7 @@ impl Judged<'_> {
 async fn apply(connection: &mut PgConnection, judged: &mut [Judged<'_>]) -> Result<(), Failure> {
     if let [one] = judged {
         if let ([candidate], true) = (one.candidates, one.batch.gives_up) {
-            give_up(&mut one.judge, candidate, Class::Bug);
+            give_up(&mut one.judge, candidate, Class::Bug, FAILED);
         } else {
             apply_one(connection, one.claim, &mut one.judge, one.candidates).await?;
         }
@@ -305,7 +307,7 @@ async fn apply(connection: &mut PgConnection, judged: &mut [Judged<'_>]) -> Resu
     };
     match try_to_apply(connection, claim, judge.projection, &events).await? {
         Applied::Yes => Ok(()),
-        Applied::No(_) => Err(Failure::NotTogether),
+        Applied::No(..) => Err(Failure::NotTogether),
     }
 }
 
@@ -374,9 +376,10 @@ fn apply_by_halves<'f>(
         let mut attempt = 1;
         loop {
             let events = judge.judge(candidates);
-            let class = match apply_together(connection, claim, judge.projection, &events).await? {
+            let applied = apply_together(connection, claim, judge.projection, &events).await?;
+            let (class, reason) = match applied {
                 Applied::Yes => return Ok(()),
-                Applied::No(class) => class,
+                Applied::No(class, reason) => (class, reason),
             };
             judge.go_back(&before);
             if let [candidate] = candidates {
@@ -384,7 +387,7 @@ fn apply_by_halves<'f>(
                     attempt += 1;
                     continue;
                 }
-                give_up(judge, candidate, class);
+                give_up(judge, candidate, class, reason);
                 return Ok(());
             }
             let (first, second) = candidates.split_at(candidates.len() / 2);
@@ -398,8 +401,8 @@ fn apply_by_halves<'f>(
 /// Whether events could be applied.
 enum Applied {
     Yes,
-    /// Their effects were undone. The class says whether the data is at fault.
-    No(Class),
+    /// Their effects were undone. The class says whether the data is at fault; the reason is that of a dead letter.
+    No(Class, &'static str),
 }
 
 /// Applies events under a savepoint, so that those that fail can be undone alone.
@@ -416,7 +419,7 @@ async fn apply_together(
     let applied = try_to_apply(&mut savepoint, claim, projection, events).await?;
     match applied {
         Applied::Yes => savepoint.commit().await?,
-        Applied::No(_) => savepoint.rollback().await?,
+        Applied::No(..) => savepoint.rollback().await?,
     }
     Ok(applied)
 }
@@ -441,12 +444,15 @@ async fn try_to_apply(
     Ok(match applied {
         Ok(Ok(())) => Applied::Yes,
         Ok(Err(error)) => {
-            let class = match db::classify(&error) {
+            let failed = match db::classify(&error) {
                 ErrorClass::Transient | ErrorClass::Systemic | ErrorClass::UnreadableState => {
                     return Err(error);
                 }
-                ErrorClass::Data => Class::Data,
-                ErrorClass::Bug => Class::Bug,
+                ErrorClass::Data => (Class::Data, "refused_by_database"),
+                ErrorClass::Bug if is_shared_user_key(&error) => {
+                    (Class::Bug, "user_id_hash_conflict")
+                }
+                ErrorClass::Bug => (Class::Bug, FAILED),
             };
             tracing::debug!(
                 first_offset = first.offset,
@@ -454,20 +460,20 @@ async fn try_to_apply(
                 error = db::describe(&error),
                 "events could not be applied together"
             );
-            Applied::No(class)
+            let (class, reason) = failed;
+            Applied::No(class, reason)
         }
         // The panic hook has logged where.
-        Err(_panic) => Applied::No(Class::Bug),
+        Err(_panic) => Applied::No(Class::Bug, FAILED),
     })
 }
 
+fn is_shared_user_key(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Encode(cause) if cause.is::<SharedUserKey>())
+}
+
 /// A record that can't be applied even alone becomes a dead letter.
-fn give_up(judge: &mut Judge<'_>, candidate: &Candidate<'_>, class: Class) {
-    let reason = if class == Class::Bug {
-        "failed"
-    } else {
-        "refused_by_database"
-    };
+fn give_up(judge: &mut Judge<'_>, candidate: &Candidate<'_>, class: Class, reason: &'static str) {
     tracing::error!(
         domain = judge.projection.domain(),
         partition = candidate.record.partition,

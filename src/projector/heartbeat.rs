@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 use tokio::sync::Notify;
 
+use super::outages::Outages;
 use super::{Projector, View};
 use crate::db;
 use crate::kafka::offsets::TopicStates;
@@ -101,6 +102,7 @@ impl Heartbeats {
 pub async fn run(projector: Projector) {
     let mut tick = tokio::time::interval(INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut outages = Outages::default();
     loop {
         tokio::select! {
             _ = tick.tick() => {}
@@ -115,11 +117,8 @@ pub async fn run(projector: Projector) {
             }
         };
         let written = db::within(DEADLINE, written);
-        if let Some(Err(error)) = projector.stop.run_until_cancelled(written).await {
-            tracing::debug!(
-                error = db::describe(&error),
-                "a heartbeat could not be written"
-            );
+        if let Some(written) = projector.stop.run_until_cancelled(written).await {
+            outages.follow("all domains", "writing heartbeats", &written);
         }
     }
 }

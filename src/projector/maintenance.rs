@@ -7,10 +7,10 @@ use chrono::TimeDelta;
 
 use super::dead_letters::maintenance::{erase_deleted_users, expire_bytes, retry_due};
 use super::dead_letters::outbox::Outbox;
-use super::dead_letters::retry::Retrier;
+use super::dead_letters::retry::{Retrier, RetryError};
+use super::outages::Outages;
 use super::versions::{self, VersionError, Which};
 use super::{Projection, Projector, ids};
-use crate::db;
 
 /// The pause between two rounds.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -57,18 +57,19 @@ async fn maintain(
     policy: &DeadLetterPolicy,
 ) {
     let mut expire_at = Instant::now();
+    let mut outages = Outages::default();
     let mut tick = tokio::time::interval(INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let round = maintain_once(projector, projection, retrier);
+        let round = maintain_once(projector, projection, retrier, &mut outages);
         let domain = projection.domain();
         if tokio::time::timeout(DEADLINE, round).await.is_err() {
             tracing::debug!(domain, "a round of maintenance took too long");
         }
         if Instant::now() >= expire_at {
             expire_at = Instant::now() + EXPIRE_INTERVAL;
-            let expired = expire(projector, projection, retrier, policy);
+            let expired = expire(projector, projection, retrier, policy, &mut outages);
             if tokio::time::timeout(EXPIRE_INTERVAL, expired)
                 .await
                 .is_err()
@@ -84,24 +85,21 @@ async fn maintain_once(
     projector: &Projector,
     projection: &'static dyn Projection,
     retrier: &Retrier,
+    outages: &mut Outages,
 ) {
     let (domain, pool) = (projection.domain(), &retrier.pool);
-    if let Err(error) = retry_due(retrier, projection, projector.instance).await {
-        tracing::debug!(domain, %error, "dead letters could not be retried yet");
-    }
-    if let Err(error) = erase_deleted_users(pool, domain).await {
-        let error = db::describe(&error);
-        tracing::debug!(
-            domain,
-            error,
-            "deleted users' dead letters could not be erased yet"
-        );
-    }
-    drop_overdue(retrier, domain).await;
-    if let Err(error) = versions::delete_dropped(pool, domain).await {
-        let error = db::describe(&error);
-        tracing::debug!(domain, error, "a dropped version could not be deleted yet");
-    }
+    let retried = match retry_due(retrier, projection, projector.instance).await {
+        Err(RetryError::Database(error)) => Err(error),
+        // Nothing is left to retry here.
+        Ok(()) | Err(RetryError::Gone | RetryError::OtherCode) => Ok(()),
+    };
+    outages.follow(domain, "retrying dead letters", &retried);
+    let erased = erase_deleted_users(pool, domain).await;
+    outages.follow(domain, "erasing dead letters of deleted users", &erased);
+    let dropped = drop_overdue(retrier, domain).await;
+    outages.follow(domain, "dropping a retired version", &dropped);
+    let deleted = versions::delete_dropped(pool, domain).await;
+    outages.follow(domain, "deleting a dropped version", &deleted);
 }
 
 /// Deletes bytes and event ids that have expired, and notes which versions stand still.
@@ -110,35 +108,28 @@ async fn expire(
     projection: &'static dyn Projection,
     retrier: &Retrier,
     policy: &DeadLetterPolicy,
+    outages: &mut Outages,
 ) {
     let (domain, pool) = (projection.domain(), &retrier.pool);
-    if let Err(error) = expire_bytes(pool, domain, policy.retention).await {
-        let error = db::describe(&error);
-        tracing::debug!(
-            domain,
-            error,
-            "bytes of dead letters could not be erased yet"
-        );
-    }
-    if let Err(error) = versions::note_stalled(pool, domain).await {
-        let error = db::describe(&error);
-        tracing::debug!(domain, error, "stalled versions could not be read yet");
-    }
-    if let Err(error) = ids::expire(&projector.pool, domain, projector.dedupe).await {
-        let error = db::describe(&error);
-        tracing::debug!(domain, error, "event ids could not be expired yet");
-    }
+    let erased = expire_bytes(pool, domain, policy.retention).await;
+    outages.follow(domain, "erasing bytes of dead letters", &erased);
+    let noted = versions::note_stalled(pool, domain).await;
+    outages.follow(domain, "reading stalled versions", &noted);
+    let expired = ids::expire(&projector.pool, domain, projector.dedupe).await;
+    outages.follow(domain, "expiring event ids", &expired);
 }
 
 /// Drops a version that was retired for long enough, if there is one.
-async fn drop_overdue(retrier: &Retrier, domain: &'static str) {
+async fn drop_overdue(retrier: &Retrier, domain: &'static str) -> Result<(), sqlx::Error> {
     match versions::remove(&retrier.pool, domain, Which::Overdue).await {
         Ok(version) => tracing::info!(
             domain,
             version,
             "dropped a version that was retired a day ago; a rollback to it is no longer possible"
         ),
+        Err(VersionError::Database(error)) => return Err(error),
         Err(VersionError::NoSuchVersion) => {}
         Err(error) => tracing::debug!(domain, %error, "a retired version could not be dropped yet"),
     }
+    Ok(())
 }

@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use super::outages::Outages;
 use super::worker::Worker;
 use super::writer;
 use super::{Projection, Projector, View};
@@ -24,6 +25,7 @@ const DEADLINE: Duration = Duration::from_secs(15);
 /// have begun are finished.
 pub async fn project(projector: Projector, projection: &'static dyn Projection) {
     let domain = projection.domain();
+    let mut outages = Outages::default();
     let mut running: HashMap<i32, (DropGuard, JoinHandle<()>)> = HashMap::new();
     loop {
         // What newer code has begun is left to it, and a rebuild is the work of one fold.
@@ -34,7 +36,8 @@ pub async fn project(projector: Projector, projection: &'static dyn Projection) 
             domain,
             projection.code_version()
         );
-        match db::within(DEADLINE, versions.fetch_all(&projector.pool)).await {
+        let versions = versions.fetch_all(&projector.pool);
+        let outcome = match db::within(DEADLINE, versions).await {
             Ok(versions) => {
                 // A task that has ended has panicked, which the panic hook has logged. It is started again.
                 running
@@ -51,13 +54,11 @@ pub async fn project(projector: Projector, projection: &'static dyn Projection) 
                         (stop.drop_guard(), task)
                     });
                 }
+                Ok(())
             }
-            Err(error) => tracing::debug!(
-                domain,
-                error = db::describe(&error),
-                "the view's versions can't be read yet"
-            ),
-        }
+            Err(error) => Err(error),
+        };
+        outages.follow(domain, "reading the view's versions", &outcome);
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
             () = projector.stop.cancelled() => break,

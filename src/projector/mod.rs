@@ -18,6 +18,7 @@ mod ids;
 mod judge;
 pub mod maintenance;
 pub mod members;
+mod outages;
 pub mod pause;
 mod progress;
 pub mod versions;

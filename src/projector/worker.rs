@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +25,7 @@ use crate::config::StartAt;
 use crate::db::{self, ErrorClass};
 use crate::event::Record;
 use crate::kafka::consumer::{Delivery, Partition};
+use crate::kafka::is_refusal;
 use crate::kafka::offsets::{self, TopicState};
 use crate::telemetry;
 
@@ -69,6 +71,8 @@ enum WorkerEnd {
     Fenced,
     /// The log may no longer be the one that was claimed.
     LogChanged,
+    /// A fetch failed with this code.
+    FetchFailed(RDKafkaErrorCode),
     /// The partition has to be claimed again.
     ClaimAgain,
 }
@@ -90,8 +94,8 @@ struct Memory {
     batch_limit: BatchLimit,
     /// Whether the next batch is projected by itself, because it failed together with others.
     is_alone: bool,
-    /// Whether an outage was logged whose end was not.
-    troubled: bool,
+    /// The failure that was logged last, if its end was not.
+    logged: Option<&'static str>,
     /// The pause before the next attempt.
     backoff: Duration,
 }
@@ -107,7 +111,7 @@ impl Memory {
             committed: false,
             batch_limit: BatchLimit::new(BATCH_RECORDS),
             is_alone: false,
-            troubled: false,
+            logged: None,
             backoff: BACKOFF.0,
         }
     }
@@ -139,6 +143,9 @@ impl Worker {
                     state_since = Instant::now();
                     continue;
                 }
+                Ok(Ok(WorkerEnd::FetchFailed(code))) => {
+                    (kafka_failure(Some(code), "fetch_failed"), code.to_string())
+                }
                 Ok(Ok(WorkerEnd::Fenced)) => {
                     // We committed since we claimed the partition, so a short operation (a retry, a pause) fenced us: claim
                     // it again without waiting. Else another owner may have claimed it, whose assignment is newer than
@@ -158,17 +165,7 @@ impl Worker {
                 // A panic outside of a fold is not the data's fault. The panic hook has logged where.
                 Err(_) => ("panicked", "a panic".to_owned()),
             };
-            self.report_failure(&memory, failure);
-            if !std::mem::replace(&mut memory.troubled, true) {
-                tracing::warn!(
-                    domain = self.view.domain,
-                    topic = self.topic,
-                    partition = self.partition.number,
-                    failure,
-                    cause,
-                    "projection failed; trying again until it goes through"
-                );
-            }
+            self.report_failure(&mut memory, failure, &cause);
             if memory.batch_limit.was_halved() {
                 memory.backoff = BACKOFF.0;
             }
@@ -182,11 +179,21 @@ impl Worker {
         }
     }
 
-    /// Reports in the heartbeat what holds the partition up.
-    fn report_failure(&self, memory: &Memory, failure: &'static str) {
+    /// Reports in the heartbeat what holds the partition up, and logs it where it is new.
+    fn report_failure(&self, memory: &mut Memory, failure: &'static str, cause: &str) {
         if let Some(log_id) = memory.log_id {
             let heartbeats = &self.projector.heartbeats;
             heartbeats.failure(&self.view, log_id, Some(failure));
+        }
+        if memory.logged.replace(failure) != Some(failure) {
+            tracing::warn!(
+                domain = self.view.domain,
+                topic = self.topic,
+                partition = self.partition.number,
+                failure,
+                cause,
+                "projection failed; trying again until it goes through"
+            );
         }
     }
 
@@ -197,7 +204,7 @@ impl Worker {
             heartbeats.failure(&self.view, log_id, None);
         }
         memory.backoff = BACKOFF.0;
-        if std::mem::take(&mut memory.troubled) {
+        if memory.logged.take().is_some() {
             tracing::info!(
                 domain = self.view.domain,
                 topic = self.topic,
@@ -282,7 +289,11 @@ impl Worker {
                 }
             };
             let Some(delivery) = delivery else {
-                return Ok(WorkerEnd::LogChanged);
+                // The next seek makes librdkafka report the end of the partition again, or the error.
+                return Ok(match records.failure() {
+                    Some(code) => WorkerEnd::FetchFailed(code),
+                    None => WorkerEnd::LogChanged,
+                });
             };
             // If compaction or retention has removed the record, there is nothing to compare.
             if let Delivery::Record(record) = &delivery
@@ -686,9 +697,12 @@ impl Worker {
             _ if !owned.is_live => None,
             _ => match self.partition.committed(state.identity.stored()).await {
                 Ok(committed) => committed,
+                // The partition was revoked.
+                Err(KafkaError::Canceled) => return Ok(false),
                 Err(error) => {
-                    tracing::debug!(%error, topic = self.topic, "the committed offset can't be read");
-                    self.report_failure(memory, "committed_offset_unknown");
+                    let code = error.rdkafka_error_code();
+                    let failure = kafka_failure(code, "committed_offset_unknown");
+                    self.report_failure(memory, failure, &error.to_string());
                     return Ok(false);
                 }
             },
@@ -757,6 +771,15 @@ fn until_tick() -> Duration {
     static FIRST: LazyLock<Instant> = LazyLock::new(Instant::now);
     let since = FIRST.elapsed().as_millis() % SKIP_TICK.as_millis();
     SKIP_TICK - Duration::from_millis(u64::try_from(since).unwrap_or_default())
+}
+
+/// The failure as which an error of Kafka is reported, unless Kafka refuses what was asked.
+fn kafka_failure(code: Option<RDKafkaErrorCode>, otherwise: &'static str) -> &'static str {
+    if code.is_some_and(is_refusal) {
+        "kafka_refuses"
+    } else {
+        otherwise
+    }
 }
 
 /// When to probe whether the offsets between a position and the last stable offset are a hole.

@@ -124,7 +124,7 @@ impl Broker {
                     };
                 }
                 match libraries() {
-                    Some(libraries) => Server::start(libraries, &[]),
+                    Some(libraries) => Server::start(libraries, Extra::Nothing),
                     None => mock(),
                 }
             })
@@ -142,13 +142,52 @@ impl Broker {
 
     /// Starts a broker that the test may kill. `None` if Java or Maven is missing.
     pub fn private() -> Option<Broker> {
-        Some(Server::start(libraries()?, &[]))
+        Some(Server::start(libraries()?, Extra::Nothing))
     }
 
     /// Starts a private broker that clients can also reach through proxies on these ports: it advertises the
     /// port that a client used. [`Broker::behind`] names the ports to which the proxies must connect.
     pub fn private_behind(proxies: &[u16]) -> Option<Broker> {
-        Some(Server::start(libraries()?, proxies))
+        Some(Server::start(libraries()?, Extra::Proxies(proxies)))
+    }
+
+    /// Starts a private broker with a second listener, for clients that log in: see [`Broker::login`]. They may do
+    /// only what [`Broker::acl`] allows.
+    pub fn private_with_logins() -> Option<Broker> {
+        Some(Server::start(libraries()?, Extra::Logins))
+    }
+
+    /// The address of the listener for clients that log in, and librdkafka's properties to log in as the user
+    /// `gateway`, whose password is `secret`.
+    pub fn login(&self, password: &str) -> (String, String) {
+        let port = self.server(|server| server.behind[0]);
+        let properties = format!(
+            "security.protocol=SASL_PLAINTEXT,sasl.mechanism=PLAIN,sasl.username=gateway,sasl.password={password}"
+        );
+        (format!("127.0.0.1:{port}"), properties)
+    }
+
+    /// Adds (`--add`) or removes (`--remove`) what the user `gateway` may do, with `kafka-acls`: its arguments name
+    /// operations and resources.
+    pub async fn acl(&self, change: &str, arguments: &[&str]) {
+        let mut java = self.server(|server| server.java());
+        java.args([
+            "org.apache.kafka.tools.AclCommand",
+            "--bootstrap-server",
+            &self.address,
+            change,
+            "--force",
+            "--allow-principal",
+            "User:gateway",
+        ])
+        .args(arguments);
+        let changed = super::app::finish(java).await;
+        assert!(
+            changed.status.success(),
+            "kafka-acls {change} {arguments:?}: {}{}",
+            String::from_utf8_lossy(&changed.stdout),
+            String::from_utf8_lossy(&changed.stderr)
+        );
     }
 
     /// The broker's ports behind the proxies, in the order of the proxies.
@@ -419,12 +458,35 @@ impl Broker {
     /// The compressions of a partition's batches in the broker's log. `None` if another process started the
     /// broker.
     pub fn compressions(&self, topic: &str, partition: i32) -> Option<BTreeSet<&'static str>> {
+        let segment = self.segment(topic, partition)?;
+        Some(compressions(&std::fs::read(segment).expect("readable")))
+    }
+
+    /// Damages a partition's last batch in the broker's log, or repairs it if it was damaged: inverts its last bytes.
+    /// `None` if another process started the broker.
+    pub fn invert_last_bytes(&self, topic: &str, partition: i32) -> Option<()> {
+        use std::os::unix::fs::FileExt;
+        let segment = self.segment(topic, partition)?;
+        let file = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open(segment);
+        let file = file.expect("the segment");
+        let mut bytes = [0; 32];
+        let at = file.metadata().expect("a size").len() - bytes.len() as u64;
+        file.read_exact_at(&mut bytes, at).expect("readable");
+        file.write_all_at(&bytes.map(|byte| !byte), at)
+            .expect("writable");
+        Some(())
+    }
+
+    /// The first segment file of a partition.
+    fn segment(&self, topic: &str, partition: i32) -> Option<PathBuf> {
         let Kind::Started(server) = &self.kind else {
             return None;
         };
         let log = server.lock().unwrap().home.path.join("log");
-        let segment = log.join(format!("{topic}-{partition}/{:020}.log", 0));
-        Some(compressions(&std::fs::read(segment).expect("readable")))
+        Some(log.join(format!("{topic}-{partition}/{:020}.log", 0)))
     }
 
     /// A transactional producer.
@@ -598,10 +660,21 @@ impl Writer {
     }
 }
 
+/// What a broker has besides its plain listener.
+#[derive(Clone, Copy)]
+enum Extra<'a> {
+    Nothing,
+    /// A listener behind each of these proxies.
+    Proxies(&'a [u16]),
+    /// A listener for clients that log in.
+    Logins,
+}
+
 /// A Kafka process that is both broker and controller.
 struct Server {
     libraries: PathBuf,
     port: u16,
+    /// The ports of the extra listeners.
     behind: Vec<u16>,
     /// Declared before `home`, so that it is dropped first.
     process: Option<Process>,
@@ -609,10 +682,10 @@ struct Server {
 }
 
 impl Server {
-    fn start(libraries: PathBuf, proxies: &[u16]) -> Broker {
+    fn start(libraries: PathBuf, extra: Extra<'_>) -> Broker {
         let mut tries = 0;
         loop {
-            let mut server = Server::prepare(libraries.clone(), proxies);
+            let mut server = Server::prepare(libraries.clone(), extra);
             match server.run() {
                 Ok(()) => {
                     let address = server.address();
@@ -628,16 +701,38 @@ impl Server {
         }
     }
 
-    fn prepare(libraries: PathBuf, proxies: &[u16]) -> Server {
+    fn prepare(libraries: PathBuf, extra: Extra<'_>) -> Server {
         let home = Directory::new("sightline-kafka-");
         let (port, controller) = (free_port(), free_port());
-        let behind: Vec<u16> = proxies.iter().map(|_| free_port()).collect();
+        let mut behind = Vec::new();
         let mut names = String::new();
         let (mut listeners, mut advertised) = (String::new(), String::new());
-        for (n, (proxy, port)) in proxies.iter().zip(&behind).enumerate() {
-            names += &format!(",PROXIED{n}:PLAINTEXT");
-            listeners += &format!(",PROXIED{n}://127.0.0.1:{port}");
-            advertised += &format!(",PROXIED{n}://127.0.0.1:{proxy}");
+        let mut listen = |name: &str, protocol: &str, advertised_port: Option<u16>| {
+            let port = free_port();
+            names += &format!(",{name}:{protocol}");
+            listeners += &format!(",{name}://127.0.0.1:{port}");
+            let advertised_port = advertised_port.unwrap_or(port);
+            advertised += &format!(",{name}://127.0.0.1:{advertised_port}");
+            behind.push(port);
+        };
+        let mut more = "";
+        match extra {
+            Extra::Nothing => {}
+            Extra::Proxies(proxies) => {
+                for (n, proxy) in proxies.iter().enumerate() {
+                    listen(&format!("PROXIED{n}"), "PLAINTEXT", Some(*proxy));
+                }
+            }
+            Extra::Logins => {
+                listen("LOGINS", "SASL_PLAINTEXT", None);
+                // Clients of the plain listener may do anything.
+                more = "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
+                        super.users=User:ANONYMOUS\n\
+                        listener.name.logins.sasl.enabled.mechanisms=PLAIN\n\
+                        listener.name.logins.plain.sasl.jaas.config=\
+                        org.apache.kafka.common.security.plain.PlainLoginModule required \
+                        user_gateway=\"secret\";\n";
+            }
         }
         let properties = format!(
             "process.roles=broker,controller\n\
@@ -660,7 +755,8 @@ impl Server {
              transaction.state.log.num.partitions=4\n\
              share.coordinator.state.topic.replication.factor=1\n\
              share.coordinator.state.topic.min.isr=1\n\
-             log.cleaner.enable=false\n",
+             log.cleaner.enable=false\n\
+             {more}",
             home.path.join("log").display()
         );
         std::fs::write(home.path.join("server.properties"), properties).expect("writable");

@@ -1243,3 +1243,52 @@ async fn dead_letters_that_kafka_refuses_hold_up_no_other() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_whose_id_has_the_hash_of_another_changes_no_row() {
+    let world = World::shared(1).await;
+    let writer = world.broker.writer();
+    let first = [registered("u", "u-0"), registered("other", "o-1")];
+    writer.write(&world.topic, &first).await;
+    let running = world.serve().await;
+    caught_up(&running.rest, &Ends::from([(0, 2)])).await;
+    let pool = database(&world).await;
+    // As if another user's id had the hash of this one's.
+    execute(
+        &pool,
+        "UPDATE order_live.users SET user_id = 'another' WHERE user_id = 'u'",
+    )
+    .await;
+    let row = async || -> (String, i64, Value) {
+        let row = sqlx::query_as(
+            "SELECT user_id, revision, state FROM order_live.users WHERE user_id = 'another'",
+        );
+        row.fetch_one(&pool).await.expect("the row")
+    };
+    let before = row().await;
+    let log = [renamed("u", "u-2", "new"), renamed("other", "o-3", "new")];
+    writer.write(&world.topic, &log).await;
+    caught_up(&running.rest, &Ends::from([(0, 4)])).await;
+    let all = dead_letters(&running.rest, &ORDER).await;
+    let [dead_letter] = &all[..] else {
+        panic!("{all:?}");
+    };
+    assert_eq!(
+        (
+            &dead_letter["reason"],
+            &dead_letter["class"],
+            &dead_letter["offset"]
+        ),
+        (&json!("user_id_hash_conflict"), &json!("bug"), &json!(2))
+    );
+    assert_eq!(row().await, before);
+    assert_eq!(username(&running, "other").await, "new");
+    // Reads by the user's id do not find the other's row, either.
+    for path in ["", "/addresses", "/addresses?asOf=2026-10-02T00:00:00Z"] {
+        let answer = running
+            .rest
+            .get(&format!("{}{path}", customer_path("u")))
+            .await;
+        assert_eq!(answer.status, 404, "{path}: {}", answer.text());
+    }
+}

@@ -26,6 +26,7 @@ mod printing;
 mod read_only;
 mod rebuilds;
 mod reference_fold;
+mod refusals;
 mod remembered_ids;
 mod requests;
 mod response_sizes;

@@ -67,10 +67,15 @@ async fn get_recipient(
 ) -> Result<Answer<Recipient>, Error> {
     query::check_id("userId", user_id)?;
     let key = hash16(user_id.as_bytes());
-    let row = sqlx::query_file!("src/domains/fulfillment/sql/get_user.sql", key, as_of)
-        .fetch_one(reads.pool())
-        .await
-        .map_err(|error| Error::from(error).in_statement("fulfillment/get_user"))?;
+    let row = sqlx::query_file!(
+        "src/domains/fulfillment/sql/get_user.sql",
+        key,
+        as_of,
+        user_id
+    )
+    .fetch_one(reads.pool())
+    .await
+    .map_err(|error| Error::from(error).in_statement("fulfillment/get_user"))?;
     let position = reads
         .position(
             "fulfillment",

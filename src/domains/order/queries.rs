@@ -38,7 +38,8 @@ async fn get_state(reads: &Reads, user_id: &str) -> Result<Answer<CustomerState>
     query::check_id("userId", user_id)?;
     let row = sqlx::query_file!(
         "src/domains/order/sql/get_customer.sql",
-        hash16(user_id.as_bytes())
+        hash16(user_id.as_bytes()),
+        user_id
     )
     .fetch_one(reads.pool())
     .await
@@ -127,7 +128,8 @@ pub async fn list_addresses(
     let row = sqlx::query_file!(
         "src/domains/order/sql/list_addresses_as_of.sql",
         hash16(user_id.as_bytes()),
-        as_of
+        as_of,
+        user_id
     )
     .fetch_one(reads.pool())
     .await
@@ -228,6 +230,7 @@ pub async fn list_address_changes(
         filter.significant,
         filter.since,
         resume.view_version,
+        filter.user_id.as_deref(),
     )
     .fetch_one(reads.pool())
     .await

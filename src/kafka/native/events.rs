@@ -53,7 +53,12 @@ pub enum Event {
         /// The line.
         message: String,
     },
-    /// An event that needs no reaction: offsets were committed, statistics.
+    /// Kafka has answered a commit of offsets.
+    Committed {
+        /// Why it has not committed them.
+        error: Option<RDKafkaErrorCode>,
+    },
+    /// An event that needs no reaction, such as statistics.
     Other,
 }
 
@@ -105,6 +110,7 @@ impl<'c> Events<'c> {
                 }
                 sys::RD_KAFKA_EVENT_REBALANCE => rebalance(event.0),
                 sys::RD_KAFKA_EVENT_ERROR => error(event.0),
+                sys::RD_KAFKA_EVENT_OFFSET_COMMIT => committed(event.0),
                 sys::RD_KAFKA_EVENT_LOG => log(event.0),
                 _ => Event::Other,
             })
@@ -153,9 +159,27 @@ unsafe fn error(event: *mut sys::rd_kafka_event_t) -> Event {
             (code, of) => Event::Error {
                 code: code.into(),
                 is_fatal: sys::rd_kafka_event_error_is_fatal(event) != 0,
-                partition: of.map(|of| of.partition),
+                partition: of
+                    .map(|of| of.partition)
+                    // RD_KAFKA_PARTITION_UA, -1, stands for none.
+                    .filter(|partition| *partition >= 0),
             },
         }
+    }
+}
+
+/// # Safety
+/// `event` is an alive offset commit event.
+unsafe fn committed(event: *mut sys::rd_kafka_event_t) -> Event {
+    use sys::rd_kafka_resp_err_t as codes;
+    // SAFETY: as the caller promises.
+    match unsafe { sys::rd_kafka_event_error(event) } {
+        // There was nothing to commit: Kafka was not asked.
+        codes::RD_KAFKA_RESP_ERR__NO_OFFSET => Event::Other,
+        codes::RD_KAFKA_RESP_ERR_NO_ERROR => Event::Committed { error: None },
+        code => Event::Committed {
+            error: Some(code.into()),
+        },
     }
 }
 

@@ -220,16 +220,18 @@ fn state(row: &PartitionRow) -> (DomainState, Option<String>) {
         };
         return (DomainState::Stalled, Some(failure.into()));
     }
-    let Some(end) = row.end_offset.filter(|_| is_fresh(row.end_read_age)) else {
-        return (DomainState::Stalled, Some("end_of_log_unknown".into()));
-    };
+    let end = row.end_offset.filter(|_| is_fresh(row.end_read_age));
     let waits = row.waits.then(|| "waits_for_partitions".to_owned());
-    if row.building {
+    if row.building && end.is_some() {
         return (DomainState::Rebuilding, row.owner_failure.clone().or(waits));
     }
+    // It names a cause. Where Kafka refuses the records, it may refuse the offsets, too.
     if let Some(failure) = &row.owner_failure {
         return (DomainState::Stalled, Some(failure.clone()));
     }
+    let Some(end) = end else {
+        return (DomainState::Stalled, Some("end_of_log_unknown".into()));
+    };
     if waits.is_some() {
         return (DomainState::CatchingUp, waits);
     }
@@ -338,6 +340,10 @@ mod tests {
         assert_eq!(stuck(59, 43), (CatchingUp, None));
         assert_eq!(stuck(60, 43), (Stalled, why("no_progress")));
         assert_eq!(stuck(60, 42), (CaughtUp, None));
+        assert_eq!(
+            judge(|r| (r.owner_failure, r.end_read_age) = (why("kafka_refuses"), Some(11.0))),
+            (Stalled, why("kafka_refuses"))
+        );
         assert_eq!(judge(|r| r.building = true), (Rebuilding, None));
         let waits = || why("waits_for_partitions");
         assert_eq!(judge(|r| r.waits = true), (CatchingUp, waits()));

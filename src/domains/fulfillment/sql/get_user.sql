@@ -8,7 +8,7 @@ SELECT u.state AS "state?: Json<RecipientState>", h.facts AS "facts?: Json<Vec<H
                WHERE d.domain = 'fulfillment' AND d.version = v.version AND d.key_hash = $1
                  AND d.state IN ('parked', 'retrying')) AS "lacks_dead_letters!"
 FROM fulfillment_live.view_version v
-LEFT JOIN fulfillment_live.users u ON u.user_key = $1
+LEFT JOIN fulfillment_live.users u ON u.user_key = $1 AND u.user_id = $3
 CROSS JOIN LATERAL (
     SELECT jsonb_agg(jsonb_build_object('at', occurred_at, 'log', log_id, 'offset', record_offset, 'fact', fact)
                      ORDER BY revision, sequence) AS facts

@@ -8,7 +8,7 @@ SELECT c.state AS "state?: Json<CustomerState>",
                WHERE d.domain = 'order' AND d.version = v.version AND d.key_hash = $1
                  AND d.state IN ('parked', 'retrying')) AS "lacks_dead_letters!"
 FROM order_live.view_version v
-LEFT JOIN order_live.users c ON c.user_key = $1
+LEFT JOIN order_live.users c ON c.user_key = $1 AND c.user_id = $2
 CROSS JOIN LATERAL (
     SELECT array_agg(log_id) AS logs, array_agg(next_offset) AS offsets
     FROM sightline.progress

@@ -25,7 +25,7 @@ WITH logs AS (
              LIMIT $4)
             UNION ALL
             (SELECT * FROM order_live.address_changes c
-             WHERE $5::uuid IS NOT NULL AND c.user_key = $5
+             WHERE $5::uuid IS NOT NULL AND c.user_key = $5 AND c.user_id = $9
                AND c.log_id = l.log_id AND (c.next_offset, c.sequence) > (l.next_offset, l.sequence)
                AND c.kind <> 'customer_deleted'
                AND ($6::boolean IS NULL OR c.significant = $6) AND ($7::timestamptz IS NULL OR c.occurred_at >= $7)

@@ -6,7 +6,7 @@ SELECT c.state AS "state?: Json<CustomerState>", h.facts AS "facts?: Json<Vec<Hi
                WHERE d.domain = 'order' AND d.version = v.version AND d.key_hash = $1
                  AND d.state IN ('parked', 'retrying')) AS "lacks_dead_letters!"
 FROM order_live.view_version v
-LEFT JOIN order_live.users c ON c.user_key = $1
+LEFT JOIN order_live.users c ON c.user_key = $1 AND c.user_id = $3
 CROSS JOIN LATERAL (
     SELECT jsonb_agg(jsonb_build_object('at', occurred_at, 'log', log_id, 'offset', record_offset, 'fact', fact)
                      ORDER BY revision, sequence) AS facts
