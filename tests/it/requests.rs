@@ -364,6 +364,95 @@ async fn wrong_methods_and_unknown_paths_are_refused() {
     }
 }
 
+/// What is wrong with the rest of a call says nothing to a caller whose path or method is wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_methods_and_unknown_paths_are_refused_before_the_rest_of_the_call() {
+    let rest = empty().await.rest;
+    for headers in [
+        &[][..],
+        &[("content-type", "text/plain")],
+        &[
+            ("content-type", "application/json"),
+            ("content-encoding", "gzip"),
+        ],
+        &[
+            ("content-type", "application/json"),
+            ("sightline-consistency", "latest"),
+        ],
+        &[("sightline-consistency", "nonsense")],
+    ] {
+        for (path, allowed) in [
+            ("/v1/order/customers/u-1", "GET"),
+            ("/v1/order/customers/u-1?unknown=1", "GET"),
+            ("/v1/consistency", "GET"),
+            ("/openapi.json", "GET"),
+            ("/docs/", "GET"),
+        ] {
+            let what = format!("POST {path} {headers:?}");
+            let answer = rest.send(Method::POST, path, headers, b"x").await;
+            let problem = assert_problem(&what, &answer, 405);
+            assert_eq!(problem["reason"], "METHOD_NOT_ALLOWED", "{what}");
+            assert!(answer.header("allow").contains(allowed), "{what}");
+        }
+        for path in ["/v1/nowhere", "/v1/order/customers/u-1/nowhere", "/v1/"] {
+            for method in [Method::GET, Method::POST] {
+                let what = format!("{method} {path} {headers:?}");
+                let answer = rest.send(method, path, headers, b"x").await;
+                let problem = assert_problem(&what, &answer, 404);
+                assert_eq!(problem["reason"], "UNKNOWN_PATH", "{what}");
+            }
+        }
+    }
+    let demand = [("sightline-consistency", "latest")];
+    let answer = rest
+        .send(Method::DELETE, "/v1/order/customers/u-1", &demand, &[])
+        .await;
+    assert_problem("DELETE", &answer, 405);
+}
+
+/// A page of another site can send a POST, but not as JSON: this is what protects a gateway on loopback.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_post_is_refused_unless_it_is_json() {
+    let rest = empty().await.rest;
+    let document = rest.get("/openapi.json").await.json();
+    let paths = document["paths"].as_object().expect("paths");
+    let posts: Vec<String> = paths
+        .iter()
+        .filter(|(_, item)| item["post"].is_object())
+        .map(|(path, _)| path.replace("{domain}", "order").replace("{id}", "a"))
+        .collect();
+    assert!(posts.len() >= 11, "{posts:?}");
+    for path in posts {
+        for headers in [
+            &[][..],
+            &[("content-type", "text/plain")],
+            &[("content-type", "application/x-www-form-urlencoded")],
+            &[("content-type", "multipart/form-data; boundary=x")],
+        ] {
+            let what = format!("{path} {headers:?}");
+            let answer = rest.send(Method::POST, &path, headers, b"{}").await;
+            let problem = assert_problem(&what, &answer, 415);
+            assert_eq!(problem["reason"], "UNSUPPORTED_MEDIA_TYPE", "{what}");
+        }
+        let encoded = [
+            ("content-type", "application/json"),
+            ("content-encoding", "gzip"),
+        ];
+        let answer = rest.send(Method::POST, &path, &encoded, b"{}").await;
+        assert_problem(&path, &answer, 415);
+        assert_eq!(answer.header("accept-encoding"), "identity", "{path}");
+        let foreign = [
+            ("content-type", "application/json"),
+            ("host", "evil.example"),
+        ];
+        let answer = rest.send(Method::POST, &path, &foreign, b"{}").await;
+        assert_problem(&path, &answer, 403);
+    }
+    let projections = rest.get("/v1/projections").await.json();
+    let versions = projections["projections"][0]["versions"].as_array();
+    assert_eq!(versions.map(Vec::len), Some(1), "{projections}");
+}
+
 /// A filter that is misspelled would answer more than was asked for.
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_parameters_of_reads_are_refused() {
