@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use http::Method;
 use prost::Message;
+use prost_reflect::{DescriptorPool, DynamicMessage};
 use serde_json::{Value, json};
 use sightline::proto::consistency::v1::GetConsistencyRequest;
 use sightline::proto::order::v1::{BatchGetCustomersRequest, GetCustomerRequest};
@@ -751,6 +752,110 @@ async fn bad_batches_over_grpc_name_the_field() {
                 .bad_request()
                 .is_some_and(|bad| !bad.field_violations.is_empty())
         );
+    }
+}
+
+/// REST names a field as JSON does, gRPC as the protos do, in the sentence as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_surface_names_fields_in_its_own_way() {
+    let clients = empty().await;
+    let pool = DescriptorPool::decode(sightline::proto::FILE_DESCRIPTOR_SET).expect("descriptors");
+    let order = "sightline.order.v1.OrderService";
+    let fulfillment = "sightline.fulfillment.v1.FulfillmentService";
+    let operations = "sightline.operations.v1.OperationsService";
+    for (service, method, request, field) in [
+        (order, "GetCustomer", json!({}), "user_id"),
+        (order, "BatchGetCustomers", json!({}), "user_ids"),
+        (
+            order,
+            "BatchGetCustomers",
+            json!({"userIds": ["u", ""]}),
+            "user_ids[1]",
+        ),
+        (
+            order,
+            "ListCustomerAddresses",
+            json!({"userId": "u", "asOf": "2999-01-01T00:00:00Z"}),
+            "as_of",
+        ),
+        (
+            order,
+            "ListAddressChanges",
+            json!({"pageSize": -1}),
+            "page_size",
+        ),
+        (
+            order,
+            "ListAddressChanges",
+            json!({"pageToken": "x"}),
+            "page_token",
+        ),
+        (order, "ListAddressChanges", json!({"after": "x"}), "after"),
+        (
+            fulfillment,
+            "SearchAddresses",
+            json!({"countryCode": "USA"}),
+            "country_code",
+        ),
+        (fulfillment, "GetAddress", json!({}), "address_id"),
+        (
+            fulfillment,
+            "GetDefaultAddress",
+            json!({"userId": "u"}),
+            "kind",
+        ),
+        (
+            operations,
+            "RetryDeadLetters",
+            json!({"id": "a", "keyBytes": "YQ=="}),
+            "key_bytes",
+        ),
+        (
+            operations,
+            "ListDeadLetters",
+            json!({"key": "a", "keyBytes": "YQ=="}),
+            "key_bytes",
+        ),
+    ] {
+        let what = format!("{method} {request}");
+        let descriptor = pool.get_service_by_name(service).expect("a service");
+        let descriptor = descriptor.methods().find(|known| known.name() == method);
+        let input = descriptor.expect("a method").input();
+        let name = field.split('[').next().expect("a name");
+        assert!(
+            input.get_field_by_name(name).is_some(),
+            "{what} has no {name}"
+        );
+        let message = DynamicMessage::deserialize(input, request).expect("a request");
+        let path = format!("/{service}/{method}");
+        let message = message.encode_to_vec();
+        let (_, answer) = clients.raw_grpc.raw_grpc(&path, &[], &message).await;
+        let status = tonic::Status::from_header_map(&answer.headers).expect("a status");
+        assert_eq!(status.code(), tonic::Code::InvalidArgument, "{what}");
+        let details = status.get_error_details();
+        let violations = &details.bad_request().expect("violations").field_violations;
+        let fields: Vec<&str> = violations.iter().map(|v| v.field.as_str()).collect();
+        assert_eq!(fields, [field], "{what}");
+        let sentence = format!("{field} {}.", violations[0].description);
+        assert_eq!(status.message(), sentence, "{what}");
+    }
+    for (path, sentence) in [
+        (
+            "/v1/fulfillment/addresses?countryCode=USA",
+            "countryCode must be ",
+        ),
+        (
+            "/v1/order/address-changes?pageToken=x",
+            "pageToken is not a token of this list.",
+        ),
+        (
+            "/v1/order/customers:batchGet?userIds=u&userIds=",
+            "userIds[1] must not be empty.",
+        ),
+    ] {
+        let problem = assert_problem(path, &clients.rest.get(path).await, 400);
+        let detail = problem["detail"].as_str().expect("text");
+        assert!(detail.starts_with(sentence), "{detail}");
     }
 }
 
