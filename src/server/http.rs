@@ -112,8 +112,7 @@ async fn check_parameters(
     if let Some(names) = names
         && matches!(*request.method(), Method::GET | Method::HEAD)
     {
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        if let Err(error) = query.and_then(|query| query.only(&names)) {
+        if let Err(error) = query.and_then(|query| query.only(names)) {
             return error.into_response();
         }
     }

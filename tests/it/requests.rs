@@ -502,6 +502,59 @@ async fn unknown_parameters_of_reads_are_refused() {
     }
 }
 
+/// Who misspells a name learns the right ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_names_are_refused_with_those_that_are_known() {
+    let rest = empty().await.rest;
+    for (path, field, taken) in [
+        (
+            "/v1/fulfillment/addresses?countrycode=TR",
+            "countrycode",
+            "countryCode, validation, pageSize, pageToken",
+        ),
+        (
+            "/v1/order/address-changes?userid=a",
+            "userid",
+            "userId, significant, since, after, pageSize, pageToken",
+        ),
+        ("/v1/order/customers:batchGet?ids=a", "ids", "userIds"),
+        ("/v1/order/customers/a/addresses?asof=x", "asof", "asOf"),
+        (
+            "/v1/fulfillment/users/a/default-address?type=billing",
+            "type",
+            "kind, asOf",
+        ),
+        ("/v1/order/customers/a?asOf=x", "asOf", "none"),
+        ("/v1/consistency?domain=order", "domain", "none"),
+    ] {
+        let problem = assert_problem(path, &rest.get(path).await, 400);
+        let sentence = format!("is not a parameter of this operation; it takes {taken}");
+        let violation = json!({"field": field, "problem": sentence});
+        assert_eq!(problem["fields"], json!([violation]), "{path}");
+        let detail = format!("{field} {sentence}.");
+        assert_eq!(problem["detail"], detail, "{path}");
+    }
+    for (path, body, taken) in [
+        (BATCH, json!({"ids": ["a"]}), "userIds"),
+        (
+            "/v1/dead-letters:retry",
+            json!({"ids": 1}),
+            "domain, key, keyBase64, reason, dryRun, pageToken",
+        ),
+        (
+            "/v1/projections/order/resume",
+            json!({"ids": true}),
+            "acceptLoss, acceptOlderCode",
+        ),
+        ("/v1/projections/order/drop", json!({"ids": 1}), "none"),
+    ] {
+        let problem = assert_problem(path, &rest.post(path, &body).await, 400);
+        let sentence = format!("is not a field of this body; it takes {taken}");
+        let violation = json!({"field": "ids", "problem": sentence});
+        assert_eq!(problem["fields"], json!([violation]), "{path}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn foreign_hosts_and_origins_are_refused() {
     let rest = empty().await.rest;
