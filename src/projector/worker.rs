@@ -315,6 +315,8 @@ impl Worker {
             if let [record] = batch.records.as_slice() {
                 batch.gives_up = memory.batch_limit.blames(record.offset);
             }
+            // A replay of old records, by a rebuild or a first build, says nothing of how fresh answers are.
+            let is_replay = !owned.is_live || owned.reads_its_backlog();
             let began = Instant::now();
             let outcome = batch::project(
                 &self.projector,
@@ -325,7 +327,7 @@ impl Worker {
             )
             .await;
             drop(permit);
-            self.measure(&outcome, began, oldest);
+            self.measure(&outcome, began, oldest.filter(|_| !is_replay));
             if let (Err(error), Some(first)) = (&outcome, batch.records.first())
                 && db::hit_limit(error)
             {
@@ -387,7 +389,7 @@ impl Worker {
         pause::pause_piled_up(&self.projector.pool, &self.view, reason).await
     }
 
-    /// Counts a batch, and measures a committed one.
+    /// Counts a batch, and measures a committed one; its freshness if its `oldest` record is given.
     fn measure(
         &self,
         outcome: &Result<batch::BatchEnd, sqlx::Error>,
