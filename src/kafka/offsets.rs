@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::event::Record;
+use crate::kafka::group;
 use crate::kafka::native::{self, to_record};
 
 /// How often the offsets are read.
@@ -107,7 +108,7 @@ pub fn monitor(
 /// # Errors
 /// librdkafka refuses the configuration.
 pub fn reader(config: &ClientConfig) -> KafkaResult<BaseConsumer> {
-    let mut config = config.clone();
+    let mut config = group::consumer_config(config);
     config.remove("group.id");
     config.set("enable.auto.commit", "false").create()
 }
@@ -252,7 +253,7 @@ pub fn read_records(
     partition: i32,
     offsets: &[i64],
 ) -> KafkaResult<HashMap<i64, Record>> {
-    let mut config = config.clone();
+    let mut config = group::consumer_config(config);
     config.set("enable.partition.eof", "true");
     config.set("enable.auto.commit", "false");
     let consumer: BaseConsumer = config.create()?;
