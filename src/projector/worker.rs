@@ -105,6 +105,7 @@ impl Memory {
 
 impl Worker {
     pub async fn run(self) {
+        self.begin_counters();
         // The state may be a moment old, unless something has put it in doubt.
         let mut state_since = Instant::now()
             .checked_sub(Duration::from_secs(5))
@@ -387,6 +388,18 @@ impl Worker {
             "projection pauses itself until an operator resumes it"
         );
         pause::pause_piled_up(&self.projector.pool, &self.view, reason).await
+    }
+
+    /// Begins the counters at 0 where they have not begun: Prometheus sees no increase in a series that appears with its
+    /// first count, and an alert would miss the first failed batch or hole.
+    fn begin_counters(&self) {
+        let domain = self.view.domain;
+        for end in ["committed", "fenced", "failed"] {
+            metrics::counter!(telemetry::BATCHES, "domain" => domain, "outcome" => end)
+                .increment(0);
+        }
+        let topic = self.topic.clone();
+        metrics::counter!(telemetry::HOLES, "domain" => domain, "topic" => topic).increment(0);
     }
 
     /// Counts a batch, and measures a committed one; its freshness if its `oldest` record is given.

@@ -1129,6 +1129,52 @@ async fn probes_and_metrics_have_a_port_of_their_own() {
     }
 }
 
+/// The rules of docs/alerts.yml name metrics that a process exports before anything has gone wrong: of a counter that appears
+/// with its first count Prometheus sees no increase.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_metric_of_the_alerts_is_exported_from_the_start() {
+    let admin = empty().await.admin;
+    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/alerts.yml");
+    let rules = std::fs::read_to_string(rules).expect("the rules");
+    let expressions: Vec<&str> = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("expr: "))
+        .collect();
+    assert_eq!(expressions.len(), rules.matches("- alert: ").count());
+    assert!(expressions.len() >= 8, "{expressions:?}");
+    for expression in expressions {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let at = expression.find("sightline_").expect("a metric");
+        let end = expression[at..].find(|c| !is_name(c)).map(|end| at + end);
+        let end = end.unwrap_or(expression.len());
+        let (name, rest) = (&expression[at..end], &expression[end..]);
+        // The labels that it selects by: {outcome="failed"}.
+        let selected = rest
+            .strip_prefix('{')
+            .and_then(|rest| rest.split('}').next());
+        let grouped = expression
+            .split("by (")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next());
+        let grouped: Vec<&str> = grouped.flat_map(|labels| labels.split(", ")).collect();
+        wait_until(SOON, expression, async || {
+            let metrics = admin.try_get("/metrics").await?.text();
+            let series = metrics.lines().find(|line| {
+                let labels = line.strip_prefix(name);
+                labels.is_some_and(|labels| {
+                    labels.starts_with('{')
+                        && labels.contains(selected.unwrap_or_default())
+                        && grouped
+                            .iter()
+                            .all(|label| labels.contains(&format!("{label}=\"")))
+                })
+            });
+            series.map(drop).ok_or(metrics)
+        })
+        .await;
+    }
+}
+
 /// Without Postgres, reads answer 503 with Retry-After, and lag is the last known one.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_database_reads_answer_503_and_lag_is_the_last_known() {
