@@ -111,10 +111,9 @@ async fn check_parameters(
     let names = path.and_then(|path| known.get(path.as_str()));
     if let Some(names) = names
         && matches!(*request.method(), Method::GET | Method::HEAD)
+        && let Err(error) = query.and_then(|query| query.only(names))
     {
-        if let Err(error) = query.and_then(|query| query.only(names)) {
-            return error.into_response();
-        }
+        return error.into_response();
     }
     next.run(request).await
 }

@@ -43,8 +43,9 @@ impl<T> Drop for Owned<T> {
 /// The names of all properties with their defaults, of those that have one.
 #[cfg(test)]
 pub fn default_properties() -> Vec<(String, String)> {
-    // SAFETY: the constructors return objects that these values own.
+    // SAFETY: the constructor returns an object that this value owns.
     let global = unsafe { Owned(sys::rd_kafka_conf_new(), sys::rd_kafka_conf_destroy) };
+    // SAFETY: as above.
     let topic = unsafe {
         Owned(
             sys::rd_kafka_topic_conf_new(),
