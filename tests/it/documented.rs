@@ -282,14 +282,15 @@ async fn dev_logs_no_warnings() {
     .await;
     let log = running.app.log();
     assert!(log.len() > 10, "{log:?}");
-    let troubling: Vec<&Value> = log
-        .iter()
-        .filter(|line| {
-            let is_notice = line["target"] == "sqlx::postgres::notice";
-            let is_warning = line["level"] == "WARN" || line["level"] == "ERROR";
-            is_notice || (is_warning && line["message"] != "records became dead letters")
-        })
-        .collect();
+    let is_troubling = |line: &&Value| {
+        let is_notice = line["target"] == "sqlx::postgres::notice";
+        let is_warning = line["level"] == "WARN" || line["level"] == "ERROR";
+        // On a loaded machine sqlx warns of connections and statements that take seconds.
+        let is_slow = line["target"] == "sqlx::pool::acquire" || line["target"] == "sqlx::query";
+        let is_documented = line["message"] == "records became dead letters";
+        is_notice || (is_warning && !is_slow && !is_documented)
+    };
+    let troubling: Vec<&Value> = log.iter().filter(is_troubling).collect();
     assert!(troubling.is_empty(), "{troubling:?}");
 }
 
