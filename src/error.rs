@@ -175,6 +175,18 @@ pub struct FieldViolation {
     pub problem: String,
 }
 
+impl FieldViolation {
+    fn sentence(&self) -> String {
+        format!("{} {}.", self.field, self.problem)
+    }
+
+    /// The same violation with the field's name in the protos.
+    fn by_proto_name(self) -> Self {
+        let field = snake_case(&self.field);
+        Self { field, ..self }
+    }
+}
+
 /// A failed call.
 #[derive(Clone)]
 pub struct Error(Box<ErrorParts>);
@@ -191,7 +203,8 @@ struct ErrorParts {
 }
 
 impl Error {
-    /// An error. `detail` says what is wrong and what to do, in a sentence without values.
+    /// An error. `detail` says what is wrong and what to do, in a sentence without values. It names no
+    /// field of a request: both surfaces and the commands show it.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(ErrorParts {
             code,
@@ -204,7 +217,7 @@ impl Error {
         }))
     }
 
-    /// One field is wrong.
+    /// One field is wrong, by its name in JSON. gRPC says its name in the protos.
     pub fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::violations(vec![FieldViolation {
             field: field.into(),
@@ -215,7 +228,7 @@ impl Error {
     /// Several fields are wrong. The answer names the first twenty.
     pub fn violations(mut fields: Vec<FieldViolation>) -> Self {
         let detail: Cow<_> = match fields.as_slice() {
-            [one] => format!("{} {}.", one.field, one.problem).into(),
+            [one] => one.sentence().into(),
             many => format!("{} fields are wrong.", many.len()).into(),
         };
         fields.truncate(MAX_VIOLATIONS);
@@ -435,8 +448,14 @@ impl From<Error> for tonic::Status {
         let inner = *error.0;
         let mut details = ErrorDetails::new();
         details.set_error_info(inner.code.reason(), ERROR_DOMAIN, HashMap::new());
-        for violation in inner.fields {
-            details.add_bad_request_violation(snake_case(&violation.field), violation.problem);
+        let fields = inner.fields.into_iter().map(FieldViolation::by_proto_name);
+        let fields: Vec<FieldViolation> = fields.collect();
+        let message = match fields.as_slice() {
+            [one] => one.sentence(),
+            _ => inner.detail.into_owned(),
+        };
+        for violation in fields {
+            details.add_bad_request_violation(violation.field, violation.problem);
         }
         if inner.retry_after.is_some() {
             details.set_retry_info(inner.retry_after);
@@ -445,7 +464,7 @@ impl From<Error> for tonic::Status {
         add_metadata(&mut metadata, &inner.metadata);
         tonic::Status::with_error_details_and_metadata(
             inner.code.grpc(),
-            inner.detail,
+            message,
             details,
             metadata,
         )
@@ -496,7 +515,7 @@ mod tests {
 
         let status = tonic::Status::from(error);
         assert_eq!(status.code(), tonic::Code::InvalidArgument);
-        assert_eq!(status.message(), "userId must not be empty.");
+        assert_eq!(status.message(), "user_id must not be empty.");
         assert_eq!(status.metadata().get(TOKEN_KEY).unwrap(), "t");
         let details = status.get_error_details();
         let info = details.error_info().unwrap();

@@ -45,7 +45,7 @@ metric_list! {
     counter BATCHES = "sightline_batches_total", Count, "Batches that ended [domain, outcome: committed, fenced or failed]";
     histogram BATCH_SECONDS = "sightline_batch_seconds", Seconds, "Time from a batch's first statement to its commit [domain]";
     histogram BATCH_RECORDS = "sightline_batch_records", Count, "Records of a committed batch [domain]";
-    histogram FRESHNESS_SECONDS = "sightline_freshness_seconds", Seconds, "Time from the Kafka timestamp of a batch's oldest record to the commit [domain]";
+    histogram FRESHNESS_SECONDS = "sightline_freshness_seconds", Seconds, "Time from the Kafka timestamp of a batch's oldest record to the commit, in the live version, without the backlog of its first build [domain]";
     counter REBALANCES = "sightline_rebalances_total", Count, "Partitions assigned or revoked [domain, change: assigned or revoked]";
 
     gauge POSITION = "sightline_position", Count, "Next offset to apply [domain, topic, partition]";

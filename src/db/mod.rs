@@ -206,7 +206,9 @@ pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
     // An index on a large table takes as long as it takes, and so does another process that migrates.
     sqlx::query(
         "SELECT set_config('statement_timeout', '0', false), set_config('lock_timeout', '0', false),
-                set_config('idle_in_transaction_session_timeout', '0', false)",
+                set_config('idle_in_transaction_session_timeout', '0', false),
+                -- sqlx creates its table IF NOT EXISTS, and the server notes each time that it exists.
+                set_config('client_min_messages', 'warning', false)",
     )
     .execute(&mut connection)
     .await?;

@@ -42,6 +42,40 @@ pub fn rfc3339(text: &str) -> Option<DateTime<Utc>> {
     Some(minute_utc + TimeDelta::seconds(second.into()) + TimeDelta::microseconds(micros))
 }
 
+/// What a text lacks to be RFC 3339, if nothing else is wrong with it: `no time and no offset`. For
+/// the errors of callers, who write a date or a local time more often than anything else that is
+/// not a time.
+pub fn lacks(text: &str) -> Option<String> {
+    let (local, offset) = split_offset(text);
+    let has_offset = !offset.is_empty();
+    for (rest, part) in [
+        ("", None),
+        (":00", Some("no seconds")),
+        ("T00:00:00", Some("no time")),
+    ] {
+        let completed = format!("{local}{rest}{}", if has_offset { offset } else { "Z" });
+        if rfc3339(&completed).is_some() {
+            let lacking = part.into_iter().chain((!has_offset).then_some("no offset"));
+            let lacking: Vec<&str> = lacking.collect();
+            return Some(lacking.join(" and ")).filter(|lacking| !lacking.is_empty());
+        }
+    }
+    None
+}
+
+/// The text before and from its offset: `Z`, or a sign and five characters at its end.
+fn split_offset(text: &str) -> (&str, &str) {
+    let at = if text.ends_with(['Z', 'z']) {
+        text.len() - 1
+    } else {
+        let at = text.len().saturating_sub("+00:00".len());
+        let tail = text.get(at..).unwrap_or_default();
+        let is_offset = tail.starts_with(['+', '-']) && tail.contains(':');
+        if is_offset { at } else { text.len() }
+    };
+    text.split_at(at)
+}
+
 /// Reads a Kafka timestamp. `None` if it is outside the years 1970 to 2200.
 pub(super) fn from_millis(millis: i64) -> Option<DateTime<Utc>> {
     in_range(DateTime::from_timestamp_millis(millis)?)

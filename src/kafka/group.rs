@@ -3,6 +3,70 @@
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 
+/// The properties that librdkafka has for consumers only, as its CONFIGURATION.md says.
+const OF_CONSUMERS: &[&str] = &[
+    "auto.commit.enable",
+    "auto.commit.interval.ms",
+    "auto.offset.reset",
+    "check.crcs",
+    "consume.callback.max.messages",
+    "coordinator.query.interval.ms",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "enable.partition.eof",
+    "fetch.error.backoff.ms",
+    "fetch.max.bytes",
+    "fetch.message.max.bytes",
+    "fetch.min.bytes",
+    "fetch.queue.backoff.ms",
+    "fetch.wait.max.ms",
+    "group.id",
+    "group.instance.id",
+    "group.protocol",
+    "group.protocol.type",
+    "group.remote.assignor",
+    "heartbeat.interval.ms",
+    "isolation.level",
+    "max.partition.fetch.bytes",
+    "max.poll.interval.ms",
+    "offset.store.method",
+    "offset.store.path",
+    "offset.store.sync.interval.ms",
+    "partition.assignment.strategy",
+    "queued.max.messages.kbytes",
+    "queued.min.messages",
+    "session.timeout.ms",
+];
+/// Those that it has for producers only.
+const OF_PRODUCERS: &[&str] = &[
+    "acks",
+    "batch.num.messages",
+    "batch.size",
+    "compression.codec",
+    "compression.level",
+    "compression.type",
+    "delivery.report.only.error",
+    "delivery.timeout.ms",
+    "enable.gapless.guarantee",
+    "enable.idempotence",
+    "linger.ms",
+    "message.send.max.retries",
+    "message.timeout.ms",
+    "partitioner",
+    "produce.offset.report",
+    "queue.buffering.backpressure.threshold",
+    "queue.buffering.max.kbytes",
+    "queue.buffering.max.messages",
+    "queue.buffering.max.ms",
+    "queuing.strategy",
+    "request.required.acks",
+    "request.timeout.ms",
+    "retries",
+    "sticky.partitioning.linger.ms",
+    "transaction.timeout.ms",
+    "transactional.id",
+];
+
 /// The settings that every client of the process begins with: where the cluster is, and the user's own
 /// properties on top of ours.
 pub fn connection_config(brokers: &str, properties: &[(String, String)]) -> ClientConfig {
@@ -13,6 +77,25 @@ pub fn connection_config(brokers: &str, properties: &[(String, String)]) -> Clie
         config.set(name, value);
     }
     config.set_log_level(RDKafkaLogLevel::Critical);
+    config
+}
+
+/// The connection's settings without those of producers. A user may set both, and librdkafka warns of each that a client
+/// of the other kind gets.
+pub fn consumer_config(connection: &ClientConfig) -> ClientConfig {
+    without(connection, OF_PRODUCERS)
+}
+
+/// The connection's settings without those of consumers, for producers and for admin clients.
+pub fn producer_config(connection: &ClientConfig) -> ClientConfig {
+    without(connection, OF_CONSUMERS)
+}
+
+fn without(connection: &ClientConfig, properties: &[&str]) -> ClientConfig {
+    let mut config = connection.clone();
+    for name in properties {
+        config.remove(name);
+    }
     config
 }
 
@@ -27,7 +110,7 @@ pub fn dead_letters_config(mut connection: ClientConfig, group_prefix: &str) -> 
 /// but for the group's name and the debug contexts.
 pub fn member_config(connection: &ClientConfig, group: &str) -> ClientConfig {
     // A copy, because `config_map` masks the values of secrets.
-    let mut config = connection.clone();
+    let mut config = consumer_config(connection);
     let mut set = |name, value| {
         if connection.get(name).is_none() {
             config.set(name, value);
@@ -67,7 +150,95 @@ pub fn member_config(connection: &ClientConfig, group: &str) -> ClientConfig {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeSet, HashMap};
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use rdkafka::ClientContext;
+    use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+    use rdkafka::producer::{BaseProducer, NoCustomPartitioner, ProducerContext};
+
     use super::*;
+    use crate::kafka::native;
+
+    /// Collects the lines that a client logs.
+    struct Log(mpsc::Sender<String>);
+
+    impl ClientContext for Log {
+        fn log(&self, _: RDKafkaLogLevel, _: &str, line: &str) {
+            drop(self.0.send(line.to_owned()));
+        }
+    }
+
+    impl ConsumerContext for Log {}
+
+    impl ProducerContext<NoCustomPartitioner> for Log {
+        type DeliveryOpaque = ();
+
+        fn delivery(&self, _: &rdkafka::producer::DeliveryResult<'_>, (): ()) {}
+    }
+
+    /// The properties that a new client warns of, because they are of the other kind of client. It hands its lines over
+    /// when it is polled.
+    fn warned(config: &ClientConfig, poll: fn(&ClientConfig, Log)) -> BTreeSet<String> {
+        let (sender, lines) = mpsc::channel();
+        poll(config, Log(sender));
+        let names = lines.iter().filter_map(|line| {
+            let (_, rest) = line.split_once("Configuration property ")?;
+            let (name, problem) = rest.split_once(' ')?;
+            problem.contains("will be ignored").then(|| name.to_owned())
+        });
+        names.collect()
+    }
+
+    fn poll_producer(config: &ClientConfig, log: Log) {
+        let client: BaseProducer<Log> = config.create_with_context(log).unwrap();
+        client.poll(Duration::from_millis(5));
+    }
+
+    fn poll_consumer(config: &ClientConfig, log: Log) {
+        let client: BaseConsumer<Log> = config.create_with_context(log).unwrap();
+        drop(client.poll(Duration::from_millis(5)));
+    }
+
+    #[test]
+    fn no_client_gets_the_properties_of_the_other_kind() {
+        let can_be_set = |name: &str, value: &str| {
+            let config = ClientConfig::new().set(name, value).create_native_config();
+            config.is_ok()
+        };
+        // All properties that librdkafka has and text can set, those with a default set to it.
+        let defaults = native::default_properties().into_iter();
+        let mut all: HashMap<String, String> = defaults
+            .filter(|(name, value)| can_be_set(name, value))
+            .collect();
+        for (names, poll) in [
+            (OF_CONSUMERS, poll_producer as fn(&ClientConfig, Log)),
+            (OF_PRODUCERS, poll_consumer),
+        ] {
+            for name in names {
+                let value = all.entry((*name).to_owned()).or_insert_with(|| {
+                    let mut values = ["1", "gzip"].into_iter();
+                    let value = values.find(|value| can_be_set(name, value));
+                    value.expect(name).to_owned()
+                });
+                let mut alone = ClientConfig::new();
+                alone.set(*name, value.as_str());
+                assert!(!warned(&alone, poll).is_empty(), "{name}");
+            }
+        }
+        // A producer with this one requires others that are not defaults.
+        all.remove("transactional.id");
+        let all: ClientConfig = all.into_iter().collect();
+        assert_eq!(
+            warned(&producer_config(&all), poll_producer),
+            BTreeSet::new()
+        );
+        assert_eq!(
+            warned(&consumer_config(&all), poll_consumer),
+            BTreeSet::new()
+        );
+    }
 
     #[test]
     fn a_member_logs_in_with_the_users_password() {

@@ -18,8 +18,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::event::Record;
-use crate::kafka::is_refusal;
 use crate::kafka::native::{self, to_record};
+use crate::kafka::{group, is_refusal};
 
 /// How often the offsets are read.
 pub const INTERVAL: Duration = Duration::from_secs(1);
@@ -128,7 +128,7 @@ impl ConsumerContext for Unlogged {}
 /// # Errors
 /// librdkafka refuses the configuration.
 pub fn reader(config: &ClientConfig) -> KafkaResult<Reader> {
-    let mut config = config.clone();
+    let mut config = group::consumer_config(config);
     config.remove("group.id");
     config.set("enable.auto.commit", "false");
     config.create_with_context(Unlogged)
@@ -341,7 +341,7 @@ pub fn read_records(
     partition: i32,
     offsets: &[i64],
 ) -> KafkaResult<HashMap<i64, Record>> {
-    let mut config = config.clone();
+    let mut config = group::consumer_config(config);
     config.set("enable.partition.eof", "true");
     config.set("enable.auto.commit", "false");
     let consumer: BaseConsumer = config.create()?;

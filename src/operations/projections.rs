@@ -223,7 +223,7 @@ impl Operations {
                 format!(
                     "The domain is resumed, but {failed} partitions do not progress: their log is not the one that was \
                      projected; /v1/consistency names the failure. They continue within seconds if the log turns out to \
-                     be whole. Otherwise rebuild with acceptLoss, or resume with acceptLoss."
+                     be whole. Otherwise rebuild or resume, and accept the loss."
                 ),
             )),
         }
@@ -509,8 +509,8 @@ fn log_truncated(lost: &[Lost]) -> Error {
     Error::new(
         Code::LogTruncated,
         format!(
-            "The view was made from {}. The new version would lack the lost records; {{\"acceptLoss\": true}} builds it \
-             without them.",
+            "The view was made from {}. The new version would lack the lost records: accept the loss to build it without \
+             them.",
             partitions.join("; ")
         ),
     )

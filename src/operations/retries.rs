@@ -353,7 +353,7 @@ fn retry_error(error: RetryError) -> Error {
         RetryError::OtherCode => Error::new(
             Code::NewerCode,
             "A newer release has projected the partition. Retry by a gateway of that release, or let this one \
-             continue: resume the domain with acceptOlderCode.",
+             continue: resume the domain, and accept the older code.",
         ),
         RetryError::Database(error) => Error::from(error).in_statement("projector/retry"),
     }

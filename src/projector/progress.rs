@@ -46,6 +46,14 @@ pub struct OwnedPartition {
     pub discards: HashMap<i64, Discard>,
 }
 
+impl OwnedPartition {
+    /// Whether it has yet to reach the end that the log had when the view began.
+    pub fn reads_its_backlog(&self) -> bool {
+        let next_offset = self.claim.next_offset;
+        self.ready_offset.is_some_and(|offset| next_offset < offset)
+    }
+}
+
 /// The outcome of an attempt to claim a partition.
 #[derive(Debug)]
 pub enum ClaimOutcome {

@@ -119,6 +119,7 @@ impl Memory {
 
 impl Worker {
     pub async fn run(self) {
+        self.begin_counters();
         // The state may be a moment old, unless something has put it in doubt.
         let mut state_since = Instant::now()
             .checked_sub(Duration::from_secs(5))
@@ -346,11 +347,13 @@ impl Worker {
             self.wait_for_company(&mut turn).await;
             let oldest = turn.batch.records.first().and_then(record_time);
             heartbeats.oldest_unapplied(&self.view, log_id, oldest);
+            // A replay of old records, by a rebuild or a first build, says nothing of how fresh answers are.
+            let is_replay = !turn.owned.is_live || turn.owned.reads_its_backlog();
             let began = Instant::now();
             let Some((turn, outcome)) = self.project_turn(turn, memory).await else {
                 return Ok(WorkerEnd::ClaimAgain);
             };
-            self.measure(&outcome, began, oldest);
+            self.measure(&outcome, began, oldest.filter(|_| !is_replay));
             let end = match outcome {
                 Outcome::Ended(end) => end,
                 Outcome::Failed(error) => return Err(error),
@@ -472,7 +475,19 @@ impl Worker {
         pause::pause_piled_up(&self.projector.pool, &self.view, reason).await
     }
 
-    /// Counts a batch, and measures a committed one.
+    /// Begins the counters at 0 where they have not begun: Prometheus sees no increase in a series that appears with its
+    /// first count, and an alert would miss the first failed batch or hole.
+    fn begin_counters(&self) {
+        let domain = self.view.domain;
+        for end in ["committed", "fenced", "failed"] {
+            metrics::counter!(telemetry::BATCHES, "domain" => domain, "outcome" => end)
+                .increment(0);
+        }
+        let topic = self.topic.clone();
+        metrics::counter!(telemetry::HOLES, "domain" => domain, "topic" => topic).increment(0);
+    }
+
+    /// Counts a batch, and measures a committed one; its freshness if its `oldest` record is given.
     fn measure(&self, outcome: &Outcome, began: Instant, oldest: Option<DateTime<Utc>>) {
         let domain = self.view.domain;
         let end = match outcome {

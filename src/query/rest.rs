@@ -24,7 +24,7 @@ use super::check_as_of;
 use super::lag::unknown_domain;
 use super::page::PageRequest;
 use crate::error::{Error, PROBLEM_JSON, Problem, add_headers};
-use crate::event::rfc3339;
+use crate::event::time;
 
 /// The most bytes that are read of a body that is too large.
 const MAX_READ_BYTES: u64 = 64 * MAX_REQUEST_BYTES as u64;
@@ -174,10 +174,14 @@ impl Query {
     /// Refuses parameters with other names: a filter that is not understood would select too much.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT: the query has another parameter.
-    pub fn only(&self, names: &[&str]) -> Result<(), Error> {
-        match self.0.iter().find(|(key, _)| !names.contains(&&**key)) {
-            Some((key, _)) => Err(Error::invalid(key, "is not a parameter of this path")),
+    /// INVALID_ARGUMENT: the query has another parameter. The error lists `names`.
+    pub fn only(&self, names: &[String]) -> Result<(), Error> {
+        match self.0.iter().find(|(key, _)| !names.contains(key)) {
+            Some((key, _)) => {
+                let taken = list(names.iter().map(String::as_str));
+                let problem = format!("is not a parameter of this operation; it takes {taken}");
+                Err(Error::invalid(key, problem))
+            }
             None => Ok(()),
         }
     }
@@ -188,11 +192,7 @@ impl Query {
     /// INVALID_ARGUMENT: it is malformed, or given more than once.
     pub fn time(&self, name: &str) -> Result<Option<DateTime<Utc>>, Error> {
         let read = |text: String| {
-            rfc3339(&text).ok_or_else(|| {
-                let problem =
-                    "must be a time such as 2026-10-01T12:00:00Z (RFC 3339; in a URL, + is written %2B)";
-                Error::invalid(name, problem)
-            })
+            time::rfc3339(&text).ok_or_else(|| Error::invalid(name, time_problem(&text)))
         };
         self.text(name)?.map(read).transpose()
     }
@@ -267,6 +267,27 @@ impl Query {
     }
 }
 
+/// What is wrong with a text that is not an RFC 3339 time.
+fn time_problem(text: &str) -> String {
+    let problem = if let Some(lacking) = time::lacks(text) {
+        format!("has {lacking}")
+    } else if time::rfc3339(&text.replace(' ', "+")).is_some() {
+        "has a space for the + of its offset, which is written %2B in a URL".to_owned()
+    } else {
+        "is not a time of RFC 3339".to_owned()
+    };
+    format!("{problem}; like 2026-10-01T12:00:00Z")
+}
+
+/// Names in their order, for a sentence: `a, b, c`.
+fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.collect();
+    match names.as_slice() {
+        [] => "none".to_owned(),
+        names => names.join(", "),
+    }
+}
+
 impl<S: Send + Sync> FromRequestParts<S> for Query {
     type Rejection = Error;
 
@@ -318,21 +339,33 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
             }
             let path = error.path().to_string();
             // The path of the root is a dot; only the message names a field that is missing there.
-            let missing = error.inner().to_string();
-            let missing = missing
+            let message = error.inner().to_string();
+            let missing = message
                 .strip_prefix("missing field `")
                 .and_then(|rest| rest.split('`').next());
             match (path.as_str(), missing) {
                 (".", Some(name)) => Error::invalid(name, "is missing"),
                 (path, Some(name)) => Error::invalid(format!("{path}.{name}"), "is missing"),
                 (".", None) => Error::invalid("body", "has the wrong shape"),
-                (path, None) => Error::invalid(path, "is unknown or has the wrong type"),
+                (path, None) => Error::invalid(path, field_problem(&message)),
             }
         })?;
         json.end()
             .map_err(|_| Error::invalid("body", "contains more than one JSON value"))?;
         Ok(Self(value))
     }
+}
+
+/// What is wrong with a field of a body. serde's message quotes an unknown field, then lists those
+/// that the body takes, each in backticks.
+fn field_problem(message: &str) -> String {
+    let Some(unknown) = message.strip_prefix("unknown field `") else {
+        return "has the wrong type or an invalid value".to_owned();
+    };
+    let taken = unknown.rsplit_once("`, expected ");
+    let taken = taken.map_or("", |(_, taken)| taken);
+    let taken = list(taken.split('`').skip(1).step_by(2));
+    format!("is not a field of this body; it takes {taken}")
 }
 
 /// The whole body, unless it is too large. Of a body that is too large, more is read and discarded
@@ -422,9 +455,13 @@ mod tests {
         );
         assert_eq!(query.flag("f").unwrap(), Some(false));
         assert_eq!(query.given("e").unwrap(), Some(String::new()));
-        assert!(query.only(&["t", "f", "n", "e", "r"]).is_ok());
-        let other = query.only(&["t", "f", "n", "r"]).unwrap_err();
-        assert_eq!(other.fields()[0].field, "e");
+        assert!(
+            query
+                .only(&["t", "f", "n", "e", "r"].map(String::from))
+                .is_ok()
+        );
+        let other = query.only(&["t", "f", "n", "r"].map(String::from));
+        assert_eq!(other.unwrap_err().fields()[0].field, "e");
         assert_eq!(query.text("absent").unwrap(), None);
         let refused = [
             query.text("r").err(),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
+use axum::handler::Handler;
 use axum::response::Response;
 use tokio::net::TcpListener;
 use tokio::time::sleep;
@@ -89,10 +90,10 @@ pub(super) fn router(
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
     let router = Router::new()
-        .fallback(unknown)
-        .with_state(parts.domains)
         .merge(parts.services.into_axum_router().reset_fallback())
         .merge(shared.into_axum_router().reset_fallback());
+    let router = layers::apply_to_routes(router, Surface::Grpc)
+        .fallback_service(unknown.with_state(parts.domains));
     Ok(layers::apply(router, Surface::Grpc, loopback_only))
 }
 

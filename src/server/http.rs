@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
+use axum::handler::Handler;
 use axum::http::{HeaderValue, Method, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -65,8 +66,7 @@ pub fn router(parts: Parts, loopback_only: bool) -> Result<Router, Error> {
     let router = Router::new()
         .merge(version::routes().split_for_parts().0)
         .merge(docs::routes())
-        .fallback(unknown)
-        .with_state(parts.domains)
+        .with_state(parts.domains.clone())
         .merge(routes.with_state(parts.reads))
         .merge(consistency::router(parts.lag))
         .merge(operations::router(parts.operations))
@@ -75,6 +75,9 @@ pub fn router(parts: Parts, loopback_only: bool) -> Result<Router, Error> {
             get(|| async { ([(header::CONTENT_TYPE, "application/json")], document) }),
         )
         .layer(from_fn_with_state(known, check_parameters));
+    let router = layers::apply_to_routes(router, Surface::Rest)
+        .method_not_allowed_fallback(async || layers::method_not_allowed())
+        .fallback_service(unknown.with_state(parts.domains));
     let router = layers::apply(router, Surface::Rest, loopback_only);
     // Outside the layers, so that their refusals carry these headers as well.
     Ok(router.layer(from_fn(set_security_headers)))
@@ -108,11 +111,9 @@ async fn check_parameters(
     let names = path.and_then(|path| known.get(path.as_str()));
     if let Some(names) = names
         && matches!(*request.method(), Method::GET | Method::HEAD)
+        && let Err(error) = query.and_then(|query| query.only(names))
     {
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        if let Err(error) = query.and_then(|query| query.only(&names)) {
-            return error.into_response();
-        }
+        return error.into_response();
     }
     next.run(request).await
 }

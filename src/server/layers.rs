@@ -7,6 +7,10 @@
 //! 5. `check_host`: refuses other hosts than loopback on a loopback listener
 //! 6. `shed`: refuses calls above the concurrency limit instead of queueing them
 //! 7. `limit_time`: answers within the caller's deadline
+//!
+//! The rest is around the routes only, so that a path or method that does not exist is refused as
+//! such, whatever else is wrong with the call:
+//!
 //! 8. compression (REST; gRPC compresses each message itself)
 //! 9. `check_media_type` (REST): accepts POST only as JSON, which a page of another site can't send,
 //!    and only uncompressed (gRPC decompresses each message itself)
@@ -75,8 +79,28 @@ impl Surface {
     }
 }
 
-/// Puts the layers around all routes and the fallback of `router`. With `loopback_only`, calls that
-/// name another host are refused.
+/// Puts around each route of `router` what its calls pass last. The caller adds the fallbacks
+/// afterwards.
+pub fn apply_to_routes(router: Router, surface: Surface) -> Router {
+    let consistency = from_fn_with_state(surface, check_consistency);
+    match surface {
+        Surface::Rest => router.layer(
+            ServiceBuilder::new()
+                .layer(CompressionLayer::new())
+                .layer(from_fn(check_media_type))
+                .layer(consistency)
+                .layer(from_fn(answer_conditionally)),
+        ),
+        Surface::Grpc => router.layer(
+            ServiceBuilder::new()
+                .layer(consistency)
+                .layer(from_fn(trail_position)),
+        ),
+    }
+}
+
+/// Puts around all routes and fallbacks of `router` what every call passes first. With
+/// `loopback_only`, calls that name another host are refused.
 pub fn apply(router: Router, surface: Surface, loopback_only: bool) -> Router {
     let permits = Arc::new(Semaphore::new(MAX_CALLS));
     let outermost = ServiceBuilder::new()
@@ -87,27 +111,11 @@ pub fn apply(router: Router, surface: Surface, loopback_only: bool) -> Router {
         .layer(from_fn_with_state((surface, loopback_only), check_host))
         .layer(from_fn_with_state((surface, permits), shed))
         .layer(from_fn_with_state(surface, limit_time));
-    let consistency = from_fn_with_state(surface, check_consistency);
     // The layer added last to a router is the outermost.
+    let router = router.layer(outer);
     match surface {
-        Surface::Rest => router
-            .layer(
-                ServiceBuilder::new()
-                    .layer(CompressionLayer::new())
-                    .layer(from_fn(check_media_type))
-                    .layer(consistency)
-                    .layer(from_fn(answer_conditionally)),
-            )
-            .layer(outer)
-            .layer(from_fn(explain_rest)),
-        Surface::Grpc => router
-            .layer(
-                ServiceBuilder::new()
-                    .layer(consistency)
-                    .layer(from_fn(trail_position)),
-            )
-            .layer(outer)
-            .layer(from_fn(explain_grpc)),
+        Surface::Rest => router.layer(from_fn(explain_rest)),
+        Surface::Grpc => router.layer(from_fn(explain_grpc)),
     }
     .layer(outermost)
 }
@@ -262,21 +270,12 @@ async fn explain_rest(request: Request, next: Next) -> Response {
         return response;
     }
     let error = match status {
-        StatusCode::NOT_FOUND => unknown_path(),
-        StatusCode::METHOD_NOT_ALLOWED => Error::new(
-            Code::MethodNotAllowed,
-            "This path does not support the method. The header Allow lists the supported ones.",
-        ),
         StatusCode::NOT_ACCEPTABLE => not_acceptable(),
         StatusCode::PAYLOAD_TOO_LARGE => Error::payload_too_large(),
         status if status.is_client_error() => Error::invalid("request", "is malformed"),
         _ => Error::internal("a library returned an error response"),
     };
-    let mut explained = error.into_response();
-    if let Some(allow) = response.headers().get(header::ALLOW) {
-        explained.headers_mut().insert(header::ALLOW, allow.clone());
-    }
-    explained
+    error.into_response()
 }
 
 /// Gives a refusal of tonic itself, made before the method is called, a reason. tonic's messages
@@ -320,6 +319,14 @@ pub(super) fn unknown_path() -> Error {
     Error::new(
         Code::UnknownPath,
         "This path does not exist. /openapi.json and gRPC reflection list what does.",
+    )
+}
+
+/// The refusal of a method that a path does not have. The router adds the header Allow.
+pub(super) fn method_not_allowed() -> Error {
+    Error::new(
+        Code::MethodNotAllowed,
+        "This path does not support the method. The header Allow lists the supported ones.",
     )
 }
 
@@ -478,8 +485,8 @@ async fn check_consistency(
     request: Request,
     next: Next,
 ) -> Response {
-    // Answers of reflection and health are not read from a view.
-    if surface == Surface::Grpc && !request.uri().path().starts_with("/sightline.") {
+    // Answers of reflection and health are not read from a view, and an unknown method has none.
+    if surface == Surface::Grpc && !proto::is_method(request.uri().path()) {
         return next.run(request).await;
     }
     match check_demand(request.headers()) {

@@ -193,6 +193,46 @@ async fn answers_about_a_user_say_that_dead_letters_are_missing() {
     assert_eq!(incomplete(&customer_path("u-3")).await, (404, None));
 }
 
+/// The time parameters of all reads, each with a path that has it.
+const TIMES: [(&str, &str); 5] = [
+    ("/v1/order/customers/u-1/addresses", "asOf"),
+    ("/v1/order/address-changes", "since"),
+    ("/v1/fulfillment/users/u-1/addresses", "asOf"),
+    (
+        "/v1/fulfillment/users/u-1/default-address?kind=shipping",
+        "asOf",
+    ),
+    ("/v1/fulfillment/addresses/a-1", "asOf"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_time_lacks_is_said() {
+    let rest = crate::requests::empty().await.rest;
+    for (path, field) in TIMES {
+        for (time, problem) in [
+            ("2026-10-01", "has no time and no offset"),
+            ("2026-10-01Z", "has no time"),
+            ("2026-10-01T12:00", "has no seconds and no offset"),
+            ("2026-10-01T12:00:00", "has no offset"),
+            (
+                "2026-10-01T12:00:00+02:00",
+                "has a space for the + of its offset, which is written %2B in a URL",
+            ),
+            ("yesterday", "is not a time of RFC 3339"),
+            ("1790000000", "is not a time of RFC 3339"),
+        ] {
+            let separator = if path.contains('?') { '&' } else { '?' };
+            let path = format!("{path}{separator}{field}={time}");
+            let answer = rest.get(&path).await;
+            assert_eq!(answer.status, 400, "{path}: {}", answer.text());
+            let violation = &answer.json()["fields"][0];
+            assert_eq!(violation["field"], field, "{path}");
+            let problem = format!("{problem}; like 2026-10-01T12:00:00Z");
+            assert_eq!(violation["problem"], problem, "{path}");
+        }
+    }
+}
+
 /// Waits until a view is ready, so that a read of what is absent is answered.
 async fn answers_with(running: &Running, path: &str, status: u16) {
     wait_until(

@@ -9,6 +9,7 @@ use std::time::Duration;
 use prost_reflect::prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage};
 use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
 use sightline_testing::app::{App, Running, SOON, sightline};
@@ -257,6 +258,40 @@ async fn every_example_gives_the_printed_answer() {
             .await;
         }
     }
+}
+
+/// What `dev` logs as a warning, or passes on from a library, would trouble who tries it. The one exception is a
+/// documented one: dead letters to try out.
+#[tokio::test(flavor = "multi_thread")]
+async fn dev_logs_no_warnings() {
+    let (running, brokers) = dev().await;
+    // The last client that it makes publishes the dead letters.
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", &brokers)
+        .create()
+        .expect("a consumer");
+    wait_until(SOON, "the dead letters are published", async || {
+        let offsets = tokio::task::block_in_place(|| {
+            consumer.fetch_watermarks("user.events.dlq.order", 0, Duration::from_secs(5))
+        });
+        match offsets {
+            Ok((_, end)) if end > 0 => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    let log = running.app.log();
+    assert!(log.len() > 10, "{log:?}");
+    let is_troubling = |line: &&Value| {
+        let is_notice = line["target"] == "sqlx::postgres::notice";
+        let is_warning = line["level"] == "WARN" || line["level"] == "ERROR";
+        // On a loaded machine sqlx warns of connections and statements that take seconds.
+        let is_slow = line["target"] == "sqlx::pool::acquire" || line["target"] == "sqlx::query";
+        let is_documented = line["message"] == "records became dead letters";
+        is_notice || (is_warning && !is_slow && !is_documented)
+    };
+    let troubling: Vec<&Value> = log.iter().filter(is_troubling).collect();
+    assert!(troubling.is_empty(), "{troubling:?}");
 }
 
 /// Asserts that each read answers 200 to the examples of its required parameters: `/docs` tries it with these. An id of

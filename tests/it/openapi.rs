@@ -336,17 +336,30 @@ fn the_document_says_absent_and_not_null() {
         .expect("paths")
         .values();
     let operations = parameters.flat_map(|item| item.as_object().expect("operations").values());
+    let mut times = 0;
     for parameter in operations.flat_map(|o| o["parameters"].as_array().expect("parameters")) {
         let parameter = contract.resolved(parameter);
         let name = &parameter["name"];
         let is_required = parameter["required"] == true;
         // Pages fill examples in, and would send them with each call that is tried.
         assert_eq!(parameter["example"].is_null(), !is_required, "{name}");
+        if parameter["schema"]["format"] == "date-time" {
+            let description = parameter["description"].as_str().expect("a description");
+            let example = description.split("such as `").nth(1);
+            let example = example.and_then(|rest| rest.split('`').next());
+            let example = example.expect("an example of a time");
+            assert!(
+                chrono::DateTime::parse_from_rfc3339(example).is_ok(),
+                "{name}: {example}"
+            );
+            times += 1;
+        }
         if name == "domain" {
             let schema = contract.resolved(&parameter["schema"]);
             assert_eq!(schema["enum"], json!(sightline::domains::names()));
         }
     }
+    assert!(times >= 5, "{times} times");
 }
 
 /// Callers must take fields that they do not know. Requests with such fields are refused.

@@ -705,3 +705,71 @@ async fn a_backup_holds_up_no_reads_no_heartbeats_and_no_drop() {
     built(rest, "order", ends[&0]).await;
     switch(rest, "order", "switch", json!({"compare": true})).await;
 }
+
+/// The sum of a domain's metric over all further labels, as the admin port shows it.
+async fn metric(admin: &Rest, name: &str, domain: &str) -> f64 {
+    let text = admin.get("/metrics").await.text();
+    let label = format!("domain=\"{domain}\"");
+    let values = text.lines().filter_map(|line| {
+        let (name_and_labels, value) = line.rsplit_once(' ')?;
+        let rest = name_and_labels.strip_prefix(name)?;
+        (rest.starts_with('{') && rest.contains(&label)).then(|| value.parse::<f64>().ok())?
+    });
+    values.sum()
+}
+
+/// Old records that a first build or a rebuild reads say nothing of how fresh the live version is.
+#[tokio::test(flavor = "multi_thread")]
+async fn freshness_is_that_of_the_live_version() {
+    let world = World::shared(1).await;
+    let writer = world.broker.writer();
+    let event = |id: &str, timestamp| {
+        let data = json!({"email": "a@example.org", "status": "active"});
+        let record = Record::cloud_event(0, "u-1", id, "com.example.UserRegistered.v1", data);
+        Record {
+            timestamp,
+            ..record
+        }
+    };
+    let old = [
+        event("e-1", 1_600_000_000_000),
+        event("e-2", 1_700_000_000_000),
+    ];
+    writer.write(&world.topic, &old).await;
+    let running = world.serve().await;
+    let (rest, admin) = (&running.rest, &running.admin);
+    caught_up(rest, &folded(&old, 1).1).await;
+    // A batch is measured just after its commit.
+    let measured = async |records: f64, fresh_batches: f64| {
+        wait_until(SOON, "the batches are measured", async || {
+            let counted = metric(admin, "sightline_records_total", "order").await;
+            let fresh = metric(admin, "sightline_freshness_seconds_count", "order").await;
+            if (counted, fresh) == (records, fresh_batches) {
+                Ok(())
+            } else {
+                Err(format!("{counted} records, {fresh} fresh batches"))
+            }
+        })
+        .await;
+    };
+    measured(2.0, 0.0).await;
+
+    let now = chrono::Utc::now().timestamp_millis();
+    let log = [&old[..], &[event("e-3", now)]].concat();
+    writer.write(&world.topic, &log[2..]).await;
+    caught_up(rest, &folded(&log, 1).1).await;
+    measured(3.0, 1.0).await;
+
+    project(rest, "order", "rebuild", json!({})).await;
+    built(rest, "order", 3).await;
+    measured(6.0, 1.0).await;
+    let slowest = metric(admin, "sightline_freshness_seconds_sum", "order").await;
+    assert!(slowest < 600.0, "{slowest} s");
+
+    switch(rest, "order", "switch", json!({})).await;
+    let log = [&log[..], &[event("e-4", now)]].concat();
+    writer.write(&world.topic, &log[3..]).await;
+    caught_up(rest, &folded(&log, 1).1).await;
+    // Both versions go on, and one is live.
+    measured(8.0, 2.0).await;
+}

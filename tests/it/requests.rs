@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use http::Method;
 use prost::Message;
+use prost_reflect::{DescriptorPool, DynamicMessage};
 use serde_json::{Value, json};
 use sightline::proto::consistency::v1::GetConsistencyRequest;
 use sightline::proto::order::v1::{BatchGetCustomersRequest, GetCustomerRequest};
@@ -364,6 +365,95 @@ async fn wrong_methods_and_unknown_paths_are_refused() {
     }
 }
 
+/// What is wrong with the rest of a call says nothing to a caller whose path or method is wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_methods_and_unknown_paths_are_refused_before_the_rest_of_the_call() {
+    let rest = empty().await.rest;
+    for headers in [
+        &[][..],
+        &[("content-type", "text/plain")],
+        &[
+            ("content-type", "application/json"),
+            ("content-encoding", "gzip"),
+        ],
+        &[
+            ("content-type", "application/json"),
+            ("sightline-consistency", "latest"),
+        ],
+        &[("sightline-consistency", "nonsense")],
+    ] {
+        for (path, allowed) in [
+            ("/v1/order/customers/u-1", "GET"),
+            ("/v1/order/customers/u-1?unknown=1", "GET"),
+            ("/v1/consistency", "GET"),
+            ("/openapi.json", "GET"),
+            ("/docs/", "GET"),
+        ] {
+            let what = format!("POST {path} {headers:?}");
+            let answer = rest.send(Method::POST, path, headers, b"x").await;
+            let problem = assert_problem(&what, &answer, 405);
+            assert_eq!(problem["reason"], "METHOD_NOT_ALLOWED", "{what}");
+            assert!(answer.header("allow").contains(allowed), "{what}");
+        }
+        for path in ["/v1/nowhere", "/v1/order/customers/u-1/nowhere", "/v1/"] {
+            for method in [Method::GET, Method::POST] {
+                let what = format!("{method} {path} {headers:?}");
+                let answer = rest.send(method, path, headers, b"x").await;
+                let problem = assert_problem(&what, &answer, 404);
+                assert_eq!(problem["reason"], "UNKNOWN_PATH", "{what}");
+            }
+        }
+    }
+    let demand = [("sightline-consistency", "latest")];
+    let answer = rest
+        .send(Method::DELETE, "/v1/order/customers/u-1", &demand, &[])
+        .await;
+    assert_problem("DELETE", &answer, 405);
+}
+
+/// A page of another site can send a POST, but not as JSON: this is what protects a gateway on loopback.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_post_is_refused_unless_it_is_json() {
+    let rest = empty().await.rest;
+    let document = rest.get("/openapi.json").await.json();
+    let paths = document["paths"].as_object().expect("paths");
+    let posts: Vec<String> = paths
+        .iter()
+        .filter(|(_, item)| item["post"].is_object())
+        .map(|(path, _)| path.replace("{domain}", "order").replace("{id}", "a"))
+        .collect();
+    assert!(posts.len() >= 11, "{posts:?}");
+    for path in posts {
+        for headers in [
+            &[][..],
+            &[("content-type", "text/plain")],
+            &[("content-type", "application/x-www-form-urlencoded")],
+            &[("content-type", "multipart/form-data; boundary=x")],
+        ] {
+            let what = format!("{path} {headers:?}");
+            let answer = rest.send(Method::POST, &path, headers, b"{}").await;
+            let problem = assert_problem(&what, &answer, 415);
+            assert_eq!(problem["reason"], "UNSUPPORTED_MEDIA_TYPE", "{what}");
+        }
+        let encoded = [
+            ("content-type", "application/json"),
+            ("content-encoding", "gzip"),
+        ];
+        let answer = rest.send(Method::POST, &path, &encoded, b"{}").await;
+        assert_problem(&path, &answer, 415);
+        assert_eq!(answer.header("accept-encoding"), "identity", "{path}");
+        let foreign = [
+            ("content-type", "application/json"),
+            ("host", "evil.example"),
+        ];
+        let answer = rest.send(Method::POST, &path, &foreign, b"{}").await;
+        assert_problem(&path, &answer, 403);
+    }
+    let projections = rest.get("/v1/projections").await.json();
+    let versions = projections["projections"][0]["versions"].as_array();
+    assert_eq!(versions.map(Vec::len), Some(1), "{projections}");
+}
+
 /// A filter that is misspelled would answer more than was asked for.
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_parameters_of_reads_are_refused() {
@@ -409,6 +499,59 @@ async fn unknown_parameters_of_reads_are_refused() {
     // The page of the documentation is not a read of a view.
     for path in ["/docs/?tryItOutEnabled=true", "/openapi.json?v=2"] {
         assert_eq!(rest.get(path).await.status, 200, "{path}");
+    }
+}
+
+/// Who misspells a name learns the right ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_names_are_refused_with_those_that_are_known() {
+    let rest = empty().await.rest;
+    for (path, field, taken) in [
+        (
+            "/v1/fulfillment/addresses?countrycode=TR",
+            "countrycode",
+            "countryCode, validation, pageSize, pageToken",
+        ),
+        (
+            "/v1/order/address-changes?userid=a",
+            "userid",
+            "userId, significant, since, after, pageSize, pageToken",
+        ),
+        ("/v1/order/customers:batchGet?ids=a", "ids", "userIds"),
+        ("/v1/order/customers/a/addresses?asof=x", "asof", "asOf"),
+        (
+            "/v1/fulfillment/users/a/default-address?type=billing",
+            "type",
+            "kind, asOf",
+        ),
+        ("/v1/order/customers/a?asOf=x", "asOf", "none"),
+        ("/v1/consistency?domain=order", "domain", "none"),
+    ] {
+        let problem = assert_problem(path, &rest.get(path).await, 400);
+        let sentence = format!("is not a parameter of this operation; it takes {taken}");
+        let violation = json!({"field": field, "problem": sentence});
+        assert_eq!(problem["fields"], json!([violation]), "{path}");
+        let detail = format!("{field} {sentence}.");
+        assert_eq!(problem["detail"], detail, "{path}");
+    }
+    for (path, body, taken) in [
+        (BATCH, json!({"ids": ["a"]}), "userIds"),
+        (
+            "/v1/dead-letters:retry",
+            json!({"ids": 1}),
+            "domain, key, keyBase64, reason, dryRun, pageToken",
+        ),
+        (
+            "/v1/projections/order/resume",
+            json!({"ids": true}),
+            "acceptLoss, acceptOlderCode",
+        ),
+        ("/v1/projections/order/drop", json!({"ids": 1}), "none"),
+    ] {
+        let problem = assert_problem(path, &rest.post(path, &body).await, 400);
+        let sentence = format!("is not a field of this body; it takes {taken}");
+        let violation = json!({"field": "ids", "problem": sentence});
+        assert_eq!(problem["fields"], json!([violation]), "{path}");
     }
 }
 
@@ -665,6 +808,110 @@ async fn bad_batches_over_grpc_name_the_field() {
     }
 }
 
+/// REST names a field as JSON does, gRPC as the protos do, in the sentence as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_surface_names_fields_in_its_own_way() {
+    let clients = empty().await;
+    let pool = DescriptorPool::decode(sightline::proto::FILE_DESCRIPTOR_SET).expect("descriptors");
+    let order = "sightline.order.v1.OrderService";
+    let fulfillment = "sightline.fulfillment.v1.FulfillmentService";
+    let operations = "sightline.operations.v1.OperationsService";
+    for (service, method, request, field) in [
+        (order, "GetCustomer", json!({}), "user_id"),
+        (order, "BatchGetCustomers", json!({}), "user_ids"),
+        (
+            order,
+            "BatchGetCustomers",
+            json!({"userIds": ["u", ""]}),
+            "user_ids[1]",
+        ),
+        (
+            order,
+            "ListCustomerAddresses",
+            json!({"userId": "u", "asOf": "2999-01-01T00:00:00Z"}),
+            "as_of",
+        ),
+        (
+            order,
+            "ListAddressChanges",
+            json!({"pageSize": -1}),
+            "page_size",
+        ),
+        (
+            order,
+            "ListAddressChanges",
+            json!({"pageToken": "x"}),
+            "page_token",
+        ),
+        (order, "ListAddressChanges", json!({"after": "x"}), "after"),
+        (
+            fulfillment,
+            "SearchAddresses",
+            json!({"countryCode": "USA"}),
+            "country_code",
+        ),
+        (fulfillment, "GetAddress", json!({}), "address_id"),
+        (
+            fulfillment,
+            "GetDefaultAddress",
+            json!({"userId": "u"}),
+            "kind",
+        ),
+        (
+            operations,
+            "RetryDeadLetters",
+            json!({"id": "a", "keyBytes": "YQ=="}),
+            "key_bytes",
+        ),
+        (
+            operations,
+            "ListDeadLetters",
+            json!({"key": "a", "keyBytes": "YQ=="}),
+            "key_bytes",
+        ),
+    ] {
+        let what = format!("{method} {request}");
+        let descriptor = pool.get_service_by_name(service).expect("a service");
+        let descriptor = descriptor.methods().find(|known| known.name() == method);
+        let input = descriptor.expect("a method").input();
+        let name = field.split('[').next().expect("a name");
+        assert!(
+            input.get_field_by_name(name).is_some(),
+            "{what} has no {name}"
+        );
+        let message = DynamicMessage::deserialize(input, request).expect("a request");
+        let path = format!("/{service}/{method}");
+        let message = message.encode_to_vec();
+        let (_, answer) = clients.raw_grpc.raw_grpc(&path, &[], &message).await;
+        let status = tonic::Status::from_header_map(&answer.headers).expect("a status");
+        assert_eq!(status.code(), tonic::Code::InvalidArgument, "{what}");
+        let details = status.get_error_details();
+        let violations = &details.bad_request().expect("violations").field_violations;
+        let fields: Vec<&str> = violations.iter().map(|v| v.field.as_str()).collect();
+        assert_eq!(fields, [field], "{what}");
+        let sentence = format!("{field} {}.", violations[0].description);
+        assert_eq!(status.message(), sentence, "{what}");
+    }
+    for (path, sentence) in [
+        (
+            "/v1/fulfillment/addresses?countryCode=USA",
+            "countryCode must be ",
+        ),
+        (
+            "/v1/order/address-changes?pageToken=x",
+            "pageToken is not a token of this list.",
+        ),
+        (
+            "/v1/order/customers:batchGet?userIds=u&userIds=",
+            "userIds[1] must not be empty.",
+        ),
+    ] {
+        let problem = assert_problem(path, &clients.rest.get(path).await, 400);
+        let detail = problem["detail"].as_str().expect("text");
+        assert!(detail.starts_with(sentence), "{detail}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_users_and_domains_are_not_found_over_grpc() {
     let clients = empty().await;
@@ -879,6 +1126,52 @@ async fn probes_and_metrics_have_a_port_of_their_own() {
             404,
             "{path} on the admin port"
         );
+    }
+}
+
+/// The rules of docs/alerts.yml name metrics that a process exports before anything has gone wrong: of a counter that appears
+/// with its first count Prometheus sees no increase.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_metric_of_the_alerts_is_exported_from_the_start() {
+    let admin = empty().await.admin;
+    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/alerts.yml");
+    let rules = std::fs::read_to_string(rules).expect("the rules");
+    let expressions: Vec<&str> = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("expr: "))
+        .collect();
+    assert_eq!(expressions.len(), rules.matches("- alert: ").count());
+    assert!(expressions.len() >= 8, "{expressions:?}");
+    for expression in expressions {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let at = expression.find("sightline_").expect("a metric");
+        let end = expression[at..].find(|c| !is_name(c)).map(|end| at + end);
+        let end = end.unwrap_or(expression.len());
+        let (name, rest) = (&expression[at..end], &expression[end..]);
+        // The labels that it selects by: {outcome="failed"}.
+        let selected = rest
+            .strip_prefix('{')
+            .and_then(|rest| rest.split('}').next());
+        let grouped = expression
+            .split("by (")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next());
+        let grouped: Vec<&str> = grouped.flat_map(|labels| labels.split(", ")).collect();
+        wait_until(SOON, expression, async || {
+            let metrics = admin.try_get("/metrics").await?.text();
+            let series = metrics.lines().find(|line| {
+                let labels = line.strip_prefix(name);
+                labels.is_some_and(|labels| {
+                    labels.starts_with('{')
+                        && labels.contains(selected.unwrap_or_default())
+                        && grouped
+                            .iter()
+                            .all(|label| labels.contains(&format!("{label}=\"")))
+                })
+            });
+            series.map(drop).ok_or(metrics)
+        })
+        .await;
     }
 }
 

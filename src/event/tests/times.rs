@@ -3,6 +3,7 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 
+use super::super::time;
 use super::*;
 
 const OWN: &str = "2026-01-01T00:00:00Z";
@@ -222,5 +223,29 @@ fn other_texts_are_not_times() {
     ] {
         let bad = own_time(text).expect_err(text);
         assert_eq!(bad.reason, "bad_timestamp", "{text}");
+    }
+}
+
+#[test]
+fn what_a_time_lacks_is_named() {
+    for (text, lacking) in [
+        ("2026-10-01", Some("no time and no offset")),
+        ("2026-10-01Z", Some("no time")),
+        ("2026-10-01+02:00", Some("no time")),
+        ("2026-10-01T12:00", Some("no seconds and no offset")),
+        ("2026-10-01T12:00-02:00", Some("no seconds")),
+        ("2026-10-01T12:00:00", Some("no offset")),
+        ("2026-10-01T12:00:00.125", Some("no offset")),
+        // Something else is wrong with these, or nothing is.
+        ("2026-10-01T12:00:00Z", None),
+        ("2026-13-01", None),
+        ("2026-10-01 12:00:00", None),
+        ("2026-10-01T12:00:00+02", None),
+        ("T12:00:00Z", None),
+        ("éé:éé", None),
+        ("Z", None),
+        ("", None),
+    ] {
+        assert_eq!(time::lacks(text).as_deref(), lacking, "{text}");
     }
 }

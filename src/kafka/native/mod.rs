@@ -40,6 +40,44 @@ impl<T> Drop for Owned<T> {
     }
 }
 
+/// The names of all properties with their defaults, of those that have one.
+#[cfg(test)]
+pub fn default_properties() -> Vec<(String, String)> {
+    // SAFETY: the constructor returns an object that this value owns.
+    let global = unsafe { Owned(sys::rd_kafka_conf_new(), sys::rd_kafka_conf_destroy) };
+    // SAFETY: as above.
+    let topic = unsafe {
+        Owned(
+            sys::rd_kafka_topic_conf_new(),
+            sys::rd_kafka_topic_conf_destroy,
+        )
+    };
+    let mut found = Vec::new();
+    let (mut of_global, mut of_topic) = (0, 0);
+    // SAFETY: the objects are alive; each dump has as many texts as it says, and is freed by its own
+    // destructor after they are copied.
+    unsafe {
+        for (dump, count) in [
+            (
+                sys::rd_kafka_conf_dump(global.0, &raw mut of_global),
+                of_global,
+            ),
+            (
+                sys::rd_kafka_topic_conf_dump(topic.0, &raw mut of_topic),
+                of_topic,
+            ),
+        ] {
+            let texts = std::slice::from_raw_parts(dump, count);
+            for pair in texts.chunks_exact(2) {
+                let text = |text: *const _| CStr::from_ptr(text).to_string_lossy().into_owned();
+                found.push((text(pair[0]), text(pair[1])));
+            }
+            sys::rd_kafka_conf_dump_free(dump, count);
+        }
+    }
+    found
+}
+
 /// Copies a record, with all headers whose names are UTF-8.
 pub fn to_record(message: &BorrowedMessage<'_>) -> Record {
     // SAFETY: the message is alive for as long as it is borrowed.

@@ -18,6 +18,7 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::db;
+use crate::kafka::group;
 
 /// At most so many dead letters and bytes are published at a time, but always one.
 const MAX_DEAD_LETTERS: i64 = 200;
@@ -92,9 +93,7 @@ impl Outbox {
         kafka: &ClientConfig,
         with_values: bool,
     ) -> Self {
-        let mut config = kafka.clone();
-        // These two are consumers' settings.
-        config.remove("isolation.level").remove("group.protocol");
+        let mut config = group::producer_config(kafka);
         config
             .set("enable.idempotence", "true")
             // The topic's own limit applies, not the client's.
