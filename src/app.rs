@@ -26,6 +26,7 @@ use uuid::Uuid;
 use crate::config::Config;
 use crate::domains::{self, Domain};
 use crate::error::Error;
+use crate::kafka::consumer::Buffers;
 use crate::kafka::{group, offsets};
 use crate::operations::Operations;
 use crate::projector::dead_letters::retry::Retrier;
@@ -38,14 +39,13 @@ use crate::server::{self, Domains, admin};
 use crate::task::{Signals, Supervisor};
 use crate::{db, telemetry};
 
-/// Connections that all projectors of the process share. A batch waits while all of them are in
-/// use.
-const PROJECTOR_CONNECTIONS: u32 = 11;
-/// Batches of versions that are not live (building or retired) that may run at once. The rest of
-/// the projectors' connections stays free for the live versions.
-const OTHER_VERSIONS_BATCHES: usize = 5;
-/// Transactions of projectors that run at once, of all domains.
-const TRANSACTIONS: usize = 4;
+/// Connections for what is no domain's own: added partitions and maintenance.
+const SHARED_CONNECTIONS: u32 = 1;
+/// Connections of a domain's projectors: those of two writers, and those of further versions.
+const PROJECTOR_CONNECTIONS: u32 = 4;
+/// Transactions of versions that are not live (building or retired) that may run at once. The rest is
+/// left to the live versions.
+const OTHER_VERSIONS_TRANSACTIONS: usize = 2;
 /// Connections that operations and maintenance share.
 const OPERATION_CONNECTIONS: u32 = 4;
 /// Pause between two attempts to bring the database's schema up to date.
@@ -81,7 +81,7 @@ pub async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         "admin",
         admin::serve(
             listeners.admin,
-            admin_parts(pools.reads, migrated.clone(), metrics),
+            admin_parts(pools.reads.clone(), migrated.clone(), metrics),
             stop.clone(),
         )
         .map(Ok),
@@ -92,21 +92,14 @@ pub async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     supervisor.spawn_vital(
         "migrations",
         prepare_database(
-            pools.projectors.clone(),
+            pools.shared.clone(),
             config.migrate,
             migrated_sender,
             stop.clone(),
         ),
     );
     if config.role.projects() {
-        project(
-            &supervisor,
-            &config,
-            &served,
-            pools.projectors,
-            retrier,
-            &migrated,
-        );
+        project(&supervisor, &config, &served, &pools, retrier, &migrated);
     }
     Ok(supervisor.run(signals, config.shutdown_grace).await)
 }
@@ -179,7 +172,9 @@ async fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<(TcpListener
 #[derive(Clone)]
 struct Pools {
     reads: PgPool,
-    projectors: PgPool,
+    /// Of each domain, in the order of the domains.
+    projectors: Vec<PgPool>,
+    shared: PgPool,
     operations: PgPool,
 }
 
@@ -189,7 +184,12 @@ impl Pools {
         let direct = db::options(&config.database_direct_url)?;
         Ok(Self {
             reads: db::read_pool(pooled, config.database_max_connections),
-            projectors: db::projector_pool(direct.clone(), PROJECTOR_CONNECTIONS),
+            projectors: config
+                .domains
+                .iter()
+                .map(|_| db::projector_pool(direct.clone(), PROJECTOR_CONNECTIONS))
+                .collect(),
+            shared: db::projector_pool(direct.clone(), SHARED_CONNECTIONS),
             operations: db::operation_pool(direct, OPERATION_CONNECTIONS),
         })
     }
@@ -401,11 +401,11 @@ fn project(
     supervisor: &Supervisor,
     config: &Config,
     served: &[&'static dyn Domain],
-    pool: PgPool,
+    pools: &Pools,
     retrier: Retrier,
     migrated: &watch::Receiver<bool>,
 ) {
-    let projector = projector(config, pool, supervisor.stop());
+    let projector = projector(config, pools.shared.clone(), supervisor.stop());
     // Heartbeats have a connection of their own: a process whose other connections are all busy
     // must not count as dead.
     let heartbeats = Projector {
@@ -436,10 +436,14 @@ fn project(
             }),
         ),
     ];
-    for domain in served.iter().copied() {
+    for (domain, pool) in served.iter().copied().zip(&pools.projectors) {
+        let projector = Projector {
+            pool: pool.clone(),
+            ..projector.clone()
+        };
         tasks.push((
             format!("project-{}", domain.domain()),
-            projector.clone(),
+            projector,
             Box::new(move |projector| members::project(projector, domain).boxed()),
         ));
     }
@@ -460,8 +464,8 @@ fn projector(config: &Config, pool: PgPool, stop: &CancellationToken) -> Project
     let topic_states = offsets::monitor(kafka.clone(), config.kafka_topics.clone(), stop.clone());
     Projector {
         pool,
-        other_versions: Arc::new(Semaphore::new(OTHER_VERSIONS_BATCHES)),
-        transactions: Arc::new(Semaphore::new(TRANSACTIONS)),
+        other_versions: Arc::new(Semaphore::new(OTHER_VERSIONS_TRANSACTIONS)),
+        transactions: Arc::new(Semaphore::new(config.database_transactions)),
         kafka,
         topics: config.kafka_topics.clone(),
         group_prefix: config.kafka_group_prefix.clone(),
@@ -470,6 +474,8 @@ fn projector(config: &Config, pool: PgPool, stop: &CancellationToken) -> Project
         max_value_bytes: config.max_value_bytes,
         dedupe: chrono::TimeDelta::days(config.dedupe_days.into()),
         instance: Uuid::now_v7(),
+        buffers: Arc::new(Buffers::new(config.kafka_buffer_bytes)),
+        consumers: config.domains.len() * config.kafka_topics.len(),
         topic_states,
         heartbeats: Arc::new(Heartbeats::default()),
         stop: stop.child_token(),
@@ -507,13 +513,16 @@ async fn keep_gauges(
 }
 
 fn set_pool_gauges(pools: &Pools) {
-    for (name, pool) in [
-        ("reads", &pools.reads),
-        ("projectors", &pools.projectors),
-        ("operations", &pools.operations),
+    let of_projectors: Vec<&PgPool> = pools.projectors.iter().chain([&pools.shared]).collect();
+    for (name, pools) in [
+        ("reads", vec![&pools.reads]),
+        ("projectors", of_projectors),
+        ("operations", vec![&pools.operations]),
     ] {
-        let idle = u32::try_from(pool.num_idle()).unwrap_or(u32::MAX);
-        let used = pool.size().saturating_sub(idle);
+        let idle: usize = pools.iter().map(|pool| pool.num_idle()).sum();
+        let idle = u32::try_from(idle).unwrap_or(u32::MAX);
+        let size: u32 = pools.iter().map(|pool| pool.size()).sum();
+        let used = size.saturating_sub(idle);
         for (state, connections) in [("idle", idle), ("used", used)] {
             metrics::gauge!(telemetry::DATABASE_CONNECTIONS, "pool" => name, "state" => state)
                 .set(connections);

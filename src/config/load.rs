@@ -86,6 +86,7 @@ impl Settings {
                 .unwrap_or_else(|| database_url.clone()),
             database_url,
             database_max_connections: self.value("database_max_connections").number(1, 10_000)?,
+            database_transactions: self.value("database_transactions").number(1, 1_000)?,
             kafka_brokers: match self.given.get("kafka_brokers") {
                 Some(given) => kafka::brokers(given)?,
                 None => String::new(),
@@ -100,6 +101,7 @@ impl Settings {
             kafka_settle: Duration::from_secs(
                 self.value("kafka_settle_seconds").number(0, 86_400)?,
             ),
+            kafka_buffer_bytes: self.value("kafka_buffer_bytes").number(1 << 20, 1 << 40)?,
             domains: self.domains(known_domains)?,
             role: self.value("role").choice(&[
                 ("all", Role::All),

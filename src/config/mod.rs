@@ -31,6 +31,8 @@ pub struct Config {
     pub database_direct_url: Secret,
     /// Largest number of connections of the read pool.
     pub database_max_connections: u32,
+    /// How many transactions of projectors run at once.
+    pub database_transactions: usize,
     /// Kafka's bootstrap servers, `host:port,…`. Empty only where the command does not need it.
     pub kafka_brokers: String,
     /// The topics to project.
@@ -44,6 +46,8 @@ pub struct Config {
     /// How long after a partition was added the older partitions' log end offsets count that it
     /// waits for.
     pub kafka_settle: Duration,
+    /// What the process may hold of records that wait, in bytes.
+    pub kafka_buffer_bytes: usize,
     /// The domains that this process projects and serves, in the order of the program's own list.
     pub domains: Vec<String>,
     /// Whether this process projects, serves, or both.
@@ -159,6 +163,10 @@ impl Config {
             "database_max_connections",
             self.database_max_connections.into(),
         );
+        put(
+            "database_transactions",
+            (self.database_transactions as i64).into(),
+        );
         put("kafka_brokers", self.kafka_brokers.as_str().into());
         put("kafka_topics", list(&self.kafka_topics).into());
         put(
@@ -181,6 +189,10 @@ impl Config {
         put(
             "kafka_settle_seconds",
             (self.kafka_settle.as_secs() as i64).into(),
+        );
+        put(
+            "kafka_buffer_bytes",
+            (self.kafka_buffer_bytes as i64).into(),
         );
         put("domains", list(&self.domains).into());
         put("role", format!("{:?}", self.role).to_lowercase().into());

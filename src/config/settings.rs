@@ -63,7 +63,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         "database_max_connections",
         "NUMBER",
         Some("16"),
-        "Connections for reads; the projectors have a pool of their own",
+        "Connections for reads; projectors have pools of their own",
+    ),
+    setting(
+        "database_transactions",
+        "NUMBER",
+        Some("4"),
+        "Transactions of projectors that run at once: about as many as the database has processors",
     ),
     setting(
         "kafka_brokers",
@@ -100,6 +106,12 @@ pub(super) const SETTINGS: &[Setting] = &[
         "SECONDS",
         Some("600"),
         "How long after a partition was added the older ones' ends count that it waits for",
+    ),
+    setting(
+        "kafka_buffer_bytes",
+        "BYTES",
+        Some("67108864"),
+        "What this process may hold of records that wait, of all domains and versions together",
     ),
     setting(
         "domains",

@@ -29,9 +29,8 @@ use super::native::events::{Event, Events};
 use super::offsets::TopicStates;
 use crate::event::Record;
 
-/// A partition's buffer is full at this many bytes or records, and takes more below half of them.
-const BUFFER_BYTES: usize = 8 << 20;
-const BUFFER_RECORDS: usize = 20_000;
+/// What a partition may hold at least, in bytes.
+const SMALLEST_SHARE: usize = 256 << 10;
 /// What a record costs in the buffer beyond its bytes.
 const RECORD_OVERHEAD: usize = 200;
 /// How long a poll waits for a record, and so how long a worker's request waits for the thread.
@@ -82,27 +81,66 @@ const WARNING: i32 = 4;
 /// How librdkafka prints an absent topic id.
 const NO_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
-/// What was delivered to a worker and not yet received.
-#[derive(Debug, Default)]
-struct Buffered {
-    bytes: AtomicUsize,
-    records: AtomicUsize,
+/// What the consumers of a process may hold of records that wait for their workers. All assigned partitions have an equal
+/// share.
+#[derive(Debug)]
+pub struct Buffers {
+    bytes: usize,
+    partitions: AtomicUsize,
 }
+
+impl Buffers {
+    /// Buffers of so many bytes in all.
+    pub fn new(bytes: usize) -> Self {
+        Self {
+            bytes,
+            partitions: AtomicUsize::new(0),
+        }
+    }
+
+    /// What one of so many consumers may prefetch, in bytes: together as much again as the buffers.
+    pub fn prefetch(&self, consumers: usize) -> usize {
+        self.bytes / consumers.max(1)
+    }
+}
+
+/// An assigned partition's share of the buffers.
+struct Share(Arc<Buffers>);
+
+impl Share {
+    fn of(buffers: &Arc<Buffers>) -> Self {
+        buffers.partitions.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(buffers))
+    }
+
+    /// The buffer is full at so many bytes, and takes more below half of them.
+    fn bytes(&self) -> usize {
+        let partitions = self.0.partitions.load(Ordering::Relaxed).max(1);
+        (self.0.bytes / partitions).max(SMALLEST_SHARE)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.0.partitions.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What was delivered to a worker and not yet received, in bytes.
+#[derive(Debug, Default)]
+struct Buffered(AtomicUsize);
 
 impl Buffered {
     fn add(&self, bytes: usize) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.records.fetch_add(1, Ordering::Relaxed);
+        self.0.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn remove(&self, bytes: usize) {
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        self.records.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    fn exceeds(&self, bytes: usize, records: usize) -> bool {
-        self.bytes.load(Ordering::Relaxed) >= bytes
-            || self.records.load(Ordering::Relaxed) >= records
+    fn exceeds(&self, bytes: usize) -> bool {
+        self.0.load(Ordering::Relaxed) >= bytes
     }
 }
 
@@ -221,6 +259,7 @@ fn cost(record: &Record) -> usize {
 pub fn join(
     config: ClientConfig,
     topic: String,
+    buffers: Arc<Buffers>,
     topic_states: watch::Receiver<Option<TopicStates>>,
     stop: CancellationToken,
 ) -> channel::UnboundedReceiver<Assignment> {
@@ -231,7 +270,16 @@ pub fn join(
             let mut refusal = Refusal::default();
             while !stop.is_cancelled() {
                 let states = topic_states.clone();
-                let run = || run(&config, &topic, states, &stop, &assignments, &mut refusal);
+                let member = |requests| Member {
+                    topic: topic.clone(),
+                    group: config.get("group.id").unwrap_or_default().to_owned(),
+                    buffers: Arc::clone(&buffers),
+                    slots: Mutex::default(),
+                    assignments: assignments.clone(),
+                    requests,
+                    topic_states: states,
+                };
+                let run = || run(&config, member, &stop, &mut refusal);
                 match panic::catch_unwind(AssertUnwindSafe(run)) {
                     Ok(Ok(())) => continue,
                     // It was logged when it began.
@@ -253,6 +301,7 @@ struct Slot {
     /// Receives the records, once the worker has sought.
     deliveries: Option<channel::UnboundedSender<Result<Delivery, RDKafkaErrorCode>>>,
     buffered: Arc<Buffered>,
+    share: Share,
     paused: bool,
     /// A seek that librdkafka was not ready for yet.
     seek: Option<(i64, oneshot::Sender<Records>)>,
@@ -261,6 +310,7 @@ struct Slot {
 struct Member {
     topic: String,
     group: String,
+    buffers: Arc<Buffers>,
     slots: Mutex<HashMap<i32, Slot>>,
     assignments: channel::UnboundedSender<Assignment>,
     requests: mpsc::Sender<Request>,
@@ -367,6 +417,7 @@ impl Member {
                 Slot {
                     deliveries: None,
                     buffered: Arc::clone(&buffered),
+                    share: Share::of(&self.buffers),
                     paused: true,
                     seek: None,
                 },
@@ -448,23 +499,15 @@ impl ConsumerContext for Member {
 
 fn run(
     config: &ClientConfig,
-    topic: &str,
-    topic_states: watch::Receiver<Option<TopicStates>>,
+    member: impl FnOnce(mpsc::Sender<Request>) -> Member,
     stop: &CancellationToken,
-    assignments: &channel::UnboundedSender<Assignment>,
     refusal: &mut Refusal,
 ) -> KafkaResult<()> {
     let (sender, requests) = mpsc::channel();
-    let member = Member {
-        topic: topic.to_owned(),
-        group: config.get("group.id").unwrap_or_default().to_owned(),
-        slots: Mutex::default(),
-        assignments: assignments.clone(),
-        requests: sender,
-        topic_states,
-    };
+    let member = member(sender);
+    let topic = member.topic.clone();
     let consumer: BaseConsumer<Member> = config.create_with_context(member)?;
-    consumer.subscribe(&[topic])?;
+    consumer.subscribe(&[&topic])?;
     let outcome = serve(&consumer, stop, &requests, refusal);
     let left: Vec<i32> = consumer.context().slots().keys().copied().collect();
     consumer.context().drop_slots(&left);
@@ -691,7 +734,7 @@ fn resume_drained(consumer: &BaseConsumer<Member>, member: &Member) -> KafkaResu
     for (partition, slot) in member.slots().iter_mut() {
         if slot.paused
             && slot.deliveries.is_some()
-            && !slot.buffered.exceeds(BUFFER_BYTES / 2, BUFFER_RECORDS / 2)
+            && !slot.buffered.exceeds(slot.share.bytes() / 2)
         {
             slot.paused = false;
             drained.push(*partition);
@@ -720,9 +763,8 @@ fn deliver(consumer: &BaseConsumer<Member>, member: &Member, record: Record) -> 
             }
         }
         // Without a receiver the partition is paused until its worker seeks.
-        slot.paused = slot.paused
-            || slot.deliveries.is_none()
-            || slot.buffered.exceeds(BUFFER_BYTES, BUFFER_RECORDS);
+        slot.paused =
+            slot.paused || slot.deliveries.is_none() || slot.buffered.exceeds(slot.share.bytes());
         slot.paused
     };
     if full {

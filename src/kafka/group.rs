@@ -106,9 +106,16 @@ pub fn dead_letters_config(mut connection: ClientConfig, group_prefix: &str) -> 
     connection
 }
 
-/// The settings of a consumer group's member: the connection's, and what projection needs. The user's own properties win,
+/// What a member prefetches, in bytes: at least a record of the largest size that brokers take by default, and no more than
+/// helps.
+const SMALLEST_PREFETCH: usize = 2 << 20;
+const LARGEST_PREFETCH: usize = 16 << 20;
+
+/// The settings of a consumer group's member, which may hold `prefetch` bytes itself: the connection's, and what projection needs. The user's own properties win,
 /// but for the group's name and the debug contexts.
-pub fn member_config(connection: &ClientConfig, group: &str) -> ClientConfig {
+pub fn member_config(connection: &ClientConfig, group: &str, prefetch: usize) -> ClientConfig {
+    let prefetch = prefetch.clamp(SMALLEST_PREFETCH, LARGEST_PREFETCH);
+    let prefetched = (prefetch >> 10).to_string();
     // A copy, because `config_map` masks the values of secrets.
     let mut config = consumer_config(connection);
     let mut set = |name, value| {
@@ -126,7 +133,8 @@ pub fn member_config(connection: &ClientConfig, group: &str) -> ClientConfig {
         ("auto.offset.reset", "error"),
         ("allow.auto.create.topics", "false"),
         ("fetch.queue.backoff.ms", "5"),
-        ("queued.max.messages.kbytes", "16384"),
+        // librdkafka keeps `fetch.max.bytes` below it by itself.
+        ("queued.max.messages.kbytes", &prefetched),
         // How soon an added partition is assigned.
         ("topic.metadata.refresh.interval.ms", "10000"),
     ] {
@@ -229,6 +237,8 @@ mod tests {
         }
         // A producer with this one requires others that are not defaults.
         all.remove("transactional.id");
+        // Another name of a property with a default. Which of the two counts depends on their order.
+        all.remove("delivery.timeout.ms");
         let all: ClientConfig = all.into_iter().collect();
         assert_eq!(
             warned(&producer_config(&all), poll_producer),
@@ -250,13 +260,14 @@ mod tests {
         ];
         let properties = given.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let connection = connection_config("localhost:9092", &properties);
-        let config = member_config(&connection, "sightline.order");
+        let config = member_config(&connection, "sightline.order", 64 << 20);
         for (name, value) in [
             ("bootstrap.servers", "localhost:9092"),
             ("sasl.password", "secret"),
             ("session.timeout.ms", "6000"),
             ("auto.offset.reset", "error"),
             ("debug", "metadata,topic,broker"),
+            ("queued.max.messages.kbytes", "16384"),
             ("group.id", "sightline.order"),
         ] {
             assert_eq!(config.get(name), Some(value), "{name}");

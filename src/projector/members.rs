@@ -2,6 +2,7 @@
 //! each assigned partition.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -96,10 +97,12 @@ async fn run_topic(
     if view.version > 1 {
         group.push_str(&format!(".v{}", view.version));
     }
-    let config = group::member_config(&projector.kafka, &group);
+    let prefetch = projector.buffers.prefetch(projector.consumers);
+    let config = group::member_config(&projector.kafka, &group, prefetch);
     let mut assignments = consumer::join(
         config,
         topic.clone(),
+        Arc::clone(&projector.buffers),
         projector.topic_states.clone(),
         projector.stop.clone(),
     );

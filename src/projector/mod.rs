@@ -38,6 +38,7 @@ use uuid::Uuid;
 
 use crate::config::StartAt;
 use crate::event::{Event, TypeName};
+use crate::kafka::consumer::Buffers;
 use crate::kafka::offsets::TopicStates;
 
 /// How events become rows of one domain's view.
@@ -162,6 +163,10 @@ pub struct Projector {
     pub dedupe: chrono::TimeDelta,
     /// The id of this process in heartbeats.
     pub instance: Uuid,
+    /// What consumers may hold of records that wait for their workers.
+    pub buffers: Arc<Buffers>,
+    /// How many consumers the process has for live versions.
+    pub consumers: usize,
     /// The topics' states, from [`crate::kafka::offsets::monitor`].
     pub topic_states: watch::Receiver<Option<TopicStates>>,
     /// What this process reports of the partitions that it projects.

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use sqlx::PgPool;
 
@@ -12,6 +13,9 @@ use super::status::Statuses;
 use super::token::{ConsistencyToken, TopicIdentity, TopicRef};
 use crate::error::Error;
 use crate::kafka::offsets::UNKNOWN_TOPIC_ID;
+
+/// How long the row of a log counts whose topic's id is not known.
+const PROVISIONAL: Duration = Duration::from_secs(5);
 
 /// The handle that queries read through. Cheap to clone.
 #[derive(Clone)]
@@ -31,8 +35,15 @@ struct Log {
     topic: TopicRef,
     partition: u32,
     fingerprint: Fingerprint,
-    /// Whether the topic's id is known.
-    is_identified: bool,
+    /// When to read the row again, because the topic's id was not known then.
+    provisional_until: Option<Instant>,
+}
+
+impl Log {
+    fn is_overdue(&self) -> bool {
+        self.provisional_until
+            .is_some_and(|until| Instant::now() > until)
+    }
 }
 
 /// Where reading a feed resumes in each log, as parameters of a statement: the n-th entries of the
@@ -194,7 +205,7 @@ impl Reads {
             let logs = self.0.logs.read().unwrap_or_else(PoisonError::into_inner);
             log_ids
                 .iter()
-                .filter(|log_id| logs.get(log_id).is_none_or(|log| !log.is_identified))
+                .filter(|log_id| logs.get(log_id).is_none_or(Log::is_overdue))
                 .copied()
                 .collect()
         };
@@ -223,7 +234,8 @@ impl Reads {
                 // A CHECK keeps it from being negative.
                 partition: partition.unsigned_abs(),
                 fingerprint,
-                is_identified: topic_identity != UNKNOWN_TOPIC_ID,
+                provisional_until: (topic_identity == UNKNOWN_TOPIC_ID)
+                    .then(|| Instant::now() + PROVISIONAL),
             };
             logs.insert(log_id, log);
         }
