@@ -14,6 +14,9 @@ use super::dead_letters::{Class, Discard};
 use super::{View, added_partitions, versions};
 use crate::kafka::offsets::TopicState;
 
+/// How long the transaction of a partition by itself waits for a lock.
+const LOCK_TIMEOUT: &str = "2s";
+
 /// A log's progress row as its owner claimed it. Only its owner changes it until someone raises its epoch.
 #[derive(Debug, Clone)]
 pub struct Claim {
@@ -466,6 +469,10 @@ pub async fn lock(
     let epochs: Vec<i64> = claims.iter().map(|claim| claim.epoch).collect();
     let positions: Vec<i64> = claims.iter().map(|claim| claim.next_offset).collect();
     if let [log_id] = log_ids.as_slice() {
+        // A row that another session holds for long must not keep a writer from the other partitions.
+        sqlx::query!("SELECT set_config('lock_timeout', $1, true)", LOCK_TIMEOUT)
+            .fetch_one(&mut *connection)
+            .await?;
         sqlx::query!(
             "SELECT log_id FROM sightline.progress WHERE domain = $1 AND version = $2 AND log_id = $3 FOR UPDATE",
             view.domain,

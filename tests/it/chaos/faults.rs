@@ -59,6 +59,7 @@ pub fn lanes() -> Vec<Lane> {
                 3 stall,
                 2 refuse,
                 1 refuse_all,
+                2 abandon,
             ],
             pause: Duration::from_secs(2),
         },
@@ -244,6 +245,16 @@ async fn withhold_answers_and_cut(harness: Arc<Harness>, mut rng: Rng) {
     sleep(between(&mut rng, 20, 1_500)).await;
     proxy.cut(100);
     proxy.set(Mode::Open);
+}
+
+/// The connections that are open lead nowhere from now on, without a word.
+async fn abandon(harness: Arc<Harness>, mut rng: Rng) {
+    let (name, proxy) = connection(&harness, &mut rng);
+    harness
+        .diary
+        .note(format!("abandon the connections of {name}"));
+    harness.diary.count("connections abandoned", 1);
+    proxy.abandon();
 }
 
 async fn slow_down(harness: Arc<Harness>, mut rng: Rng) {
