@@ -162,7 +162,7 @@ pub struct Projector {
     pub dedupe: chrono::TimeDelta,
     /// The id of this process in heartbeats.
     pub instance: Uuid,
-    /// The topics' states, from [`crate::kafka::offsets::monitor`].
+    /// The topics' states, from [`crate::kafka::monitor`].
     pub topic_states: watch::Receiver<Option<TopicStates>>,
     /// What this process reports of the partitions that it projects.
     pub heartbeats: Arc<heartbeat::Heartbeats>,
