@@ -324,3 +324,58 @@ pub fn describe_topic<C: ConsumerContext>(
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use rdkafka::ClientConfig;
+    use rdkafka::mocking::MockCluster;
+
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn a_broker_describes_topics_and_returns_their_offsets() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("t", 2, 1).unwrap();
+        let client: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", cluster.bootstrap_servers())
+            .create()
+            .unwrap();
+        // A client learns of brokers by asking for metadata.
+        client.fetch_metadata(Some("t"), TIMEOUT).unwrap();
+        let requests = Requests::of(&client);
+        requests.describe(7, 1, ["t", "missing"], TIMEOUT).unwrap();
+        let Some((7, Ok(Answer::Topics(mut topics)))) = requests.poll(TIMEOUT) else {
+            panic!("no description");
+        };
+        let topic = topics.remove("t").unwrap().unwrap().unwrap();
+        assert_eq!(topic.leaders, [Some(1), Some(1)]);
+        assert!(
+            matches!(topics.remove("missing"), Some(Ok(None))),
+            "{topics:?}"
+        );
+        let partitions = [("t".to_owned(), 0), ("t".to_owned(), 1)];
+        for (number, bound) in (8..).zip(Bound::ALL) {
+            requests
+                .list_offsets(number, bound, &partitions, TIMEOUT)
+                .unwrap();
+        }
+        for _ in Bound::ALL {
+            let Some((8..=10, Ok(Answer::Offsets(offsets)))) = requests.poll(TIMEOUT) else {
+                panic!("no offsets");
+            };
+            let expected = partitions.clone().map(|partition| (partition, Ok(0)));
+            assert_eq!(offsets, expected.into());
+        }
+        // A broker that is not there fails the request, within its time.
+        let (began, short) = (Instant::now(), Duration::from_millis(100));
+        requests.describe(11, 99, ["t"], short).unwrap();
+        let Some((11, Err(_))) = requests.poll(TIMEOUT) else {
+            panic!("no failure");
+        };
+        assert!(began.elapsed() < TIMEOUT / 2);
+    }
+}
