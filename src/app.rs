@@ -27,7 +27,7 @@ use crate::config::Config;
 use crate::domains::{self, Domain};
 use crate::error::Error;
 use crate::kafka::consumer::Buffers;
-use crate::kafka::{group, offsets};
+use crate::kafka::{group, monitor};
 use crate::operations::Operations;
 use crate::projector::dead_letters::retry::Retrier;
 use crate::projector::heartbeat::{self, Heartbeats};
@@ -461,7 +461,7 @@ fn project(
 /// What the projectors of this process share. Starts the thread that reads the topics' offsets.
 fn projector(config: &Config, pool: PgPool, stop: &CancellationToken) -> Projector {
     let kafka = group::connection_config(&config.kafka_brokers, &config.kafka_properties);
-    let topic_states = offsets::monitor(kafka.clone(), config.kafka_topics.clone(), stop.clone());
+    let topic_states = monitor::start(kafka.clone(), config.kafka_topics.clone(), stop.clone());
     Projector {
         pool,
         other_versions: Arc::new(Semaphore::new(OTHER_VERSIONS_TRANSACTIONS)),

@@ -167,7 +167,7 @@ pub struct Projector {
     pub buffers: Arc<Buffers>,
     /// How many consumers the process has for live versions.
     pub consumers: usize,
-    /// The topics' states, from [`crate::kafka::offsets::monitor`].
+    /// The topics' states, from [`crate::kafka::monitor`].
     pub topic_states: watch::Receiver<Option<TopicStates>>,
     /// What this process reports of the partitions that it projects.
     pub heartbeats: Arc<heartbeat::Heartbeats>,

@@ -157,6 +157,37 @@ impl Broker {
         Some(Server::start(libraries()?, Extra::Logins))
     }
 
+    /// Starts two private brokers of one cluster. The first is its controller, and coordinates all consumer groups.
+    pub fn private_pair() -> Option<[Broker; 2]> {
+        let first = Server::start(libraries()?, Extra::Nothing);
+        // Kafka creates the coordinators' topic when a group is first asked for.
+        first.committed("any", "any", &BTreeMap::from([(0, 0)]));
+        let controller = first.server(|server| server.controller);
+        let second = Server::start(libraries()?, Extra::SecondOf(controller));
+        let end = Instant::now() + START;
+        let count = || first.consumer().fetch_metadata(None, ANSWER);
+        while !count().is_ok_and(|cluster| cluster.brokers().len() == 2) {
+            assert!(Instant::now() < end, "the brokers find each other");
+        }
+        Some([first, second])
+    }
+
+    /// Sends a signal (`STOP`, `CONT`, …) to the broker's process.
+    pub fn signal(&self, name: &str) {
+        self.server(|server| server.process.as_mut().expect("it runs").signal(name));
+    }
+
+    /// The partitions of a topic that a broker leads.
+    pub fn led_by(&self, topic: &str, broker: i32) -> BTreeSet<i32> {
+        let cluster = self.consumer().fetch_metadata(Some(topic), ANSWER);
+        let cluster = cluster.expect("metadata");
+        let partitions = cluster.topics().iter().flat_map(|t| t.partitions());
+        partitions
+            .filter(|partition| partition.leader() == broker)
+            .map(|partition| partition.id())
+            .collect()
+    }
+
     /// The address of the listener for clients that log in, and librdkafka's properties to log in as the user
     /// `gateway`, whose password is `secret`.
     pub fn login(&self, password: &str) -> (String, String) {
@@ -668,12 +699,16 @@ enum Extra<'a> {
     Proxies(&'a [u16]),
     /// A listener for clients that log in.
     Logins,
+    /// Another broker, whose controller listens on this port. It is not a controller itself.
+    SecondOf(u16),
 }
 
-/// A Kafka process that is both broker and controller.
+/// A Kafka process: a broker, and its cluster's controller unless it is a second broker.
 struct Server {
     libraries: PathBuf,
     port: u16,
+    /// The port of the cluster's controller.
+    controller: u16,
     /// The ports of the extra listeners.
     behind: Vec<u16>,
     /// Declared before `home`, so that it is dropped first.
@@ -703,10 +738,17 @@ impl Server {
 
     fn prepare(libraries: PathBuf, extra: Extra<'_>) -> Server {
         let home = Directory::new("sightline-kafka-");
-        let (port, controller) = (free_port(), free_port());
+        let port = free_port();
+        let (node, roles, controller) = match extra {
+            Extra::SecondOf(controller) => (2, "broker", controller),
+            _ => (1, "broker,controller", free_port()),
+        };
         let mut behind = Vec::new();
         let mut names = String::new();
         let (mut listeners, mut advertised) = (String::new(), String::new());
+        if node == 1 {
+            listeners = format!(",CONTROLLER://127.0.0.1:{controller}");
+        }
         let mut listen = |name: &str, protocol: &str, advertised_port: Option<u16>| {
             let port = free_port();
             names += &format!(",{name}:{protocol}");
@@ -717,7 +759,7 @@ impl Server {
         };
         let mut more = "";
         match extra {
-            Extra::Nothing => {}
+            Extra::Nothing | Extra::SecondOf(_) => {}
             Extra::Proxies(proxies) => {
                 for (n, proxy) in proxies.iter().enumerate() {
                     listen(&format!("PROXIED{n}"), "PLAINTEXT", Some(*proxy));
@@ -735,11 +777,11 @@ impl Server {
             }
         }
         let properties = format!(
-            "process.roles=broker,controller\n\
-             node.id=1\n\
+            "process.roles={roles}\n\
+             node.id={node}\n\
              controller.quorum.voters=1@127.0.0.1:{controller}\n\
              controller.listener.names=CONTROLLER\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{listeners}\n\
+             listeners=PLAINTEXT://127.0.0.1:{port}{listeners}\n\
              advertised.listeners=PLAINTEXT://127.0.0.1:{port}{advertised}\n\
              listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{names}\n\
              inter.broker.listener.name=PLAINTEXT\n\
@@ -764,6 +806,7 @@ impl Server {
             libraries,
             home,
             port,
+            controller,
             behind,
             process: None,
         };

@@ -20,6 +20,7 @@ mod end_to_end;
 mod erasure;
 mod feed;
 mod holes;
+mod hung_broker;
 mod layers;
 mod openapi;
 mod printing;
