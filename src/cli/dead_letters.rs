@@ -156,7 +156,7 @@ async fn retry(gateway: &Gateway, arguments: &ArgMatches) -> anyhow::Result<bool
     if let Some(id) = arguments.get_one::<String>("id") {
         let path = format!("/v1/dead-letters/{}/retry", escape(id));
         let answer = gateway.post(&path, json!({"dryRun": dry_run})).await?;
-        print_outcomes(gateway, &answer)?;
+        print_outcomes(gateway, &answer, dry_run)?;
         return Ok(any_failed(&answer));
     }
     let mut body = json!({"domain": argument(arguments, "domain"), "dryRun": dry_run});
@@ -168,7 +168,7 @@ async fn retry(gateway: &Gateway, arguments: &ArgMatches) -> anyhow::Result<bool
     let mut failed = false;
     loop {
         let answer = gateway.post("/v1/dead-letters:retry", body.clone()).await?;
-        print_outcomes(gateway, &answer)?;
+        print_outcomes(gateway, &answer, dry_run)?;
         failed |= any_failed(&answer);
         let Some(token) = answer["nextPageToken"].as_str() else {
             return Ok(failed);
@@ -179,13 +179,11 @@ async fn retry(gateway: &Gateway, arguments: &ArgMatches) -> anyhow::Result<bool
 
 async fn discard(gateway: &Gateway, arguments: &ArgMatches) -> anyhow::Result<()> {
     let id = escape(argument(arguments, "id"));
-    let body = json!({
-        "reason": argument(arguments, "reason"),
-        "dryRun": arguments.get_flag("dry-run"),
-    });
+    let dry_run = arguments.get_flag("dry-run");
+    let body = json!({"reason": argument(arguments, "reason"), "dryRun": dry_run});
     let path = format!("/v1/dead-letters/{id}/discard");
     let answer = gateway.post(&path, body).await?;
-    print_outcomes(gateway, &answer)
+    print_outcomes(gateway, &answer, dry_run)
 }
 
 fn any_failed(answer: &Value) -> bool {
@@ -193,7 +191,7 @@ fn any_failed(answer: &Value) -> bool {
     outcomes.any(|outcome| outcome["outcome"] == "failed")
 }
 
-fn print_outcomes(gateway: &Gateway, answer: &Value) -> anyhow::Result<()> {
+fn print_outcomes(gateway: &Gateway, answer: &Value, dry_run: bool) -> anyhow::Result<()> {
     let outcomes = list(answer, "outcomes");
     if outcomes.is_empty() {
         return gateway.print(answer, "No open dead letter matches.");
@@ -205,7 +203,11 @@ fn print_outcomes(gateway: &Gateway, answer: &Value) -> anyhow::Result<()> {
             reason_and_field(outcome),
         ]
     });
-    gateway.print(answer, &table(["id", "outcome", "reason"], &[], rows))
+    let mut text = table(["id", "outcome", "reason"], &[], rows);
+    if dry_run {
+        text.push_str("A dry run: nothing was changed.\n");
+    }
+    gateway.print(answer, &text)
 }
 
 /// `reason: field`, or only the reason if it concerns no field.

@@ -85,7 +85,7 @@ pub(super) fn command() -> Command {
             ]),
         api_command(
             "rollback",
-            "Make the most recently retired version the live one again",
+            "Make the most recently retired version the live one again; repeated without --to, it leads back",
         )
         .arg(domain())
         .args([to(), json()]),

@@ -377,6 +377,7 @@ impl Worker {
                     if books.dead_lettered > 0 {
                         tracing::warn!(
                             domain = self.view.domain,
+                            version = self.view.version,
                             topic = self.topic,
                             partition = self.partition.number,
                             dead_letters = books.dead_lettered,

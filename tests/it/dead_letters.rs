@@ -422,8 +422,11 @@ async fn works_from_the_command_line(world: &World, running: &Running, left: &pb
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let output = run(&["list", "--domain", "order", "--key-base64", "Yg=="]).await;
     assert_eq!(text(&output).matches("applied").count(), 2, "{output:?}");
+    let output = run(&["discard", &left.id, "--reason", "no use", "--dry-run"]).await;
+    assert!(text(&output).contains("nothing was changed"), "{output:?}");
     let output = run(&["discard", &left.id, "--reason", "no use"]).await;
     assert!(text(&output).contains("discarded"), "{output:?}");
+    assert!(!text(&output).contains("nothing was changed"), "{output:?}");
     let output = run(&["discard", &left.id, "--reason", "no use"]).await;
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
