@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connections::{self, HttpVersions};
 use super::layers::{self, Surface};
+use crate::error::{Code, Error};
 
 /// How long the readiness checks may take; after that the process is not ready.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -57,11 +58,17 @@ pub fn router(parts: Parts, loopback_only: bool) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state(parts)
-        .fallback(|| async { layers::unknown_path() })
+        .fallback(|| async { unknown_path() })
         .layer(from_fn_with_state(
             (Surface::Rest, loopback_only),
             layers::check_host,
         ))
+}
+
+fn unknown_path() -> Error {
+    let text =
+        "This port has no such path. Its / lists those that it has; the API has a port of its own.";
+    Error::new(Code::UnknownPath, text)
 }
 
 #[derive(Serialize)]

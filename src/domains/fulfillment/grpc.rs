@@ -46,7 +46,7 @@ impl FulfillmentService for FulfillmentGrpc {
             pb::DefaultKind::Shipping => DefaultKind::Shipping,
             pb::DefaultKind::Billing => DefaultKind::Billing,
             pb::DefaultKind::Unspecified => {
-                return Err(Error::invalid("kind", "must be shipping or billing").into());
+                return Err(Error::invalid("kind", "is missing: shipping or billing").into());
             }
         };
         let as_of = grpc::as_of(request.as_of)?;

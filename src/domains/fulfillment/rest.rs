@@ -83,7 +83,8 @@ async fn get_default_address(
     let default = match query.text("kind")?.as_deref() {
         Some("shipping") => DefaultKind::Shipping,
         Some("billing") => DefaultKind::Billing,
-        _ => return Err(Error::invalid("kind", "must be shipping or billing")),
+        Some(_) => return Err(Error::invalid("kind", "must be shipping or billing")),
+        None => return Err(Error::invalid("kind", "is missing: shipping or billing")),
     };
     queries::get_default_address(&reads, &user_id, default, query.as_of()?).await
 }
