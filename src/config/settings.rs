@@ -68,7 +68,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting(
         "database_transactions",
         "NUMBER",
-        Some("4"),
+        Some("2"),
         "Transactions of projectors that run at once: about as many as the database has processors",
     ),
     setting(
