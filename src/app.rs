@@ -43,9 +43,6 @@ use crate::{db, telemetry};
 const SHARED_CONNECTIONS: u32 = 1;
 /// Connections of a domain's projectors: those of two writers, and those of further versions.
 const PROJECTOR_CONNECTIONS: u32 = 4;
-/// Transactions of versions that are not live (building or retired) that may run at once. The rest is
-/// left to the live versions.
-const OTHER_VERSIONS_TRANSACTIONS: usize = 2;
 /// Connections that operations and maintenance share.
 const OPERATION_CONNECTIONS: u32 = 4;
 /// Pause between two attempts to bring the database's schema up to date.
@@ -464,7 +461,7 @@ fn projector(config: &Config, pool: PgPool, stop: &CancellationToken) -> Project
     let topic_states = monitor::start(kafka.clone(), config.kafka_topics.clone(), stop.clone());
     Projector {
         pool,
-        other_versions: Arc::new(Semaphore::new(OTHER_VERSIONS_TRANSACTIONS)),
+        other_versions: Arc::new(Semaphore::new((config.database_transactions / 2).max(1))),
         transactions: Arc::new(Semaphore::new(config.database_transactions)),
         kafka,
         topics: config.kafka_topics.clone(),

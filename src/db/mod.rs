@@ -1,6 +1,6 @@
 //! Postgres: the pools, the migrations, and what its errors mean.
 //!
-//! Reads, projectors and operations have a pool each, so that none starves another. Pools connect
+//! Reads, operations and each domain's projectors have a pool each, so that none starves another. Pools connect
 //! on first use: the process starts without a database, and reconnects when the database is back. A
 //! connection that leads to a read-only server (a demoted primary) is closed, never used again.
 

@@ -142,7 +142,8 @@ pub struct View {
 pub struct Projector {
     /// The database that holds the views and their progress.
     pub pool: PgPool,
-    /// Permits for batches of versions that are not live. They leave the rest of the pool to the live ones.
+    /// Permits for transactions of versions that are not live (building or retired): half of all, so that the rest is left to
+    /// the live versions.
     pub other_versions: Arc<Semaphore>,
     /// Permits for transactions of all domains: more at once than the database has processors gain nothing.
     pub transactions: Arc<Semaphore>,

@@ -351,6 +351,7 @@ impl Worker {
             let is_replay = !turn.owned.is_live || turn.owned.reads_its_backlog();
             let began = Instant::now();
             let Some((turn, outcome)) = self.project_turn(turn, memory).await else {
+                self.wait(CLAIM_PAUSE).await;
                 return Ok(WorkerEnd::ClaimAgain);
             };
             self.measure(&outcome, began, oldest.filter(|_| !is_replay));
