@@ -1,8 +1,9 @@
 //! Postgres: the pools, the migrations, and what its errors mean.
 //!
-//! Reads, operations and each domain's projectors have a pool each, so that none starves another. Pools connect
-//! on first use: the process starts without a database, and reconnects when the database is back. A
-//! connection that leads to a read-only server (a demoted primary) is closed, never used again.
+//! Reads, operations and each domain's projectors have a pool each, so that none starves another.
+//! Pools connect on first use: the process starts without a database, and reconnects when the
+//! database is back. A connection that leads to a read-only server (a demoted primary) is closed,
+//! never used again.
 
 mod migrations_table;
 
@@ -144,10 +145,10 @@ fn pool(
 ///
 /// # Errors
 /// Those of `future`, and `Io` with the kind `TimedOut` after `limit`: whether the work was done is unknown.
-pub async fn within<T>(
+pub async fn within<T, E: From<sqlx::Error>>(
     limit: Duration,
-    future: impl Future<Output = Result<T, sqlx::Error>>,
-) -> Result<T, sqlx::Error> {
+    future: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
     let late = |_| sqlx::Error::Io(io::ErrorKind::TimedOut.into());
     tokio::time::timeout(limit, future).await.map_err(late)?
 }

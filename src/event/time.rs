@@ -42,9 +42,8 @@ pub fn rfc3339(text: &str) -> Option<DateTime<Utc>> {
     Some(minute_utc + TimeDelta::seconds(second.into()) + TimeDelta::microseconds(micros))
 }
 
-/// What a text lacks to be RFC 3339, if nothing else is wrong with it: `no time and no offset`. For
-/// the errors of callers, who write a date or a local time more often than anything else that is
-/// not a time.
+/// What a text lacks to be RFC 3339, if nothing else is wrong with it: `no time and no offset`. It is
+/// for error messages: of all that is no time, callers most often send a date or a local time.
 pub fn lacks(text: &str) -> Option<String> {
     let (local, offset) = split_offset(text);
     let has_offset = !offset.is_empty();

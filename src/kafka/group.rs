@@ -106,12 +106,13 @@ pub fn dead_letters_config(mut connection: ClientConfig, group_prefix: &str) -> 
     connection
 }
 
-/// What a member prefetches, in bytes: at least a record of the largest size that brokers take by default, and no more than
-/// helps.
+/// The bounds of what a member prefetches, in bytes. Below the first a record of the largest size that brokers take by
+/// default would not fit; above the second a backlog is read no faster.
 const SMALLEST_PREFETCH: usize = 2 << 20;
 const LARGEST_PREFETCH: usize = 16 << 20;
 
-/// The settings of a consumer group's member, which may hold `prefetch` bytes itself: the connection's, and what projection needs. The user's own properties win,
+/// The settings of a consumer group's member, which may prefetch so many bytes: the connection's, and what projection
+/// needs. The user's own properties win,
 /// but for the group's name and the debug contexts.
 pub fn member_config(connection: &ClientConfig, group: &str, prefetch: usize) -> ClientConfig {
     let prefetch = prefetch.clamp(SMALLEST_PREFETCH, LARGEST_PREFETCH);

@@ -444,7 +444,7 @@ async fn try_to_apply(
     Ok(match applied {
         Ok(Ok(())) => Applied::Yes,
         Ok(Err(error)) => {
-            let failed = match db::classify(&error) {
+            let (class, reason) = match db::classify(&error) {
                 ErrorClass::Transient | ErrorClass::Systemic | ErrorClass::UnreadableState => {
                     return Err(error);
                 }
@@ -460,7 +460,6 @@ async fn try_to_apply(
                 error = db::describe(&error),
                 "events could not be applied together"
             );
-            let (class, reason) = failed;
             Applied::No(class, reason)
         }
         // The panic hook has logged where.

@@ -4,7 +4,6 @@
 //! writer, and a free writer takes all that queue, up to the size of a batch, each with all that was delivered by then.
 //! While a partition is in a writer's hands, its worker waits.
 
-use std::io;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -203,26 +202,6 @@ async fn write(
     }
 }
 
-/// Projects parts in one transaction, if that does not take too long.
-async fn project_in_time(
-    projector: &Projector,
-    projection: &dyn Projection,
-    view: &View,
-    parts: &mut [Part<'_>],
-) -> Result<Vec<Option<BatchEnd>>, Failure> {
-    let mut connection = projector.pool.acquire().await?;
-    let projected = batch::project(&mut connection, projector, projection, view, parts);
-    match tokio::time::timeout(DEADLINE, projected).await {
-        Ok(projected) => projected,
-        Err(_) => {
-            // It may never answer again.
-            drop(connection.detach());
-            let late = io::Error::from(io::ErrorKind::TimedOut);
-            Err(Failure::Database(sqlx::Error::Io(late)))
-        }
-    }
-}
-
 /// Projects turns in one transaction. Returns one outcome for each.
 async fn project(
     projector: &Projector,
@@ -237,7 +216,13 @@ async fn project(
             batch: &ticket.turn.batch,
         })
         .collect();
-    match project_in_time(projector, projection, view, &mut parts).await {
+    let projected = async {
+        let mut connection = projector.pool.acquire().await?;
+        let projected = batch::project(&mut connection, projector, projection, view, &mut parts);
+        // The pool closes a connection that does not answer when it is given back.
+        db::within(DEADLINE, projected).await
+    };
+    match projected.await {
         Ok(ends) => {
             let ends = ends.into_iter();
             ends.map(|end| end.map_or(Outcome::NotTogether, Outcome::Ended))

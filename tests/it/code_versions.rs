@@ -167,20 +167,29 @@ async fn in_a_rolling_deploy_no_partition_goes_back_to_older_code() {
     assert_answers(&old, &folds, Depth::Brief).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_version_that_newer_code_began_is_left_to_it() {
-    let Some(broker) = Broker::real() else { return };
+/// A topic of two partitions that holds the first half of a log, and the whole log. `None` without a real Kafka.
+async fn half_written(seed: u64) -> Option<(World, Vec<Record>)> {
     let shape = Shape {
         records: 2_000,
         partitions: 2,
         users: 60,
     };
-    let log = generate(seed() + 4, shape);
-    let (first, second) = log.split_at(shape.records / 2);
-    let (folds, ends) = folded(&log, shape.partitions);
-    let mut world = World::new(broker, Database::create().await, shape.partitions).await;
+    let log = generate(seed, shape);
+    let database = Database::create().await;
+    let world = World::new(Broker::real()?, database, shape.partitions).await;
     let writer = world.broker.writer();
-    writer.write(&world.topic, first).await;
+    writer.write(&world.topic, &log[..log.len() / 2]).await;
+    Some((world, log))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_newer_code_began_is_left_to_it() {
+    let Some((mut world, log)) = half_written(seed() + 4).await else {
+        return;
+    };
+    let (first, second) = log.split_at(log.len() / 2);
+    let (folds, ends) = folded(&log, 2);
+    let writer = world.broker.writer();
     let mut connection = connect(&world).await;
     let old = serve(&mut world, OLD).await;
     caught_up(&old.rest, &ends_of(&world, 2)).await;
@@ -226,18 +235,12 @@ async fn a_version_that_newer_code_began_is_left_to_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rebuild_that_older_code_began_is_left_to_it() {
-    let Some(broker) = Broker::real() else { return };
-    let shape = Shape {
-        records: 2_000,
-        partitions: 2,
-        users: 60,
+    let Some((mut world, log)) = half_written(seed() + 6).await else {
+        return;
     };
-    let log = generate(seed() + 6, shape);
-    let (first, second) = log.split_at(shape.records / 2);
-    let (folds, ends) = folded(&log, shape.partitions);
-    let mut world = World::new(broker, Database::create().await, shape.partitions).await;
+    let (first, second) = log.split_at(log.len() / 2);
+    let (folds, ends) = folded(&log, 2);
     let writer = world.broker.writer();
-    writer.write(&world.topic, first).await;
     let mut connection = connect(&world).await;
     let old = serve(&mut world, OLD).await;
     project(&old.rest, "order", "rebuild", json!({})).await;

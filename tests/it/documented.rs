@@ -260,8 +260,8 @@ async fn every_example_gives_the_printed_answer() {
     }
 }
 
-/// What `dev` logs as a warning, or passes on from a library, would trouble who tries it. The one exception is a
-/// documented one: dead letters to try out.
+/// A newcomer takes each warning of `dev`, or of a library in it, for a fault. The dead letters that the README
+/// announces are the one exception.
 #[tokio::test(flavor = "multi_thread")]
 async fn dev_logs_no_warnings() {
     let (running, brokers) = dev().await;

@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use sightline_testing::app::{Clients, LONG, World};
@@ -667,9 +666,8 @@ pub async fn follow(rest: Vec<Rest>, seed: u64, done: Arc<AtomicBool>) -> Vec<Va
             // The instance was killed; another one answers.
             continue;
         };
-        // The view is not ready yet, or the machine is too busy for a statement's two seconds.
+        // The view is not ready yet, or the machine is too busy for a statement's two seconds. The callers have a deadline.
         if answer.status == 503 && !answer.header("retry-after").is_empty() {
-            tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         }
         assert_eq!(answer.status, 200, "{}", answer.text());

@@ -103,7 +103,8 @@ async fn views_are_rebuilt_switched_and_rolled_back_during_traffic_and_reads() {
     assert_answers(&running, &fold, Depth::Brief).await;
     stop.store(true, Ordering::Release);
     assert!(reader.await.expect("every read was answered") > 0);
-    assert_followed(&follower.await.expect("no panic"), &fold);
+    let followed = tokio::time::timeout(LONG, follower).await.expect("an end");
+    assert_followed(&followed.expect("no panic"), &fold);
 
     rebuild_compare_and_drop(rest, ends.values().sum()).await;
     assert_answers(&running, &fold, Depth::Brief).await;

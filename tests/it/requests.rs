@@ -502,7 +502,7 @@ async fn unknown_parameters_of_reads_are_refused() {
     }
 }
 
-/// Who misspells a name learns the right ones.
+/// The refusal of an unknown name lists the names that are known.
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_names_are_refused_with_those_that_are_known() {
     let rest = empty().await.rest;

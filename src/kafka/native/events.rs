@@ -12,7 +12,7 @@ use rdkafka::bindings as sys;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 
-use super::Owned;
+use super::{Owned, poll};
 use crate::event::Record;
 
 /// What a poll returns.
@@ -89,15 +89,9 @@ impl<'c> Events<'c> {
 
     /// The next event; `None` if there was none within `timeout`.
     pub fn poll(&self, timeout: Duration) -> Option<Event> {
-        let milliseconds = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: the queue is alive. The event is owned by `Owned`; what is read of it below is copied before it is
-        // destroyed.
-        let event = unsafe { sys::rd_kafka_queue_poll(self.queue.0, milliseconds) };
-        if event.is_null() {
-            return None;
-        }
-        let event = Owned(event, sys::rd_kafka_event_destroy);
-        // SAFETY: `event` is not null and alive. The functions that read it are those of its type.
+        let event = poll(&self.queue, timeout)?;
+        // SAFETY: `event` is not null and alive. The functions that read it are those of its type, and what they read is copied
+        // before it is destroyed.
         unsafe {
             Some(match sys::rd_kafka_event_type(event.0) {
                 sys::RD_KAFKA_EVENT_FETCH => {

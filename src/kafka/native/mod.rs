@@ -11,6 +11,8 @@ pub mod requests;
 #[cfg(test)]
 use std::ffi::CStr;
 
+use std::time::Duration;
+
 use rdkafka::bindings as sys;
 use rdkafka::message::BorrowedMessage;
 
@@ -27,6 +29,21 @@ impl<T> Drop for Owned<T> {
             unsafe { self.1(self.0) }
         }
     }
+}
+
+/// Waits for the next event of a queue; `None` if there was none within `timeout`.
+fn poll(
+    queue: &Owned<sys::rd_kafka_queue_t>,
+    timeout: Duration,
+) -> Option<Owned<sys::rd_kafka_event_t>> {
+    // SAFETY: the queue is alive. `Owned` takes the event over, which is null if there was none.
+    let event = unsafe { sys::rd_kafka_queue_poll(queue.0, milliseconds(timeout)) };
+    (!event.is_null()).then(|| Owned(event, sys::rd_kafka_event_destroy))
+}
+
+/// A time-out as librdkafka takes it.
+fn milliseconds(timeout: Duration) -> i32 {
+    i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX)
 }
 
 /// The names of all properties with their defaults, of those that have one.

@@ -13,7 +13,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::Owned;
+use super::{Owned, milliseconds, poll};
 
 /// A topic as a broker describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,9 +159,9 @@ impl<'c> Requests<'c> {
         number: usize,
         timeout: Duration,
     ) -> Owned<sys::rd_kafka_AdminOptions_t> {
-        let milliseconds = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+        let milliseconds = milliseconds(timeout);
         // SAFETY: the client is alive. The options are ours, destroyed by `Owned`. The number travels in the place of a
-        // pointer that nobody follows.
+        // pointer, which librdkafka returns and never follows.
         unsafe {
             let options = Owned(
                 sys::rd_kafka_AdminOptions_new(self.client, operation),
@@ -179,16 +179,12 @@ impl<'c> Requests<'c> {
         }
     }
 
-    /// The next answer, or why there is none, with the number of its request. `None` if there was neither within `timeout`.
+    /// The number of the next request that has ended, with its answer or why it has none. `None` if no request ended within
+    /// `timeout`.
     pub fn poll(&self, timeout: Duration) -> Option<(usize, KafkaResult<Answer>)> {
-        let milliseconds = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: the queue is alive. The event is owned by `Owned`; what is read of it is copied before it is destroyed.
-        let event = unsafe { sys::rd_kafka_queue_poll(self.queue.0, milliseconds) };
-        if event.is_null() {
-            return None;
-        }
-        let event = Owned(event, sys::rd_kafka_event_destroy);
-        // SAFETY: `event` is not null and alive. The functions that read it are those of its type.
+        let event = poll(&self.queue, timeout)?;
+        // SAFETY: `event` is not null and alive. The functions that read it are those of its type, and what they read is copied
+        // before it is destroyed.
         unsafe {
             let number = sys::rd_kafka_event_opaque(event.0).addr();
             let answer = match (

@@ -1,6 +1,6 @@
--- The compare-and-set of partitions whose records concern nobody, in one statement: moves the positions of the logs ($4) whose
--- epochs ($5) and positions ($6) are as they were claimed, and returns these logs. Of such records only their number is
--- kept, and the last one. It waits for no row that another transaction holds.
+-- The compare-and-set of partitions whose records don't concern the view, in one statement: moves the positions of the logs
+-- ($4) whose epochs ($5) and positions ($6) are as they were claimed, and returns these logs. Of such records only their
+-- number and the last one are kept. A row that another transaction holds is left out, so that the others don't wait.
 WITH free AS (
     SELECT p.log_id, n.next_offset, n.stream_time, n.read, n.holes, n.last_offset, n.last_record
     FROM sightline.progress AS p
