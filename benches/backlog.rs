@@ -107,7 +107,7 @@ pub async fn wal_position(pool: &PgPool) -> i64 {
 /// What a view came to: users, remembered ids, and a digest of all states.
 async fn outcome(domain: &str, pool: &PgPool) -> (i64, i64, String) {
     sqlx::query_as(AssertSqlSafe(format!(
-        "SELECT count(*), (SELECT count(*) FROM {domain}_live.seen_events),
+        "SELECT count(*), (SELECT coalesce(sum(ids_count), 0)::bigint FROM {domain}_live.event_id_runs),
                 md5(string_agg(state::text, '' ORDER BY user_key))
          FROM {domain}_live.users"
     )))

@@ -1,8 +1,8 @@
 //! The bound that sections compare the projector with: a loop written by hand. It reads records without a
 //! consumer group and executes the projector's statements; nothing is isolated, fenced, observed or paused in it.
 
-use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -10,8 +10,9 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use sightline::event::{Envelope, Record, hash16};
+use sightline::projector::ids::{self, Asked, Runs, SeenEvent};
 use sightline::projector::{FeedPosition, NewEvent, Target};
-use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 use uuid::Uuid;
 
 use crate::topic::{Domains, Topic};
@@ -25,6 +26,8 @@ pub struct ByHand {
     pub domains: Domains,
     /// Log ids, by partition.
     logs: Vec<i32>,
+    /// The remembered ids of each domain and log.
+    runs: Mutex<HashMap<(&'static str, i32), Runs>>,
 }
 
 /// A record of interest: itself, what it says, and its event id as it is remembered.
@@ -79,6 +82,7 @@ impl ByHand {
             topic: Arc::clone(topic),
             domains,
             logs,
+            runs: Mutex::default(),
         }
     }
 
@@ -123,15 +127,19 @@ impl ByHand {
             .fetch_one(&mut *connection)
             .await?;
         steps.lap("% of time: progress");
-        let asked: Vec<Uuid> = candidates.iter().map(|(_, _, id)| *id).collect();
-        let mut seen: HashSet<Uuid> = HashSet::new();
-        if !asked.is_empty() {
-            let known = sqlx::query(include_str!("../src/projector/sql/seen_events.sql"))
-                .bind(vec![log_id; asked.len()])
-                .bind(&asked)
-                .fetch_all(&mut *connection)
-                .await?;
-            seen.extend(known.iter().map(|row| row.get::<Uuid, _>("event_hash")));
+        let key = (domain.domain(), log_id);
+        let runs = self.runs.lock().expect("no panic").remove(&key);
+        let mut runs = runs.unwrap_or_default();
+        let asked = Asked {
+            log_id,
+            runs: &runs,
+            hashes: candidates.iter().map(|(_, _, id)| *id).collect(),
+        };
+        let found = ids::seen(&mut *connection, &[asked]).await?;
+        let found = found.into_iter().next().expect("an answer");
+        let mut seen: HashSet<Uuid> = found.seen.into_keys().collect();
+        if let Some(read_again) = found.runs {
+            runs = read_again;
         }
         steps.lap("% of time: look event ids up");
 
@@ -143,7 +151,11 @@ impl ByHand {
                 duplicates += 1;
                 continue;
             }
-            new.insert(*id, (record.offset, time(record)));
+            let event = SeenEvent {
+                offset: record.offset,
+                applied_time: time(record).unwrap_or_default(),
+            };
+            new.insert(*id, event);
             events.push(NewEvent {
                 event: envelope.decode().expect("a good event"),
                 log_id,
@@ -159,18 +171,13 @@ impl ByHand {
             };
             domain.apply(&mut target, &events).await?;
             steps.lap("% of time: load, fold and store users");
-            let ids: Vec<Uuid> = new.keys().copied().collect();
-            let (offsets, times): (Vec<i64>, Vec<Option<DateTime<Utc>>>) =
-                new.into_values().unzip();
-            sqlx::query(include_str!("../src/projector/sql/remember_events.sql"))
-                .bind(vec![log_id; ids.len()])
-                .bind(&ids)
-                .bind(&offsets)
-                .bind(&times)
-                .execute(&mut *connection)
-                .await?;
+            let remembered = ids::remember(&mut *connection, [(log_id, &new)]).await?;
+            for (_, run) in remembered {
+                runs.add(run);
+            }
             steps.lap("% of time: remember event ids");
         }
+        self.runs.lock().expect("no panic").insert(key, runs);
 
         sqlx::query(include_str!("../src/projector/sql/advance_progress.sql"))
             .bind(domain.domain())

@@ -11,6 +11,8 @@ use std::io;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use sqlx::error::DatabaseError;
 use sqlx::migrate::{Migrate, MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgDatabaseError, PgPool, PgPoolOptions};
@@ -280,6 +282,25 @@ pub async fn is_migrated(pool: &PgPool) -> Result<bool, sqlx::Error> {
 #[derive(Debug, thiserror::Error)]
 #[error("this release can't read a row of {0}")]
 pub struct UnreadableRow(pub &'static str);
+
+/// A document as it is stored: JSON that Postgres takes for text.
+///
+/// # Errors
+/// It can't be encoded.
+pub fn to_document(value: &impl Serialize) -> Result<String, sqlx::Error> {
+    serde_json::to_string(value).map_err(|error| sqlx::Error::Encode(Box::new(error)))
+}
+
+/// The value of a document that is stored in this table.
+///
+/// # Errors
+/// [`UnreadableRow`].
+pub fn of_document<T: DeserializeOwned>(
+    document: &str,
+    table: &'static str,
+) -> Result<T, sqlx::Error> {
+    serde_json::from_str(document).map_err(|_| sqlx::Error::Decode(Box::new(UnreadableRow(table))))
+}
 
 /// Two users have the same key, which is a hash of the user's id. The row is the one's, so the other's events can't be applied:
 /// they are classed as [`ErrorClass::Bug`].

@@ -6,18 +6,21 @@
 //!
 //! ```sql
 //! user_history (user_key uuid, revision bigint, sequence integer, occurred_at timestamptz,
-//!               log_id integer, record_offset bigint, fact jsonb,
+//!               log_id integer, record_offset bigint, fact text,
 //!               PRIMARY KEY (user_key, revision, sequence))
 //! ```
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::addresses::Source;
+use crate::db;
 use crate::projector::Target;
+
+/// How many rows are taken at once from a history that is reduced, which may be of any length.
+const SLICE: i64 = 1_000;
 
 /// A row of the history: a fact of a user, with its index in the order of the fold.
 struct HistoryRow<F> {
@@ -30,14 +33,34 @@ struct HistoryRow<F> {
     fact: F,
 }
 
-/// A fact in the form in which queries select it: `{"at", "log", "offset", "fact"}`.
-#[derive(Debug, Deserialize)]
+/// A fact, and the event that it is from.
+#[derive(Debug)]
 pub struct HistoryEntry<F> {
     /// The event that the fact is from.
-    #[serde(flatten)]
     pub source: Source,
     /// The fact.
     pub fact: F,
+}
+
+/// Facts in the form in which queries select them: a column each for the time, the log, the offset and the document.
+///
+/// # Errors
+/// A stored fact can't be parsed.
+pub fn entries<F: DeserializeOwned>(
+    times: Vec<DateTime<Utc>>,
+    logs: Vec<i32>,
+    offsets: Vec<i64>,
+    facts: &[String],
+) -> Result<Vec<HistoryEntry<F>>, sqlx::Error> {
+    let sources = times.into_iter().zip(logs).zip(offsets);
+    let sources = sources.map(|((at, log), offset)| Source { at, log, offset });
+    sources
+        .zip(facts)
+        .map(|(source, fact)| {
+            let fact = db::of_document(fact, "user_history")?;
+            Ok(HistoryEntry { source, fact })
+        })
+        .collect()
 }
 
 /// Appends the facts of a batch: per user the key, the revision of the row that includes them, and
@@ -77,7 +100,10 @@ async fn write<F: Serialize + Send + Sync>(
     let times: Vec<DateTime<Utc>> = rows.iter().map(|row| row.source.at).collect();
     let logs: Vec<i32> = rows.iter().map(|row| row.source.log).collect();
     let offsets: Vec<i64> = rows.iter().map(|row| row.source.offset).collect();
-    let facts: Vec<Json<&F>> = rows.iter().map(|row| Json(&row.fact)).collect();
+    let facts: Vec<String> = rows
+        .iter()
+        .map(|row| db::to_document(&row.fact))
+        .collect::<Result<_, _>>()?;
     sqlx::query_file!(
         "src/fold/sql/append_history.sql",
         &keys,
@@ -86,7 +112,7 @@ async fn write<F: Serialize + Send + Sync>(
         &times,
         &logs,
         &offsets,
-        &facts as _,
+        &facts,
     )
     .execute(&mut *target.connection)
     .await
@@ -119,26 +145,42 @@ pub async fn reduce<F: Serialize + DeserializeOwned + Send + Sync>(
     if user_keys.is_empty() {
         return Ok(());
     }
-    let taken = sqlx::query_file!("src/fold/sql/take_history.sql", user_keys)
+    let (mut user_key, mut revision, mut sequence) = (Uuid::nil(), i64::MIN, i32::MIN);
+    loop {
+        let taken = sqlx::query_file!(
+            "src/fold/sql/take_history.sql",
+            user_keys,
+            user_key,
+            revision,
+            sequence,
+            SLICE
+        )
         .fetch_all(&mut *target.connection)
         .await?;
-    let mut rows = Vec::with_capacity(taken.len());
-    for row in taken {
-        let fact = serde_json::from_str(&row.fact)
-            .map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
-        if let Some(fact) = reduce(fact) {
-            rows.push(HistoryRow {
-                user_key: row.user_key,
-                revision: row.revision,
-                sequence: row.sequence,
-                source: Source {
-                    at: row.occurred_at,
-                    log: row.log_id,
-                    offset: row.record_offset,
-                },
-                fact,
-            });
+        let Some(last) = taken
+            .iter()
+            .map(|row| (row.user_key, row.revision, row.sequence))
+            .max()
+        else {
+            return Ok(());
+        };
+        (user_key, revision, sequence) = last;
+        let mut rows = Vec::with_capacity(taken.len());
+        for row in taken {
+            if let Some(fact) = reduce(db::of_document(&row.fact, "user_history")?) {
+                rows.push(HistoryRow {
+                    user_key: row.user_key,
+                    revision: row.revision,
+                    sequence: row.sequence,
+                    source: Source {
+                        at: row.occurred_at,
+                        log: row.log_id,
+                        offset: row.record_offset,
+                    },
+                    fact,
+                });
+            }
         }
+        write(target, &rows).await?;
     }
-    write(target, &rows).await
 }

@@ -4,17 +4,16 @@
 //!
 //! ```sql
 //! users (user_key uuid PRIMARY KEY, user_id text, log_id integer, logs integer, revision bigint,
-//!        state jsonb)
+//!        state text)
 //! ```
 
 use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sqlx::types::Json;
 use uuid::Uuid;
 
-use crate::db::{SharedUserKey, UnreadableRow};
+use crate::db::{self, SharedUserKey};
 use crate::event::hash16;
 use crate::projector::{NewEvent, Target};
 
@@ -133,17 +132,13 @@ async fn load<S: UserState>(
         .await?;
     rows.into_iter()
         .map(|row| {
-            let state = serde_json::from_str(&row.state)
-                .map_err(|_| sqlx::Error::Decode(Box::new(UnreadableRow("users"))))?;
-            Ok((
-                row.user_key,
-                LoadedRow {
-                    user_id: row.user_id,
-                    log_id: row.log_id,
-                    revision: row.revision,
-                    state,
-                },
-            ))
+            let loaded = LoadedRow {
+                user_id: row.user_id,
+                log_id: row.log_id,
+                revision: row.revision,
+                state: db::of_document(&row.state, "users")?,
+            };
+            Ok((row.user_key, loaded))
         })
         .collect()
 }
@@ -158,7 +153,10 @@ async fn store<S: UserState>(
     let user_ids: Vec<&str> = rows.iter().map(|row| row.user_id.as_str()).collect();
     let log_ids: Vec<Option<i32>> = rows.iter().map(|row| row.log_id).collect();
     let revisions: Vec<i64> = rows.iter().map(|row| row.revision).collect();
-    let states: Vec<Json<&S>> = rows.iter().map(|row| Json(&row.state)).collect();
+    let states: Vec<String> = rows
+        .iter()
+        .map(|row| db::to_document(&row.state))
+        .collect::<Result<_, _>>()?;
     sqlx::query_file_scalar!(
         "src/fold/sql/store_users.sql",
         &keys,
@@ -166,7 +164,7 @@ async fn store<S: UserState>(
         &log_ids as _,
         target.log_count,
         &revisions,
-        &states as _,
+        &states,
     )
     .fetch_all(&mut *target.connection)
     .await

@@ -5,7 +5,7 @@
 //! is tried by itself, and halved under savepoints until the bad records stand alone. Each half is judged again from the
 //! state before it, because a judgement depends on what became of the records before.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt;
@@ -14,7 +14,7 @@ use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::dead_letters::{self, Class};
-use super::ids;
+use super::ids::{self, Asked, Found, Run, Runs};
 use super::judge::{Candidate, Judge, Judgement, Reading};
 use super::pause;
 use super::progress::{self, Advance, Claim, OwnedPartition};
@@ -118,7 +118,8 @@ pub async fn project(
     apply(&mut transaction, &mut judged).await?;
 
     let written = judged.iter().map(|one| (one.claim, &one.judge.judgement));
-    write_bookkeeping(&mut transaction, view, written).await?;
+    let remembered = write_bookkeeping(&mut transaction, view, written).await?;
+    let mut remembered: HashMap<i32, Run> = remembered.into_iter().collect();
     let mut piled_up = Vec::with_capacity(judged.len());
     let mut advances = Vec::with_capacity(judged.len());
     for one in &judged {
@@ -145,13 +146,19 @@ pub async fn project(
         has_reached_end && progress::note_ready(&mut transaction, view, &projector.topics).await?;
     transaction.commit().await?;
 
-    let judged: Vec<(usize, Judgement)> = judged
+    let judged: Vec<(usize, Judgement, Option<Runs>)> = judged
         .into_iter()
-        .map(|one| (one.index, one.judge.judgement))
+        .map(|one| (one.index, one.judge.judgement, one.read_again))
         .collect();
-    for (((index, judgement), advance), piled_up) in judged.into_iter().zip(advances).zip(piled_up)
-    {
+    let written = judged.into_iter().zip(advances).zip(piled_up);
+    for (((index, judgement, read_again), advance), piled_up) in written {
         let owned = &mut *parts[index].owned;
+        if let Some(runs) = read_again {
+            owned.runs = runs;
+        }
+        if let Some(run) = remembered.remove(&owned.claim.log_id) {
+            owned.runs.add(run);
+        }
         if is_ready {
             owned.ready_offset = None;
         }
@@ -238,6 +245,8 @@ fn judges<'b>(
                 batch: part.batch,
                 candidates,
                 judge: Judge::new(projection, claim, projector.dedupe, parked, discards),
+                runs: &owned.runs,
+                read_again: None,
             }
         })
         .collect()
@@ -266,6 +275,9 @@ struct Judged<'b> {
     batch: &'b Batch,
     candidates: &'b [Candidate<'b>],
     judge: Judge<'b>,
+    runs: &'b Runs,
+    /// The log's runs of ids, if they had to be read again.
+    read_again: Option<Runs>,
 }
 
 impl Judged<'_> {
@@ -291,15 +303,26 @@ async fn apply(connection: &mut PgConnection, judged: &mut [Judged<'_>]) -> Resu
         if let ([candidate], true) = (one.candidates, one.batch.gives_up) {
             give_up(&mut one.judge, candidate, Class::Bug, FAILED);
         } else {
-            apply_one(connection, one.claim, &mut one.judge, one.candidates).await?;
+            one.read_again = apply_one(
+                connection,
+                one.claim,
+                one.runs,
+                &mut one.judge,
+                one.candidates,
+            )
+            .await?;
         }
         return Ok(());
     }
-    let asked = judged.iter().map(|one| (one.claim.log_id, one.candidates));
-    let mut seen = ids::seen(connection, asked).await?;
+    let asked: Vec<Asked<'_>> = judged
+        .iter()
+        .map(|one| asked(one.claim, one.runs, one.candidates))
+        .collect();
+    let found = ids::seen(connection, &asked).await?;
     let mut events = Vec::new();
-    for one in &mut *judged {
-        one.judge.seen = seen.remove(&one.claim.log_id).unwrap_or_default();
+    for (one, Found { seen, runs }) in judged.iter_mut().zip(found) {
+        one.judge.seen = seen;
+        one.read_again = runs;
         events.extend(one.judge.judge(one.candidates));
     }
     let Some(Judged { claim, judge, .. }) = judged.first() else {
@@ -308,6 +331,14 @@ async fn apply(connection: &mut PgConnection, judged: &mut [Judged<'_>]) -> Resu
     match try_to_apply(connection, claim, judge.projection, &events).await? {
         Applied::Yes => Ok(()),
         Applied::No(..) => Err(Failure::NotTogether),
+    }
+}
+
+fn asked<'a>(claim: &Claim, runs: &'a Runs, candidates: &[Candidate<'_>]) -> Asked<'a> {
+    Asked {
+        log_id: claim.log_id,
+        runs,
+        hashes: candidates.iter().filter_map(Candidate::id_hash).collect(),
     }
 }
 
@@ -350,19 +381,22 @@ async fn write_dead_letters(
 }
 
 /// Judges the candidates of one log and applies them, in a transaction that holds the log's progress row. Those that can't be
-/// applied become dead letters.
+/// applied become dead letters. Returns the log's `runs` of ids, if they had to be read again.
 ///
 /// # Errors
 /// The database failed: the transaction has to be rolled back.
 pub async fn apply_one(
     connection: &mut PgConnection,
     claim: &Claim,
+    runs: &Runs,
     judge: &mut Judge<'_>,
     candidates: &[Candidate<'_>],
-) -> Result<(), sqlx::Error> {
-    let seen = ids::seen(connection, [(claim.log_id, candidates)]).await?;
-    judge.seen = seen.into_values().next().unwrap_or_default();
-    apply_by_halves(connection, claim, judge, candidates).await
+) -> Result<Option<Runs>, sqlx::Error> {
+    let found = ids::seen(connection, &[asked(claim, runs, candidates)]).await?;
+    let Found { seen, runs } = found.into_iter().next().unwrap_or_default();
+    judge.seen = seen;
+    apply_by_halves(connection, claim, judge, candidates).await?;
+    Ok(runs)
 }
 
 fn apply_by_halves<'f>(
@@ -484,7 +518,7 @@ fn give_up(judge: &mut Judge<'_>, candidate: &Candidate<'_>, class: Class, reaso
 }
 
 /// Writes what every view keeps beside its own rows: applied event ids, dead letters of deleted users,
-/// counts of unknown types.
+/// counts of unknown types. Returns the ids of each log that has some, to be added to its runs once the transaction is committed.
 ///
 /// # Errors
 /// The database failed.
@@ -492,15 +526,15 @@ pub async fn write_bookkeeping<'j>(
     connection: &mut PgConnection,
     view: &View,
     judged: impl Iterator<Item = (&'j Claim, &'j Judgement)> + Clone,
-) -> Result<(), sqlx::Error> {
+) -> Result<Vec<(i32, Run)>, sqlx::Error> {
     let applied = judged
         .clone()
         .map(|(claim, judgement)| (claim.log_id, &judgement.applied_ids));
-    ids::remember(connection, applied).await?;
+    let remembered = ids::remember(connection, applied).await?;
     for (claim, judgement) in judged {
         write_rest(connection, view, claim, judgement).await?;
     }
-    Ok(())
+    Ok(remembered)
 }
 
 /// Writes what few batches have: dead letters of deleted users, counts of unknown types.

@@ -1,82 +1,478 @@
 //! Remembered event ids, by which a redelivered event is recognized: kept per version of a view and log, written in the
 //! batch's transaction, and deleted once no record can repeat them ([`super::judge::Judge`] has the rule).
+//!
+//! The ids that a transaction applies are one run: hashes in their order, in blocks of up to [`BLOCK`] ids, with a Bloom filter.
+//! A partition's owner keeps the filters of its log's runs in memory. Nearly every id is new, and the filters say so without
+//! the database; only where one says "perhaps", the block is read in which the id would be. Maintenance merges runs, so that
+//! there are few, and deletes a run when all its ids have expired. A run never changes, and its number is random, so filters
+//! that were read before a merge, or before the database was restored, name runs that are not found any longer: then the
+//! log's runs are read again.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::judge::{Candidate, DEDUPE_OFFSETS, SeenEvent};
+use super::judge::DEDUPE_OFFSETS;
 use super::{View, progress};
 
-/// Which of the candidates' ids were applied before from their logs, by log.
+/// How many ids a block holds at most: four such rows fill a page.
+const BLOCK: usize = 78;
+/// The bytes of an id in a block: a hash, an offset and a time.
+const ENTRY: usize = HASH + OFFSET + TIME;
+/// The bytes of a hash that are kept, of 16. At a billion ids the probability that any two are equal is about 10⁻¹¹.
+const HASH: usize = 12;
+const OFFSET: usize = 6;
+/// In milliseconds since 1970.
+const TIME: usize = 7;
+
+/// The bits of a filter per id, and how many of them an id sets: of new ids 0.3 % look as if they were in a run.
+const FILTER_BITS: usize = 12;
+const FILTER_PROBES: u64 = 8;
+
+/// So many runs of like size are merged into one.
+const FAN: usize = 8;
+/// A run of so many ids is not merged any more.
+const FINAL: i32 = 32_768;
+/// A merge makes a run of so many ids at most, so that it needs little memory.
+const LARGEST: i32 = 262_144;
+/// After so many runs of its own, an owner reads the log's runs again, which were merged meanwhile.
+const UNMERGED: usize = 64;
+
+/// An application of an event id, by which later records with the id are judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SeenEvent {
+    /// The offset of the record that was applied.
+    pub offset: i64,
+    /// The later of the record's Kafka timestamp and the stream time after it.
+    pub applied_time: DateTime<Utc>,
+}
+
+/// A run of ids, as its log's owner knows it.
+#[derive(Debug, Clone)]
+pub struct Run {
+    number: i64,
+    /// An empty one holds every id.
+    filter: Arc<[u8]>,
+}
+
+/// All runs of a log.
+#[derive(Debug, Default)]
+pub struct Runs {
+    runs: Vec<Run>,
+    /// How many of them were read from the database.
+    read: usize,
+}
+
+impl Runs {
+    /// Reads the runs of a log, without those filters that `former` has. Called in a transaction that holds the log's progress
+    /// row, or is not the one to apply what it finds new.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn read(
+        connection: &mut PgConnection,
+        log_id: i32,
+        former: &Runs,
+    ) -> Result<Self, sqlx::Error> {
+        let known: HashMap<i64, &Run> = former.runs.iter().map(|run| (run.number, run)).collect();
+        let numbers: Vec<i64> = known.keys().copied().collect();
+        let rows = sqlx::query_file!("src/projector/sql/id_runs.sql", log_id, &numbers)
+            .fetch_all(connection)
+            .await?;
+        let runs: Vec<Run> = rows
+            .into_iter()
+            .map(|row| match known.get(&row.run) {
+                Some(run) => (*run).clone(),
+                None => Run {
+                    number: row.run,
+                    filter: row.filter.unwrap_or_default().into(),
+                },
+            })
+            .collect();
+        let read = runs.len();
+        Ok(Self { runs, read })
+    }
+
+    /// Reads which runs a log has, without their filters: for the look-up of a few ids.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn without_filters(
+        connection: &mut PgConnection,
+        log_id: i32,
+    ) -> Result<Self, sqlx::Error> {
+        let numbers =
+            sqlx::query_scalar!("SELECT run FROM event_id_runs WHERE log_id = $1", log_id)
+                .fetch_all(connection)
+                .await?;
+        let runs: Vec<Run> = numbers
+            .into_iter()
+            .map(|number| Run {
+                number,
+                filter: Arc::default(),
+            })
+            .collect();
+        let read = runs.len();
+        Ok(Self { runs, read })
+    }
+
+    /// Adds the run that the owner's transaction has committed.
+    pub fn add(&mut self, run: Run) {
+        self.runs.push(run);
+    }
+
+    /// The runs that may hold an id.
+    fn perhaps_with(&self, hash: Uuid) -> impl Iterator<Item = i64> {
+        let runs = self.runs.iter();
+        runs.filter(move |run| may_hold(&run.filter, hash))
+            .map(|run| run.number)
+    }
+}
+
+/// A log, its runs, and the ids that are looked up in it.
+pub struct Asked<'a> {
+    /// The log.
+    pub log_id: i32,
+    /// Its runs, as its owner knows them.
+    pub runs: &'a Runs,
+    /// The ids' hashes.
+    pub hashes: Vec<Uuid>,
+}
+
+/// What was found in a log.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The ids that were applied before, by hash.
+    pub seen: HashMap<Uuid, SeenEvent>,
+    /// The log's runs, if they had to be read again.
+    pub runs: Option<Runs>,
+}
+
+/// Which ids were applied before from their logs: one answer per log, in their order. Called in a transaction that holds the
+/// progress rows.
 ///
 /// # Errors
 /// The database failed.
-pub async fn seen<'c>(
+pub async fn seen(
     connection: &mut PgConnection,
-    candidates: impl IntoIterator<Item = (i32, &'c [Candidate<'c>])>,
-) -> Result<HashMap<i32, HashMap<Uuid, SeenEvent>>, sqlx::Error> {
-    let (mut log_ids, mut hashes) = (Vec::new(), Vec::new());
-    for (log_id, candidates) in candidates {
-        hashes.extend(candidates.iter().filter_map(Candidate::id_hash));
-        log_ids.resize(hashes.len(), log_id);
+    asked: &[Asked<'_>],
+) -> Result<Vec<Found>, sqlx::Error> {
+    let mut found: Vec<Found> = asked.iter().map(|_| Found::default()).collect();
+    for (one, found) in asked.iter().zip(&mut found) {
+        if one.runs.runs.len() > one.runs.read + UNMERGED {
+            found.runs = Some(Runs::read(connection, one.log_id, one.runs).await?);
+        }
     }
-    let mut seen: HashMap<i32, HashMap<Uuid, SeenEvent>> = HashMap::new();
-    if hashes.is_empty() {
-        return Ok(seen);
+    let mut left: Vec<usize> = (0..asked.len()).collect();
+    while !left.is_empty() {
+        let (mut indexes, mut log_ids) = (Vec::new(), Vec::new());
+        let (mut runs, mut hashes) = (Vec::new(), Vec::new());
+        for index in left.drain(..) {
+            let one = &asked[index];
+            let known = found[index].runs.as_ref().unwrap_or(one.runs);
+            for hash in &one.hashes {
+                for run in known.perhaps_with(*hash) {
+                    indexes.push(index);
+                    log_ids.push(one.log_id);
+                    runs.push(run);
+                    hashes.push(*hash);
+                }
+            }
+        }
+        if indexes.is_empty() {
+            break;
+        }
+        let rows = sqlx::query_file!("src/projector/sql/id_blocks.sql", &log_ids, &runs, &hashes)
+            .fetch_all(&mut *connection)
+            .await?;
+        for row in rows {
+            let number = usize::try_from(row.number - 1).unwrap_or(usize::MAX);
+            let (Some(index), Some(hash)) = (indexes.get(number), hashes.get(number)) else {
+                continue;
+            };
+            // Maintenance has merged the run, or all its ids have expired.
+            if !row.exists && !left.contains(index) {
+                left.push(*index);
+            }
+            if let Some(event) = row.ids.and_then(|block| find(&block, *hash)) {
+                let seen = found[*index].seen.entry(*hash).or_insert(event);
+                if seen.offset < event.offset {
+                    *seen = event;
+                }
+            }
+        }
+        for index in &left {
+            let one = &asked[*index];
+            let former = found[*index].runs.as_ref().unwrap_or(one.runs);
+            found[*index].runs = Some(Runs::read(connection, one.log_id, former).await?);
+        }
     }
-    let rows = sqlx::query_file!("src/projector/sql/seen_events.sql", &log_ids, &hashes)
-        .fetch_all(connection)
-        .await?;
-    for row in rows {
-        let event = SeenEvent {
-            offset: row.record_offset,
-            // Ids of a former release may have none.
-            applied_time: row.applied_time.unwrap_or_default(),
-        };
-        seen.entry(row.log_id)
-            .or_default()
-            .insert(row.event_hash, event);
-    }
-    Ok(seen)
+    Ok(found)
 }
 
-/// Remembers the ids that a transaction applies, by log.
+/// Remembers the ids that a transaction applies, by log. Returns the run of each log that has some: its owner adds it once the
+/// transaction is committed.
 ///
 /// # Errors
 /// The database failed.
 pub async fn remember<'a>(
     connection: &mut PgConnection,
     applied: impl IntoIterator<Item = (i32, &'a BTreeMap<Uuid, SeenEvent>)>,
-) -> Result<(), sqlx::Error> {
-    let (mut log_ids, mut hashes) = (Vec::new(), Vec::new());
-    let (mut offsets, mut times) = (Vec::new(), Vec::new());
-    for (log_id, events) in applied {
-        for (hash, event) in events {
-            log_ids.push(log_id);
-            hashes.push(*hash);
-            offsets.push(event.offset);
-            times.push(event.applied_time);
-        }
-    }
-    if hashes.is_empty() {
-        return Ok(());
-    }
-    sqlx::query_file!(
-        "src/projector/sql/remember_events.sql",
-        &log_ids,
-        &hashes,
-        &offsets,
-        &times
-    )
-    .execute(connection)
-    .await
-    .map(drop)
+) -> Result<Vec<(i32, Run)>, sqlx::Error> {
+    let applied = applied.into_iter().filter(|(_, ids)| !ids.is_empty());
+    let runs: Vec<(i32, NewRun)> = applied
+        .map(|(log_id, ids)| {
+            let entries = ids.iter().map(|(hash, event)| entry(*hash, event));
+            (log_id, NewRun::of(entries.collect()))
+        })
+        .collect();
+    write(connection, &runs).await?;
+    let runs = runs.into_iter();
+    Ok(runs.map(|(log_id, run)| (log_id, run.run)).collect())
 }
 
-/// Deletes the ids of a domain's logs, in all versions, that no record can repeat any longer.
+/// A run that is to be written.
+struct NewRun {
+    run: Run,
+    /// Sorted by their hashes.
+    entries: Vec<[u8; ENTRY]>,
+    last_offset: i64,
+    last_time: DateTime<Utc>,
+}
+
+impl NewRun {
+    /// The run of these ids, which are sorted.
+    fn of(entries: Vec<[u8; ENTRY]>) -> Self {
+        let mut filter = vec![0; (entries.len() * FILTER_BITS).div_ceil(8)];
+        let mut last = SeenEvent {
+            offset: 0,
+            applied_time: DateTime::UNIX_EPOCH,
+        };
+        for entry in &entries {
+            for bit in bits(hash_of(entry), filter.len()) {
+                filter[bit / 8] |= 1 << (bit % 8);
+            }
+            let event = event_of(entry);
+            last.offset = last.offset.max(event.offset);
+            last.applied_time = last.applied_time.max(event.applied_time);
+        }
+        Self {
+            run: Run {
+                number: fastrand::i64(1..),
+                filter: filter.into(),
+            },
+            entries,
+            last_offset: last.offset,
+            last_time: last.applied_time,
+        }
+    }
+}
+
+async fn write(connection: &mut PgConnection, runs: &[(i32, NewRun)]) -> Result<(), sqlx::Error> {
+    if runs.is_empty() {
+        return Ok(());
+    }
+    let (mut log_ids, mut numbers, mut counts) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut last_offsets, mut last_times) = (Vec::new(), Vec::new());
+    let (mut filters, mut only_blocks) = (Vec::new(), Vec::new());
+    let (mut block_logs, mut block_runs) = (Vec::new(), Vec::new());
+    let (mut first_hashes, mut blocks) = (Vec::new(), Vec::new());
+    for (log_id, new) in runs {
+        log_ids.push(*log_id);
+        numbers.push(new.run.number);
+        counts.push(i32::try_from(new.entries.len()).unwrap_or(i32::MAX));
+        last_offsets.push(new.last_offset);
+        last_times.push(new.last_time);
+        filters.push(&*new.run.filter);
+        // One block stands in the row of its run.
+        let is_one = new.entries.len() <= BLOCK;
+        only_blocks.push(is_one.then(|| new.entries.concat()));
+        for block in new.entries.chunks(BLOCK).filter(|_| !is_one) {
+            block_logs.push(*log_id);
+            block_runs.push(new.run.number);
+            first_hashes.push(hash_of(&block[0]));
+            blocks.push(block.concat());
+        }
+    }
+    sqlx::query_file!(
+        "src/projector/sql/add_id_runs.sql",
+        &log_ids,
+        &numbers,
+        &counts,
+        &last_offsets,
+        &last_times,
+        &filters as _,
+        &only_blocks as _
+    )
+    .execute(&mut *connection)
+    .await?;
+    if !blocks.is_empty() {
+        sqlx::query_file!(
+            "src/projector/sql/add_id_blocks.sql",
+            &block_logs,
+            &block_runs,
+            &first_hashes,
+            &blocks
+        )
+        .execute(connection)
+        .await?;
+    }
+    Ok(())
+}
+
+/// An id as a block holds it. A time beyond the year 2,000,000, which a hostile timestamp may claim, is kept as that.
+fn entry(hash: Uuid, event: &SeenEvent) -> [u8; ENTRY] {
+    let time = event.applied_time.timestamp_millis();
+    let time = time.clamp(0, (1 << (8 * TIME)) - 1);
+    let mut entry = [0; ENTRY];
+    entry[..HASH].copy_from_slice(&hash.as_bytes()[..HASH]);
+    entry[HASH..HASH + OFFSET].copy_from_slice(&event.offset.to_be_bytes()[8 - OFFSET..]);
+    entry[HASH + OFFSET..].copy_from_slice(&time.to_be_bytes()[8 - TIME..]);
+    entry
+}
+
+/// The hash of an entry, as far as it is kept.
+fn hash_of(entry: &[u8]) -> Uuid {
+    let mut hash = [0; 16];
+    hash[..HASH].copy_from_slice(&entry[..HASH]);
+    Uuid::from_bytes(hash)
+}
+
+fn event_of(entry: &[u8]) -> SeenEvent {
+    let number = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .fold(0, |number, byte| number << 8 | i64::from(*byte))
+    };
+    let time = number(&entry[HASH + OFFSET..ENTRY]);
+    SeenEvent {
+        offset: number(&entry[HASH..HASH + OFFSET]),
+        applied_time: DateTime::from_timestamp_millis(time).unwrap_or(DateTime::<Utc>::MAX_UTC),
+    }
+}
+
+/// The last application of an id in a block.
+fn find(block: &[u8], hash: Uuid) -> Option<SeenEvent> {
+    let (entries, _) = block.as_chunks::<ENTRY>();
+    let kept = &hash.as_bytes()[..HASH];
+    let first = entries.partition_point(|entry| &entry[..HASH] < kept);
+    let equal = entries[first..]
+        .iter()
+        .take_while(|entry| &entry[..HASH] == kept);
+    equal
+        .map(|entry| event_of(entry))
+        .max_by_key(|event| event.offset)
+}
+
+/// The bits of a filter of so many bytes that an id sets. A hash is as good as random, so its halves are two hashes (Kirsch and
+/// Mitzenmacher, "Less Hashing, Same Performance").
+fn bits(hash: Uuid, bytes: usize) -> impl Iterator<Item = usize> {
+    let hash = hash.as_u128();
+    // Of 96 bits the first 64, and the last 32.
+    let (start, step) = ((hash >> 64) as u64, (hash >> 32) as u32);
+    let count = bytes as u64 * 8;
+    (0..FILTER_PROBES)
+        .map(move |n| (start.wrapping_add(n.wrapping_mul(u64::from(step) | 1)) % count) as usize)
+}
+
+fn may_hold(filter: &[u8], hash: Uuid) -> bool {
+    filter.is_empty() || bits(hash, filter.len()).all(|bit| filter[bit / 8] & (1 << (bit % 8)) != 0)
+}
+
+/// Merges runs of a domain's logs, in all versions, where there are many of like size.
+///
+/// # Errors
+/// The database failed. What was merged before stays so.
+pub async fn merge(pool: &PgPool, domain: &'static str) -> Result<(), sqlx::Error> {
+    for view in views(pool, domain).await? {
+        let mut transaction = pool.begin().await?;
+        if !hold(&mut transaction, &view).await? {
+            continue;
+        }
+        let rows = sqlx::query!(
+            r#"SELECT log_id, run, ids_count, octet_length(filter) = 0 AS "is_unfiltered!" FROM event_id_runs
+               WHERE ids_count < $1 OR octet_length(filter) = 0 ORDER BY log_id, last_offset"#,
+            FINAL
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        let mut sizes: BTreeMap<i32, Vec<(i64, i32)>> = BTreeMap::new();
+        let mut chosen: Vec<(i32, Vec<i64>)> = Vec::new();
+        for row in rows {
+            if row.is_unfiltered {
+                chosen.push((row.log_id, vec![row.run]));
+            } else {
+                let sizes = sizes.entry(row.log_id).or_default();
+                sizes.push((row.run, row.ids_count));
+            }
+        }
+        for (log_id, sizes) in sizes {
+            chosen.extend(alike(&sizes).into_iter().map(|runs| (log_id, runs)));
+        }
+        for (log_id, runs) in chosen {
+            merge_some(pool, &view, log_id, &runs).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Which runs, given with their sizes, are to be merged: those of like size, if there are enough of them, up to [`LARGEST`].
+fn alike(sizes: &[(i64, i32)]) -> Vec<Vec<i64>> {
+    let mut tiers: BTreeMap<u32, Vec<(i64, i32)>> = BTreeMap::new();
+    for (run, size) in sizes {
+        let tier = size.max(&1).ilog2() / FAN.ilog2();
+        tiers.entry(tier).or_default().push((*run, *size));
+    }
+    let mut groups = Vec::new();
+    for runs in tiers.into_values() {
+        let (mut group, mut ids) = (Vec::new(), 0);
+        for (run, size) in runs {
+            if ids + size > LARGEST {
+                groups.push(std::mem::take(&mut group));
+                ids = 0;
+            }
+            group.push(run);
+            ids += size;
+        }
+        groups.push(group);
+    }
+    groups.retain(|group| group.len() >= FAN);
+    groups
+}
+
+async fn merge_some(
+    pool: &PgPool,
+    view: &View,
+    log_id: i32,
+    runs: &[i64],
+) -> Result<(), sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    if !hold(&mut transaction, view).await? {
+        return Ok(());
+    }
+    // Two processes that merge the same runs get each of them once.
+    let taken = sqlx::query_file_scalar!("src/projector/sql/take_id_runs.sql", log_id, runs)
+        .fetch_all(&mut *transaction)
+        .await?;
+    let blocks = taken.into_iter().flatten();
+    let mut entries: Vec<[u8; ENTRY]> = blocks
+        .flat_map(|block| block.as_chunks::<ENTRY>().0.to_vec())
+        .collect();
+    if entries.is_empty() {
+        return Ok(());
+    }
+    // Of two applications of an id the later one counts: it becomes the first, and the only one.
+    entries.sort_unstable_by(|a, b| (&a[..HASH], &b[HASH..]).cmp(&(&b[..HASH], &a[HASH..])));
+    entries.dedup_by(|b, a| a[..HASH] == b[..HASH]);
+    write(&mut transaction, &[(log_id, NewRun::of(entries))]).await?;
+    transaction.commit().await
+}
+
+/// Deletes the ids of a domain's logs, in all versions, that no record can repeat any longer: run by run.
 ///
 /// # Errors
 /// The database failed. What was deleted before stays so.
@@ -85,57 +481,126 @@ pub async fn expire(
     domain: &'static str,
     dedupe: TimeDelta,
 ) -> Result<(), sqlx::Error> {
-    let logs = sqlx::query!(
-        "SELECT version, log_id FROM sightline.progress WHERE domain = $1 ORDER BY version, log_id",
-        domain
-    )
-    .fetch_all(pool)
-    .await?;
-    for log in logs {
-        let view = View {
-            domain,
-            version: log.version,
-        };
-        while expire_some(pool, &view, log.log_id, dedupe).await? {}
+    for view in views(pool, domain).await? {
+        let mut transaction = pool.begin().await?;
+        if hold(&mut transaction, &view).await? {
+            sqlx::query_file!(
+                "src/projector/sql/expire_event_ids.sql",
+                view.domain,
+                view.version,
+                dedupe as _,
+                DEDUPE_OFFSETS
+            )
+            .execute(&mut *transaction)
+            .await?;
+            transaction.commit().await?;
+        }
     }
     Ok(())
 }
 
-/// Deletes some of a log's ids. Returns whether there may be more.
-async fn expire_some(
-    pool: &PgPool,
-    view: &View,
-    log_id: i32,
-    dedupe: TimeDelta,
-) -> Result<bool, sqlx::Error> {
-    let mut transaction = pool.begin().await?;
-    // The lock on the progress row keeps a switch from renaming the schemas meanwhile.
-    let progress = sqlx::query!(
-        r#"SELECT next_offset, stream_time, ended_at IS NOT NULL AS "ended!" FROM sightline.progress
-           WHERE domain = $1 AND version = $2 AND log_id = $3 FOR UPDATE"#,
-        view.domain,
-        view.version,
-        log_id
-    )
-    .fetch_optional(&mut *transaction)
-    .await?;
-    let Some(progress) = progress else {
-        return Ok(false);
-    };
-    progress::use_schema(&mut transaction, view).await?;
-    let done = sqlx::query_file!(
-        "src/projector/sql/expire_event_ids.sql",
-        view.domain,
-        view.version,
-        log_id,
-        progress.next_offset,
-        progress.stream_time,
-        dedupe as _,
-        DEDUPE_OFFSETS,
-        progress.ended
-    )
-    .execute(&mut *transaction)
-    .await?;
-    transaction.commit().await?;
-    Ok(done.rows_affected() > 0)
+async fn views(pool: &PgPool, domain: &'static str) -> Result<Vec<View>, sqlx::Error> {
+    let versions = sqlx::query_scalar!(
+        "SELECT version FROM sightline.views WHERE domain = $1 AND state <> 'dropped' ORDER BY version",
+        domain
+    );
+    let versions = versions.fetch_all(pool).await?.into_iter();
+    Ok(versions.map(|version| View { domain, version }).collect())
+}
+
+/// Points the transaction's unqualified names at the version's tables, and keeps switches from renaming their schema until it
+/// ends. Returns whether that has succeeded.
+async fn hold(connection: &mut PgConnection, view: &View) -> Result<bool, sqlx::Error> {
+    progress::use_schema(connection, view).await?;
+    // A switch may have renamed the schema just before.
+    let version = sqlx::query_scalar!("SELECT version FROM view_version");
+    Ok(version.fetch_one(connection).await? == view.version)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn event(offset: i64, millis: i64) -> SeenEvent {
+        SeenEvent {
+            offset,
+            applied_time: DateTime::from_timestamp_millis(millis).expect("a time"),
+        }
+    }
+
+    fn run_of(events: &BTreeMap<Uuid, SeenEvent>) -> NewRun {
+        let entries = events.iter().map(|(hash, event)| entry(*hash, event));
+        NewRun::of(entries.collect())
+    }
+
+    proptest! {
+        #[test]
+        fn a_run_finds_its_ids_and_no_others(
+            applied in prop::collection::btree_map(any::<u128>(), (0..1_i64 << 48, 0..8_000_000_000_000_000_i64), 1..400),
+            others in prop::collection::vec(any::<u128>(), 50),
+        ) {
+            let hash = Uuid::from_u128;
+            let applied: BTreeMap<Uuid, SeenEvent> =
+                applied.into_iter().map(|(id, (offset, millis))| (hash(id), event(offset, millis))).collect();
+            let run = run_of(&applied);
+            for (id, event) in &applied {
+                prop_assert!(may_hold(&run.run.filter, *id));
+                prop_assert_eq!(find(&run.entries.concat(), *id), Some(*event));
+            }
+            for id in others.into_iter().map(hash) {
+                prop_assert_eq!(find(&run.entries.concat(), id), applied.get(&id).copied());
+            }
+            prop_assert_eq!(Some(run.last_offset), applied.values().map(|event| event.offset).max());
+            prop_assert_eq!(Some(run.last_time), applied.values().map(|event| event.applied_time).max());
+        }
+    }
+
+    #[test]
+    fn few_new_ids_look_as_if_they_were_in_a_run() {
+        let id = |n: u64| crate::event::hash16(&n.to_be_bytes());
+        let applied = (0..10_000).map(|n| (id(n), event(0, 0))).collect();
+        let run = run_of(&applied);
+        let others = (10_000..110_000).filter(|n| may_hold(&run.run.filter, id(*n)));
+        let share = others.count() as f64 / 100_000.0;
+        assert!((0.002..0.005).contains(&share), "{share}");
+    }
+
+    #[test]
+    fn of_two_applications_of_an_id_the_later_one_counts() {
+        let id = Uuid::from_u128(7 << 64);
+        let both = [event(3, 30), event(9, 20)].map(|event| entry(id, &event));
+        assert_eq!(find(&both.concat(), id), Some(event(9, 20)));
+    }
+
+    #[test]
+    fn a_stored_id_has_a_fixed_form() {
+        let id = Uuid::from_u128(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff);
+        let entry = entry(id, &event(0x0102_0304_0506, 0x0a_0b0c_0d0e_0f10));
+        let expected = "00112233445566778899aabb0102030405060a0b0c0d0e0f10";
+        let hex: String = entry.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, expected);
+        let bits: Vec<usize> = bits(id, 100).collect();
+        assert_eq!(bits, [311, 402, 493, 584, 675, 766, 57, 148]);
+    }
+
+    #[test]
+    fn runs_of_like_size_are_merged_where_there_are_eight() {
+        let sizes =
+            |sizes: &[i32]| -> Vec<(i64, i32)> { (1..).zip(sizes.iter().copied()).collect() };
+        let (none, eight) = (Vec::<Vec<i64>>::new(), (1..=8).collect::<Vec<i64>>());
+        for (given, expected) in [
+            (vec![1; 7], none.clone()),
+            (vec![1; 8], vec![eight.clone()]),
+            (vec![1, 7, 1, 7, 2, 3, 4, 5], vec![eight.clone()]),
+            (vec![1, 8, 1, 8, 2, 3, 4, 5], none.clone()),
+            (vec![30_000; 8], vec![eight.clone()]),
+            // Nine would be more than a merge may make.
+            (vec![30_000; 9], vec![eight]),
+            (vec![30_000; 15], vec![(1..=8).collect()]),
+        ] {
+            assert_eq!(alike(&sizes(&given)), expected, "{given:?}");
+        }
+    }
 }

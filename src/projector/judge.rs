@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::dead_letters::{
     BLOCKED, BYTES_LOST, Class, DeadLetter, Discard, USER_DELETED, record_time,
 };
+use super::ids::SeenEvent;
 use super::progress::{Books, Claim};
 use super::{FeedPosition, NewEvent, Projection};
 use crate::event::{Bad, Envelope, Event, EventType, Payload, Record, TypeName, hash16, text};
@@ -191,15 +192,6 @@ pub enum Outcome {
     Duplicate,
     Skipped,
     DeadLettered,
-}
-
-/// An application of an event id, by which later records with the id are judged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SeenEvent {
-    /// The offset of the record that was applied.
-    pub offset: i64,
-    /// The later of the record's Kafka timestamp and the stream time after it.
-    pub applied_time: DateTime<Utc>,
 }
 
 /// What a batch has come to so far.

@@ -98,6 +98,8 @@ async fn maintain_once(
     outages.follow(domain, "erasing dead letters of deleted users", &erased);
     let dropped = drop_overdue(retrier, domain).await;
     outages.follow(domain, "dropping a retired version", &dropped);
+    let merged = ids::merge(&projector.pool, domain).await;
+    outages.follow(domain, "merging event ids", &merged);
     let deleted = versions::delete_dropped(pool, domain).await;
     outages.follow(domain, "deleting a dropped version", &deleted);
 }

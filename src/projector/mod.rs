@@ -14,7 +14,7 @@ mod batch;
 mod batch_limit;
 pub(crate) mod dead_letters;
 pub mod heartbeat;
-mod ids;
+pub mod ids;
 mod judge;
 pub mod maintenance;
 pub mod members;

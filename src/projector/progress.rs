@@ -11,6 +11,7 @@ use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::dead_letters::{Class, Discard};
+use super::ids::Runs;
 use super::{View, added_partitions, versions};
 use crate::kafka::offsets::TopicState;
 
@@ -47,6 +48,8 @@ pub struct OwnedPartition {
     pub parked: HashSet<Uuid>,
     /// Records at or after the position, by offset, that an operator discarded before this version came to them.
     pub discards: HashMap<i64, Discard>,
+    /// The log's remembered event ids.
+    pub runs: Runs,
 }
 
 impl OwnedPartition {
@@ -380,6 +383,7 @@ pub async fn claim(
     .await?;
     let discards = discards(&mut transaction, view, log_id, row.next_offset).await?;
     let log_count = use_schema(&mut transaction, view).await?;
+    let runs = Runs::read(&mut transaction, log_id, &Runs::default()).await?;
     let mut ready_offset = row.ready_offset;
     if ready_offset.is_some_and(|offset| row.next_offset >= offset)
         && note_ready(&mut transaction, view, topics).await?
@@ -402,6 +406,7 @@ pub async fn claim(
         last_record: row.last_offset.zip(row.last_record),
         parked: parked.into_iter().flatten().collect(),
         discards,
+        runs,
     })))
 }
 

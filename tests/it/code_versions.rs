@@ -295,10 +295,12 @@ async fn a_row_that_newer_code_wrote_stalls_its_partition_and_makes_no_dead_lett
     let running = world.serve().await;
     caught_up(&running.rest, &Ends::from([(0, 1)])).await;
     let mut connection = connect(&world).await;
-    sqlx::query("UPDATE order_live.users SET state = state || '{\"loyaltyTier\": \"gold\"}'")
-        .execute(&mut connection)
-        .await
-        .expect("written");
+    sqlx::query(
+        "UPDATE order_live.users SET state = (state::jsonb || '{\"loyaltyTier\": \"gold\"}')::text",
+    )
+    .execute(&mut connection)
+    .await
+    .expect("written");
 
     let log = [
         event(
@@ -322,7 +324,7 @@ async fn a_row_that_newer_code_wrote_stalls_its_partition_and_makes_no_dead_lett
     assert!(log.contains("can't read a row of users"), "{log}");
     assert!(!log.contains("gold"), "{log}");
 
-    sqlx::query("UPDATE order_live.users SET state = state - 'loyaltyTier'")
+    sqlx::query("UPDATE order_live.users SET state = (state::jsonb - 'loyaltyTier')::text")
         .execute(&mut connection)
         .await
         .expect("written");

@@ -143,7 +143,7 @@ async fn a_rebuilt_version_carries_the_grants_of_the_live_one() {
     }
     for refused in [
         "SELECT ready FROM order_live.view_version",
-        "SELECT FROM order_live.seen_events",
+        "SELECT FROM order_live.event_id_runs",
         "DELETE FROM order_live.users",
     ] {
         let answer = sqlx::query(refused).fetch_all(&gateway).await;

@@ -1264,7 +1264,7 @@ async fn a_user_whose_id_has_the_hash_of_another_changes_no_row() {
     .await;
     let row = async || -> (String, i64, Value) {
         let row = sqlx::query_as(
-            "SELECT user_id, revision, state FROM order_live.users WHERE user_id = 'another'",
+            "SELECT user_id, revision, state::jsonb FROM order_live.users WHERE user_id = 'another'",
         );
         row.fetch_one(&pool).await.expect("the row")
     };

@@ -225,7 +225,8 @@ async fn a_switch_that_compares_is_refused_if_the_versions_differ() {
     let pool = PgPool::connect(&world.database.url)
         .await
         .expect("an answer");
-    let changed = "UPDATE order_v2.users SET state = state || '{\"phoneNumber\": \"+1 999\"}'
+    let changed =
+        "UPDATE order_v2.users SET state = (state::jsonb || '{\"phoneNumber\": \"+1 999\"}')::text
                    WHERE user_key = (SELECT min(user_key::text)::uuid FROM order_v2.users)";
     sqlx::query(AssertSqlSafe(changed))
         .execute(&pool)

@@ -5,13 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::Fulfillment;
-use super::model::ShippingAddress;
 use super::rules::country_key;
 use super::state::{Fact, Recipient, RecipientState};
+use crate::db;
 use crate::event::{EventType, Payload, TypeName, hash16};
 use crate::fold::addresses::{AddressFact, Source};
 use crate::fold::history;
@@ -176,11 +175,11 @@ async fn write_addresses(
     for user in folded {
         let changed = &user.effects.changed;
         for (address_id, change) in changed {
-            rows.push(user, address_id, Some(*change));
+            rows.push(user, address_id, Some(*change))?;
         }
         let mentioned = user.effects.mentioned.iter();
         for address_id in mentioned.filter(|id| !changed.contains_key(*id)) {
-            rows.push(user, address_id, None);
+            rows.push(user, address_id, None)?;
         }
     }
     if rows.user_keys.is_empty() {
@@ -217,7 +216,7 @@ struct AddressColumns {
     user_ids: Vec<String>,
     next_offsets: Vec<Option<i64>>,
     sequences: Vec<Option<i64>>,
-    addresses: Vec<Option<Json<ShippingAddress>>>,
+    addresses: Vec<Option<String>>,
     country_keys: Vec<Option<Uuid>>,
     statuses: Vec<Option<&'static str>>,
     updated_at: Vec<Option<DateTime<Utc>>>,
@@ -231,7 +230,7 @@ impl AddressColumns {
         user: &Folded<RecipientState>,
         address_id: &str,
         change: Option<(i32, FeedPosition)>,
-    ) {
+    ) -> Result<(), sqlx::Error> {
         let feed_position = change.map(|(_, feed_position)| feed_position);
         self.log_ids.push(change.map(|(log_id, _)| log_id));
         self.address_keys.push(hash16(address_id.as_bytes()));
@@ -257,6 +256,8 @@ impl AddressColumns {
         let validation = address.as_ref().map(|address| &address.validation);
         self.statuses
             .push(validation.map(|validation| validation.status.as_str()));
-        self.addresses.push(address.map(Json));
+        let document = address.map(|address| db::to_document(&address));
+        self.addresses.push(document.transpose()?);
+        Ok(())
     }
 }

@@ -1,19 +1,21 @@
 //! The fulfillment domain's queries, for both surfaces: each checks its arguments and runs one
 //! statement, which returns the rows together with the position that they reflect.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
-use sqlx::types::Json;
+use serde::Serialize;
 use uuid::Uuid;
 
 use super::model::{FoundAddresses, ShippingAddress, ShippingAddresses};
 use super::rules::country_key;
 use super::state::{Fact, Recipient, RecipientState};
 use super::validation::ValidationStatus;
+use crate::db;
 use crate::error::Error;
 use crate::event::hash16;
 use crate::fold::addresses::{DefaultKind, Source};
-use crate::fold::history::HistoryEntry;
+use crate::fold::history::{self, HistoryEntry};
 use crate::query::page::{Page, PageRequest};
 use crate::query::{self, Answer, Reads};
 
@@ -85,12 +87,19 @@ async fn get_recipient(
             row.lacks_dead_letters,
         )
         .await?;
-    let body = match row.state {
-        Some(Json(state)) if state.is_known => match as_of {
-            None => state.recipient,
-            Some(_) => fold(row.facts.into_iter().flat_map(|Json(facts)| facts)),
-        },
-        _ => return Err(position.not_found("user")),
+    let state = row.state.map(|state| db::of_document(&state, "users"));
+    let state: Option<RecipientState> = state.transpose()?;
+    let Some(state) = state.filter(|state| state.is_known) else {
+        return Err(position.not_found("user"));
+    };
+    let body = match as_of {
+        None => state.recipient,
+        Some(_) => fold(history::entries(
+            row.times,
+            row.log_ids,
+            row.record_offsets,
+            &row.facts,
+        )?),
     };
     Ok(Answer { body, position })
 }
@@ -101,14 +110,6 @@ fn fold(facts: impl IntoIterator<Item = HistoryEntry<Fact>>) -> Recipient {
         recipient.apply(&fact, source);
     }
     recipient
-}
-
-/// A user whose events have named an address id, with the user's facts until an instant.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Mention {
-    user_id: String,
-    facts: Vec<HistoryEntry<Fact>>,
 }
 
 /// One address by its own id, now or as of an instant. If events of several users have named the
@@ -140,7 +141,9 @@ pub async fn get_address(
                     row.lacks_dead_letters,
                 )
                 .await?;
-            (row.address.map(|Json(address)| address), position)
+            let address = row.address.as_deref();
+            let address = address.map(|address| db::of_document(address, "shipping_addresses"));
+            (address.transpose()?, position)
         }
         Some(as_of) => {
             let row = sqlx::query_file!(
@@ -154,10 +157,9 @@ pub async fn get_address(
             let position = reads
                 .position("fulfillment", &row.logs, &row.offsets, row.ready, false)
                 .await?;
-            let mentions = row
-                .mentions
-                .map_or_else(Vec::new, |Json(mentions)| mentions);
-            (last_mentioned(reads, address_id, mentions).await?, position)
+            let facts = history::entries(row.times, row.log_ids, row.record_offsets, &row.facts)?;
+            let facts = row.user_ids.into_iter().zip(facts);
+            (last_mentioned(reads, address_id, facts).await?, position)
         }
     };
     match address {
@@ -166,18 +168,21 @@ pub async fn get_address(
     }
 }
 
-/// The address of the user with the last event that named the id.
+/// The address of the user with the last event that named the id, from the facts of each user whose events have named it.
 async fn last_mentioned(
     reads: &Reads,
     address_id: &str,
-    mentions: Vec<Mention>,
+    facts: impl Iterator<Item = (String, HistoryEntry<Fact>)>,
 ) -> Result<Option<ShippingAddress>, Error> {
-    let found: Vec<(Source, ShippingAddress)> = mentions
+    let mut recipients: HashMap<String, Recipient> = HashMap::new();
+    for (user_id, HistoryEntry { source, fact }) in facts {
+        recipients.entry(user_id).or_default().apply(&fact, source);
+    }
+    let found: Vec<(Source, ShippingAddress)> = recipients
         .into_iter()
-        .filter_map(|mention| {
-            let recipient = fold(mention.facts);
+        .filter_map(|(user_id, recipient)| {
             let source = recipient.book.get(address_id)?.updated;
-            Some((source, recipient.address(&mention.user_id, address_id)?))
+            Some((source, recipient.address(&user_id, address_id)?))
         })
         .collect();
     let log_ids: Vec<i32> = found.iter().map(|(source, _)| source.log).collect();
@@ -199,14 +204,6 @@ pub struct SearchFilter {
     pub country_code: Option<String>,
     /// Only addresses with one of these statuses; empty for any.
     pub validation: Vec<ValidationStatus>,
-}
-
-/// A row of a page of addresses.
-#[derive(Debug, Deserialize)]
-struct FoundRow {
-    address_key: Uuid,
-    user_key: Uuid,
-    address: ShippingAddress,
 }
 
 /// A page of the addresses with a country and a validation status.
@@ -248,13 +245,16 @@ pub async fn search_addresses(
     let position = reads
         .position("fulfillment", &row.logs, &row.offsets, row.ready, false)
         .await?;
-    let rows = row.found.map_or_else(Vec::new, |Json(rows)| rows);
-    if rows.is_empty() && page.after.is_none() {
+    if row.addresses.is_empty() && page.after.is_none() {
         position.check_ready()?;
     }
-    let rows = rows.into_iter();
-    let (addresses, next_page_token) =
-        page.fill(rows.map(|row| (row.address, (row.address_key, row.user_key))))?;
+    let keys = row.address_keys.into_iter().zip(row.user_keys);
+    let addresses = row.addresses.iter().zip(keys).map(|(address, keys)| {
+        let address: ShippingAddress = db::of_document(address, "shipping_addresses")?;
+        Ok((address, keys))
+    });
+    let addresses: Vec<_> = addresses.collect::<Result<_, sqlx::Error>>()?;
+    let (addresses, next_page_token) = page.fill(addresses)?;
     Ok(Answer {
         body: FoundAddresses {
             addresses,

@@ -121,23 +121,14 @@ pub enum AddressChangeKind {
     DefaultChanged,
 }
 
-impl AddressChangeKind {
-    /// The name in the API and in the database.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Added => "added",
-            Self::Updated => "updated",
-            Self::Deleted => "deleted",
-            Self::DefaultChanged => "default_changed",
-        }
-    }
-}
-
 /// One change of an address or of a default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AddressChange {
     /// The cursor to continue from after this change.
+    // Answers always have it. Stored changes don't.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schema(required)]
     pub cursor: String,
     pub user_id: String,
     /// The id of the address; for `default_changed`, of the new default.

@@ -3,13 +3,14 @@
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use sqlx::types::Json;
+use serde::Serialize;
 use uuid::Uuid;
 
 use super::Order;
-use super::changes::{self, ChangeDetails, LastInUse};
-use super::model::{Address, Customer};
+use super::changes::{self, LastInUse};
+use super::model::{AddressChange, Customer};
 use super::state::CustomerState;
+use crate::db;
 use crate::event::{Change, Changes, DeletionType, EventType, Payload, TypeName};
 use crate::fold::addresses::{AddressBook, AddressFact, Source};
 use crate::fold::change_text;
@@ -70,15 +71,25 @@ pub struct FeedEntry {
     pub log_id: i32,
     pub feed_position: FeedPosition,
     pub occurred_at: DateTime<Utc>,
-    pub event_id: String,
     pub content: FeedContent,
 }
 
 /// What a row of the feed says.
 pub enum FeedContent {
-    AddressChanged(Box<ChangeDetails>),
+    AddressChanged(Box<AddressChange>),
     /// Readers that mirror addresses have to erase this user's.
-    CustomerDeleted(DeletionType),
+    CustomerDeleted(CustomerDeleted),
+}
+
+/// The document of a row that reports a deletion.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CustomerDeleted {
+    kind: &'static str,
+    user_id: String,
+    deletion_type: &'static str,
+    occurred_at: DateTime<Utc>,
+    event_id: String,
 }
 
 impl FeedEntry {
@@ -87,7 +98,6 @@ impl FeedEntry {
             log_id: new_event.log_id,
             feed_position: new_event.feed_position,
             occurred_at: new_event.event.occurred_at,
-            event_id: new_event.event.id.clone(),
             content,
         }
     }
@@ -143,7 +153,7 @@ async fn write_feed(
             let event = Some((entry.log_id, entry.feed_position));
             index = if previous == event { index + 1 } else { 0 };
             previous = event;
-            rows.push(user.user_key, &user.user_id, entry, index);
+            rows.push(user.user_key, &user.user_id, &entry, index)?;
         }
     }
     if !rows.user_keys.is_empty() {
@@ -154,16 +164,10 @@ async fn write_feed(
             &rows.sequences,
             &rows.user_keys,
             &rows.user_ids,
-            &rows.kinds as _,
-            &rows.address_ids as _,
-            &rows.affects_shipping,
-            &rows.affects_billing,
             &rows.significant,
-            &rows.before as _,
-            &rows.after as _,
             &rows.deletion_types as _,
             &rows.occurred_at,
-            &rows.event_ids,
+            &rows.changes,
         )
         .execute(&mut *target.connection)
         .await?;
@@ -189,52 +193,39 @@ struct FeedColumns {
     sequences: Vec<i64>,
     user_keys: Vec<Uuid>,
     user_ids: Vec<String>,
-    kinds: Vec<&'static str>,
-    address_ids: Vec<Option<String>>,
-    affects_shipping: Vec<bool>,
-    affects_billing: Vec<bool>,
     significant: Vec<bool>,
-    before: Vec<Option<Json<Address>>>,
-    after: Vec<Option<Json<Address>>>,
     deletion_types: Vec<Option<&'static str>>,
     occurred_at: Vec<DateTime<Utc>>,
-    event_ids: Vec<String>,
+    changes: Vec<String>,
 }
 
 impl FeedColumns {
-    fn push(&mut self, user_key: Uuid, user_id: &str, entry: FeedEntry, index: i64) {
+    fn push(
+        &mut self,
+        user_key: Uuid,
+        user_id: &str,
+        entry: &FeedEntry,
+        index: i64,
+    ) -> Result<(), sqlx::Error> {
+        let (significant, deletion_type, document) = match &entry.content {
+            FeedContent::AddressChanged(change) => {
+                (change.significant, None, db::to_document(change)?)
+            }
+            FeedContent::CustomerDeleted(deleted) => {
+                let document = db::to_document(deleted)?;
+                (false, Some(deleted.deletion_type), document)
+            }
+        };
         self.log_ids.push(entry.log_id);
         self.next_offsets.push(entry.feed_position.next_offset);
         self.sequences.push(entry.feed_position.sequence + index);
         self.user_keys.push(user_key);
         self.user_ids.push(user_id.to_owned());
+        self.significant.push(significant);
+        self.deletion_types.push(deletion_type);
         self.occurred_at.push(entry.occurred_at);
-        self.event_ids.push(entry.event_id);
-        match entry.content {
-            FeedContent::AddressChanged(change) => {
-                self.kinds.push(change.kind.as_str());
-                self.address_ids.push(Some(change.address_id));
-                self.affects_shipping.push(change.affects_default_shipping);
-                self.affects_billing.push(change.affects_default_billing);
-                self.significant.push(change.significant);
-                self.before.push(change.before.map(Json));
-                self.after.push(change.after.map(Json));
-                self.deletion_types.push(None);
-            }
-            FeedContent::CustomerDeleted(deletion_type) => {
-                self.kinds.push("customer_deleted");
-                self.address_ids.push(None);
-                self.affects_shipping.push(false);
-                self.affects_billing.push(false);
-                self.significant.push(false);
-                self.before.push(None);
-                self.after.push(None);
-                self.deletion_types.push(Some(match deletion_type {
-                    DeletionType::Soft => "soft",
-                    DeletionType::Hard => "hard",
-                }));
-            }
-        }
+        self.changes.push(document);
+        Ok(())
     }
 }
 
@@ -253,7 +244,16 @@ impl UserState for CustomerState {
             let deletion_type = deleted.deletion_type;
             if self.delete(deletion_type, event.occurred_at) {
                 effects.deletion = Some(deletion_type);
-                let content = FeedContent::CustomerDeleted(deletion_type);
+                let content = FeedContent::CustomerDeleted(CustomerDeleted {
+                    kind: "customer_deleted",
+                    user_id: self.customer.user_id.clone(),
+                    deletion_type: match deletion_type {
+                        DeletionType::Soft => "soft",
+                        DeletionType::Hard => "hard",
+                    },
+                    occurred_at: event.occurred_at,
+                    event_id: event.id.clone(),
+                });
                 effects.feed.push(FeedEntry::new(new_event, content));
             }
             return;
@@ -268,7 +268,19 @@ impl UserState for CustomerState {
         };
         let source = Source::from(new_event);
         for change in changes::apply(&mut self.book, &mut self.last_in_use, &fact, source) {
-            let content = FeedContent::AddressChanged(Box::new(change));
+            let content = FeedContent::AddressChanged(Box::new(AddressChange {
+                cursor: String::new(),
+                user_id: self.customer.user_id.clone(),
+                address_id: change.address_id,
+                kind: change.kind,
+                affects_default_shipping: change.affects_default_shipping,
+                affects_default_billing: change.affects_default_billing,
+                significant: change.significant,
+                before: change.before,
+                after: change.after,
+                occurred_at: event.occurred_at,
+                event_id: event.id.clone(),
+            }));
             effects.feed.push(FeedEntry::new(new_event, content));
         }
         effects.history.push((source, fact));

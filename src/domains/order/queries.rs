@@ -4,17 +4,15 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
-use sqlx::types::Json;
+use serde::Serialize;
 
-use super::model::{
-    Address, AddressChange, AddressChangeKind, AddressChanges, Addresses, Customer, Customers,
-};
+use super::model::{AddressChange, AddressChanges, Addresses, Customer, Customers};
 use super::state::CustomerState;
+use crate::db;
 use crate::error::Error;
 use crate::event::hash16;
-use crate::fold::addresses::{AddressBook, AddressFact};
-use crate::fold::history::HistoryEntry;
+use crate::fold::addresses::AddressBook;
+use crate::fold::history::{self, HistoryEntry};
 use crate::projector::FeedPosition;
 use crate::query::cursor::{self, Cursor};
 use crate::query::page::{Page, PageRequest, ResponseSize};
@@ -54,7 +52,10 @@ async fn get_state(reads: &Reads, user_id: &str) -> Result<Answer<CustomerState>
         )
         .await?;
     match row.state {
-        Some(Json(body)) => Ok(Answer { body, position }),
+        Some(state) => Ok(Answer {
+            body: db::of_document(&state, "users")?,
+            position,
+        }),
         None => Err(position.not_found("user")),
     }
 }
@@ -78,11 +79,11 @@ pub async fn batch_get_customers(
     let position = reads
         .position("order", &row.logs, &row.offsets, row.ready, false)
         .await?;
-    let mut found: HashMap<String, Customer> = row
-        .states
-        .into_iter()
-        .map(|Json(state)| (state.customer.user_id.clone(), state.into_customer()))
-        .collect();
+    let mut found: HashMap<String, Customer> = HashMap::with_capacity(row.states.len());
+    for state in &row.states {
+        let customer = db::of_document::<CustomerState>(state, "users")?.into_customer();
+        found.insert(customer.user_id.clone(), customer);
+    }
     let mut body = Customers::default();
     let mut size = ResponseSize::default();
     for id in ids {
@@ -143,11 +144,13 @@ pub async fn list_addresses(
             row.lacks_dead_letters,
         )
         .await?;
-    let Some(Json(state)) = row.state else {
+    let Some(state) = row.state else {
         return Err(position.not_found("user"));
     };
+    let state: CustomerState = db::of_document(&state, "users")?;
+    let facts = history::entries(row.times, row.log_ids, row.record_offsets, &row.facts)?;
     let mut book = AddressBook::default();
-    for HistoryEntry { source, fact } in row.facts.into_iter().flat_map(|Json(facts)| facts) {
+    for HistoryEntry { source, fact } in facts {
         book.apply(&fact, source);
     }
     let body = Addresses::of(&book, state.is_deleted());
@@ -165,42 +168,6 @@ pub struct ChangesFilter {
     pub since: Option<DateTime<Utc>>,
     /// Only changes after this cursor.
     pub after: Option<String>,
-}
-
-/// A row of the feed.
-#[derive(Debug, Deserialize)]
-struct FeedRow {
-    log_id: i32,
-    #[serde(flatten)]
-    feed_position: FeedPosition,
-    user_id: String,
-    address_id: String,
-    kind: AddressChangeKind,
-    affects_shipping: bool,
-    affects_billing: bool,
-    significant: bool,
-    before: Option<Address>,
-    after: Option<Address>,
-    occurred_at: DateTime<Utc>,
-    event_id: String,
-}
-
-impl FeedRow {
-    fn into_change(self, cursor: String) -> AddressChange {
-        AddressChange {
-            cursor,
-            user_id: self.user_id,
-            address_id: self.address_id,
-            kind: self.kind,
-            affects_default_shipping: self.affects_shipping,
-            affects_default_billing: self.affects_billing,
-            significant: self.significant,
-            before: self.before,
-            after: self.after,
-            occurred_at: self.occurred_at,
-            event_id: self.event_id,
-        }
-    }
 }
 
 /// A page of the feed.
@@ -248,18 +215,28 @@ pub async fn list_address_changes(
         return Err(cursor::resync().with_metadata(position.metadata()));
     }
 
-    let rows = row.changes.map_or_else(Vec::new, |Json(rows)| rows);
-    if rows.is_empty() && page.after.is_none() && filter.after.is_none() {
+    if row.changes.is_empty() && page.after.is_none() && filter.after.is_none() {
         position.check_ready()?;
     }
-    let log_ids: Vec<i32> = rows.iter().map(|row| row.log_id).collect();
-    let logs = reads.fingerprints(&log_ids).await?;
+    let logs = reads.fingerprints(&row.log_ids).await?;
+    let positions = row.next_offsets.into_iter().zip(row.sequences);
+    let changes = row.changes.iter().zip(logs).zip(positions);
     let mut cursor = begin;
     cursor.view_version = row.version.unsigned_abs();
-    let (changes, next_page_token) = page.fill(rows.into_iter().zip(logs).map(|(row, log)| {
-        cursor.set(log, row.feed_position);
-        (row.into_change(cursor.to_string()), cursor.clone())
-    }))?;
+    let changes = changes.map(|((change, log), (next_offset, sequence))| {
+        cursor.set(
+            log,
+            FeedPosition {
+                next_offset,
+                sequence,
+            },
+        );
+        let mut change: AddressChange = db::of_document(change, "address_changes")?;
+        change.cursor = cursor.to_string();
+        Ok((change, cursor.clone()))
+    });
+    let changes: Vec<_> = changes.collect::<Result<_, sqlx::Error>>()?;
+    let (changes, next_page_token) = page.fill(changes)?;
     Ok(Answer {
         body: AddressChanges {
             changes,

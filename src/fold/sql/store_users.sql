@@ -3,7 +3,7 @@
 -- and the caller folds again.
 INSERT INTO users AS c (user_key, user_id, log_id, logs, revision, state)
 SELECT n.user_key, n.user_id, n.log_id, $4, n.revision, n.state
-FROM unnest($1::uuid[], $2::text[], $3::integer[], $5::bigint[], $6::jsonb[]) AS n (user_key, user_id, log_id, revision, state)
+FROM unnest($1::uuid[], $2::text[], $3::integer[], $5::bigint[], $6::text[]) AS n (user_key, user_id, log_id, revision, state)
 ORDER BY n.user_key
 ON CONFLICT (user_key) DO UPDATE
 SET log_id = EXCLUDED.log_id, logs = EXCLUDED.logs, revision = EXCLUDED.revision, state = EXCLUDED.state

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::stored::{Refetched, Restored, StoredDeadLetter, TopicPartition};
 use super::{BYTES_LOST, Class, DeadLetter, row};
 use crate::event::CATALOGUE_VERSION;
+use crate::projector::ids::Runs;
 use crate::projector::judge::{Attempt, Candidate, Judge, Judgement, Outcome, Reading};
 use crate::projector::progress::{self, Claim};
 use crate::projector::{FeedPosition, Projection, View, batch};
@@ -617,7 +618,8 @@ impl Retrier {
         let parked = std::mem::take(&mut progress.parked);
         let no_discards = HashMap::new();
         let mut judge = Judge::new(projection, claim, self.dedupe, parked, &no_discards);
-        batch::apply_one(&mut *connection, claim, &mut judge, &candidates).await?;
+        let runs = Runs::without_filters(&mut *connection, claim.log_id).await?;
+        batch::apply_one(&mut *connection, claim, &runs, &mut judge, &candidates).await?;
         let judgement = judge.judgement;
 
         let (verdicts, failed) = verdicts(dead_letters, &judgement);

@@ -1,21 +1,24 @@
--- Deletes ids of a log that no record can repeat any longer, the oldest first, some at a time: those that both the window of
--- stream time ($6) and that of offsets ($7) have left behind, for the next record and for each open dead letter, which a
--- retry judges as of its own offset. Of a log that has ended ($8) only the dead letters count.
-WITH open AS (
-    SELECT min(record_offset) AS record_offset, min(coalesce(stream_time, 'epoch')) AS stream_time
-    FROM sightline.dead_letters
-    WHERE domain = $1 AND version = $2 AND log_id = $3 AND state IN ('parked', 'retrying')
-), until AS (
-    SELECT least(open.record_offset, CASE WHEN NOT $8 THEN $4::bigint END) - $7::bigint AS record_offset,
-           least(open.stream_time, CASE WHEN NOT $8 THEN $5::timestamptz END) - $6::interval AS applied_time
-    FROM open
+-- Deletes the runs of ids that no record can repeat any longer: those that both the window of stream time ($3) and that of
+-- offsets ($4) have left behind, for the next record and for each open dead letter, which a retry judges as of its own offset.
+-- Of a log that has ended only the dead letters count.
+WITH until AS (
+    SELECT p.log_id,
+           coalesce(least(d.record_offset, CASE WHEN p.ended_at IS NULL THEN p.next_offset END) - $4::bigint,
+                    9223372036854775807) AS record_offset,
+           coalesce(least(d.stream_time, CASE WHEN p.ended_at IS NULL THEN p.stream_time END) - $3::interval, 'infinity') AS applied_time
+    FROM sightline.progress p
+    CROSS JOIN LATERAL (
+        SELECT min(record_offset) AS record_offset, min(coalesce(stream_time, 'epoch')) AS stream_time
+        FROM sightline.dead_letters
+        WHERE domain = $1 AND version = $2 AND log_id = p.log_id AND state IN ('parked', 'retrying')
+    ) d
+    WHERE p.domain = $1 AND p.version = $2
+), runs AS (
+    DELETE FROM event_id_runs r
+    USING until u
+    WHERE r.log_id = u.log_id AND r.last_time <= u.applied_time AND r.last_offset <= u.record_offset
+    RETURNING r.log_id, r.run
 )
-DELETE FROM seen_events
-WHERE ctid = ANY (ARRAY(
-    SELECT ctid
-    FROM seen_events
-    WHERE log_id = $3
-      AND applied_time <= coalesce((SELECT applied_time FROM until), 'infinity')
-      AND record_offset <= coalesce((SELECT record_offset FROM until), 9223372036854775807)
-    ORDER BY applied_time
-    LIMIT 10000))
+DELETE FROM event_id_blocks b
+USING runs r
+WHERE b.log_id = r.log_id AND b.run = r.run

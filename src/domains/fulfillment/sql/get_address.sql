@@ -1,6 +1,6 @@
 -- An address, and the positions of all logs, in one snapshot. If several users have the id, it is
 -- the address with the last event.
-SELECT a.address AS "address?: Json<ShippingAddress>",
+SELECT a.address AS "address?",
        coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!", v.ready AS "ready!",
        EXISTS (SELECT FROM sightline.dead_letters d
                WHERE d.domain = 'fulfillment' AND d.version = v.version AND d.key_hash = a.user_key

@@ -1,18 +1,19 @@
 -- The facts until an instant of every user whose events have named an address id, and the positions
 -- of all logs, in one snapshot.
-SELECT h.mentions AS "mentions?: Json<Vec<Mention>>",
+SELECT coalesce(h.user_ids, '{}') AS "user_ids!", coalesce(h.times, '{}') AS "times!", coalesce(h.log_ids, '{}') AS "log_ids!",
+       coalesce(h.record_offsets, '{}') AS "record_offsets!", coalesce(h.facts::text[], '{}') AS "facts!",
        coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!", v.ready AS "ready!"
 FROM fulfillment_live.view_version v
 CROSS JOIN LATERAL (
-    SELECT jsonb_agg(jsonb_build_object('userId', c.user_id, 'facts', f.facts)) AS mentions
-    FROM fulfillment_live.shipping_addresses c
-    CROSS JOIN LATERAL (
-        SELECT jsonb_agg(jsonb_build_object('at', occurred_at, 'log', log_id, 'offset', record_offset, 'fact', fact)
-                         ORDER BY revision, sequence) AS facts
-        FROM fulfillment_live.user_history
-        WHERE user_key = c.user_key AND occurred_at <= $2
+    SELECT array_agg(user_id) AS user_ids, array_agg(occurred_at) AS times, array_agg(log_id) AS log_ids,
+           array_agg(record_offset) AS record_offsets, array_agg(fact) AS facts
+    FROM (
+        SELECT c.user_id, f.occurred_at, f.log_id, f.record_offset, f.fact
+        FROM fulfillment_live.shipping_addresses c
+        JOIN fulfillment_live.user_history f ON f.user_key = c.user_key AND f.occurred_at <= $2
+        WHERE c.address_key = $1
+        ORDER BY c.user_key, f.revision, f.sequence
     ) f
-    WHERE c.address_key = $1 AND f.facts IS NOT NULL
 ) h
 CROSS JOIN LATERAL (
     SELECT array_agg(log_id) AS logs, array_agg(next_offset) AS offsets

@@ -2,7 +2,8 @@
 -- log reflects the position of that log. If there is no row, or it is made from several logs, or
 -- logs were added since, the answer reflects the positions of all logs. With an instant ($2), the
 -- user's facts until then are read, too.
-SELECT u.state AS "state?: Json<RecipientState>", h.facts AS "facts?: Json<Vec<HistoryEntry<Fact>>>",
+SELECT u.state AS "state?", coalesce(h.times, '{}') AS "times!", coalesce(h.log_ids, '{}') AS "log_ids!",
+       coalesce(h.record_offsets, '{}') AS "record_offsets!", coalesce(h.facts::text[], '{}') AS "facts!",
        coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!", v.ready AS "ready!",
        EXISTS (SELECT FROM sightline.dead_letters d
                WHERE d.domain = 'fulfillment' AND d.version = v.version AND d.key_hash = $1
@@ -10,10 +11,14 @@ SELECT u.state AS "state?: Json<RecipientState>", h.facts AS "facts?: Json<Vec<H
 FROM fulfillment_live.view_version v
 LEFT JOIN fulfillment_live.users u ON u.user_key = $1 AND u.user_id = $3
 CROSS JOIN LATERAL (
-    SELECT jsonb_agg(jsonb_build_object('at', occurred_at, 'log', log_id, 'offset', record_offset, 'fact', fact)
-                     ORDER BY revision, sequence) AS facts
-    FROM fulfillment_live.user_history
-    WHERE $2::timestamptz IS NOT NULL AND user_key = $1 AND occurred_at <= $2
+    SELECT array_agg(occurred_at) AS times, array_agg(log_id) AS log_ids, array_agg(record_offset) AS record_offsets,
+           array_agg(fact) AS facts
+    FROM (
+        SELECT *
+        FROM fulfillment_live.user_history
+        WHERE $2::timestamptz IS NOT NULL AND user_key = $1 AND occurred_at <= $2
+        ORDER BY revision, sequence
+    ) f
 ) h
 CROSS JOIN LATERAL (
     SELECT array_agg(log_id) AS logs, array_agg(next_offset) AS offsets

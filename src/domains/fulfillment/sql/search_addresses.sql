@@ -26,14 +26,22 @@ WITH logs AS (
     ORDER BY a.address_key, a.user_key
     LIMIT $3
 ), sized AS (
-    SELECT *, sum(octet_length(address::text))
+    SELECT *, sum(octet_length(address))
               OVER (ORDER BY address_key, user_key ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
     FROM page
-)
-SELECT (SELECT jsonb_agg(sized ORDER BY address_key, user_key)
+), found AS (
+    SELECT array_agg(address_key) AS address_keys, array_agg(user_key) AS user_keys, array_agg(address) AS addresses
+    FROM (
+        SELECT *
         FROM sized
-        -- An answer holds 3 MiB. This much text is more than that, even without its spaces.
-        WHERE coalesce(bytes_before, 0) < 8 * 1024 * 1024) AS "found?: Json<Vec<FoundRow>>",
+        -- An answer holds 3 MiB. This much text is more than that.
+        WHERE coalesce(bytes_before, 0) < 8 * 1024 * 1024
+        ORDER BY address_key, user_key
+    ) s
+)
+SELECT coalesce((SELECT address_keys FROM found), '{}') AS "address_keys!",
+       coalesce((SELECT user_keys FROM found), '{}') AS "user_keys!",
+       coalesce((SELECT addresses FROM found)::text[], '{}') AS "addresses!",
        (SELECT ready FROM fulfillment_live.view_version) AS "ready!",
        coalesce(array_agg(log_id), '{}') AS "logs!", coalesce(array_agg(next_offset), '{}') AS "offsets!"
 FROM logs

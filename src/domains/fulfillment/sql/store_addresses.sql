@@ -5,7 +5,7 @@ INSERT INTO shipping_addresses AS a (log_id, address_key, user_key, address_id, 
                                      address, country_key, status, updated_at, updated_log, updated_offset)
 SELECT n.*
 FROM unnest($1::integer[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::bigint[], $7::bigint[],
-            $8::jsonb[], $9::uuid[], $10::text[], $11::timestamptz[], $12::integer[], $13::bigint[])
+            $8::text[], $9::uuid[], $10::text[], $11::timestamptz[], $12::integer[], $13::bigint[])
      AS n (log_id, address_key, user_key, address_id, user_id, next_offset, sequence,
            address, country_key, status, updated_at, updated_log, updated_offset)
 ORDER BY n.address_key, n.user_key

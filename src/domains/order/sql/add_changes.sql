@@ -1,5 +1,4 @@
-INSERT INTO address_changes (log_id, next_offset, sequence, user_key, user_id, kind, address_id, affects_shipping, affects_billing,
-                             significant, before, after, deletion_type, occurred_at, event_id)
-SELECT c.*
-FROM unnest($1::integer[], $2::bigint[], $3::bigint[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::boolean[], $9::boolean[],
-            $10::boolean[], $11::jsonb[], $12::jsonb[], $13::text[], $14::timestamptz[], $15::text[]) AS c
+INSERT INTO address_changes (log_id, next_offset, sequence, user_key, user_id, significant, deletion_type, occurred_at, change)
+SELECT *
+FROM unnest($1::integer[], $2::bigint[], $3::bigint[], $4::uuid[], $5::text[], $6::boolean[], $7::text[], $8::timestamptz[],
+            $9::text[])

@@ -1,5 +1,5 @@
 -- Customers, and the positions of all logs, in one snapshot.
-SELECT coalesce(c.states, '{}') AS "states!: Vec<Json<CustomerState>>",
+SELECT coalesce(c.states::text[], '{}') AS "states!",
        coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!", v.ready AS "ready!"
 FROM order_live.view_version v
 CROSS JOIN LATERAL (

@@ -2,7 +2,7 @@
 -- one log reflects the position of that log. If there is no row, or it is made from several logs,
 -- or logs were added since, the answer reflects the positions of all logs. Open dead letters under the
 -- user's id are missing from it.
-SELECT c.state AS "state?: Json<CustomerState>",
+SELECT c.state AS "state?",
        coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!", v.ready AS "ready!",
        EXISTS (SELECT FROM sightline.dead_letters d
                WHERE d.domain = 'order' AND d.version = v.version AND d.key_hash = $1

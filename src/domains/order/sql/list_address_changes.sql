@@ -19,7 +19,7 @@ WITH logs AS (
             (SELECT * FROM order_live.address_changes c
              WHERE $5::uuid IS NULL
                AND c.log_id = l.log_id AND (c.next_offset, c.sequence) > (l.next_offset, l.sequence)
-               AND c.kind <> 'customer_deleted'
+               AND c.deletion_type IS NULL
                AND ($6::boolean IS NULL OR c.significant = $6) AND ($7::timestamptz IS NULL OR c.occurred_at >= $7)
              ORDER BY c.next_offset, c.sequence
              LIMIT $4)
@@ -27,7 +27,7 @@ WITH logs AS (
             (SELECT * FROM order_live.address_changes c
              WHERE $5::uuid IS NOT NULL AND c.user_key = $5 AND c.user_id = $9
                AND c.log_id = l.log_id AND (c.next_offset, c.sequence) > (l.next_offset, l.sequence)
-               AND c.kind <> 'customer_deleted'
+               AND c.deletion_type IS NULL
                AND ($6::boolean IS NULL OR c.significant = $6) AND ($7::timestamptz IS NULL OR c.occurred_at >= $7)
              ORDER BY c.next_offset, c.sequence
              LIMIT $4)
@@ -36,14 +36,21 @@ WITH logs AS (
     ORDER BY c.rank, c.log_id
     LIMIT $4
 ), sized AS (
-    SELECT *, sum(coalesce(octet_length(before::text), 0) + coalesce(octet_length(after::text), 0))
-              OVER (ORDER BY rank, log_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
+    SELECT *, sum(octet_length(change)) OVER (ORDER BY rank, log_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
     FROM page
-)
-SELECT (SELECT jsonb_agg(sized ORDER BY rank, log_id)
+), found AS (
+    SELECT array_agg(log_id) AS log_ids, array_agg(next_offset) AS next_offsets, array_agg(sequence) AS sequences,
+           array_agg(change) AS changes
+    FROM (
+        SELECT *
         FROM sized
-        -- An answer holds 3 MiB. This much text is more than that, even without its spaces.
-        WHERE coalesce(bytes_before, 0) < 8 * 1024 * 1024) AS "changes?: Json<Vec<FeedRow>>",
+        -- An answer holds 3 MiB. This much text is more than that.
+        WHERE coalesce(bytes_before, 0) < 8 * 1024 * 1024
+        ORDER BY rank, log_id
+    ) s
+)
+SELECT coalesce((SELECT log_ids FROM found), '{}') AS "log_ids!", coalesce((SELECT next_offsets FROM found), '{}') AS "next_offsets!",
+       coalesce((SELECT sequences FROM found), '{}') AS "sequences!", coalesce((SELECT changes FROM found)::text[], '{}') AS "changes!",
        (SELECT version FROM order_live.view_version) AS "version!",
        (SELECT ready FROM order_live.view_version) AS "ready!",
        EXISTS (SELECT FROM sightline.dead_letters d

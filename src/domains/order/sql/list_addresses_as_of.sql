@@ -1,6 +1,7 @@
 -- A customer, the facts about its addresses until an instant ($2), and the positions that the
 -- answer reflects, in one snapshot. get_customer.sql says which positions these are.
-SELECT c.state AS "state?: Json<CustomerState>", h.facts AS "facts?: Json<Vec<HistoryEntry<AddressFact>>>",
+SELECT c.state AS "state?", coalesce(h.times, '{}') AS "times!", coalesce(h.log_ids, '{}') AS "log_ids!",
+       coalesce(h.record_offsets, '{}') AS "record_offsets!", coalesce(h.facts::text[], '{}') AS "facts!",
        coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!", v.ready AS "ready!",
        EXISTS (SELECT FROM sightline.dead_letters d
                WHERE d.domain = 'order' AND d.version = v.version AND d.key_hash = $1
@@ -8,10 +9,14 @@ SELECT c.state AS "state?: Json<CustomerState>", h.facts AS "facts?: Json<Vec<Hi
 FROM order_live.view_version v
 LEFT JOIN order_live.users c ON c.user_key = $1 AND c.user_id = $3
 CROSS JOIN LATERAL (
-    SELECT jsonb_agg(jsonb_build_object('at', occurred_at, 'log', log_id, 'offset', record_offset, 'fact', fact)
-                     ORDER BY revision, sequence) AS facts
-    FROM order_live.user_history
-    WHERE user_key = $1 AND occurred_at <= $2
+    SELECT array_agg(occurred_at) AS times, array_agg(log_id) AS log_ids, array_agg(record_offset) AS record_offsets,
+           array_agg(fact) AS facts
+    FROM (
+        SELECT *
+        FROM order_live.user_history
+        WHERE user_key = $1 AND occurred_at <= $2
+        ORDER BY revision, sequence
+    ) f
 ) h
 CROSS JOIN LATERAL (
     SELECT array_agg(log_id) AS logs, array_agg(next_offset) AS offsets

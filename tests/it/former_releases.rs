@@ -1,0 +1,88 @@
+//! What former releases have stored stays: a migration converts it.
+
+use serde_json::json;
+use sightline_testing::app::World;
+use sightline_testing::check::{
+    DOMAINS, Depth, Ends, assert_answers, assert_books, caught_up, folded,
+};
+use sightline_testing::hostile_log::{Shape, generate, seed};
+use sightline_testing::operations::{built, project};
+use sqlx::{Connection, PgConnection};
+
+const SHAPE: Shape = Shape {
+    records: 3_000,
+    partitions: 2,
+    users: 60,
+};
+
+/// Brings the database back to what migration 0020 found: documents as jsonb, and a row for each remembered event id.
+const AS_BEFORE_0020: &str = r#"
+DELETE FROM sightline._sqlx_migrations WHERE version = 20;
+DROP FUNCTION sightline.create_id_tables();
+SELECT sightline.in_every_version(domain, $$
+    ALTER TABLE users ALTER state TYPE jsonb USING state::jsonb;
+    ALTER TABLE user_history ALTER fact TYPE jsonb USING fact::jsonb;
+    CREATE TABLE seen_events (
+        event_hash    uuid        NOT NULL,
+        log_id        integer     NOT NULL,
+        record_offset bigint      NOT NULL,
+        applied_time  timestamptz,
+        PRIMARY KEY (event_hash, log_id));
+    INSERT INTO seen_events
+    SELECT (encode(substring(entry FOR 12), 'hex') || 'ffffffff')::uuid, log_id,
+           ('x' || encode(substring(entry FROM 13 FOR 6), 'hex'))::bit(48)::bigint,
+           to_timestamp(('x' || encode(substring(entry FROM 19), 'hex'))::bit(56)::bigint / 1000.0)
+    FROM (SELECT log_id, ids FROM event_id_runs WHERE ids IS NOT NULL UNION ALL SELECT log_id, ids FROM event_id_blocks) AS b,
+         generate_series(0, length(ids) / 25 - 1) AS n, substring(ids FROM n * 25 + 1 FOR 25) AS entry;
+    CREATE INDEX seen_events_by_time ON seen_events (log_id, applied_time);
+    DROP TABLE event_id_runs, event_id_blocks;
+$$) FROM (VALUES ('order'), ('fulfillment')) AS domains (domain);
+SELECT sightline.in_every_version('order', $$
+    ALTER TABLE address_changes
+        ADD kind text, ADD address_id text, ADD affects_shipping boolean, ADD affects_billing boolean,
+        ADD before jsonb, ADD after jsonb, ADD event_id text;
+    UPDATE address_changes
+    SET kind = change::jsonb ->> 'kind', address_id = change::jsonb ->> 'addressId', event_id = change::jsonb ->> 'eventId',
+        affects_shipping = coalesce((change::jsonb ->> 'affectsDefaultShipping')::boolean, false),
+        affects_billing = coalesce((change::jsonb ->> 'affectsDefaultBilling')::boolean, false),
+        before = change::jsonb -> 'before', after = change::jsonb -> 'after';
+    ALTER TABLE address_changes DROP change;
+$$);
+SELECT sightline.in_every_version('fulfillment', $$ALTER TABLE shipping_addresses ALTER address TYPE jsonb USING address::jsonb$$);
+DROP DOMAIN sightline.document;
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_former_release_has_stored_is_converted() {
+    let log = generate(seed() + 6, SHAPE);
+    // The later records repeat events of the earlier ones.
+    let (some, more) = log.split_at(SHAPE.records * 2 / 3);
+    let (fold, ends) = folded(some, SHAPE.partitions);
+    let world = World::shared(SHAPE.partitions).await;
+    let writer = world.broker.writer();
+    writer.write(&world.topic, some).await;
+    let mut running = world.serve().await;
+    caught_up(&running.rest, &ends).await;
+    running.app.process.kill();
+    let mut connection = PgConnection::connect(&world.database.url)
+        .await
+        .expect("it answers");
+    sqlx::raw_sql(AS_BEFORE_0020)
+        .execute(&mut connection)
+        .await
+        .expect("a former database");
+
+    let running = world.serve().await;
+    let rest = &running.rest;
+    assert_books(&caught_up(rest, &ends).await, &fold, &Ends::new());
+    assert_answers(&running, &fold, Depth::Thorough).await;
+    writer.write(&world.topic, more).await;
+    let (fold, ends) = folded(&log, SHAPE.partitions);
+    assert_books(&caught_up(rest, &ends).await, &fold, &Ends::new());
+    assert_answers(&running, &fold, Depth::Thorough).await;
+    for domain in DOMAINS {
+        project(rest, domain, "rebuild", json!({})).await;
+        built(rest, domain, ends.values().sum()).await;
+        project(rest, domain, "switch", json!({"compare": true})).await;
+    }
+}
