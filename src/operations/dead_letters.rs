@@ -104,7 +104,7 @@ pub struct DeadLetter {
     /// operator gave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolution: Option<String>,
-    /// How often it was tried.
+    /// How often applying its record was tried: 0 while it has only waited behind another.
     pub attempts: i32,
     /// When it failed first.
     pub first_failed_at: DateTime<Utc>,
