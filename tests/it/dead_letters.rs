@@ -206,6 +206,8 @@ async fn lists_by_domain_key_reason_and_state(
         ("keyBase64=!", "keyBase64"),
         ("Key=a", "Key"),
         ("reason=%00", "reason"),
+        ("reason=wrong_typo", "reason"),
+        ("reason=Wrong_type", "reason"),
         ("pageSize=x", "pageSize"),
         ("pageToken=x", "pageToken"),
     ] {
@@ -213,6 +215,18 @@ async fn lists_by_domain_key_reason_and_state(
         assert_eq!(answer.status, 400, "{query}");
         assert_eq!(answer.json()["fields"][0]["field"], field, "{query}");
     }
+    // A retry by a reason that no dead letter can have does not answer that nothing was to be done.
+    let body = json!({"domain": "order", "reason": "wrong_typo"});
+    let answer = rest.post("/v1/dead-letters:retry", &body).await;
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    let problem = &answer.json()["fields"][0];
+    assert_eq!(problem["field"], "reason");
+    let known = problem["problem"].as_str().expect("text");
+    let listed = "must be one of not_json, too_deep, ";
+    assert!(
+        known.starts_with(listed) && known.contains(", wrong_type, "),
+        "{known}"
+    );
 }
 
 /// A single dead letter has headers and value, unless the value was too large to be stored.
@@ -308,6 +322,7 @@ async fn frees_the_key(world: &World, running: &Running) {
     assert_eq!(state(0), (json!("discarded"), json!("ticket 4711")));
     assert_eq!(state(1), (json!("applied"), json!("applied")));
     assert!(now[1]["resolvedAt"].is_string());
+    assert_eq!(attempts(rest).await, [2, 1, 1, 0, 1, 1]);
     let said = books(running, "order").await;
     let books_say = |name: &str| said[name].as_i64().expect("a number");
     assert_eq!(books_say("applied"), 5, "{said}");
@@ -322,7 +337,6 @@ async fn retries_by_reason_and_key_over_grpc(running: &Running, log: &[Record]) 
     let request = pb::RetryDeadLettersRequest {
         domain: Some("order".into()),
         reason: Some("wrong_type".into()),
-    assert_eq!(attempts(rest).await, [2, 1, 1, 0, 1, 1]);
         ..pb::RetryDeadLettersRequest::default()
     };
     let tried = grpc.retry_dead_letters(request).await.expect("an answer");
@@ -394,8 +408,30 @@ async fn refuses_contradicting_retries_over_grpc(running: &Running, left: &pb::D
             },
             "reason",
         ),
+        (
+            pb::RetryDeadLettersRequest {
+                domain: Some("order".into()),
+                reason: Some("wrong_typo".into()),
+                ..pb::RetryDeadLettersRequest::default()
+            },
+            "reason",
+        ),
     ] {
         let status = grpc.retry_dead_letters(request).await.expect_err("refused");
+        let details = status.get_error_details();
+        let violations = &details.bad_request().expect("a field").field_violations;
+        assert_eq!(violations[0].field, field);
+    }
+    for (reason, state, field) in [
+        (Some("wrong_typo".into()), None, "reason"),
+        (None, Some(99), "state"),
+    ] {
+        let request = pb::ListDeadLettersRequest {
+            reason,
+            state,
+            ..pb::ListDeadLettersRequest::default()
+        };
+        let status = grpc.list_dead_letters(request).await.expect_err("refused");
         let details = status.get_error_details();
         let violations = &details.bad_request().expect("a field").field_violations;
         assert_eq!(violations[0].field, field);
