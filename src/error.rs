@@ -204,7 +204,8 @@ struct ErrorParts {
 
 impl Error {
     /// An error. `detail` says what is wrong and what to do, in a sentence without values. It names no
-    /// field of a request: both surfaces and the commands show it.
+    /// field of a request, and beside a path the command that does the same: both surfaces and the
+    /// commands show it.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(ErrorParts {
             code,

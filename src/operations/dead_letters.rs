@@ -271,16 +271,17 @@ impl Operations {
 pub fn no_such_dead_letter() -> Error {
     Error::new(
         Code::NotFound,
-        "There is no such dead letter in a view that is shown. /v1/dead-letters lists them; a switch changes their ids.",
+        "There is no such dead letter in a view that is shown. `sightline dead-letters list` and /v1/dead-letters list them; a \
+         switch changes their ids.",
     )
 }
 
-/// The error for a dead letter that can be neither retried nor discarded.
 /// The error for a filter by a state that does not exist.
 pub fn unknown_state() -> Error {
     Error::invalid("state", "must be parked, retrying, discarded or applied")
 }
 
+/// The error for a dead letter that can be neither retried nor discarded.
 pub fn dead_letter_closed() -> Error {
     Error::new(
         Code::LetterClosed,

@@ -468,6 +468,24 @@ async fn works_from_the_command_line(world: &World, running: &Running, left: &pb
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("LETTER_CLOSED"), "{said}");
+    // An error names the command that helps, not only the path of the API.
+    for (arguments, named) in [
+        (
+            &["list", "--reason", "wrong_typo"][..],
+            "reason must be one of not_json",
+        ),
+        (
+            &["retry", "--domain", "order", "--reason", "wrong_typo"],
+            "reason must be one of",
+        ),
+        (&["show", "4711"], "`sightline dead-letters list`"),
+        (&["list", "--domain", "orders"], "`sightline status`"),
+    ] {
+        let output = run(arguments).await;
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains(named), "{arguments:?}: {said}");
+    }
     let output = run(&["retry"]).await;
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
