@@ -20,7 +20,7 @@ use utoipa::{IntoParams, IntoResponses, ToSchema};
 
 use super::MAX_REQUEST_BYTES;
 use super::answer::Answer;
-use super::check_as_of;
+use super::check_past;
 use super::lag::unknown_domain;
 use super::page::PageRequest;
 use crate::error::{Error, PROBLEM_JSON, Problem, add_headers};
@@ -55,7 +55,7 @@ pub struct UserPath {
     pub user_id: String,
 }
 
-/// The query parameter `asOf`, for the documentation; [`Query::as_of`] reads it.
+/// The query parameter `asOf`, for the documentation; [`Query::past_time`] reads it.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query, rename_all = "camelCase")]
 #[allow(dead_code, reason = "only described")]
@@ -186,24 +186,16 @@ impl Query {
         }
     }
 
-    /// An instant (RFC 3339).
+    /// A past instant (RFC 3339).
     ///
     /// # Errors
-    /// INVALID_ARGUMENT: it is malformed, or given more than once.
-    pub fn time(&self, name: &str) -> Result<Option<DateTime<Utc>>, Error> {
-        let read = |text: String| {
-            time::rfc3339(&text).ok_or_else(|| Error::invalid(name, time_problem(&text)))
+    /// INVALID_ARGUMENT: it is malformed, lies ahead, or is given more than once.
+    pub fn past_time(&self, name: &str) -> Result<Option<DateTime<Utc>>, Error> {
+        let read = |text: String| match time::rfc3339(&text) {
+            Some(time) => check_past(name, time),
+            None => Err(Error::invalid(name, time_problem(&text))),
         };
         self.text(name)?.map(read).transpose()
-    }
-
-    /// The parameter `asOf`: the instant at which the caller wants to see the view.
-    ///
-    /// # Errors
-    /// As [`Query::time`]; INVALID_ARGUMENT too if it lies ahead.
-    pub fn as_of(&self) -> Result<Option<DateTime<Utc>>, Error> {
-        let time = self.time("asOf")?;
-        time.map(check_as_of).transpose()
     }
 
     /// `true` or `false`.
@@ -450,7 +442,7 @@ mod tests {
     fn parameters_are_read_by_their_type() {
         let query = Query::parse("t=2026-10-01T00:00:00%2B01:00&f=false&n=-3&e=&r=1&r=2").unwrap();
         assert_eq!(
-            query.time("t").unwrap().unwrap().to_rfc3339(),
+            query.past_time("t").unwrap().unwrap().to_rfc3339(),
             "2026-09-30T23:00:00+00:00"
         );
         assert_eq!(query.flag("f").unwrap(), Some(false));
@@ -466,7 +458,7 @@ mod tests {
         let refused = [
             query.text("r").err(),
             query.text("e").err(),
-            query.time("f").err(),
+            query.past_time("f").err(),
             query.flag("n").err(),
             Query::parse("pageSize=-1").unwrap().page().err(),
         ];
