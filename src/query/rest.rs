@@ -171,19 +171,29 @@ impl Query {
         }
     }
 
-    /// Refuses parameters with other names: a filter that is not understood would select too much.
+    /// Refuses parameters with other names: a filter that is not understood would select too much. `takers` finds the paths
+    /// of similar operations that take a parameter.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT: the query has another parameter. The error lists `names`.
-    pub fn only(&self, names: &[String]) -> Result<(), Error> {
-        match self.0.iter().find(|(key, _)| !names.contains(key)) {
-            Some((key, _)) => {
-                let taken = list(names.iter().map(String::as_str));
-                let problem = format!("is not a parameter of this operation; it takes {taken}");
-                Err(Error::invalid(key, problem))
-            }
-            None => Ok(()),
-        }
+    /// INVALID_ARGUMENT: the query has another parameter. The error lists `names`, and the paths that take it.
+    pub fn only<'p>(
+        &self,
+        names: &[String],
+        takers: impl Fn(&str) -> Vec<&'p str>,
+    ) -> Result<(), Error> {
+        let other = self.0.iter().find(|(key, _)| !names.contains(key));
+        let Some((key, _)) = other else {
+            return Ok(());
+        };
+        let taken = list(names.iter().map(String::as_str));
+        let problem = match takers(key).as_slice() {
+            [] => format!("is not a parameter of this operation; it takes {taken}"),
+            paths => format!(
+                "is a parameter of {}, not of this operation; this one takes {taken}",
+                list(paths.iter().copied())
+            ),
+        };
+        Err(Error::invalid(key, problem))
     }
 
     /// A past instant (RFC 3339).
@@ -449,10 +459,10 @@ mod tests {
         assert_eq!(query.given("e").unwrap(), Some(String::new()));
         assert!(
             query
-                .only(&["t", "f", "n", "e", "r"].map(String::from))
+                .only(&["t", "f", "n", "e", "r"].map(String::from), |_| vec![])
                 .is_ok()
         );
-        let other = query.only(&["t", "f", "n", "r"].map(String::from));
+        let other = query.only(&["t", "f", "n", "r"].map(String::from), |_| vec![]);
         assert_eq!(other.unwrap_err().fields()[0].field, "e");
         assert_eq!(query.text("absent").unwrap(), None);
         let refused = [

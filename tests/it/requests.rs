@@ -524,7 +524,7 @@ async fn unknown_names_are_refused_with_those_that_are_known() {
             "type",
             "kind, asOf",
         ),
-        ("/v1/order/customers/a?asOf=x", "asOf", "none"),
+        ("/v1/order/customers/a?asof=x", "asof", "none"),
         ("/v1/consistency?domain=order", "domain", "none"),
     ] {
         let problem = assert_problem(path, &rest.get(path).await, 400);
@@ -533,6 +533,28 @@ async fn unknown_names_are_refused_with_those_that_are_known() {
         assert_eq!(problem["fields"], json!([violation]), "{path}");
         let detail = format!("{field} {sentence}.");
         assert_eq!(problem["detail"], detail, "{path}");
+    }
+    // Where another operation of the domain takes the parameter, it is named.
+    for (path, field, sentence) in [
+        (
+            "/v1/order/customers/a?asOf=x",
+            "asOf",
+            "is a parameter of /v1/order/customers/{userId}/addresses, not of this operation; this one takes none",
+        ),
+        (
+            "/v1/fulfillment/users/a/addresses?kind=billing",
+            "kind",
+            "is a parameter of /v1/fulfillment/users/{userId}/default-address, not of this operation; this one takes asOf",
+        ),
+        (
+            "/v1/dead-letters/a?domain=order",
+            "domain",
+            "is a parameter of /v1/dead-letters, not of this operation; this one takes none",
+        ),
+    ] {
+        let problem = assert_problem(path, &rest.get(path).await, 400);
+        let violation = json!({"field": field, "problem": sentence});
+        assert_eq!(problem["fields"], json!([violation]), "{path}");
     }
     for (path, body, taken) in [
         (BATCH, json!({"ids": ["a"]}), "userIds"),
