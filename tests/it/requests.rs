@@ -773,6 +773,26 @@ async fn both_ports_speak_http2_and_compress() {
     );
 }
 
+/// A request of HTTP/1.1 on the port of gRPC is answered, and its connection closed.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_port_of_grpc_tells_http1_where_rest_is() {
+    let clients = empty().await;
+    let http1 = Rest::new(clients.raw_grpc.address.clone());
+    for (method, path) in [
+        (Method::GET, "/v1/order/customers/a"),
+        (Method::POST, GET_CUSTOMER),
+    ] {
+        let answer = http1.send(method, path, &[], b"{}").await;
+        assert_eq!(answer.status, 505, "{path}");
+        assert_eq!(answer.header("connection"), "close");
+        let text = answer.text();
+        assert!(
+            text.contains("HTTP/2") && text.contains("SIGHTLINE_HTTP_ADDR"),
+            "{text}"
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_ids_over_grpc_name_the_field() {
     let clients = empty().await;
