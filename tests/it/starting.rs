@@ -369,6 +369,31 @@ async fn status_healthcheck_and_help_print_what_they_must() {
     ] {
         assert!(help.contains(named), "{named} in {help}");
     }
+    // Each command says what its own exit codes mean.
+    for (command, codes) in [
+        (&["serve"][..], &["an orderly stop", "second signal"][..]),
+        (
+            &["migrate"],
+            &["the schema is up to date", "migration failed"],
+        ),
+        (&["openapi"], &["can't be written"]),
+        (&["healthcheck"], &["not ready"]),
+        (&["status"], &["the gateway is not reachable"]),
+        (&["dead-letters", "list"], &["the gateway is not reachable"]),
+        (&["dead-letters", "retry"], &["a dead letter failed again"]),
+        (
+            &["projections", "switch"],
+            &["the gateway is not reachable"],
+        ),
+    ] {
+        let output = world.run(&[command, &["--help"]].concat()).await;
+        let help = String::from_utf8(output.stdout).expect("UTF-8");
+        let (_, said) = help.split_once("Exit codes:").expect("exit codes");
+        for code in codes {
+            assert!(said.contains(code), "{code} in {said}");
+        }
+        assert_eq!(said.contains("130"), command == ["serve"], "{said}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
