@@ -46,6 +46,7 @@ metric_list! {
     histogram BATCH_SECONDS = "sightline_batch_seconds", Seconds, "Time from a batch's first statement to its commit [domain]";
     histogram BATCH_RECORDS = "sightline_batch_records", Count, "Records of a committed batch [domain]";
     histogram FRESHNESS_SECONDS = "sightline_freshness_seconds", Seconds, "Time from the Kafka timestamp of a batch's oldest record to the commit, in the live version, without the backlog of its first build [domain]";
+    counter UNKNOWN_TYPE_RECORDS = "sightline_unknown_type_records_total", Count, "Records skipped because their type is unknown [domain]";
     counter REBALANCES = "sightline_rebalances_total", Count, "Partitions assigned or revoked [domain, change: assigned or revoked]";
 
     gauge POSITION = "sightline_position", Count, "Next offset to apply [domain, topic, partition]";
