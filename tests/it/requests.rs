@@ -10,7 +10,7 @@ use sightline::proto::consistency::v1::GetConsistencyRequest;
 use sightline::proto::order::v1::{BatchGetCustomersRequest, GetCustomerRequest};
 use sightline_testing::app::{Clients, Running, SOON, Shared, World};
 use sightline_testing::broker::Record;
-use sightline_testing::check::{Depth, assert_answers, caught_up, folded};
+use sightline_testing::check::{Depth, Ends, assert_answers, caught_up, folded};
 use sightline_testing::client::{Answer, Rest, customer_json, customer_path, escape};
 use sightline_testing::database::Database;
 use sightline_testing::hostile_log::odd_ids;
@@ -1129,7 +1129,13 @@ async fn deadlines_are_kept_while_the_database_hangs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn probes_and_metrics_have_a_port_of_their_own() {
     let world = World::shared(1).await;
-    let running = with_users(&world, &["secret-user@example.com".into()]).await;
+    let log = [
+        registered("secret-user@example.com", 0, "a@example.com"),
+        Record::cloud_event(0, "u", "e", "SecretType", json!({"userId": "u"})),
+    ];
+    world.broker.writer().write(&world.topic, &log).await;
+    let running = world.serve().await;
+    caught_up(&running.rest, &Ends::from([(0, 2)])).await;
     running
         .rest
         .get(&customer_path("secret-user@example.com"))
@@ -1140,6 +1146,9 @@ async fn probes_and_metrics_have_a_port_of_their_own() {
         "sightline_records_total",
         "sightline_requests_total",
         "sightline_lag_records",
+        "sightline_ready 1",
+        "sightline_unknown_type_records_total{domain=\"order\"} 1",
+        "sightline_unknown_type_records_total{domain=\"fulfillment\"} 1",
     ];
     let text = wait_until(SOON, "all kinds of metrics are present", async || {
         let metrics = running.admin.try_get("/metrics").await?;
@@ -1155,7 +1164,12 @@ async fn probes_and_metrics_have_a_port_of_their_own() {
         }
     })
     .await;
-    for leak in ["secret-user", "customers/secret", "a@example.com"] {
+    for leak in [
+        "secret-user",
+        "customers/secret",
+        "a@example.com",
+        "SecretType",
+    ] {
         assert!(!text.contains(leak), "{leak} in the metrics");
         assert!(
             !running.app.process.output.text().contains(leak),
@@ -1204,7 +1218,7 @@ async fn each_metric_of_the_alerts_is_exported_from_the_start() {
             let series = metrics.lines().find(|line| {
                 let labels = line.strip_prefix(name);
                 labels.is_some_and(|labels| {
-                    labels.starts_with('{')
+                    labels.starts_with(['{', ' '])
                         && labels.contains(selected.unwrap_or_default())
                         && grouped
                             .iter()
@@ -1281,6 +1295,20 @@ async fn without_a_database_reads_answer_503_and_lag_is_the_last_known() {
         }
     })
     .await;
+    // No gauge keeps a last value.
+    wait_until(SOON, "the gauges say that nothing is known", async || {
+        let metrics = running.admin.try_get("/metrics").await?.text();
+        let wrong = metrics.lines().find(|line| {
+            let is_of_partition = line.starts_with("sightline_") && line.contains("partition=");
+            is_of_partition && !line.ends_with(" NaN")
+        });
+        match wrong {
+            Some(line) => Err(line.to_owned()),
+            None if metrics.contains("sightline_ready 0") => Ok(()),
+            None => Err(metrics),
+        }
+    })
+    .await;
     let positions: BTreeMap<i32, Value> = sightline_testing::check::partitions(&domain);
     assert_eq!(positions[&0]["position"], 1, "{domain}");
     assert!(domain["state"] != "caught_up", "{domain}");
@@ -1289,6 +1317,19 @@ async fn without_a_database_reads_answer_503_and_lag_is_the_last_known() {
         match running.rest.try_get("/v1/order/customers/u").await?.status {
             200 => Ok(()),
             status => Err(status.to_string()),
+        }
+    })
+    .await;
+    wait_until(SOON, "the gauges have values again", async || {
+        let metrics = running.admin.try_get("/metrics").await?.text();
+        let position = format!(
+            "sightline_position{{domain=\"order\",topic=\"{}\",partition=\"0\"}} 1\n",
+            world.topic
+        );
+        if metrics.contains(&position) && metrics.contains("sightline_ready 1") {
+            Ok(())
+        } else {
+            Err(metrics)
         }
     })
     .await;
