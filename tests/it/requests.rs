@@ -1176,6 +1176,27 @@ async fn probes_and_metrics_have_a_port_of_their_own() {
             "{leak} in the log"
         );
     }
+    // The database has the names that the metric lacks, by the documented statement.
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md");
+    let page = std::fs::read_to_string(page).expect("the page");
+    let statement = page.split("```sql\n").find_map(|rest| {
+        rest.split(";\n```")
+            .next()
+            .filter(|sql| sql.contains("unknown_types"))
+    });
+    let statement = format!(
+        "SELECT domain, event_type, records::bigint FROM ({}) AS documented ORDER BY domain",
+        statement.expect("the statement")
+    );
+    let mut database = sqlx::PgConnection::connect(&world.database.url)
+        .await
+        .expect("the database");
+    let named: Vec<(String, String, i64)> = sqlx::query_as(sqlx::AssertSqlSafe(statement))
+        .fetch_all(&mut database)
+        .await
+        .expect("names");
+    let name = |domain: &str| (domain.to_owned(), "SecretType".to_owned(), 1);
+    assert_eq!(named, [name("fulfillment"), name("order")]);
     for path in ["/v1/consistency", "/openapi.json", "/v1/order/customers/a"] {
         assert_eq!(
             running.admin.get(path).await.status,
