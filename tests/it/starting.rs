@@ -34,6 +34,11 @@ async fn it_starts_before_postgres_and_kafka_and_recovers() {
     assert_eq!(running.admin.get("/livez").await.status, 200);
     assert_eq!(running.admin.get("/readyz").await.status, 503);
     assert_eq!(running.rest.get(&customer_path("u")).await.status, 503);
+    let output = world
+        .run(&["status", "--http-addr", &running.rest.address])
+        .await;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("DATABASE_UNAVAILABLE: "), "{said}");
 
     world.database.start().await;
     wait_until(SOON, "ready without Kafka", async || {
