@@ -28,10 +28,14 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 
 use report::Report;
 
+/// What can be measured.
+const SECTIONS: [&str; 6] = ["backlog", "freshness", "ids", "rows", "reads", "rebuild"];
+
 /// Measures sightline.
 #[derive(Parser)]
 pub struct Settings {
-    /// What to measure: backlog, freshness, ids, rows, reads, rebuild; all of them where none is named.
+    /// What to measure; all of it where nothing is named.
+    #[arg(value_parser = SECTIONS)]
     sections: Vec<String>,
     /// Events of the backlog.
     #[arg(long, default_value_t = 200_000)]

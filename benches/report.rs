@@ -61,6 +61,10 @@ impl Report {
 
     /// Prints the table, and writes target/bench/<section>.json.
     pub fn finish(self) {
+        if self.rows.is_empty() {
+            println!("  nothing was measured: no alternative has the name that --only gives");
+            return;
+        }
         for (row, figures) in &self.rows {
             println!("  {row}");
             for (figure, samples) in figures {

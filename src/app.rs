@@ -4,6 +4,7 @@
 //! Ports are bound before anything slow, so that a port in use ends the start at once. The process
 //! starts without Postgres or Kafka: each part that needs one of them waits for it.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -34,7 +35,7 @@ use crate::projector::heartbeat::{self, Heartbeats};
 use crate::projector::maintenance::{self, DeadLetterPolicy};
 use crate::projector::{Projection, Projector, added_partitions, members};
 use crate::query::Reads;
-use crate::query::lag::Lag;
+use crate::query::lag::{Lag, PartitionConsistency};
 use crate::server::{self, Domains, admin};
 use crate::task::{Signals, Supervisor};
 use crate::{db, telemetry};
@@ -53,6 +54,8 @@ const SCHEMA_TIMEOUT: Duration = Duration::from_secs(2);
 /// partitions that they depend on, and the last known lag, which is answered while the database is
 /// unavailable.
 const GAUGES_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a reading of the lag for the gauges may take.
+const LAG_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Projects and serves until a signal arrives.
 ///
@@ -70,18 +73,17 @@ pub async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let retrier = retrier(&config, pools.operations.clone());
     let services = Services::new(&served, &pools, retrier.clone());
 
+    let admin = admin_parts(pools.reads.clone(), migrated.clone(), metrics.clone());
     supervisor.spawn_lasting("metrics", {
-        let (metrics, lag, pools) = (metrics.clone(), services.lag.clone(), pools.clone());
-        move |stop| keep_gauges(metrics.clone(), lag.clone(), pools.clone(), stop)
+        let (lag, pools, admin) = (services.lag.clone(), pools.clone(), admin.clone());
+        move |stop| {
+            let (metrics, lag) = (metrics.clone(), lag.clone());
+            keep_gauges(metrics, lag, pools.clone(), admin.clone(), stop)
+        }
     });
     supervisor.spawn_vital(
         "admin",
-        admin::serve(
-            listeners.admin,
-            admin_parts(pools.reads.clone(), migrated.clone(), metrics),
-            stop.clone(),
-        )
-        .map(Ok),
+        admin::serve(listeners.admin, admin, stop.clone()).map(Ok),
     );
     if let Some(listeners) = listeners.api {
         serve_api(&supervisor, &served, services, listeners);
@@ -495,13 +497,16 @@ async fn keep_gauges(
     metrics: PrometheusHandle,
     lag: Lag,
     pools: Pools,
+    admin: admin::Parts,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    let mut lag_gauges = LagGauges::default();
     let update = async {
         loop {
             metrics.run_upkeep();
             set_pool_gauges(&pools);
-            set_lag_gauges(&lag).await;
+            let (is_ready, ()) = tokio::join!(admin.is_ready(), lag_gauges.update(&lag));
+            metrics::gauge!(telemetry::READY).set(f64::from(u8::from(is_ready)));
             tokio::time::sleep(GAUGES_INTERVAL).await;
         }
     };
@@ -527,36 +532,65 @@ fn set_pool_gauges(pools: &Pools) {
     }
 }
 
-async fn set_lag_gauges(lag: &Lag) {
-    // While the database is unavailable the gauges keep their last values.
-    let Ok(answer) = lag.all().await else { return };
-    for domain in &answer.body.domains {
-        for partition in &domain.partitions {
-            let labels = [
-                ("domain", domain.domain.clone()),
-                ("topic", partition.topic.clone()),
-                ("partition", partition.partition.to_string()),
-            ];
-            // Offsets and counts are far below 2^52.
-            #[allow(clippy::cast_precision_loss)]
-            for (gauge, value) in [
-                (telemetry::POSITION, Some(partition.position as f64)),
-                (telemetry::LAG_RECORDS, partition.lag.map(|lag| lag as f64)),
-                (
-                    telemetry::OLDEST_UNAPPLIED_SECONDS,
-                    partition.oldest_unapplied_seconds,
-                ),
-                (
-                    telemetry::END_READ_AGE_SECONDS,
-                    partition.end_read_age_seconds,
-                ),
-                (telemetry::DEAD_LETTERS, Some(partition.dead_letters as f64)),
-                (telemetry::PARKED_KEYS, Some(partition.parked_keys as f64)),
-            ] {
-                if let Some(value) = value {
-                    metrics::gauge!(gauge, &labels).set(value);
-                }
+/// The gauges of all partitions. What is not known is NaN: a last value would read like a current one.
+#[derive(Default)]
+struct LagGauges {
+    /// The labels of the partitions whose gauges have values.
+    known: HashSet<PartitionLabels>,
+}
+
+type PartitionLabels = [(&'static str, String); 3];
+
+impl LagGauges {
+    async fn update(&mut self, lag: &Lag) {
+        let mut before = std::mem::take(&mut self.known);
+        let answer = timeout(LAG_TIMEOUT, lag.all()).await;
+        let domains = answer.map_or(Vec::new(), |answer| {
+            answer.map_or(Vec::new(), |answer| answer.body.domains)
+        });
+        // With `as_of`, figures are only the last known ones.
+        for domain in domains.into_iter().filter(|domain| domain.as_of.is_none()) {
+            for partition in &domain.partitions {
+                let labels = [
+                    ("domain", domain.domain.clone()),
+                    ("topic", partition.topic.clone()),
+                    ("partition", partition.partition.to_string()),
+                ];
+                set_partition_gauges(&labels, Some(partition));
+                before.remove(&labels);
+                self.known.insert(labels);
             }
         }
+        for labels in before {
+            set_partition_gauges(&labels, None);
+        }
+    }
+}
+
+/// Sets a partition's gauges; `None` if nothing is known of it.
+fn set_partition_gauges(labels: &PartitionLabels, partition: Option<&PartitionConsistency>) {
+    // Offsets and counts are far below 2^52.
+    #[allow(clippy::cast_precision_loss)]
+    let count = |of: fn(&PartitionConsistency) -> Option<i64>| {
+        partition.and_then(of).map(|count| count as f64)
+    };
+    for (gauge, value) in [
+        (telemetry::POSITION, count(|p| Some(p.position))),
+        (
+            telemetry::LAG_RECORDS,
+            count(PartitionConsistency::current_lag),
+        ),
+        (
+            telemetry::OLDEST_UNAPPLIED_SECONDS,
+            partition.and_then(|p| p.oldest_unapplied_seconds),
+        ),
+        (
+            telemetry::END_READ_AGE_SECONDS,
+            partition.and_then(|p| p.end_read_age_seconds),
+        ),
+        (telemetry::DEAD_LETTERS, count(|p| Some(p.dead_letters))),
+        (telemetry::PARKED_KEYS, count(|p| Some(p.parked_keys))),
+    ] {
+        metrics::gauge!(gauge, labels).set(value.unwrap_or(f64::NAN));
     }
 }

@@ -90,9 +90,10 @@ codes! {
     /// The request names a host that is not loopback, and callers are not authenticated.
     HostNotAllowed = "HOST_NOT_ALLOWED", PermissionDenied, FORBIDDEN,
         "Call it by a loopback address, or let it listen on another one.";
-    /// The requested thing does not exist in the view.
+    /// The requested thing does not exist: a user or an address not in the view, a dead letter or a domain not at all.
     NotFound = "NOT_FOUND", NotFound, NOT_FOUND,
-        "It does not exist at the position that the token names; it may exist later.";
+        "Correct the name of a domain or the id of a dead letter. What a view lacks at the position that the token names may \
+         come later.";
     /// This process does not serve the domain; another one may.
     DomainNotServed = "DOMAIN_NOT_SERVED", Unimplemented, NOT_FOUND,
         "Call an instance that serves the domain; `/v1/version` lists the domains of this one.";
@@ -204,7 +205,8 @@ struct ErrorParts {
 
 impl Error {
     /// An error. `detail` says what is wrong and what to do, in a sentence without values. It names no
-    /// field of a request: both surfaces and the commands show it.
+    /// field of a request, and beside a path the command that does the same: both surfaces and the
+    /// commands show it.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(ErrorParts {
             code,

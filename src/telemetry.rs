@@ -35,7 +35,8 @@ macro_rules! metric_list {
 }
 
 // Labels in brackets. Counters of records are for graphs: they restart with the process, while the
-// database has the exact counts.
+// database has the exact counts. A gauge whose value the database or
+// Kafka gives is NaN while nobody knows it.
 metric_list! {
     gauge BUILD_INFO = "sightline_build_info", Count, "Always 1, of the running version [version]";
     counter TASK_RESTARTS = "sightline_task_restarts_total", Count, "Restarts of tasks after an error, a panic or an unexpected end [task]";
@@ -45,6 +46,7 @@ metric_list! {
     counter BATCHES = "sightline_batches_total", Count, "Batches that ended [domain, outcome: committed, fenced or failed]";
     histogram BATCH_SECONDS = "sightline_batch_seconds", Seconds, "Time from a batch's first statement to its commit [domain]";
     histogram BATCH_RECORDS = "sightline_batch_records", Count, "Records of a committed batch [domain]";
+    counter UNKNOWN_TYPE_RECORDS = "sightline_unknown_type_records_total", Count, "Records skipped because their type is unknown [domain]";
     histogram FRESHNESS_SECONDS = "sightline_freshness_seconds", Seconds, "Time from the Kafka timestamp of a batch's oldest record to the commit, in the live version, without the backlog of its first build [domain]";
     counter REBALANCES = "sightline_rebalances_total", Count, "Partitions assigned or revoked [domain, change: assigned or revoked]";
 
@@ -60,6 +62,7 @@ metric_list! {
     counter REQUESTS = "sightline_requests_total", Count, "Requests answered [protocol: grpc or http, route, code]";
     histogram REQUEST_SECONDS = "sightline_request_seconds", Seconds, "Time to answer a request [protocol, route]";
     gauge REQUESTS_IN_FLIGHT = "sightline_requests_in_flight", Count, "Requests being answered [protocol]";
+    gauge READY = "sightline_ready", Count, "1 while the process can take calls, as /readyz says, else 0";
     gauge DATABASE_CONNECTIONS = "sightline_database_connections", Count, "Connections of a pool [pool, state: used or idle]";
 }
 

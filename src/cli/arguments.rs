@@ -4,30 +4,45 @@ use clap::{Arg, ArgAction, Command};
 
 use crate::config;
 
-pub(super) const EXIT_CODES: &str = "Exit codes:
-  0    success, an orderly stop, or nothing reads the output any more
-  1    failure; not ready; or calls or batches still ran when the shutdown grace ended
+/// What exit code 0 means for a command that prints its result.
+pub(super) const PRINTED: &str = "success, or nothing reads the output any more";
+
+/// The exit codes of a command, for its help: what 0 and 1 mean.
+pub(super) fn exit_codes(success: &str, failure: &str) -> String {
+    format!(
+        "Exit codes:
+  0  {success}
+  1  {failure}
+  2  a setting or an argument is unknown, missing or invalid; nothing was started"
+    )
+}
+
+/// A command that runs the gateway.
+pub(super) fn server(name: &'static str, about: &'static str) -> Command {
+    Command::new(name).about(about).after_help(
+        "Exit codes:
+  0    an orderly stop
+  1    failure; or calls or batches still ran when the shutdown grace ended
   2    a setting or an argument is unknown, missing or invalid; nothing was started
-  130  a second signal ended the process at once
-
-Settings come from, in order of precedence: a flag, an environment variable, the TOML file given by
---config, the default. A key of the file is the flag without --, and with _ instead of -.";
-
-/// A command with the exit codes below its help.
-pub(super) fn subcommand(name: &'static str, about: &'static str) -> Command {
-    Command::new(name).about(about).after_help(EXIT_CODES)
+  130  a second signal ended the process at once",
+    )
 }
 
 /// A command that only groups other commands.
 pub(super) fn group(name: &'static str, about: &'static str) -> Command {
-    subcommand(name, about)
+    Command::new(name)
+        .about(about)
         .subcommand_required(true)
         .arg_required_else_help(true)
 }
 
 /// A command that calls the API of a running gateway.
 pub(super) fn api_command(name: &'static str, about: &'static str) -> Command {
-    subcommand(name, about).args(config::args(&["http_addr"]))
+    let failure = "the gateway is not reachable, or refuses the call";
+    Command::new(name)
+        .about(about)
+        .after_help(exit_codes(PRINTED, failure))
+        .args(config::args(&["http_addr"]))
 }
 
 /// `--name`

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use clap::{Arg, ArgGroup, ArgMatches, Command};
 use serde_json::{Value, json};
 
-use super::arguments::{api_command, flag, group, json, option};
+use super::arguments::{PRINTED, api_command, exit_codes, flag, group, json, option};
 use super::gateway::{Gateway, argument, cell, escape, list};
 use super::table::table;
 use crate::output;
@@ -50,7 +50,11 @@ pub(super) fn command() -> Command {
     )
     .subcommands([
         api_command("list", "List dead letters, oldest first")
-            .arg(option("domain", "DOMAIN", "Only dead letters of this domain"))
+            .arg(option(
+                "domain",
+                "DOMAIN",
+                "Only dead letters of this domain",
+            ))
             .args(filters())
             .arg(option(
                 "state",
@@ -66,8 +70,12 @@ pub(super) fn command() -> Command {
         .arg(json()),
         api_command(
             "retry",
-            "Retry one dead letter and those of its key, or all of a domain; exits with 1 if any fails",
+            "Retry one dead letter and those of its key, or all of a domain",
         )
+        .after_help(exit_codes(
+            PRINTED,
+            "a dead letter failed again, or the gateway is not reachable or refuses the call",
+        ))
         .arg(
             id().required(false)
                 .conflicts_with_all(["key", "keyBase64", "reason"]),

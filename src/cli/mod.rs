@@ -19,15 +19,16 @@ use anyhow::{Context, anyhow, bail};
 use clap::{ArgMatches, Command};
 use sqlx::PgPool;
 
-use self::arguments::{EXIT_CODES, api_command, flag, json, subcommand, watch};
+use self::arguments::{PRINTED, api_command, exit_codes, flag, json, server, watch};
 use self::gateway::Gateway;
 use crate::config::{self, Settings};
 use crate::{app, db, domains, output, telemetry};
 
 /// The whole command line.
 pub fn command() -> Command {
+    let not_printed = "the output can't be written";
     let commands = [
-        subcommand(
+        server(
             "serve",
             "Run the gateway: apply migrations, project events, serve the APIs",
         )
@@ -37,33 +38,39 @@ pub fn command() -> Command {
         ))
         .args(config::args(&config::all_keys())),
         #[cfg(feature = "dev")]
-        subcommand(
+        server(
             "dev",
             "Run the gateway with its own Kafka, Postgres and sample events: nothing to install",
         )
         .args(crate::dev::args()),
-        subcommand("migrate", "Apply the database migrations and exit").args(config::args(&[
-            "database_url",
-            "database_direct_url",
-            "log",
-            "log_format",
-        ])),
-        subcommand("openapi", "Print the OpenAPI document of the REST API"),
-        subcommand(
-            "config",
-            "Print the effective settings as TOML, with secrets masked",
-        )
-        .args(config::args(&config::all_keys())),
+        Command::new("migrate")
+            .about("Apply the database migrations and exit")
+            .after_help(exit_codes(
+                "the schema is up to date",
+                "the migration failed",
+            ))
+            .args(config::args(&[
+                "database_url",
+                "database_direct_url",
+                "log",
+                "log_format",
+            ])),
+        Command::new("openapi")
+            .about("Print the OpenAPI document of the REST API")
+            .after_help(exit_codes(PRINTED, not_printed)),
+        Command::new("config")
+            .about("Print the effective settings as TOML, with secrets masked")
+            .after_help(exit_codes(PRINTED, not_printed))
+            .args(config::args(&config::all_keys())),
         api_command(
             "status",
             "Show the lag and the record counts of every partition of a running gateway",
         )
         .args([watch(), json()]),
-        subcommand(
-            "healthcheck",
-            "Exit with 0 if a running gateway is ready, else with 1",
-        )
-        .args(config::args(&["admin_addr"])),
+        Command::new("healthcheck")
+            .about("Exit with 0 if a running gateway is ready, else with 1")
+            .after_help(exit_codes("ready", "not ready, or not reachable"))
+            .args(config::args(&["admin_addr"])),
     ];
     Command::new("sightline")
         .version(env!("CARGO_PKG_VERSION"))
@@ -74,7 +81,6 @@ pub fn command() -> Command {
         .arg_required_else_help(true)
         .subcommands(commands)
         .subcommands([dead_letters::command(), projections::command()])
-        .after_help(EXIT_CODES)
 }
 
 /// Runs the command whose arguments [`command`] parsed.

@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
+use http::Method;
 use serde::Deserialize;
 
 use super::table::{CLEAR_SCREEN, seconds, table};
-use crate::{client, output};
+use crate::client::{self, TIMEOUT};
+use crate::output;
 
 /// The fields of `GET /v1/consistency` that the table shows.
 #[derive(Deserialize)]
@@ -115,16 +117,11 @@ pub async fn run(address: SocketAddr, watch: bool, json: bool) -> anyhow::Result
 }
 
 async fn fetch(address: SocketAddr, json: bool) -> anyhow::Result<String> {
-    let (status, body) = client::get(address, "/v1/consistency").await?;
-    if !status.is_success() {
-        bail!("{address} responded with {status}");
-    }
+    let answer = client::json(address, Method::GET, "/v1/consistency", None, TIMEOUT).await?;
     if json {
-        let value: serde_json::Value =
-            serde_json::from_slice(&body).context("the response is not JSON")?;
-        return Ok(value.to_string());
+        return Ok(answer.to_string());
     }
-    let answer = serde_json::from_slice(&body)
+    let answer = serde_json::from_value(answer)
         .context("the response does not have the form that this version of sightline expects")?;
     Ok(overview(&answer))
 }

@@ -242,7 +242,7 @@ pub fn args(keys: &[&str]) -> Vec<Arg> {
     let mut args = vec![
         argument("config", "FILE")
             .value_parser(clap::value_parser!(PathBuf))
-            .help("TOML file with any of the settings; its keys are the flags with _ for -"),
+            .help("TOML file with any of the settings; its keys are the flags with _ for -. Variables override it, and flags both"),
     ];
     for setting in SETTINGS.iter().filter(|s| keys.contains(&s.key)) {
         let help = match setting.default {

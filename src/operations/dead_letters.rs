@@ -8,7 +8,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::handle::{Operations, check_text};
+use super::handle::{Operations, check_known_reason};
 use crate::error::{Code, Error};
 use crate::event::hash16;
 use crate::projector::dead_letters::stored_headers;
@@ -104,7 +104,7 @@ pub struct DeadLetter {
     /// operator gave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolution: Option<String>,
-    /// How often it was tried.
+    /// How often applying its record was tried: 0 while it has only waited behind another.
     pub attempts: i32,
     /// When it failed first.
     pub first_failed_at: DateTime<Utc>,
@@ -198,7 +198,7 @@ impl Operations {
     /// A page of dead letters, the oldest first.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT: the filter or the page is malformed. NOT_FOUND or DOMAIN_NOT_SERVED: of
+    /// INVALID_ARGUMENT: the filter or the page is malformed, or the reason is unknown. NOT_FOUND or DOMAIN_NOT_SERVED: of
     /// the domain. The database failed.
     pub async fn list_dead_letters(
         &self,
@@ -209,7 +209,7 @@ impl Operations {
             Some(domain) => vec![self.projection(domain)?.domain().to_owned()],
             None => self.served(),
         };
-        check_text("reason", filter.reason.as_deref().unwrap_or_default())?;
+        check_known_reason(filter.reason.as_deref())?;
         let key = filter.key.as_deref().map(hash16);
         let state = filter.state.map(DeadLetterState::as_str);
         let filters = ("dead-letters", &filter.domain, key, &filter.reason, state);
@@ -271,8 +271,14 @@ impl Operations {
 pub fn no_such_dead_letter() -> Error {
     Error::new(
         Code::NotFound,
-        "There is no such dead letter in a view that is shown. /v1/dead-letters lists them; a switch changes their ids.",
+        "There is no such dead letter in a view that is shown. `sightline dead-letters list` and /v1/dead-letters list them; a \
+         switch changes their ids.",
     )
+}
+
+/// The error for a filter by a state that does not exist.
+pub fn unknown_state() -> Error {
+    Error::invalid("state", "must be parked, retrying, discarded or applied")
 }
 
 /// The error for a dead letter that can be neither retried nor discarded.

@@ -6,6 +6,7 @@ use tokio::sync::Mutex;
 
 use crate::error::Error;
 use crate::projector::Projection;
+use crate::projector::dead_letters::REASONS;
 use crate::projector::dead_letters::retry::Retrier;
 use crate::query::Reads;
 use crate::query::lag::{Lag, not_served, unknown_domain};
@@ -89,13 +90,17 @@ pub(super) fn check_reason(reason: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Checks a text that a statement compares with a column.
+/// Checks the reason by which a caller selects dead letters. A misspelled one would select none, which reads as if nothing
+/// had failed.
 ///
 /// # Errors
-/// INVALID_ARGUMENT: it contains NUL, which Postgres does not accept in a parameter.
-pub(super) fn check_text(field: &'static str, text: &str) -> Result<(), Error> {
-    if text.contains('\0') {
-        return Err(Error::invalid(field, "must not contain NUL"));
+/// INVALID_ARGUMENT: this release makes no dead letters for such a reason.
+pub(super) fn check_known_reason(reason: Option<&str>) -> Result<(), Error> {
+    match reason {
+        Some(reason) if !REASONS.contains(&reason) => {
+            let problem = format!("must be one of {}", REASONS.join(", "));
+            Err(Error::invalid("reason", problem))
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }

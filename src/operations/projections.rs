@@ -222,7 +222,7 @@ impl Operations {
                 Code::LogTruncated,
                 format!(
                     "The domain is resumed, but {failed} partitions do not progress: their log is not the one that was \
-                     projected; /v1/consistency names the failure. They continue within seconds if the log turns out to \
+                     projected; `sightline status` and /v1/consistency name the failure. They continue within seconds if the log turns out to \
                      be whole. Otherwise rebuild or resume, and accept the loss."
                 ),
             )),
@@ -386,7 +386,8 @@ impl VersionRow {
 fn no_rebuild() -> Error {
     Error::new(
         Code::NoRebuild,
-        "No version is being built, or it has another number. Start a rebuild first; /v1/projections lists the versions.",
+        "No version is being built, or it has another number. Start a rebuild first; `sightline projections list` and \
+         /v1/projections list the versions.",
     )
 }
 
@@ -394,7 +395,7 @@ fn no_retired() -> Error {
     Error::new(
         Code::NoRetiredVersion,
         "There is no retired version, or the last one has another number. Versions retire at a switch and are dropped a \
-         day later; /v1/projections lists them.",
+         day later; `sightline projections list` and /v1/projections list them.",
     )
 }
 

@@ -12,7 +12,9 @@ use utoipa::{IntoResponses, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::dead_letters::{self, DeadLetter, DeadLetterFilter, DeadLetterState, DeadLetters};
+use super::dead_letters::{
+    self, DeadLetter, DeadLetterFilter, DeadLetterState, DeadLetters, unknown_state,
+};
 use super::handle::Operations;
 use super::projections::{Projection, Projections};
 use super::retries::{RetryRequest, TriedDeadLetters};
@@ -94,7 +96,7 @@ fn key(text: Option<String>, base64: Option<String>) -> Result<Option<Vec<u8>>, 
         ("domain" = Option<DomainName>, Query, description = "Only those of this domain"),
         ("key" = Option<String>, Query, description = "Only those of this Kafka key, such as `u-9`"),
         ("keyBase64" = Option<String>, Query, description = "Only those of this Kafka key, in base64, for a key that is not UTF-8"),
-        ("reason" = Option<String>, Query, description = "Only those with this reason, such as `wrong_type`"),
+        ("reason" = Option<String>, Query, description = "Only those with this reason, such as `wrong_type`; one that this release does not know is refused"),
         ("state" = Option<DeadLetterState>, Query, description = "Only those in this state"),
         PageParameters,
     ),
@@ -108,11 +110,9 @@ async fn list_dead_letters(
     State(operations): State<Operations>,
     query: Query,
 ) -> Result<Json<DeadLetters>, Error> {
-    let state = query.text("state")?.map(|word| {
-        DeadLetterState::named(&word).ok_or_else(|| {
-            Error::invalid("state", "must be parked, retrying, discarded or applied")
-        })
-    });
+    let state = query
+        .text("state")?
+        .map(|word| DeadLetterState::named(&word).ok_or_else(unknown_state));
     let filter = DeadLetterFilter {
         domain: query.text("domain")?,
         key: key(query.given("key")?, query.given("keyBase64")?)?,
@@ -198,7 +198,7 @@ struct RetryMany {
     /// Only those of this Kafka key, in base64, for a key that is not UTF-8.
     #[serde(default)]
     key_base64: Option<String>,
-    /// Only keys of which a dead letter has this reason.
+    /// Only keys of which a dead letter has this reason, one of those that this release knows.
     #[serde(default)]
     reason: Option<String>,
     /// Report the outcomes without changing anything.

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::dead_letters::dead_letter_closed;
-use super::handle::{Operations, check_reason, check_text};
+use super::handle::{Operations, check_known_reason, check_reason};
 use crate::error::{Code, Error};
 use crate::event::hash16;
 use crate::projector::View;
@@ -170,14 +170,14 @@ impl Operations {
     /// Retries dead letters of a domain, as many keys as one call has time for.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT: the reason or the page token is malformed. NOT_FOUND or DOMAIN_NOT_SERVED:
+    /// INVALID_ARGUMENT: the reason is unknown, or the page token is malformed. NOT_FOUND or DOMAIN_NOT_SERVED:
     /// of the domain. The database failed: what was retried before stays done.
     pub async fn retry_dead_letters(
         &self,
         request: &RetryRequest,
     ) -> Result<TriedDeadLetters, Error> {
         self.projection(&request.domain)?;
-        check_text("reason", request.reason.as_deref().unwrap_or_default())?;
+        check_known_reason(request.reason.as_deref())?;
         let key = request.key.as_deref().map(hash16);
         let (domain, dry_run) = (&request.domain, request.dry_run);
         let page_request = PageRequest {

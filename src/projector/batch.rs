@@ -21,6 +21,7 @@ use super::progress::{self, Advance, Claim, OwnedPartition};
 use super::{NewEvent, Projection, Projector, Target, View};
 use crate::db::{self, ErrorClass, SharedUserKey};
 use crate::event::{Record, hash16};
+use crate::telemetry;
 
 /// How often a record is tried alone before an unforeseen error makes it a dead letter.
 const BUG_ATTEMPTS: u32 = 3;
@@ -152,6 +153,9 @@ pub async fn project(
         .collect();
     let written = judged.into_iter().zip(advances).zip(piled_up);
     for (((index, judgement, read_again), advance), piled_up) in written {
+        let unknown: i64 = judgement.unknown_types.values().sum();
+        metrics::counter!(telemetry::UNKNOWN_TYPE_RECORDS, "domain" => view.domain)
+            .increment(unknown.unsigned_abs());
         let owned = &mut *parts[index].owned;
         if let Some(runs) = read_again {
             owned.runs = runs;

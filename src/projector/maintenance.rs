@@ -11,6 +11,7 @@ use super::dead_letters::retry::{Retrier, RetryError};
 use super::outages::Outages;
 use super::versions::{self, VersionError, Which};
 use super::{Projection, Projector, ids};
+use crate::telemetry;
 
 /// The pause between two rounds.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -113,12 +114,22 @@ async fn expire(
     outages: &mut Outages,
 ) {
     let (domain, pool) = (projection.domain(), &retrier.pool);
-    let erased = expire_bytes(pool, domain, policy.retention).await;
-    outages.follow(domain, "erasing bytes of dead letters", &erased);
-    let noted = versions::note_stalled(pool, domain).await;
-    outages.follow(domain, "reading stalled versions", &noted);
+    let expiring = expire_bytes(pool, domain, policy.retention).await;
+    set_gauge(telemetry::DEAD_LETTERS_EXPIRING, domain, &expiring);
+    outages.follow(domain, "erasing bytes of dead letters", &expiring.map(drop));
+    let stalled = versions::note_stalled(pool, domain).await;
+    set_gauge(telemetry::STALLED_VERSIONS, domain, &stalled);
+    outages.follow(domain, "reading stalled versions", &stalled.map(drop));
     let expired = ids::expire(&projector.pool, domain, projector.dedupe).await;
     outages.follow(domain, "expiring event ids", &expired);
+}
+
+/// Sets a domain's gauge to a count, or to NaN where the count is not known.
+fn set_gauge(gauge: &'static str, domain: &'static str, counted: &Result<i64, sqlx::Error>) {
+    // Counts are far below 2^52.
+    #[allow(clippy::cast_precision_loss)]
+    let value = counted.as_ref().map_or(f64::NAN, |count| *count as f64);
+    metrics::gauge!(gauge, "domain" => domain).set(value);
 }
 
 /// Drops a version that was retired for long enough, if there is one.

@@ -9,7 +9,7 @@ use chrono::TimeDelta;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 
 use super::FeedPosition;
-use crate::{db, telemetry};
+use crate::db;
 
 /// Why nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -271,26 +271,22 @@ pub async fn remove(pool: &PgPool, domain: &str, which: Which) -> Result<i32, Ve
     Ok(version)
 }
 
-/// Notes since when each partition has been behind without a commit, and sets the metric of versions for which that has been a
+/// Notes since when each partition has been behind without a commit. Returns the number of versions for which that has been a
 /// day: deletions do not reach them.
 ///
 /// # Errors
 /// The database failed.
-pub async fn note_stalled(pool: &PgPool, domain: &'static str) -> Result<(), sqlx::Error> {
+pub async fn note_stalled(pool: &PgPool, domain: &str) -> Result<i64, sqlx::Error> {
     sqlx::query_file!("src/projector/sql/note_behind.sql", domain)
         .execute(pool)
         .await?;
-    let stalled = sqlx::query_scalar!(
+    sqlx::query_scalar!(
         r#"SELECT count(DISTINCT version) AS "stalled!" FROM sightline.progress
            WHERE domain = $1 AND ended_at IS NULL AND behind_since < now() - interval '1 day'"#,
         domain
     )
     .fetch_one(pool)
-    .await?;
-    // Counts are far below 2^52.
-    #[allow(clippy::cast_precision_loss)]
-    metrics::gauge!(telemetry::STALLED_VERSIONS, "domain" => domain).set(stalled as f64);
-    Ok(())
+    .await
 }
 
 /// Deletes what is left of versions that were dropped.

@@ -478,13 +478,14 @@ impl Worker {
     }
 
     /// Begins the counters at 0 where they have not begun: Prometheus sees no increase in a series that appears with its
-    /// first count, and an alert would miss the first failed batch or hole.
+    /// first count, and an alert would miss the first failed batch, unknown type or hole.
     fn begin_counters(&self) {
         let domain = self.view.domain;
         for end in ["committed", "fenced", "failed"] {
             metrics::counter!(telemetry::BATCHES, "domain" => domain, "outcome" => end)
                 .increment(0);
         }
+        metrics::counter!(telemetry::UNKNOWN_TYPE_RECORDS, "domain" => domain).increment(0);
         let topic = self.topic.clone();
         metrics::counter!(telemetry::HOLES, "domain" => domain, "topic" => topic).increment(0);
     }

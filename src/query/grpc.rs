@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use prost_types::Timestamp;
 
 use super::answer::Answer;
-use super::check_as_of;
+use super::check_past;
 use super::page::PageRequest;
 use crate::error::{Error, add_metadata};
 
@@ -40,25 +40,17 @@ pub fn timestamp(time: DateTime<Utc>) -> Timestamp {
     }
 }
 
-/// The field `as_of`: the instant at which the caller wants to see the view.
-///
-/// # Errors
-/// As [`instant`]; INVALID_ARGUMENT too if it lies ahead.
-pub fn as_of(time: Option<Timestamp>) -> Result<Option<DateTime<Utc>>, Error> {
-    instant("asOf", time)?.map(check_as_of).transpose()
-}
-
 /// The page that the fields `page_size` and `page_token` ask for.
 pub fn page(size: i32, token: String) -> PageRequest {
     PageRequest { size, token }
 }
 
-/// An instant of a request, truncated to microseconds.
+/// A past instant of a request, truncated to microseconds.
 ///
 /// # Errors
-/// INVALID_ARGUMENT, naming `field`: it lies outside the years 1 to 9999, or its nanoseconds are
-/// out of range.
-pub fn instant(field: &str, time: Option<Timestamp>) -> Result<Option<DateTime<Utc>>, Error> {
+/// INVALID_ARGUMENT, naming `field`: it lies ahead or before the year 1, or its nanoseconds are out of
+/// range.
+pub fn past_time(field: &str, time: Option<Timestamp>) -> Result<Option<DateTime<Utc>>, Error> {
     const YEARS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
     let read = |time: Timestamp| {
         let nanos = u32::try_from(time.nanos)
@@ -70,7 +62,7 @@ pub fn instant(field: &str, time: Option<Timestamp>) -> Result<Option<DateTime<U
     match time {
         None => Ok(None),
         Some(time) => match read(time) {
-            Some(time) => Ok(Some(time)),
+            Some(time) => check_past(field, time).map(Some),
             None => Err(Error::invalid(
                 field,
                 "is not a valid google.protobuf.Timestamp",

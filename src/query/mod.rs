@@ -27,16 +27,16 @@ use crate::error::Error;
 /// How far an instant may lie ahead of this machine's clock: clocks of callers differ.
 const MAX_AHEAD: TimeDelta = TimeDelta::minutes(1);
 
-/// The instant at which a caller wants to see a view.
+/// An instant of a request, which lies in the past: the view as of a later one, and the changes since it, are not known.
 ///
 /// # Errors
-/// INVALID_ARGUMENT: it lies ahead, and what will be true then is not known.
-fn check_as_of(as_of: DateTime<Utc>) -> Result<DateTime<Utc>, Error> {
-    if as_of > Utc::now() + MAX_AHEAD {
-        let problem = "lies more than a minute ahead: leave it out for the present";
-        return Err(Error::invalid("asOf", problem));
+/// INVALID_ARGUMENT, naming `field`: it lies ahead.
+fn check_past(field: &str, instant: DateTime<Utc>) -> Result<DateTime<Utc>, Error> {
+    if instant > Utc::now() + MAX_AHEAD {
+        let problem = "lies more than a minute ahead of the gateway's clock";
+        return Err(Error::invalid(field, problem));
     }
-    Ok(as_of)
+    Ok(instant)
 }
 
 /// The largest request body of REST, and the largest message of gRPC, in bytes: 1,000 ids fit.

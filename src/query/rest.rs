@@ -20,7 +20,7 @@ use utoipa::{IntoParams, IntoResponses, ToSchema};
 
 use super::MAX_REQUEST_BYTES;
 use super::answer::Answer;
-use super::check_as_of;
+use super::check_past;
 use super::lag::unknown_domain;
 use super::page::PageRequest;
 use crate::error::{Error, PROBLEM_JSON, Problem, add_headers};
@@ -55,7 +55,7 @@ pub struct UserPath {
     pub user_id: String,
 }
 
-/// The query parameter `asOf`, for the documentation; [`Query::as_of`] reads it.
+/// The query parameter `asOf`, for the documentation; [`Query::past_time`] reads it.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query, rename_all = "camelCase")]
 #[allow(dead_code, reason = "only described")]
@@ -171,39 +171,41 @@ impl Query {
         }
     }
 
-    /// Refuses parameters with other names: a filter that is not understood would select too much.
+    /// Refuses parameters with other names: a filter that is not understood would select too much. `takers` finds the paths
+    /// of similar operations that take a parameter.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT: the query has another parameter. The error lists `names`.
-    pub fn only(&self, names: &[String]) -> Result<(), Error> {
-        match self.0.iter().find(|(key, _)| !names.contains(key)) {
-            Some((key, _)) => {
-                let taken = list(names.iter().map(String::as_str));
-                let problem = format!("is not a parameter of this operation; it takes {taken}");
-                Err(Error::invalid(key, problem))
-            }
-            None => Ok(()),
-        }
+    /// INVALID_ARGUMENT: the query has another parameter. The error lists `names`, and the paths that take it.
+    pub fn only<'p>(
+        &self,
+        names: &[String],
+        takers: impl Fn(&str) -> Vec<&'p str>,
+    ) -> Result<(), Error> {
+        let other = self.0.iter().find(|(key, _)| !names.contains(key));
+        let Some((key, _)) = other else {
+            return Ok(());
+        };
+        let taken = list(names.iter().map(String::as_str));
+        let problem = match takers(key).as_slice() {
+            [] => format!("is not a parameter of this operation; it takes {taken}"),
+            paths => format!(
+                "is a parameter of {}, not of this operation; this one takes {taken}",
+                list(paths.iter().copied())
+            ),
+        };
+        Err(Error::invalid(key, problem))
     }
 
-    /// An instant (RFC 3339).
+    /// A past instant (RFC 3339).
     ///
     /// # Errors
-    /// INVALID_ARGUMENT: it is malformed, or given more than once.
-    pub fn time(&self, name: &str) -> Result<Option<DateTime<Utc>>, Error> {
-        let read = |text: String| {
-            time::rfc3339(&text).ok_or_else(|| Error::invalid(name, time_problem(&text)))
+    /// INVALID_ARGUMENT: it is malformed, lies ahead, or is given more than once.
+    pub fn past_time(&self, name: &str) -> Result<Option<DateTime<Utc>>, Error> {
+        let read = |text: String| match time::rfc3339(&text) {
+            Some(time) => check_past(name, time),
+            None => Err(Error::invalid(name, time_problem(&text))),
         };
         self.text(name)?.map(read).transpose()
-    }
-
-    /// The parameter `asOf`: the instant at which the caller wants to see the view.
-    ///
-    /// # Errors
-    /// As [`Query::time`]; INVALID_ARGUMENT too if it lies ahead.
-    pub fn as_of(&self) -> Result<Option<DateTime<Utc>>, Error> {
-        let time = self.time("asOf")?;
-        time.map(check_as_of).transpose()
     }
 
     /// `true` or `false`.
@@ -450,23 +452,23 @@ mod tests {
     fn parameters_are_read_by_their_type() {
         let query = Query::parse("t=2026-10-01T00:00:00%2B01:00&f=false&n=-3&e=&r=1&r=2").unwrap();
         assert_eq!(
-            query.time("t").unwrap().unwrap().to_rfc3339(),
+            query.past_time("t").unwrap().unwrap().to_rfc3339(),
             "2026-09-30T23:00:00+00:00"
         );
         assert_eq!(query.flag("f").unwrap(), Some(false));
         assert_eq!(query.given("e").unwrap(), Some(String::new()));
         assert!(
             query
-                .only(&["t", "f", "n", "e", "r"].map(String::from))
+                .only(&["t", "f", "n", "e", "r"].map(String::from), |_| vec![])
                 .is_ok()
         );
-        let other = query.only(&["t", "f", "n", "r"].map(String::from));
+        let other = query.only(&["t", "f", "n", "r"].map(String::from), |_| vec![]);
         assert_eq!(other.unwrap_err().fields()[0].field, "e");
         assert_eq!(query.text("absent").unwrap(), None);
         let refused = [
             query.text("r").err(),
             query.text("e").err(),
-            query.time("f").err(),
+            query.past_time("f").err(),
             query.flag("n").err(),
             Query::parse("pageSize=-1").unwrap().page().err(),
         ];

@@ -42,6 +42,19 @@ pub struct Parts {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
 
+impl Parts {
+    /// Whether this process can take calls, as `/readyz` says.
+    pub async fn is_ready(&self) -> bool {
+        self.checks().await.iter().all(|(_, ok)| *ok)
+    }
+
+    async fn checks(&self) -> Checks {
+        timeout(PROBE_TIMEOUT, (self.ready)())
+            .await
+            .unwrap_or_else(|_| vec![("answered_in_time", false)])
+    }
+}
+
 /// Serves on `listener` until `shutdown`.
 pub async fn serve(listener: TcpListener, parts: Parts, shutdown: CancellationToken) {
     let loopback_only = listener.local_addr().is_ok_and(|a| a.ip().is_loopback());
@@ -84,9 +97,7 @@ struct Check {
 }
 
 async fn readyz(State(parts): State<Parts>) -> Response {
-    let checks = timeout(PROBE_TIMEOUT, (parts.ready)())
-        .await
-        .unwrap_or_else(|_| vec![("answered_in_time", false)]);
+    let checks = parts.checks().await;
     let ready = checks.iter().all(|(_, ok)| *ok);
     let status = if ready {
         StatusCode::OK

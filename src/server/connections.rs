@@ -8,6 +8,7 @@ use std::io;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::StatusCode;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -40,7 +41,7 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub enum HttpVersions {
     /// HTTP/1.1 and HTTP/2 by prior knowledge.
     Both,
-    /// HTTP/2 only, for gRPC.
+    /// HTTP/2 by prior knowledge, for gRPC. A request of HTTP/1.1 is refused with 505.
     Http2,
 }
 
@@ -93,7 +94,7 @@ fn is_of_peer(error: &io::Error) -> bool {
 
 async fn connection(
     stream: TcpStream,
-    router: Router,
+    mut router: Router,
     versions: HttpVersions,
     shutdown: CancellationToken,
 ) {
@@ -119,7 +120,13 @@ async fn connection(
     let builder = match (http2, versions) {
         (Some(true), _) => builder.http2_only(),
         (Some(false), HttpVersions::Both) => builder.http1_only(),
-        _ => return,
+        (Some(false), HttpVersions::Http2) => {
+            // Nothing but this answer, then the connection is closed.
+            builder.http1().keep_alive(false);
+            router = Router::new().fallback(http2_required);
+            builder.http1_only()
+        }
+        (None, _) => return,
     };
     let connection =
         builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
@@ -134,6 +141,12 @@ async fn connection(
     connection.as_mut().graceful_shutdown();
     // No call takes longer than the greatest deadline.
     let _ = timeout(deadline::MAX, connection).await;
+}
+
+/// The answer to a request of HTTP/1 on the port of gRPC.
+async fn http2_required() -> (StatusCode, &'static str) {
+    let text = "This port speaks gRPC, over HTTP/2 by prior knowledge. REST has a port of its own (SIGHTLINE_HTTP_ADDR).\n";
+    (StatusCode::HTTP_VERSION_NOT_SUPPORTED, text)
 }
 
 /// Peeks at the first bytes of a connection for the HTTP/2 preface. `None`: the client sent too few

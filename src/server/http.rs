@@ -108,14 +108,24 @@ async fn check_parameters(
     next: Next,
 ) -> Response {
     let path = request.extensions().get::<MatchedPath>();
-    let names = path.and_then(|path| known.get(path.as_str()));
-    if let Some(names) = names
+    let path = path.map_or("", MatchedPath::as_str);
+    if let Some(names) = known.get(path)
         && matches!(*request.method(), Method::GET | Method::HEAD)
-        && let Err(error) = query.and_then(|query| query.only(names))
+        && let Err(error) =
+            query.and_then(|query| query.only(names, |name| takers(&known, path, name)))
     {
         return error.into_response();
     }
     next.run(request).await
+}
+
+/// The paths of the same area (`/v1/order`) that take a parameter.
+fn takers<'k>(known: &'k QueryParameters, path: &str, parameter: &str) -> Vec<&'k str> {
+    let area = |path: &'_ str| path.split('/').nth(2).map(str::to_owned);
+    let takes = known.iter().filter(|(other, names)| {
+        area(other) == area(path) && names.iter().any(|name| name == parameter)
+    });
+    takes.map(|(other, _)| other.as_str()).collect()
 }
 
 /// Forbids scripts in every response but the page of `/docs`, which runs its own.

@@ -4,7 +4,7 @@
 //! the headers that it reads and sends, and every error that it may return, with examples made by
 //! the code that makes the errors.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
@@ -200,7 +200,7 @@ fn frame() -> OpenApi {
 }
 
 /// The names of the query parameters of each path's GET.
-pub type QueryParameters = HashMap<String, Vec<String>>;
+pub type QueryParameters = BTreeMap<String, Vec<String>>;
 
 /// The query parameters that the document has.
 pub fn query_parameters(document: &OpenApi) -> QueryParameters {

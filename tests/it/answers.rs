@@ -5,11 +5,13 @@ use http::{HeaderValue, Method};
 use prost::Message;
 use serde_json::{Value, json};
 use sightline::proto::fulfillment::v1::SearchAddressesRequest;
-use sightline::proto::order::v1::{BatchGetCustomersRequest, GetCustomerRequest};
+use sightline::proto::order::v1::{
+    BatchGetCustomersRequest, GetCustomerRequest, ListAddressChangesRequest,
+};
 use sightline_testing::app::{Running, SOON, World};
 use sightline_testing::broker::{Broker, Record};
 use sightline_testing::check::{caught_up, folded};
-use sightline_testing::client::{Answer, customer_path};
+use sightline_testing::client::{Answer, customer_path, timestamp};
 use sightline_testing::database::Database;
 use sightline_testing::operations::{dead_letters, project};
 use sightline_testing::wait_until;
@@ -372,6 +374,7 @@ async fn parameters_that_say_nothing_are_refused() {
         (format!("{addresses}?asOf="), "asOf"),
         (format!("{addresses}?as_of=2026-10-01T00:00:00Z"), "as_of"),
         (format!("{addresses}?asOf={ahead}"), "asOf"),
+        (format!("/v1/order/address-changes?since={ahead}"), "since"),
         (
             format!("{}?asOf=2026-10-01T00:00:00Z", customer_path("u-1")),
             "asOf",
@@ -403,6 +406,20 @@ async fn parameters_that_say_nothing_are_refused() {
         assert_eq!(answer.status, 400, "{path}: {}", answer.text());
         assert_eq!(answer.json()["fields"][0]["field"], field, "{path}");
     }
+    let request = ListAddressChangesRequest {
+        since: Some(timestamp(
+            chrono::Utc::now() + chrono::TimeDelta::minutes(3),
+        )),
+        ..Default::default()
+    };
+    let changes = running.grpc.order().list_address_changes(request).await;
+    let refused = changes.expect_err("what happens later is not known");
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().starts_with("since lies"), "{refused}");
+    // Clocks of callers differ.
+    let soon = (chrono::Utc::now() + chrono::TimeDelta::seconds(30)).format("%Y-%m-%dT%H:%M:%SZ");
+    let path = format!("/v1/order/address-changes?since={soon}");
+    answers_with(&running, &path, 200).await;
     let request = SearchAddressesRequest {
         country_code: Some("USA".into()),
         ..Default::default()

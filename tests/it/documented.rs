@@ -211,7 +211,7 @@ impl Runner {
     async fn produce(&self, line: &str) -> Result<String, String> {
         let (record, rest) = line.split_once('\'').expect("the record's end");
         assert!(
-            rest.contains("kcat -P -b 127.0.0.1:<port> -t user.events -K :"),
+            rest.contains("kcat -P -b $broker -t user.events -K :"),
             "{rest}"
         );
         let (key, value) = record.split_once(':').expect("a key");

@@ -58,6 +58,34 @@ async fn a_broker_that_hangs_makes_only_its_own_partitions_stale() {
         let state = &consistency(&running).await[partition]["state"];
         assert_ne!(state, "caught_up", "partition {partition}");
     }
+    // The gauges of the lag are NaN for those partitions, and for no others.
+    for (partition, is_known) in led
+        .iter()
+        .map(|partition| (partition, false))
+        .chain(others.iter().map(|partition| (partition, true)))
+    {
+        for gauge in [
+            "sightline_lag_records",
+            "sightline_oldest_unapplied_seconds",
+        ] {
+            wait_until(SOON, &format!("{gauge} of {partition}"), async || {
+                let metrics = running.admin.try_get("/metrics").await?.text();
+                let labels = format!(
+                    "{{domain=\"order\",topic=\"{}\",partition=\"{partition}\"}} ",
+                    world.topic
+                );
+                let value = metrics
+                    .lines()
+                    .find_map(|line| line.strip_prefix(gauge)?.strip_prefix(&labels));
+                match value {
+                    Some("0") if is_known => Ok(()),
+                    Some("NaN") if !is_known => Ok(()),
+                    value => Err(format!("{value:?}")),
+                }
+            })
+            .await;
+        }
+    }
     let more: Vec<Record> = others
         .iter()
         .map(|partition| event(*partition, 1))

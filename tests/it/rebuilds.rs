@@ -307,6 +307,16 @@ async fn a_pause_outlasts_restarts_until_the_domain_is_resumed() {
     assert!(shown.contains(note), "{shown}");
     let shown = run(&["projections", "resume", "order"]).await;
     assert!(!shown.contains("paused"), "{shown}");
+    for verb in ["switch", "cancel", "rollback", "drop"] {
+        let arguments = ["projections", verb, "order", "--http-addr", &address];
+        let output = world.run(&arguments).await;
+        assert_eq!(output.status.code(), Some(1), "{verb}: {output:?}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            said.contains("`sightline projections list`"),
+            "{verb}: {said}"
+        );
+    }
     assert_books(&caught_up(&running.rest, &ends).await, &fold, &Ends::new());
     assert_answers(&running, &fold, Depth::Brief).await;
 }

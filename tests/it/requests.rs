@@ -10,7 +10,7 @@ use sightline::proto::consistency::v1::GetConsistencyRequest;
 use sightline::proto::order::v1::{BatchGetCustomersRequest, GetCustomerRequest};
 use sightline_testing::app::{Clients, Running, SOON, Shared, World};
 use sightline_testing::broker::Record;
-use sightline_testing::check::{Depth, assert_answers, caught_up, folded};
+use sightline_testing::check::{Depth, Ends, assert_answers, caught_up, folded};
 use sightline_testing::client::{Answer, Rest, customer_json, customer_path, escape};
 use sightline_testing::database::Database;
 use sightline_testing::hostile_log::odd_ids;
@@ -524,7 +524,7 @@ async fn unknown_names_are_refused_with_those_that_are_known() {
             "type",
             "kind, asOf",
         ),
-        ("/v1/order/customers/a?asOf=x", "asOf", "none"),
+        ("/v1/order/customers/a?asof=x", "asof", "none"),
         ("/v1/consistency?domain=order", "domain", "none"),
     ] {
         let problem = assert_problem(path, &rest.get(path).await, 400);
@@ -533,6 +533,28 @@ async fn unknown_names_are_refused_with_those_that_are_known() {
         assert_eq!(problem["fields"], json!([violation]), "{path}");
         let detail = format!("{field} {sentence}.");
         assert_eq!(problem["detail"], detail, "{path}");
+    }
+    // Where another operation of the domain takes the parameter, it is named.
+    for (path, field, sentence) in [
+        (
+            "/v1/order/customers/a?asOf=x",
+            "asOf",
+            "is a parameter of /v1/order/customers/{userId}/addresses, not of this operation; this one takes none",
+        ),
+        (
+            "/v1/fulfillment/users/a/addresses?kind=billing",
+            "kind",
+            "is a parameter of /v1/fulfillment/users/{userId}/default-address, not of this operation; this one takes asOf",
+        ),
+        (
+            "/v1/dead-letters/a?domain=order",
+            "domain",
+            "is a parameter of /v1/dead-letters, not of this operation; this one takes none",
+        ),
+    ] {
+        let problem = assert_problem(path, &rest.get(path).await, 400);
+        let violation = json!({"field": field, "problem": sentence});
+        assert_eq!(problem["fields"], json!([violation]), "{path}");
     }
     for (path, body, taken) in [
         (BATCH, json!({"ids": ["a"]}), "userIds"),
@@ -749,6 +771,26 @@ async fn both_ports_speak_http2_and_compress() {
             .header("content-encoding"),
         ""
     );
+}
+
+/// A request of HTTP/1.1 on the port of gRPC is answered, and its connection closed.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_port_of_grpc_tells_http1_where_rest_is() {
+    let clients = empty().await;
+    let http1 = Rest::new(clients.raw_grpc.address.clone());
+    for (method, path) in [
+        (Method::GET, "/v1/order/customers/a"),
+        (Method::POST, GET_CUSTOMER),
+    ] {
+        let answer = http1.send(method, path, &[], b"{}").await;
+        assert_eq!(answer.status, 505, "{path}");
+        assert_eq!(answer.header("connection"), "close");
+        let text = answer.text();
+        assert!(
+            text.contains("HTTP/2") && text.contains("SIGHTLINE_HTTP_ADDR"),
+            "{text}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -1087,7 +1129,13 @@ async fn deadlines_are_kept_while_the_database_hangs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn probes_and_metrics_have_a_port_of_their_own() {
     let world = World::shared(1).await;
-    let running = with_users(&world, &["secret-user@example.com".into()]).await;
+    let log = [
+        registered("secret-user@example.com", 0, "a@example.com"),
+        Record::cloud_event(0, "u", "e", "SecretType", json!({"userId": "u"})),
+    ];
+    world.broker.writer().write(&world.topic, &log).await;
+    let running = world.serve().await;
+    caught_up(&running.rest, &Ends::from([(0, 2)])).await;
     running
         .rest
         .get(&customer_path("secret-user@example.com"))
@@ -1098,6 +1146,9 @@ async fn probes_and_metrics_have_a_port_of_their_own() {
         "sightline_records_total",
         "sightline_requests_total",
         "sightline_lag_records",
+        "sightline_ready 1",
+        "sightline_unknown_type_records_total{domain=\"order\"} 1",
+        "sightline_unknown_type_records_total{domain=\"fulfillment\"} 1",
     ];
     let text = wait_until(SOON, "all kinds of metrics are present", async || {
         let metrics = running.admin.try_get("/metrics").await?;
@@ -1113,13 +1164,39 @@ async fn probes_and_metrics_have_a_port_of_their_own() {
         }
     })
     .await;
-    for leak in ["secret-user", "customers/secret", "a@example.com"] {
+    for leak in [
+        "secret-user",
+        "customers/secret",
+        "a@example.com",
+        "SecretType",
+    ] {
         assert!(!text.contains(leak), "{leak} in the metrics");
         assert!(
             !running.app.process.output.text().contains(leak),
             "{leak} in the log"
         );
     }
+    // The database has the names that the metric lacks, by the documented statement.
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md");
+    let page = std::fs::read_to_string(page).expect("the page");
+    let statement = page.split("```sql\n").find_map(|rest| {
+        rest.split(";\n```")
+            .next()
+            .filter(|sql| sql.contains("unknown_types"))
+    });
+    let statement = format!(
+        "SELECT domain, event_type, records::bigint FROM ({}) AS documented ORDER BY domain",
+        statement.expect("the statement")
+    );
+    let mut database = sqlx::PgConnection::connect(&world.database.url)
+        .await
+        .expect("the database");
+    let named: Vec<(String, String, i64)> = sqlx::query_as(sqlx::AssertSqlSafe(statement))
+        .fetch_all(&mut database)
+        .await
+        .expect("names");
+    let name = |domain: &str| (domain.to_owned(), "SecretType".to_owned(), 1);
+    assert_eq!(named, [name("fulfillment"), name("order")]);
     for path in ["/v1/consistency", "/openapi.json", "/v1/order/customers/a"] {
         assert_eq!(
             running.admin.get(path).await.status,
@@ -1162,7 +1239,7 @@ async fn each_metric_of_the_alerts_is_exported_from_the_start() {
             let series = metrics.lines().find(|line| {
                 let labels = line.strip_prefix(name);
                 labels.is_some_and(|labels| {
-                    labels.starts_with('{')
+                    labels.starts_with(['{', ' '])
                         && labels.contains(selected.unwrap_or_default())
                         && grouped
                             .iter()
@@ -1239,6 +1316,20 @@ async fn without_a_database_reads_answer_503_and_lag_is_the_last_known() {
         }
     })
     .await;
+    // No gauge keeps a last value.
+    wait_until(SOON, "the gauges say that nothing is known", async || {
+        let metrics = running.admin.try_get("/metrics").await?.text();
+        let wrong = metrics.lines().find(|line| {
+            let is_of_partition = line.starts_with("sightline_") && line.contains("partition=");
+            is_of_partition && !line.ends_with(" NaN")
+        });
+        match wrong {
+            Some(line) => Err(line.to_owned()),
+            None if metrics.contains("sightline_ready 0") => Ok(()),
+            None => Err(metrics),
+        }
+    })
+    .await;
     let positions: BTreeMap<i32, Value> = sightline_testing::check::partitions(&domain);
     assert_eq!(positions[&0]["position"], 1, "{domain}");
     assert!(domain["state"] != "caught_up", "{domain}");
@@ -1247,6 +1338,19 @@ async fn without_a_database_reads_answer_503_and_lag_is_the_last_known() {
         match running.rest.try_get("/v1/order/customers/u").await?.status {
             200 => Ok(()),
             status => Err(status.to_string()),
+        }
+    })
+    .await;
+    wait_until(SOON, "the gauges have values again", async || {
+        let metrics = running.admin.try_get("/metrics").await?.text();
+        let position = format!(
+            "sightline_position{{domain=\"order\",topic=\"{}\",partition=\"0\"}} 1\n",
+            world.topic
+        );
+        if metrics.contains(&position) && metrics.contains("sightline_ready 1") {
+            Ok(())
+        } else {
+            Err(metrics)
         }
     })
     .await;

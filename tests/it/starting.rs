@@ -34,6 +34,11 @@ async fn it_starts_before_postgres_and_kafka_and_recovers() {
     assert_eq!(running.admin.get("/livez").await.status, 200);
     assert_eq!(running.admin.get("/readyz").await.status, 503);
     assert_eq!(running.rest.get(&customer_path("u")).await.status, 503);
+    let output = world
+        .run(&["status", "--http-addr", &running.rest.address])
+        .await;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("DATABASE_UNAVAILABLE: "), "{said}");
 
     world.database.start().await;
     wait_until(SOON, "ready without Kafka", async || {
@@ -368,6 +373,31 @@ async fn status_healthcheck_and_help_print_what_they_must() {
         "user.events",
     ] {
         assert!(help.contains(named), "{named} in {help}");
+    }
+    // Each command says what its own exit codes mean.
+    for (command, codes) in [
+        (&["serve"][..], &["an orderly stop", "second signal"][..]),
+        (
+            &["migrate"],
+            &["the schema is up to date", "migration failed"],
+        ),
+        (&["openapi"], &["can't be written"]),
+        (&["healthcheck"], &["not ready"]),
+        (&["status"], &["the gateway is not reachable"]),
+        (&["dead-letters", "list"], &["the gateway is not reachable"]),
+        (&["dead-letters", "retry"], &["a dead letter failed again"]),
+        (
+            &["projections", "switch"],
+            &["the gateway is not reachable"],
+        ),
+    ] {
+        let output = world.run(&[command, &["--help"]].concat()).await;
+        let help = String::from_utf8(output.stdout).expect("UTF-8");
+        let (_, said) = help.split_once("Exit codes:").expect("exit codes");
+        for code in codes {
+            assert!(said.contains(code), "{code} in {said}");
+        }
+        assert_eq!(said.contains("130"), command == ["serve"], "{said}");
     }
 }
 

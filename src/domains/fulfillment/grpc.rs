@@ -30,7 +30,7 @@ impl FulfillmentService for FulfillmentGrpc {
         request: Request<pb::ListAddressesRequest>,
     ) -> Result<Response<pb::ListAddressesResponse>, Status> {
         let request = request.into_inner();
-        let as_of = grpc::as_of(request.as_of)?;
+        let as_of = grpc::past_time("asOf", request.as_of)?;
         let answer = queries::list_addresses(&self.reads, &request.user_id, as_of).await?;
         Ok(respond(answer.map(|found| pb::ListAddressesResponse {
             addresses: found.addresses.into_iter().map(Into::into).collect(),
@@ -49,7 +49,7 @@ impl FulfillmentService for FulfillmentGrpc {
                 return Err(Error::invalid("kind", "is missing: shipping or billing").into());
             }
         };
-        let as_of = grpc::as_of(request.as_of)?;
+        let as_of = grpc::past_time("asOf", request.as_of)?;
         let answer =
             queries::get_default_address(&self.reads, &request.user_id, default, as_of).await?;
         Ok(respond(answer.map(|address| {
@@ -64,7 +64,7 @@ impl FulfillmentService for FulfillmentGrpc {
         request: Request<pb::GetAddressRequest>,
     ) -> Result<Response<pb::GetAddressResponse>, Status> {
         let request = request.into_inner();
-        let as_of = grpc::as_of(request.as_of)?;
+        let as_of = grpc::past_time("asOf", request.as_of)?;
         let answer = queries::get_address(&self.reads, &request.address_id, as_of).await?;
         Ok(respond(answer.map(|address| pb::GetAddressResponse {
             address: Some(address.into()),

@@ -51,7 +51,7 @@ async fn list_addresses(
     Path(UserPath { user_id }): Path<UserPath>,
     query: Query,
 ) -> Result<Answer<ShippingAddresses>, Error> {
-    queries::list_addresses(&reads, &user_id, query.as_of()?).await
+    queries::list_addresses(&reads, &user_id, query.past_time("asOf")?).await
 }
 
 /// A user's default address, now or as of a time
@@ -86,7 +86,7 @@ async fn get_default_address(
         Some(_) => return Err(Error::invalid("kind", "must be shipping or billing")),
         None => return Err(Error::invalid("kind", "is missing: shipping or billing")),
     };
-    queries::get_default_address(&reads, &user_id, default, query.as_of()?).await
+    queries::get_default_address(&reads, &user_id, default, query.past_time("asOf")?).await
 }
 
 /// One address by its own id, now or as of a time
@@ -114,7 +114,7 @@ async fn get_address(
     Path(address_id): Path<String>,
     query: Query,
 ) -> Result<Answer<ShippingAddress>, Error> {
-    queries::get_address(&reads, &address_id, query.as_of()?).await
+    queries::get_address(&reads, &address_id, query.past_time("asOf")?).await
 }
 
 /// Addresses by country and validation

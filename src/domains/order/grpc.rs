@@ -48,7 +48,7 @@ impl OrderService for OrderGrpc {
         request: Request<pb::ListCustomerAddressesRequest>,
     ) -> Result<Response<pb::ListCustomerAddressesResponse>, Status> {
         let request = request.into_inner();
-        let as_of = grpc::as_of(request.as_of)?;
+        let as_of = grpc::past_time("asOf", request.as_of)?;
         let answer = queries::list_addresses(&self.reads, &request.user_id, as_of).await?;
         Ok(respond(answer.map(|found| {
             pb::ListCustomerAddressesResponse {
@@ -67,7 +67,7 @@ impl OrderService for OrderGrpc {
         let filter = ChangesFilter {
             user_id: request.user_id,
             significant: request.significant,
-            since: grpc::instant("since", request.since)?,
+            since: grpc::past_time("since", request.since)?,
             after: request.after,
         };
         let page = grpc::page(request.page_size, request.page_token);

@@ -11,7 +11,6 @@ use uuid::Uuid;
 use super::retry::{Retried, Retrier, RetryError, RetryScope, Verdict};
 use crate::event::CATALOGUE_VERSION;
 use crate::projector::{Projection, View};
-use crate::telemetry;
 
 /// After so long the rest of a log's dead letters is left to the next round.
 const RETRY_BUDGET: Duration = Duration::from_secs(10);
@@ -164,7 +163,7 @@ pub async fn erase_deleted_users(pool: &PgPool, domain: &str) -> Result<(), sqlx
     .map(drop)
 }
 
-/// Erases bytes that were kept for the retention, and warns of open dead letters that are next.
+/// Erases bytes that were kept for the retention, and warns of open dead letters that are next. Returns how many those are.
 ///
 /// # Errors
 /// The database failed.
@@ -172,7 +171,7 @@ pub async fn expire_bytes(
     pool: &PgPool,
     domain: &'static str,
     retention: TimeDelta,
-) -> Result<(), sqlx::Error> {
+) -> Result<i64, sqlx::Error> {
     let days = |delta: TimeDelta| i32::try_from(delta.num_days()).unwrap_or(i32::MAX);
     let mut erased = 0;
     loop {
@@ -201,9 +200,6 @@ pub async fn expire_bytes(
     )
     .fetch_one(pool)
     .await?;
-    // Counts are far below 2^52.
-    #[allow(clippy::cast_precision_loss)]
-    metrics::gauge!(telemetry::DEAD_LETTERS_EXPIRING, "domain" => domain).set(expiring as f64);
     if expiring > 0 {
         tracing::warn!(
             domain,
@@ -211,5 +207,5 @@ pub async fn expire_bytes(
             "open dead letters lose their bytes within 7 days: retry or discard them"
         );
     }
-    Ok(())
+    Ok(expiring)
 }

@@ -59,6 +59,30 @@ pub const USER_DELETED: &str = "user_deleted";
 /// Why a retry fails if neither the database nor the log has the record's bytes any longer.
 pub const BYTES_LOST: &str = "bytes_lost";
 
+/// Every reason for which this release makes dead letters.
+pub const REASONS: [&str; 20] = [
+    "not_json",
+    "too_deep",
+    "number_out_of_range",
+    "not_base64",
+    "no_event_type",
+    "no_event_id",
+    "no_timestamp",
+    "missing_field",
+    "empty_field",
+    "wrong_type",
+    "id_too_long",
+    "nul_in_id",
+    "bad_timestamp",
+    "too_large",
+    "refused_by_database",
+    BYTES_LOST,
+    "unsupported_version",
+    "failed",
+    "user_id_hash_conflict",
+    BLOCKED,
+];
+
 /// A record on its way into the table.
 #[derive(Debug, Clone)]
 pub struct DeadLetter {
@@ -121,4 +145,24 @@ pub fn record_time(record: &Record) -> Option<DateTime<Utc>> {
 pub fn value_size(record: &Record) -> i64 {
     let size = record.value.as_ref().map_or(0, |value| value.len());
     i64::try_from(size).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_documented() {
+        let page = include_str!("../../../docs/operations.md");
+        let table = page
+            .split_once("| reason | class | the record |")
+            .unwrap()
+            .1;
+        let rows = table.lines().skip(2).take_while(|row| row.starts_with('|'));
+        let reasons = rows.filter_map(|row| row.split('|').nth(1));
+        let reasons: Vec<&str> = reasons
+            .flat_map(|words| words.split('`').skip(1).step_by(2))
+            .collect();
+        assert_eq!(reasons, REASONS);
+    }
 }

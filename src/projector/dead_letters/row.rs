@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{DeadLetter, record_time, value_size};
+use super::{DeadLetter, REASONS, record_time, value_size};
 use crate::event::text::{excerpt, without_nul};
 use crate::event::{CATALOGUE_VERSION, Record, hash16};
 use crate::projector::View;
@@ -53,6 +53,8 @@ impl<'d> Columns<'d> {
         self.event_ids.push(storable(&dead_letter.event_id));
         self.event_types.push(storable(&dead_letter.event_type));
         self.occurred_at.push(dead_letter.occurred_at);
+        // Operators can filter only by a reason that the list has.
+        debug_assert!(REASONS.contains(&&*dead_letter.reason));
         self.reasons.push(dead_letter.reason.clone().into_owned());
         self.fields.push(storable(&dead_letter.field));
         self.classes.push(dead_letter.class.as_str().to_owned());

@@ -202,6 +202,13 @@ fn partition(row: &PartitionRow) -> PartitionConsistency {
     }
 }
 
+impl PartitionConsistency {
+    /// Offsets between the position and the log end offset, if that was read recently.
+    pub fn current_lag(&self) -> Option<i64> {
+        self.lag.filter(|_| is_fresh(self.end_read_age_seconds))
+    }
+}
+
 /// The state of a partition and its failure. The checks are in the order of what an operator must
 /// know first.
 fn state(row: &PartitionRow) -> (DomainState, Option<String>) {

@@ -162,7 +162,7 @@ impl Lag {
 pub fn unknown_domain() -> Error {
     Error::new(
         Code::NotFound,
-        "There is no such domain. /v1/consistency lists the domains that are served.",
+        "There is no such domain. `sightline status` and /v1/consistency list the domains that are served.",
     )
 }
 
