@@ -88,7 +88,9 @@ pub async fn run(bench: &Bench, report: &mut Report) {
                 report.add(row, "WAL bytes/id after a checkpoint", written / ids);
                 if *shape == Shape::Runs {
                     let began = Instant::now();
-                    ids::merge(pool, "order").await.expect("merged");
+                    ids::maintenance::merge(pool, "order")
+                        .await
+                        .expect("merged");
                     let time = began.elapsed().as_secs_f64() * 1e6 / ids;
                     report.add(row, "µs/id to merge them later", time);
                 }
@@ -134,7 +136,9 @@ async fn fill(shape: Shape, pool: &PgPool, remembered: i64) {
                     .expect("remembered");
                 // The projector does this every two seconds.
                 if first / BATCH as i64 % 60 == 59 {
-                    ids::merge(pool, "order").await.expect("merged");
+                    ids::maintenance::merge(pool, "order")
+                        .await
+                        .expect("merged");
                 }
             }
             for sql in [

@@ -34,7 +34,7 @@ $$);
 
 DROP FUNCTION sightline.document_time(timestamptz);
 
--- Remembered event ids are runs: the ids that one transaction applied, sorted by their hashes, in blocks (src/projector/ids.rs).
+-- Remembered event ids are runs: the ids that one transaction applied, sorted by their hashes, in blocks (src/projector/ids/mod.rs).
 CREATE FUNCTION sightline.create_id_tables()
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN

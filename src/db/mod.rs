@@ -37,7 +37,7 @@ const PROJECTOR_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the server behind an open connection has to answer. A connection whose server is gone without a word (a fail-over by
 /// a moving address) is closed after it; the operating system would take a quarter of an hour.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The oldest usable version of Postgres, as `server_version_num` writes it.
 const OLDEST_POSTGRES: i32 = 150_000;
@@ -162,7 +162,10 @@ struct ReadOnlyServer;
 
 /// Checks that the server behind a connection takes writes. Reads are refused, too: what a demoted
 /// primary has stays behind.
-async fn refuse_read_only(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+///
+/// # Errors
+/// It does not, or it does not answer.
+pub async fn refuse_read_only(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let read_only: String = sqlx::query_scalar("SHOW transaction_read_only")
         .fetch_one(connection)
         .await?;

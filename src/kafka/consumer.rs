@@ -81,11 +81,11 @@ const WARNING: i32 = 4;
 /// How librdkafka prints an absent topic id.
 const NO_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
-/// What the consumers of a process may hold of records that wait for their workers. All assigned partitions have an equal
-/// share.
+/// What the consumers of a process may hold of records that wait: one half is for those that wait for their workers, of which
+/// all assigned partitions have an equal share, the other one for those that Kafka's client has fetched ahead.
 #[derive(Debug)]
 pub struct Buffers {
-    bytes: usize,
+    half: usize,
     partitions: AtomicUsize,
 }
 
@@ -93,14 +93,14 @@ impl Buffers {
     /// Buffers of so many bytes in all.
     pub fn new(bytes: usize) -> Self {
         Self {
-            bytes,
+            half: bytes / 2,
             partitions: AtomicUsize::new(0),
         }
     }
 
-    /// What one of so many consumers may prefetch, in bytes: together as much again as the buffers.
+    /// What one of so many consumers may fetch ahead, in bytes.
     pub fn prefetch(&self, consumers: usize) -> usize {
-        self.bytes / consumers.max(1)
+        self.half / consumers.max(1)
     }
 }
 
@@ -116,7 +116,7 @@ impl Share {
     /// The buffer is full at so many bytes, and takes more below half of them.
     fn bytes(&self) -> usize {
         let partitions = self.0.partitions.load(Ordering::Relaxed).max(1);
-        (self.0.bytes / partitions).max(SMALLEST_SHARE)
+        (self.0.half / partitions).max(SMALLEST_SHARE)
     }
 }
 

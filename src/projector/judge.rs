@@ -12,15 +12,13 @@ use uuid::Uuid;
 use super::dead_letters::{
     BLOCKED, BYTES_LOST, Class, DeadLetter, Discard, USER_DELETED, record_time,
 };
-use super::ids::SeenEvent;
+use super::ids::{DEDUPE_OFFSETS, SeenEvent};
 use super::progress::{Books, Claim};
 use super::{FeedPosition, NewEvent, Projection};
 use crate::event::{Bad, Envelope, Event, EventType, Payload, Record, TypeName, hash16, text};
 
 /// No record moves stream time by more.
 const MAX_STREAM_TIME_STEP: TimeDelta = TimeDelta::days(1);
-/// An event id is remembered for at least so many offsets, however much stream time passes.
-pub const DEDUPE_OFFSETS: i64 = 100_000;
 /// Unknown types are counted by so many characters of their name.
 const TYPE_NAME_CHARS: usize = 100;
 

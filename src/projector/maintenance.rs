@@ -99,7 +99,7 @@ async fn maintain_once(
     outages.follow(domain, "erasing dead letters of deleted users", &erased);
     let dropped = drop_overdue(retrier, domain).await;
     outages.follow(domain, "dropping a retired version", &dropped);
-    let merged = ids::merge(&projector.pool, domain).await;
+    let merged = ids::maintenance::merge(&projector.pool, domain).await;
     outages.follow(domain, "merging event ids", &merged);
     let deleted = versions::delete_dropped(pool, domain).await;
     outages.follow(domain, "deleting a dropped version", &deleted);
@@ -120,7 +120,7 @@ async fn expire(
     let stalled = versions::note_stalled(pool, domain).await;
     set_gauge(telemetry::STALLED_VERSIONS, domain, &stalled);
     outages.follow(domain, "reading stalled versions", &stalled.map(drop));
-    let expired = ids::expire(&projector.pool, domain, projector.dedupe).await;
+    let expired = ids::maintenance::expire(&projector.pool, domain, projector.dedupe).await;
     outages.follow(domain, "expiring event ids", &expired);
 }
 

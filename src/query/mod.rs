@@ -10,6 +10,7 @@ pub mod deadline;
 pub mod grpc;
 pub mod ids;
 pub mod lag;
+pub mod lookups;
 pub mod page;
 pub mod reads;
 pub mod rest;

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use sqlx::PgPool;
 
-use super::answer::Position;
+use super::answer::{Answer, Position};
 use super::cursor::{Cursor, Fingerprint};
+use super::lookups::{Lookup, Lookups};
 use super::status::Statuses;
 use super::token::{ConsistencyToken, TopicIdentity, TopicRef};
 use crate::error::Error;
@@ -23,6 +24,7 @@ pub struct Reads(Arc<Inner>);
 
 struct Inner {
     pool: PgPool,
+    lookups: Arc<Lookups>,
     /// Rows of `sightline.logs`, which never change once the topic's id is known.
     logs: RwLock<HashMap<i32, Log>>,
     /// From the last reading of the lag; `None` before the first.
@@ -64,6 +66,7 @@ impl Reads {
     /// Reads through `pool`, whose connections must set a `statement_timeout`.
     pub fn new(pool: PgPool) -> Self {
         Self(Arc::new(Inner {
+            lookups: Arc::new(Lookups::new(pool.clone())),
             pool,
             logs: RwLock::default(),
             statuses: RwLock::default(),
@@ -73,6 +76,31 @@ impl Reads {
     /// The pool for reads.
     pub fn pool(&self) -> &PgPool {
         &self.0.pool
+    }
+
+    /// Looks a row up by its id. Returns its document, if there is one.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn find(
+        &self,
+        lookup: &'static Lookup,
+        id: &str,
+    ) -> Result<Answer<Option<String>>, Error> {
+        let found = self.0.lookups.find(lookup, id).await?;
+        let position = self
+            .position(
+                lookup.domain,
+                &found.logs,
+                &found.offsets,
+                found.is_ready,
+                found.lacks_dead_letters,
+            )
+            .await?;
+        Ok(Answer {
+            body: found.document,
+            position,
+        })
     }
 
     /// Replaces what answers say of the partitions that they depend on.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::model::{FoundAddresses, ShippingAddress, ShippingAddresses};
@@ -16,8 +17,9 @@ use crate::error::Error;
 use crate::event::hash16;
 use crate::fold::addresses::{DefaultKind, Source};
 use crate::fold::history::{self, HistoryEntry};
+use crate::query::lookups::{Lookup, Rows};
 use crate::query::page::{Page, PageRequest};
-use crate::query::{self, Answer, Reads};
+use crate::query::{self, Answer, Position, Reads};
 
 /// A user's addresses, now or as of an instant. A deleted user has none.
 ///
@@ -68,16 +70,23 @@ async fn get_recipient(
     as_of: Option<DateTime<Utc>>,
 ) -> Result<Answer<Recipient>, Error> {
     query::check_id("userId", user_id)?;
-    let key = hash16(user_id.as_bytes());
+    let Some(as_of) = as_of else {
+        let Answer { body, position } = reads.find(&USERS, user_id).await?;
+        let state = known(body, &position)?;
+        return Ok(Answer {
+            body: state.recipient,
+            position,
+        });
+    };
     let row = sqlx::query_file!(
-        "src/domains/fulfillment/sql/get_user.sql",
-        key,
+        "src/domains/fulfillment/sql/get_user_as_of.sql",
+        hash16(user_id.as_bytes()),
         as_of,
         user_id
     )
     .fetch_one(reads.pool())
     .await
-    .map_err(|error| Error::from(error).in_statement("fulfillment/get_user"))?;
+    .map_err(|error| Error::from(error).in_statement("fulfillment/get_user_as_of"))?;
     let position = reads
         .position(
             "fulfillment",
@@ -87,21 +96,55 @@ async fn get_recipient(
             row.lacks_dead_letters,
         )
         .await?;
-    let state = row.state.map(|state| db::of_document(&state, "users"));
+    known(row.state, &position)?;
+    let facts = history::entries(row.times, row.log_ids, row.record_offsets, &row.facts)?;
+    Ok(Answer {
+        body: fold(facts),
+        position,
+    })
+}
+
+/// The state of a user who had any event besides deletions.
+fn known(state: Option<String>, position: &Position) -> Result<RecipientState, Error> {
+    let state = state.map(|state| db::of_document(&state, "users"));
     let state: Option<RecipientState> = state.transpose()?;
-    let Some(state) = state.filter(|state| state.is_known) else {
-        return Err(position.not_found("user"));
-    };
-    let body = match as_of {
-        None => state.recipient,
-        Some(_) => fold(history::entries(
-            row.times,
-            row.log_ids,
-            row.record_offsets,
-            &row.facts,
-        )?),
-    };
-    Ok(Answer { body, position })
+    let state = state.filter(|state| state.is_known);
+    state.ok_or_else(|| position.not_found("user"))
+}
+
+/// Users by their ids.
+static USERS: Lookup = Lookup {
+    domain: "fulfillment",
+    statement: "fulfillment/find_users",
+    run: |connection, keys, ids| Box::pin(find_users(connection, keys, ids)),
+};
+
+async fn find_users(
+    connection: &mut PgConnection,
+    keys: &[Uuid],
+    ids: &[String],
+) -> sqlx::Result<Rows> {
+    sqlx::query_file_as!(
+        Rows,
+        "src/domains/fulfillment/sql/find_users.sql",
+        keys,
+        ids
+    )
+    .fetch_one(connection)
+    .await
+}
+
+/// Addresses by their ids.
+static ADDRESSES: Lookup = Lookup {
+    domain: "fulfillment",
+    statement: "fulfillment/find_addresses",
+    run: |connection, keys, _| Box::pin(find_addresses(connection, keys)),
+};
+
+async fn find_addresses(connection: &mut PgConnection, keys: &[Uuid]) -> sqlx::Result<Rows> {
+    sqlx::query_file_as!(Rows, "src/domains/fulfillment/sql/find_addresses.sql", keys)
+        .fetch_one(connection)
+        .await
 }
 
 fn fold(facts: impl IntoIterator<Item = HistoryEntry<Fact>>) -> Recipient {
@@ -125,30 +168,16 @@ pub async fn get_address(
     as_of: Option<DateTime<Utc>>,
 ) -> Result<Answer<ShippingAddress>, Error> {
     query::check_id("addressId", address_id)?;
-    let key = hash16(address_id.as_bytes());
     let (address, position) = match as_of {
         None => {
-            let row = sqlx::query_file!("src/domains/fulfillment/sql/get_address.sql", key)
-                .fetch_one(reads.pool())
-                .await
-                .map_err(|error| Error::from(error).in_statement("fulfillment/get_address"))?;
-            let position = reads
-                .position(
-                    "fulfillment",
-                    &row.logs,
-                    &row.offsets,
-                    row.ready,
-                    row.lacks_dead_letters,
-                )
-                .await?;
-            let address = row.address.as_deref();
-            let address = address.map(|address| db::of_document(address, "shipping_addresses"));
+            let Answer { body, position } = reads.find(&ADDRESSES, address_id).await?;
+            let address = body.map(|address| db::of_document(&address, "shipping_addresses"));
             (address.transpose()?, position)
         }
         Some(as_of) => {
             let row = sqlx::query_file!(
                 "src/domains/fulfillment/sql/get_address_as_of.sql",
-                key,
+                hash16(address_id.as_bytes()),
                 as_of
             )
             .fetch_one(reads.pool())

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::model::{AddressChange, AddressChanges, Addresses, Customer, Customers};
 use super::state::CustomerState;
@@ -15,6 +17,7 @@ use crate::fold::addresses::AddressBook;
 use crate::fold::history::{self, HistoryEntry};
 use crate::projector::FeedPosition;
 use crate::query::cursor::{self, Cursor};
+use crate::query::lookups::{Lookup, Rows};
 use crate::query::page::{Page, PageRequest, ResponseSize};
 use crate::query::{self, Answer, Reads};
 
@@ -32,26 +35,27 @@ pub async fn get_customer(reads: &Reads, user_id: &str) -> Result<Answer<Custome
         .map(CustomerState::into_customer))
 }
 
+/// Customers by the ids of users.
+static CUSTOMERS: Lookup = Lookup {
+    domain: "order",
+    statement: "order/find_customers",
+    run: |connection, keys, ids| Box::pin(find_customers(connection, keys, ids)),
+};
+
+async fn find_customers(
+    connection: &mut PgConnection,
+    keys: &[Uuid],
+    ids: &[String],
+) -> sqlx::Result<Rows> {
+    sqlx::query_file_as!(Rows, "src/domains/order/sql/find_customers.sql", keys, ids)
+        .fetch_one(connection)
+        .await
+}
+
 async fn get_state(reads: &Reads, user_id: &str) -> Result<Answer<CustomerState>, Error> {
     query::check_id("userId", user_id)?;
-    let row = sqlx::query_file!(
-        "src/domains/order/sql/get_customer.sql",
-        hash16(user_id.as_bytes()),
-        user_id
-    )
-    .fetch_one(reads.pool())
-    .await
-    .map_err(|error| Error::from(error).in_statement("order/get_customer"))?;
-    let position = reads
-        .position(
-            "order",
-            &row.logs,
-            &row.offsets,
-            row.ready,
-            row.lacks_dead_letters,
-        )
-        .await?;
-    match row.state {
+    let Answer { body, position } = reads.find(&CUSTOMERS, user_id).await?;
+    match body {
         Some(state) => Ok(Answer {
             body: db::of_document(&state, "users")?,
             position,
@@ -71,35 +75,37 @@ pub async fn batch_get_customers(
     user_ids: &[String],
 ) -> Result<Answer<Customers>, Error> {
     let ids = query::distinct_ids("userIds", user_ids, MAX_BATCH)?;
-    let keys: Vec<_> = ids.iter().map(|id| hash16(id.as_bytes())).collect();
-    let row = sqlx::query_file!("src/domains/order/sql/batch_get_customers.sql", &keys)
-        .fetch_one(reads.pool())
+    let keys: Vec<Uuid> = ids.iter().map(|id| hash16(id.as_bytes())).collect();
+    let ids: Vec<String> = ids.into_iter().map(str::to_owned).collect();
+    let mut connection = reads.pool().acquire().await?;
+    let rows = find_customers(&mut connection, &keys, &ids)
         .await
-        .map_err(|error| Error::from(error).in_statement("order/batch_get_customers"))?;
+        .map_err(|error| Error::from(error).in_statement(CUSTOMERS.statement))?;
     let position = reads
-        .position("order", &row.logs, &row.offsets, row.ready, false)
+        .position("order", &rows.logs, &rows.offsets, rows.ready, false)
         .await?;
-    let mut found: HashMap<String, Customer> = HashMap::with_capacity(row.states.len());
-    for state in &row.states {
+    let mut found: HashMap<String, Customer> = HashMap::with_capacity(rows.documents.len());
+    for state in &rows.documents {
         let customer = db::of_document::<CustomerState>(state, "users")?.into_customer();
         found.insert(customer.user_id.clone(), customer);
     }
     let mut body = Customers::default();
     let mut size = ResponseSize::default();
     for id in ids {
-        let fits = match found.remove(id) {
+        let fits = match found.remove(&id) {
             Some(customer) => {
                 let fits = size.add(&customer)?;
                 body.customers.push(customer);
                 fits
             }
             None => {
-                body.missing.push(id.to_owned());
-                size.add(&id)?
+                let fits = size.add(&id)?;
+                body.missing.push(id.clone());
+                fits
             }
         };
         if !fits {
-            let fitting = user_ids.iter().take_while(|given| *given != id).count();
+            let fitting = user_ids.iter().take_while(|given| **given != id).count();
             return Err(
                 Error::response_too_large("userIds", fitting).with_metadata(position.metadata())
             );

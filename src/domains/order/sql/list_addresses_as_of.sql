@@ -1,5 +1,5 @@
 -- A customer, the facts about its addresses until an instant ($2), and the positions that the
--- answer reflects, in one snapshot. get_customer.sql says which positions these are.
+-- answer reflects, in one snapshot. find_customers.sql says which positions these are.
 SELECT c.state AS "state?", coalesce(h.times, '{}') AS "times!", coalesce(h.log_ids, '{}') AS "log_ids!",
        coalesce(h.record_offsets, '{}') AS "record_offsets!", coalesce(h.facts::text[], '{}') AS "facts!",
        coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!", v.ready AS "ready!",

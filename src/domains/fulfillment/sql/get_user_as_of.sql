@@ -1,7 +1,5 @@
--- A user, and the positions that the answer reflects, in one snapshot. A row that is made from one
--- log reflects the position of that log. If there is no row, or it is made from several logs, or
--- logs were added since, the answer reflects the positions of all logs. With an instant ($2), the
--- user's facts until then are read, too.
+-- A user, the user's facts until an instant ($2), and the positions that the answer reflects, in one snapshot. find_users.sql
+-- says which positions these are.
 SELECT u.state AS "state?", coalesce(h.times, '{}') AS "times!", coalesce(h.log_ids, '{}') AS "log_ids!",
        coalesce(h.record_offsets, '{}') AS "record_offsets!", coalesce(h.facts::text[], '{}') AS "facts!",
        coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!", v.ready AS "ready!",
@@ -16,7 +14,7 @@ CROSS JOIN LATERAL (
     FROM (
         SELECT *
         FROM fulfillment_live.user_history
-        WHERE $2::timestamptz IS NOT NULL AND user_key = $1 AND occurred_at <= $2
+        WHERE user_key = $1 AND occurred_at <= $2
         ORDER BY revision, sequence
     ) f
 ) h

@@ -1,0 +1,34 @@
+-- Customers by the hashes ($1) and the ids ($2) of users, and the positions that the answers reflect, in one snapshot: those of
+-- the logs that the rows are made from, where each was found and is made from one log; else those of all logs. Open dead letters
+-- under a user's id are missing from the answer.
+SELECT coalesce(c.numbers, '{}') AS "numbers!", coalesce(c.documents, '{}') AS "documents!",
+       coalesce(c.log_ids, '{}') AS "log_ids!: Vec<Option<i32>>", coalesce(c.row_logs, '{}') AS "row_logs!", v.logs AS "log_count!",
+       coalesce(d.numbers, '{}') AS "lacking!", coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!",
+       v.ready AS "ready!"
+FROM order_live.view_version v
+CROSS JOIN LATERAL (
+    SELECT array_agg(a.number) AS numbers, array_agg(u.state::text) AS documents, array_agg(u.log_id) AS log_ids,
+           array_agg(u.logs) AS row_logs,
+           coalesce(count(*) = cardinality($1::uuid[]) AND bool_and(u.log_id IS NOT NULL AND u.logs = v.logs), false) AS are_of_one_log
+    FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS a (key, id, number)
+    JOIN order_live.users u ON u.user_key = a.key AND u.user_id = a.id
+) c
+CROSS JOIN LATERAL (
+    SELECT array_agg(a.number) AS numbers
+    FROM unnest($1::uuid[]) WITH ORDINALITY AS a (key, number)
+    WHERE EXISTS (SELECT FROM sightline.dead_letters d
+                  WHERE d.domain = 'order' AND d.version = v.version AND d.key_hash = a.key
+                    AND d.state IN ('parked', 'retrying'))
+) d
+CROSS JOIN LATERAL (
+    SELECT array_agg(log_id) AS logs, array_agg(next_offset) AS offsets
+    FROM (
+        SELECT log_id, next_offset
+        FROM sightline.progress
+        WHERE c.are_of_one_log AND domain = 'order' AND version = v.version AND log_id = ANY (c.log_ids)
+        UNION ALL
+        SELECT log_id, next_offset
+        FROM sightline.progress
+        WHERE NOT c.are_of_one_log AND domain = 'order' AND version = v.version
+    ) p
+) p
