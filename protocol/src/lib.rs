@@ -119,8 +119,12 @@ pub enum Rule {
     /// All owners in the transaction do so, not only one of them (`writer.rs`).
     UnansweredConcernsAll,
     /// A batch stores the ids of applied events in the transaction that writes the rows
-    /// (`sql/remember_events.sql`).
+    /// (`ids/mod.rs`).
     IdsAreRemembered,
+    /// A claim reads which ids there are under the row's lock (`progress.rs`): until the epoch changes, others are new.
+    IdsAreReadUnderTheLock,
+    /// An owner adds the ids of each batch that it knows to be committed (`batch.rs`).
+    CommittedIdsAreAdded,
     /// Later events of a parked key become dead letters (`batch.rs`).
     ParkedKeysHoldBack,
     /// A user's deletion closes the user's earlier dead letters (`sql/close_dead_letters.sql`).
@@ -187,7 +191,7 @@ pub enum Rule {
 
 impl Rule {
     /// All rules.
-    pub const ALL: [Rule; 39] = [
+    pub const ALL: [Rule; 41] = [
         Rule::EpochIsCompared,
         Rule::OffsetIsCompared,
         Rule::BatchesTakeTheRow,
@@ -199,6 +203,8 @@ impl Rule {
         Rule::UnansweredMeansUnknown,
         Rule::UnansweredConcernsAll,
         Rule::IdsAreRemembered,
+        Rule::IdsAreReadUnderTheLock,
+        Rule::CommittedIdsAreAdded,
         Rule::ParkedKeysHoldBack,
         Rule::DeletionsCloseLetters,
         Rule::DrainsTakeTheRow,

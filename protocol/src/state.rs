@@ -241,6 +241,8 @@ pub struct Claim {
     pub parked: Set,
     /// The discarded records.
     pub discarded: Set,
+    /// The ids of applied events.
+    pub ids: Set,
     /// The owner's code. Set only if [`Scope::codes`](crate::Scope::codes).
     pub code: Release,
 }

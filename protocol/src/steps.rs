@@ -186,7 +186,8 @@ impl Protocol {
         let is_free = self.is_free(state, version, log);
         let may_take = view.exists() && (!view.paused || !self.keeps(Rule::PauseKeepsOwnersOut));
         let reads_first = !self.keeps(Rule::LettersAreReadUnderTheLock)
-            || !self.keeps(Rule::SchemaIsReadUnderTheLock);
+            || !self.keeps(Rule::SchemaIsReadUnderTheLock)
+            || !self.keeps(Rule::IdsAreReadUnderTheLock);
         match state.owners[owner] {
             Owner::Idle if reads_first && may_take => steps.push(Step::ReadFirst(owner)),
             Owner::Idle | Owner::HasRead(_) if may_take && is_free => {
@@ -537,7 +538,7 @@ impl Protocol {
             }
         };
         match step {
-            Step::ReadFirst(o) => format!("{} reads dead letters and schema", owner(o)),
+            Step::ReadFirst(o) => format!("{} reads dead letters, ids and schema", owner(o)),
             Step::Claim(o, Release::Old) => format!("{} claims the partition", owner(o)),
             Step::Claim(o, Release::New) => {
                 format!("{} claims the partition with newer code", owner(o))

@@ -129,20 +129,22 @@ impl Protocol {
         release: Release,
         parked: Set,
     ) -> Judge<'p> {
-        let records = self.records(log);
-        let rows = &state.tables[usize::from(tables)][usize::from(log)];
         Judge {
             protocol: self,
-            records,
+            records: self.records(log),
             release,
-            seen: rows
-                .offsets()
-                .iter()
-                .map(|offset| records[usize::from(*offset)].id)
-                .collect(),
+            seen: self.ids(log, &state.tables[usize::from(tables)][usize::from(log)]),
             parked,
             discarded: Set::default(),
         }
+    }
+
+    /// The ids of the events in a partition's rows.
+    fn ids(&self, log: u8, rows: &Rows) -> Set {
+        let offsets = rows.offsets().iter();
+        offsets
+            .map(|offset| self.records(log)[usize::from(*offset)].id)
+            .collect()
     }
 
     /// Reads what a claim contains. The epoch is the row's.
@@ -161,6 +163,10 @@ impl Protocol {
                 .map(|offset| self.key(log, offset))
                 .collect(),
             discarded: ahead.collect(),
+            ids: state
+                .tables_of(state.view(version).schema)
+                .map(|tables| &state.tables[usize::from(tables)][usize::from(log)])
+                .map_or(Set::default(), |rows| self.ids(log, rows)),
             code: Release::Old,
         }
     }
@@ -179,6 +185,9 @@ impl Protocol {
             }
             if !self.keeps(Rule::SchemaIsReadUnderTheLock) {
                 claim.schema = read.schema;
+            }
+            if !self.keeps(Rule::IdsAreReadUnderTheLock) {
+                claim.ids = read.ids;
             }
         }
         state.owners[owner] = Owner::Claimed(claim);
@@ -258,6 +267,8 @@ impl Protocol {
         let Batch { claim, count, .. } = *batch;
         let (version, log) = self.scope.owners[owner];
         let mut judge = self.judge(state, tables, log, release, claim.parked);
+        // The filters that the owner keeps say which ids are new.
+        judge.seen = claim.ids;
         judge.discarded = claim.discarded;
         let mut writing = Writing::new(state, version, log, tables);
         writing.changes.code = claim.code;
@@ -299,6 +310,12 @@ impl Protocol {
                     .iter()
                     .filter(|offset| *offset >= next)
                     .collect(),
+                ids: if self.keeps(Rule::CommittedIdsAreAdded) {
+                    let added = self.ids(log, &changes.rows);
+                    claim.ids.iter().chain(added.iter()).collect()
+                } else {
+                    claim.ids
+                },
                 ..claim
             };
             let is_first = owners.first() == Some(owner);

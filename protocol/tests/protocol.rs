@@ -343,7 +343,7 @@ fn a_switch_that_does_not_take_the_progress_rows_is_detected() {
 type Violation = (Rule, fn() -> Scope, &'static str);
 
 /// The rules without which the model breaks.
-const DETECTED: [Violation; 33] = [
+const DETECTED: [Violation; 35] = [
     (Rule::EpochIsCompared, few_letters, NO_ORPHANS),
     (Rule::BatchesTakeTheRow, few_letters, ONCE),
     (Rule::OnlyReturnedAreWritten, few_writers, READS),
@@ -352,6 +352,8 @@ const DETECTED: [Violation; 33] = [
     (Rule::SchemaIsReadUnderTheLock, two_versions, OWN_ROWS),
     (Rule::UnansweredConcernsAll, few_writers, REPORTS),
     (Rule::IdsAreRemembered, few_letters, ONCE),
+    (Rule::IdsAreReadUnderTheLock, few_letters, ONCE),
+    (Rule::CommittedIdsAreAdded, few_letters, ONCE),
     (Rule::ParkedKeysHoldBack, few_letters, ORDER),
     (Rule::DeletionsCloseLetters, few_letters, ORDER),
     (Rule::DrainsTakeTheRow, few_letters, NO_ORPHANS),
