@@ -69,6 +69,7 @@ pub fn read_pool(options: PgConnectOptions, max_connections: u32) -> PgPool {
         max_connections,
         CALLER_ACQUIRE_TIMEOUT,
         READ_STATEMENT_TIMEOUT,
+        Plans::ByIndex,
     )
 }
 
@@ -80,6 +81,7 @@ pub fn operation_pool(options: PgConnectOptions, max_connections: u32) -> PgPool
         max_connections,
         CALLER_ACQUIRE_TIMEOUT,
         OPERATION_STATEMENT_TIMEOUT,
+        Plans::Any,
     )
 }
 
@@ -90,7 +92,18 @@ pub fn projector_pool(options: PgConnectOptions, max_connections: u32) -> PgPool
         max_connections,
         PROJECTOR_ACQUIRE_TIMEOUT,
         PROJECTOR_STATEMENT_TIMEOUT,
+        Plans::ByIndex,
     )
+}
+
+/// How a pool's statements are planned.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Plans {
+    /// As Postgres likes.
+    Any,
+    /// The statements look few rows up by an index. To plan one costs more than to run it, so each is planned once. A plan that
+    /// was made while a table was empty stays, and must not scan it later.
+    ByIndex,
 }
 
 fn pool(
@@ -98,7 +111,12 @@ fn pool(
     max_connections: u32,
     acquire_timeout: Duration,
     statement_timeout: &'static str,
+    plans: Plans,
 ) -> PgPool {
+    let (plan_cache_mode, enable_seqscan) = match plans {
+        Plans::Any => ("auto", "on"),
+        Plans::ByIndex => ("force_generic_plan", "off"),
+    };
     PgPoolOptions::new()
         .max_connections(max_connections)
         .acquire_timeout(acquire_timeout)
@@ -132,9 +150,15 @@ fn pool(
                             set_config('tcp_keepalives_interval', '2', false),
                             set_config('tcp_keepalives_count', '3', false),
                             set_config('tcp_user_timeout', '10000', false),
+                            set_config('plan_cache_mode', $2, false),
+                            set_config('enable_seqscan', $3, false),
+                            -- To compile a statement takes longer than to run any of these.
+                            set_config('jit', 'off', false),
                             set_config('application_name', 'sightline', false)",
                 )
                 .bind(statement_timeout)
+                .bind(plan_cache_mode)
+                .bind(enable_seqscan)
                 .execute(&mut *connection)
                 .await?;
                 refuse_read_only(connection).await

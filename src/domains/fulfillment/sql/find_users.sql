@@ -11,14 +11,16 @@ CROSS JOIN LATERAL (
            array_agg(u.logs) AS row_logs,
            coalesce(count(*) = cardinality($1::uuid[]) AND bool_and(u.log_id IS NOT NULL AND u.logs = v.logs), false) AS are_of_one_log
     FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS a (key, id, number)
-    JOIN fulfillment_live.users u ON u.user_key = a.key AND u.user_id = a.id
+    CROSS JOIN LATERAL (SELECT * FROM fulfillment_live.users WHERE user_key = a.key AND user_id = a.id LIMIT 1) u
 ) c
 CROSS JOIN LATERAL (
     SELECT array_agg(a.number) AS numbers
     FROM unnest($1::uuid[]) WITH ORDINALITY AS a (key, number)
-    WHERE EXISTS (SELECT FROM sightline.dead_letters d
-                  WHERE d.domain = 'fulfillment' AND d.version = v.version AND d.key_hash = a.key
-                    AND d.state IN ('parked', 'retrying'))
+    CROSS JOIN LATERAL (
+        SELECT FROM sightline.dead_letters
+        WHERE domain = 'fulfillment' AND version = v.version AND key_hash = a.key AND state IN ('parked', 'retrying')
+        LIMIT 1
+    ) d
 ) d
 CROSS JOIN LATERAL (
     SELECT array_agg(log_id) AS logs, array_agg(next_offset) AS offsets
