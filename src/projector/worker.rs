@@ -57,7 +57,6 @@ pub struct Worker {
     pub projector: Projector,
     pub projection: &'static dyn Projection,
     pub view: View,
-    pub topic: String,
     pub partition: Partition,
     pub queue: Queue,
     pub stop: CancellationToken,
@@ -118,6 +117,14 @@ impl Memory {
 }
 
 impl Worker {
+    fn topic(&self) -> &str {
+        &self.partition.id.topic
+    }
+
+    fn number(&self) -> i32 {
+        self.partition.id.partition
+    }
+
     pub async fn run(self) {
         self.begin_counters();
         // The state may be a moment old, unless something has put it in doubt.
@@ -189,8 +196,8 @@ impl Worker {
         if memory.logged.replace(failure) != Some(failure) {
             tracing::warn!(
                 domain = self.view.domain,
-                topic = self.topic,
-                partition = self.partition.number,
+                topic = self.topic(),
+                partition = self.number(),
                 failure,
                 cause,
                 "projection failed; trying again until it goes through"
@@ -208,8 +215,8 @@ impl Worker {
         if memory.logged.take().is_some() {
             tracing::info!(
                 domain = self.view.domain,
-                topic = self.topic,
-                partition = self.partition.number,
+                topic = self.topic(),
+                partition = self.number(),
                 "projecting again"
             );
         }
@@ -236,7 +243,7 @@ impl Worker {
             self.wait(CLAIM_PAUSE).await;
             return Ok(WorkerEnd::ClaimAgain);
         };
-        let claimed = state.offsets[&self.partition.number];
+        let claimed = state.offsets[&self.number()];
         // The last record that was read is fetched again, to compare its fingerprint.
         let mut last_record = owned
             .last_record
@@ -251,7 +258,7 @@ impl Worker {
             let Some(now) = self.current_state(&state) else {
                 return Ok(WorkerEnd::LogChanged);
             };
-            let offsets = now.offsets.get(&self.partition.number).copied();
+            let offsets = now.offsets.get(&self.number()).copied();
             let next_offset = owned.claim.next_offset;
             if offsets.is_some_and(|offsets| next_offset < offsets.log_start) {
                 return Ok(WorkerEnd::LogChanged);
@@ -270,8 +277,8 @@ impl Worker {
                         Some(offsets) if offsets.last_stable > next_offset && probe.is_due() => {
                             tracing::debug!(
                                 domain = self.view.domain,
-                                topic = self.topic,
-                                partition = self.partition.number,
+                                topic = self.topic(),
+                                partition = self.number(),
                                 next_offset,
                                 "probing for a hole"
                             );
@@ -379,8 +386,8 @@ impl Worker {
                         tracing::warn!(
                             domain = self.view.domain,
                             version = self.view.version,
-                            topic = self.topic,
-                            partition = self.partition.number,
+                            topic = self.topic(),
+                            partition = self.number(),
                             dead_letters = books.dead_lettered,
                             before_offset = next_offset,
                             "records became dead letters"
@@ -469,8 +476,8 @@ impl Worker {
         tracing::error!(
             domain = self.view.domain,
             version = self.view.version,
-            topic = self.topic,
-            partition = self.partition.number,
+            topic = self.topic(),
+            partition = self.number(),
             reason,
             "projection pauses itself until an operator resumes it"
         );
@@ -485,7 +492,7 @@ impl Worker {
             metrics::counter!(telemetry::BATCHES, "domain" => domain, "outcome" => end)
                 .increment(0);
         }
-        let topic = self.topic.clone();
+        let topic = self.topic().to_owned();
         metrics::counter!(telemetry::HOLES, "domain" => domain, "topic" => topic).increment(0);
     }
 
@@ -511,7 +518,7 @@ impl Worker {
                 .increment(records.unsigned_abs());
         }
         if books.holes > 0 {
-            let topic = self.topic.clone();
+            let topic = self.topic().to_owned();
             metrics::counter!(telemetry::HOLES, "domain" => domain, "topic" => topic)
                 .increment(books.holes.unsigned_abs());
         }
@@ -532,12 +539,12 @@ impl Worker {
             let found = states
                 .borrow_and_update()
                 .as_ref()
-                .and_then(|states| states.get(&self.topic))
+                .and_then(|states| states.get(self.topic()))
                 .cloned();
             if let Some(state) = found
                 && state
                     .offsets
-                    .get(&self.partition.number)
+                    .get(&self.number())
                     .is_some_and(|offsets| offsets.asked >= since)
             {
                 return Some(state);
@@ -552,7 +559,7 @@ impl Worker {
     /// The topic's last state, if it is still the same incarnation.
     fn current_state(&self, state: &TopicState) -> Option<Arc<TopicState>> {
         let states = self.projector.topic_states.borrow();
-        let now = states.as_ref()?.get(&self.topic)?;
+        let now = states.as_ref()?.get(self.topic())?;
         (now.identity == state.identity).then(|| Arc::clone(now))
     }
 
@@ -570,7 +577,7 @@ impl Worker {
             ..
         } = &self.projector;
         let code_version = self.projection.code_version();
-        let (view, topic, number) = (&self.view, &self.topic, self.partition.number);
+        let (view, topic, number) = (&self.view, self.topic(), self.number());
         let mut is_new = false;
         let mut outcome =
             progress::claim(pool, view, topic, state, number, topics, code_version).await?;
@@ -642,7 +649,7 @@ impl Worker {
             self.fail(&claimed, TAIL_LOST).await?;
             return Ok(false);
         }
-        let (number, next_offset) = (self.partition.number, owned.claim.next_offset);
+        let (number, next_offset) = (self.number(), owned.claim.next_offset);
         let mut offsets = state.offsets[&number];
         // Offsets may have been read before the position was reached, or from a leader that has not caught up.
         for _ in 0..END_READINGS {
@@ -686,8 +693,8 @@ impl Worker {
             tracing::error!(
                 domain = self.view.domain,
                 version = self.view.version,
-                topic = self.topic,
-                partition = self.partition.number,
+                topic = self.topic(),
+                partition = self.number(),
                 failure,
                 "the log is not the one that was projected: projection waits for an operator's decision"
             );
@@ -730,8 +737,8 @@ impl Worker {
             tracing::error!(
                 domain = self.view.domain,
                 version = self.view.version,
-                topic = self.topic,
-                partition = self.partition.number,
+                topic = self.topic(),
+                partition = self.number(),
                 position = next_offset,
                 projected,
                 "the database was restored to an earlier state: projecting again what it lacks"
@@ -763,7 +770,7 @@ impl Worker {
             StartAt::Time(time) => {
                 let (kafka, topic, state) = (
                     self.projector.kafka.clone(),
-                    self.topic.clone(),
+                    self.topic().to_owned(),
                     state.clone(),
                 );
                 let found = tokio::task::spawn_blocking(move || {
@@ -773,7 +780,7 @@ impl Worker {
                 match found {
                     Ok(Ok(starts)) => Some(starts),
                     Ok(Err(error)) => {
-                        tracing::warn!(%error, topic = self.topic, "the offsets of the configured start time can't be read; asking again");
+                        tracing::warn!(%error, topic = self.topic(), "the offsets of the configured start time can't be read; asking again");
                         None
                     }
                     Err(_) => None,

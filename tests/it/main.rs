@@ -31,6 +31,7 @@ mod refusals;
 mod remembered_ids;
 mod requests;
 mod response_sizes;
+mod several_topics;
 mod slow_records;
 mod starting;
 mod test_servers;
