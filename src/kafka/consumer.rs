@@ -332,11 +332,18 @@ struct Member {
 /// committing their offsets. No worker can report that. librdkafka reports it with every attempt; it is logged when it begins
 /// and ends.
 #[derive(Default)]
-struct Refusals(HashMap<Option<Arc<str>>, RDKafkaErrorCode>);
+struct Refusals {
+    begun: HashMap<Option<Arc<str>>, RDKafkaErrorCode>,
+    /// Whether Kafka has refused the consumer for a topic that it has not named, since that was looked for.
+    has_unnamed_topic: bool,
+}
 
 impl Refusals {
     fn begin(&mut self, group: &str, topic: Option<Arc<str>>, code: RDKafkaErrorCode) {
-        if self.0.insert(topic.clone(), code) != Some(code) {
+        if topic.is_none() && code == RDKafkaErrorCode::TopicAuthorizationFailed {
+            self.has_unnamed_topic = true;
+        }
+        if self.begun.insert(topic.clone(), code) != Some(code) {
             tracing::warn!(
                 group,
                 topic = topic.as_deref(),
@@ -349,7 +356,7 @@ impl Refusals {
     /// Partitions of a topic were assigned, or their offsets committed.
     fn end(&mut self, group: &str, topic: &Arc<str>) {
         for ended in [None, Some(Arc::clone(topic))] {
-            if self.0.remove(&ended).is_some() {
+            if self.begun.remove(&ended).is_some() {
                 tracing::info!(
                     group,
                     topic = ended.as_deref(),
@@ -762,7 +769,7 @@ fn follow_rights(
     let elements = subscription.elements();
     let mut subscribed: Vec<&str> = elements.iter().map(|element| element.topic()).collect();
     subscribed.sort_unstable();
-    if refusals.0.get(&None) != Some(&REFUSED) && subscribed.len() == member.topics.len() {
+    if !refusals.has_unnamed_topic && subscribed.len() == member.topics.len() {
         return Ok(());
     }
     let mut described = Vec::new();
@@ -777,6 +784,7 @@ fn follow_rights(
             described.push(topic.as_str());
         }
     }
+    refusals.has_unnamed_topic = false;
     if described.is_empty() || described == subscribed {
         return Ok(());
     }
