@@ -19,6 +19,7 @@ mod documented;
 mod end_to_end;
 mod erasure;
 mod feed;
+mod heartbeats;
 mod holes;
 mod hung_broker;
 mod layers;

@@ -171,10 +171,10 @@ async fn work_that_postgres_refuses_is_logged_when_it_begins_and_ends() {
     caught_up(&running.rest, &Ends::from([(0, 0)])).await;
     rename("erasures", "gone_erasures").await;
     warned(&running, fails, DOMAINS.len(), is_erasure).await;
-    rename("owners", "gone_owners").await;
+    rename("heartbeats", "gone_heartbeats").await;
     warned(&running, fails, 1, is_heartbeat).await;
     rename("gone_erasures", "erasures").await;
-    rename("gone_owners", "owners").await;
+    rename("gone_heartbeats", "heartbeats").await;
     caught_up(&running.rest, &Ends::from([(0, 0)])).await;
     wait_until(SOON, "all work goes through again", async || {
         let mut lines = running.app.log();
