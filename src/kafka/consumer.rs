@@ -8,7 +8,7 @@
 //!   first new record. Delivery stops at that line, because the offsets belong to another log from there on.
 //! - Offsets are committed to Kafka for lag tools, and to detect a restored database. No partition begins at them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -76,6 +76,8 @@ pub struct Partition {
 /// Deliveries from the offset to which a worker sought. A failed fetch ends them.
 #[derive(Debug)]
 pub struct Records {
+    /// What was put back, before what is delivered.
+    put_back: VecDeque<Delivery>,
     deliveries: channel::UnboundedReceiver<Result<Delivery, RDKafkaErrorCode>>,
     buffered: Arc<Buffered>,
     failure: Option<RDKafkaErrorCode>,
@@ -220,14 +222,35 @@ impl Partition {
 impl Records {
     /// Waits for the next delivery; `None` if a fetch has failed, or the partition was revoked or sought again.
     pub async fn next(&mut self) -> Option<Delivery> {
+        if let Some(delivery) = self.put_back.pop_front() {
+            return self.received(Ok(delivery));
+        }
         let delivery = self.deliveries.recv().await?;
         self.received(delivery)
     }
 
     /// The next delivery, if there is one already.
     pub fn try_next(&mut self) -> Option<Delivery> {
+        if let Some(delivery) = self.put_back.pop_front() {
+            return self.received(Ok(delivery));
+        }
         let delivery = self.deliveries.try_recv().ok()?;
         self.received(delivery)
+    }
+
+    /// Puts back what was received last, in its order.
+    pub fn put_back(&mut self, records: Vec<Record>, end: Option<i64>) {
+        for record in &records {
+            self.buffered.add(cost(record));
+        }
+        let deliveries = records.into_iter().map(Delivery::Record);
+        let deliveries = deliveries.chain(end.map(Delivery::End));
+        self.put_back = deliveries.chain(self.put_back.drain(..)).collect();
+    }
+
+    /// Whether more can come: neither did a fetch fail, nor was the partition cut off, revoked, or sought again.
+    pub fn is_live(&self) -> bool {
+        !self.deliveries.is_closed()
     }
 
     /// Why a fetch failed, after the last delivery before it.
@@ -829,6 +852,7 @@ fn seek_waiting(consumer: &BaseConsumer<Member>, member: &Member) {
             slot.deliveries = Some(sender);
             slot.paused = false;
             drop(reply.send(Records {
+                put_back: VecDeque::new(),
                 deliveries,
                 buffered: Arc::clone(&slot.buffered),
                 failure: None,
@@ -943,6 +967,50 @@ fn store(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_put_back_is_received_again_and_counts_as_buffered() {
+        let record = |offset| Record {
+            topic: "user.events".into(),
+            partition: 0,
+            offset,
+            timestamp_ms: None,
+            key: None,
+            headers: Vec::new(),
+            value: None,
+        };
+        let (sender, deliveries) = channel::unbounded_channel();
+        let buffered = Arc::new(Buffered::default());
+        let mut records = Records {
+            put_back: VecDeque::new(),
+            deliveries,
+            buffered: Arc::clone(&buffered),
+            failure: None,
+        };
+        for delivery in [record(0), record(1)].map(Delivery::Record) {
+            buffered.add(RECORD_OVERHEAD);
+            sender.send(Ok(delivery)).unwrap();
+        }
+        sender.send(Ok(Delivery::End(2))).unwrap();
+        sender.send(Err(RDKafkaErrorCode::Unknown)).unwrap();
+        assert_eq!(offsets(&mut records), ["0", "1", "end 2"]);
+        assert!(records.failure().is_some());
+        assert!(!buffered.exceeds(1));
+        records.put_back(vec![record(1)], Some(2));
+        records.put_back(vec![record(0)], None);
+        assert!(buffered.exceeds(2 * RECORD_OVERHEAD));
+        assert_eq!(offsets(&mut records), ["0", "1", "end 2"]);
+        assert!(!buffered.exceeds(1));
+    }
+
+    fn offsets(records: &mut Records) -> Vec<String> {
+        let next = std::iter::from_fn(|| records.try_next());
+        let text = |delivery| match delivery {
+            Delivery::Record(record) => record.offset.to_string(),
+            Delivery::End(offset) => format!("end {offset}"),
+        };
+        next.map(text).collect()
+    }
 
     #[test]
     fn changes_of_the_log_are_parsed_from_librdkafkas_log() {

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use super::claims::{self, Claims};
 use super::outages::Outages;
 use super::worker::Worker;
 use super::writer;
@@ -73,10 +74,12 @@ pub async fn project(projector: Projector, projection: &'static dyn Projection) 
 /// Projects all topics into one version of a view, until `projector.stop` is cancelled.
 async fn run(projector: Projector, projection: &'static dyn Projection, view: View) {
     let (queue, writers) = writer::writers(projector.clone(), projection, view.clone());
-    let member = run_member(projector, projection, view, queue);
+    let (claims, claiming) = claims::claims(projector.clone(), projection, view.clone());
+    let member = run_member(projector, projection, view, queue, claims);
     // Workers end when their batches are finished or overdue: what is overdue is rolled back.
     tokio::select! {
         () = writers => {}
+        () = claiming => {}
         () = member => {}
     }
 }
@@ -86,6 +89,7 @@ async fn run_member(
     projection: &'static dyn Projection,
     view: View,
     queue: writer::Queue,
+    claims: Claims,
 ) {
     let mut group = format!("{}.{}", projector.group_prefix, view.domain);
     if view.version > 1 {
@@ -124,6 +128,7 @@ async fn run_member(
                     view: view.clone(),
                     partition,
                     queue: queue.clone(),
+                    claims: claims.clone(),
                     stop: stop.clone(),
                 };
                 workers.spawn(worker.run());

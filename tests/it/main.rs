@@ -9,6 +9,7 @@ mod answers;
 mod as_of;
 mod captured_records;
 mod chaos;
+mod claims;
 mod clocks;
 mod code_versions;
 mod crashes;
