@@ -178,8 +178,8 @@ async fn in_schema(pool: &PgPool) -> sqlx::pool::PoolConnection<sqlx::Postgres> 
 /// Seconds to look up, to add, and for the rest of the transactions of all batches.
 async fn measure(shape: Shape, pool: &PgPool, remembered: i64) -> [f64; 3] {
     let mut connection = in_schema(pool).await;
-    let runs = Runs::read(&mut connection, 1, &Runs::default()).await;
-    let mut runs = runs.expect("runs");
+    let runs = Runs::read(&mut connection, &[1], &[]).await.expect("runs");
+    let mut runs = runs.into_iter().next().expect("a log");
     let mut times = [0.0; 3];
     for _ in 0..BATCHES {
         // One in fifty was there before.

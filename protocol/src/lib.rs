@@ -107,7 +107,7 @@ pub enum Rule {
     OnlyReturnedAreWritten,
     /// The tables are those of the schema that a claim of a returned row names (`writer.rs`).
     SchemaIsOfAReturnedClaim,
-    /// Claiming a partition raises the epoch (`sql/claim_partition.sql`).
+    /// Claiming a partition raises the epoch (`sql/claim_partitions.sql`).
     ClaimsRaiseTheEpoch,
     /// A claim reads parked keys and discards under the row's lock, after it raised the epoch
     /// (`progress.rs`).
@@ -169,7 +169,7 @@ pub enum Rule {
     SwitchLooksUnderTheLock,
     /// A read names `view_version`, which a switch locks, before any other table (`domains/*/sql`).
     ReadsBeginWithTheVersion,
-    /// A claim is refused where newer code has folded (`sql/claim_partition.sql`).
+    /// A claim is refused where newer code has folded (`sql/claim_partitions.sql`).
     ClaimsCompareTheCode,
     /// So are retries and discards (`dead_letters/retry.rs`).
     RetriesCompareTheCode,
@@ -182,7 +182,7 @@ pub enum Rule {
     /// A version's progress rows begin with the code that began it (`sql/copy_starts.sql`).
     RowsBeginWithTheCode,
     /// No other code than the one that began a rebuild folds it, newer code neither (`members.rs`,
-    /// `sql/claim_partition.sql`).
+    /// `sql/claim_partitions.sql`).
     RebuildsAreOfOneCode,
     /// `acceptOlderCode` lowers the code version of the live view only, because a rebuild is the work
     /// of one code version (`sql/accept_older_code.sql`).

@@ -1,13 +1,14 @@
-//! One member of a consumer group for one topic: a thread that never stops polling for long, delivers records to the workers of
-//! its partitions, and serves their requests.
+//! One member of a consumer group, for all topics: a thread that never stops polling for long, delivers records to the
+//! workers of its partitions, and serves their requests.
 //!
 //! - Workers decide where a partition begins. An assigned partition is paused until its worker seeks.
 //! - A full buffer pauses its partition; polling goes on. Rebalances are deltas (KIP-429, KIP-848).
+//! - An error ends the delivery of what it concerns: a partition, or a topic that is missing or refused. The others go on.
 //! - librdkafka reports a topic that was created again, and a lost tail (KIP-320), only in its debug log, just before the
 //!   first new record. Delivery stops at that line, because the offsets belong to another log from there on.
 //! - Offsets are committed to Kafka for lag tools, and to detect a restored database. No partition begins at them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -25,7 +26,8 @@ use tokio::sync::{mpsc as channel, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::is_refusal;
-use super::native::events::{Event, Events};
+pub use super::native::events::TopicPartition;
+use super::native::events::{Event, Events, Scope};
 use super::offsets::TopicStates;
 use crate::event::Record;
 
@@ -41,6 +43,9 @@ const REQUESTS_TIME: Duration = Duration::from_millis(200);
 const STORE_INTERVAL: Duration = Duration::from_secs(1);
 const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
 const COMMITTED_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often a consumer that Kafka refuses for one of its topics asks which of them it may describe.
+const RIGHTS_INTERVAL: Duration = Duration::from_secs(5);
+const RIGHTS_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause before a broken consumer is replaced.
 const RECREATE_PAUSE: Duration = Duration::from_secs(2);
 
@@ -57,13 +62,13 @@ pub enum Delivery {
 #[derive(Debug)]
 pub enum Assignment {
     Assigned(Partition),
-    Revoked(i32),
+    Revoked(TopicPartition),
 }
 
 /// An assigned partition, as its worker uses it.
 #[derive(Debug)]
 pub struct Partition {
-    pub number: i32,
+    pub id: TopicPartition,
     requests: mpsc::Sender<Request>,
     buffered: Arc<Buffered>,
 }
@@ -71,6 +76,8 @@ pub struct Partition {
 /// Deliveries from the offset to which a worker sought. A failed fetch ends them.
 #[derive(Debug)]
 pub struct Records {
+    /// What was put back, before what is delivered.
+    put_back: VecDeque<Delivery>,
     deliveries: channel::UnboundedReceiver<Result<Delivery, RDKafkaErrorCode>>,
     buffered: Arc<Buffered>,
     failure: Option<RDKafkaErrorCode>,
@@ -147,21 +154,25 @@ impl Buffered {
 #[derive(Debug)]
 enum Request {
     Seek {
-        partition: i32,
+        partition: TopicPartition,
         offset: i64,
         buffered: Arc<Buffered>,
         reply: oneshot::Sender<Records>,
     },
     Store {
-        partition: i32,
+        partition: TopicPartition,
         offset: i64,
         identity: String,
     },
-    Committed {
-        partition: i32,
-        identity: String,
-        reply: oneshot::Sender<KafkaResult<Option<i64>>>,
-    },
+    Committed(Asked),
+}
+
+/// A question for the offset that was committed for a partition, in this incarnation of its topic.
+#[derive(Debug)]
+struct Asked {
+    partition: TopicPartition,
+    identity: String,
+    reply: oneshot::Sender<KafkaResult<Option<i64>>>,
 }
 
 impl Partition {
@@ -172,7 +183,7 @@ impl Partition {
         let buffered = Arc::clone(&self.buffered);
         self.requests
             .send(Request::Seek {
-                partition: self.number,
+                partition: self.id.clone(),
                 offset,
                 buffered,
                 reply,
@@ -187,11 +198,11 @@ impl Partition {
     /// Kafka does not answer.
     pub async fn committed(&self, identity: &str) -> KafkaResult<Option<i64>> {
         let (reply, committed) = oneshot::channel();
-        let request = Request::Committed {
-            partition: self.number,
+        let request = Request::Committed(Asked {
+            partition: self.id.clone(),
             identity: identity.to_owned(),
             reply,
-        };
+        });
         // If the thread has ended, the reply channel is closed.
         drop(self.requests.send(request));
         committed.await.unwrap_or(Err(KafkaError::Canceled))
@@ -201,7 +212,7 @@ impl Partition {
     pub fn store(&self, offset: i64, identity: &str) {
         // If the thread has ended, another member owns the partition and commits.
         drop(self.requests.send(Request::Store {
-            partition: self.number,
+            partition: self.id.clone(),
             offset,
             identity: identity.to_owned(),
         }));
@@ -211,14 +222,35 @@ impl Partition {
 impl Records {
     /// Waits for the next delivery; `None` if a fetch has failed, or the partition was revoked or sought again.
     pub async fn next(&mut self) -> Option<Delivery> {
+        if let Some(delivery) = self.put_back.pop_front() {
+            return self.received(Ok(delivery));
+        }
         let delivery = self.deliveries.recv().await?;
         self.received(delivery)
     }
 
     /// The next delivery, if there is one already.
     pub fn try_next(&mut self) -> Option<Delivery> {
+        if let Some(delivery) = self.put_back.pop_front() {
+            return self.received(Ok(delivery));
+        }
         let delivery = self.deliveries.try_recv().ok()?;
         self.received(delivery)
+    }
+
+    /// Puts back what was received last, in its order.
+    pub fn put_back(&mut self, records: Vec<Record>, end: Option<i64>) {
+        for record in &records {
+            self.buffered.add(cost(record));
+        }
+        let deliveries = records.into_iter().map(Delivery::Record);
+        let deliveries = deliveries.chain(end.map(Delivery::End));
+        self.put_back = deliveries.chain(self.put_back.drain(..)).collect();
+    }
+
+    /// Whether more can come: neither did a fetch fail, nor was the partition cut off, revoked, or sought again.
+    pub fn is_live(&self) -> bool {
+        !self.deliveries.is_closed()
     }
 
     /// Why a fetch failed, after the last delivery before it.
@@ -258,36 +290,37 @@ fn cost(record: &Record) -> usize {
 /// consumer that breaks is replaced after its partitions were revoked.
 pub fn join(
     config: ClientConfig,
-    topic: String,
+    topics: Vec<String>,
     buffers: Arc<Buffers>,
     topic_states: watch::Receiver<Option<TopicStates>>,
     stop: CancellationToken,
 ) -> channel::UnboundedReceiver<Assignment> {
     let (assignments, receiver) = channel::unbounded_channel();
+    let group = config.get("group.id").unwrap_or_default().to_owned();
     thread::Builder::new()
-        .name(format!("consumer-{topic}"))
+        .name(format!("consumer-{group}"))
         .spawn(move || {
-            let mut refusal = Refusal::default();
+            let mut refusals = Refusals::default();
             while !stop.is_cancelled() {
                 let states = topic_states.clone();
                 let member = |requests| Member {
-                    topic: topic.clone(),
-                    group: config.get("group.id").unwrap_or_default().to_owned(),
+                    group: group.clone(),
+                    topics: topics.clone(),
                     buffers: Arc::clone(&buffers),
                     slots: Mutex::default(),
                     assignments: assignments.clone(),
                     requests,
                     topic_states: states,
                 };
-                let run = || run(&config, member, &stop, &mut refusal);
+                let run = || run(&config, member, &stop, &mut refusals);
                 match panic::catch_unwind(AssertUnwindSafe(run)) {
                     Ok(Ok(())) => continue,
                     // It was logged when it began.
                     Ok(Err(error)) if error.rdkafka_error_code().is_some_and(is_refusal) => {}
                     Ok(Err(error)) => {
-                        tracing::error!(%error, topic, "the Kafka consumer broke; replacing it");
+                        tracing::error!(%error, group, "the Kafka consumer broke; replacing it");
                     }
-                    Err(_) => tracing::error!(topic, "the Kafka consumer panicked; replacing it"),
+                    Err(_) => tracing::error!(group, "the Kafka consumer panicked; replacing it"),
                 }
                 thread::sleep(RECREATE_PAUSE);
             }
@@ -308,86 +341,112 @@ struct Slot {
 }
 
 struct Member {
-    topic: String,
     group: String,
+    /// In their order.
+    topics: Vec<String>,
     buffers: Arc<Buffers>,
-    slots: Mutex<HashMap<i32, Slot>>,
+    slots: Mutex<HashMap<TopicPartition, Slot>>,
     assignments: channel::UnboundedSender<Assignment>,
     requests: mpsc::Sender<Request>,
     topic_states: watch::Receiver<Option<TopicStates>>,
 }
 
-/// Why Kafka refuses the consumer as a whole, which keeps it from being assigned partitions, or from committing their
-/// offsets. No worker can report that. librdkafka reports it with every attempt; it is logged when it begins and ends.
+/// Why Kafka refuses a topic, or the consumer as a whole (`None`), which keeps it from being assigned partitions, or from
+/// committing their offsets. No worker can report that. librdkafka reports it with every attempt; it is logged when it begins
+/// and ends.
 #[derive(Default)]
-struct Refusal(Option<RDKafkaErrorCode>);
+struct Refusals {
+    begun: HashMap<Option<Arc<str>>, RDKafkaErrorCode>,
+    /// Whether Kafka has refused the consumer for a topic that it has not named, since that was looked for.
+    has_unnamed_topic: bool,
+}
 
-impl Refusal {
-    fn begin(&mut self, member: &Member, code: RDKafkaErrorCode) {
-        if self.0.replace(code) != Some(code) {
+impl Refusals {
+    fn begin(&mut self, group: &str, topic: Option<Arc<str>>, code: RDKafkaErrorCode) {
+        if topic.is_none() && code == RDKafkaErrorCode::TopicAuthorizationFailed {
+            self.has_unnamed_topic = true;
+        }
+        if self.begun.insert(topic.clone(), code) != Some(code) {
             tracing::warn!(
-                topic = member.topic,
-                group = member.group,
+                group,
+                topic = topic.as_deref(),
                 %code,
                 "Kafka refuses the consumer; trying again until it does not"
             );
         }
     }
 
-    /// Partitions were assigned, or offsets committed.
-    fn end(&mut self, member: &Member) {
-        if self.0.take().is_some() {
-            tracing::info!(
-                topic = member.topic,
-                group = member.group,
-                "Kafka accepts the consumer again"
-            );
+    /// Partitions of a topic were assigned, or their offsets committed.
+    fn end(&mut self, group: &str, topic: &Arc<str>) {
+        for ended in [None, Some(Arc::clone(topic))] {
+            if self.begun.remove(&ended).is_some() {
+                tracing::info!(
+                    group,
+                    topic = ended.as_deref(),
+                    "Kafka accepts the consumer again"
+                );
+            }
         }
     }
 }
 
-/// A change of the topic that librdkafka reports only in its debug log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A change of a topic that librdkafka reports only in its debug log.
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum LogChange {
     /// The topic was deleted and created again.
-    Recreated,
+    Recreated(Arc<str>),
     /// A partition has lost its tail.
-    Truncated(i32),
+    Truncated(TopicPartition),
 }
 
 impl LogChange {
-    /// The change of a topic that a line of librdkafka's log reports.
-    fn parse(line: &str, topic: &str) -> Option<Self> {
-        let changed = format!("Topic {topic} changed id from ");
-        if let Some((_, ids)) = line.split_once(&changed) {
-            return (!ids.starts_with(NO_ID)).then_some(Self::Recreated);
+    /// The change that a line of librdkafka's log reports.
+    fn parse(line: &str) -> Option<Self> {
+        if let Some((before, ids)) = line.split_once(" changed id from ") {
+            let (_, topic) = before.rsplit_once("Topic ")?;
+            return (!ids.starts_with(NO_ID)).then(|| Self::Recreated(topic.into()));
         }
-        let (_, of_partition) = line.split_once(&format!("{topic} ["))?;
-        let (partition, reset) = of_partition.split_once("]: offset reset")?;
-        let truncated = reset.contains("log truncation detected");
-        truncated.then(|| partition.parse().ok().map(Self::Truncated))?
+        let (of_partition, reset) = line.split_once("]: offset reset")?;
+        let (before, partition) = of_partition.rsplit_once(" [")?;
+        let (_, topic) = before.rsplit_once(' ')?;
+        let partition = TopicPartition {
+            topic: topic.into(),
+            partition: partition.parse().ok()?,
+        };
+        reset
+            .contains("log truncation detected")
+            .then_some(Self::Truncated(partition))
+    }
+
+    /// What has changed.
+    fn scope(self) -> Scope {
+        match self {
+            Self::Recreated(topic) => Scope::Topic(topic),
+            Self::Truncated(partition) => Scope::Partition(partition),
+        }
     }
 }
 
+/// A list of partitions, as rdkafka takes it.
+fn list<'p>(partitions: impl IntoIterator<Item = &'p TopicPartition>) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    for TopicPartition { topic, partition } in partitions {
+        list.add_partition(topic, *partition);
+    }
+    list
+}
+
 impl Member {
-    fn slots(&self) -> std::sync::MutexGuard<'_, HashMap<i32, Slot>> {
+    fn slots(&self) -> std::sync::MutexGuard<'_, HashMap<TopicPartition, Slot>> {
         // Nothing panics while it holds the lock; even then the map would be whole.
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn list(&self, partitions: impl IntoIterator<Item = i32>) -> TopicPartitionList {
-        let mut list = TopicPartitionList::new();
-        for partition in partitions {
-            list.add_partition(&self.topic, partition);
-        }
-        list
     }
 
     fn follow_rebalance(
         &self,
         consumer: &BaseConsumer<Self>,
         assigned: bool,
-        partitions: &[i32],
+        partitions: &[TopicPartition],
     ) -> KafkaResult<()> {
         if assigned {
             self.assigned(consumer, partitions)
@@ -396,16 +455,20 @@ impl Member {
         }
     }
 
-    fn assigned(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) -> KafkaResult<()> {
+    fn assigned(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        partitions: &[TopicPartition],
+    ) -> KafkaResult<()> {
         let mut list = TopicPartitionList::new();
         for partition in partitions {
             // The partition is paused at once and sought before it is resumed, so any offset of the log will do. It must
             // be a number: for "the end" librdkafka asks the broker, asks again half a second later if a seek came in
             // between, and then jumps there, past the records in between.
             list.add_partition_offset(
-                &self.topic,
-                *partition,
-                Offset::Offset(self.assigned_offset(*partition)),
+                &partition.topic,
+                partition.partition,
+                Offset::Offset(self.assigned_offset(partition)),
             )?;
         }
         consumer.incremental_assign(&list)?;
@@ -413,7 +476,7 @@ impl Member {
         for partition in partitions {
             let buffered = Arc::new(Buffered::default());
             self.slots().insert(
-                *partition,
+                partition.clone(),
                 Slot {
                     deliveries: None,
                     buffered: Arc::clone(&buffered),
@@ -423,7 +486,7 @@ impl Member {
                 },
             );
             let partition = Partition {
-                number: *partition,
+                id: partition.clone(),
                 requests: self.requests.clone(),
                 buffered,
             };
@@ -433,33 +496,37 @@ impl Member {
     }
 
     /// An offset that the log holds, as far as its state was read.
-    fn assigned_offset(&self, partition: i32) -> i64 {
+    fn assigned_offset(&self, of: &TopicPartition) -> i64 {
         let states = self.topic_states.borrow();
-        let offsets = states
-            .as_ref()
-            .and_then(|states| states.get(&self.topic)?.offsets.get(&partition).copied());
+        let states = states.as_ref();
+        let offsets =
+            states.and_then(|states| states.get(&*of.topic)?.offsets.get(&of.partition).copied());
         offsets.map_or(0, |offsets| offsets.last_stable)
     }
 
-    fn revoked(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) -> KafkaResult<()> {
+    fn revoked(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        partitions: &[TopicPartition],
+    ) -> KafkaResult<()> {
         // A batch that has begun may still commit. If it has not when the next owner claims the partition, it is fenced.
         self.drop_slots(partitions);
-        consumer.incremental_unassign(&self.list(partitions.iter().copied()))
+        consumer.incremental_unassign(&list(partitions))
     }
 
-    /// Ends the delivery of a partition, or of all: their workers read the topic's state again before they go on.
-    fn cut_off(&self, partition: Option<i32>) {
-        self.end_deliveries(partition, None);
+    /// Ends deliveries: their workers read the topic's state again before they go on.
+    fn cut_off(&self, scope: &Scope) {
+        self.end_deliveries(scope, None);
     }
 
-    /// Ends the delivery of a partition, or of all, because fetches fail: their workers report that, and seek again.
-    fn fail(&self, partition: Option<i32>, code: RDKafkaErrorCode) {
-        self.end_deliveries(partition, Some(code));
+    /// Ends deliveries because fetches fail: their workers report that, and seek again.
+    fn fail(&self, scope: &Scope, code: RDKafkaErrorCode) {
+        self.end_deliveries(scope, Some(code));
     }
 
-    fn end_deliveries(&self, partition: Option<i32>, failure: Option<RDKafkaErrorCode>) {
-        for (number, slot) in self.slots().iter_mut() {
-            if partition.is_none_or(|partition| partition == *number)
+    fn end_deliveries(&self, scope: &Scope, failure: Option<RDKafkaErrorCode>) {
+        for (partition, slot) in self.slots().iter_mut() {
+            if scope.contains(partition)
                 && let Some(deliveries) = slot.deliveries.take()
                 && let Some(code) = failure
             {
@@ -469,10 +536,11 @@ impl Member {
         }
     }
 
-    fn drop_slots(&self, partitions: &[i32]) {
+    fn drop_slots(&self, partitions: &[TopicPartition]) {
         for partition in partitions {
             if self.slots().remove(partition).is_some() {
-                drop(self.assignments.send(Assignment::Revoked(*partition)));
+                let revoked = Assignment::Revoked(partition.clone());
+                drop(self.assignments.send(revoked));
             }
         }
     }
@@ -489,10 +557,14 @@ impl ConsumerContext for Member {
         list: &mut TopicPartitionList,
     ) {
         let elements = list.elements();
-        let partitions: Vec<i32> = elements.iter().map(|element| element.partition()).collect();
+        let partitions = elements.iter().map(|element| TopicPartition {
+            topic: element.topic().into(),
+            partition: element.partition(),
+        });
+        let partitions: Vec<TopicPartition> = partitions.collect();
         let assigned = event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if let Err(error) = self.follow_rebalance(consumer, assigned, &partitions) {
-            tracing::error!(%error, topic = self.topic, "a rebalance at the consumer's end failed");
+            tracing::error!(%error, group = self.group, "a rebalance at the consumer's end failed");
         }
     }
 }
@@ -501,15 +573,20 @@ fn run(
     config: &ClientConfig,
     member: impl FnOnce(mpsc::Sender<Request>) -> Member,
     stop: &CancellationToken,
-    refusal: &mut Refusal,
+    refusals: &mut Refusals,
 ) -> KafkaResult<()> {
     let (sender, requests) = mpsc::channel();
     let member = member(sender);
-    let topic = member.topic.clone();
     let consumer: BaseConsumer<Member> = config.create_with_context(member)?;
-    consumer.subscribe(&[&topic])?;
-    let outcome = serve(&consumer, stop, &requests, refusal);
-    let left: Vec<i32> = consumer.context().slots().keys().copied().collect();
+    let topics: Vec<&str> = consumer
+        .context()
+        .topics
+        .iter()
+        .map(String::as_str)
+        .collect();
+    consumer.subscribe(&topics)?;
+    let outcome = serve(&consumer, stop, &requests, refusals);
+    let left: Vec<TopicPartition> = consumer.context().slots().keys().cloned().collect();
     consumer.context().drop_slots(&left);
     // Dropping the consumer leaves the group, so that its partitions are assigned again without waiting for the session.
     outcome
@@ -519,14 +596,15 @@ fn serve(
     consumer: &BaseConsumer<Member>,
     stop: &CancellationToken,
     requests: &mpsc::Receiver<Request>,
-    refusal: &mut Refusal,
+    refusals: &mut Refusals,
 ) -> KafkaResult<()> {
     let member = Arc::clone(consumer.context());
     let events = Events::of(consumer)?;
-    let mut stored: HashMap<i32, (i64, String)> = HashMap::new();
-    let mut store_at = Instant::now();
+    let mut stored: HashMap<TopicPartition, (i64, String)> = HashMap::new();
+    let (mut store_at, mut rights_at) = (Instant::now(), Instant::now());
     while !stop.is_cancelled() {
         let began = Instant::now();
+        let mut asked = Vec::new();
         while began.elapsed() < REQUESTS_TIME
             && let Ok(request) = requests.try_recv()
         {
@@ -552,25 +630,26 @@ fn serve(
                 } => {
                     stored.insert(partition, (offset, identity));
                 }
-                Request::Committed {
-                    partition,
-                    identity,
-                    reply,
-                } => drop(reply.send(committed(consumer, &member, partition, &identity))),
+                Request::Committed(one) => asked.push(one),
             }
         }
+        answer_committed(consumer, asked);
         seek_waiting(consumer, &member);
         resume_drained(consumer, &member)?;
         if store_at.elapsed() >= STORE_INTERVAL {
             store(consumer, &member, &mut stored);
             store_at = Instant::now();
         }
+        if rights_at.elapsed() >= RIGHTS_INTERVAL {
+            follow_rights(consumer, &member, refusals)?;
+            rights_at = Instant::now();
+        }
         // Polls all that is fetched, but not so much that a worker's request waits long.
         let mut wait = POLL;
         for _ in 0..1_000 {
             match events.poll(wait) {
                 None => break,
-                Some(event) => handle(consumer, &member, event, refusal)?,
+                Some(event) => handle(consumer, &member, event, refusals)?,
             }
             wait = Duration::ZERO;
         }
@@ -587,8 +666,9 @@ fn handle(
     consumer: &BaseConsumer<Member>,
     member: &Member,
     event: Event,
-    refusal: &mut Refusal,
+    refusals: &mut Refusals,
 ) -> KafkaResult<()> {
+    let group = member.group.as_str();
     match event {
         Event::Record(record) => deliver(consumer, member, record)?,
         Event::EndOfPartition { partition, offset } => {
@@ -605,8 +685,10 @@ fn handle(
             partitions,
         } => {
             member.follow_rebalance(consumer, assigned, &partitions)?;
-            if assigned && !partitions.is_empty() {
-                refusal.end(member);
+            if assigned {
+                for partition in &partitions {
+                    refusals.end(group, &partition.topic);
+                }
             }
         }
         Event::Error {
@@ -618,7 +700,7 @@ fn handle(
             let fatal = consumer.client().fatal_error();
             let code = fatal.map_or(code, |(code, _)| code);
             if is_refusal(code) {
-                refusal.begin(member, code);
+                refusals.begin(group, None, code);
             }
             return Err(KafkaError::MessageConsumptionFatal(code));
         }
@@ -630,33 +712,49 @@ fn handle(
                 | RDKafkaErrorCode::UnknownTopicId
                 | RDKafkaErrorCode::AutoOffsetReset
                 | RDKafkaErrorCode::OffsetOutOfRange),
-            partition,
+            scope,
             ..
         } => {
-            tracing::warn!(topic = member.topic, partition, %code, "the log has changed; reading the topic's state again");
-            member.cut_off(partition);
+            tracing::warn!(group, ?scope, %code, "the log has changed; reading the topic's state again");
+            member.cut_off(&scope);
         }
         Event::Error {
             code,
-            partition: Some(partition),
+            scope: scope @ Scope::Partition(_),
             ..
-        } => member.fail(Some(partition), code),
-        Event::Error { code, .. } if is_refusal(code) => {
-            refusal.begin(member, code);
-            // Fetches need no right on the group.
-            if code != RDKafkaErrorCode::GroupAuthorizationFailed {
-                member.fail(None, code);
+        } => member.fail(&scope, code),
+        Event::Error { code, scope, .. } if is_refusal(code) => {
+            if let Scope::Topic(topic) = &scope {
+                refusals.begin(group, Some(Arc::clone(topic)), code);
+                member.fail(&scope, code);
+            } else {
+                refusals.begin(group, None, code);
+                // What concerns the membership, as a topic without a name does in KIP-848, concerns no fetch.
+                if !matches!(
+                    code,
+                    RDKafkaErrorCode::GroupAuthorizationFailed
+                        | RDKafkaErrorCode::TopicAuthorizationFailed
+                ) {
+                    member.fail(&scope, code);
+                }
             }
         }
-        Event::Error { code, .. } => {
-            tracing::debug!(topic = member.topic, %code, "librdkafka reports an error and continues");
+        Event::Error { code, scope, .. } => {
+            tracing::debug!(group, ?scope, %code, "librdkafka reports an error and continues");
         }
-        Event::Committed { error: None } => refusal.end(member),
-        Event::Committed { error: Some(code) } if is_refusal(code) => {
-            refusal.begin(member, code);
-        }
-        Event::Committed { error: Some(code) } => {
-            tracing::debug!(topic = member.topic, %code, "offsets could not be committed to Kafka");
+        Event::Committed(outcomes) => {
+            for (TopicPartition { topic, partition }, outcome) in outcomes {
+                match outcome {
+                    Ok(()) => refusals.end(group, &topic),
+                    Err(code @ RDKafkaErrorCode::TopicAuthorizationFailed) => {
+                        refusals.begin(group, Some(topic), code);
+                    }
+                    Err(code) if is_refusal(code) => refusals.begin(group, None, code),
+                    Err(code) => {
+                        tracing::debug!(group, topic = &*topic, partition, %code, "an offset could not be committed to Kafka");
+                    }
+                }
+            }
         }
         Event::Log {
             severity,
@@ -664,20 +762,17 @@ fn handle(
             message,
         } => {
             if severity <= WARNING {
-                tracing::warn!(target: "librdkafka", facility, message, topic = member.topic);
+                tracing::warn!(target: "librdkafka", facility, message, group);
             } else {
-                tracing::debug!(target: "librdkafka", facility, message, topic = member.topic);
+                tracing::debug!(target: "librdkafka", facility, message, group);
             }
-            if let Some(change) = LogChange::parse(&message, &member.topic) {
+            if let Some(change) = LogChange::parse(&message) {
                 tracing::warn!(
-                    topic = member.topic,
+                    group,
                     ?change,
                     "the log has changed; reading the topic's state again"
                 );
-                match change {
-                    LogChange::Recreated => member.cut_off(None),
-                    LogChange::Truncated(partition) => member.cut_off(Some(partition)),
-                }
+                member.cut_off(&change.scope());
             }
         }
         Event::Other => {}
@@ -685,32 +780,68 @@ fn handle(
     Ok(())
 }
 
+/// Where the broker assigns partitions (KIP-848), it refuses a member as a whole that may not describe one of its topics: the
+/// member subscribes to the others, for as long as that lasts.
+fn follow_rights(
+    consumer: &BaseConsumer<Member>,
+    member: &Member,
+    refusals: &mut Refusals,
+) -> KafkaResult<()> {
+    const REFUSED: RDKafkaErrorCode = RDKafkaErrorCode::TopicAuthorizationFailed;
+    let subscription = consumer.subscription()?;
+    let elements = subscription.elements();
+    let mut subscribed: Vec<&str> = elements.iter().map(|element| element.topic()).collect();
+    subscribed.sort_unstable();
+    if !refusals.has_unnamed_topic && subscribed.len() == member.topics.len() {
+        return Ok(());
+    }
+    let mut described = Vec::new();
+    for topic in &member.topics {
+        let Ok(metadata) = consumer.fetch_metadata(Some(topic), RIGHTS_TIMEOUT) else {
+            return Ok(());
+        };
+        let mut errors = metadata.topics().iter().filter_map(|found| found.error());
+        if errors.any(|error| RDKafkaErrorCode::from(error) == REFUSED) {
+            refusals.begin(&member.group, Some(topic.as_str().into()), REFUSED);
+        } else {
+            described.push(topic.as_str());
+        }
+    }
+    refusals.has_unnamed_topic = false;
+    if described.is_empty() || described == subscribed {
+        return Ok(());
+    }
+    consumer.subscribe(&described)
+}
+
 /// Serves the workers' seeks. A partition that librdkafka does not fetch (not yet, or no longer after an error) can't be
 /// sought: it is assigned again at the offset.
 fn seek_waiting(consumer: &BaseConsumer<Member>, member: &Member) {
-    let waiting: Vec<(i32, i64)> = member
+    let waiting: Vec<(TopicPartition, Offset)> = member
         .slots()
         .iter()
-        .filter_map(|(partition, slot)| slot.seek.as_ref().map(|(offset, _)| (*partition, *offset)))
+        .filter_map(|(partition, slot)| {
+            let (offset, _) = slot.seek.as_ref()?;
+            Some((partition.clone(), Offset::Offset(*offset)))
+        })
         .collect();
     for (partition, offset) in waiting {
-        let list = member.list([partition]);
+        let list = list([&partition]);
+        let TopicPartition {
+            topic,
+            partition: number,
+        } = &partition;
         let sought = consumer
-            .seek(
-                &member.topic,
-                partition,
-                Offset::Offset(offset),
-                SEEK_TIMEOUT,
-            )
+            .seek(topic, *number, offset, SEEK_TIMEOUT)
             .or_else(|_| {
                 let mut assigned = TopicPartitionList::new();
-                assigned.add_partition_offset(&member.topic, partition, Offset::Offset(offset))?;
+                assigned.add_partition_offset(topic, *number, offset)?;
                 consumer.incremental_unassign(&list)?;
                 consumer.incremental_assign(&assigned)
             })
             .and_then(|()| consumer.resume(&list));
         if let Err(error) = sought {
-            tracing::debug!(%error, partition, "a partition can't be sought yet");
+            tracing::debug!(%error, ?partition, "a partition can't be sought yet");
             continue;
         }
         // librdkafka drops what was fetched before the seek, by its version.
@@ -721,6 +852,7 @@ fn seek_waiting(consumer: &BaseConsumer<Member>, member: &Member) {
             slot.deliveries = Some(sender);
             slot.paused = false;
             drop(reply.send(Records {
+                put_back: VecDeque::new(),
                 deliveries,
                 buffered: Arc::clone(&slot.buffered),
                 failure: None,
@@ -737,18 +869,21 @@ fn resume_drained(consumer: &BaseConsumer<Member>, member: &Member) -> KafkaResu
             && !slot.buffered.exceeds(slot.share.bytes() / 2)
         {
             slot.paused = false;
-            drained.push(*partition);
+            drained.push(partition.clone());
         }
     }
     if drained.is_empty() {
         Ok(())
     } else {
-        consumer.resume(&member.list(drained))
+        consumer.resume(&list(&drained))
     }
 }
 
 fn deliver(consumer: &BaseConsumer<Member>, member: &Member, record: Record) -> KafkaResult<()> {
-    let partition = record.partition;
+    let partition = TopicPartition {
+        topic: Arc::clone(&record.topic),
+        partition: record.partition,
+    };
     let full = {
         let mut slots = member.slots();
         let Some(slot) = slots.get_mut(&partition) else {
@@ -768,22 +903,34 @@ fn deliver(consumer: &BaseConsumer<Member>, member: &Member, record: Record) -> 
         slot.paused
     };
     if full {
-        consumer.pause(&member.list([partition]))
+        consumer.pause(&list([&partition]))
     } else {
         Ok(())
+    }
+}
+
+/// Answers questions for committed offsets, with one request for all.
+fn answer_committed(consumer: &BaseConsumer<Member>, asked: Vec<Asked>) {
+    if asked.is_empty() {
+        return;
+    }
+    let partitions = list(asked.iter().map(|one| &one.partition));
+    let found = consumer.committed_offsets(partitions, COMMITTED_TIMEOUT);
+    for one in asked {
+        let found = found.as_ref().map_err(KafkaError::clone);
+        let answer = found.and_then(|found| committed(found, &one.partition, &one.identity));
+        drop(one.reply.send(answer));
     }
 }
 
 /// The offset that was committed for a partition, if its metadata names this incarnation of the topic, or nothing: other
 /// tools commit without metadata.
 fn committed(
-    consumer: &BaseConsumer<Member>,
-    member: &Member,
-    partition: i32,
+    found: &TopicPartitionList,
+    partition: &TopicPartition,
     identity: &str,
 ) -> KafkaResult<Option<i64>> {
-    let committed = consumer.committed_offsets(member.list([partition]), COMMITTED_TIMEOUT)?;
-    let Some(committed) = committed.find_partition(&member.topic, partition) else {
+    let Some(committed) = found.find_partition(&partition.topic, partition.partition) else {
         return Ok(None);
     };
     committed.error()?;
@@ -798,14 +945,14 @@ fn committed(
 fn store(
     consumer: &BaseConsumer<Member>,
     member: &Member,
-    stored: &mut HashMap<i32, (i64, String)>,
+    stored: &mut HashMap<TopicPartition, (i64, String)>,
 ) {
     let mut list = TopicPartitionList::new();
-    for (partition, (offset, identity)) in stored.drain() {
-        if member.slots().contains_key(&partition) {
+    for (of, (offset, identity)) in stored.drain() {
+        if member.slots().contains_key(&of) {
             // Only an invalid offset is refused, and Kafka gave this one.
-            drop(list.add_partition_offset(&member.topic, partition, Offset::Offset(offset)));
-            if let Some(mut added) = list.find_partition(&member.topic, partition) {
+            drop(list.add_partition_offset(&of.topic, of.partition, Offset::Offset(offset)));
+            if let Some(mut added) = list.find_partition(&of.topic, of.partition) {
                 added.set_metadata(identity);
             }
         }
@@ -822,18 +969,66 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_put_back_is_received_again_and_counts_as_buffered() {
+        let record = |offset| Record {
+            topic: "user.events".into(),
+            partition: 0,
+            offset,
+            timestamp_ms: None,
+            key: None,
+            headers: Vec::new(),
+            value: None,
+        };
+        let (sender, deliveries) = channel::unbounded_channel();
+        let buffered = Arc::new(Buffered::default());
+        let mut records = Records {
+            put_back: VecDeque::new(),
+            deliveries,
+            buffered: Arc::clone(&buffered),
+            failure: None,
+        };
+        for delivery in [record(0), record(1)].map(Delivery::Record) {
+            buffered.add(RECORD_OVERHEAD);
+            sender.send(Ok(delivery)).unwrap();
+        }
+        sender.send(Ok(Delivery::End(2))).unwrap();
+        sender.send(Err(RDKafkaErrorCode::Unknown)).unwrap();
+        assert_eq!(offsets(&mut records), ["0", "1", "end 2"]);
+        assert!(records.failure().is_some());
+        assert!(!buffered.exceeds(1));
+        records.put_back(vec![record(1)], Some(2));
+        records.put_back(vec![record(0)], None);
+        assert!(buffered.exceeds(2 * RECORD_OVERHEAD));
+        assert_eq!(offsets(&mut records), ["0", "1", "end 2"]);
+        assert!(!buffered.exceeds(1));
+    }
+
+    fn offsets(records: &mut Records) -> Vec<String> {
+        let next = std::iter::from_fn(|| records.try_next());
+        let text = |delivery| match delivery {
+            Delivery::Record(record) => record.offset.to_string(),
+            Delivery::End(offset) => format!("end {offset}"),
+        };
+        next.map(text).collect()
+    }
+
+    #[test]
     fn changes_of_the_log_are_parsed_from_librdkafkas_log() {
-        let read = |line| LogChange::parse(line, "user.events");
         let changed = "[thrd:main]: Topic user.events changed id from ";
         let first = format!("{changed}{NO_ID} to mRk1v5vYQ3aaaaaaaaaaaa");
-        assert_eq!(read(&first), None);
+        assert_eq!(LogChange::parse(&first), None);
         let again = format!("{changed}mRk1v5vYQ3aaaaaaaaaaaa to zRk1v5vYQ3aaaaaaaaaaaa");
-        assert_eq!(read(&again), Some(LogChange::Recreated));
-        assert_eq!(LogChange::parse(&again, "events"), None);
+        let recreated = LogChange::Recreated("user.events".into());
+        assert_eq!(LogChange::parse(&again), Some(recreated));
         let reset = "[thrd:main]: user.events [7]: offset reset (at offset INVALID (leader epoch 4), broker 1) to ";
         let truncated = format!("{reset}offset INVALID: Local: Partition log truncation detected");
-        assert_eq!(read(&truncated), Some(LogChange::Truncated(7)));
+        let partition = TopicPartition {
+            topic: "user.events".into(),
+            partition: 7,
+        };
+        let change = LogChange::Truncated(partition);
+        assert_eq!(LogChange::parse(&truncated), Some(change));
         let other = format!("{reset}offset INVALID: Broker: Offset out of range");
-        assert_eq!(read(&other), None);
+        assert_eq!(LogChange::parse(&other), None);
     }
 }

@@ -1,6 +1,7 @@
 //! Heartbeats: which partitions this process projects, how fast, and what holds them up; and the offsets of the logs.
 //!
-//! They are written every two seconds, to tables of their own: no heartbeat waits for a batch's lock on a progress row.
+//! They are written every two seconds, to tables of their own: no heartbeat waits for a batch's lock on a progress row. A
+//! heartbeat is of a process and a version, and names its partitions.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +19,9 @@ use crate::kafka::offsets::TopicStates;
 const INTERVAL: Duration = Duration::from_secs(2);
 /// How long a heartbeat may take to be written.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// For how long a partition that was given up is still named: the next owner may need that long, and as long readers take an
+/// owner for alive without a heartbeat.
+const RELEASED: Duration = Duration::from_secs(10);
 /// Over how long a rate is measured.
 const RATE_WINDOW: Duration = Duration::from_secs(10);
 
@@ -36,6 +40,8 @@ struct Heartbeat {
     failure: Option<&'static str>,
     window: (Instant, i64),
     rate: f64,
+    /// When the worker ended.
+    released: Option<Instant>,
 }
 
 impl Heartbeats {
@@ -47,31 +53,41 @@ impl Heartbeats {
     /// This process claims a log from now on, at an offset. A failure that was reported stays until it is cleared. Returns
     /// what is notified if the database is restored to a state before this.
     pub fn begin(&self, view: &View, log_id: i32, epoch: i64, next_offset: i64) -> Arc<Notify> {
-        let mut all = self.all();
-        let heartbeat = all
-            .entry((view.clone(), log_id))
-            .or_insert_with(|| Heartbeat {
-                epoch,
-                next_offset,
-                restored: Arc::default(),
-                oldest_unapplied_at: None,
-                failure: None,
-                window: (Instant::now(), 0),
-                rate: 0.0,
-            });
+        let (mut all, key) = (self.all(), (view.clone(), log_id));
+        if all
+            .get(&key)
+            .is_some_and(|former| former.released.is_some())
+        {
+            all.remove(&key);
+        }
+        let heartbeat = all.entry(key).or_insert_with(|| Heartbeat {
+            epoch,
+            next_offset,
+            restored: Arc::default(),
+            oldest_unapplied_at: None,
+            failure: None,
+            window: (Instant::now(), 0),
+            rate: 0.0,
+            released: None,
+        });
         (heartbeat.epoch, heartbeat.next_offset) = (epoch, next_offset);
         Arc::clone(&heartbeat.restored)
     }
 
     /// The worker that claimed the log with this epoch has ended. A later worker's heartbeat stays.
     pub fn end(&self, view: &View, log_id: i32, epoch: i64) {
-        let (mut all, key) = (self.all(), (view.clone(), log_id));
-        if all
-            .get(&key)
-            .is_some_and(|heartbeat| heartbeat.epoch <= epoch)
+        if let Some(heartbeat) = self.all().get_mut(&(view.clone(), log_id))
+            && heartbeat.epoch <= epoch
         {
-            all.remove(&key);
+            heartbeat.released = Some(Instant::now());
         }
+    }
+
+    fn drop_released(&self) {
+        self.all().retain(|_, heartbeat| {
+            let released = heartbeat.released;
+            released.is_none_or(|since| since.elapsed() < RELEASED)
+        });
     }
 
     /// Records were read and committed, up to an offset.
@@ -110,7 +126,7 @@ pub async fn run(projector: Projector) {
         }
         let states = projector.topic_states.borrow().clone();
         let written = async {
-            write_owners(&projector).await?;
+            write_heartbeats(&projector).await?;
             match states {
                 Some(states) => write_offsets(&projector.pool, &states).await,
                 None => Ok(()),
@@ -123,10 +139,11 @@ pub async fn run(projector: Projector) {
     }
 }
 
-async fn write_owners(projector: &Projector) -> Result<(), sqlx::Error> {
+async fn write_heartbeats(projector: &Projector) -> Result<(), sqlx::Error> {
     let (mut domains, mut versions, mut log_ids, mut epochs, mut offsets) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut oldest, mut rates, mut failures) = (Vec::new(), Vec::new(), Vec::new());
+    projector.heartbeats.drop_released();
     for ((view, log_id), heartbeat) in projector.heartbeats.all().iter_mut() {
         let (since, records) = heartbeat.window;
         let elapsed = since.elapsed();
@@ -148,11 +165,8 @@ async fn write_owners(projector: &Projector) -> Result<(), sqlx::Error> {
         rates.push(heartbeat.rate);
         failures.push(heartbeat.failure.map(str::to_owned));
     }
-    if log_ids.is_empty() {
-        return Ok(());
-    }
     let restored = sqlx::query_file!(
-        "src/projector/sql/write_owners.sql",
+        "src/projector/sql/write_heartbeats.sql",
         projector.instance,
         &domains,
         &versions,

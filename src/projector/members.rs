@@ -1,5 +1,5 @@
-//! The members of consumer groups that a domain needs: one for each version of its view and each topic, with a worker for
-//! each assigned partition.
+//! The members of consumer groups that a domain needs: one for each version of its view, with a worker for each assigned
+//! partition.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,11 +9,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use super::claims::{self, Claims};
 use super::outages::Outages;
 use super::worker::Worker;
 use super::writer;
 use super::{Projection, Projector, View};
-use crate::kafka::consumer::{self, Assignment};
+use crate::kafka::consumer::{self, Assignment, TopicPartition};
 use crate::kafka::group;
 use crate::{db, telemetry};
 
@@ -70,85 +71,73 @@ pub async fn project(projector: Projector, projection: &'static dyn Projection) 
     }
 }
 
-/// Projects every configured topic into one version of a view, until `projector.stop` is cancelled.
+/// Projects all topics into one version of a view, until `projector.stop` is cancelled.
 async fn run(projector: Projector, projection: &'static dyn Projection, view: View) {
     let (queue, writers) = writer::writers(projector.clone(), projection, view.clone());
-    let members = projector.topics.iter().map(|topic| {
-        let (projector, view) = (projector.clone(), view.clone());
-        run_topic(projector, projection, view, topic.clone(), queue.clone())
-    });
-    let members = futures_util::future::join_all(members);
-    drop(queue);
+    let (claims, claiming) = claims::claims(projector.clone(), projection, view.clone());
+    let member = run_member(projector, projection, view, queue, claims);
     // Workers end when their batches are finished or overdue: what is overdue is rolled back.
     tokio::select! {
         () = writers => {}
-        _ = members => {}
+        () = claiming => {}
+        () = member => {}
     }
 }
 
-async fn run_topic(
+async fn run_member(
     projector: Projector,
     projection: &'static dyn Projection,
     view: View,
-    topic: String,
     queue: writer::Queue,
+    claims: Claims,
 ) {
     let mut group = format!("{}.{}", projector.group_prefix, view.domain);
     if view.version > 1 {
         group.push_str(&format!(".v{}", view.version));
     }
     let prefetch = projector.buffers.prefetch(projector.consumers);
-    let config = group::member_config(&projector.kafka, &group, prefetch);
     let mut assignments = consumer::join(
-        config,
-        topic.clone(),
+        group::member_config(&projector.kafka, &group, prefetch),
+        projector.topics.clone(),
         Arc::clone(&projector.buffers),
         projector.topic_states.clone(),
         projector.stop.clone(),
     );
     let workers = TaskTracker::new();
-    let mut stops: HashMap<i32, CancellationToken> = HashMap::new();
+    let mut stops: HashMap<TopicPartition, CancellationToken> = HashMap::new();
     while let Some(assignment) = assignments.recv().await {
-        let change = match &assignment {
-            Assignment::Assigned(_) => "assigned",
-            Assignment::Revoked(_) => "revoked",
+        let (change, id) = match &assignment {
+            Assignment::Assigned(partition) => ("assigned", partition.id.clone()),
+            Assignment::Revoked(id) => ("revoked", id.clone()),
         };
         metrics::counter!(telemetry::REBALANCES, "domain" => view.domain, "change" => change)
             .increment(1);
+        tracing::info!(
+            domain = view.domain,
+            version = view.version,
+            topic = &*id.topic,
+            partition = id.partition,
+            "{change}"
+        );
         match assignment {
             Assignment::Assigned(partition) => {
                 let stop = projector.stop.child_token();
-                tracing::info!(
-                    domain = view.domain,
-                    version = view.version,
-                    topic,
-                    partition = partition.number,
-                    "assigned"
-                );
-                let number = partition.number;
                 let worker = Worker {
                     projector: projector.clone(),
                     projection,
                     view: view.clone(),
-                    topic: topic.clone(),
                     partition,
                     queue: queue.clone(),
+                    claims: claims.clone(),
                     stop: stop.clone(),
                 };
                 workers.spawn(worker.run());
-                if let Some(former) = stops.insert(number, stop) {
+                if let Some(former) = stops.insert(id, stop) {
                     former.cancel();
                 }
             }
-            Assignment::Revoked(partition) => {
-                tracing::info!(
-                    domain = view.domain,
-                    version = view.version,
-                    topic,
-                    partition,
-                    "revoked"
-                );
-                if let Some(stop) = stops.remove(&partition) {
+            Assignment::Revoked(_) => {
+                if let Some(stop) = stops.remove(&id) {
                     stop.cancel();
                 }
             }

@@ -1,10 +1,10 @@
 //! Projects logs into views, and keeps the books. It knows the trait [`Projection`] and no domain.
 //!
 //! A record takes this path: a member of a consumer group fetches it ([`members`], `kafka::consumer`), the worker of its
-//! partition queues with it (`worker`), a writer takes what several partitions have (`writer`), which is judged (`judge`),
-//! applied, and committed in one transaction together with the positions (`batch`). That transaction begins with a comparison
-//! of the progress rows (`progress`), so each event counts once. What can't be applied becomes a dead letter
-//! (`dead_letters`).
+//! partition, which it has claimed (`claims`), queues with it (`worker`), a writer takes what several partitions have
+//! (`writer`), which is judged (`judge`), applied, and committed in one transaction together with the positions (`batch`). That
+//! transaction begins with a comparison of the progress rows (`progress`), so each event counts once. What can't be applied
+//! becomes a dead letter (`dead_letters`).
 //!
 //! Around it: heartbeats ([`heartbeat`]), pauses ([`pause`]), the versions of a view ([`versions`]), what partitions wait for
 //! that were added later ([`added_partitions`]), and what is done from time to time ([`maintenance`]).
@@ -12,6 +12,7 @@
 pub mod added_partitions;
 mod batch;
 mod batch_limit;
+mod claims;
 pub(crate) mod dead_letters;
 pub mod heartbeat;
 pub mod ids;

@@ -4,7 +4,7 @@
 //! of epoch and position, and moves the position in its own transaction. So a superseded owner writes nothing, and a
 //! redelivered batch changes nothing.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgExecutor, PgPool};
@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::dead_letters::{Class, Discard};
 use super::ids::Runs;
 use super::{View, added_partitions, versions};
+use crate::kafka::consumer::TopicPartition;
 use crate::kafka::offsets::TopicState;
 
 /// How long the transaction of a partition by itself waits for a lock.
@@ -130,12 +131,8 @@ pub async fn ensure(
     let mut transaction = pool.begin().await?;
     // One process at a time per domain: which partitions are the first ones is decided once.
     versions::lock(&mut transaction, view.domain).await?;
-    let known = of_topic(&mut *transaction, view, topic).await?;
-    let recreated = known.iter().any(|row| {
-        state
-            .identity
-            .differs_from(&row.cluster_id, &row.topic_identity)
-    });
+    let known = of_topics(&mut *transaction, view, &[topic.to_owned()]).await?;
+    let recreated = known.iter().any(|row| row.is_of_another(state));
     let missing = missing(&known, state);
     // The first partitions are inserted only all together: one whose offsets are not read yet would not begin at `starts`.
     let complete =
@@ -200,8 +197,12 @@ pub async fn ensure(
 }
 
 /// The partitions whose offsets were read, but that have no progress row.
-fn missing(known: &[PartitionProgress], state: &TopicState) -> Vec<i32> {
-    let is_known = |partition: &i32| known.iter().any(|row| row.partition == *partition);
+fn missing<'p>(
+    known: impl IntoIterator<Item = &'p PartitionProgress>,
+    state: &TopicState,
+) -> Vec<i32> {
+    let known: HashSet<i32> = known.into_iter().map(|row| row.partition).collect();
+    let is_known = |partition: &i32| known.contains(partition);
     let partitions = state.offsets.keys().copied();
     partitions
         .filter(|partition| !is_known(partition))
@@ -288,154 +289,274 @@ pub async fn has_begun(pool: &PgPool, view: &View, topic: &str) -> Result<bool, 
 struct PartitionProgress {
     log_id: i32,
     cluster_id: String,
+    topic: String,
     topic_identity: String,
     partition: i32,
     epoch: i64,
     code_version: i32,
 }
 
-async fn of_topic(
+impl PartitionProgress {
+    /// Whether it is of another incarnation of the topic.
+    fn is_of_another(&self, state: &TopicState) -> bool {
+        let identity = &state.identity;
+        identity.differs_from(&self.cluster_id, &self.topic_identity)
+    }
+}
+
+async fn of_topics(
     executor: impl PgExecutor<'_>,
     view: &View,
-    topic: &str,
+    topics: &[String],
 ) -> Result<Vec<PartitionProgress>, sqlx::Error> {
     sqlx::query_file_as!(
         PartitionProgress,
         "src/projector/sql/topic_progress.sql",
         view.domain,
         view.version,
-        topic
+        topics
     )
     .fetch_all(executor)
     .await
 }
 
-/// Claims a partition: raises the row's epoch, so that no batch of a former owner can commit. The view is made from `topics`.
-/// A partition that newer code than `code_version` has folded is not claimed.
+/// A partition to be claimed, with the state of its topic.
+pub type Wanted<'w> = (&'w TopicPartition, &'w TopicState);
+
+/// The log to claim for a partition, by what is known of the wanted topics; or why it can't be claimed.
+fn claimable<'k>(
+    known: &'k [PartitionProgress],
+    (wanted, state): Wanted<'_>,
+    code_version: i32,
+    paused: bool,
+) -> Result<&'k PartitionProgress, ClaimOutcome> {
+    let of_topic = || known.iter().filter(|row| row.topic == *wanted.topic);
+    if of_topic().any(|row| row.is_of_another(state)) {
+        let logs = of_topic().map(|row| (row.log_id, row.epoch));
+        return Err(ClaimOutcome::TopicRecreated(logs.collect()));
+    }
+    let ours = of_topic().find(|row| row.partition == wanted.partition);
+    let Some(ours) = ours.filter(|_| missing(of_topic(), state).is_empty()) else {
+        return Err(ClaimOutcome::NotReady);
+    };
+    let (log_id, epoch) = (ours.log_id, ours.epoch);
+    if paused {
+        return Err(ClaimOutcome::Paused { log_id, epoch });
+    }
+    if ours.code_version > code_version {
+        return Err(ClaimOutcome::NewerCode { log_id, epoch });
+    }
+    Ok(ours)
+}
+
+/// Claims partitions in one transaction: raises their rows' epochs, so that no batch of a former owner can commit. The view is
+/// made from `topics`. A partition that newer code than `code_version` has folded is not claimed. Returns an outcome for each:
+/// `None` where another transaction holds the row, unless it `waits` for that.
 ///
 /// # Errors
 /// The database failed.
 pub async fn claim(
     pool: &PgPool,
     view: &View,
-    topic: &str,
-    state: &TopicState,
-    partition: i32,
+    wanted: &[Wanted<'_>],
     topics: &[String],
     code_version: i32,
-) -> Result<ClaimOutcome, sqlx::Error> {
+    waits: bool,
+) -> Result<Vec<Option<ClaimOutcome>>, sqlx::Error> {
+    let not_ready = || {
+        Ok(wanted
+            .iter()
+            .map(|_| Some(ClaimOutcome::NotReady))
+            .collect())
+    };
     let mut transaction = pool.begin().await?;
     let Some((_, paused)) = version_of(&mut transaction, view).await? else {
-        return Ok(ClaimOutcome::NotReady);
+        return not_ready();
     };
-    let known = of_topic(&mut *transaction, view, topic).await?;
-    if known.iter().any(|row| {
-        state
-            .identity
-            .differs_from(&row.cluster_id, &row.topic_identity)
-    }) {
-        let logs = known.iter().map(|row| (row.log_id, row.epoch));
-        return Ok(ClaimOutcome::TopicRecreated(logs.collect()));
-    }
-    let ours = known.iter().find(|row| row.partition == partition);
-    let Some(ours) = ours.filter(|_| missing(&known, state).is_empty()) else {
-        return Ok(ClaimOutcome::NotReady);
-    };
-    let (log_id, epoch) = (ours.log_id, ours.epoch);
-    if paused {
-        return Ok(ClaimOutcome::Paused { log_id, epoch });
-    }
-    if ours.code_version > code_version {
-        return Ok(ClaimOutcome::NewerCode { log_id, epoch });
-    }
-    let waits = sqlx::query_scalar!(
-        r#"SELECT sightline.waits_for_partitions($1, $2, $3) AS "waits!""#,
+    let of: BTreeSet<&str> = wanted.iter().map(|(wanted, _)| &*wanted.topic).collect();
+    let of: Vec<String> = of.into_iter().map(str::to_owned).collect();
+    let known = of_topics(&mut *transaction, view, &of).await?;
+    let chosen = wanted
+        .iter()
+        .map(|wanted| claimable(&known, *wanted, code_version, paused));
+    let chosen: Vec<Result<&PartitionProgress, ClaimOutcome>> = chosen.collect();
+    let log_ids: Vec<i32> = chosen.iter().flatten().map(|row| row.log_id).collect();
+    let waiting: HashSet<i32> = sqlx::query_scalar!(
+        r#"SELECT log_id AS "log_id!" FROM unnest($3::integer[]) AS log_id
+           WHERE sightline.waits_for_partitions($1, $2, log_id)"#,
         view.domain,
         view.version,
-        log_id
-    );
-    if waits.fetch_one(&mut *transaction).await? {
-        return Ok(ClaimOutcome::WaitsForPartitions { log_id, epoch });
-    }
-    let row = sqlx::query_file!(
-        "src/projector/sql/claim_partition.sql",
-        view.domain,
-        view.version,
-        log_id,
-        code_version
+        &log_ids
     )
-    .fetch_optional(&mut *transaction)
-    .await?;
-    // What follows is read under the row's lock. Whatever changes it takes that lock, too, and raises the epoch.
-    let Some((row, (schema, paused))) = row.zip(version_of(&mut transaction, view).await?) else {
-        return Ok(ClaimOutcome::NotReady);
-    };
-    if paused {
-        return Ok(ClaimOutcome::Paused { log_id, epoch });
-    }
-    let parked = sqlx::query_file_scalar!(
-        "src/projector/sql/parked_keys.sql",
+    .fetch_all(&mut *transaction)
+    .await?
+    .into_iter()
+    .collect();
+    let log_ids: Vec<i32> = log_ids
+        .into_iter()
+        .filter(|id| !waiting.contains(id))
+        .collect();
+    let free = lock_to_claim(&mut transaction, view, &log_ids, waits).await?;
+    let rows = sqlx::query_file!(
+        "src/projector/sql/claim_partitions.sql",
         view.domain,
         view.version,
-        log_id
+        &free,
+        code_version
     )
     .fetch_all(&mut *transaction)
     .await?;
-    let discards = discards(&mut transaction, view, log_id, row.next_offset).await?;
-    let log_count = use_schema(&mut transaction, view).await?;
-    let runs = Runs::read(&mut transaction, log_id, &Runs::default()).await?;
-    let mut ready_offset = row.ready_offset;
-    if ready_offset.is_some_and(|offset| row.next_offset >= offset)
-        && note_ready(&mut transaction, view, topics).await?
-    {
-        ready_offset = None;
+    // What follows is read under the rows' locks. Whatever changes it takes those locks, too, and raises the epochs.
+    let Some((schema, paused)) = version_of(&mut transaction, view).await? else {
+        return not_ready();
+    };
+    let mut owned: HashMap<i32, OwnedPartition> = HashMap::new();
+    if !paused && !rows.is_empty() {
+        let claimed: Vec<i32> = rows.iter().map(|row| row.log_id).collect();
+        let positions: Vec<i64> = rows.iter().map(|row| row.next_offset).collect();
+        let log_count = use_schema(&mut transaction, view).await?;
+        let mut is_ready = false;
+        if rows.iter().any(|row| {
+            row.ready_offset
+                .is_some_and(|offset| row.next_offset >= offset)
+        }) {
+            is_ready = note_ready(&mut transaction, view, topics).await?;
+        }
+        for row in rows {
+            let has_reached = |offset: &i64| row.next_offset >= *offset;
+            let partition = OwnedPartition {
+                claim: Claim {
+                    log_id: row.log_id,
+                    epoch: row.epoch,
+                    next_offset: row.next_offset,
+                    stream_time: row.stream_time,
+                    log_count,
+                },
+                is_live: schema == format!("{}_live", view.domain),
+                schema: schema.clone(),
+                failure: row.failure,
+                ready_offset: row
+                    .ready_offset
+                    .filter(|offset| !(is_ready && has_reached(offset))),
+                last_record: row.last_offset.zip(row.last_record),
+                parked: HashSet::new(),
+                discards: HashMap::new(),
+                runs: Runs::default(),
+            };
+            owned.insert(row.log_id, partition);
+        }
+        read_parked_keys(&mut transaction, view, &claimed, &mut owned).await?;
+        read_discards(&mut transaction, view, &claimed, &positions, &mut owned).await?;
+        let runs = Runs::read(&mut transaction, &claimed, &[]).await?;
+        for (log_id, runs) in claimed.iter().zip(runs) {
+            if let Some(owned) = owned.get_mut(log_id) {
+                owned.runs = runs;
+            }
+        }
+        transaction.commit().await?;
     }
-    transaction.commit().await?;
-    Ok(ClaimOutcome::Claimed(Box::new(OwnedPartition {
-        claim: Claim {
-            log_id,
-            epoch: row.epoch,
-            next_offset: row.next_offset,
-            stream_time: row.stream_time,
-            log_count,
-        },
-        is_live: schema == format!("{}_live", view.domain),
-        schema,
-        failure: row.failure,
-        ready_offset,
-        last_record: row.last_offset.zip(row.last_record),
-        parked: parked.into_iter().flatten().collect(),
-        discards,
-        runs,
-    })))
+    let outcomes = chosen.into_iter().map(|chosen| {
+        let (log_id, epoch) = match chosen {
+            Ok(row) => (row.log_id, row.epoch),
+            Err(outcome) => return Some(outcome),
+        };
+        if waiting.contains(&log_id) {
+            return Some(ClaimOutcome::WaitsForPartitions { log_id, epoch });
+        }
+        if paused {
+            return Some(ClaimOutcome::Paused { log_id, epoch });
+        }
+        match owned.remove(&log_id) {
+            Some(owned) => Some(ClaimOutcome::Claimed(Box::new(owned))),
+            None if free.contains(&log_id) || waits => Some(ClaimOutcome::NotReady),
+            None => None,
+        }
+    });
+    Ok(outcomes.collect())
 }
 
-/// What operators discarded of a log from an offset on, by offset.
-async fn discards(
+/// Locks progress rows in the order of their logs. Returns the logs whose rows are locked. It leaves out those that another
+/// transaction holds, unless it `waits` for them.
+async fn lock_to_claim(
     connection: &mut PgConnection,
     view: &View,
-    log_id: i32,
-    next_offset: i64,
-) -> Result<HashMap<i64, Discard>, sqlx::Error> {
-    let rows = sqlx::query!(
-        "SELECT record_offset, resolution, reason, field, class FROM sightline.discards
-         WHERE domain = $1 AND log_id = $2 AND record_offset >= $3",
+    log_ids: &[i32],
+    waits: bool,
+) -> Result<Vec<i32>, sqlx::Error> {
+    if waits {
+        return sqlx::query_scalar!(
+            "SELECT log_id FROM sightline.progress
+             WHERE domain = $1 AND version = $2 AND log_id = ANY ($3) ORDER BY log_id FOR UPDATE",
+            view.domain,
+            view.version,
+            log_ids
+        )
+        .fetch_all(connection)
+        .await;
+    }
+    sqlx::query_scalar!(
+        "SELECT log_id FROM sightline.progress
+         WHERE domain = $1 AND version = $2 AND log_id = ANY ($3) ORDER BY log_id FOR UPDATE SKIP LOCKED",
         view.domain,
-        log_id,
-        next_offset,
+        view.version,
+        log_ids
+    )
+    .fetch_all(connection)
+    .await
+}
+
+async fn read_parked_keys(
+    connection: &mut PgConnection,
+    view: &View,
+    log_ids: &[i32],
+    owned: &mut HashMap<i32, OwnedPartition>,
+) -> Result<(), sqlx::Error> {
+    let rows = sqlx::query_file!(
+        "src/projector/sql/parked_keys.sql",
+        view.domain,
+        view.version,
+        log_ids
     )
     .fetch_all(connection)
     .await?;
-    let discards = rows.into_iter().map(|row| {
+    for row in rows {
+        if let Some(owned) = owned.get_mut(&row.log_id) {
+            owned.parked.insert(row.key_hash);
+        }
+    }
+    Ok(())
+}
+
+/// Reads what operators discarded of claimed logs, each from its position on.
+async fn read_discards(
+    connection: &mut PgConnection,
+    view: &View,
+    log_ids: &[i32],
+    positions: &[i64],
+    owned: &mut HashMap<i32, OwnedPartition>,
+) -> Result<(), sqlx::Error> {
+    let rows = sqlx::query!(
+        "SELECT log_id, record_offset, resolution, reason, field, class FROM sightline.discards
+         JOIN unnest($2::integer[], $3::bigint[]) AS claimed (log_id, next_offset) USING (log_id)
+         WHERE domain = $1 AND record_offset >= next_offset",
+        view.domain,
+        log_ids,
+        positions,
+    )
+    .fetch_all(connection)
+    .await?;
+    for row in rows {
         let discard = Discard {
             resolution: row.resolution,
             reason: row.reason,
             field: row.field,
             class: Class::from_stored(&row.class),
         };
-        (row.record_offset, discard)
-    });
-    Ok(discards.collect())
+        if let Some(owned) = owned.get_mut(&row.log_id) {
+            owned.discards.insert(row.record_offset, discard);
+        }
+    }
+    Ok(())
 }
 
 /// Fences the owners of the logs that come before this one, whose dead letters the transaction will close.

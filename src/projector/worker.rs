@@ -1,7 +1,11 @@
 //! Workers: one task per assigned partition, which projects it batch by batch until the partition is revoked.
 //!
 //! There is one way to begin, also after an error, a fence or a change of the log: read the topic's state, claim the
-//! partition, seek to the claimed position. Nothing that was judged before is kept.
+//! partition, seek to the claimed position. Nothing that was judged before is kept. Records that were delivered are, if the
+//! claim finds the position that they begin at: then there is no seek.
+
+mod claim;
+mod ends;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, LazyLock};
@@ -9,57 +13,45 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::RDKafkaErrorCode;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
+use self::ends::{EndStep, Probe, judge_end};
 use super::batch::{Batch, BatchEnd};
 use super::batch_limit::BatchLimit;
+use super::claims::Claims;
 use super::dead_letters::record_time;
 use super::judge::Reading;
 use super::pause;
-use super::progress::{self, ClaimOutcome, OwnedPartition, Starts};
+use super::progress;
 use super::writer::{BATCH_RECORDS, Outcome, Queue, Turn};
 use super::{Projection, Projector, View};
-use crate::config::StartAt;
 use crate::db::{self, ErrorClass};
 use crate::event::Record;
-use crate::kafka::consumer::{Delivery, Partition};
+use crate::kafka::consumer::{Delivery, Partition, Records};
 use crate::kafka::is_refusal;
 use crate::kafka::offsets::{self, TopicState};
 use crate::telemetry;
 
 /// The pause before the next attempt: the first, doubling up to the largest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
-/// After how long without a record, short of the last stable offset, the rest is probed for a hole: at first, doubling up
-/// to the largest.
-const PROBE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
 /// How often positions move over records that don't concern the view.
 const SKIP_TICK: Duration = Duration::from_millis(100);
-/// How long a claim may take, its wait for the row's lock included.
-const CLAIM_DEADLINE: Duration = Duration::from_secs(15);
 /// The pause before a partition that can't be claimed yet is tried again.
 const CLAIM_PAUSE: Duration = Duration::from_millis(500);
 /// How long a batch has to finish when the process stops.
 const DRAIN: Duration = Duration::from_secs(5);
-/// The pause before a failed partition is tried again, which may have been resolved.
-const FAILED_PAUSE: Duration = Duration::from_secs(5);
-/// The failure of a log that is shorter than what was read of it, or has another record at the last offset that was read.
-/// An operator has to decide.
-const TAIL_LOST: &str = "tail_lost";
-/// The failure of a partition that newer code has folded.
-const NEWER_CODE: &str = "newer_code";
-/// How many readings have to agree that the log ends before the position.
-const END_READINGS: usize = 3;
 
 /// Projects a partition into one version of a view until `stop` is cancelled. A batch that has begun is finished.
 pub struct Worker {
     pub projector: Projector,
     pub projection: &'static dyn Projection,
     pub view: View,
-    pub topic: String,
     pub partition: Partition,
     pub queue: Queue,
+    pub claims: Claims,
     pub stop: CancellationToken,
 }
 
@@ -94,10 +86,21 @@ struct Memory {
     batch_limit: BatchLimit,
     /// Whether the next batch is projected by itself, because it failed together with others.
     is_alone: bool,
+    /// What was delivered and not committed when the last claim ended.
+    kept: Option<Kept>,
     /// The failure that was logged last, if its end was not.
     logged: Option<&'static str>,
     /// The pause before the next attempt.
     backoff: Duration,
+}
+
+/// Records from a position on, which need not be fetched again if the next claim finds the same position.
+struct Kept {
+    /// The log and the next offset.
+    position: (i32, i64),
+    /// Offset and fingerprint of the record before them, if it was not compared yet.
+    last_record: Option<(i64, Uuid)>,
+    records: Records,
 }
 
 impl Memory {
@@ -111,6 +114,7 @@ impl Memory {
             committed: false,
             batch_limit: BatchLimit::new(BATCH_RECORDS),
             is_alone: false,
+            kept: None,
             logged: None,
             backoff: BACKOFF.0,
         }
@@ -118,6 +122,14 @@ impl Memory {
 }
 
 impl Worker {
+    fn topic(&self) -> &str {
+        &self.partition.id.topic
+    }
+
+    fn number(&self) -> i32 {
+        self.partition.id.partition
+    }
+
     pub async fn run(self) {
         self.begin_counters();
         // The state may be a moment old, unless something has put it in doubt.
@@ -189,8 +201,8 @@ impl Worker {
         if memory.logged.replace(failure) != Some(failure) {
             tracing::warn!(
                 domain = self.view.domain,
-                topic = self.topic,
-                partition = self.partition.number,
+                topic = self.topic(),
+                partition = self.number(),
                 failure,
                 cause,
                 "projection failed; trying again until it goes through"
@@ -208,8 +220,8 @@ impl Worker {
         if memory.logged.take().is_some() {
             tracing::info!(
                 domain = self.view.domain,
-                topic = self.topic,
-                partition = self.partition.number,
+                topic = self.topic(),
+                partition = self.number(),
                 "projecting again"
             );
         }
@@ -231,19 +243,30 @@ impl Worker {
         let Some(state) = self.state_since(state_since).await else {
             return Ok(WorkerEnd::Released);
         };
-        let claimed = db::within(CLAIM_DEADLINE, self.claim(&state, memory));
-        let Some(mut owned) = claimed.await? else {
+        let kept = memory.kept.take();
+        let Some(mut owned) = self.claim(&state, memory).await? else {
             self.wait(CLAIM_PAUSE).await;
             return Ok(WorkerEnd::ClaimAgain);
         };
-        let claimed = state.offsets[&self.partition.number];
+        let claimed = state.offsets[&self.number()];
+        let position = (owned.claim.log_id, owned.claim.next_offset);
         // The last record that was read is fetched again, to compare its fingerprint.
         let mut last_record = owned
             .last_record
             .filter(|(offset, _)| *offset >= claimed.log_start);
-        let begin = last_record.map_or(owned.claim.next_offset, |(offset, _)| offset);
-        let Some(mut records) = self.partition.seek(begin).await else {
-            return Ok(WorkerEnd::Released);
+        let kept = kept.filter(|kept| kept.position == position && kept.records.is_live());
+        let mut records = match kept {
+            Some(kept) => {
+                last_record = kept.last_record;
+                kept.records
+            }
+            None => {
+                let begin = last_record.map_or(owned.claim.next_offset, |(offset, _)| offset);
+                let Some(records) = self.partition.seek(begin).await else {
+                    return Ok(WorkerEnd::Released);
+                };
+                records
+            }
         };
         let mut unconfirmed_end: Option<i64> = None;
         let mut probe = Probe::default();
@@ -251,7 +274,7 @@ impl Worker {
             let Some(now) = self.current_state(&state) else {
                 return Ok(WorkerEnd::LogChanged);
             };
-            let offsets = now.offsets.get(&self.partition.number).copied();
+            let offsets = now.offsets.get(&self.number()).copied();
             let next_offset = owned.claim.next_offset;
             if offsets.is_some_and(|offsets| next_offset < offsets.log_start) {
                 return Ok(WorkerEnd::LogChanged);
@@ -270,8 +293,8 @@ impl Worker {
                         Some(offsets) if offsets.last_stable > next_offset && probe.is_due() => {
                             tracing::debug!(
                                 domain = self.view.domain,
-                                topic = self.topic,
-                                partition = self.partition.number,
+                                topic = self.topic(),
+                                partition = self.number(),
                                 next_offset,
                                 "probing for a hole"
                             );
@@ -355,44 +378,50 @@ impl Worker {
                 return Ok(WorkerEnd::ClaimAgain);
             };
             self.measure(&outcome, began, oldest.filter(|_| !is_replay));
-            let end = match outcome {
-                Outcome::Ended(end) => end,
-                Outcome::Failed(error) => return Err(error),
-                Outcome::NotTogether | Outcome::Unknown => return Ok(WorkerEnd::ClaimAgain),
+            let (books, piled_up) = match outcome {
+                Outcome::Ended(BatchEnd::Committed { books, piled_up }) => (books, piled_up),
+                not_committed => {
+                    let mut records = turn.records;
+                    records.put_back(turn.batch.records, turn.end);
+                    memory.kept = Some(Kept {
+                        position: (log_id, next_offset),
+                        last_record,
+                        records,
+                    });
+                    return match not_committed {
+                        Outcome::Failed(error) => Err(error),
+                        Outcome::Ended(_) => Ok(WorkerEnd::Fenced),
+                        Outcome::NotTogether | Outcome::Unknown => Ok(WorkerEnd::ClaimAgain),
+                    };
+                }
             };
             let end_of_partition = turn.end;
             (owned, records) = (turn.owned, turn.records);
-            match end {
-                BatchEnd::Fenced => return Ok(WorkerEnd::Fenced),
-                BatchEnd::Committed { books, piled_up } => {
-                    let next_offset = owned.claim.next_offset;
-                    memory.committed = true;
-                    memory.batch_limit.committed();
-                    memory.is_alone = false;
-                    memory.projected = Some((log_id, next_offset));
-                    probe = Probe::default();
-                    self.partition.store(next_offset, state.identity.stored());
-                    heartbeats.count(&self.view, log_id, books.read, next_offset);
-                    heartbeats.oldest_unapplied(&self.view, log_id, None);
-                    self.recovered(memory);
-                    if books.dead_lettered > 0 {
-                        tracing::warn!(
-                            domain = self.view.domain,
-                            version = self.view.version,
-                            topic = self.topic,
-                            partition = self.partition.number,
-                            dead_letters = books.dead_lettered,
-                            before_offset = next_offset,
-                            "records became dead letters"
-                        );
-                    }
-                    if let Some(reason) = piled_up {
-                        self.pause(&reason).await?;
-                    }
-                }
+            let next_offset = owned.claim.next_offset;
+            memory.committed = true;
+            memory.batch_limit.committed();
+            memory.is_alone = false;
+            memory.projected = Some((log_id, next_offset));
+            probe = Probe::default();
+            self.partition.store(next_offset, state.identity.stored());
+            heartbeats.count(&self.view, log_id, books.read, next_offset);
+            heartbeats.oldest_unapplied(&self.view, log_id, None);
+            self.recovered(memory);
+            if books.dead_lettered > 0 {
+                tracing::warn!(
+                    domain = self.view.domain,
+                    version = self.view.version,
+                    topic = self.topic(),
+                    partition = self.number(),
+                    dead_letters = books.dead_lettered,
+                    before_offset = next_offset,
+                    "records became dead letters"
+                );
+            }
+            if let Some(reason) = piled_up {
+                self.pause(&reason).await?;
             }
             unconfirmed_end = None;
-            let next_offset = owned.claim.next_offset;
             if let EndStep::FetchAgain =
                 judge_end(end_of_partition, next_offset, &mut unconfirmed_end)
             {
@@ -469,8 +498,8 @@ impl Worker {
         tracing::error!(
             domain = self.view.domain,
             version = self.view.version,
-            topic = self.topic,
-            partition = self.partition.number,
+            topic = self.topic(),
+            partition = self.number(),
             reason,
             "projection pauses itself until an operator resumes it"
         );
@@ -486,7 +515,7 @@ impl Worker {
                 .increment(0);
         }
         metrics::counter!(telemetry::UNKNOWN_TYPE_RECORDS, "domain" => domain).increment(0);
-        let topic = self.topic.clone();
+        let topic = self.topic().to_owned();
         metrics::counter!(telemetry::HOLES, "domain" => domain, "topic" => topic).increment(0);
     }
 
@@ -512,7 +541,7 @@ impl Worker {
                 .increment(records.unsigned_abs());
         }
         if books.holes > 0 {
-            let topic = self.topic.clone();
+            let topic = self.topic().to_owned();
             metrics::counter!(telemetry::HOLES, "domain" => domain, "topic" => topic)
                 .increment(books.holes.unsigned_abs());
         }
@@ -533,12 +562,12 @@ impl Worker {
             let found = states
                 .borrow_and_update()
                 .as_ref()
-                .and_then(|states| states.get(&self.topic))
+                .and_then(|states| states.get(self.topic()))
                 .cloned();
             if let Some(state) = found
                 && state
                     .offsets
-                    .get(&self.partition.number)
+                    .get(&self.number())
                     .is_some_and(|offsets| offsets.asked >= since)
             {
                 return Some(state);
@@ -553,234 +582,8 @@ impl Worker {
     /// The topic's last state, if it is still the same incarnation.
     fn current_state(&self, state: &TopicState) -> Option<Arc<TopicState>> {
         let states = self.projector.topic_states.borrow();
-        let now = states.as_ref()?.get(&self.topic)?;
+        let now = states.as_ref()?.get(self.topic())?;
         (now.identity == state.identity).then(|| Arc::clone(now))
-    }
-
-    /// Claims the partition, if the log is the one that the progress row is of and still holds the position. `None`: not
-    /// yet.
-    async fn claim(
-        &self,
-        state: &TopicState,
-        memory: &mut Memory,
-    ) -> Result<Option<OwnedPartition>, sqlx::Error> {
-        let Projector {
-            pool,
-            heartbeats,
-            topics,
-            ..
-        } = &self.projector;
-        let code_version = self.projection.code_version();
-        let (view, topic, number) = (&self.view, &self.topic, self.partition.number);
-        let mut is_new = false;
-        let mut outcome =
-            progress::claim(pool, view, topic, state, number, topics, code_version).await?;
-        if matches!(outcome, ClaimOutcome::NotReady) {
-            let starts = if progress::has_begun(pool, view, topic).await? {
-                Some(Starts::new())
-            } else {
-                self.configured_starts(state).await
-            };
-            let Some(starts) = starts else {
-                return Ok(None);
-            };
-            is_new = progress::ensure(pool, view, topic, state, &starts)
-                .await?
-                .contains(&number);
-            outcome =
-                progress::claim(pool, view, topic, state, number, topics, code_version).await?;
-        }
-        match outcome {
-            ClaimOutcome::NotReady => Ok(None),
-            // In all partitions that the former incarnation had, which may be more than the topic has now.
-            ClaimOutcome::TopicRecreated(logs) => {
-                self.fail(&logs, "topic_recreated").await?;
-                Ok(None)
-            }
-            // The heartbeat goes on: this process projects the partition as soon as it may.
-            ClaimOutcome::WaitsForPartitions { log_id, epoch }
-            | ClaimOutcome::Paused { log_id, epoch } => {
-                (memory.log_id, memory.epoch) = (Some(log_id), epoch);
-                heartbeats.begin(view, log_id, epoch, 0);
-                heartbeats.failure(view, log_id, None);
-                Ok(None)
-            }
-            // A process with newer code projects it, or did, and an operator has to decide.
-            ClaimOutcome::NewerCode { log_id, epoch } => {
-                (memory.log_id, memory.epoch) = (Some(log_id), epoch);
-                heartbeats.begin(view, log_id, epoch, 0);
-                heartbeats.failure(view, log_id, Some(NEWER_CODE));
-                Ok(None)
-            }
-            ClaimOutcome::Claimed(owned) => {
-                let claim = &owned.claim;
-                // Every claim raises the epoch, unless the database was restored.
-                memory.epoch_fell |=
-                    memory.log_id == Some(claim.log_id) && memory.epoch >= claim.epoch;
-                (memory.log_id, memory.epoch) = (Some(claim.log_id), claim.epoch);
-                memory.restored =
-                    heartbeats.begin(view, claim.log_id, claim.epoch, claim.next_offset);
-                if !self
-                    .compare_with_kafka(state, &owned, is_new, memory)
-                    .await?
-                {
-                    return Ok(None);
-                }
-                Ok(self.is_whole(state, &owned).await?.then_some(*owned))
-            }
-        }
-    }
-
-    /// Whether the log still holds the claimed position. If it does not, the partition fails until an operator decides.
-    async fn is_whole(
-        &self,
-        state: &TopicState,
-        owned: &OwnedPartition,
-    ) -> Result<bool, sqlx::Error> {
-        let claimed = [(owned.claim.log_id, owned.claim.epoch)];
-        // A log that was shorter may have grown past the position since, with other records. The failure stays.
-        if owned.failure.as_deref() == Some(TAIL_LOST) {
-            self.fail(&claimed, TAIL_LOST).await?;
-            return Ok(false);
-        }
-        let (number, next_offset) = (self.partition.number, owned.claim.next_offset);
-        let mut offsets = state.offsets[&number];
-        // Offsets may have been read before the position was reached, or from a leader that has not caught up.
-        for _ in 0..END_READINGS {
-            if next_offset <= offsets.log_end {
-                break;
-            }
-            let Some(now) = self.state_since(Instant::now()).await else {
-                return Ok(false);
-            };
-            // The topic was deleted and created again meanwhile: the next claim compares its identity.
-            if now.identity != state.identity {
-                return Ok(false);
-            }
-            offsets = now.offsets[&number];
-        }
-        if next_offset < offsets.log_start {
-            self.fail(&claimed, "log_truncated").await?;
-        } else if next_offset > offsets.log_end {
-            self.fail_lost_tail(owned, offsets.log_end).await?;
-        } else {
-            let pool = &self.projector.pool;
-            progress::clear_failure(pool, &self.view, &owned.claim).await?;
-            return Ok(true);
-        }
-        Ok(false)
-    }
-
-    /// Stores that the log has lost its tail from the offset `end` on, and fails.
-    async fn fail_lost_tail(&self, owned: &OwnedPartition, end: i64) -> Result<(), sqlx::Error> {
-        let pool = &self.projector.pool;
-        progress::note_lost_tail(pool, &self.view, &owned.claim, end).await?;
-        let claimed = [(owned.claim.log_id, owned.claim.epoch)];
-        self.fail(&claimed, TAIL_LOST).await
-    }
-
-    /// Stores why an operator has to decide before projection of these logs, each with its epoch, goes
-    /// on, and waits a while.
-    async fn fail(&self, logs: &[(i32, i64)], failure: &'static str) -> Result<(), sqlx::Error> {
-        let pool = &self.projector.pool;
-        if progress::set_failure(pool, &self.view, logs, failure).await? {
-            tracing::error!(
-                domain = self.view.domain,
-                version = self.view.version,
-                topic = self.topic,
-                partition = self.partition.number,
-                failure,
-                "the log is not the one that was projected: projection waits for an operator's decision"
-            );
-        }
-        self.wait(FAILED_PAUSE).await;
-        Ok(())
-    }
-
-    /// Detects that the database was restored to an earlier state: the partition was projected further than its progress
-    /// row says, or its epoch was higher. Projection goes on from there, which makes the view whole; effects outside of the
-    /// database must not be repeated. Returns `false` where the partition has to be claimed again: while Kafka does not
-    /// answer, and after a restore was found.
-    async fn compare_with_kafka(
-        &self,
-        state: &TopicState,
-        owned: &OwnedPartition,
-        is_new: bool,
-        memory: &mut Memory,
-    ) -> Result<bool, sqlx::Error> {
-        let (log_id, next_offset) = (owned.claim.log_id, owned.claim.next_offset);
-        let projected = match memory.projected {
-            Some((known, projected)) if known == log_id => Some(projected),
-            // A version that is not read has no effects; and before a restore another version may have had its number.
-            _ if !owned.is_live => None,
-            _ => match self.partition.committed(state.identity.stored()).await {
-                Ok(committed) => committed,
-                // The partition was revoked.
-                Err(KafkaError::Canceled) => return Ok(false),
-                Err(error) => {
-                    let code = error.rdkafka_error_code();
-                    let failure = kafka_failure(code, "committed_offset_unknown");
-                    self.report_failure(memory, failure, &error.to_string());
-                    return Ok(false);
-                }
-            },
-        };
-        let was_further = projected.is_some_and(|projected| is_new || projected > next_offset);
-        let went_back = was_further || memory.epoch_fell;
-        if went_back && progress::note_went_back(&self.projector.pool, &self.view).await? {
-            tracing::error!(
-                domain = self.view.domain,
-                version = self.view.version,
-                topic = self.topic,
-                partition = self.partition.number,
-                position = next_offset,
-                projected,
-                "the database was restored to an earlier state: projecting again what it lacks"
-            );
-        }
-        memory.projected = Some((log_id, next_offset));
-        memory.epoch_fell = false;
-        // The epoch that was claimed is raised then.
-        Ok(!went_back)
-    }
-
-    /// Where the settings let a topic's partitions begin; `None` while Kafka does not answer.
-    async fn configured_starts(&self, state: &TopicState) -> Option<Starts> {
-        match self.projector.start {
-            StartAt::Earliest => Some(
-                state
-                    .offsets
-                    .iter()
-                    .map(|(partition, offsets)| (*partition, offsets.log_start))
-                    .collect(),
-            ),
-            StartAt::Latest => Some(
-                state
-                    .offsets
-                    .iter()
-                    .map(|(partition, offsets)| (*partition, offsets.last_stable))
-                    .collect(),
-            ),
-            StartAt::Time(time) => {
-                let (kafka, topic, state) = (
-                    self.projector.kafka.clone(),
-                    self.topic.clone(),
-                    state.clone(),
-                );
-                let found = tokio::task::spawn_blocking(move || {
-                    offsets::offsets_at(&offsets::reader(&kafka)?, &topic, &state, time)
-                })
-                .await;
-                match found {
-                    Ok(Ok(starts)) => Some(starts),
-                    Ok(Err(error)) => {
-                        tracing::warn!(%error, topic = self.topic, "the offsets of the configured start time can't be read; asking again");
-                        None
-                    }
-                    Err(_) => None,
-                }
-            }
-        }
     }
 }
 
@@ -797,96 +600,5 @@ fn kafka_failure(code: Option<RDKafkaErrorCode>, otherwise: &'static str) -> &'s
         "kafka_refuses"
     } else {
         otherwise
-    }
-}
-
-/// When to probe whether the offsets between a position and the last stable offset are a hole.
-struct Probe {
-    since: Instant,
-    after: Duration,
-}
-
-impl Default for Probe {
-    fn default() -> Self {
-        Probe {
-            since: Instant::now(),
-            after: PROBE.0,
-        }
-    }
-}
-
-impl Probe {
-    /// Due once after a while, then each time after twice as long: a slow fetch must not be restarted for ever.
-    fn is_due(&mut self) -> bool {
-        let due = self.since.elapsed() >= self.after;
-        if due {
-            *self = Probe {
-                since: Instant::now(),
-                after: (self.after * 2).min(PROBE.1),
-            };
-        }
-        due
-    }
-}
-
-/// What the end of a partition means at which a fetch has arrived.
-#[derive(Debug, PartialEq, Eq)]
-enum EndStep {
-    /// Nothing lies between the position and the end.
-    Reached,
-    /// The end lies beyond the position, with no record in between. A second fetch has to confirm that: the broker may not
-    /// have caught up.
-    FetchAgain,
-    /// Up to this offset it is confirmed: a hole.
-    Hole(i64),
-}
-
-/// Judges the end that a fetch has reached behind the last record, if it has. `unconfirmed` keeps an end beyond the position
-/// until the next fetch.
-fn judge_end(end: Option<i64>, position: i64, unconfirmed: &mut Option<i64>) -> EndStep {
-    let Some(end) = end.filter(|end| *end > position) else {
-        *unconfirmed = None;
-        return EndStep::Reached;
-    };
-    match unconfirmed.take() {
-        Some(first) if first <= end => EndStep::Hole(first),
-        _ => {
-            *unconfirmed = Some(end);
-            EndStep::FetchAgain
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_hole_at_the_end_reaches_as_far_as_two_fetches_agree() {
-        use EndStep::{FetchAgain, Hole, Reached};
-        // The ends of successive fetches at position 12, and what each means. `None`: records came, or nothing yet.
-        for (ends, expected) in [
-            // A replica that has 12 of 20 records ends at the position, whatever the leader says.
-            (&[Some(12), Some(12)][..], &[Reached, Reached][..]),
-            (&[Some(20), Some(20)], &[FetchAgain, Hole(20)]),
-            (&[Some(20), Some(25)], &[FetchAgain, Hole(20)]),
-            // The second fetch came to a broker that lags behind the first.
-            (
-                &[Some(20), Some(15), Some(16)],
-                &[FetchAgain, FetchAgain, Hole(15)],
-            ),
-            // The second fetch found records after all.
-            (
-                &[Some(20), None, Some(20)],
-                &[FetchAgain, Reached, FetchAgain],
-            ),
-        ] {
-            let mut unconfirmed = None;
-            let steps: Vec<EndStep> = ends
-                .iter()
-                .map(|end| judge_end(*end, 12, &mut unconfirmed))
-                .collect();
-            assert_eq!(steps, expected, "{ends:?}");
-        }
     }
 }

@@ -29,7 +29,7 @@ async fn a_dead_consumer_from_the_future_is_not_caught_up() {
     caught_up(&running.rest, &ends).await;
 
     drop(running);
-    set_back(&mut database, "owners", "seen_at").await;
+    set_back(&mut database, "heartbeats", "seen_at").await;
     let gateway = world.set("SIGHTLINE_ROLE", "gateway").serve().await;
     wait_until(SOON, "the partition has no owner", async || {
         let lag = gateway.rest.try_get("/v1/consistency/order").await?.json();

@@ -99,7 +99,7 @@ async fn in_a_rolling_deploy_no_partition_goes_back_to_older_code() {
     for part in parts.by_ref().take(2) {
         wait_until(SOON, "both releases have partitions of order", async || {
             let owners: i64 = sqlx::query_scalar(
-                "SELECT count(DISTINCT instance) FROM sightline.owners WHERE domain = 'order' AND seen_at > now() - interval '5 s'",
+                "SELECT count(DISTINCT instance) FROM sightline.partition_owners WHERE domain = 'order' AND seen_at > now() - interval '5 s'",
             )
             .fetch_one(&mut connection)
             .await
@@ -207,7 +207,7 @@ async fn a_version_that_newer_code_began_is_left_to_it() {
         "no process has projected the version for a while",
         async || {
             let owners: i64 = sqlx::query_scalar(
-                "SELECT count(*) FROM sightline.owners
+                "SELECT count(*) FROM sightline.partition_owners
              WHERE domain = 'order' AND version = 2 AND seen_at > now() - interval '8 s'",
             )
             .fetch_one(&mut connection)

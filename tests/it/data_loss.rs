@@ -507,7 +507,8 @@ async fn heartbeats_of_all(world: &World) {
         .await
         .expect("a time");
     wait_until(SOON, "a heartbeat of every partition", async || {
-        let heartbeat = sqlx::query_scalar("SELECT bool_and(seen_at > $1) FROM sightline.owners");
+        let heartbeat =
+            sqlx::query_scalar("SELECT bool_and(seen_at > $1) FROM sightline.partition_owners");
         match heartbeat.bind(since).fetch_one(&pool).await {
             Ok(true) => Ok(()),
             found => Err(format!("{found:?}")),

@@ -23,9 +23,14 @@ async fn rights_that_kafka_misses_are_failures_until_they_are_given() {
     };
     let mut world = World::new(broker, Database::create().await, 2).await;
     let (address, properties) = world.broker.login("secret");
+    // Nothing is allowed on the other topic, which holds up nothing of the first one.
+    let other = format!("{}.other", world.topic);
+    world.broker.create_topic(&other, 1).await;
+    let topics = format!("{},{other}", world.topic);
     world
         .set("SIGHTLINE_KAFKA_BROKERS", &address)
-        .set("SIGHTLINE_KAFKA_PROPERTIES", &properties);
+        .set("SIGHTLINE_KAFKA_PROPERTIES", &properties)
+        .set("SIGHTLINE_KAFKA_TOPICS", &topics);
     let (broker, topic, prefix) = (&world.broker, world.topic.as_str(), world.group(""));
     let on_topic = ["--topic", topic];
     let on_groups = ["--resource-pattern-type", "prefixed", "--group", &prefix];
@@ -42,6 +47,10 @@ async fn rights_that_kafka_misses_are_failures_until_they_are_given() {
     warned(&running, CONSUMER_REFUSED, DOMAINS.len(), is_of_group).await;
     broker.acl("--add", &[&on_groups[..], &read].concat()).await;
     caught_up(&running.rest, &Ends::from([(0, 1), (1, 1)])).await;
+    let is_of_other = |line: &Value| {
+        line["topic"] == *other && contains(line, "code", "TopicAuthorizationFailed")
+    };
+    warned(&running, CONSUMER_REFUSED, DOMAINS.len(), is_of_other).await;
 
     broker
         .acl("--remove", &[&on_topic[..], &read].concat())
@@ -67,7 +76,8 @@ async fn rights_that_kafka_misses_are_failures_until_they_are_given() {
         .acl("--remove", &[&on_topic[..], &read, &describe].concat())
         .await;
     let is_of_topic = |line: &Value| contains(line, "error", "TopicAuthorizationFailed");
-    warned(&running, OFFSETS_REFUSED, 1, is_of_topic).await;
+    warned(&running, OFFSETS_REFUSED, 2, is_of_topic).await;
+    warned(&running, CONSUMER_REFUSED, DOMAINS.len(), is_of_other).await;
 
     drop(running);
     let (_, properties) = broker.login("a wrong password");
@@ -76,7 +86,52 @@ async fn rights_that_kafka_misses_are_failures_until_they_are_given() {
     let is_of_login = |line: &Value| contains(line, "code", "Authentication");
     warned(&running, CONSUMER_REFUSED, DOMAINS.len(), is_of_login).await;
     let is_of_login = |line: &Value| contains(line, "error", "Authentication");
-    warned(&running, OFFSETS_REFUSED, 1, is_of_login).await;
+    warned(&running, OFFSETS_REFUSED, 2, is_of_login).await;
+}
+
+/// Kafka refuses such a member as a whole for a topic that it may not describe.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_kafka_refuses_to_describe_stops_no_other_where_the_broker_assigns() {
+    let Some(broker) = Broker::private_with_logins() else {
+        return;
+    };
+    let mut world = World::new(broker, Database::create().await, 1).await;
+    let (address, properties) = world.broker.login("secret");
+    let other = format!("{}.other", world.topic);
+    world.broker.create_topic(&other, 1).await;
+    let topics = format!("{},{other}", world.topic);
+    let properties = format!("{properties},group.protocol=consumer");
+    world
+        .set("SIGHTLINE_KAFKA_BROKERS", &address)
+        .set("SIGHTLINE_KAFKA_PROPERTIES", &properties)
+        .set("SIGHTLINE_KAFKA_TOPICS", &topics);
+    let (broker, prefix) = (&world.broker, world.group(""));
+    let read = ["--operation", "Read"];
+    let on_groups = ["--resource-pattern-type", "prefixed", "--group", &prefix];
+    let on_topic = ["--topic", world.topic.as_str()];
+    broker.acl("--add", &[&on_groups[..], &read].concat()).await;
+    broker.acl("--add", &[&on_topic[..], &read].concat()).await;
+    let writer = broker.writer();
+    writer.write(&world.topic, &[event(0, 0)]).await;
+    writer.write(&other, &[event(0, 1)]).await;
+    let running = world.serve().await;
+    caught_up(&running.rest, &Ends::from([(0, 1)])).await;
+    let is_of_other = |line: &Value| line["topic"] == *other;
+    warned(&running, CONSUMER_REFUSED, DOMAINS.len(), is_of_other).await;
+
+    let on_other = ["--topic", other.as_str()];
+    broker.acl("--add", &[&on_other[..], &read].concat()).await;
+    wait_until(SOON, "both topics are projected", async || {
+        let answer = running.rest.try_get("/v1/consistency").await?.json();
+        for domain in answer["domains"].as_array().into_iter().flatten() {
+            let shown = domain["partitions"].as_array().into_iter().flatten();
+            if shown.filter(|shown| shown["position"] == 1).count() < 2 {
+                return Err(domain.to_string());
+            }
+        }
+        Ok(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -116,10 +171,10 @@ async fn work_that_postgres_refuses_is_logged_when_it_begins_and_ends() {
     caught_up(&running.rest, &Ends::from([(0, 0)])).await;
     rename("erasures", "gone_erasures").await;
     warned(&running, fails, DOMAINS.len(), is_erasure).await;
-    rename("owners", "gone_owners").await;
+    rename("heartbeats", "gone_heartbeats").await;
     warned(&running, fails, 1, is_heartbeat).await;
     rename("gone_erasures", "erasures").await;
-    rename("gone_owners", "owners").await;
+    rename("gone_heartbeats", "heartbeats").await;
     caught_up(&running.rest, &Ends::from([(0, 0)])).await;
     wait_until(SOON, "all work goes through again", async || {
         let mut lines = running.app.log();

@@ -5,6 +5,7 @@ use std::ffi::{CStr, c_char, c_void};
 use std::marker::PhantomData;
 use std::ptr;
 use std::slice;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +16,37 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use super::{Owned, poll};
 use crate::event::Record;
 
+/// A partition of a topic.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TopicPartition {
+    /// The topic's name.
+    pub topic: Arc<str>,
+    /// The number of the partition.
+    pub partition: i32,
+}
+
+/// What an error concerns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// A partition.
+    Partition(TopicPartition),
+    /// All partitions of a topic.
+    Topic(Arc<str>),
+    /// The consumer as a whole.
+    Consumer,
+}
+
+impl Scope {
+    /// Whether it covers a partition.
+    pub fn contains(&self, partition: &TopicPartition) -> bool {
+        match self {
+            Scope::Partition(one) => one == partition,
+            Scope::Topic(topic) => *topic == partition.topic,
+            Scope::Consumer => true,
+        }
+    }
+}
+
 /// What a poll returns.
 #[derive(Debug)]
 pub enum Event {
@@ -23,8 +55,8 @@ pub enum Event {
     /// A fetch has reached the end of a partition: no record lies between the last one delivered and this offset, as far as
     /// the broker knew that answered. With `isolation.level=read_committed` the last stable offset counts as the end.
     EndOfPartition {
-        /// The partition, of the one topic that the consumer has.
-        partition: i32,
+        /// The partition.
+        partition: TopicPartition,
         /// The next offset to be fetched.
         offset: i64,
     },
@@ -33,7 +65,7 @@ pub enum Event {
         /// Whether they are assigned, else revoked.
         assigned: bool,
         /// The partitions.
-        partitions: Vec<i32>,
+        partitions: Vec<TopicPartition>,
     },
     /// Something failed.
     Error {
@@ -41,8 +73,8 @@ pub enum Event {
         code: RDKafkaErrorCode,
         /// Whether the consumer is of no use any longer.
         is_fatal: bool,
-        /// The partition that it concerns, if it concerns one.
-        partition: Option<i32>,
+        /// What it concerns.
+        scope: Scope,
     },
     /// A line of librdkafka's log. A line that concerns a record comes before that record.
     Log {
@@ -53,11 +85,8 @@ pub enum Event {
         /// The line.
         message: String,
     },
-    /// Kafka has answered a commit of offsets.
-    Committed {
-        /// Why it has not committed them.
-        error: Option<RDKafkaErrorCode>,
-    },
+    /// Kafka has answered a commit of offsets: for each partition, or why it has not committed its offset.
+    Committed(Vec<(TopicPartition, Result<(), RDKafkaErrorCode>)>),
     /// An event that needs no reaction, such as statistics.
     Other,
 }
@@ -115,19 +144,15 @@ impl<'c> Events<'c> {
 /// # Safety
 /// `event` is an alive rebalance event.
 unsafe fn rebalance(event: *mut sys::rd_kafka_event_t) -> Event {
-    // SAFETY: as the caller promises. The list belongs to the event; its elements are read within its count.
+    // SAFETY: as the caller promises. The elements belong to the event.
     unsafe {
-        let list = sys::rd_kafka_event_topic_partition_list(event);
-        let elements = if list.is_null() || (*list).elems.is_null() {
-            &[][..]
-        } else {
-            let count = usize::try_from((*list).cnt).unwrap_or_default();
-            slice::from_raw_parts((*list).elems, count)
-        };
         Event::Rebalance {
             assigned: sys::rd_kafka_event_error(event)
                 == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS,
-            partitions: elements.iter().map(|element| element.partition).collect(),
+            partitions: elements(event)
+                .iter()
+                .map(|element| partition(element))
+                .collect(),
         }
     }
 }
@@ -135,17 +160,19 @@ unsafe fn rebalance(event: *mut sys::rd_kafka_event_t) -> Event {
 /// # Safety
 /// `event` is an alive error event.
 unsafe fn error(event: *mut sys::rd_kafka_event_t) -> Event {
-    // SAFETY: as the caller promises. The partition is a copy that librdkafka makes for us, destroyed by `Owned`.
+    // SAFETY: as the caller promises. The partition is a copy that librdkafka makes for us, destroyed by `Owned`; the text
+    // belongs to the event.
     unsafe {
         let code = sys::rd_kafka_event_error(event);
-        let partition = Owned(
+        let of = Owned(
             sys::rd_kafka_event_topic_partition(event),
             sys::rd_kafka_topic_partition_destroy,
         );
-        match (code, partition.0.as_ref()) {
+        let of = of.0.as_ref();
+        match (code, of) {
             (sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF, Some(at)) => {
                 Event::EndOfPartition {
-                    partition: at.partition,
+                    partition: partition(at),
                     offset: at.offset,
                 }
             }
@@ -153,27 +180,75 @@ unsafe fn error(event: *mut sys::rd_kafka_event_t) -> Event {
             (code, of) => Event::Error {
                 code: code.into(),
                 is_fatal: sys::rd_kafka_event_error_is_fatal(event) != 0,
-                partition: of
-                    .map(|of| of.partition)
+                scope: match of.map(|of| partition(of)) {
                     // RD_KAFKA_PARTITION_UA, -1, stands for none.
-                    .filter(|partition| *partition >= 0),
+                    Some(of) if of.partition < 0 => Scope::Topic(of.topic),
+                    Some(of) => Scope::Partition(of),
+                    None => scope_of(&text(sys::rd_kafka_event_error_string(event))),
+                },
             },
         }
     }
 }
 
+/// What an error concerns that has no partition. librdkafka names a topic only in the error's text.
+fn scope_of(error: &str) -> Scope {
+    let of_topic = error.strip_prefix("Subscribed topic not available: ");
+    let topic = of_topic.and_then(|rest| rest.split_once(": "));
+    topic.map_or(Scope::Consumer, |(topic, _)| Scope::Topic(topic.into()))
+}
+
 /// # Safety
 /// `event` is an alive offset commit event.
 unsafe fn committed(event: *mut sys::rd_kafka_event_t) -> Event {
-    use sys::rd_kafka_resp_err_t as codes;
-    // SAFETY: as the caller promises.
-    match unsafe { sys::rd_kafka_event_error(event) } {
-        // There was nothing to commit: Kafka was not asked.
-        codes::RD_KAFKA_RESP_ERR__NO_OFFSET => Event::Other,
-        codes::RD_KAFKA_RESP_ERR_NO_ERROR => Event::Committed { error: None },
-        code => Event::Committed {
-            error: Some(code.into()),
-        },
+    use sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR as DONE;
+    // SAFETY: as the caller promises. The elements belong to the event.
+    unsafe {
+        let elements = elements(event);
+        // The event has the error of the last partition that has one, and that of a request that has failed as a whole.
+        let of_request = if elements.iter().any(|element| element.err != DONE) {
+            DONE
+        } else {
+            sys::rd_kafka_event_error(event)
+        };
+        let asked = elements
+            .iter()
+            // Partitions without an offset to commit are in the list, too, and Kafka was not asked for them.
+            .filter(|element| element.offset >= 0);
+        let outcomes = asked.map(|element| {
+            let outcome = match (of_request, element.err) {
+                (DONE, DONE) => Ok(()),
+                (DONE, code) | (code, _) => Err(code.into()),
+            };
+            (partition(element), outcome)
+        });
+        Event::Committed(outcomes.collect())
+    }
+}
+
+/// The partitions of an event, which belong to it.
+///
+/// # Safety
+/// `event` is an alive event with a list of partitions, and outlives the result.
+unsafe fn elements<'e>(event: *mut sys::rd_kafka_event_t) -> &'e [sys::rd_kafka_topic_partition_t] {
+    // SAFETY: as the caller promises. Elements are read within the list's count.
+    unsafe {
+        let list = sys::rd_kafka_event_topic_partition_list(event);
+        if list.is_null() || (*list).elems.is_null() {
+            return &[];
+        }
+        let count = usize::try_from((*list).cnt).unwrap_or_default();
+        slice::from_raw_parts((*list).elems, count)
+    }
+}
+
+/// # Safety
+/// `element` is alive.
+unsafe fn partition(element: &sys::rd_kafka_topic_partition_t) -> TopicPartition {
+    TopicPartition {
+        // SAFETY: as the caller promises. The name is a C string.
+        topic: unsafe { text(element.topic) }.into(),
+        partition: element.partition,
     }
 }
 
@@ -195,8 +270,11 @@ unsafe fn log(event: *mut sys::rd_kafka_event_t) -> Event {
 }
 
 /// # Safety
-/// `text` is a C string.
+/// `text` is a C string or null.
 unsafe fn text(text: *const c_char) -> String {
+    if text.is_null() {
+        return String::new();
+    }
     // SAFETY: as the caller promises.
     let text = unsafe { CStr::from_ptr(text) };
     text.to_string_lossy().trim().to_owned()
@@ -264,4 +342,26 @@ unsafe fn bytes(start: *const c_void, length: usize) -> Option<Bytes> {
     (!start.is_null()).then(|| unsafe {
         Bytes::copy_from_slice(slice::from_raw_parts(start.cast::<u8>(), length))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_without_a_partition_is_of_the_topic_that_its_text_names() {
+        for (error, scope) in [
+            (
+                "Subscribed topic not available: user.events: Broker: Unknown topic or partition",
+                Scope::Topic("user.events".into()),
+            ),
+            (
+                "JoinGroup failed: Broker: Group authorization failed",
+                Scope::Consumer,
+            ),
+            ("", Scope::Consumer),
+        ] {
+            assert_eq!(scope_of(error), scope, "{error}");
+        }
+    }
 }

@@ -15,7 +15,7 @@ CROSS JOIN LATERAL (
            sum(o.rate) FILTER (WHERE o.seen_at BETWEEN now() - interval '10 seconds' AND now() + interval '2 seconds') AS rate
     FROM sightline.progress p
     LEFT JOIN sightline.log_offsets e USING (log_id)
-    LEFT JOIN sightline.owners o USING (domain, version, log_id)
+    LEFT JOIN sightline.partition_owners o USING (domain, version, log_id)
     WHERE p.domain = v.domain AND p.version = v.version AND p.ended_at IS NULL
 ) AS p
 CROSS JOIN LATERAL (

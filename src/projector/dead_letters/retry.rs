@@ -450,10 +450,10 @@ impl Retrier {
         code_version: i32,
     ) -> Result<Option<Claim>, sqlx::Error> {
         let row = sqlx::query_file!(
-            "src/projector/sql/claim_partition.sql",
+            "src/projector/sql/claim_partitions.sql",
             view.domain,
             view.version,
-            log_id,
+            &[log_id],
             code_version
         )
         .fetch_optional(&mut *connection)

@@ -63,33 +63,39 @@ pub struct Runs {
 }
 
 impl Runs {
-    /// Reads the runs of a log, without those filters that `former` has. Called in a transaction that holds the log's progress
-    /// row, or is not the one to apply what it finds new.
+    /// Reads the runs of logs, one answer per log, in their order: without the filters of runs that `former` has. Called in a
+    /// transaction that holds the logs' progress rows.
     ///
     /// # Errors
     /// The database failed.
     pub async fn read(
         connection: &mut PgConnection,
-        log_id: i32,
-        former: &Runs,
-    ) -> Result<Self, sqlx::Error> {
-        let known: HashMap<i64, &Run> = former.runs.iter().map(|run| (run.number, run)).collect();
+        log_ids: &[i32],
+        former: &[&Runs],
+    ) -> Result<Vec<Self>, sqlx::Error> {
+        let former = former.iter().flat_map(|runs| &runs.runs);
+        let known: HashMap<i64, &Run> = former.map(|run| (run.number, run)).collect();
         let numbers: Vec<i64> = known.keys().copied().collect();
-        let rows = sqlx::query_file!("src/projector/sql/id_runs.sql", log_id, &numbers)
+        let rows = sqlx::query_file!("src/projector/sql/id_runs.sql", log_ids, &numbers)
             .fetch_all(connection)
             .await?;
-        let runs: Vec<Run> = rows
-            .into_iter()
-            .map(|row| match known.get(&row.run) {
+        let mut by_log: HashMap<i32, Self> = HashMap::new();
+        for row in rows {
+            let run = match known.get(&row.run) {
                 Some(run) => (*run).clone(),
                 None => Run {
                     number: row.run,
                     filter: row.filter.unwrap_or_default().into(),
                 },
-            })
-            .collect();
-        let read = runs.len();
-        Ok(Self { runs, read })
+            };
+            let runs = by_log.entry(row.log_id).or_default();
+            runs.runs.push(run);
+            runs.read += 1;
+        }
+        let log_ids = log_ids.iter();
+        Ok(log_ids
+            .map(|log_id| by_log.remove(log_id).unwrap_or_default())
+            .collect())
     }
 
     /// Reads which runs a log has, without their filters: for the look-up of a few ids.
@@ -157,11 +163,11 @@ pub async fn seen(
     asked: &[Asked<'_>],
 ) -> Result<Vec<Found>, sqlx::Error> {
     let mut found: Vec<Found> = asked.iter().map(|_| Found::default()).collect();
-    for (one, found) in asked.iter().zip(&mut found) {
-        if one.runs.runs.len() > one.runs.read + UNMERGED {
-            found.runs = Some(Runs::read(connection, one.log_id, one.runs).await?);
-        }
-    }
+    let is_long = |one: &Asked<'_>| one.runs.runs.len() > one.runs.read + UNMERGED;
+    let long: Vec<usize> = (0..asked.len())
+        .filter(|index| is_long(&asked[*index]))
+        .collect();
+    read_again(connection, asked, &mut found, &long).await?;
     let mut left: Vec<usize> = (0..asked.len()).collect();
     while !left.is_empty() {
         let (mut indexes, mut log_ids) = (Vec::new(), Vec::new());
@@ -200,13 +206,32 @@ pub async fn seen(
                 }
             }
         }
-        for index in &left {
-            let one = &asked[*index];
-            let former = found[*index].runs.as_ref().unwrap_or(one.runs);
-            found[*index].runs = Some(Runs::read(connection, one.log_id, former).await?);
-        }
+        read_again(connection, asked, &mut found, &left).await?;
     }
     Ok(found)
+}
+
+/// Reads the runs of some logs again.
+async fn read_again(
+    connection: &mut PgConnection,
+    asked: &[Asked<'_>],
+    found: &mut [Found],
+    indexes: &[usize],
+) -> Result<(), sqlx::Error> {
+    if indexes.is_empty() {
+        return Ok(());
+    }
+    let log_ids: Vec<i32> = indexes.iter().map(|index| asked[*index].log_id).collect();
+    let former = indexes.iter().map(|index| {
+        let read = found[*index].runs.as_ref();
+        read.unwrap_or(asked[*index].runs)
+    });
+    let former: Vec<&Runs> = former.collect();
+    let runs = Runs::read(connection, &log_ids, &former).await?;
+    for (index, runs) in indexes.iter().zip(runs) {
+        found[*index].runs = Some(runs);
+    }
+    Ok(())
 }
 
 /// Remembers the ids that a transaction applies, by log. Returns the run of each log that has some: its owner adds it once the

@@ -30,7 +30,7 @@ WITH first AS (
             -- A rebuild is the work of one fold.
             AND NOT (v.state = 'building' AND v.code_version < $2)
             AND (p.ended_at IS NOT NULL
-                 OR EXISTS (SELECT FROM sightline.owners AS o
+                 OR EXISTS (SELECT FROM sightline.partition_owners AS o
                             WHERE (o.domain, o.version, o.log_id, o.instance) = (p.domain, p.version, p.log_id, $4))))
     ORDER BY random()
     LIMIT 500

@@ -38,7 +38,7 @@ JOIN sightline.shown_views AS shown USING (domain)
 JOIN sightline.domains AS domains USING (domain)
 JOIN sightline.progress AS progress USING (domain, version)
 JOIN sightline.logs AS logs USING (log_id)
-LEFT JOIN sightline.owners AS owners USING (domain, version, log_id)
+LEFT JOIN sightline.partition_owners AS owners USING (domain, version, log_id)
 LEFT JOIN sightline.log_offsets AS ends USING (log_id)
 CROSS JOIN LATERAL (
     -- The condition on the state is the predicate of the index dead_letters_open.

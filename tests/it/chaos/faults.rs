@@ -398,7 +398,7 @@ async fn set_the_clock_back(harness: Arc<Harness>, mut rng: Rng) {
         .expect("no other fault stops the server");
     for statement in [
         "UPDATE sightline.log_offsets SET read_at = read_at + make_interval(secs => $1)",
-        "UPDATE sightline.owners SET seen_at = seen_at + make_interval(secs => $1)",
+        "UPDATE sightline.heartbeats SET seen_at = seen_at + make_interval(secs => $1)",
     ] {
         let moved = sqlx::query(statement)
             .bind(f64::from(seconds))
