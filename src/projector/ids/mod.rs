@@ -344,13 +344,14 @@ async fn write(connection: &mut PgConnection, runs: &[(i32, NewRun)]) -> Result<
     Ok(())
 }
 
-/// An id as a block holds it. A time beyond the year 2,000,000, which a hostile timestamp may claim, is kept as that.
+/// An id as a block holds it: any offset up to 2⁴⁸, and any time since 1970 that a `DateTime` can have.
 fn entry(hash: Uuid, event: &SeenEvent) -> [u8; ENTRY] {
+    let offset = event.offset.clamp(0, (1 << (8 * OFFSET)) - 1);
     let time = event.applied_time.timestamp_millis();
     let time = time.clamp(0, (1 << (8 * TIME)) - 1);
     let mut entry = [0; ENTRY];
     entry[..HASH].copy_from_slice(&hash.as_bytes()[..HASH]);
-    entry[HASH..HASH + OFFSET].copy_from_slice(&event.offset.to_be_bytes()[8 - OFFSET..]);
+    entry[HASH..HASH + OFFSET].copy_from_slice(&offset.to_be_bytes()[8 - OFFSET..]);
     entry[HASH + OFFSET..].copy_from_slice(&time.to_be_bytes()[8 - TIME..]);
     entry
 }
