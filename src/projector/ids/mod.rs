@@ -1,7 +1,7 @@
 //! Remembered event ids, by which a redelivered event is recognized: kept per version of a view and log, written in the
-//! batch's transaction, and deleted once no record can repeat them ([`super::judge::Judge`] has the rule).
+//! batch's transaction, and deleted once no record can repeat them (`judge.rs` has the rule).
 //!
-//! The ids that a transaction applies are one run: hashes in their order, in blocks of up to [`BLOCK`] ids, with a Bloom filter.
+//! The ids that a transaction applies are one run: hashes in their order, in blocks of 78 at most, with a Bloom filter.
 //! A partition's owner keeps the filters of its log's runs in memory. Nearly every id is new, and the filters say so without
 //! the database; only where one says "perhaps", the block is read in which the id would be. [`maintenance`] merges runs, so that
 //! there are few, and deletes a run when all its ids have expired. A run never changes, and its number is random, so filters
