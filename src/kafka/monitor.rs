@@ -805,6 +805,19 @@ mod tests {
     }
 
     #[test]
+    fn a_topic_is_missing_once_a_broker_has_said_so() {
+        let mut known = Known::new(&names(&["t", "u"]));
+        assert!(known.missing().is_empty());
+        let now = Instant::now();
+        let described = found([("t", Ok(None)), ("u", topic("id", &[1]))]);
+        known.describe(1, now, CLUSTER, described);
+        assert_eq!(known.missing(), BTreeSet::from(["t".to_owned()]));
+        let created = found([("t", topic("id", &[1]))]);
+        known.describe(1, now + Duration::from_secs(1), CLUSTER, created);
+        assert!(known.missing().is_empty());
+    }
+
+    #[test]
     fn offsets_of_another_incarnation_never_look_newer_than_its_change() {
         let first = Instant::now();
         let [second, third] = [1, 2].map(|seconds| first + Duration::from_secs(seconds));

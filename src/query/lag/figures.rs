@@ -459,10 +459,11 @@ mod tests {
 
     #[test]
     fn field_names_are_those_of_the_contract() {
-        let json = serde_json::to_value(partition(&PartitionRow {
+        let json = serde_json::to_value(PartitionConsistency {
+            state: DomainState::Failed,
             failure: Some("f".into()),
-            ..row()
-        }))
+            ..partition(&row())
+        })
         .unwrap();
         let mut names: Vec<_> = json.as_object().unwrap().keys().cloned().collect();
         names.sort();
