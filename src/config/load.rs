@@ -197,9 +197,7 @@ impl Settings {
         // log nothing.
         let is_level = |word: &str| word.is_empty() || word.parse::<LevelFilter>().is_ok();
         let mut words = filter.split(',').map(str::trim);
-        let unknown = words.find(|word| !word.contains('=') && !is_level(word));
-        // In brackets, the fields of a span have commas, too.
-        if let Some(word) = unknown.filter(|_| !filter.contains('[')) {
+        if let Some(word) = words.find(|word| !word.contains(['=', '[']) && !is_level(word)) {
             return Err(given.error(format_args!(
                 "{word:?} is not a level: off, error, warn, info, debug or trace, or one for a module, such as sightline=debug"
             )));

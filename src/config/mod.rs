@@ -352,7 +352,7 @@ mod tests {
             "WARN",
             "info,sightline=debug",
             "info,sightline::db=trace",
-            "info,[call{route, code, seconds}]=debug",
+            "info,[call{route}]=debug",
         ] {
             assert_eq!(load(&["--log", filter]).unwrap().log, filter);
         }

@@ -388,29 +388,27 @@ impl VersionRow {
 
 /// The error where no version is being built; `number` is the one that the caller wants.
 fn no_rebuild(number: Option<i32>) -> Error {
-    let detail = match number {
-        None => "No version is being built. Start a rebuild first.".to_owned(),
-        Some(number) => format!(
-            "Version {number} is not being built. `sightline projections list` and /v1/projections list the versions."
-        ),
+    let problem = match number {
+        None => "No version is being built: start a rebuild first.".to_owned(),
+        Some(number) => format!("Version {number} is not being built."),
     };
-    Error::new(Code::NoRebuild, detail)
+    Error::new(Code::NoRebuild, format!("{problem} {LISTED}"))
 }
 
 /// The error where no version is retired; `number` is the one that the caller wants.
 fn no_retired(number: Option<i32>) -> Error {
-    let detail = match number {
+    let problem = match number {
         None => {
             "There is no retired version. Versions retire at a switch and are dropped a day later."
                 .to_owned()
         }
-        Some(number) => format!(
-            "Version {number} is not the one that was retired last. `sightline projections list` and /v1/projections list \
-             the versions."
-        ),
+        Some(number) => format!("Version {number} is not the one that was retired last."),
     };
-    Error::new(Code::NoRetiredVersion, detail)
+    Error::new(Code::NoRetiredVersion, format!("{problem} {LISTED}"))
 }
+
+/// Where a caller finds the versions.
+const LISTED: &str = "`sightline projections list` and /v1/projections list the versions.";
 
 fn log_offsets_unknown() -> Error {
     Error::new(
