@@ -342,6 +342,7 @@ async fn prepare_database(
             Schema::Unavailable(error) => {
                 warned = true;
                 tracing::warn!(
+                    server = db::address(&pool),
                     error,
                     "the database can't be used yet: retrying until it can"
                 );

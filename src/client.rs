@@ -1,10 +1,11 @@
 //! The HTTP client of the commands: one request per connection to a gateway, by HTTP/1.1 without
 //! TLS.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
@@ -36,15 +37,38 @@ pub(crate) async fn json(
     body: Option<Value>,
     timeout: Duration,
 ) -> anyhow::Result<Value> {
-    let (status, answer) = send(address, method, path, body, timeout).await?;
-    let answer: Value = serde_json::from_slice(&answer).with_context(|| {
-        format!("{address} responded with {status} and a body that is not JSON")
+    let (status, answer) = match send(address, method, path, body, timeout).await {
+        Err(error) if is_refused(&error) => {
+            bail!(
+                "{error:#}: no gateway listens there. Start one, or name the address of one with --http-addr"
+            )
+        }
+        sent => sent?,
+    };
+    let answer: Value = serde_json::from_slice(&answer).map_err(|_| {
+        let said = first_line(&answer);
+        anyhow!("{address} responded with {status} and a body that is not JSON: {said}")
     })?;
     if !status.is_success() {
         let text = |name: &str| answer[name].as_str().unwrap_or("unknown").to_owned();
         bail!("{}: {}", text("reason"), text("detail"));
     }
     Ok(answer)
+}
+
+/// Whether nothing listens at the address.
+pub(crate) fn is_refused(error: &anyhow::Error) -> bool {
+    let mut causes = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>());
+    causes.any(|cause| cause.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+/// The beginning of a body, as a terminal can show it.
+fn first_line(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&body[..body.len().min(1_000)]);
+    let line = text.lines().next().unwrap_or_default();
+    line.chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
 async fn send(

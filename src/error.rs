@@ -99,7 +99,7 @@ codes! {
         "Call an instance that serves the domain; `/v1/version` lists the domains of this one.";
     /// The route or method does not exist.
     UnknownPath = "UNKNOWN_PATH", Unimplemented, NOT_FOUND,
-        "Correct the path.";
+        "Correct the path or the port.";
     /// The route does not have this HTTP method.
     MethodNotAllowed = "METHOD_NOT_ALLOWED", Unimplemented, METHOD_NOT_ALLOWED,
         "Use a method that the header `Allow` lists.";
@@ -159,9 +159,9 @@ codes! {
     /// Kafka does not answer.
     KafkaUnavailable = "KAFKA_UNAVAILABLE", Unavailable, SERVICE_UNAVAILABLE,
         "Try again after `Retry-After`.";
-    /// The database does not answer.
+    /// The database does not answer, refuses the gateway, or does not have this release's schema.
     DatabaseUnavailable = "DATABASE_UNAVAILABLE", Unavailable, SERVICE_UNAVAILABLE,
-        "Try again after `Retry-After`.";
+        "Try again after `Retry-After`; `detail` says whether the schema is missing.";
     /// The answer did not come within the deadline.
     DeadlineExceeded = "DEADLINE_EXCEEDED", DeadlineExceeded, GATEWAY_TIMEOUT,
         "Try again after `Retry-After`, or allow more time.";

@@ -4,6 +4,7 @@
 //! is named and described here; labels contain only values that the program itself defines, and
 //! names of configured topics.
 
+use std::io::IsTerminal;
 use std::sync::LazyLock;
 
 use anyhow::Context;
@@ -98,10 +99,13 @@ pub fn init_logs(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     for target in SECRET_TARGETS {
         filter = filter.add_directive(format!("{target}=off").parse()?);
     }
+    // In a file, colors are noise.
+    let colors = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         // It would report them to stderr, and panic where nothing reads stderr any more.
         .log_internal_errors(false)
+        .with_ansi(colors)
         .with_writer(std::io::stderr);
     match format {
         LogFormat::Text => lines.try_init(),

@@ -45,6 +45,15 @@ pub(super) fn api_command(name: &'static str, about: &'static str) -> Command {
         .args(config::args(&["http_addr"]))
 }
 
+/// A text that is not empty.
+pub(super) fn non_empty(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        Err("must not be empty".to_owned())
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
 /// `--name`
 pub(super) fn flag(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name)

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use clap::{Arg, ArgGroup, ArgMatches, Command};
 use serde_json::{Value, json};
 
-use super::arguments::{PRINTED, api_command, exit_codes, flag, group, json, option};
+use super::arguments::{PRINTED, api_command, exit_codes, flag, group, json, non_empty, option};
 use super::gateway::{Gateway, argument, cell, escape, list};
 use super::table::table;
 use crate::output;
@@ -23,6 +23,7 @@ pub(super) fn command() -> Command {
         Arg::new("id")
             .required(true)
             .value_name("ID")
+            .value_parser(non_empty)
             .help("The dead letter's id, as `sightline dead-letters list` prints it")
     };
     let dry_run = || flag("dry-run", "Report the outcome, but change nothing");

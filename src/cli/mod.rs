@@ -146,7 +146,7 @@ async fn migrate(pool: &PgPool) -> anyhow::Result<()> {
     // The library's errors may quote values, so only descriptions are printed.
     let unsuitable = db::find_unsuitable(pool)
         .await
-        .map_err(|error| anyhow!(db::describe(&error)))?;
+        .map_err(|error| anyhow!("{}: {}", db::address(pool), db::describe(&error)))?;
     if let Some(problem) = unsuitable {
         bail!(problem);
     }

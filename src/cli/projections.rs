@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Arg, ArgMatches, Command};
 use serde_json::{Value, json};
 
-use super::arguments::{api_command, flag, group, json, option, watch};
+use super::arguments::{api_command, flag, group, json, non_empty, option, watch};
 use super::gateway::{Gateway, argument, cell, escape, list};
 use super::table::{CLEAR_SCREEN, seconds, table};
 use crate::output;
@@ -17,6 +17,7 @@ pub(super) fn command() -> Command {
         Arg::new("domain")
             .required(true)
             .value_name("DOMAIN")
+            .value_parser(non_empty)
             .help("The domain's name, for example order")
     };
     let to = || {

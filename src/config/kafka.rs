@@ -1,6 +1,6 @@
 //! The settings of Kafka: brokers, topics, group, start, and librdkafka's own properties.
 
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaConfRes;
@@ -149,13 +149,15 @@ pub(super) fn start(given: &Given) -> Result<StartAt, ConfigError> {
     match given.text()?.as_str() {
         "earliest" => Ok(StartAt::Earliest),
         "latest" => Ok(StartAt::Latest),
-        text => DateTime::parse_from_rfc3339(text)
-            .map(|time| StartAt::Time(time.to_utc()))
-            .map_err(|_| {
-                given.error(format_args!(
-                    "{text:?} must be earliest, latest or a time such as 2026-10-01T00:00:00Z"
-                ))
-            }),
+        text => match DateTime::parse_from_rfc3339(text) {
+            Ok(time) if time.to_utc() > Utc::now() => Err(given.error(format_args!(
+                "{text:?} lies ahead; latest begins with the records that are still to come"
+            ))),
+            Ok(time) => Ok(StartAt::Time(time.to_utc())),
+            Err(_) => Err(given.error(format_args!(
+                "{text:?} must be earliest, latest or a time such as 2026-10-01T00:00:00Z"
+            ))),
+        },
     }
 }
 
@@ -208,10 +210,19 @@ fn check_property(name: &str, value: &str, previous: Option<&str>) -> Result<(),
                 None => Err(format!("librdkafka has no property {name:?}")),
             }
         }
+        Err(_) if !cfg!(feature = "tls") && needs_tls(name, value) => Err(format!(
+            "{name} asks for TLS, which this build does not have: build sightline with FEATURES=tls"
+        )),
         Err(_) => Err(format!(
             "librdkafka refuses the value of {name:?}, or this build does not support it"
         )),
     }
+}
+
+/// Whether a property is about TLS.
+fn needs_tls(name: &str, value: &str) -> bool {
+    name.starts_with("ssl.")
+        || (name == "security.protocol" && value.to_ascii_lowercase().ends_with("ssl"))
 }
 
 fn split_property(text: &str) -> Option<(String, String)> {

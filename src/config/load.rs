@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use super::given::Given;
 use super::settings::{self, SETTINGS};
@@ -74,10 +75,15 @@ impl Settings {
     /// that the command needs; the others may be missing.
     ///
     /// # Errors
-    /// The first value that is missing or can't be used.
+    /// The values that are missing, or the first that can't be used.
     pub fn load(&self, known_domains: &[&str], required: &[&str]) -> Result<Config, ConfigError> {
-        if let Some(key) = required.iter().find(|key| !self.given.contains_key(*key)) {
-            return Err(missing(key));
+        let absent: Vec<_> = required
+            .iter()
+            .filter(|key| !self.given.contains_key(*key))
+            .collect();
+        if !absent.is_empty() {
+            let problems: Vec<_> = absent.into_iter().map(|key| missing(key)).collect();
+            return Err(ConfigError::new(problems.join("; ")));
         }
         let database_url = self.database_url("database_url")?.unwrap_or_default();
         let config = Config {
@@ -167,6 +173,9 @@ impl Settings {
         let given = self.value("domains");
         let wanted = given.list()?;
         let all = wanted == ["all"];
+        if !all && wanted.iter().any(|name| name == "all") {
+            return Err(given.error("all stands alone, or leave it out and name domains"));
+        }
         let unknown = wanted.iter().find(|name| !known.contains(&name.as_str()));
         if let Some(unknown) = unknown.filter(|_| !all) {
             return Err(given.error(format_args!(
@@ -184,6 +193,15 @@ impl Settings {
     fn log(&self) -> Result<String, ConfigError> {
         let given = self.value("log");
         let filter = given.text()?;
+        // The library takes a lone word that is not a level for the name of a module, of which there is none: it would
+        // log nothing.
+        let is_level = |word: &str| word.is_empty() || word.parse::<LevelFilter>().is_ok();
+        let mut words = filter.split(',').map(str::trim);
+        if let Some(word) = words.find(|word| !word.contains(['=', '[']) && !is_level(word)) {
+            return Err(given.error(format_args!(
+                "{word:?} is not a level: off, error, warn, info, debug or trace, or one for a module, such as sightline=debug"
+            )));
+        }
         if EnvFilter::try_new(&filter).is_err() {
             return Err(given.error(format_args!(
                 "{filter:?} is not a filter such as info,sightline=debug"
@@ -223,16 +241,16 @@ impl Settings {
     }
 }
 
-fn missing(key: &str) -> ConfigError {
+fn missing(key: &str) -> String {
     let file = match settings::find(key).file_key {
         Some(_) => " (or …_FILE)",
         None => "",
     };
-    ConfigError::new(format!(
+    format!(
         "{key} is missing: set {}{file}, {} or {key} in the file that --config names",
         settings::variable(key),
         settings::flag(key),
-    ))
+    )
 }
 
 fn read_toml(path: &Path) -> Result<Values, ConfigError> {

@@ -328,6 +328,8 @@ mod tests {
             (vec!["--kafka-settle-seconds=-1"], "from 0 to 86400"),
             (vec!["--auth", "jwt"], "must be one of: off"),
             (vec!["--log", "a=b=c"], "--log"),
+            (vec!["--log", "loud"], "\"loud\" is not a level"),
+            (vec!["--log", "info,sightline"], "sightline=debug"),
             (vec!["--kafka-properties", "no.such=1"], "has no property"),
             (vec!["--kafka-properties", "group.id=x"], "set by sightline"),
             (vec!["--kafka-properties", "=x"], "name=value"),
@@ -344,6 +346,19 @@ mod tests {
     }
 
     #[test]
+    fn levels_and_levels_of_modules_are_filters() {
+        for filter in [
+            "off",
+            "WARN",
+            "info,sightline=debug",
+            "info,sightline::db=trace",
+            "info,[call{route}]=debug",
+        ] {
+            assert_eq!(load(&["--log", filter]).unwrap().log, filter);
+        }
+    }
+
+    #[test]
     fn tls_for_kafka_comes_with_its_feature_and_is_refused_without() {
         let secured = "security.protocol=sasl_ssl,sasl.mechanism=SCRAM-SHA-512,sasl.username=u,sasl.password=p";
         let flags = ["--kafka-properties", secured];
@@ -354,7 +369,8 @@ mod tests {
             kafka.create::<rdkafka::consumer::BaseConsumer>().unwrap();
         } else {
             let message = error(&flags);
-            assert!(message.contains("\"security.protocol\""), "{message}");
+            assert!(message.contains("security.protocol"), "{message}");
+            assert!(message.contains("FEATURES=tls"), "{message}");
         }
     }
 

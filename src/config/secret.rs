@@ -77,6 +77,16 @@ const FILE_PARAMETERS: &[&str] = &[
     "sslrootcert",
 ];
 
+/// The values of `sslmode` and `ssl-mode`.
+const SSL_MODES: &[&str] = &[
+    "disable",
+    "allow",
+    "prefer",
+    "require",
+    "verify-ca",
+    "verify-full",
+];
+
 /// Checks a database URL before the library parses it, which would log unknown parameters with
 /// their values. The error names a parameter and never a value.
 pub(super) fn check_database_url(text: &str) -> Result<(), String> {
@@ -94,6 +104,14 @@ pub(super) fn check_database_url(text: &str) -> Result<(), String> {
             || (name.starts_with("options[") && name.ends_with(']'));
         if !known {
             return Err(unknown_parameter(&url, &name));
+        }
+        if matches!(&*name, "sslmode" | "ssl-mode")
+            && !SSL_MODES.contains(&&*value.to_ascii_lowercase())
+        {
+            return Err(format!("{name} must be one of: {}", SSL_MODES.join(", ")));
+        }
+        if &*name == "port" && value.parse::<u16>().is_err() {
+            return Err(format!("{name} must be a whole number up to 65535"));
         }
         if FILE_PARAMETERS.contains(&&*name)
             && !value

@@ -252,17 +252,33 @@ pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
     MIGRATIONS.run_direct(None, &mut connection, false).await
 }
 
-/// Why the database of `pool` can't hold the views, or `None`. No retry changes it.
+/// Why the database of `pool` can't hold the views, or `None`. No retry changes it. Opens a connection of its own: the pool
+/// keeps trying, and then says only that it has no connection.
 ///
 /// # Errors
-/// The database can't be reached.
+/// The database can't be reached, or it is read-only.
 pub async fn find_unsuitable(pool: &PgPool) -> Result<Option<String>, sqlx::Error> {
-    let (version, encoding) = sqlx::query_as::<_, (i32, String)>(
-        "SELECT current_setting('server_version_num')::int, current_setting('server_encoding')",
-    )
-    .fetch_one(pool)
-    .await?;
-    Ok(unsuitable(version, &encoding))
+    within(PROJECTOR_ACQUIRE_TIMEOUT, async {
+        let mut connection = PgConnection::connect_with(&pool.connect_options()).await?;
+        refuse_read_only(&mut connection).await?;
+        let (version, encoding) = sqlx::query_as::<_, (i32, String)>(
+            "SELECT current_setting('server_version_num')::int, current_setting('server_encoding')",
+        )
+        .fetch_one(&mut connection)
+        .await?;
+        connection.close().await?;
+        Ok(unsuitable(version, &encoding))
+    })
+    .await
+}
+
+/// Where the server of `pool` listens, for messages: `host:port`, or the directory of its socket.
+pub fn address(pool: &PgPool) -> String {
+    let options = pool.connect_options();
+    match options.get_socket() {
+        Some(directory) => directory.display().to_string(),
+        None => format!("{}:{}", options.get_host(), options.get_port()),
+    }
 }
 
 /// Lengths are checked in characters, and text is stored as it came: only UTF8 does both right.
@@ -520,17 +536,30 @@ impl From<sqlx::Error> for Error {
         match (sqlstate.as_str(), classify(&error)) {
             // query_canceled: the statement timeout passed.
             ("57014", _) => Error::deadline_exceeded().with_cause(cause),
-            // The role, the database or the schema does not exist yet, or is of an older release.
-            ("28000" | "28P01" | "3D000" | "3F000" | "42P01" | "42703" | "42883", _)
-            | (_, ErrorClass::Transient) => Error::new(
-                Code::DatabaseUnavailable,
+            // The schema, a table, a column or a function does not exist.
+            ("3F000" | "42P01" | "42703" | "42883", _) => unavailable(
+                "The database does not have the schema of this release: it is missing, older or newer. `sightline migrate` \
+                 brings it up to date, and so does `sightline serve` as it starts, unless --no-migrate is given.",
+                cause,
+            ),
+            // The role or the database does not exist yet, or the password is another one.
+            ("28000" | "28P01" | "3D000", _) => unavailable(
+                "The database refuses the gateway, whose log has the reason. Try again when it does not.",
+                cause,
+            ),
+            (_, ErrorClass::Transient) => unavailable(
                 "The database does not answer at the moment. Try again.",
-            )
-            .with_retry_after(Duration::from_secs(1))
-            .with_cause(cause),
+                cause,
+            ),
             _ => Error::internal(cause),
         }
     }
+}
+
+fn unavailable(detail: &'static str, cause: String) -> Error {
+    Error::new(Code::DatabaseUnavailable, detail)
+        .with_retry_after(Duration::from_secs(1))
+        .with_cause(cause)
 }
 
 #[cfg(test)]
@@ -711,10 +740,15 @@ mod tests {
             ("22003", Code::Internal),
             ("XX000", Code::Internal),
         ] {
+            let error = Error::from(server_error(Some(sqlstate)));
+            assert_eq!(error.code(), code, "{sqlstate}");
+            let lacks_schema = matches!(sqlstate, "3F000" | "42P01" | "42703" | "42883");
+            let names_migrate = error.detail().contains("sightline migrate");
             assert_eq!(
-                Error::from(server_error(Some(sqlstate))).code(),
-                code,
-                "{sqlstate}"
+                names_migrate,
+                lacks_schema,
+                "{sqlstate}: {}",
+                error.detail()
             );
         }
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Arg, ArgMatches};
+use http::StatusCode;
 use sightline_postgres::{Options, Postgres};
 
 use self::sample::Samples;
@@ -50,22 +51,27 @@ pub fn args() -> Vec<Arg> {
 /// # Errors
 /// Postgres cannot be had or started, an address beyond loopback, or what stops `app::serve`.
 pub async fn run(arguments: &ArgMatches, settings: &Settings) -> anyhow::Result<ExitCode> {
+    for key in ["grpc_addr", "http_addr", "admin_addr"] {
+        check_local(settings.address(key)?)?;
+    }
     let mut config = settings.load(&domains::names(), &[])?;
     for address in [
         &mut config.grpc_addr,
         &mut config.http_addr,
         &mut config.admin_addr,
     ] {
-        make_local(address)?;
+        choose_port(address)?;
     }
     telemetry::init_logs(&config.log, config.log_format)?;
 
-    let samples = Samples::start(TOPIC).context("the in-process Kafka broker")?;
+    let mut samples = Samples::start(TOPIC).context("the in-process Kafka broker")?;
     let postgres = Postgres::start(Options::default());
     let postgres = tokio::select! {
         postgres = postgres => postgres?,
         _ = tokio::signal::ctrl_c() => return Ok(ExitCode::SUCCESS),
     };
+    // Before the gateway begins: a view is ready once it has what was in the topic then.
+    samples.publish_first().await?;
     config.database_url = Secret::new(postgres.url());
     config.database_direct_url = config.database_url.clone();
     config.kafka_brokers = samples.brokers().to_owned();
@@ -79,14 +85,12 @@ pub async fn run(arguments: &ArgMatches, settings: &Settings) -> anyhow::Result<
 
     let rate = *arguments.get_one::<u32>("rate").expect("a default");
     let greeting = greeting(&config, &postgres);
-    let admin_addr = config.admin_addr;
+    let http_addr = config.http_addr;
+    let served: Vec<&Sights> = sights(&config).collect();
     let running = tokio::spawn(samples.run(rate));
     let failed_to_greet = async {
-        while !client::get(admin_addr, "/readyz")
-            .await
-            .is_ok_and(|(status, _)| status.is_success())
-        {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+        for sights in served {
+            wait_for_view(http_addr, sights.unknown_user).await;
         }
         match output::print(&greeting) {
             Ok(()) => std::future::pending().await,
@@ -102,14 +106,68 @@ pub async fn run(arguments: &ArgMatches, settings: &Settings) -> anyhow::Result<
     code
 }
 
-/// Takes a free port now where none is chosen, so that it can be printed.
-fn make_local(address: &mut SocketAddr) -> anyhow::Result<()> {
+/// What to try of a domain.
+struct Sights {
+    domain: &'static str,
+    /// A path that is answered 404 once the view is ready.
+    unknown_user: &'static str,
+    /// A path for curl.
+    path: &'static str,
+    /// A message and a method for grpcurl.
+    call: [&'static str; 2],
+}
+
+const SIGHTS: &[Sights] = &[
+    Sights {
+        domain: "order",
+        unknown_user: "/v1/order/customers/nobody",
+        path: "/v1/order/customers/u-1001",
+        call: [
+            r#"{"user_id": "u-7"}"#,
+            "sightline.order.v1.OrderService/GetCustomer",
+        ],
+    },
+    Sights {
+        domain: "fulfillment",
+        unknown_user: "/v1/fulfillment/users/nobody/addresses",
+        path: "/v1/fulfillment/addresses?validation=incomplete&validation=invalid",
+        call: [
+            r#"{"user_id": "u-7"}"#,
+            "sightline.fulfillment.v1.FulfillmentService/ListAddresses",
+        ],
+    },
+];
+
+/// What to try of the domains that are served.
+fn sights(config: &Config) -> impl Iterator<Item = &'static Sights> {
+    let is_served = |sights: &&Sights| config.domains.iter().any(|name| name == sights.domain);
+    SIGHTS.iter().filter(is_served)
+}
+
+/// Waits until a view answers that it has no such user. Before it is ready it answers that the user may still come.
+async fn wait_for_view(http_addr: SocketAddr, unknown_user: &str) {
+    while !client::get(http_addr, unknown_user)
+        .await
+        .is_ok_and(|(status, _)| status == StatusCode::NOT_FOUND)
+    {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// # Errors
+/// The address is reachable from other machines.
+fn check_local(address: SocketAddr) -> anyhow::Result<()> {
     if !address.ip().to_canonical().is_loopback() {
         let line = format!(
             "{address} is reachable from other machines: `sightline dev` is for loopback only"
         );
         return Err(ConfigError::new(line).into());
     }
+    Ok(())
+}
+
+/// Takes a free port now where none is chosen, so that it can be printed.
+fn choose_port(address: &mut SocketAddr) -> anyhow::Result<()> {
     if address.port() == 0 {
         *address = TcpListener::bind(*address)?.local_addr()?;
     }
@@ -125,6 +183,18 @@ fn greeting(config: &Config, postgres: &Postgres) -> String {
         ..
     } = config;
     let database = postgres.url();
+    let mut tried: Vec<String> = sights(config)
+        .map(|sights| format!("  curl -i 'http://{http_addr}{}'", sights.path))
+        .collect();
+    tried.extend(sights(config).next().map(|sights| {
+        let [message, method] = sights.call;
+        format!("  grpcurl -plaintext -d '{message}' {grpc_addr} {method}")
+    }));
+    tried.push(format!(
+        "  {} status --watch --http-addr {http_addr}",
+        program()
+    ));
+    let tried = tried.join("\n");
     format!(
         r#"
 sightline is ready. Sample users register, log in, move and change their minds in it.
@@ -138,14 +208,10 @@ sightline is ready. Sample users register, log in, move and change their minds i
 
 Try:
 
-  curl -i http://{http_addr}/v1/order/customers/u-1001
-  curl 'http://{http_addr}/v1/fulfillment/addresses?validation=incomplete&validation=invalid'
-  grpcurl -plaintext -d '{{"user_id": "u-7"}}' {grpc_addr} sightline.order.v1.OrderService/GetCustomer
-  {program} status --watch --http-addr {http_addr}
+{tried}
 
 Ctrl-C stops it; database and topic are gone then.
-"#,
-        program = program(),
+"#
     )
 }
 

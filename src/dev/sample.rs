@@ -145,10 +145,17 @@ impl Samples {
         &self.brokers
     }
 
-    /// Publishes the first users, then events at this rate per second, for ever.
-    pub async fn run(mut self, rate: u32) -> anyhow::Result<()> {
+    /// Publishes the first users.
+    ///
+    /// # Errors
+    /// The broker does not take them.
+    pub async fn publish_first(&mut self) -> anyhow::Result<()> {
         let first = std::mem::take(&mut self.first);
-        self.publish(&first).await?;
+        self.publish(&first).await
+    }
+
+    /// Publishes events at this rate per second, for ever.
+    pub async fn run(mut self, rate: u32) -> anyhow::Result<()> {
         if rate == 0 {
             return std::future::pending().await;
         }

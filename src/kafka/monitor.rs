@@ -79,6 +79,7 @@ fn run(
                 last_refusal(&client),
                 monitor.is_waiting(),
             );
+            reports.follow_missing(monitor.known.missing());
             monitor.ask()?;
         }
         let until = publish_at.map_or(next, |at| at.min(next));
@@ -385,6 +386,15 @@ impl Known {
         }
     }
 
+    /// The topics that the cluster does not have.
+    fn missing(&self) -> BTreeSet<String> {
+        let is_missing = |topic: &KnownTopic| {
+            topic.confirmed.is_some() && topic.state.is_none() && topic.error.is_none()
+        };
+        let missing = self.topics.iter().filter(|(_, topic)| is_missing(topic));
+        missing.map(|(name, _)| name.clone()).collect()
+    }
+
     /// What can't be read, by topic.
     fn outages(&self, unreachable: Option<&KafkaError>) -> BTreeMap<String, Outage> {
         let outages = self.topics.iter().filter_map(|(name, topic)| {
@@ -557,10 +567,11 @@ impl Outage {
     }
 }
 
-/// Logs outages when they begin and end.
+/// Logs when outages begin and end, and when topics are missing and created.
 #[derive(Default)]
 struct Reports {
     outages: BTreeMap<String, Outage>,
+    missing: BTreeSet<String>,
     refused_login: Option<KafkaError>,
 }
 
@@ -594,6 +605,20 @@ impl Reports {
             }
         }
         self.outages = outages;
+    }
+
+    /// Takes over which topics the cluster does not have.
+    fn follow_missing(&mut self, missing: BTreeSet<String>) {
+        for topic in missing.difference(&self.missing) {
+            tracing::warn!(
+                topic,
+                "Kafka has no topic of this name (SIGHTLINE_KAFKA_TOPICS); waiting until it is created"
+            );
+        }
+        for topic in self.missing.difference(&missing) {
+            tracing::info!(topic, "Kafka has the topic now");
+        }
+        self.missing = missing;
     }
 }
 
@@ -777,6 +802,19 @@ mod tests {
                 .values()
                 .all(|offsets| *offsets == Err(refused.clone()))
         );
+    }
+
+    #[test]
+    fn a_topic_is_missing_once_a_broker_has_said_so() {
+        let mut known = Known::new(&names(&["t", "u"]));
+        assert!(known.missing().is_empty());
+        let now = Instant::now();
+        let described = found([("t", Ok(None)), ("u", topic("id", &[1]))]);
+        known.describe(1, now, CLUSTER, described);
+        assert_eq!(known.missing(), BTreeSet::from(["t".to_owned()]));
+        let created = found([("t", topic("id", &[1]))]);
+        known.describe(1, now + Duration::from_secs(1), CLUSTER, created);
+        assert!(known.missing().is_empty());
     }
 
     #[test]

@@ -276,11 +276,6 @@ pub fn no_such_dead_letter() -> Error {
     )
 }
 
-/// The error for a filter by a state that does not exist.
-pub fn unknown_state() -> Error {
-    Error::invalid("state", "must be parked, retrying, discarded or applied")
-}
-
 /// The error for a dead letter that can be neither retried nor discarded.
 pub fn dead_letter_closed() -> Error {
     Error::new(

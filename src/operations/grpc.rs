@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use tonic::{Request, Response, Status};
 
 use super::dead_letters::{
-    DeadLetter, DeadLetterClass, DeadLetterFilter, DeadLetterHeader, DeadLetterState, unknown_state,
+    DeadLetter, DeadLetterClass, DeadLetterFilter, DeadLetterHeader, DeadLetterState,
 };
 use super::handle::Operations;
 use super::projections::{Pause, Projection, ProjectionVersion, VersionState};
@@ -257,7 +257,11 @@ fn dead_letter_state(number: i32) -> Result<Option<DeadLetterState>, Error> {
         Ok(pb::DeadLetterState::Retrying) => Ok(Some(DeadLetterState::Retrying)),
         Ok(pb::DeadLetterState::Discarded) => Ok(Some(DeadLetterState::Discarded)),
         Ok(pb::DeadLetterState::Applied) => Ok(Some(DeadLetterState::Applied)),
-        Err(_) => Err(unknown_state()),
+        Err(_) => {
+            let problem = "must be DEAD_LETTER_STATE_PARKED, DEAD_LETTER_STATE_RETRYING, DEAD_LETTER_STATE_DISCARDED or \
+                           DEAD_LETTER_STATE_APPLIED";
+            Err(Error::invalid("state", problem))
+        }
     }
 }
 

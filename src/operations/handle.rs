@@ -56,7 +56,8 @@ impl Operations {
     /// The projection of a domain.
     ///
     /// # Errors
-    /// NOT_FOUND: the domain does not exist. DOMAIN_NOT_SERVED: this process does not serve it.
+    /// INVALID_ARGUMENT: no domain is named. NOT_FOUND: the domain does not exist. DOMAIN_NOT_SERVED: this process does not
+    /// serve it.
     pub(super) fn projection(&self, domain: &str) -> Result<&'static dyn Projection, Error> {
         let served = self
             .0
@@ -65,6 +66,10 @@ impl Operations {
             .find(|served| served.domain() == domain);
         match served {
             Some(projection) => Ok(*projection),
+            None if domain.is_empty() => {
+                let problem = format!("is missing; the domains are {}", self.0.known.join(", "));
+                Err(Error::invalid("domain", problem))
+            }
             None if self.0.known.contains(&domain) => Err(not_served()),
             None => Err(unknown_domain()),
         }
@@ -77,7 +82,7 @@ impl Operations {
 /// INVALID_ARGUMENT: it is blank, too long, or not a single line.
 pub(super) fn check_reason(reason: &str) -> Result<(), Error> {
     if reason.trim().is_empty() {
-        return Err(Error::invalid("reason", "must give a reason"));
+        return Err(Error::invalid("reason", "must not be blank"));
     }
     if reason.chars().nth(MAX_REASON).is_some() {
         let problem = format!("must be at most {MAX_REASON} characters long");

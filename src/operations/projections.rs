@@ -95,7 +95,7 @@ pub struct ProjectionVersion {
     /// Records per second, measured recently.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<f64>,
-    /// Seconds until it reaches the end of the log at this rate.
+    /// Seconds until it reaches the end of the log at this rate; absent while it is paused or has failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eta_seconds: Option<f64>,
     /// Dead letters that are neither applied nor discarded.
@@ -259,7 +259,7 @@ impl Operations {
         let pool = &self.0.retrier.pool;
         let version = versions::remove(pool, domain, Which::Building)
             .await
-            .map_err(|error| version_error_or(error, no_rebuild))?;
+            .map_err(|error| version_error_or(error, || no_rebuild(None)))?;
         tracing::info!(domain, version, "an operator cancelled a rebuild");
         self.projection_now(domain).await
     }
@@ -285,11 +285,11 @@ impl Operations {
             let compared = versions::compare(pool, domain, number, deadline::left());
             compared
                 .await
-                .map_err(|error| version_error_or(error, no_rebuild))?;
+                .map_err(|error| version_error_or(error, || no_rebuild(number)))?;
         }
         let version = versions::switch(pool, domain, Which::Building, number, switch_ends())
             .await
-            .map_err(|error| version_error_or(error, no_rebuild))?;
+            .map_err(|error| version_error_or(error, || no_rebuild(number)))?;
         tracing::info!(domain, version, "an operator switched to the new version");
         self.projection_now(domain).await
     }
@@ -304,7 +304,7 @@ impl Operations {
         let pool = &self.0.retrier.pool;
         let version = versions::switch(pool, domain, Which::Retired, number, switch_ends())
             .await
-            .map_err(|error| version_error_or(error, no_retired))?;
+            .map_err(|error| version_error_or(error, || no_retired(number)))?;
         tracing::info!(
             domain,
             version,
@@ -322,7 +322,7 @@ impl Operations {
         let pool = &self.0.retrier.pool;
         let version = versions::remove(pool, domain, Which::Retired)
             .await
-            .map_err(|error| version_error_or(error, no_retired))?;
+            .map_err(|error| version_error_or(error, || no_retired(None)))?;
         tracing::info!(domain, version, "an operator dropped the retired version");
         self.projection_now(domain).await
     }
@@ -350,8 +350,11 @@ impl VersionRow {
             0 => 1.0,
             whole => done as f64 / whole as f64,
         });
+        let failure = self.failure.or(left);
         #[allow(clippy::cast_precision_loss)]
         let eta_seconds = match lag {
+            // When it goes on is not known.
+            _ if pause.is_some() || failure.is_some() => None,
             Some(0) => Some(0.0),
             Some(lag) => self.rate.map(|rate| lag as f64 / rate),
             None => None,
@@ -372,7 +375,7 @@ impl VersionRow {
             accepts_loss: self.accepts_loss,
             pause,
             stalled_since: self.stalled_since,
-            failure: self.failure.or(left),
+            failure,
             read: self.read,
             lag,
             progress,
@@ -383,21 +386,29 @@ impl VersionRow {
     }
 }
 
-fn no_rebuild() -> Error {
-    Error::new(
-        Code::NoRebuild,
-        "No version is being built, or it has another number. Start a rebuild first; `sightline projections list` and \
-         /v1/projections list the versions.",
-    )
+/// The error where no version is being built; `number` is the one that the caller wants.
+fn no_rebuild(number: Option<i32>) -> Error {
+    let problem = match number {
+        None => "No version is being built: start a rebuild first.".to_owned(),
+        Some(number) => format!("Version {number} is not being built."),
+    };
+    Error::new(Code::NoRebuild, format!("{problem} {LISTED}"))
 }
 
-fn no_retired() -> Error {
-    Error::new(
-        Code::NoRetiredVersion,
-        "There is no retired version, or the last one has another number. Versions retire at a switch and are dropped a \
-         day later; `sightline projections list` and /v1/projections list them.",
-    )
+/// The error where no version is retired; `number` is the one that the caller wants.
+fn no_retired(number: Option<i32>) -> Error {
+    let problem = match number {
+        None => {
+            "There is no retired version. Versions retire at a switch and are dropped a day later."
+                .to_owned()
+        }
+        Some(number) => format!("Version {number} is not the one that was retired last."),
+    };
+    Error::new(Code::NoRetiredVersion, format!("{problem} {LISTED}"))
 }
+
+/// Where a caller finds the versions.
+const LISTED: &str = "`sightline projections list` and /v1/projections list the versions.";
 
 fn log_offsets_unknown() -> Error {
     Error::new(
@@ -410,7 +421,7 @@ fn log_offsets_unknown() -> Error {
 
 /// The error of an operation on a version of one kind; `none` is the error if there is no such
 /// version.
-fn version_error_or(error: VersionError, none: fn() -> Error) -> Error {
+fn version_error_or(error: VersionError, none: impl FnOnce() -> Error) -> Error {
     match error {
         VersionError::NoSuchVersion => none(),
         error => version_error(error),
@@ -425,7 +436,7 @@ fn switch_ends() -> Instant {
 fn version_error(error: VersionError) -> Error {
     match error {
         VersionError::Database(error) => Error::from(error).in_statement("projector/versions"),
-        VersionError::NoSuchVersion => no_rebuild(),
+        VersionError::NoSuchVersion => no_rebuild(None),
         VersionError::OffsetsUnknown => log_offsets_unknown(),
         VersionError::Building(version) => Error::new(
             Code::RebuildRunning,

@@ -12,9 +12,7 @@ use utoipa::{IntoResponses, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::dead_letters::{
-    self, DeadLetter, DeadLetterFilter, DeadLetterState, DeadLetters, unknown_state,
-};
+use super::dead_letters::{self, DeadLetter, DeadLetterFilter, DeadLetterState, DeadLetters};
 use super::handle::Operations;
 use super::projections::{Projection, Projections};
 use super::retries::{RetryRequest, TriedDeadLetters};
@@ -82,6 +80,10 @@ fn key(text: Option<String>, base64: Option<String>) -> Result<Option<Vec<u8>>, 
     }
 }
 
+fn unknown_state() -> Error {
+    Error::invalid("state", "must be parked, retrying, discarded or applied")
+}
+
 /// Lists dead letters
 ///
 /// The dead letters of one domain, or of all domains that this process serves, the oldest first.
@@ -132,7 +134,7 @@ async fn list_dead_letters(
     path = "/v1/dead-letters/{id}",
     operation_id = "getDeadLetter",
     tag = "dead letters",
-    params(("id" = String, Path, description = "The dead letter's id", example = json!(EXAMPLE_ID))),
+    params(("id" = String, Path, description = ID, example = json!(EXAMPLE_ID))),
     responses(
         (status = 200, description = "The dead letter", body = DeadLetter,
             example = json!(example_dead_letter_with_bytes())),
@@ -165,7 +167,7 @@ struct RetryOne {
     path = "/v1/dead-letters/{id}/retry",
     operation_id = "retryDeadLetter",
     tag = "dead letters",
-    params(("id" = String, Path, description = "The dead letter's id", example = json!(EXAMPLE_ID))),
+    params(("id" = String, Path, description = ID, example = json!(EXAMPLE_ID))),
     request_body(content = Option<RetryOne>, description = "Optional", example = json!({"dryRun": true})),
     responses(
         (status = 200, description = "The outcome for each dead letter", body = TriedDeadLetters,
@@ -190,7 +192,9 @@ async fn retry_dead_letter(
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct RetryMany {
     /// The domain whose open dead letters to retry.
-    #[schema(value_type = DomainName)]
+    // Where it is missing, the operation says so, and lists the domains.
+    #[serde(default)]
+    #[schema(value_type = DomainName, required = true)]
     domain: String,
     /// Only those of this Kafka key.
     #[serde(default)]
@@ -219,7 +223,7 @@ struct RetryMany {
     operation_id = "retryDeadLetters",
     tag = "dead letters",
     request_body(content = RetryMany, description = "Which dead letters to retry",
-        example = json!({"domain": "order", "reason": "unsupported_version"})),
+        example = json!({"domain": "order", "key": "u-9"})),
     responses(
         (status = 200, description = "The outcome for each dead letter", body = TriedDeadLetters,
             example = json!(example_tried())),
@@ -261,7 +265,7 @@ struct Discard {
     path = "/v1/dead-letters/{id}/discard",
     operation_id = "discardDeadLetter",
     tag = "dead letters",
-    params(("id" = String, Path, description = "The dead letter's id", example = json!(EXAMPLE_ID))),
+    params(("id" = String, Path, description = ID, example = json!(EXAMPLE_ID))),
     request_body(content = Discard, description = "The reason", example = json!({"reason": "published again, see ticket 4711"})),
     responses(
         (status = 200, description = "The outcome for each dead letter", body = TriedDeadLetters,
@@ -541,6 +545,8 @@ async fn drop_projection(
     operations.drop_retired(&domain).await.map(Json)
 }
 
+/// What the parameter `id` is. Ids are made when records fail: no example exists anywhere.
+const ID: &str = "The dead letter's id, as `GET /v1/dead-letters` lists it: copy one from there";
 const EXAMPLE_ID: &str = "01a2093a-f139-710d-8867-ae04814d66ac";
 
 fn example_dead_letter() -> Value {

@@ -15,7 +15,7 @@ const WINDOW: i64 = 10_000;
 const BEHIND: i64 = 10_000;
 
 /// The reason shown where an operator gives none.
-const PAUSED: &str = "paused by an operator";
+const PAUSED: &str = "no reason given";
 
 /// Pauses a domain for an operator: the live and the retired versions, but not one that is being built, which may be the
 /// remedy. If it is paused already, a given reason replaces the former one, and a pause by sightline becomes the operator's.

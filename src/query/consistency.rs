@@ -73,7 +73,7 @@ pub fn check_demand(headers: &HeaderMap) -> Result<(), Error> {
 fn malformed() -> Error {
     Error::invalid(
         "Sightline-Consistency",
-        "must be eventual, at-least, latest or max-lag=<seconds>",
+        "must be eventual, which needs no header; at-least, latest and max-lag=<seconds> are reserved for later releases",
     )
 }
 

@@ -186,7 +186,16 @@ impl Query {
             return Ok(());
         };
         let taken = list(names.iter().map(String::as_str));
-        let problem = match takers(key).as_slice() {
+        // One of its own that is misspelled; other operations may have the same spelling.
+        let plain = |name: &str| name.replace(['_', '-'], "").to_lowercase();
+        let is_near =
+            |name: &String| plain(name).trim_end_matches('s') == plain(key).trim_end_matches('s');
+        let takers = if names.iter().any(is_near) {
+            Vec::new()
+        } else {
+            takers(key)
+        };
+        let problem = match takers.as_slice() {
             [] => format!("is not a parameter of this operation; it takes {taken}"),
             paths => format!(
                 "is a parameter of {}, not of this operation; this one takes {taken}",
@@ -342,9 +351,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
             let path = error.path().to_string();
             // The path of the root is a dot; only the message names a field that is missing there.
             let message = error.inner().to_string();
-            let missing = message
-                .strip_prefix("missing field `")
-                .and_then(|rest| rest.split('`').next());
+            let named = |problem: &str| message.strip_prefix(problem)?.split('`').next();
+            if let Some(name) = named("duplicate field `") {
+                return Error::invalid(name, "must be given once");
+            }
+            let missing = named("missing field `");
             match (path.as_str(), missing) {
                 (".", Some(name)) => Error::invalid(name, "is missing"),
                 (path, Some(name)) => Error::invalid(format!("{path}.{name}"), "is missing"),
@@ -362,12 +373,29 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
 /// that the body takes, each in backticks.
 fn field_problem(message: &str) -> String {
     let Some(unknown) = message.strip_prefix("unknown field `") else {
-        return "has the wrong type or an invalid value".to_owned();
+        return expected(message).to_owned();
     };
     let taken = unknown.rsplit_once("`, expected ");
     let taken = taken.map_or("", |(_, taken)| taken);
     let taken = list(taken.split('`').skip(1).step_by(2));
     format!("is not a field of this body; it takes {taken}")
+}
+
+/// What the value of a field must be. serde's message quotes the value, then says what it expected.
+fn expected(message: &str) -> &'static str {
+    let expected = message.rsplit_once(", expected ");
+    let expected = expected.map_or("", |(_, expected)| expected);
+    let kinds = [
+        ("a string", "must be a string"),
+        ("a boolean", "must be true or false"),
+        ("a sequence", "must be a list"),
+        ("i32", "must be a whole number"),
+        ("struct ", "must be an object"),
+    ];
+    let kind = kinds.iter().find(|(kind, _)| expected.starts_with(kind));
+    kind.map_or("has the wrong type or an invalid value", |(_, problem)| {
+        problem
+    })
 }
 
 /// The whole body, unless it is too large. Of a body that is too large, more is read and discarded
@@ -488,19 +516,55 @@ mod tests {
         struct Body {
             #[allow(dead_code)]
             user_ids: Vec<String>,
+            #[allow(dead_code)]
+            #[serde(default)]
+            version: Option<i32>,
+            #[allow(dead_code)]
+            #[serde(default)]
+            dry_run: bool,
         }
-        for (body, field) in [
-            (r#"{"userIds":["a",1]}"#, "userIds[1]"),
-            (r#"{"userIds":"a"}"#, "userIds"),
-            (r#"{"x":1}"#, "x"),
-            ("{}", "userIds"),
-            (r#"[["a"]]"#, "body"),
-            ("{", "body"),
-            ("", "userIds"),
-            ("null", "userIds"),
-            (" ", "body"),
-            (r#"{"userIds":[]} 1"#, "body"),
-            ("\u{0}", "body"),
+        for (body, field, problem) in [
+            (r#"{"userIds":["a",1]}"#, "userIds[1]", "must be a string"),
+            (
+                r#"{"userIds":["a",null]}"#,
+                "userIds[1]",
+                "must be a string",
+            ),
+            (r#"{"userIds":"a"}"#, "userIds", "must be a list"),
+            (
+                r#"{"userIds":", expected i32"}"#,
+                "userIds",
+                "must be a list",
+            ),
+            (
+                r#"{"userIds":[],"userIds":[]}"#,
+                "userIds",
+                "must be given once",
+            ),
+            (
+                r#"{"userIds":[],"version":1.5}"#,
+                "version",
+                "must be a whole number",
+            ),
+            (
+                r#"{"userIds":[],"version":9999999999}"#,
+                "version",
+                "must be a whole number",
+            ),
+            (
+                r#"{"userIds":[],"dryRun":"yes"}"#,
+                "dryRun",
+                "must be true or false",
+            ),
+            (r#"{"x":1}"#, "x", "is not a field"),
+            ("{}", "userIds", "is missing"),
+            (r#"[["a"]]"#, "body", "must be a JSON object"),
+            ("{", "body", "is not JSON at line 1"),
+            ("", "userIds", "is missing"),
+            ("null", "userIds", "is missing"),
+            (" ", "body", "must be a JSON object"),
+            (r#"{"userIds":[]} 1"#, "body", "more than one"),
+            ("\u{0}", "body", "must be a JSON object"),
         ] {
             let request = Request::new(body.into());
             let error = Json::<Body>::from_request(request, &())
@@ -508,6 +572,8 @@ mod tests {
                 .err()
                 .unwrap();
             assert_eq!(error.fields()[0].field, field, "{body}");
+            let found = &error.fields()[0].problem;
+            assert!(found.contains(problem), "{body}: {found}");
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -24,8 +24,11 @@ use crate::error::{Code, Error};
 /// How long the readiness checks may take; after that the process is not ready.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// The paths of probes and metrics, and the one that others use for the first.
+pub(super) const PATHS: [&str; 4] = ["/livez", "/readyz", "/metrics", "/healthz"];
+
 /// What `/` says.
-const PATHS: &str = "/livez    200 while the process runs\n\
+const INDEX: &str = "/livez    200 while the process runs\n\
                      /readyz   200 while it can take calls\n\
                      /metrics  metrics for Prometheus\n";
 
@@ -65,7 +68,7 @@ pub async fn serve(listener: TcpListener, parts: Parts, shutdown: CancellationTo
 /// The routes. With `loopback_only`, calls that name another host are refused.
 pub fn router(parts: Parts, loopback_only: bool) -> Router {
     Router::new()
-        .route("/", get(|| async { PATHS }))
+        .route("/", get(|| async { INDEX }))
         // Any response means that the process is alive.
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
@@ -76,11 +79,11 @@ pub fn router(parts: Parts, loopback_only: bool) -> Router {
             (Surface::Rest, loopback_only),
             layers::check_host,
         ))
+        .layer(from_fn(layers::refuse_grpc))
 }
 
 fn unknown_path() -> Error {
-    let text =
-        "This port has no such path. Its / lists those that it has; the API has a port of its own.";
+    let text = "This port has no such path. Its / lists those that it has; the API has a port of its own (SIGHTLINE_HTTP_ADDR).";
     Error::new(Code::UnknownPath, text)
 }
 

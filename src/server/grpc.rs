@@ -115,6 +115,6 @@ async fn unknown(State(domains): State<Domains>, request: Request) -> Response {
     Surface::Grpc.refuse(if domains.is_elsewhere(domain) {
         not_served()
     } else {
-        layers::unknown_path()
+        layers::unknown_path(Surface::Grpc)
     })
 }

@@ -17,8 +17,8 @@ use super::connections::{self, HttpVersions};
 use super::domains::Domains;
 use super::layers::{self, Surface};
 use super::openapi::QueryParameters;
-use super::{consistency, docs, openapi, version};
-use crate::error::Error;
+use super::{admin, consistency, docs, openapi, version};
+use crate::error::{Code, Error};
 use crate::operations::{self, Operations};
 use crate::query::Reads;
 use crate::query::lag::{Lag, not_served};
@@ -79,6 +79,7 @@ pub fn router(parts: Parts, loopback_only: bool) -> Result<Router, Error> {
         .method_not_allowed_fallback(async || layers::method_not_allowed())
         .fallback_service(unknown.with_state(parts.domains));
     let router = layers::apply(router, Surface::Rest, loopback_only);
+    let router = router.layer(from_fn(layers::refuse_grpc));
     // Outside the layers, so that their refusals carry these headers as well.
     Ok(router.layer(from_fn(set_security_headers)))
 }
@@ -92,11 +93,15 @@ async fn unknown(State(domains): State<Domains>, request: Request) -> Response {
         .strip_prefix("/v1/")
         .and_then(|rest| rest.split('/').next())
         .unwrap_or_default();
-    if domains.is_elsewhere(domain) {
-        not_served().into_response()
+    let error = if domains.is_elsewhere(domain) {
+        not_served()
+    } else if admin::PATHS.contains(&request.uri().path()) {
+        let text = "Probes and metrics have a port of their own (SIGHTLINE_ADMIN_ADDR).";
+        Error::new(Code::UnknownPath, text)
     } else {
-        layers::unknown_path().into_response()
-    }
+        layers::unknown_path(Surface::Rest)
+    };
+    error.into_response()
 }
 
 /// Refuses a read with a query parameter that the document does not have: a misspelled filter would

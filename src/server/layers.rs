@@ -293,7 +293,7 @@ async fn explain_grpc(request: Request, next: Next) -> Response {
         return response;
     }
     let error = match tonic::Code::from_bytes(status.as_bytes()) {
-        tonic::Code::Unimplemented if !is_method => unknown_path(),
+        tonic::Code::Unimplemented if !is_method => unknown_path(Surface::Grpc),
         tonic::Code::OutOfRange | tonic::Code::ResourceExhausted => Error::payload_too_large(),
         tonic::Code::Internal | tonic::Code::InvalidArgument => {
             Error::invalid("request", "is not a valid message of this method")
@@ -315,11 +315,30 @@ async fn explain_grpc(request: Request, next: Next) -> Response {
 }
 
 /// The refusal of a path or method that does not exist.
-pub(super) fn unknown_path() -> Error {
+pub(super) fn unknown_path(surface: Surface) -> Error {
     Error::new(
         Code::UnknownPath,
-        "This path does not exist. /openapi.json and gRPC reflection list what does.",
+        match surface {
+            Surface::Grpc => "This method does not exist. Reflection lists those that do.",
+            Surface::Rest => "This path does not exist. /openapi.json lists those that do.",
+        },
     )
+}
+
+/// Answers a gRPC call to a port that does not speak gRPC: a client of gRPC would show only that the answer is not one.
+pub(super) async fn refuse_grpc(request: Request, next: Next) -> Response {
+    let media_type = request.headers().get(header::CONTENT_TYPE);
+    let is_grpc = media_type.is_some_and(|media_type| {
+        let rest = media_type.as_bytes().strip_prefix(b"application/grpc");
+        rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+    });
+    if !is_grpc {
+        return next.run(request).await;
+    }
+    Surface::Grpc.refuse(Error::new(
+        Code::UnknownPath,
+        "This port does not speak gRPC, which has a port of its own (SIGHTLINE_GRPC_ADDR).",
+    ))
 }
 
 /// The refusal of a method that a path does not have. The router adds the header Allow.
@@ -355,7 +374,7 @@ pub(super) fn overloaded() -> Error {
 pub(super) fn unsupported_media_type() -> Error {
     Error::new(
         Code::UnsupportedMediaType,
-        "The body must have the Content-Type application/json.",
+        "A POST needs the header Content-Type: application/json, even without a body.",
     )
 }
 

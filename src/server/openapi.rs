@@ -233,7 +233,8 @@ const INTRODUCTION: &str = "Read models of the users that the User Service publi
     team. gRPC gives the same answers.\n\n\
     ## Begin here\n\n\
     1. [`GET /v1/order/customers/{userId}`](#tag/order/GET/v1/order/customers/{userId}) answers what is known of one user. \
-       The examples name users that `sightline dev` has, so they work there as they are.\n\
+       The examples name users that `sightline dev` has, so they work there as they are. Only ids of dead letters, cursors and \
+       page tokens are new in each database: copy them from an answer.\n\
     2. A value that is not known is absent, never `null`. `staleFields` names what has changed to something unknown.\n\
     3. Every answer from a view carries the position that it reflects in `Sightline-Consistency-Token`, also a 304 or 404, \
        and says in `Sightline-State`, `Sightline-Lag-Seconds` and `Sightline-Incomplete` how far it can be relied on.\n\n\
@@ -278,7 +279,7 @@ const REQUEST_HEADERS: &[Header] = &[
     Header {
         component: "RequestTimeout",
         name: "Request-Timeout",
-        description: "How many seconds the caller waits for the answer; decimals are allowed. 10 by default, at most 600. \
+        description: "How many seconds the caller waits for the answer; decimals are allowed. 10 by default; more than 600 counts as 600. \
          After that time the answer is 504.",
         example: "2.5",
     },

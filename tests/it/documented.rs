@@ -236,6 +236,13 @@ async fn every_example_gives_the_printed_answer() {
         brokers,
         pool,
     };
+    // The greeting comes when the views are complete.
+    for user in [
+        "/v1/order/customers/nobody",
+        "/v1/fulfillment/users/nobody/addresses",
+    ] {
+        assert_eq!(runner.running.rest.get(user).await.status, 404, "{user}");
+    }
     assert_tried_reads_answer(&runner.running.rest).await;
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for page in PAGES {

@@ -291,6 +291,7 @@ async fn a_pause_outlasts_restarts_until_the_domain_is_resumed() {
         let versions = projection(&running.rest, "order").await["versions"].clone();
         assert_eq!(versions[0]["pause"]["by"], "operator");
         assert_eq!(versions[0]["pause"]["reason"], "another one, later");
+        assert_eq!(versions[0].get("etaSeconds"), None, "{versions}");
         // Another pause without a reason keeps the reason.
         project(&running.rest, "order", "pause", json!({})).await;
     }
@@ -312,6 +313,12 @@ async fn a_pause_outlasts_restarts_until_the_domain_is_resumed() {
         let output = world.run(&arguments).await;
         assert_eq!(output.status.code(), Some(1), "{verb}: {output:?}");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!said.contains("number"), "{verb}: {said}");
+        if matches!(verb, "switch" | "rollback") {
+            let output = world.run(&[&arguments[..], &["--to", "7"]].concat()).await;
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(said.contains("Version 7 is not"), "{verb}: {said}");
+        }
         assert!(
             said.contains("`sightline projections list`"),
             "{verb}: {said}"

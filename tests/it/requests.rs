@@ -525,6 +525,8 @@ async fn unknown_names_are_refused_with_those_that_are_known() {
             "kind, asOf",
         ),
         ("/v1/order/customers/a?asof=x", "asof", "none"),
+        // Another operation of the domain has userId.
+        ("/v1/order/customers:batchGet?userId=a", "userId", "userIds"),
         ("/v1/consistency?domain=order", "domain", "none"),
     ] {
         let problem = assert_problem(path, &rest.get(path).await, 400);
@@ -899,6 +901,8 @@ async fn each_surface_names_fields_in_its_own_way() {
             json!({"userId": "u"}),
             "kind",
         ),
+        (operations, "PauseProjection", json!({}), "domain"),
+        (operations, "DropProjection", json!({}), "domain"),
         (
             operations,
             "RetryDeadLetters",
@@ -942,6 +946,10 @@ async fn each_surface_names_fields_in_its_own_way() {
         (
             "/v1/order/address-changes?pageToken=x",
             "pageToken is not a token of this list.",
+        ),
+        (
+            "/v1/fulfillment/users/u/default-address?kind=",
+            "kind must be shipping or billing.",
         ),
         (
             "/v1/order/customers:batchGet?userIds=u&userIds=",

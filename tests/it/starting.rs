@@ -72,6 +72,15 @@ async fn it_starts_before_its_topic() {
         domain["state"], "caught_up",
         "a domain without a topic cannot be caught up: {domain}"
     );
+    wait_until(SOON, "the log names the missing topic", async || {
+        let log = running.app.output();
+        let is_named = |line: &str| line.contains("no topic of this name") && line.contains(&topic);
+        match log.lines().filter(|line| is_named(line)).count() {
+            0 => Err(log),
+            _ => Ok(()),
+        }
+    })
+    .await;
     world.broker.create_topic(&topic, SHAPE.partitions).await;
     let log = generate(seed(), SHAPE);
     let (fold, ends) = folded(&log, SHAPE.partitions);
@@ -175,6 +184,11 @@ async fn bad_settings_print_one_line_and_exit_with_2() {
         ),
         (
             "SIGHTLINE_DATABASE_URL",
+            Some("postgres://u:hunter2@127.0.0.1:1/db?sslmode=sure"),
+            "sslmode must be one of: disable, allow, prefer, require, verify-ca, verify-full",
+        ),
+        (
+            "SIGHTLINE_DATABASE_URL",
             Some("postgres://u:1?hunter2=x@127.0.0.1:1/db"),
             "percent-encoded",
         ),
@@ -196,6 +210,11 @@ async fn bad_settings_print_one_line_and_exit_with_2() {
         ),
         ("SIGHTLINE_KAFKA_START", Some("yesterday"), "KAFKA_START"),
         (
+            "SIGHTLINE_KAFKA_START",
+            Some("2999-01-01T00:00:00Z"),
+            "lies ahead",
+        ),
+        (
             "SIGHTLINE_KAFKA_PROPERTIES",
             Some("sasl.password"),
             "KAFKA_PROPERTIES",
@@ -206,12 +225,19 @@ async fn bad_settings_print_one_line_and_exit_with_2() {
             "KAFKA_PROPERTIES",
         ),
         ("SIGHTLINE_DOMAINS", Some("order,unheard"), "DOMAINS"),
+        ("SIGHTLINE_DOMAINS", Some("order,all"), "all stands alone"),
         ("SIGHTLINE_ROLE", Some("boss"), "ROLE"),
         ("SIGHTLINE_HTTP_ADDR", Some("localhost"), "HTTP_ADDR"),
         ("SIGHTLINE_HTTP_ADDR", Some("0.0.0.0:0"), "ALLOW_OPEN"),
         ("SIGHTLINE_GRPC_ADDR", Some("[::]:0"), "ALLOW_OPEN"),
         ("SIGHTLINE_LOG_FORMAT", Some("xml"), "LOG_FORMAT"),
         ("SIGHTLINE_LOG", Some("=====loud"), "LOG"),
+        ("SIGHTLINE_LOG", Some("loud"), "\"loud\" is not a level"),
+        (
+            "SIGHTLINE_LOG",
+            Some("info,loud"),
+            "\"loud\" is not a level",
+        ),
         ("SIGHTLINE_AUTH", Some("maybe"), "AUTH"),
         (
             "SIGHTLINE_SHUTDOWN_GRACE",
@@ -236,6 +262,18 @@ async fn bad_settings_print_one_line_and_exit_with_2() {
     for (name, value, named) in cases {
         assert_bad_setting(name, value, named).await;
     }
+    let output = finish(sightline(&["serve"])).await;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    for missing in ["SIGHTLINE_DATABASE_URL", "SIGHTLINE_KAFKA_BROKERS"] {
+        assert!(said.contains(missing), "{said}");
+    }
+    let output = finish(sightline(&["dev", "--http-addr", "0.0.0.0:0"])).await;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("loopback only") && !said.contains("ALLOW_OPEN"),
+        "{said}"
+    );
     let output = finish(sightline(&["serve", "--no-such-flag"])).await;
     assert_eq!(output.status.code(), Some(2));
     let output = finish(sightline(&["no-such-command"])).await;
@@ -302,6 +340,13 @@ async fn migrate_migrates_and_serve_can_leave_that_out() {
         503,
         "not ready without the schema"
     );
+    let answer = running.rest.get(&customer_path("nobody")).await;
+    assert_eq!(answer.status, 503);
+    assert!(
+        answer.text().contains("sightline migrate"),
+        "{}",
+        answer.text()
+    );
     for _ in 0..2 {
         let output = world.run(&["migrate"]).await;
         assert!(
@@ -354,14 +399,26 @@ async fn status_healthcheck_and_help_print_what_they_must() {
     );
     assert!(world.run(&["healthcheck"]).await.status.success());
 
-    drop(running);
-    for command in [&["status"][..], &["healthcheck"]] {
-        assert_eq!(
-            world.run(command).await.status.code(),
-            Some(1),
-            "{command:?} without a process that listens"
-        );
+    let (rest, grpc) = (&running.rest.address, &running.raw_grpc.address);
+    let wrong_ports = [
+        (["status", "--http-addr", grpc], "speaks gRPC"),
+        (["healthcheck", "--admin-addr", rest], "--admin-addr"),
+        (["dead-letters", "show", ""], "must not be empty"),
+    ];
+    for (command, said) in wrong_ports {
+        assert_refused(&world, &command, said).await;
     }
+    drop(running);
+    assert_refused(&world, &["status"], "--http-addr").await;
+    assert_refused(&world, &["healthcheck"], "--admin-addr").await;
+    let url = "postgres://u:hunter2@127.0.0.1:1/db";
+    let migrate = ["migrate", "--database-url", url];
+    assert_refused(
+        &world,
+        &migrate,
+        "127.0.0.1:1: connection: connection refused",
+    )
+    .await;
     let help = world.run(&["serve", "--help"]).await;
     let help = String::from_utf8(help.stdout).expect("UTF-8");
     for named in [
@@ -399,6 +456,18 @@ async fn status_healthcheck_and_help_print_what_they_must() {
         }
         assert_eq!(said.contains("130"), command == ["serve"], "{said}");
     }
+}
+
+/// Asserts that a command fails, and what it says then.
+async fn assert_refused(world: &World, command: &[&str], said: &str) {
+    let output = world.run(command).await;
+    let out = String::from_utf8_lossy(&output.stdout);
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{command:?}: {out}");
+    assert!(
+        out.contains(said) || err.contains(said),
+        "{command:?}: {out}{err}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -445,7 +514,12 @@ async fn secrets_are_never_printed() {
     .await;
     running.app.process.signal("TERM");
     assert_eq!(running.app.process.wait(SOON), 0);
-    assert!(!running.app.process.output.text().contains("hunter2"));
+    let log = running.app.process.output.text();
+    assert!(!log.contains("hunter2"));
+    assert!(
+        log.contains(r#""server":"127.0.0.1:1","error":"connection: connection refused""#),
+        "{log}"
+    );
 }
 
 /// An index on a large table takes longer than any statement of the program may, and waits for no lock for ever.

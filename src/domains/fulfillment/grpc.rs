@@ -46,7 +46,8 @@ impl FulfillmentService for FulfillmentGrpc {
             pb::DefaultKind::Shipping => DefaultKind::Shipping,
             pb::DefaultKind::Billing => DefaultKind::Billing,
             pb::DefaultKind::Unspecified => {
-                return Err(Error::invalid("kind", "is missing: shipping or billing").into());
+                let problem = "must be DEFAULT_KIND_SHIPPING or DEFAULT_KIND_BILLING";
+                return Err(Error::invalid("kind", problem).into());
             }
         };
         let as_of = grpc::past_time("asOf", request.as_of)?;
@@ -80,7 +81,9 @@ impl FulfillmentService for FulfillmentGrpc {
         let filter = SearchFilter {
             country_code: request.country_code,
             validation: validation.ok_or_else(|| {
-                Error::invalid("validation", "must be valid, incomplete or invalid")
+                let problem =
+                    "must be VALIDATION_STATUS_VALID, VALIDATION_STATUS_INCOMPLETE or VALIDATION_STATUS_INVALID";
+                Error::invalid("validation", problem)
             })?,
         };
         let page = grpc::page(request.page_size, request.page_token);

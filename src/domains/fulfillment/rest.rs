@@ -80,7 +80,7 @@ async fn get_default_address(
     Path(UserPath { user_id }): Path<UserPath>,
     query: Query,
 ) -> Result<Answer<ShippingAddress>, Error> {
-    let default = match query.text("kind")?.as_deref() {
+    let default = match query.given("kind")?.as_deref() {
         Some("shipping") => DefaultKind::Shipping,
         Some("billing") => DefaultKind::Billing,
         Some(_) => return Err(Error::invalid("kind", "must be shipping or billing")),

@@ -150,6 +150,7 @@ fn mark_last_known(domain: &mut DomainConsistency, read_at: DateTime<Utc>) {
         if partition.state < DomainState::Stalled {
             partition.failure = Some(UNAVAILABLE.into());
             partition.state = DomainState::Stalled;
+            partition.eta_seconds = None;
         }
     }
 }
@@ -167,8 +168,8 @@ fn partition(row: &PartitionRow) -> PartitionConsistency {
         _ => row.oldest_unapplied_age.map(|age| age.max(0.0)),
     };
     let eta_seconds = match lag {
-        // When it begins is not known.
-        _ if row.waits => None,
+        // When it goes on is not known.
+        _ if failure.is_some() => None,
         Some(0) => is_fresh(row.end_read_age).then_some(0.0),
         Some(lag) => rate
             .map(|rate| lag as f64 / rate)
@@ -399,13 +400,18 @@ mod tests {
         assert_eq!(stale.oldest_unapplied_seconds, None);
         assert_eq!((stale.rate, stale.eta_seconds), (None, None));
 
-        for end_offset in [Some(42), Some(142)] {
-            let waits = partition(&PartitionRow {
-                waits: true,
-                end_offset,
-                ..row()
-            });
-            assert_eq!(waits.eta_seconds, None);
+        let stops: [fn(&mut PartitionRow); 5] = [
+            |row| row.waits = true,
+            |row| row.pause_reason = Some("moving".to_owned()),
+            |row| row.failure = Some("log_truncated".to_owned()),
+            |row| row.owner_failure = Some("kafka_refuses".to_owned()),
+            |row| row.stuck_for = NO_PROGRESS_AFTER,
+        ];
+        for (n, stop) in stops.into_iter().enumerate() {
+            let mut stopped = row();
+            stopped.end_offset = Some(142);
+            stop(&mut stopped);
+            assert_eq!(partition(&stopped).eta_seconds, None, "{n}");
         }
 
         let unknown = partition(&PartitionRow {
@@ -453,10 +459,11 @@ mod tests {
 
     #[test]
     fn field_names_are_those_of_the_contract() {
-        let json = serde_json::to_value(partition(&PartitionRow {
+        let json = serde_json::to_value(PartitionConsistency {
+            state: DomainState::Failed,
             failure: Some("f".into()),
-            ..row()
-        }))
+            ..partition(&row())
+        })
         .unwrap();
         let mut names: Vec<_> = json.as_object().unwrap().keys().cloned().collect();
         names.sort();

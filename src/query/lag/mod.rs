@@ -170,6 +170,6 @@ pub fn unknown_domain() -> Error {
 pub fn not_served() -> Error {
     Error::new(
         Code::DomainNotServed,
-        "This process does not serve the domain; SIGHTLINE_DOMAINS names those that it serves.",
+        "This process does not serve the domain, but another one may; /v1/version lists those that it serves.",
     )
 }

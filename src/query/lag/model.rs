@@ -62,7 +62,7 @@ pub struct PartitionConsistency {
     /// Records per second, measured recently.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<f64>,
-    /// Seconds until caught up at this rate; 0 when caught up.
+    /// Seconds until caught up at this rate; 0 when caught up, absent while it does not progress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eta_seconds: Option<f64>,
     /// What it is doing.

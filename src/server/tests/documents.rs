@@ -224,4 +224,9 @@ async fn the_admin_port_lists_its_paths() {
     for path in paths {
         assert_eq!(fetch(path).await.status, StatusCode::OK, "{path}");
     }
+    let elsewhere = fetch("/v1/version").await.json()["detail"].to_string();
+    assert!(elsewhere.contains("SIGHTLINE_HTTP_ADDR"), "{elsewhere}");
+    let headers = [("content-type", "application/grpc")];
+    let call = send_to(admin::router(parts, true), "POST", "/", &headers, "").await;
+    assert!(call.header("grpc-message").contains("SIGHTLINE_GRPC_ADDR"));
 }

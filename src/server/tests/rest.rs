@@ -238,6 +238,25 @@ async fn every_refusal_has_a_reason() {
 }
 
 #[tokio::test]
+async fn calls_for_another_port_are_answered_with_its_setting() {
+    for path in ["/metrics", "/readyz", "/healthz", "/livez"] {
+        let got = fetch(path, &[]).await;
+        assert_eq!(got.reason(), "UNKNOWN_PATH", "{path}");
+        let detail = got.json()["detail"].to_string();
+        assert!(detail.contains("SIGHTLINE_ADMIN_ADDR"), "{detail}");
+    }
+    for media_type in ["application/grpc", "application/grpc+proto"] {
+        let headers = [("content-type", media_type)];
+        let path = "/sightline.order.v1.OrderService/GetCustomer";
+        let got = send("POST", path, &headers, "").await;
+        assert_eq!(got.status, StatusCode::OK);
+        assert_eq!(got.header("grpc-status"), "12", "{media_type}");
+        let message = got.header("grpc-message");
+        assert!(message.contains("SIGHTLINE_GRPC_ADDR"), "{message}");
+    }
+}
+
+#[tokio::test]
 async fn a_current_etag_is_answered_with_304() {
     let path = "/v1/order/things/a";
     let etag = fetch(path, &[]).await.header("etag").to_owned();
