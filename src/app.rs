@@ -61,13 +61,20 @@ const LAG_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// A port can't be bound, or the process can't be set up.
-pub async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+pub async fn serve(mut config: Config) -> anyhow::Result<ExitCode> {
+    serve_on(Listeners::bind(&mut config).await?, config).await
+}
+
+/// Projects and serves on ports that are bound, until a signal arrives.
+///
+/// # Errors
+/// The process can't be set up.
+pub async fn serve_on(listeners: Listeners, config: Config) -> anyhow::Result<ExitCode> {
     let signals = Signals::catch().context("catching signals")?;
     let metrics = telemetry::metrics()?;
     let supervisor = Supervisor::new();
     let stop = supervisor.stop();
     let pools = Pools::new(&config)?;
-    let listeners = Listeners::bind(&config).await?;
     let served = served_domains(&config);
     let (migrated_sender, migrated) = watch::channel(false);
     let retrier = retrier(&config, pools.operations.clone());
@@ -128,7 +135,7 @@ fn grpc_services(domains: &[&'static dyn Domain], reads: &Reads) -> Routes {
 }
 
 /// The ports of the process, bound.
-struct Listeners {
+pub struct Listeners {
     admin: TcpListener,
     /// `None` where the process serves no reads.
     api: Option<ApiListeners>,
@@ -140,14 +147,20 @@ struct ApiListeners {
 }
 
 impl Listeners {
-    async fn bind(config: &Config) -> anyhow::Result<Self> {
-        let (admin, admin_addr) = bind("SIGHTLINE_ADMIN_ADDR", config.admin_addr).await?;
+    /// Binds the addresses of `config`, which then name the ports that the system chose for port 0.
+    ///
+    /// # Errors
+    /// An address can't be bound.
+    pub async fn bind(config: &mut Config) -> anyhow::Result<Self> {
+        let admin = bind("SIGHTLINE_ADMIN_ADDR", &mut config.admin_addr).await?;
+        let admin_addr = config.admin_addr;
         if !config.role.serves() {
             tracing::info!(admin = %admin_addr, "listening");
             return Ok(Self { admin, api: None });
         }
-        let (grpc, grpc_addr) = bind("SIGHTLINE_GRPC_ADDR", config.grpc_addr).await?;
-        let (http, http_addr) = bind("SIGHTLINE_HTTP_ADDR", config.http_addr).await?;
+        let grpc = bind("SIGHTLINE_GRPC_ADDR", &mut config.grpc_addr).await?;
+        let http = bind("SIGHTLINE_HTTP_ADDR", &mut config.http_addr).await?;
+        let (grpc_addr, http_addr) = (config.grpc_addr, config.http_addr);
         tracing::info!(grpc = %grpc_addr, http = %http_addr, admin = %admin_addr, "listening");
         Ok(Self {
             admin,
@@ -156,15 +169,14 @@ impl Listeners {
     }
 }
 
-/// Binds a port. The address names the port that the system chose where `address` has port 0.
-async fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {
-    let listener = TcpListener::bind(address).await.with_context(|| {
+async fn bind(setting: &str, address: &mut SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(*address).await.with_context(|| {
         format!("can't listen on {address}; {setting} chooses another address (port 0 takes a free port)")
     })?;
-    let address = listener
+    *address = listener
         .local_addr()
         .with_context(|| format!("reading the address of {setting}"))?;
-    Ok((listener, address))
+    Ok(listener)
 }
 
 /// The process's connections to the database, by purpose: none of them starves another.

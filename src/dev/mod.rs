@@ -1,12 +1,12 @@
 //! `sightline dev`: the whole gateway with nothing to install.
 //!
 //! Promises: an in-process Kafka broker and a private Postgres, both on loopback and empty at each start; sample
-//! users at once and their events from then on; the same `app::serve` as in production behind them. Ctrl-C leaves
+//! users at once and their events from then on; the same `app::serve_on` as in production behind them. Ctrl-C leaves
 //! only the downloaded Postgres behind.
 
 mod sample;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -49,19 +49,12 @@ pub fn args() -> Vec<Arg> {
 /// Runs until a signal.
 ///
 /// # Errors
-/// Postgres cannot be had or started, an address beyond loopback, or what stops `app::serve`.
+/// Postgres cannot be had or started, an address beyond loopback, a port that is taken, or what stops `app::serve_on`.
 pub async fn run(arguments: &ArgMatches, settings: &Settings) -> anyhow::Result<ExitCode> {
     for key in ["grpc_addr", "http_addr", "admin_addr"] {
         check_local(settings.address(key)?)?;
     }
     let mut config = settings.load(&domains::names(), &[])?;
-    for address in [
-        &mut config.grpc_addr,
-        &mut config.http_addr,
-        &mut config.admin_addr,
-    ] {
-        choose_port(address)?;
-    }
     telemetry::init_logs(&config.log, config.log_format)?;
 
     let mut samples = Samples::start(TOPIC).context("the in-process Kafka broker")?;
@@ -82,6 +75,7 @@ pub async fn run(arguments: &ArgMatches, settings: &Settings) -> anyhow::Result<
     // The sample producer is the broker's own: it knows of added partitions at once.
     config.kafka_settle = Duration::ZERO;
     config.role = Role::All;
+    let listeners = app::Listeners::bind(&mut config).await?;
 
     let rate = *arguments.get_one::<u32>("rate").expect("a default");
     let greeting = greeting(&config, &postgres);
@@ -98,7 +92,7 @@ pub async fn run(arguments: &ArgMatches, settings: &Settings) -> anyhow::Result<
         }
     };
     let code = tokio::select! {
-        code = app::serve(config) => code,
+        code = app::serve_on(listeners, config) => code,
         error = failed_to_greet => Err(error),
     };
     running.abort();
@@ -162,14 +156,6 @@ fn check_local(address: SocketAddr) -> anyhow::Result<()> {
             "{address} is reachable from other machines: `sightline dev` is for loopback only"
         );
         return Err(ConfigError::new(line).into());
-    }
-    Ok(())
-}
-
-/// Takes a free port now where none is chosen, so that it can be printed.
-fn choose_port(address: &mut SocketAddr) -> anyhow::Result<()> {
-    if address.port() == 0 {
-        *address = TcpListener::bind(*address)?.local_addr()?;
     }
     Ok(())
 }
