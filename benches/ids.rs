@@ -134,20 +134,22 @@ async fn fill(shape: Shape, pool: &PgPool, remembered: i64) {
                 ids::remember(&mut connection, [(log_id, &batch)])
                     .await
                     .expect("remembered");
-                // The projector does this every two seconds.
+                // The projector does this every two seconds, and Postgres once a minute. It takes ninety days.
                 if first / BATCH as i64 % 60 == 59 {
                     ids::maintenance::merge(pool, "order")
                         .await
                         .expect("merged");
+                    vacuum(pool).await;
                 }
             }
-            for sql in [
-                "VACUUM ANALYZE order_live.event_id_runs",
-                "VACUUM ANALYZE order_live.event_id_blocks",
-            ] {
-                execute(pool, sql).await;
-            }
+            vacuum(pool).await;
         }
+    }
+}
+
+async fn vacuum(pool: &PgPool) {
+    for table in ["event_id_runs", "event_id_blocks"] {
+        execute(pool, &format!("VACUUM ANALYZE order_live.{table}")).await;
     }
 }
 
