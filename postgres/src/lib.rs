@@ -205,15 +205,15 @@ impl Postgres {
             return Ok(());
         }
         // initdb requires an empty directory, so the password file lies next to it.
-        let password_file = self.data_dir.with_extension("password");
+        let first_file = self.data_dir.with_extension("password");
         self.password = uuid::Uuid::now_v7().simple().to_string();
-        self.write(&password_file, &self.password)?;
+        self.write(&first_file, &self.password)?;
         let output = self
             .command("initdb")
             .arg("--pgdata")
             .arg(&self.data_dir)
             .arg("--pwfile")
-            .arg(&password_file)
+            .arg(&first_file)
             .args([
                 "--username=postgres",
                 "--auth=scram-sha-256",
@@ -221,7 +221,7 @@ impl Postgres {
             ])
             .args(["--locale-provider=builtin", "--locale=C.UTF-8", "--no-sync"])
             .output();
-        fs::remove_file(&password_file)?;
+        fs::remove_file(&first_file)?;
         let output = output.with_context(|| self.not_reachable())?;
         if !output.status.success() {
             bail!("initdb: {}", String::from_utf8_lossy(&output.stderr).trim());
@@ -439,5 +439,6 @@ mod tests {
         postgres.stop().await;
         PgConnection::connect(&url).await.unwrap_err();
         assert!(!directory.exists());
+        assert!(!directory.with_extension("password").exists());
     }
 }

@@ -15,6 +15,7 @@ const FAN: usize = 8;
 const FINAL: i32 = 32_768;
 /// A merge makes a run of so many ids at most, so that it needs little memory.
 const LARGEST: i32 = 262_144;
+
 /// Merges runs of a domain's logs, in all versions, where there are many of like size.
 ///
 /// # Errors

@@ -141,8 +141,10 @@ impl Lag {
         for row in rows {
             let key = (row.domain.clone(), row.log_id);
             let has_records = row.end_offset.is_some_and(|end| row.next_offset < end);
+            // Until an operator resumes it, it is not meant to move.
+            let may_move = has_records && row.pause_reason.is_none() && row.failure.is_none();
             let since = match positions.get(&key) {
-                Some((position, since)) if *position == row.next_offset && has_records => *since,
+                Some((position, since)) if *position == row.next_offset && may_move => *since,
                 _ => Instant::now(),
             };
             row.stuck_for = since.elapsed();
