@@ -1,5 +1,5 @@
--- Who projects which logs: a row for each process and version, written every two seconds, so that heartbeats do not grow with
--- topics and partitions. Element n of each array is of the same log.
+-- Heartbeats: every two seconds a process writes one row for each version that it projects, however many partitions that has.
+-- Element n of each array is of the same log.
 CREATE TABLE sightline.heartbeats (
     domain              text               NOT NULL,
     version             integer            NOT NULL,

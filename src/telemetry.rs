@@ -36,8 +36,7 @@ macro_rules! metric_list {
 }
 
 // Labels in brackets. Counters of records are for graphs: they restart with the process, while the
-// database has the exact counts. A gauge whose value the database or
-// Kafka gives is NaN while nobody knows it.
+// database has the exact counts. A gauge of what the database or Kafka says is NaN while it does not answer.
 metric_list! {
     gauge BUILD_INFO = "sightline_build_info", Count, "Always 1, of the running version [version]";
     counter TASK_RESTARTS = "sightline_task_restarts_total", Count, "Restarts of tasks after an error, a panic or an unexpected end [task]";

@@ -193,8 +193,7 @@ impl Settings {
     fn log(&self) -> Result<String, ConfigError> {
         let given = self.value("log");
         let filter = given.text()?;
-        // The library takes a lone word that is not a level for the name of a module, of which there is none: it would
-        // log nothing.
+        // `EnvFilter` takes a word that is not a level for a module's name. No module has it, so nothing would be logged.
         let is_level = |word: &str| word.is_empty() || word.parse::<LevelFilter>().is_ok();
         let mut words = filter.split(',').map(str::trim);
         if let Some(word) = words.find(|word| !word.contains(['=', '[']) && !is_level(word)) {

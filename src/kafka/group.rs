@@ -112,8 +112,7 @@ const SMALLEST_PREFETCH: usize = 2 << 20;
 const LARGEST_PREFETCH: usize = 16 << 20;
 
 /// The settings of a consumer group's member, which may prefetch so many bytes: the connection's, and what projection
-/// needs. The user's own properties win,
-/// but for the group's name and the debug contexts.
+/// needs. The user's own properties win, but for the group's name and the debug contexts.
 pub fn member_config(connection: &ClientConfig, group: &str, prefetch: usize) -> ClientConfig {
     let prefetch = prefetch.clamp(SMALLEST_PREFETCH, LARGEST_PREFETCH);
     let prefetched = (prefetch >> 10).to_string();

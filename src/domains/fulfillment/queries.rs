@@ -104,7 +104,7 @@ async fn get_recipient(
     })
 }
 
-/// The state of a user who had any event besides deletions.
+/// Parses a user's state. A user of whom there were only deletions is not found.
 fn known(state: Option<String>, position: &Position) -> Result<RecipientState, Error> {
     let state = state.map(|state| db::of_document(&state, "users"));
     let state: Option<RecipientState> = state.transpose()?;

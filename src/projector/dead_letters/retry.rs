@@ -14,7 +14,7 @@ use rdkafka::ClientConfig;
 use sqlx::{PgConnection, PgExecutor, PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
-use super::stored::{Refetched, Restored, StoredDeadLetter, TopicPartition};
+use super::stored::{Log, Refetched, Restored, StoredDeadLetter};
 use super::{BYTES_LOST, Class, DeadLetter, row};
 use crate::event::CATALOGUE_VERSION;
 use crate::projector::ids::Runs;
@@ -504,7 +504,7 @@ impl Retrier {
         if offsets.is_empty() {
             return Ok(Refetched::default());
         }
-        let log = topic_partition(&self.pool, scope.log_id).await?;
+        let log = log_of(&self.pool, scope.log_id).await?;
         Ok(log.refetch(self.kafka.clone(), offsets).await)
     }
 
@@ -553,7 +553,7 @@ impl Retrier {
             .waiting
             .extend(waiting.fetch_all(&mut *connection).await?);
         let mut more = stored.first().is_some_and(|first| first.more);
-        let log = topic_partition(&mut *connection, scope.log_id).await?;
+        let log = log_of(&mut *connection, scope.log_id).await?;
         let already_retried = progress.retried.len();
         let mut dead_letters = Vec::new();
         for dead_letter in stored {
@@ -668,13 +668,10 @@ impl Retrier {
     }
 }
 
-/// The topic's partition that a log is.
-async fn topic_partition(
-    executor: impl PgExecutor<'_>,
-    log_id: i32,
-) -> Result<TopicPartition, sqlx::Error> {
+/// The log of this id.
+async fn log_of(executor: impl PgExecutor<'_>, log_id: i32) -> Result<Log, sqlx::Error> {
     sqlx::query_as!(
-        TopicPartition,
+        Log,
         "SELECT topic, topic_identity AS identity, partition FROM sightline.logs WHERE log_id = $1",
         log_id
     )

@@ -33,7 +33,7 @@ pub struct StoredDeadLetter {
 }
 
 /// One partition of one incarnation of a topic.
-pub struct TopicPartition {
+pub struct Log {
     pub topic: String,
     pub identity: String,
     pub partition: i32,
@@ -57,7 +57,7 @@ pub enum Restored {
     BytesLost(Record),
 }
 
-impl TopicPartition {
+impl Log {
     /// Fetches records from the log again. Never fails: a Kafka that does not answer shows in the result.
     pub async fn refetch(self, kafka: ClientConfig, offsets: Vec<i64>) -> Refetched {
         let wanted = offsets.clone();
@@ -86,7 +86,7 @@ impl StoredDeadLetter {
     /// The record; `None` while Kafka does not answer and only the log has the value.
     pub fn restore(
         &self,
-        log: &TopicPartition,
+        log: &Log,
         refetched: &Refetched,
         max_value_bytes: i64,
     ) -> Option<Restored> {
@@ -114,7 +114,7 @@ impl StoredDeadLetter {
     }
 
     /// The record as far as the row has it.
-    fn record(&self, log: &TopicPartition) -> Record {
+    fn record(&self, log: &Log) -> Record {
         let headers = stored_headers(self.headers.as_ref()).map(|(name, value)| {
             let value = value.and_then(|text| STANDARD.decode(text).ok());
             (name.to_owned(), value.map(Bytes::from))
