@@ -33,7 +33,8 @@ use crate::operations::Operations;
 use crate::projector::dead_letters::retry::Retrier;
 use crate::projector::heartbeat::{self, Heartbeats};
 use crate::projector::maintenance::{self, DeadLetterPolicy};
-use crate::projector::{Projection, Projector, added_partitions, members};
+
+use crate::projector::{Projection, Projector, Transactions, added_partitions, members};
 use crate::query::Reads;
 use crate::query::lag::{Lag, PartitionConsistency};
 use crate::server::{self, Domains, admin};
@@ -42,8 +43,8 @@ use crate::{db, telemetry};
 
 /// Connections for what is no domain's own: added partitions and maintenance.
 const SHARED_CONNECTIONS: u32 = 1;
-/// Connections of a domain's projectors: those of two writers, and those of further versions.
-const PROJECTOR_CONNECTIONS: u32 = 4;
+/// Connections of a domain's projectors: those of four writers, and of what is beside them.
+const PROJECTOR_CONNECTIONS: u32 = 6;
 /// Connections that operations and maintenance share.
 const OPERATION_CONNECTIONS: u32 = 4;
 /// Pause between two attempts to bring the database's schema up to date.
@@ -477,7 +478,7 @@ fn projector(config: &Config, pool: PgPool, stop: &CancellationToken) -> Project
     Projector {
         pool,
         other_versions: Arc::new(Semaphore::new((config.database_transactions / 2).max(1))),
-        transactions: Arc::new(Semaphore::new(config.database_transactions)),
+        transactions: Arc::new(Transactions::new(config.database_transactions)),
         kafka,
         topics: config.kafka_topics.clone(),
         group_prefix: config.kafka_group_prefix.clone(),

@@ -6,6 +6,23 @@ use sightline::config::ConfigError;
 use sightline::output::{self, ClosedPipe};
 use sightline::{cli, task};
 
+/// glibc's allocator keeps several times of what a backlog needs, in an arena for each of many threads.
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// What jemalloc reads when it starts: an arena for each processor, and memory that nobody uses is given back after a second.
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)]
+// SAFETY: jemalloc declares `const char *malloc_conf`, and reads it as a string that ends in a zero. No other symbol has the name.
+#[unsafe(export_name = "malloc_conf")]
+static CONFIGURATION: Option<&std::ffi::c_char> = {
+    const TEXT: &std::ffi::CStr =
+        c"percpu_arena:percpu,background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0";
+    // SAFETY: a string with an end is a pointer to its first character.
+    Some(unsafe { &*TEXT.as_ptr() })
+};
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = cli::command().get_matches();

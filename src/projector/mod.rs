@@ -41,6 +41,7 @@ use crate::config::StartAt;
 use crate::event::{Event, TypeName};
 use crate::kafka::consumer::Buffers;
 use crate::kafka::offsets::TopicStates;
+pub use writer::Transactions;
 
 /// How events become rows of one domain's view.
 #[async_trait]
@@ -146,8 +147,8 @@ pub struct Projector {
     /// Permits for transactions of versions that are not live (building or retired): half of all, so that the rest is left to
     /// the live versions.
     pub other_versions: Arc<Semaphore>,
-    /// Permits for transactions of all domains: more at once than the database has processors gain nothing.
-    pub transactions: Arc<Semaphore>,
+    /// Permits for transactions of all domains.
+    pub transactions: Arc<Transactions>,
     /// The connection to Kafka: bootstrap servers and the user's own properties.
     pub kafka: ClientConfig,
     /// The topics that every view is made from.

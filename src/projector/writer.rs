@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit, mpsc, oneshot};
 
 use super::batch::{self, Batch, BatchEnd, Failure, Part};
 use super::progress::OwnedPartition;
@@ -18,11 +18,41 @@ use crate::kafka::consumer::{Delivery, Records};
 /// A transaction ends at so many records or bytes: enough to share its cost, few enough to keep it short.
 pub const BATCH_RECORDS: usize = 2_000;
 const BATCH_BYTES: usize = 4 << 20;
-/// How many transactions of a version run at once.
-const WRITERS: usize = 2;
+/// How many transactions of a version run at once, at most.
+const WRITERS: usize = 4;
 /// How long a transaction may take. A single statement is canceled earlier, so one that takes longer has too many records, or
 /// its server is gone without a word.
 const DEADLINE: Duration = Duration::from_secs(75);
+
+/// Permits for transactions of all domains.
+///
+/// While little waits, more at once than the database has processors are only smaller: each event costs more, and waits
+/// longer. In a backlog each is as large as it may be, and spends part of its time where no processor works (a commit waits for
+/// the disk, the one side for the other), so twice as many use what is left.
+pub struct Transactions {
+    usual: Semaphore,
+    full: Semaphore,
+}
+
+impl Transactions {
+    /// So many transactions at once, and as many full ones beside them.
+    pub fn new(transactions: usize) -> Self {
+        Self {
+            usual: Semaphore::new(transactions),
+            full: Semaphore::new(transactions),
+        }
+    }
+
+    /// Waits for a permit. First come, first served.
+    async fn permit(&self) -> Option<SemaphorePermit<'_>> {
+        self.usual.acquire().await.ok()
+    }
+
+    /// The permit for a transaction that turned out to be full: it leaves the usual one to the next, while there are others.
+    fn full<'a>(&'a self, usual: Option<SemaphorePermit<'a>>) -> Option<SemaphorePermit<'a>> {
+        self.full.try_acquire().ok().or(usual)
+    }
+}
 
 /// What a worker has to commit of its partition. A writer moves `owned` to the end of `batch`.
 pub struct Turn {
@@ -124,9 +154,10 @@ impl Waiting {
         }
     }
 
-    /// The first ticket with all that can be projected together with it.
-    fn take(&mut self, first: Ticket) -> Vec<Ticket> {
+    /// The first ticket with all that can be projected together with it, and whether a transaction can't hold more.
+    fn take(&mut self, first: Ticket) -> (Vec<Ticket>, bool) {
         let (mut records, mut bytes) = (BATCH_RECORDS, BATCH_BYTES);
+        let mut is_full = false;
         let mut taken: Vec<Ticket> = Vec::new();
         let mut next = Some(first);
         while let Some(mut ticket) = next.take().or_else(|| self.tickets.try_recv().ok()) {
@@ -143,15 +174,16 @@ impl Waiting {
             }
             records = records.saturating_sub(turn.batch.records.len());
             bytes = bytes.saturating_sub(turn.bytes());
-            let is_full = turn.is_alone || records == 0 || bytes == 0;
+            is_full = records == 0 || bytes == 0;
+            let is_alone = turn.is_alone;
             taken.push(ticket);
-            if is_full {
+            if is_full || is_alone {
                 break;
             }
         }
         // The order in which rows are locked and events applied.
         taken.sort_by_key(|ticket| ticket.turn.owned.claim.log_id);
-        taken
+        (taken, is_full)
     }
 }
 
@@ -190,8 +222,11 @@ async fn write(
         } else {
             projector.other_versions.acquire().await.ok()
         };
-        let permit = projector.transactions.acquire().await.ok();
-        let mut tickets = queue.take(first);
+        let mut permit = projector.transactions.permit().await;
+        let (mut tickets, is_full) = queue.take(first);
+        if is_full {
+            permit = projector.transactions.full(permit);
+        }
         drop(queue);
         let outcomes = project(projector, projection, view, &mut tickets).await;
         drop((permit, other_version));
