@@ -16,7 +16,7 @@ help:
 	@echo 'make run    build and start sightline with its own Kafka, Postgres and sample users'
 	@echo 'make test   run all tests; they start a real Kafka and a real Postgres themselves'
 	@echo 'make chaos  kill and cut off every part for SECONDS (600), beginning with SEED, then compare all answers'
-	@echo 'make bench  measure backlog and freshness against the same SQL written by hand, and what storage and reads cost'
+	@echo 'make bench  measure backlog, freshness and reads against the same written by hand, and what storage costs; needs wrk and h2load'
 	@echo 'make lint   check the format and run clippy, warnings denied; .ci/run checks more'
 	@echo 'make audit  check licences, sources and advisories of dependencies with cargo-deny'
 	@echo 'make extra  check what callers see, with tools that CI lacks: API linters, generated clients, pictures of /docs'
@@ -42,7 +42,8 @@ chaos:
 	SIGHTLINE_TEST_CHAOS_SECONDS=$(SECONDS) $(if $(SEED),SIGHTLINE_TEST_SEED=$(SEED)) \
 		$(CARGO) test $(features) --test it chaos:: -- --nocapture
 
-# BENCH names sections and settings: make bench BENCH='ids --ids 10000000'; BENCH=--help lists them.
+# BENCH names sections and settings: make bench BENCH='ids --ids 10000000'; BENCH=--help lists them. Needs what `make test` needs;
+# the sections reads and rebuild also need wrk and h2load (Debian's packages wrk and nghttp2-client).
 bench:
 	$(CARGO) bench --bench sightline $(features) -- $(BENCH)
 

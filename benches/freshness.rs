@@ -100,7 +100,7 @@ async fn measure(bench: &Bench, rate: usize, build: Option<&Build>, report: &mut
         let gateway = gateway.as_ref().map(|running| running.app.process.pid);
         [
             gateway.map_or(Duration::ZERO, processes::processor_time),
-            processes::family_processor_time(bench.postgres_process(), observer as u32),
+            processes::family_processor_time(bench.postgres_process(), Some(observer as u32)),
         ]
     };
     let (check, checks) = mpsc::unbounded_channel();

@@ -7,8 +7,10 @@
 
 mod backlog;
 mod by_hand;
+mod floor;
 mod freshness;
 mod ids;
+mod load;
 mod log;
 mod processes;
 mod reads;
@@ -34,7 +36,8 @@ const SECTIONS: [&str; 6] = ["backlog", "freshness", "ids", "rows", "reads", "re
 /// Measures sightline.
 #[derive(Parser)]
 pub struct Settings {
-    /// What to measure; all of it where nothing is named.
+    /// What to measure; all of it where nothing is named. reads and rebuild need wrk and h2load (Debian's packages wrk and
+    /// nghttp2-client).
     #[arg(value_parser = SECTIONS)]
     sections: Vec<String>,
     /// Events of the backlog.
@@ -58,18 +61,28 @@ pub struct Settings {
     /// Customers with one address; of those with more addresses there are fewer.
     #[arg(long, default_value_t = 60_000)]
     customers: i64,
-    /// Only the alternatives whose name contains this.
+    /// Only the alternatives of ids and rows, and the rows of reads, whose name contains this.
     #[arg(long, default_value = "")]
     only: String,
     /// SQL to run on the migrated databases of backlog, freshness, reads and rebuild: to try another index or option.
     #[arg(long, default_value = "")]
     sql: String,
+    /// Be the server that `reads` compares sightline with: serve from this database, measure nothing.
+    #[arg(long, hide = true)]
+    floor: Option<String>,
     /// `cargo bench` says so.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// What a figure of the loop written by hand is listed under.
+impl Settings {
+    /// Whether a section is to be measured.
+    fn wants(&self, section: &str) -> bool {
+        self.sections.is_empty() || self.sections.iter().any(|name| name == section)
+    }
+}
+
+/// What figures of the loop and the server written by hand are listed under.
 pub const BY_HAND: &str = "by hand";
 
 /// A build of the program.
@@ -182,6 +195,12 @@ impl Bench {
 #[tokio::main]
 async fn main() {
     let mut settings = Settings::parse();
+    if let Some(database) = &settings.floor {
+        return floor::serve(database).await;
+    }
+    if settings.wants("reads") || settings.wants("rebuild") {
+        load::check_tools();
+    }
     if let Some(program) = &mut settings.against {
         // The program runs in another directory.
         *program = program.canonicalize().expect("the program of --against");
@@ -206,37 +225,33 @@ async fn main() {
     .await
     .expect("Postgres starts");
     let bench = Bench { settings, postgres };
-    let wanted = |section: &str| {
-        let sections = &bench.settings.sections;
-        sections.is_empty() || sections.iter().any(|name| name == section)
-    };
     println!("{}", machine());
-    if wanted("backlog") {
+    if bench.settings.wants("backlog") {
         let mut report = Report::new("backlog");
         backlog::run(&bench, &mut report).await;
         report.finish();
     }
-    if wanted("freshness") {
+    if bench.settings.wants("freshness") {
         let mut report = Report::new("freshness");
         freshness::run(&bench, &mut report).await;
         report.finish();
     }
-    if wanted("ids") {
+    if bench.settings.wants("ids") {
         let mut report = Report::new("ids");
         ids::run(&bench, &mut report).await;
         report.finish();
     }
-    if wanted("rows") {
+    if bench.settings.wants("rows") {
         let mut report = Report::new("rows");
         rows::run(&bench, &mut report).await;
         report.finish();
     }
-    if wanted("reads") {
+    if bench.settings.wants("reads") {
         let mut report = Report::new("reads");
         reads::run(&bench, &mut report).await;
         report.finish();
     }
-    if wanted("rebuild") {
+    if bench.settings.wants("rebuild") {
         let mut report = Report::new("rebuild");
         rebuild::run(&bench, &mut report).await;
         report.finish();

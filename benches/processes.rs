@@ -13,7 +13,7 @@ pub fn processor_time(process: u32) -> Duration {
 }
 
 /// Processor time so far of a process that starts others, and of all that it started, without one of those.
-pub fn family_processor_time(parent: u32, without: u32) -> Duration {
+pub fn family_processor_time(parent: u32, without: Option<u32>) -> Duration {
     // A parent's counts of its children are of those that have ended.
     let of_parent = ticks(parent).expect("the process runs");
     let children = read(&format!("/proc/{parent}/task/{parent}/children"));
@@ -21,7 +21,7 @@ pub fn family_processor_time(parent: u32, without: u32) -> Duration {
     let of_children = children
         .split_whitespace()
         .map(|child| child.parse().expect("a process id"))
-        .filter(|child| *child != without)
+        .filter(|child| Some(*child) != without)
         // One that has ended since has become its parent's.
         .filter_map(ticks)
         .map(|[user, system, ..]| user + system);

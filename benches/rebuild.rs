@@ -1,50 +1,45 @@
 //! Measures how fast a rebuild is, and how it slows reads and projection: a view of a whole topic is
-//! rebuilt while customers are read, then switched to.
+//! rebuilt while customers are read at a rate, then switched to.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use sightline_testing::client::Rest;
+use sightline_testing::client::{Rest, customer_path};
 use sightline_testing::operations::{project, versions};
+use tokio::time::sleep;
 
 use crate::Bench;
-use crate::reads::{self, Surface};
+use crate::load::{Pace, RATE, wrk};
 use crate::report::Report;
-use crate::topic::Topic;
+use crate::topic::{ORDER, Topic};
 
-const CONNECTIONS: usize = 8;
+/// How long reads are measured without a rebuild.
+const TIME: Duration = Duration::from_secs(5);
 
 pub async fn run(bench: &Bench, report: &mut Report) {
     let topic = Topic::fill(bench).await;
-    let users: Arc<[String]> = topic.users.clone().into();
-    let running = topic.project(bench).await;
+    let running = topic.project(bench, ORDER).await;
+    let customers: Vec<_> = topic.users.iter().map(|user| customer_path(user)).collect();
     let rest = &running.rest;
     for _ in 0..bench.settings.rounds {
+        let (load, ()) = wrk(&running, &customers, Pace::Rate(RATE), sleep(TIME)).await;
+        load.add(report, &format!("{RATE} reads/s, no rebuild"));
         for read in [false, true] {
-            let row = if read {
-                "8 connections read customers"
-            } else {
-                "no reads"
+            let rebuild = async {
+                let began = Instant::now();
+                project(rest, "order", "rebuild", json!({})).await;
+                built(rest, topic.events).await;
+                topic.events as f64 / began.elapsed().as_secs_f64()
             };
-            let stop = Arc::new(AtomicBool::new(false));
-            let connections = if read { CONNECTIONS } else { 0 };
-            let calls = reads::call(&running, Surface::Rest, connections, &users, &stop);
-            let began = Instant::now();
-            project(rest, "order", "rebuild", json!({})).await;
-            built(rest, topic.events).await;
-            let time = began.elapsed();
-            stop.store(true, Ordering::Relaxed);
-            let latencies = calls.await;
-            report.add(
-                row,
-                "events/s rebuilt",
-                topic.events as f64 / time.as_secs_f64(),
-            );
-            if read {
-                reads::add(report, row, latencies, time);
-            }
+            let (row, rate) = if read {
+                let row = format!("{RATE} reads/s, a rebuild");
+                let (load, rate) = wrk(&running, &customers, Pace::Rate(RATE), rebuild).await;
+                load.add(report, &row);
+                (row, rate)
+            } else {
+                ("no reads, a rebuild".to_owned(), rebuild.await)
+            };
+            report.add(&row, "events/s rebuilt", rate);
             // There and back again, so that each round begins with the same version.
             for (what, verb, body) in [
                 ("switch, compared", "switch", json!({"compare": true})),
@@ -67,6 +62,6 @@ async fn built(rest: &Rest, events: i64) {
         if of_new.is_some_and(|(.., read)| *read == events) {
             return;
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        sleep(Duration::from_millis(50)).await;
     }
 }

@@ -37,12 +37,10 @@ impl Report {
     }
 
     /// Adds the median and the 99th percentile of times in seconds.
-    pub fn add_percentiles(&mut self, row: &str, mut seconds: Vec<f64>) {
-        seconds.sort_by(f64::total_cmp);
-        for (figure, share) in [("p50 ms", 0.5), ("p99 ms", 0.99)] {
-            let index = (seconds.len() as f64 * share) as usize;
-            self.add(row, figure, seconds[index] * 1e3);
-        }
+    pub fn add_percentiles(&mut self, row: &str, seconds: Vec<f64>) {
+        let [p50, p99] = percentiles(seconds);
+        self.add(row, "p50 ms", p50 * 1e3);
+        self.add(row, "p99 ms", p99 * 1e3);
     }
 
     /// The median of what was added so far.
@@ -98,6 +96,12 @@ impl Report {
         std::fs::write(&file, format!("{document:#}\n")).expect("writable");
         println!("  → {}", file.display());
     }
+}
+
+/// The median and the 99th percentile.
+pub fn percentiles(mut samples: Vec<f64>) -> [f64; 2] {
+    samples.sort_by(f64::total_cmp);
+    [0.5, 0.99].map(|share| samples[(samples.len() as f64 * share) as usize])
 }
 
 /// Smallest, median, largest.

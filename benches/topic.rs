@@ -11,6 +11,9 @@ use sqlx::PgPool;
 
 use crate::{Bench, Build, log};
 
+/// The pause between two looks at the progress rows.
+const POLL: Duration = Duration::from_millis(20);
+
 /// Some of the domains.
 pub type Domains = &'static [&'static dyn Domain];
 
@@ -75,13 +78,23 @@ impl Topic {
         App::start(&command)
     }
 
-    /// Starts it for the order domain and waits until everything is projected.
-    pub async fn project(&self, bench: &Bench) -> Running {
+    /// Starts it and waits until everything is projected.
+    pub async fn project(&self, bench: &Bench, domains: Domains) -> Running {
         let build = Build::this();
         let (database, pool) = bench.migrated(&build).await;
-        let app = self.serve(&build, ORDER, &database);
-        self.projected(ORDER, &pool, Instant::now()).await;
+        let app = self.serve(&build, domains, &database);
+        self.projected(domains, &pool, Instant::now()).await;
         app.ready().await
+    }
+
+    /// Waits until the first records are projected. Returns how many they were, of all domains.
+    pub async fn begun(&self, pool: &PgPool) -> i64 {
+        loop {
+            match positions(pool).await {
+                0 => tokio::time::sleep(POLL).await,
+                done => return done,
+            }
+        }
     }
 
     /// Waits until everything is projected into the domains: how long that took since a moment, and how many of
@@ -93,23 +106,20 @@ impl Topic {
         since: Instant,
     ) -> (Duration, f64) {
         let all = self.events * domains.len() as i64;
-        let mut first = None;
-        loop {
-            let done: i64 = sqlx::query_scalar(
-                "SELECT coalesce(sum(next_offset), 0)::bigint FROM sightline.progress",
-            )
-            .fetch_one(pool)
-            .await
-            .expect("progress");
-            if done > 0 && first.is_none() {
-                first = Some((done, Instant::now()));
-            }
-            if done == all {
-                let (before, at) = first.expect("a first one");
-                let events = (done - before) as f64 / domains.len() as f64;
-                return (since.elapsed(), events / at.elapsed().as_secs_f64());
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        let before = self.begun(pool).await;
+        let began = Instant::now();
+        while positions(pool).await < all {
+            tokio::time::sleep(POLL).await;
         }
+        let events = (all - before) as f64 / domains.len() as f64;
+        (since.elapsed(), events / began.elapsed().as_secs_f64())
     }
+}
+
+/// The sum of all positions.
+async fn positions(pool: &PgPool) -> i64 {
+    sqlx::query_scalar("SELECT coalesce(sum(next_offset), 0)::bigint FROM sightline.progress")
+        .fetch_one(pool)
+        .await
+        .expect("progress")
 }
