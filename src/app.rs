@@ -488,7 +488,6 @@ fn projector(config: &Config, pool: PgPool, stop: &CancellationToken) -> Project
         dedupe: chrono::TimeDelta::days(config.dedupe_days.into()),
         instance: Uuid::now_v7(),
         buffers: Arc::new(Buffers::new(config.kafka_buffer_bytes)),
-        consumers: config.domains.len(),
         topic_states,
         heartbeats: Arc::new(Heartbeats::default()),
         stop: stop.child_token(),

@@ -2,7 +2,8 @@
 //! workers of its partitions, and serves their requests.
 //!
 //! - Workers decide where a partition begins. An assigned partition is paused until its worker seeks.
-//! - A full buffer pauses its partition; polling goes on. Rebalances are deltas (KIP-429, KIP-848).
+//! - What is fetched of a partition whose buffer is full stays in its own queue, until there is room; polling goes on.
+//! - Rebalances are deltas (KIP-429, KIP-848).
 //! - An error ends the delivery of what it concerns: a partition, or a topic that is missing or refused. The others go on.
 //! - librdkafka reports a topic that was created again, and a lost tail (KIP-320), only in its debug log, just before the
 //!   first new record. Delivery stops at that line, because the offsets belong to another log from there on.
@@ -25,6 +26,7 @@ use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::{mpsc as channel, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::group::PREFETCH;
 use super::is_refusal;
 pub use super::native::events::TopicPartition;
 use super::native::events::{Event, Events, Scope};
@@ -37,6 +39,10 @@ const SMALLEST_SHARE: usize = 256 << 10;
 const RECORD_OVERHEAD: usize = 200;
 /// How long a poll waits for a record, and so how long a worker's request waits for the thread.
 const POLL: Duration = Duration::from_millis(50);
+/// How long a poll waits while a partition is held back: as long, at most, as one waits that has room again.
+const POLL_WHILE_HELD: Duration = Duration::from_millis(5);
+/// A partition that is held back for longer is not fetched, and what was fetched of it is dropped.
+const LONGEST_HOLD: Duration = Duration::from_secs(1);
 /// After so long the rest of the requests, some of which wait for Kafka, is served after the next polls.
 const REQUESTS_TIME: Duration = Duration::from_millis(200);
 /// How often positions are stored for the commit to Kafka.
@@ -88,11 +94,11 @@ const WARNING: i32 = 4;
 /// How librdkafka prints an absent topic id.
 const NO_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
-/// What the consumers of a process may hold of records that wait: one half is for those that wait for their workers, of which
-/// all assigned partitions have an equal share, the other one for those that Kafka's client has fetched ahead.
+/// What the consumers of a process may hold of records that wait. All assigned partitions have an equal share, of which a
+/// part is for what Kafka's client has fetched ahead.
 #[derive(Debug)]
 pub struct Buffers {
-    half: usize,
+    bytes: usize,
     partitions: AtomicUsize,
 }
 
@@ -100,14 +106,9 @@ impl Buffers {
     /// Buffers of so many bytes in all.
     pub fn new(bytes: usize) -> Self {
         Self {
-            half: bytes / 2,
+            bytes,
             partitions: AtomicUsize::new(0),
         }
-    }
-
-    /// What one of so many consumers may fetch ahead, in bytes.
-    pub fn prefetch(&self, consumers: usize) -> usize {
-        self.half / consumers.max(1)
     }
 }
 
@@ -123,7 +124,9 @@ impl Share {
     /// The buffer is full at so many bytes, and takes more below half of them.
     fn bytes(&self) -> usize {
         let partitions = self.0.partitions.load(Ordering::Relaxed).max(1);
-        (self.0.half / partitions).max(SMALLEST_SHARE)
+        (self.0.bytes / partitions)
+            .saturating_sub(PREFETCH)
+            .max(SMALLEST_SHARE)
     }
 }
 
@@ -335,7 +338,10 @@ struct Slot {
     deliveries: Option<channel::UnboundedSender<Result<Delivery, RDKafkaErrorCode>>>,
     buffered: Arc<Buffered>,
     share: Share,
+    /// Whether it is not fetched.
     paused: bool,
+    /// Since when its buffer is full.
+    held: Option<Instant>,
     /// A seek that librdkafka was not ready for yet.
     seek: Option<(i64, oneshot::Sender<Records>)>,
 }
@@ -482,6 +488,7 @@ impl Member {
                     buffered: Arc::clone(&buffered),
                     share: Share::of(&self.buffers),
                     paused: true,
+                    held: None,
                     seek: None,
                 },
             );
@@ -634,10 +641,11 @@ fn serve(
             }
         }
         answer_committed(consumer, asked);
-        seek_waiting(consumer, &member);
-        resume_drained(consumer, &member)?;
+        seek_waiting(consumer, &events, &member);
+        let holds = release_drained(consumer, &events, &member)?;
         if store_at.elapsed() >= STORE_INTERVAL {
             store(consumer, &member, &mut stored);
+            pass_on(&events, &member);
             store_at = Instant::now();
         }
         if rights_at.elapsed() >= RIGHTS_INTERVAL {
@@ -645,11 +653,11 @@ fn serve(
             rights_at = Instant::now();
         }
         // Polls all that is fetched, but not so much that a worker's request waits long.
-        let mut wait = POLL;
+        let mut wait = if holds { POLL_WHILE_HELD } else { POLL };
         for _ in 0..1_000 {
             match events.poll(wait) {
                 None => break,
-                Some(event) => handle(consumer, &member, event, refusals)?,
+                Some(event) => handle(consumer, &events, &member, event, refusals)?,
             }
             wait = Duration::ZERO;
         }
@@ -664,13 +672,14 @@ fn serve(
 /// The consumer is of no use any longer.
 fn handle(
     consumer: &BaseConsumer<Member>,
+    events: &Events<'_>,
     member: &Member,
     event: Event,
     refusals: &mut Refusals,
 ) -> KafkaResult<()> {
     let group = member.group.as_str();
     match event {
-        Event::Record(record) => deliver(consumer, member, record)?,
+        Event::Record(record) => deliver(consumer, events, member, record)?,
         Event::EndOfPartition { partition, offset } => {
             if let Some(Slot {
                 deliveries: Some(deliveries),
@@ -816,7 +825,7 @@ fn follow_rights(
 
 /// Serves the workers' seeks. A partition that librdkafka does not fetch (not yet, or no longer after an error) can't be
 /// sought: it is assigned again at the offset.
-fn seek_waiting(consumer: &BaseConsumer<Member>, member: &Member) {
+fn seek_waiting(consumer: &BaseConsumer<Member>, events: &Events<'_>, member: &Member) {
     let waiting: Vec<(TopicPartition, Offset)> = member
         .slots()
         .iter()
@@ -845,12 +854,14 @@ fn seek_waiting(consumer: &BaseConsumer<Member>, member: &Member) {
             continue;
         }
         // librdkafka drops what was fetched before the seek, by its version.
+        events.pass(&partition);
         if let Some(slot) = member.slots().get_mut(&partition)
             && let Some((_, reply)) = slot.seek.take()
         {
             let (sender, deliveries) = channel::unbounded_channel();
             slot.deliveries = Some(sender);
             slot.paused = false;
+            slot.held = None;
             drop(reply.send(Records {
                 put_back: VecDeque::new(),
                 deliveries,
@@ -861,52 +872,84 @@ fn seek_waiting(consumer: &BaseConsumer<Member>, member: &Member) {
     }
 }
 
-fn resume_drained(consumer: &BaseConsumer<Member>, member: &Member) -> KafkaResult<()> {
-    let mut drained = Vec::new();
+/// Lets partitions go on whose buffers are half empty. Returns whether others are held back.
+fn release_drained(
+    consumer: &BaseConsumer<Member>,
+    events: &Events<'_>,
+    member: &Member,
+) -> KafkaResult<bool> {
+    let (mut resumed, mut paused) = (Vec::new(), Vec::new());
+    let mut holds = false;
     for (partition, slot) in member.slots().iter_mut() {
-        if slot.paused
-            && slot.deliveries.is_some()
-            && !slot.buffered.exceeds(slot.share.bytes() / 2)
-        {
-            slot.paused = false;
-            drained.push(partition.clone());
+        let (Some(since), Some(_)) = (slot.held, &slot.deliveries) else {
+            continue;
+        };
+        if !slot.buffered.exceeds(slot.share.bytes() / 2) {
+            slot.held = None;
+            events.pass(partition);
+            if std::mem::take(&mut slot.paused) {
+                resumed.push(partition.clone());
+            }
+            continue;
+        }
+        holds = true;
+        if !slot.paused && since.elapsed() > LONGEST_HOLD {
+            slot.paused = true;
+            paused.push(partition.clone());
         }
     }
-    if drained.is_empty() {
-        Ok(())
-    } else {
-        consumer.resume(&list(&drained))
+    if !paused.is_empty() {
+        consumer.pause(&list(&paused))?;
+    }
+    if !resumed.is_empty() {
+        consumer.resume(&list(&resumed))?;
+    }
+    Ok(holds)
+}
+
+/// Passes on what is fetched of all partitions that are not held back. librdkafka keeps it in their own queues after it has
+/// stopped fetching them, if they were held back before.
+fn pass_on(events: &Events<'_>, member: &Member) {
+    for (partition, slot) in member.slots().iter() {
+        if slot.held.is_none() {
+            events.pass(partition);
+        }
     }
 }
 
-fn deliver(consumer: &BaseConsumer<Member>, member: &Member, record: Record) -> KafkaResult<()> {
+fn deliver(
+    consumer: &BaseConsumer<Member>,
+    events: &Events<'_>,
+    member: &Member,
+    record: Record,
+) -> KafkaResult<()> {
     let partition = TopicPartition {
         topic: Arc::clone(&record.topic),
         partition: record.partition,
     };
-    let full = {
-        let mut slots = member.slots();
-        let Some(slot) = slots.get_mut(&partition) else {
-            return Ok(());
-        };
-        if let Some(deliveries) = &slot.deliveries {
-            let bytes = cost(&record);
-            slot.buffered.add(bytes);
-            if deliveries.send(Ok(Delivery::Record(record))).is_err() {
-                slot.buffered.remove(bytes);
-                slot.deliveries = None;
-            }
-        }
-        // Without a receiver the partition is paused until its worker seeks.
-        slot.paused =
-            slot.paused || slot.deliveries.is_none() || slot.buffered.exceeds(slot.share.bytes());
-        slot.paused
+    let mut slots = member.slots();
+    let Some(slot) = slots.get_mut(&partition) else {
+        return Ok(());
     };
-    if full {
-        consumer.pause(&list([&partition]))
-    } else {
-        Ok(())
+    if let Some(deliveries) = &slot.deliveries {
+        let bytes = cost(&record);
+        slot.buffered.add(bytes);
+        if deliveries.send(Ok(Delivery::Record(record))).is_err() {
+            slot.buffered.remove(bytes);
+            slot.deliveries = None;
+        }
     }
+    if slot.deliveries.is_none() {
+        // Nobody receives until its worker seeks.
+        slot.paused = true;
+        drop(slots);
+        return consumer.pause(&list([&partition]));
+    }
+    if slot.held.is_none() && slot.buffered.exceeds(slot.share.bytes()) {
+        slot.held = Some(Instant::now());
+        events.hold(&partition);
+    }
+    Ok(())
 }
 
 /// Answers questions for committed offsets, with one request for all.

@@ -106,16 +106,14 @@ pub fn dead_letters_config(mut connection: ClientConfig, group_prefix: &str) -> 
     connection
 }
 
-/// The bounds of what a member prefetches, in bytes. Below the first a record of the largest size that brokers take by
-/// default would not fit; above the second a backlog is read no faster.
-const SMALLEST_PREFETCH: usize = 2 << 20;
-const LARGEST_PREFETCH: usize = 16 << 20;
+/// What a member fetches ahead, in bytes: of all its partitions together, and of each that is held back. With less a record of
+/// the largest size that brokers take by default would not fit; with more a backlog is read no faster.
+pub const PREFETCH: usize = 2 << 20;
 
-/// The settings of a consumer group's member, which may prefetch so many bytes: the connection's, and what projection
-/// needs. The user's own properties win, but for the group's name and the debug contexts.
-pub fn member_config(connection: &ClientConfig, group: &str, prefetch: usize) -> ClientConfig {
-    let prefetch = prefetch.clamp(SMALLEST_PREFETCH, LARGEST_PREFETCH);
-    let prefetched = (prefetch >> 10).to_string();
+/// The settings of a consumer group's member: the connection's, and what projection needs. The user's own properties win, but
+/// for the group's name and the debug contexts.
+pub fn member_config(connection: &ClientConfig, group: &str) -> ClientConfig {
+    let prefetched = (PREFETCH >> 10).to_string();
     // A copy, because `config_map` masks the values of secrets.
     let mut config = consumer_config(connection);
     let mut set = |name, value| {
@@ -260,14 +258,14 @@ mod tests {
         ];
         let properties = given.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let connection = connection_config("localhost:9092", &properties);
-        let config = member_config(&connection, "sightline.order", 64 << 20);
+        let config = member_config(&connection, "sightline.order");
         for (name, value) in [
             ("bootstrap.servers", "localhost:9092"),
             ("sasl.password", "secret"),
             ("session.timeout.ms", "6000"),
             ("auto.offset.reset", "error"),
             ("debug", "metadata,topic,broker"),
-            ("queued.max.messages.kbytes", "16384"),
+            ("queued.max.messages.kbytes", "2048"),
             ("group.id", "sightline.order"),
         ] {
             assert_eq!(config.get(name), Some(value), "{name}");

@@ -95,9 +95,8 @@ async fn run_member(
     if view.version > 1 {
         group.push_str(&format!(".v{}", view.version));
     }
-    let prefetch = projector.buffers.prefetch(projector.consumers);
     let mut assignments = consumer::join(
-        group::member_config(&projector.kafka, &group, prefetch),
+        group::member_config(&projector.kafka, &group),
         projector.topics.clone(),
         Arc::clone(&projector.buffers),
         projector.topic_states.clone(),

@@ -168,8 +168,6 @@ pub struct Projector {
     pub instance: Uuid,
     /// What consumers may hold of records that wait for their workers.
     pub buffers: Arc<Buffers>,
-    /// How many consumers the process has for live versions.
-    pub consumers: usize,
     /// The topics' states, from [`crate::kafka::monitor`].
     pub topic_states: watch::Receiver<Option<TopicStates>>,
     /// What this process reports of the partitions that it projects.

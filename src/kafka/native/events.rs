@@ -1,7 +1,7 @@
 //! A consumer's events with all that librdkafka says of them. rdkafka's own poll leaves out the topic and the offset of an
 //! error and of the end of a partition, and panics on header names that are not UTF-8.
 
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::marker::PhantomData;
 use std::ptr;
 use std::slice;
@@ -94,6 +94,7 @@ pub enum Event {
 /// The queue of a consumer's events. While it is polled, the consumer itself is not.
 pub struct Events<'c> {
     queue: Owned<sys::rd_kafka_queue_t>,
+    client: *mut sys::rd_kafka_t,
     consumer: PhantomData<&'c ()>,
 }
 
@@ -103,17 +104,48 @@ impl<'c> Events<'c> {
     /// # Errors
     /// The consumer has no group.
     pub fn of<C: ConsumerContext>(consumer: &'c BaseConsumer<C>) -> KafkaResult<Self> {
+        let client = consumer.client().native_ptr();
         // SAFETY: the handle is alive for as long as `consumer` is borrowed, which is as long as `Events` lives. The queue
         // is a reference of our own, destroyed by `Owned` before the consumer can be dropped.
-        let queue = unsafe { sys::rd_kafka_queue_get_consumer(consumer.client().native_ptr()) };
+        let queue = unsafe { sys::rd_kafka_queue_get_consumer(client) };
         if queue.is_null() {
             let why = "the consumer has no group".to_owned();
             return Err(KafkaError::ClientCreation(why));
         }
         Ok(Events {
             queue: Owned(queue, sys::rd_kafka_queue_destroy),
+            client,
             consumer: PhantomData,
         })
+    }
+
+    /// Keeps what is fetched of a partition from now on in its own queue. librdkafka fetches it until that holds
+    /// `queued.max.messages.kbytes`. Pausing it instead drops what was fetched, and the broker's thread, which is not woken
+    /// when it is resumed, may sleep for a second more.
+    pub fn hold(&self, partition: &TopicPartition) {
+        self.forward(partition, ptr::null_mut());
+    }
+
+    /// Lets events of a partition come to this queue, beginning with those that were kept.
+    pub fn pass(&self, partition: &TopicPartition) {
+        self.forward(partition, self.queue.0);
+    }
+
+    fn forward(&self, partition: &TopicPartition, to: *mut sys::rd_kafka_queue_t) {
+        // A topic that the broker has named has no zero in its name.
+        let Ok(topic) = CString::new(&*partition.topic) else {
+            return;
+        };
+        // SAFETY: the client is alive for as long as `Events` lives, and `to` is null or its queue. The partition's queue is a
+        // reference of our own, null for a client that consumes nothing.
+        unsafe {
+            let queue =
+                sys::rd_kafka_queue_get_partition(self.client, topic.as_ptr(), partition.partition);
+            if !queue.is_null() {
+                sys::rd_kafka_queue_forward(queue, to);
+                sys::rd_kafka_queue_destroy(queue);
+            }
+        }
     }
 
     /// The next event; `None` if there was none within `timeout`.
