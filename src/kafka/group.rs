@@ -106,9 +106,9 @@ pub fn dead_letters_config(mut connection: ClientConfig, group_prefix: &str) -> 
     connection
 }
 
-/// What a member fetches ahead, in bytes: of all its partitions together, and of each that is held back. With less a record of
-/// the largest size that brokers take by default would not fit; with more a backlog is read no faster.
-pub const PREFETCH: usize = 2 << 20;
+/// At so many bytes that were fetched ahead a member does not fetch more: of all its partitions together, and of each that is
+/// held back. With more a backlog is read no faster.
+pub const PREFETCH: usize = 512 << 10;
 
 /// The settings of a consumer group's member: the connection's, and what projection needs. The user's own properties win, but
 /// for the group's name and the debug contexts.
@@ -131,7 +131,7 @@ pub fn member_config(connection: &ClientConfig, group: &str) -> ClientConfig {
         ("auto.offset.reset", "error"),
         ("allow.auto.create.topics", "false"),
         ("fetch.queue.backoff.ms", "5"),
-        // librdkafka keeps `fetch.max.bytes` below it by itself.
+        // librdkafka keeps `fetch.max.bytes` below it by itself, but above `message.max.bytes`.
         ("queued.max.messages.kbytes", &prefetched),
         // How soon an added partition is assigned.
         ("topic.metadata.refresh.interval.ms", "10000"),
@@ -265,7 +265,7 @@ mod tests {
             ("session.timeout.ms", "6000"),
             ("auto.offset.reset", "error"),
             ("debug", "metadata,topic,broker"),
-            ("queued.max.messages.kbytes", "2048"),
+            ("queued.max.messages.kbytes", "512"),
             ("group.id", "sightline.order"),
         ] {
             assert_eq!(config.get(name), Some(value), "{name}");

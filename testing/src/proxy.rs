@@ -41,6 +41,7 @@ pub struct Proxy {
     target: Arc<Mutex<Option<SocketAddr>>>,
     accepted: Arc<AtomicU64>,
     broken: Arc<AtomicU64>,
+    answered: Arc<AtomicU64>,
 }
 
 impl Proxy {
@@ -58,12 +59,14 @@ impl Proxy {
         let target = Arc::new(Mutex::new(None));
         let accepted = Arc::new(AtomicU64::new(0));
         let broken = Arc::new(AtomicU64::new(0));
+        let answered = Arc::new(AtomicU64::new(0));
         tokio::spawn(accept(
             listener,
             states,
             Arc::clone(&target),
             Arc::clone(&accepted),
             Arc::clone(&broken),
+            Arc::clone(&answered),
         ));
         Proxy {
             port,
@@ -71,6 +74,7 @@ impl Proxy {
             target,
             accepted,
             broken,
+            answered,
         }
     }
 
@@ -102,6 +106,11 @@ impl Proxy {
     pub fn broken(&self) -> u64 {
         self.broken.load(Ordering::Relaxed)
     }
+
+    /// How many bytes the servers have sent.
+    pub fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
 }
 
 /// Accepts connections until the proxy is dropped.
@@ -111,6 +120,7 @@ async fn accept(
     target: Arc<Mutex<Option<SocketAddr>>>,
     accepted: Arc<AtomicU64>,
     broken: Arc<AtomicU64>,
+    answered: Arc<AtomicU64>,
 ) {
     let mut gone = states.clone();
     for number in 0.. {
@@ -122,6 +132,7 @@ async fn accept(
         let Ok((client, _)) = client else { continue };
         let target = *target.lock().unwrap();
         let (mut states, broken) = (states.clone(), Arc::clone(&broken));
+        let answered = Arc::clone(&answered);
         let refused = states.borrow_and_update().mode == Mode::Refused;
         let Some(target) = target.filter(|_| !refused) else {
             continue;
@@ -131,7 +142,7 @@ async fn accept(
                 return;
             };
             tokio::select! {
-                () = join(number, client, server, states.clone()) => {}
+                () = join(number, client, server, states.clone(), &answered) => {}
                 () = cut_off(number, states) => {
                     broken.fetch_add(1, Ordering::Relaxed);
                 }
@@ -155,13 +166,19 @@ async fn cut_off(number: u64, mut states: watch::Receiver<State>) {
 }
 
 /// Carries bytes both ways until either end closes.
-async fn join(number: u64, client: TcpStream, server: TcpStream, states: watch::Receiver<State>) {
+async fn join(
+    number: u64,
+    client: TcpStream,
+    server: TcpStream,
+    states: watch::Receiver<State>,
+    answered: &AtomicU64,
+) {
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     tokio::select! {
-        () = carry(number, from_client, to_server, states.clone(), false) => {}
-        () = carry(number, from_server, to_client, states, true) => {}
+        () = carry(number, from_client, to_server, states.clone(), None) => {}
+        () = carry(number, from_server, to_client, states, Some(answered)) => {}
     }
 }
 
@@ -170,7 +187,7 @@ async fn carry(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut states: watch::Receiver<State>,
-    answers: bool,
+    answered: Option<&AtomicU64>,
 ) {
     let mut piece = vec![0; 16 << 10];
     while let Ok(length @ 1..) = from.read(&mut piece).await {
@@ -179,7 +196,7 @@ async fn carry(
             match state.mode {
                 _ if number < state.abandoned => {}
                 Mode::Stalled => {}
-                Mode::NoAnswers if answers => {}
+                Mode::NoAnswers if answered.is_some() => {}
                 Mode::Slow(delay) => {
                     tokio::time::sleep(delay).await;
                     break;
@@ -192,6 +209,9 @@ async fn carry(
         }
         if to.write_all(&piece[..length]).await.is_err() {
             return;
+        }
+        if let Some(answered) = answered {
+            answered.fetch_add(length as u64, Ordering::Relaxed);
         }
     }
 }

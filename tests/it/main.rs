@@ -21,6 +21,7 @@ mod end_to_end;
 mod erasure;
 mod feed;
 mod former_releases;
+mod full_buffers;
 mod heartbeats;
 mod holes;
 mod hung_broker;
