@@ -9,6 +9,7 @@
 //! - Offsets are committed to Kafka for lag tools, and to detect a restored database. No partition begins at them.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -715,7 +716,7 @@ fn handle(
             scope,
             ..
         } => {
-            tracing::warn!(group, ?scope, %code, "the log has changed; reading the topic's state again");
+            note_change(group, &scope, &code);
             member.cut_off(&scope);
         }
         Event::Error {
@@ -767,17 +768,20 @@ fn handle(
                 tracing::debug!(target: "librdkafka", facility, message, group);
             }
             if let Some(change) = LogChange::parse(&message) {
-                tracing::warn!(
-                    group,
-                    ?change,
-                    "the log has changed; reading the topic's state again"
-                );
-                member.cut_off(&change.scope());
+                let scope = change.scope();
+                note_change(group, &scope, &message);
+                member.cut_off(&scope);
             }
         }
         Event::Other => {}
     }
     Ok(())
+}
+
+/// Logs that a log is no longer as it was, for a search in the log. What has become of it is reported once, by whatever reads
+/// the topic's state next: by the monitor that the topic is missing, by the worker that its log is another one.
+fn note_change(group: &str, scope: &Scope, cause: &dyn fmt::Display) {
+    tracing::debug!(group, ?scope, %cause, "the log has changed; reading the topic's state again");
 }
 
 /// Where the broker assigns partitions (KIP-848), it refuses a member as a whole that may not describe one of its topics: the
