@@ -32,7 +32,7 @@ use crate::kafka::{group, monitor};
 use crate::operations::Operations;
 use crate::projector::dead_letters::retry::Retrier;
 use crate::projector::heartbeat::{self, Heartbeats};
-use crate::projector::maintenance::{self, DeadLetterPolicy};
+use crate::projector::maintenance::{self, Counts, DeadLetterPolicy};
 use crate::projector::{Projection, Projector, added_partitions, members};
 use crate::query::Reads;
 use crate::query::lag::{Lag, PartitionConsistency};
@@ -80,13 +80,18 @@ pub async fn serve_on(listeners: Listeners, config: Config) -> anyhow::Result<Ex
     let retrier = retrier(&config, pools.operations.clone());
     let services = Services::new(&served, &pools, retrier.clone());
 
+    let counts = Arc::new(Counts::default());
+
     let admin = admin_parts(pools.reads.clone(), migrated.clone(), metrics.clone());
     supervisor.spawn_lasting("metrics", {
-        let (lag, pools, admin) = (services.lag.clone(), pools.clone(), admin.clone());
-        move |stop| {
-            let (metrics, lag) = (metrics.clone(), lag.clone());
-            keep_gauges(metrics, lag, pools.clone(), admin.clone(), stop)
-        }
+        let gauges = Gauges {
+            metrics,
+            lag: services.lag.clone(),
+            counts: counts.clone(),
+            pools: pools.clone(),
+            admin: admin.clone(),
+        };
+        move |stop| gauges.clone().keep(stop)
     });
     supervisor.spawn_vital(
         "admin",
@@ -105,7 +110,15 @@ pub async fn serve_on(listeners: Listeners, config: Config) -> anyhow::Result<Ex
         ),
     );
     if config.role.projects() {
-        project(&supervisor, &config, &served, &pools, retrier, &migrated);
+        project(
+            &supervisor,
+            &config,
+            &served,
+            &pools,
+            retrier,
+            counts,
+            &migrated,
+        );
     }
     Ok(supervisor.run(signals, config.shutdown_grace).await)
 }
@@ -415,6 +428,7 @@ fn project(
     served: &[&'static dyn Domain],
     pools: &Pools,
     retrier: Retrier,
+    counts: Arc<Counts>,
     migrated: &watch::Receiver<bool>,
 ) {
     let projector = projector(config, pools.shared.clone(), supervisor.stop());
@@ -444,7 +458,12 @@ fn project(
             "maintenance".to_owned(),
             projector.clone(),
             Box::new(move |projector| {
-                maintenance::run(projector, projections.clone(), retrier.clone(), policy).boxed()
+                let (projections, retrier) = (projections.clone(), retrier.clone());
+                let counts = Arc::clone(&counts);
+                async move {
+                    maintenance::run(projector, projections, retrier, policy, &counts).await;
+                }
+                .boxed()
             }),
         ),
     ];
@@ -505,26 +524,33 @@ fn retrier(config: &Config, pool: PgPool) -> Retrier {
     }
 }
 
-/// Updates the gauges until the process stops.
-async fn keep_gauges(
+/// What the gauges are set from.
+#[derive(Clone)]
+struct Gauges {
     metrics: PrometheusHandle,
     lag: Lag,
+    counts: Arc<Counts>,
     pools: Pools,
     admin: admin::Parts,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let mut lag_gauges = LagGauges::default();
-    let update = async {
-        loop {
-            metrics.run_upkeep();
-            set_pool_gauges(&pools);
-            let (is_ready, ()) = tokio::join!(admin.is_ready(), lag_gauges.update(&lag));
-            metrics::gauge!(telemetry::READY).set(f64::from(u8::from(is_ready)));
-            tokio::time::sleep(GAUGES_INTERVAL).await;
-        }
-    };
-    stop.run_until_cancelled(update).await;
-    Ok(())
+}
+
+impl Gauges {
+    /// Updates the gauges until the process stops.
+    async fn keep(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut lag_gauges = LagGauges::default();
+        let update = async {
+            loop {
+                self.metrics.run_upkeep();
+                set_pool_gauges(&self.pools);
+                let update = lag_gauges.update(&self.lag, &self.counts);
+                let (is_ready, ()) = tokio::join!(self.admin.is_ready(), update);
+                metrics::gauge!(telemetry::READY).set(f64::from(u8::from(is_ready)));
+                tokio::time::sleep(GAUGES_INTERVAL).await;
+            }
+        };
+        stop.run_until_cancelled(update).await;
+        Ok(())
+    }
 }
 
 fn set_pool_gauges(pools: &Pools) {
@@ -545,7 +571,7 @@ fn set_pool_gauges(pools: &Pools) {
     }
 }
 
-/// The gauges of all partitions. What is not known is NaN: a last value would read like a current one.
+/// The gauges of what the database says. What is not known is NaN: a last value would read like a current one.
 #[derive(Default)]
 struct LagGauges {
     /// The labels of the partitions whose gauges have values.
@@ -555,14 +581,16 @@ struct LagGauges {
 type PartitionLabels = [(&'static str, String); 3];
 
 impl LagGauges {
-    async fn update(&mut self, lag: &Lag) {
+    async fn update(&mut self, lag: &Lag, counts: &Counts) {
         let mut before = std::mem::take(&mut self.known);
         let answer = timeout(LAG_TIMEOUT, lag.all()).await;
         let domains = answer.map_or(Vec::new(), |answer| {
             answer.map_or(Vec::new(), |answer| answer.body.domains)
         });
         // With `as_of`, figures are only the last known ones.
-        for domain in domains.into_iter().filter(|domain| domain.as_of.is_none()) {
+        let current: Vec<_> = domains.iter().filter(|d| d.as_of.is_none()).collect();
+        counts.set_gauges(|name| current.iter().any(|domain| domain.domain == name));
+        for domain in current {
             for partition in &domain.partitions {
                 let labels = [
                     ("domain", domain.domain.clone()),
