@@ -24,7 +24,7 @@ use tonic::service::{Routes, RoutesBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::domains::{self, Domain};
 use crate::error::Error;
 use crate::kafka::consumer::Buffers;
@@ -56,6 +56,18 @@ const SCHEMA_TIMEOUT: Duration = Duration::from_secs(2);
 const GAUGES_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a reading of the lag for the gauges may take.
 const LAG_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Sets up logging, once per process, and begins it with the variables that may be misspelt settings.
+///
+/// # Errors
+/// Logging is already set up.
+pub fn init_logs(config: &Config) -> anyhow::Result<()> {
+    telemetry::init_logs(&config.log, config.log_format)?;
+    for variable in config::unknown_variables() {
+        tracing::warn!("{variable}");
+    }
+    Ok(())
+}
 
 /// Projects and serves until a signal arrives.
 ///
@@ -165,14 +177,14 @@ impl Listeners {
     /// # Errors
     /// An address can't be bound.
     pub async fn bind(config: &mut Config) -> anyhow::Result<Self> {
-        let admin = bind("SIGHTLINE_ADMIN_ADDR", &mut config.admin_addr).await?;
+        let admin = bind(&config.chosen_by("admin_addr"), &mut config.admin_addr).await?;
         let admin_addr = config.admin_addr;
         if !config.role.serves() {
             tracing::info!(admin = %admin_addr, "listening");
             return Ok(Self { admin, api: None });
         }
-        let grpc = bind("SIGHTLINE_GRPC_ADDR", &mut config.grpc_addr).await?;
-        let http = bind("SIGHTLINE_HTTP_ADDR", &mut config.http_addr).await?;
+        let grpc = bind(&config.chosen_by("grpc_addr"), &mut config.grpc_addr).await?;
+        let http = bind(&config.chosen_by("http_addr"), &mut config.http_addr).await?;
         let (grpc_addr, http_addr) = (config.grpc_addr, config.http_addr);
         tracing::info!(grpc = %grpc_addr, http = %http_addr, admin = %admin_addr, "listening");
         Ok(Self {
@@ -182,13 +194,14 @@ impl Listeners {
     }
 }
 
-async fn bind(setting: &str, address: &mut SocketAddr) -> anyhow::Result<TcpListener> {
+/// Binds an address, which was chosen by a flag, a variable or a key of a file.
+async fn bind(chosen_by: &str, address: &mut SocketAddr) -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(*address).await.with_context(|| {
-        format!("can't listen on {address}; {setting} chooses another address (port 0 takes a free port)")
+        format!("can't listen on {address}; {chosen_by} chooses another address (port 0 takes a free port)")
     })?;
     *address = listener
         .local_addr()
-        .with_context(|| format!("reading the address of {setting}"))?;
+        .with_context(|| format!("reading the address of {chosen_by}"))?;
     Ok(listener)
 }
 

@@ -95,7 +95,7 @@ const HARMLESS_PROPERTIES: &[&str] = &[
 ];
 
 /// Whether the value of this property may be shown.
-pub(super) fn is_harmless(property: &str) -> bool {
+pub fn is_harmless(property: &str) -> bool {
     HARMLESS_PROPERTIES.contains(&property)
 }
 
@@ -182,6 +182,11 @@ pub(super) fn properties(given: &Given) -> Result<Vec<(String, String)>, ConfigE
         _ => split_properties(&given.text()?)
             .ok_or_else(|| given.error("must be of the form name=value,name=value"))?,
     };
+    for (n, (name, _)) in properties.iter().enumerate() {
+        if properties[..n].iter().any(|(former, _)| former == name) {
+            return Err(given.error(format_args!("{name} is given twice")));
+        }
+    }
     let is_split_at_commas = !matches!(given.value, toml::Value::Table(_) | toml::Value::Array(_));
     let mut previous: Option<&str> = None;
     for (name, value) in &properties {
