@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rdkafka::client::ClientContext;
-use rdkafka::config::ClientConfig;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -86,6 +86,8 @@ pub struct Records {
 
 /// The syslog severity of warnings.
 const WARNING: i32 = 4;
+/// What librdkafka goes on to warn of is logged as a warning again after so long.
+const WARN_AGAIN: Duration = Duration::from_secs(600);
 /// How librdkafka prints an absent topic id.
 const NO_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
@@ -312,6 +314,7 @@ pub fn join(
                     assignments: assignments.clone(),
                     requests,
                     topic_states: states,
+                    warnings: Mutex::default(),
                 };
                 let run = || run(&config, member, &stop, &mut refusals);
                 match panic::catch_unwind(AssertUnwindSafe(run)) {
@@ -350,6 +353,25 @@ struct Member {
     assignments: channel::UnboundedSender<Assignment>,
     requests: mpsc::Sender<Request>,
     topic_states: watch::Receiver<Option<TopicStates>>,
+    warnings: Mutex<Warnings>,
+}
+
+/// What librdkafka has warned of lately. It repeats a failure with every attempt to connect.
+#[derive(Debug, Default)]
+struct Warnings(HashMap<String, Instant>);
+
+impl Warnings {
+    /// Whether a line is to be logged as a warning: it was not, for so long.
+    fn is_due(&mut self, line: &str) -> bool {
+        self.0.retain(|_, warned| warned.elapsed() < WARN_AGAIN);
+        // The rest of the line says how long that took, and how often librdkafka has left it out.
+        let said = line.split_once(" (after ").map_or(line, |(said, _)| said);
+        let is_due = !self.0.contains_key(said);
+        if is_due {
+            self.0.insert(said.to_owned(), Instant::now());
+        }
+        is_due
+    }
 }
 
 /// Why Kafka refuses a topic, or the consumer as a whole (`None`), which keeps it from being assigned partitions, or from
@@ -547,7 +569,12 @@ impl Member {
     }
 }
 
-impl ClientContext for Member {}
+impl ClientContext for Member {
+    // These two are called only while the consumer closes; before that, both are events. What fails then is of no use.
+    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
+
+    fn error(&self, _: KafkaError, _: &str) {}
+}
 
 impl ConsumerContext for Member {
     /// Called only while the consumer closes; before that, rebalances are events.
@@ -762,7 +789,11 @@ fn handle(
             facility,
             message,
         } => {
-            if severity <= WARNING {
+            let mut warnings = member
+                .warnings
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            if severity <= WARNING && warnings.is_due(&message) {
                 tracing::warn!(target: "librdkafka", facility, message, group);
             } else {
                 tracing::debug!(target: "librdkafka", facility, message, group);
@@ -1014,6 +1045,26 @@ mod tests {
             Delivery::End(offset) => format!("end {offset}"),
         };
         next.map(text).collect()
+    }
+
+    #[test]
+    fn a_failure_that_librdkafka_repeats_is_one_warning() {
+        let mut warnings = Warnings::default();
+        let refused = "[thrd:k:9092/bootstrap]: k:9092/bootstrap: Connect to ipv4#10.0.0.1:9092 failed: Connection refused";
+        let reset =
+            "[thrd:k:9092/bootstrap]: k:9092/bootstrap: Disconnected: connection reset by peer";
+        for (line, is_due) in [
+            (format!("{refused} (after 0ms in state CONNECT)"), true),
+            (format!("{reset} (after 0ms in state SSL_HANDSHAKE)"), true),
+            (
+                format!("{refused} (after 3ms in state CONNECT, 1 identical error(s) suppressed)"),
+                false,
+            ),
+            (format!("{reset} (after 1ms in state SSL_HANDSHAKE)"), false),
+            ("another".to_owned(), true),
+        ] {
+            assert_eq!(warnings.is_due(&line), is_due, "{line}");
+        }
     }
 
     #[test]
