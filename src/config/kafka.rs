@@ -108,7 +108,9 @@ pub(super) fn brokers(given: &Given) -> Result<String, ConfigError> {
             // Given as a URL, it may hold a password.
             return Err(given.error("must be of the form host:port,host:port, without a user"));
         }
-        if host.is_empty() || port.parse::<u16>().is_err() {
+        // The colons of an IPv6 address are in brackets.
+        let is_host = !host.is_empty() && (host.starts_with('[') || !host.contains(':'));
+        if !is_host || port.parse::<u16>().is_err() {
             return Err(given.error(format_args!("{broker:?} is not of the form host:port")));
         }
     }
@@ -217,6 +219,9 @@ fn check_property(name: &str, value: &str, previous: Option<&str>) -> Result<(),
         }
         Err(_) if !cfg!(feature = "tls") && needs_tls(name, value) => Err(format!(
             "{name} asks for TLS, which this build does not have: build sightline with FEATURES=tls"
+        )),
+        Err(_) if name == "security.protocol" => Err(format!(
+            "{name} must be one of: plaintext, ssl, sasl_plaintext, sasl_ssl"
         )),
         Err(_) => Err(format!(
             "librdkafka refuses the value of {name:?}, or this build does not support it"

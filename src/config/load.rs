@@ -12,7 +12,7 @@ use clap::parser::ValueSource;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::given::Given;
+use super::given::{Given, why_unreadable};
 use super::settings::{self, SETTINGS};
 use super::{Auth, Config, ConfigError, LogFormat, Role, Secret, kafka, secret};
 
@@ -273,8 +273,9 @@ fn missing(key: &str) -> String {
 
 fn read_toml(path: &Path) -> Result<Values, ConfigError> {
     let name = path.display();
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| ConfigError::new(format!("{name}: can't be read: {}", error.kind())))?;
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        ConfigError::new(format!("{name}: can't be read: {}", why_unreadable(&error)))
+    })?;
     // The library's message would quote the line, which may hold a password.
     let table: toml::Table = toml::from_str(&text).map_err(|error: toml::de::Error| {
         let line = error
@@ -308,7 +309,10 @@ fn read_secret(file: &Given) -> Result<Given, ConfigError> {
         // Where the secret itself was given in place of its file, it isn't printed.
         let is_path = !path.contains(['=', '@', ':']);
         let name = if is_path { &path } else { "the file" };
-        file.error(format_args!("{name} can't be read: {}", error.kind()))
+        file.error(format_args!(
+            "{name} can't be read: {}",
+            why_unreadable(&error)
+        ))
     })?;
     let lines = text.lines().map(str::trim);
     let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));

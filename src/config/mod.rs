@@ -304,6 +304,7 @@ mod tests {
             ("SIGHTLINE_DB_URL", Some("SIGHTLINE_DATABASE_URL")),
             ("SIGHTLINE_HTTP_ADDR_FILE", Some("SIGHTLINE_HTTP_ADDR")),
             ("SIGHTLINE_KAFKA_BROKER", Some("SIGHTLINE_KAFKA_BROKERS")),
+            ("SIGHTLINE_LOG_LEVEL", Some("SIGHTLINE_LOG")),
             ("SIGHTLINE_WEATHER", None),
             ("SIGHTLINE_kafka_topics", Some("SIGHTLINE_KAFKA_TOPICS")),
         ];
@@ -364,6 +365,13 @@ mod tests {
             (vec!["--log", "a=b=c"], "--log"),
             (vec!["--log", "loud"], "\"loud\" is not a level"),
             (vec!["--log", "info,sightline"], "sightline=debug"),
+            (vec!["--kafka-brokers", "host:1:2"], "\"host:1:2\""),
+            (
+                vec!["--kafka-properties", "security.protocol=TLS"],
+                "sasl_plaintext, sasl_ssl",
+            ),
+            (vec!["--config", "/no/such"], "there is no such file"),
+            (vec!["--config", "/"], "it is a directory"),
             (vec!["--kafka-properties", "no.such=1"], "has no property"),
             (vec!["--kafka-properties", "group.id=x"], "set by sightline"),
             (vec!["--kafka-properties", "=x"], "name=value"),
@@ -489,7 +497,8 @@ mod tests {
     fn files_that_a_database_url_names_must_be_readable() {
         let url = |file: &str| format!("postgres://db/x?sslmode=verify-full&sslrootcert={file}");
         let message = error(&["--database-url", &url("/no/such/ca.pem")]);
-        assert!(message.contains("sslrootcert"), "{message}");
+        let wanted = "the file of sslrootcert can't be read: there is no such file";
+        assert!(message.contains(wanted), "{message}");
         let present = file("");
         load(&["--database-url", &url(present.path().to_str().unwrap())]).unwrap();
     }

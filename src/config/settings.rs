@@ -320,9 +320,19 @@ pub(super) fn unknown_among(names: impl Iterator<Item = String>) -> Vec<UnknownV
     unknown
 }
 
-/// The key that is most similar to one that is not a key, if half of it is the same.
+/// The key that is most similar to one that is not a key, if half of their letters or words are the same.
 pub(super) fn similar_key(unknown: &str) -> Option<&'static str> {
-    let similarity = |key: &str| strsim::normalized_damerau_levenshtein(unknown, key);
+    let similarity = |key: &str| {
+        let by_letters = strsim::normalized_damerau_levenshtein(unknown, key);
+        let common = unknown
+            .split('_')
+            .filter(|word| key.split('_').any(|w| w == *word));
+        let words = unknown.split('_').count() + key.split('_').count();
+        // Of so few words f64 is exact.
+        #[allow(clippy::cast_precision_loss)]
+        let by_words = 2.0 * common.count() as f64 / words as f64;
+        by_letters.max(by_words)
+    };
     value_keys()
         .chain(["config"])
         .map(|key| (similarity(key), key))
