@@ -425,29 +425,38 @@ fn no_version(which: Which, detail: &str) -> Error {
 /// The error of a switch to the version that is being built, or of a rollback to the one that was retired last, where the
 /// wanted one is another.
 fn no_way_to(which: Which, wanted: Option<i32>, versions: &[ProjectionVersion]) -> Error {
-    let (code, usable, way) = match which {
-        Which::Building => (Code::NoRebuild, VersionState::Building, "switch"),
-        Which::Retired | Which::Overdue => {
-            (Code::NoRetiredVersion, VersionState::Retired, "rollback")
-        }
+    let last = |state: VersionState| {
+        let of_state = versions.iter().filter(|version| version.state == state);
+        let last = of_state.max_by_key(|version| version.retired_at);
+        last.map(|version| version.version)
     };
-    let state_of = |number: i32| {
+    let (building, retired) = (last(VersionState::Building), last(VersionState::Retired));
+    let (code, way, usable, other_way, usable_otherwise) = match which {
+        Which::Building => (Code::NoRebuild, "switch", building, "rollback", retired),
+        Which::Retired | Which::Overdue => (
+            Code::NoRetiredVersion,
+            "rollback",
+            retired,
+            "switch",
+            building,
+        ),
+    };
+    let mut detail = String::new();
+    if let Some(number) = wanted {
         let found = versions.iter().find(|version| version.version == number);
-        found.map(|version| version.state)
-    };
-    let detail = match wanted.map(|number| (number, state_of(number))) {
-        None => String::new(),
-        Some((number, None)) => format!("There is no version {number}. "),
-        Some((number, Some(VersionState::Live))) => format!("Version {number} is live. "),
-        Some((number, Some(VersionState::Building))) => {
-            format!("Version {number} is being built. ")
+        detail = match found.map(|version| version.state) {
+            None => format!("There is no version {number}. "),
+            Some(VersionState::Live) => format!("Version {number} is live. "),
+            Some(VersionState::Building) => format!("Version {number} is being built. "),
+            Some(VersionState::Retired) => format!("Version {number} is retired. "),
+        };
+        if usable_otherwise == wanted {
+            let detail = format!("{detail}A {other_way} leads to it.");
+            return Error::new(code, detail).with_hint(Hint::ListVersions);
         }
-        Some((number, Some(VersionState::Retired))) => format!("Version {number} is retired. "),
-    };
-    let usable = versions.iter().filter(|version| version.state == usable);
-    match usable.max_by_key(|version| version.retired_at) {
-        Some(usable) => {
-            let number = usable.version;
+    }
+    match usable {
+        Some(number) => {
             let detail = format!("{detail}A {way} can lead to version {number} only.");
             Error::new(code, detail).with_hint(Hint::ListVersions)
         }
@@ -607,6 +616,19 @@ mod tests {
                 Some(7),
                 "There is no version 7. A switch can lead to version 4 only.",
                 "There is no version 7. A rollback can lead to version 2 only.",
+            ),
+            (
+                &[live, (2, "retired")],
+                Some(2),
+                "Version 2 is retired. A rollback leads to it.",
+                // Not refused, unless it has just been retired.
+                "Version 2 is retired. A rollback can lead to version 2 only.",
+            ),
+            (
+                &[live, (4, "building")],
+                Some(4),
+                "Version 4 is being built. A switch can lead to version 4 only.",
+                "Version 4 is being built. A switch leads to it.",
             ),
         ] {
             let versions: Vec<_> = versions.iter().copied().map(version).collect();
