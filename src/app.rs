@@ -24,7 +24,7 @@ use tonic::service::{Routes, RoutesBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::domains::{self, Domain};
 use crate::error::Error;
 use crate::kafka::consumer::Buffers;
@@ -32,8 +32,7 @@ use crate::kafka::{group, monitor};
 use crate::operations::Operations;
 use crate::projector::dead_letters::retry::Retrier;
 use crate::projector::heartbeat::{self, Heartbeats};
-use crate::projector::maintenance::{self, DeadLetterPolicy};
-
+use crate::projector::maintenance::{self, Counts, DeadLetterPolicy};
 use crate::projector::{Projection, Projector, Transactions, added_partitions, members};
 use crate::query::Reads;
 use crate::query::lag::{Lag, PartitionConsistency};
@@ -58,6 +57,18 @@ const GAUGES_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a reading of the lag for the gauges may take.
 const LAG_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Sets up logging, once per process, and begins it with the variables that may be misspelt settings.
+///
+/// # Errors
+/// Logging is already set up.
+pub fn init_logs(config: &Config) -> anyhow::Result<()> {
+    telemetry::init_logs(&config.log, config.log_format)?;
+    for variable in config::unknown_variables() {
+        tracing::warn!("{variable}");
+    }
+    Ok(())
+}
+
 /// Projects and serves until a signal arrives.
 ///
 /// # Errors
@@ -81,13 +92,18 @@ pub async fn serve_on(listeners: Listeners, config: Config) -> anyhow::Result<Ex
     let retrier = retrier(&config, pools.operations.clone());
     let services = Services::new(&served, &pools, retrier.clone());
 
+    let counts = Arc::new(Counts::default());
+
     let admin = admin_parts(pools.reads.clone(), migrated.clone(), metrics.clone());
     supervisor.spawn_lasting("metrics", {
-        let (lag, pools, admin) = (services.lag.clone(), pools.clone(), admin.clone());
-        move |stop| {
-            let (metrics, lag) = (metrics.clone(), lag.clone());
-            keep_gauges(metrics, lag, pools.clone(), admin.clone(), stop)
-        }
+        let gauges = Gauges {
+            metrics,
+            lag: services.lag.clone(),
+            counts: counts.clone(),
+            pools: pools.clone(),
+            admin: admin.clone(),
+        };
+        move |stop| gauges.clone().keep(stop)
     });
     supervisor.spawn_vital(
         "admin",
@@ -106,7 +122,15 @@ pub async fn serve_on(listeners: Listeners, config: Config) -> anyhow::Result<Ex
         ),
     );
     if config.role.projects() {
-        project(&supervisor, &config, &served, &pools, retrier, &migrated);
+        project(
+            &supervisor,
+            &config,
+            &served,
+            &pools,
+            retrier,
+            counts,
+            &migrated,
+        );
     }
     Ok(supervisor.run(signals, config.shutdown_grace).await)
 }
@@ -153,14 +177,14 @@ impl Listeners {
     /// # Errors
     /// An address can't be bound.
     pub async fn bind(config: &mut Config) -> anyhow::Result<Self> {
-        let admin = bind("SIGHTLINE_ADMIN_ADDR", &mut config.admin_addr).await?;
+        let admin = bind(&config.chosen_by("admin_addr"), &mut config.admin_addr).await?;
         let admin_addr = config.admin_addr;
         if !config.role.serves() {
             tracing::info!(admin = %admin_addr, "listening");
             return Ok(Self { admin, api: None });
         }
-        let grpc = bind("SIGHTLINE_GRPC_ADDR", &mut config.grpc_addr).await?;
-        let http = bind("SIGHTLINE_HTTP_ADDR", &mut config.http_addr).await?;
+        let grpc = bind(&config.chosen_by("grpc_addr"), &mut config.grpc_addr).await?;
+        let http = bind(&config.chosen_by("http_addr"), &mut config.http_addr).await?;
         let (grpc_addr, http_addr) = (config.grpc_addr, config.http_addr);
         tracing::info!(grpc = %grpc_addr, http = %http_addr, admin = %admin_addr, "listening");
         Ok(Self {
@@ -170,13 +194,14 @@ impl Listeners {
     }
 }
 
-async fn bind(setting: &str, address: &mut SocketAddr) -> anyhow::Result<TcpListener> {
+/// Binds an address, which was chosen by a flag, a variable or a key of a file.
+async fn bind(chosen_by: &str, address: &mut SocketAddr) -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(*address).await.with_context(|| {
-        format!("can't listen on {address}; {setting} chooses another address (port 0 takes a free port)")
+        format!("can't listen on {address}; {chosen_by} chooses another address (port 0 takes a free port)")
     })?;
     *address = listener
         .local_addr()
-        .with_context(|| format!("reading the address of {setting}"))?;
+        .with_context(|| format!("reading the address of {chosen_by}"))?;
     Ok(listener)
 }
 
@@ -416,6 +441,7 @@ fn project(
     served: &[&'static dyn Domain],
     pools: &Pools,
     retrier: Retrier,
+    counts: Arc<Counts>,
     migrated: &watch::Receiver<bool>,
 ) {
     let projector = projector(config, pools.shared.clone(), supervisor.stop());
@@ -445,7 +471,12 @@ fn project(
             "maintenance".to_owned(),
             projector.clone(),
             Box::new(move |projector| {
-                maintenance::run(projector, projections.clone(), retrier.clone(), policy).boxed()
+                let (projections, retrier) = (projections.clone(), retrier.clone());
+                let counts = Arc::clone(&counts);
+                async move {
+                    maintenance::run(projector, projections, retrier, policy, &counts).await;
+                }
+                .boxed()
             }),
         ),
     ];
@@ -505,26 +536,33 @@ fn retrier(config: &Config, pool: PgPool) -> Retrier {
     }
 }
 
-/// Updates the gauges until the process stops.
-async fn keep_gauges(
+/// What the gauges are set from.
+#[derive(Clone)]
+struct Gauges {
     metrics: PrometheusHandle,
     lag: Lag,
+    counts: Arc<Counts>,
     pools: Pools,
     admin: admin::Parts,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let mut lag_gauges = LagGauges::default();
-    let update = async {
-        loop {
-            metrics.run_upkeep();
-            set_pool_gauges(&pools);
-            let (is_ready, ()) = tokio::join!(admin.is_ready(), lag_gauges.update(&lag));
-            metrics::gauge!(telemetry::READY).set(f64::from(u8::from(is_ready)));
-            tokio::time::sleep(GAUGES_INTERVAL).await;
-        }
-    };
-    stop.run_until_cancelled(update).await;
-    Ok(())
+}
+
+impl Gauges {
+    /// Updates the gauges until the process stops.
+    async fn keep(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut lag_gauges = LagGauges::default();
+        let update = async {
+            loop {
+                self.metrics.run_upkeep();
+                set_pool_gauges(&self.pools);
+                let update = lag_gauges.update(&self.lag, &self.counts);
+                let (is_ready, ()) = tokio::join!(self.admin.is_ready(), update);
+                metrics::gauge!(telemetry::READY).set(f64::from(u8::from(is_ready)));
+                tokio::time::sleep(GAUGES_INTERVAL).await;
+            }
+        };
+        stop.run_until_cancelled(update).await;
+        Ok(())
+    }
 }
 
 fn set_pool_gauges(pools: &Pools) {
@@ -545,7 +583,7 @@ fn set_pool_gauges(pools: &Pools) {
     }
 }
 
-/// The gauges of all partitions. What is not known is NaN: a last value would read like a current one.
+/// The gauges of what the database says. What is not known is NaN: a last value would read like a current one.
 #[derive(Default)]
 struct LagGauges {
     /// The labels of the partitions whose gauges have values.
@@ -555,14 +593,16 @@ struct LagGauges {
 type PartitionLabels = [(&'static str, String); 3];
 
 impl LagGauges {
-    async fn update(&mut self, lag: &Lag) {
+    async fn update(&mut self, lag: &Lag, counts: &Counts) {
         let mut before = std::mem::take(&mut self.known);
         let answer = timeout(LAG_TIMEOUT, lag.all()).await;
         let domains = answer.map_or(Vec::new(), |answer| {
             answer.map_or(Vec::new(), |answer| answer.body.domains)
         });
         // With `as_of`, figures are only the last known ones.
-        for domain in domains.into_iter().filter(|domain| domain.as_of.is_none()) {
+        let current: Vec<_> = domains.iter().filter(|d| d.as_of.is_none()).collect();
+        counts.set_gauges(|name| current.iter().any(|domain| domain.domain == name));
+        for domain in current {
             for partition in &domain.partitions {
                 let labels = [
                     ("domain", domain.domain.clone()),

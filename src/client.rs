@@ -5,9 +5,9 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::Context;
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -21,39 +21,8 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
 /// # Errors
 /// The connection fails, the response is not HTTP, or it does not arrive in time.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
-    send(address, Method::GET, path, None, TIMEOUT).await
-}
-
-/// Sends a request with an optional JSON body and returns the JSON of a successful response. The
-/// gateway has `timeout` to answer.
-///
-/// # Errors
-/// Those of [`get`], a response that is not JSON, and one without success: then `reason: detail` of
-/// its problem.
-pub(crate) async fn json(
-    address: SocketAddr,
-    method: Method,
-    path: &str,
-    body: Option<Value>,
-    timeout: Duration,
-) -> anyhow::Result<Value> {
-    let (status, answer) = match send(address, method, path, body, timeout).await {
-        Err(error) if is_refused(&error) => {
-            bail!(
-                "{error:#}: no gateway listens there. Start one, or name the address of one with --http-addr"
-            )
-        }
-        sent => sent?,
-    };
-    let answer: Value = serde_json::from_slice(&answer).map_err(|_| {
-        let said = first_line(&answer);
-        anyhow!("{address} responded with {status} and a body that is not JSON: {said}")
-    })?;
-    if !status.is_success() {
-        let text = |name: &str| answer[name].as_str().unwrap_or("unknown").to_owned();
-        bail!("{}: {}", text("reason"), text("detail"));
-    }
-    Ok(answer)
+    let response = send(address, Method::GET, path, None, TIMEOUT).await?;
+    Ok((response.status(), response.into_body()))
 }
 
 /// Whether nothing listens at the address.
@@ -64,20 +33,17 @@ pub(crate) fn is_refused(error: &anyhow::Error) -> bool {
     causes.any(|cause| cause.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-/// The beginning of a body, as a terminal can show it.
-fn first_line(body: &[u8]) -> String {
-    let text = String::from_utf8_lossy(&body[..body.len().min(1_000)]);
-    let line = text.lines().next().unwrap_or_default();
-    line.chars().filter(|c| !c.is_control()).take(200).collect()
-}
-
-async fn send(
+/// Sends a request with an optional JSON body and returns the response. The gateway has `timeout` to answer.
+///
+/// # Errors
+/// Those of [`get`].
+pub(crate) async fn send(
     mut address: SocketAddr,
     method: Method,
     path: &str,
     body: Option<Value>,
     timeout: Duration,
-) -> anyhow::Result<(StatusCode, Bytes)> {
+) -> anyhow::Result<Response<Bytes>> {
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {
             IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
@@ -98,9 +64,9 @@ async fn send(
             .header(header::CONTENT_TYPE, "application/json")
             .header("request-timeout", timeout.as_secs().to_string())
             .body(Full::new(Bytes::from(body)))?;
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        anyhow::Ok((status, response.into_body().collect().await?.to_bytes()))
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        let body = body.collect().await?.to_bytes();
+        anyhow::Ok(Response::from_parts(head, body))
     };
     // The gateway itself answers DEADLINE_EXCEEDED at the timeout, which says more: leave it time
     // for that.

@@ -167,6 +167,73 @@ codes! {
         "Try again after `Retry-After`, or allow more time.";
 }
 
+macro_rules! hints {
+    ($($(#[$doc:meta])* $name:ident = $rest:literal, $grpc:literal, $cli:literal;)*) => {
+        /// What a caller can do about an error, in a sentence for each surface: over REST in paths, over gRPC in methods, and
+        /// on the command line, which calls by REST, in commands.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Hint { $($(#[$doc])* $name,)* }
+
+        impl Hint {
+            /// Every hint.
+            pub const ALL: &[Hint] = &[$(Hint::$name,)*];
+
+            /// The sentence for a caller of REST.
+            pub const fn rest(self) -> &'static str {
+                match self { $(Hint::$name => $rest,)* }
+            }
+
+            /// The sentence for a caller of gRPC.
+            pub const fn grpc(self) -> &'static str {
+                match self { $(Hint::$name => $grpc,)* }
+            }
+
+            /// The sentence for the command line.
+            pub const fn cli(self) -> &'static str {
+                match self { $(Hint::$name => $cli,)* }
+            }
+        }
+    };
+}
+
+hints! {
+    /// Read which domains there are.
+    ListDomains =
+        "/v1/consistency lists the domains that this process serves.",
+        "GetConsistency without a domain lists the domains that this process serves.",
+        "`sightline status` lists the domains that this process serves.";
+    /// Read why partitions do not progress.
+    ReadStates =
+        "/v1/consistency says what partitions wait for.",
+        "GetConsistency says what partitions wait for.",
+        "`sightline status` says what partitions wait for.";
+    /// Read which dead letters there are.
+    ListDeadLetters =
+        "/v1/dead-letters lists the dead letters.",
+        "ListDeadLetters lists the dead letters.",
+        "`sightline dead-letters list` lists the dead letters.";
+    /// Read which versions a view has.
+    ListVersions =
+        "/v1/projections lists the versions.",
+        "ListProjections lists the versions.",
+        "`sightline projections list` lists the versions.";
+    /// Start a rebuild.
+    Rebuild =
+        "POST /v1/projections/{domain}/rebuild starts a rebuild.",
+        "RebuildProjection starts a rebuild.",
+        "`sightline projections rebuild <domain>` starts a rebuild.";
+    /// Go on without lost records.
+    AcceptLoss =
+        "To go on without what is lost, rebuild or resume with `acceptLoss`.",
+        "To go on without what is lost, rebuild or resume with `accept_loss`.",
+        "To go on without what is lost, rebuild or resume with `--accept-loss`.";
+    /// Let an older release go on where a newer one has projected.
+    AcceptOlderCode =
+        "To let this release go on there, resume the domain with `acceptOlderCode`.",
+        "To let this release go on there, resume the domain with `accept_older_code`.",
+        "To let this release go on there, resume the domain with `--accept-older-code`.";
+}
+
 /// One field of a request and what is wrong with it. It never contains the value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FieldViolation {
@@ -196,6 +263,7 @@ pub struct Error(Box<ErrorParts>);
 struct ErrorParts {
     code: Code,
     detail: Cow<'static, str>,
+    hints: Vec<Hint>,
     fields: Vec<FieldViolation>,
     retry_after: Option<Duration>,
     metadata: Metadata,
@@ -204,13 +272,13 @@ struct ErrorParts {
 }
 
 impl Error {
-    /// An error. `detail` says what is wrong and what to do, in a sentence without values. It names no
-    /// field of a request, and beside a path the command that does the same: both surfaces and the
-    /// commands show it.
+    /// An error. `detail` says what is wrong and what to do, in sentences without values. All surfaces show it, so it
+    /// names no path, method, command, header or field: [`Self::with_hint`] does.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(ErrorParts {
             code,
             detail: detail.into(),
+            hints: Vec::new(),
             fields: Vec::new(),
             retry_after: None,
             metadata: Vec::new(),
@@ -261,7 +329,7 @@ impl Error {
     pub fn payload_too_large() -> Self {
         Self::new(
             Code::PayloadTooLarge,
-            "The request's body is larger than 1 MiB. Ask in several requests.",
+            "The request is larger than 1 MiB. Ask in several requests.",
         )
     }
 
@@ -281,6 +349,12 @@ impl Error {
             "The answer did not come within the deadline. Try again, or allow more time.",
         )
         .with_retry_after(Duration::from_secs(1))
+    }
+
+    /// Adds what the caller can do about it, in the words of its surface.
+    pub fn with_hint(mut self, hint: Hint) -> Self {
+        self.0.hints.push(hint);
+        self
     }
 
     /// Adds the inner cause, which is logged, not sent, and must not contain personal data.
@@ -312,7 +386,7 @@ impl Error {
         self.0.code
     }
 
-    /// The sentence for the caller.
+    /// The sentences for a caller of any surface.
     pub fn detail(&self) -> &str {
         &self.0.detail
     }
@@ -329,7 +403,7 @@ impl Error {
             problem_type: "about:blank".into(),
             title: status.canonical_reason().unwrap_or_default().into(),
             status: status.as_u16(),
-            detail: self.0.detail.to_string(),
+            detail: self.0.sentences(Hint::rest),
             reason: self.0.code.reason().into(),
             fields: self.0.fields.clone(),
         }
@@ -355,6 +429,18 @@ impl Error {
             // it.
             _ => tracing::debug!(reason, %cause, statement, "call failed"),
         }
+    }
+}
+
+impl ErrorParts {
+    /// The detail and the hints, as a surface words them.
+    fn sentences(&self, wording: fn(Hint) -> &'static str) -> String {
+        let mut sentences = self.detail.to_string();
+        for hint in &self.hints {
+            sentences.push(' ');
+            sentences.push_str(wording(*hint));
+        }
+        sentences
     }
 }
 
@@ -448,13 +534,14 @@ impl From<Error> for tonic::Status {
     fn from(error: Error) -> Self {
         error.log();
         let inner = *error.0;
+        let sentences = inner.sentences(Hint::grpc);
         let mut details = ErrorDetails::new();
         details.set_error_info(inner.code.reason(), ERROR_DOMAIN, HashMap::new());
         let fields = inner.fields.into_iter().map(FieldViolation::by_proto_name);
         let fields: Vec<FieldViolation> = fields.collect();
         let message = match fields.as_slice() {
             [one] => one.sentence(),
-            _ => inner.detail.into_owned(),
+            _ => sentences,
         };
         for violation in fields {
             details.add_bad_request_violation(violation.field, violation.problem);
@@ -473,11 +560,11 @@ impl From<Error> for tonic::Status {
     }
 }
 
-/// The name of a field in the protos (AIP-193): `user_ids[3]` for `userIds[3]`. Headers keep their
-/// names.
+/// The name of a field in the protos (AIP-193): `user_ids[3]` for `userIds[3]`. A header's name is that of a key of the
+/// metadata, which is in lower case.
 fn snake_case(field: &str) -> String {
     if !field.starts_with(|c: char| c.is_ascii_lowercase()) {
-        return field.to_owned();
+        return field.to_ascii_lowercase();
     }
     field.chars().fold(String::new(), |mut name, c| {
         if c.is_ascii_uppercase() {
@@ -530,6 +617,55 @@ mod tests {
         assert_eq!(
             details.retry_info().unwrap().retry_delay,
             Some(Duration::from_millis(1500))
+        );
+    }
+
+    /// What belongs to one surface: paths and headers to REST, methods and metadata to gRPC, commands and flags to the
+    /// command line.
+    fn is_of(text: &str) -> [bool; 3] {
+        let methods = [
+            "GetConsistency",
+            "ListDeadLetters",
+            "ListProjections",
+            "RebuildProjection",
+        ];
+        let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
+        [
+            has(&["/v1/", "header", "acceptLoss", "acceptOlderCode"]),
+            has(&methods) || has(&["metadata", "accept_"]),
+            has(&["`sightline ", "--"]),
+        ]
+    }
+
+    #[test]
+    fn every_hint_is_in_the_words_of_its_surface() {
+        for hint in Hint::ALL {
+            assert_eq!(is_of(hint.rest()), [true, false, false], "{hint:?}");
+            assert_eq!(is_of(hint.grpc()), [false, true, false], "{hint:?}");
+            assert_eq!(is_of(hint.cli()), [false, false, true], "{hint:?}");
+            // The command line finds the sentences of REST in an answer, and says its own.
+            let mut others = Hint::ALL.iter().filter(|other| *other != hint);
+            assert!(others.all(|other| !other.rest().contains(hint.rest())));
+            let error = Error::new(Code::NotFound, "There is no such thing.").with_hint(*hint);
+            let rest = error.problem().detail;
+            assert_eq!(rest, format!("There is no such thing. {}", hint.rest()));
+            let status = tonic::Status::from(error);
+            assert_eq!(
+                status.message(),
+                format!("There is no such thing. {}", hint.grpc())
+            );
+        }
+    }
+
+    #[test]
+    fn metadata_is_named_as_grpc_writes_it() {
+        let status = tonic::Status::from(Error::invalid("Sightline-Consistency", "is malformed"));
+        assert_eq!(status.message(), "sightline-consistency is malformed.");
+        let details = status.get_error_details();
+        let violations = details.bad_request().unwrap();
+        assert_eq!(
+            violations.field_violations[0].field,
+            "sightline-consistency"
         );
     }
 

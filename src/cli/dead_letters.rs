@@ -137,6 +137,9 @@ async fn print_all(gateway: &Gateway, arguments: &ArgMatches) -> anyhow::Result<
         }
     }
     let mut page = gateway.get(&query).await?;
+    if list(&page, "deadLetters").is_empty() {
+        output::complain("No dead letter matches.");
+    }
     loop {
         let dead_letters = list(&page, "deadLetters");
         if gateway.json {

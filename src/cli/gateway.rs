@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use anyhow::{anyhow, bail};
 use clap::ArgMatches;
 use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use crate::client::{self, TIMEOUT};
+use crate::error::Hint;
 use crate::output;
 
 /// How long a change may take: the comparison of two large views takes minutes.
@@ -23,11 +25,51 @@ pub(super) struct Gateway {
 
 impl Gateway {
     pub(super) async fn get(&self, path: &str) -> anyhow::Result<Value> {
-        client::json(self.address, Method::GET, path, None, TIMEOUT).await
+        self.call(Method::GET, path, None, TIMEOUT).await
     }
 
     pub(super) async fn post(&self, path: &str, body: Value) -> anyhow::Result<Value> {
-        client::json(self.address, Method::POST, path, Some(body), CHANGE_TIMEOUT).await
+        self.call(Method::POST, path, Some(body), CHANGE_TIMEOUT)
+            .await
+    }
+
+    /// Sends a request and returns the JSON of a successful response. The gateway has `timeout` to answer.
+    ///
+    /// # Errors
+    /// The connection fails, the response is not JSON or does not arrive in time, or it is one without success: then what
+    /// its problem says, in the words of the command line.
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+        timeout: Duration,
+    ) -> anyhow::Result<Value> {
+        let address = self.address;
+        let response = match client::send(address, method, path, body, timeout).await {
+            Err(error) if client::is_refused(&error) => bail!(
+                "{error:#}: no gateway listens there. Start one, or name the address of one with --http-addr"
+            ),
+            sent => sent?,
+        };
+        let status = response.status();
+        let answer: Value = serde_json::from_slice(response.body()).map_err(|_| {
+            let said = first_line(response.body());
+            anyhow!("{address} responded with {status} and a body that is not JSON: {said}")
+        })?;
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let mut said = sentence(&answer);
+        if status.is_server_error()
+            && let Some(id) = response.headers().get("x-request-id")
+        {
+            said.push_str(&format!(
+                " (x-request-id {})",
+                id.to_str().unwrap_or("unknown")
+            ));
+        }
+        bail!(said)
     }
 
     /// Prints the answer as JSON if that was asked for, else as `text`.
@@ -41,6 +83,46 @@ impl Gateway {
             output::print(text.trim_end())
         }
     }
+}
+
+/// What a problem of REST says, in the words of the command line: flags for fields, and its own hints.
+fn sentence(problem: &Value) -> String {
+    let text = |of: &Value, name: &str| of[name].as_str().unwrap_or("unknown").to_owned();
+    let reason = text(problem, "reason");
+    let fields = list(problem, "fields").iter();
+    let fields: Vec<String> = fields
+        .map(|field| {
+            let flag = flag_of(&text(field, "field"));
+            format!("{flag} {}.", text(field, "problem"))
+        })
+        .collect();
+    if !fields.is_empty() {
+        return format!("{reason}: {}", fields.join(" "));
+    }
+    let detail = Hint::ALL
+        .iter()
+        .fold(text(problem, "detail"), |detail, hint| {
+            detail.replace(hint.rest(), hint.cli())
+        });
+    format!("{reason}: {detail}")
+}
+
+/// The flag that gives a field of the API: `--key-base64` gives `keyBase64`.
+fn flag_of(field: &str) -> String {
+    field.chars().fold("--".to_owned(), |mut flag, c| {
+        if c.is_ascii_uppercase() {
+            flag.push('-');
+        }
+        flag.push(c.to_ascii_lowercase());
+        flag
+    })
+}
+
+/// The beginning of a body, as a terminal can show it.
+fn first_line(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&body[..body.len().min(1_000)]);
+    let line = text.lines().next().unwrap_or_default();
+    line.chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
 /// The value of an argument, empty if it is absent.
@@ -68,5 +150,26 @@ pub(super) fn cell(value: &Value) -> String {
         }
         Value::String(text) => text.clone(),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::error::{Code, Error};
+
+    #[test]
+    fn problems_are_told_in_the_words_of_the_command_line() {
+        let told = |error: Error| sentence(&serde_json::to_value(error.problem()).unwrap());
+        for hint in Hint::ALL {
+            let error = Error::new(Code::NotFound, "There is none.").with_hint(*hint);
+            let wanted = format!("NOT_FOUND: There is none. {}", hint.cli());
+            assert_eq!(told(error), wanted);
+        }
+        let error = Error::invalid("keyBase64", "is not base64");
+        assert_eq!(told(error), "INVALID_ARGUMENT: --key-base64 is not base64.");
+        assert_eq!(sentence(&json!({})), "unknown: unknown");
     }
 }

@@ -21,8 +21,9 @@ use sqlx::PgPool;
 
 use self::arguments::{PRINTED, api_command, exit_codes, flag, json, server, watch};
 use self::gateway::Gateway;
-use crate::config::{self, Settings};
-use crate::{app, db, domains, output, telemetry};
+use crate::config::{self, Config, ConfigError, Settings};
+use crate::kafka::properties;
+use crate::{app, db, domains, output};
 
 /// The whole command line.
 pub fn command() -> Command {
@@ -106,40 +107,49 @@ pub async fn run(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let settings = Settings::gather(arguments)?;
-    let domains = domains::names();
     match name {
         "serve" => {
-            let mut config = settings.load(&domains, &["database_url", "kafka_brokers"])?;
+            let mut config = server_config(&settings)?;
             config.migrate = !arguments.get_flag("no-migrate");
-            telemetry::init_logs(&config.log, config.log_format)?;
-            let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-            for variable in config::unknown_variables(names) {
-                tracing::warn!(variable, "unknown environment variable, ignored");
-            }
+            app::init_logs(&config)?;
             return app::serve(config).await;
         }
         #[cfg(feature = "dev")]
         "dev" => return crate::dev::run(arguments, &settings).await,
         "migrate" => {
-            let config = settings.load(&domains, &["database_url"])?;
-            telemetry::init_logs(&config.log, config.log_format)?;
+            let config = settings.load(&domains::names(), &["database_url"])?;
+            app::init_logs(&config)?;
             let pool = db::projector_pool(db::options(&config.database_direct_url)?, 1);
             migrate(&pool)
                 .await
                 .context("cannot migrate the database")?;
         }
         "config" => {
-            let config = settings.load(&domains, &["database_url", "kafka_brokers"])?;
+            let config = server_config(&settings)?;
+            for variable in config::unknown_variables() {
+                output::complain(&format!("sightline: {variable}"));
+            }
             output::print(&config.to_toml())?;
         }
         "status" => {
-            let (watch, json) = (arguments.get_flag("watch"), arguments.get_flag("json"));
-            status::run(settings.address("http_addr")?, watch, json).await?;
+            let gateway = Gateway {
+                address: settings.address("http_addr")?,
+                json: arguments.get_flag("json"),
+            };
+            status::run(&gateway, arguments.get_flag("watch")).await?;
         }
         "healthcheck" => return Ok(healthcheck::run(settings.address("admin_addr")?).await),
         other => unreachable!("unknown command {other}"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The settings of a gateway.
+fn server_config(settings: &Settings) -> Result<Config, ConfigError> {
+    let config = settings.load(&domains::names(), &["database_url", "kafka_brokers"])?;
+    properties::check(&config.kafka_properties)
+        .map_err(|problem| settings.error("kafka_properties", problem))?;
+    Ok(config)
 }
 
 async fn migrate(pool: &PgPool) -> anyhow::Result<()> {

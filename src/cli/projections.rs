@@ -142,8 +142,15 @@ async fn print_all(gateway: &Gateway, watch: bool) -> anyhow::Result<()> {
         match gateway.get("/v1/projections").await {
             Ok(answer) => {
                 let clear = if watch { CLEAR_SCREEN } else { "" };
-                let shown = overview(list(&answer, "projections"));
+                let projections = list(&answer, "projections");
+                let shown = overview(projections);
                 gateway.print(&answer, &format!("{clear}{shown}"))?;
+                let mut versions = projections.iter().flat_map(|p| list(p, "versions"));
+                if versions.next().is_none() && !watch {
+                    output::complain(
+                        "No view has a version yet: the first process that projects it makes one.",
+                    );
+                }
             }
             Err(error) if watch => output::print(&format!("{error:#}"))?,
             Err(error) => return Err(error),

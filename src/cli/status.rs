@@ -1,14 +1,12 @@
 //! `sightline status`: prints the lag and the books of a running gateway as a table or as JSON.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context;
-use http::Method;
 use serde::Deserialize;
 
+use super::gateway::Gateway;
 use super::table::{CLEAR_SCREEN, seconds, table};
-use crate::client::{self, TIMEOUT};
 use crate::output;
 
 /// The fields of `GET /v1/consistency` that the table shows.
@@ -100,14 +98,14 @@ const NUMBERS: [&str; 14] = [
 ///
 /// # Errors
 /// The gateway is not reachable, or refuses the call; nothing reads what is printed.
-pub async fn run(address: SocketAddr, watch: bool, json: bool) -> anyhow::Result<()> {
+pub(super) async fn run(gateway: &Gateway, watch: bool) -> anyhow::Result<()> {
     loop {
-        let shown = fetch(address, json).await;
+        let shown = fetch(gateway).await;
         if !watch {
             return output::print(shown?.trim_end());
         }
         let shown = shown.unwrap_or_else(|error| format!("{error:#}"));
-        let clear = if json { "" } else { CLEAR_SCREEN };
+        let clear = if gateway.json { "" } else { CLEAR_SCREEN };
         output::print(&format!("{clear}{}", shown.trim_end()))?;
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
@@ -116,9 +114,9 @@ pub async fn run(address: SocketAddr, watch: bool, json: bool) -> anyhow::Result
     }
 }
 
-async fn fetch(address: SocketAddr, json: bool) -> anyhow::Result<String> {
-    let answer = client::json(address, Method::GET, "/v1/consistency", None, TIMEOUT).await?;
-    if json {
+async fn fetch(gateway: &Gateway) -> anyhow::Result<String> {
+    let answer = gateway.get("/v1/consistency").await?;
+    if gateway.json {
         return Ok(answer.to_string());
     }
     let answer = serde_json::from_value(answer)

@@ -1,10 +1,21 @@
 //! A value with its origin, and the checks of simple values.
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
 use super::ConfigError;
+
+/// Why a file can't be read. The error itself may quote the path, which may be a secret in the wrong place.
+pub(super) fn why_unreadable(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
+        io::ErrorKind::InvalidData => "it is not UTF-8".to_owned(),
+        kind => kind.to_string(),
+    }
+}
 
 /// A value as it was given.
 #[derive(Clone)]

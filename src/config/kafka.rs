@@ -95,7 +95,7 @@ const HARMLESS_PROPERTIES: &[&str] = &[
 ];
 
 /// Whether the value of this property may be shown.
-pub(super) fn is_harmless(property: &str) -> bool {
+pub fn is_harmless(property: &str) -> bool {
     HARMLESS_PROPERTIES.contains(&property)
 }
 
@@ -108,7 +108,9 @@ pub(super) fn brokers(given: &Given) -> Result<String, ConfigError> {
             // Given as a URL, it may hold a password.
             return Err(given.error("must be of the form host:port,host:port, without a user"));
         }
-        if host.is_empty() || port.parse::<u16>().is_err() {
+        // The colons of an IPv6 address are in brackets.
+        let is_host = !host.is_empty() && (host.starts_with('[') || !host.contains(':'));
+        if !is_host || port.parse::<u16>().is_err() {
             return Err(given.error(format_args!("{broker:?} is not of the form host:port")));
         }
     }
@@ -182,6 +184,11 @@ pub(super) fn properties(given: &Given) -> Result<Vec<(String, String)>, ConfigE
         _ => split_properties(&given.text()?)
             .ok_or_else(|| given.error("must be of the form name=value,name=value"))?,
     };
+    for (n, (name, _)) in properties.iter().enumerate() {
+        if properties[..n].iter().any(|(former, _)| former == name) {
+            return Err(given.error(format_args!("{name} is given twice")));
+        }
+    }
     let is_split_at_commas = !matches!(given.value, toml::Value::Table(_) | toml::Value::Array(_));
     let mut previous: Option<&str> = None;
     for (name, value) in &properties {
@@ -212,6 +219,9 @@ fn check_property(name: &str, value: &str, previous: Option<&str>) -> Result<(),
         }
         Err(_) if !cfg!(feature = "tls") && needs_tls(name, value) => Err(format!(
             "{name} asks for TLS, which this build does not have: build sightline with FEATURES=tls"
+        )),
+        Err(_) if name == "security.protocol" => Err(format!(
+            "{name} must be one of: plaintext, ssl, sasl_plaintext, sasl_ssl"
         )),
         Err(_) => Err(format!(
             "librdkafka refuses the value of {name:?}, or this build does not support it"

@@ -1,6 +1,7 @@
 //! Collects what flags, variables and the file give, by precedence, and checks every value.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use clap::parser::ValueSource;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::given::Given;
+use super::given::{Given, why_unreadable};
 use super::settings::{self, SETTINGS};
 use super::{Auth, Config, ConfigError, LogFormat, Role, Secret, kafka, secret};
 
@@ -55,10 +56,10 @@ impl Settings {
             for setting in SETTINGS {
                 let mut value = layer.remove(setting.key);
                 if let Some(file) = setting.file_key.and_then(|key| layer.remove(key)) {
-                    if value.is_some() {
+                    if let Some(value) = value {
                         return Err(file.error(format_args!(
                             "{} is also given: give one of the two",
-                            setting.key
+                            value.origin
                         )));
                     }
                     value = Some(read_secret(&file)?);
@@ -129,9 +130,22 @@ impl Settings {
                 .number(1, 36_500)?,
             dead_letter_topic_values: self.boolean("dead_letter_topic_values")?,
             migrate: true,
+            origins: self
+                .given
+                .iter()
+                .map(|(key, given)| (*key, given.origin.clone()))
+                .collect(),
         };
         self.refuse_open(&config)?;
         Ok(config)
+    }
+
+    /// The error for a setting whose value is of no use, for a reason that only the caller knows. It names what the user used.
+    pub fn error(&self, key: &'static str, problem: impl fmt::Display) -> ConfigError {
+        match self.given.get(key) {
+            Some(given) => given.error(problem),
+            None => ConfigError::new(format!("{key}: {problem}")),
+        }
     }
 
     /// One of the three addresses, for a command that needs no other setting.
@@ -229,9 +243,14 @@ impl Settings {
             ("http_addr", config.http_addr),
         ] {
             if !address.ip().to_canonical().is_loopback() {
-                return Err(self.value(key).error(format_args!(
+                let given = self.value(key);
+                let open = match given.origin.starts_with("--") {
+                    true => format!("give {}", settings::flag("allow_open")),
+                    false => format!("set {}=true", settings::variable("allow_open")),
+                };
+                return Err(given.error(format_args!(
                     "{address} is reachable from other machines and callers are not authenticated: bind to {}, \
-                     or set SIGHTLINE_ALLOW_OPEN=true where the network is trusted",
+                     or {open} where the network is trusted",
                     SocketAddr::new(IpAddr::from([127, 0, 0, 1]), address.port())
                 )));
             }
@@ -254,8 +273,9 @@ fn missing(key: &str) -> String {
 
 fn read_toml(path: &Path) -> Result<Values, ConfigError> {
     let name = path.display();
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| ConfigError::new(format!("{name}: can't be read: {}", error.kind())))?;
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        ConfigError::new(format!("{name}: can't be read: {}", why_unreadable(&error)))
+    })?;
     // The library's message would quote the line, which may hold a password.
     let table: toml::Table = toml::from_str(&text).map_err(|error: toml::de::Error| {
         let line = error
@@ -267,8 +287,12 @@ fn read_toml(path: &Path) -> Result<Values, ConfigError> {
     let mut values = Values::new();
     for (key, value) in table {
         let Some(known) = settings::value_keys().find(|known| *known == key) else {
+            let hint = match settings::similar_key(&key) {
+                Some(similar) => format!("did you mean {similar}?"),
+                None => "--help lists them".to_owned(),
+            };
             return Err(ConfigError::new(format!(
-                "{name}: {key:?} is not a setting; --help lists them"
+                "{name}: {key:?} is not a setting; {hint}"
             )));
         };
         let origin = format!("{key} in {name}");
@@ -285,7 +309,10 @@ fn read_secret(file: &Given) -> Result<Given, ConfigError> {
         // Where the secret itself was given in place of its file, it isn't printed.
         let is_path = !path.contains(['=', '@', ':']);
         let name = if is_path { &path } else { "the file" };
-        file.error(format_args!("{name} can't be read: {}", error.kind()))
+        file.error(format_args!(
+            "{name} can't be read: {}",
+            why_unreadable(&error)
+        ))
     })?;
     let lines = text.lines().map(str::trim);
     let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));

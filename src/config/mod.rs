@@ -11,15 +11,17 @@ mod load;
 mod secret;
 mod settings;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
+pub use kafka::is_harmless as is_harmless_property;
 pub use load::Settings;
 pub use secret::Secret;
-pub use settings::{all_keys, args, unknown_variables};
+pub use settings::{UnknownVariable, all_keys, args, unknown_variables};
 
 /// The checked settings of a process, from [`Settings::load`].
 #[derive(Clone)]
@@ -78,6 +80,8 @@ pub struct Config {
     pub dead_letter_topic_values: bool,
     /// Whether `serve` applies migrations. A flag of that command, not a setting.
     pub migrate: bool,
+    /// How settings were given, by key.
+    origins: HashMap<&'static str, String>,
 }
 
 /// Where a domain without progress begins to read.
@@ -143,6 +147,13 @@ impl ConfigError {
 }
 
 impl Config {
+    /// What chooses the value of a setting: the flag, the variable or the key of a file by which it was given; for a default
+    /// value, the flag and the variable by which it can be.
+    pub fn chosen_by(&self, key: &'static str) -> String {
+        let origin = self.origins.get(key).cloned();
+        origin.unwrap_or_else(|| format!("{} or {}", settings::flag(key), settings::variable(key)))
+    }
+
     /// The effective configuration as a TOML file. Of URLs and Kafka properties it shows what is
     /// known to hold no secret, and masks the rest.
     pub fn to_toml(&self) -> String {
@@ -280,20 +291,30 @@ mod tests {
     }
 
     #[test]
-    fn a_mistyped_variable_is_found() {
-        let names = [
+    fn mistyped_names_are_found_with_the_most_similar_ones() {
+        let known = [
             "PATH",
-            "SIGHTLINE_KAFKA_BROKER",
             "SIGHTLINE_KAFKA_BROKERS",
             "SIGHTLINE_DATABASE_URL_FILE",
-            "SIGHTLINE_HTTP_ADDR_FILE",
             "SIGHTLINE_CONFIG",
         ];
-        let unknown = unknown_variables(names.into_iter().map(String::from));
-        assert_eq!(
-            unknown,
-            ["SIGHTLINE_KAFKA_BROKER", "SIGHTLINE_HTTP_ADDR_FILE"]
-        );
+        let mistyped = [
+            ("SIGHTLINE_BROKERS", Some("SIGHTLINE_KAFKA_BROKERS")),
+            ("SIGHTLINE_CONFIG_FILE", Some("SIGHTLINE_CONFIG")),
+            ("SIGHTLINE_DB_URL", Some("SIGHTLINE_DATABASE_URL")),
+            ("SIGHTLINE_HTTP_ADDR_FILE", Some("SIGHTLINE_HTTP_ADDR")),
+            ("SIGHTLINE_KAFKA_BROKER", Some("SIGHTLINE_KAFKA_BROKERS")),
+            ("SIGHTLINE_LOG_LEVEL", Some("SIGHTLINE_LOG")),
+            ("SIGHTLINE_WEATHER", None),
+            ("SIGHTLINE_kafka_topics", Some("SIGHTLINE_KAFKA_TOPICS")),
+        ];
+        let names = known.into_iter().chain(mistyped.map(|(name, _)| name));
+        let unknown = settings::unknown_among(names.map(String::from));
+        let expected = mistyped.map(|(name, similar)| UnknownVariable {
+            name: name.to_owned(),
+            similar: similar.map(str::to_owned),
+        });
+        assert_eq!(unknown, expected);
     }
 
     #[test]
@@ -304,6 +325,20 @@ mod tests {
         assert_eq!(config.kafka_topics, ["a", "b"]);
         assert_eq!(config.dedupe_days, 7);
         assert_eq!(config.role, Role::Projector);
+    }
+
+    #[test]
+    fn what_chose_a_value_is_known_later() {
+        let toml = file("grpc_addr = '127.0.0.1:1'");
+        let path = toml.path().to_str().unwrap();
+        let config = load(&["--config", path, "--http-addr", "127.0.0.1:2"]).unwrap();
+        assert_eq!(config.chosen_by("http_addr"), "--http-addr");
+        assert_eq!(
+            config.chosen_by("grpc_addr"),
+            format!("grpc_addr in {path}")
+        );
+        let by_default = config.chosen_by("admin_addr");
+        assert_eq!(by_default, "--admin-addr or SIGHTLINE_ADMIN_ADDR");
     }
 
     #[test]
@@ -330,6 +365,13 @@ mod tests {
             (vec!["--log", "a=b=c"], "--log"),
             (vec!["--log", "loud"], "\"loud\" is not a level"),
             (vec!["--log", "info,sightline"], "sightline=debug"),
+            (vec!["--kafka-brokers", "host:1:2"], "\"host:1:2\""),
+            (
+                vec!["--kafka-properties", "security.protocol=TLS"],
+                "sasl_plaintext, sasl_ssl",
+            ),
+            (vec!["--config", "/no/such"], "there is no such file"),
+            (vec!["--config", "/"], "it is a directory"),
             (vec!["--kafka-properties", "no.such=1"], "has no property"),
             (vec!["--kafka-properties", "group.id=x"], "set by sightline"),
             (vec!["--kafka-properties", "=x"], "name=value"),
@@ -340,7 +382,7 @@ mod tests {
         let unknown = file("kafka_topic = 'a'");
         let message = error(&["--config", unknown.path().to_str().unwrap()]);
         assert!(
-            message.contains("\"kafka_topic\" is not a setting"),
+            message.contains("\"kafka_topic\" is not a setting; did you mean kafka_topics?"),
             "{message}"
         );
     }
@@ -377,7 +419,7 @@ mod tests {
     #[test]
     fn listening_beyond_loopback_without_authentication_is_refused() {
         let message = error(&["--http-addr", "0.0.0.0:8080"]);
-        assert!(message.contains("SIGHTLINE_ALLOW_OPEN"), "{message}");
+        assert!(message.contains("or give --allow-open"), "{message}");
         load(&["--http-addr", "0.0.0.0:8080", "--allow-open"]).unwrap();
         load(&["--http-addr", "[::1]:8080"]).unwrap();
     }
@@ -410,7 +452,10 @@ mod tests {
             "--database-url-file",
             "/x",
         ];
-        assert!(error(&both).contains("one of the two"));
+        assert_eq!(
+            error(&both),
+            "--database-url-file: --database-url is also given: give one of the two"
+        );
     }
 
     #[test]
@@ -452,7 +497,8 @@ mod tests {
     fn files_that_a_database_url_names_must_be_readable() {
         let url = |file: &str| format!("postgres://db/x?sslmode=verify-full&sslrootcert={file}");
         let message = error(&["--database-url", &url("/no/such/ca.pem")]);
-        assert!(message.contains("sslrootcert"), "{message}");
+        let wanted = "the file of sslrootcert can't be read: there is no such file";
+        assert!(message.contains(wanted), "{message}");
         let present = file("");
         load(&["--database-url", &url(present.path().to_str().unwrap())]).unwrap();
     }

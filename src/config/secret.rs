@@ -7,6 +7,8 @@ use std::str::FromStr;
 use sqlx::postgres::PgConnectOptions;
 use url::Url;
 
+use super::given::why_unreadable;
+
 /// A value that shows masked: a URL without its password, anything else as `***`.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
@@ -121,7 +123,7 @@ pub(super) fn check_database_url(text: &str) -> Result<(), String> {
         {
             return Err(format!(
                 "the file of {name} can't be read: {}",
-                error.kind()
+                why_unreadable(&error)
             ));
         }
     }

@@ -1,5 +1,6 @@
 //! The table of settings, and the command-line arguments made from it.
 
+use std::fmt;
 use std::iter;
 use std::path::PathBuf;
 
@@ -274,16 +275,68 @@ fn argument(key: &'static str, value_name: &'static str) -> Arg {
         .help_heading("Settings")
 }
 
-/// The `names` that begin as this program's variables do but belong to no setting: mistyped, or of
-/// another release.
-pub fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<String> {
-    let is_known = |name: &str| {
-        name == variable("config")
-            // Read by the tests only.
-            || name.starts_with("SIGHTLINE_TEST_")
-            || value_keys().any(|key| variable(key) == name)
+/// An environment variable that begins as this program's do but belongs to no setting: mistyped, of another release, or of
+/// another program. It is ignored.
+#[derive(Debug, PartialEq, Eq)]
+pub struct UnknownVariable {
+    /// Its name.
+    pub name: String,
+    /// The variable with the most similar name, if one is similar.
+    pub similar: Option<String>,
+}
+
+impl fmt::Display for UnknownVariable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, similar } = self;
+        write!(f, "{name} is not a setting and is ignored")?;
+        match similar {
+            Some(similar) => write!(f, "; did you mean {similar}?"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The unknown variables of the process's environment.
+pub fn unknown_variables() -> Vec<UnknownVariable> {
+    unknown_among(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
+}
+
+/// The unknown variables among these names, sorted.
+pub(super) fn unknown_among(names: impl Iterator<Item = String>) -> Vec<UnknownVariable> {
+    let is_known = |key: &str| {
+        // The tests read some of their own.
+        key == "CONFIG" || key.starts_with("TEST_") || value_keys().any(|k| k.to_uppercase() == key)
     };
-    names
-        .filter(|name| name.starts_with("SIGHTLINE_") && !is_known(name))
-        .collect()
+    let mut unknown: Vec<_> = names
+        .filter_map(|name| {
+            let key = name
+                .strip_prefix("SIGHTLINE_")
+                .filter(|key| !is_known(key))?;
+            let similar = similar_key(&key.to_lowercase()).map(variable);
+            Some(UnknownVariable { name, similar })
+        })
+        .collect();
+    unknown.sort_by(|a, b| a.name.cmp(&b.name));
+    unknown
+}
+
+/// The key that is most similar to one that is not a key, if half of their letters or words are the same.
+pub(super) fn similar_key(unknown: &str) -> Option<&'static str> {
+    let similarity = |key: &str| {
+        let by_letters = strsim::normalized_damerau_levenshtein(unknown, key);
+        let common = unknown
+            .split('_')
+            .filter(|word| key.split('_').any(|w| w == *word));
+        let words = unknown.split('_').count() + key.split('_').count();
+        // Of so few words f64 is exact.
+        #[allow(clippy::cast_precision_loss)]
+        let by_words = 2.0 * common.count() as f64 / words as f64;
+        by_letters.max(by_words)
+    };
+    value_keys()
+        .chain(["config"])
+        .map(|key| (similarity(key), key))
+        .filter(|(similarity, _)| *similarity >= 0.5)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, key)| key)
 }

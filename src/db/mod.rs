@@ -484,11 +484,10 @@ pub fn describe(error: &sqlx::Error) -> String {
             }
             text
         }
-        sqlx::Error::Io(error) => {
-            let tls = error.get_ref().and_then(|cause| tls_cause(cause));
-            tls.unwrap_or_else(|| format!("connection: {}", error.kind()))
+        sqlx::Error::Io(error) => describe_io(error),
+        sqlx::Error::PoolTimedOut => {
+            "no connection could be opened, or became free, in time".to_owned()
         }
-        sqlx::Error::PoolTimedOut => "no connection became free in time".to_owned(),
         sqlx::Error::PoolClosed => "the pool is closed".to_owned(),
         sqlx::Error::Tls(cause) => tls_cause(&**cause).unwrap_or_else(|| "TLS failed".to_owned()),
         sqlx::Error::Protocol(_) => "protocol error".to_owned(),
@@ -504,6 +503,41 @@ pub fn describe(error: &sqlx::Error) -> String {
     }
 }
 
+/// What keeps a connection from being opened or used. The settings that it would have to name are known to the reader of the
+/// log: where the server is said to be, and by which means.
+fn describe_io(error: &io::Error) -> String {
+    use io::ErrorKind::{
+        AddrNotAvailable, BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset,
+        HostUnreachable, NetworkDown, NetworkUnreachable, NotConnected, NotFound, PermissionDenied,
+        TimedOut, UnexpectedEof,
+    };
+    if let Some(tls) = error.get_ref().and_then(|cause| tls_cause(cause)) {
+        return tls;
+    }
+    let text = error.to_string();
+    // The library gives this error no kind of its own, and its text has the resolver's reason alone.
+    if let Some(reason) = text.strip_prefix("failed to lookup address information: ") {
+        return format!("the server's host name can't be resolved: {reason}");
+    }
+    match error.kind() {
+        ConnectionRefused => "the connection is refused: no server listens at its address",
+        TimedOut => "the server does not answer in time",
+        ConnectionReset | ConnectionAborted | BrokenPipe | NotConnected | UnexpectedEof => {
+            "the server, or something on the way to it, has closed the connection"
+        }
+        HostUnreachable | NetworkUnreachable | NetworkDown => {
+            "the server can't be reached: there is no way to its host"
+        }
+        AddrNotAvailable => "this machine has no address or port left for the connection",
+        NotFound => "the server's socket does not exist",
+        PermissionDenied => "this process has no right to connect to the server's address",
+        // The operating system's own words: many of its errors have no kind.
+        _ if error.raw_os_error().is_some() => return format!("connection: {text}"),
+        kind => return format!("connection: {kind}"),
+    }
+    .to_owned()
+}
+
 /// Whether the server refuses the role or the database, whatever the statement's values are:
 /// invalid_authorization_specification, invalid_password, invalid_catalog_name,
 /// insufficient_privilege.
@@ -517,6 +551,8 @@ fn tls_cause(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     let text = error.to_string();
     [
         "invalid peer certificate",
+        "peer is incompatible",
+        "received corrupt message",
         "received fatal alert",
         "server does not support TLS",
     ]
@@ -709,6 +745,36 @@ mod tests {
             let text = describe(&server_error(Some(sqlstate)));
             assert!(text.starts_with(&format!("SQLSTATE {sqlstate}")), "{text}");
             assert_eq!(text.contains("an error of a test"), has_message, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_keeps_a_connection_from_working_is_said_in_plain_words() {
+        use std::io::{Error, ErrorKind};
+        use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+
+        let unresolvable = ("no-such-host.invalid", 5432).to_socket_addrs();
+        let closed: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let corrupt = "received corrupt message of type InvalidContentType";
+        for (error, wanted) in [
+            (unresolvable.unwrap_err(), "host name can't be resolved: "),
+            (TcpStream::connect(closed).unwrap_err(), "is refused"),
+            (ErrorKind::TimedOut.into(), "does not answer in time"),
+            (ErrorKind::ConnectionReset.into(), "closed the connection"),
+            (ErrorKind::UnexpectedEof.into(), "closed the connection"),
+            (ErrorKind::BrokenPipe.into(), "closed the connection"),
+            (ErrorKind::HostUnreachable.into(), "no way to its host"),
+            (ErrorKind::NetworkUnreachable.into(), "no way to its host"),
+            (ErrorKind::AddrNotAvailable.into(), "no address or port"),
+            (ErrorKind::NotFound.into(), "socket does not exist"),
+            (ErrorKind::PermissionDenied.into(), "has no right"),
+            // EMFILE, which has no kind.
+            (Error::from_raw_os_error(24), "oo many open files"),
+            (Error::new(ErrorKind::InvalidData, corrupt), corrupt),
+        ] {
+            let text = describe(&error.into());
+            assert!(text.contains(wanted), "{wanted}: {text}");
+            assert!(!text.contains("uncategorized"), "{text}");
         }
     }
 

@@ -17,7 +17,7 @@ use sightline_postgres::{Options, Postgres};
 
 use self::sample::Samples;
 use crate::config::{self, Config, ConfigError, Role, Secret, Settings, StartAt};
-use crate::{app, client, domains, output, telemetry};
+use crate::{app, client, domains, output};
 
 /// Settings of this mode; the database, the broker and access to the API are fixed.
 const KEYS: &[&str] = &[
@@ -52,10 +52,10 @@ pub fn args() -> Vec<Arg> {
 /// Postgres cannot be had or started, an address beyond loopback, a port that is taken, or what stops `app::serve_on`.
 pub async fn run(arguments: &ArgMatches, settings: &Settings) -> anyhow::Result<ExitCode> {
     for key in ["grpc_addr", "http_addr", "admin_addr"] {
-        check_local(settings.address(key)?)?;
+        check_local(settings, key)?;
     }
     let mut config = settings.load(&domains::names(), &[])?;
-    telemetry::init_logs(&config.log, config.log_format)?;
+    app::init_logs(&config)?;
 
     let mut samples = Samples::start(TOPIC).context("the in-process Kafka broker")?;
     let postgres = Postgres::start(Options::default());
@@ -150,14 +150,15 @@ async fn wait_for_view(http_addr: SocketAddr, unknown_user: &str) {
 
 /// # Errors
 /// The address is reachable from other machines.
-fn check_local(address: SocketAddr) -> anyhow::Result<()> {
-    if !address.ip().to_canonical().is_loopback() {
-        let line = format!(
-            "{address} is reachable from other machines: `sightline dev` is for loopback only"
-        );
-        return Err(ConfigError::new(line).into());
+fn check_local(settings: &Settings, key: &'static str) -> Result<(), ConfigError> {
+    let address = settings.address(key)?;
+    if address.ip().to_canonical().is_loopback() {
+        return Ok(());
     }
-    Ok(())
+    let problem = format_args!(
+        "{address} is reachable from other machines: `sightline dev` is for loopback only"
+    );
+    Err(settings.error(key, problem))
 }
 
 fn greeting(config: &Config, postgres: &Postgres) -> String {

@@ -52,7 +52,7 @@ pub struct Address {
     /// Postal code, as the event has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub postal_code: Option<String>,
-    /// Country (ISO 3166-1 alpha-2), in upper case.
+    /// Country (ISO 3166-1 alpha-2, or another text), in upper case.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub country: Option<String>,
     /// The recipient's name.

@@ -10,6 +10,7 @@
 //! - Offsets are committed to Kafka for lag tools, and to detect a restored database. No partition begins at them.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rdkafka::client::ClientContext;
-use rdkafka::config::ClientConfig;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -91,6 +92,8 @@ pub struct Records {
 
 /// The syslog severity of warnings.
 const WARNING: i32 = 4;
+/// What librdkafka goes on to warn of is logged as a warning again after so long.
+const WARN_AGAIN: Duration = Duration::from_secs(600);
 /// How librdkafka prints an absent topic id.
 const NO_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
@@ -314,6 +317,7 @@ pub fn join(
                     assignments: assignments.clone(),
                     requests,
                     topic_states: states,
+                    warnings: Mutex::default(),
                 };
                 let run = || run(&config, member, &stop, &mut refusals);
                 match panic::catch_unwind(AssertUnwindSafe(run)) {
@@ -355,6 +359,25 @@ struct Member {
     assignments: channel::UnboundedSender<Assignment>,
     requests: mpsc::Sender<Request>,
     topic_states: watch::Receiver<Option<TopicStates>>,
+    warnings: Mutex<Warnings>,
+}
+
+/// What librdkafka has warned of lately. It repeats a failure with every attempt to connect.
+#[derive(Debug, Default)]
+struct Warnings(HashMap<String, Instant>);
+
+impl Warnings {
+    /// Whether a line is to be logged as a warning: it was not, for so long.
+    fn is_due(&mut self, line: &str) -> bool {
+        self.0.retain(|_, warned| warned.elapsed() < WARN_AGAIN);
+        // The rest of the line says how long that took, and how often librdkafka has left it out.
+        let said = line.split_once(" (after ").map_or(line, |(said, _)| said);
+        let is_due = !self.0.contains_key(said);
+        if is_due {
+            self.0.insert(said.to_owned(), Instant::now());
+        }
+        is_due
+    }
 }
 
 /// Why Kafka refuses a topic, or the consumer as a whole (`None`), which keeps it from being assigned partitions, or from
@@ -553,7 +576,12 @@ impl Member {
     }
 }
 
-impl ClientContext for Member {}
+impl ClientContext for Member {
+    // These two are called only while the consumer closes; before that, both are events. What fails then is of no use.
+    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
+
+    fn error(&self, _: KafkaError, _: &str) {}
+}
 
 impl ConsumerContext for Member {
     /// Called only while the consumer closes; before that, rebalances are events.
@@ -724,7 +752,7 @@ fn handle(
             scope,
             ..
         } => {
-            tracing::warn!(group, ?scope, %code, "the log has changed; reading the topic's state again");
+            note_change(group, &scope, &code);
             member.cut_off(&scope);
         }
         Event::Error {
@@ -770,23 +798,30 @@ fn handle(
             facility,
             message,
         } => {
-            if severity <= WARNING {
+            let mut warnings = member
+                .warnings
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            if severity <= WARNING && warnings.is_due(&message) {
                 tracing::warn!(target: "librdkafka", facility, message, group);
             } else {
                 tracing::debug!(target: "librdkafka", facility, message, group);
             }
             if let Some(change) = LogChange::parse(&message) {
-                tracing::warn!(
-                    group,
-                    ?change,
-                    "the log has changed; reading the topic's state again"
-                );
-                member.cut_off(&change.scope());
+                let scope = change.scope();
+                note_change(group, &scope, &message);
+                member.cut_off(&scope);
             }
         }
         Event::Other => {}
     }
     Ok(())
+}
+
+/// Logs that a log is no longer as it was, for a search in the log. What has become of it is reported once, by whatever reads
+/// the topic's state next: by the monitor that the topic is missing, by the worker that its log is another one.
+fn note_change(group: &str, scope: &Scope, cause: &dyn fmt::Display) {
+    tracing::debug!(group, ?scope, %cause, "the log has changed; reading the topic's state again");
 }
 
 /// Where the broker assigns partitions (KIP-848), it refuses a member as a whole that may not describe one of its topics: the
@@ -1053,6 +1088,26 @@ mod tests {
             Delivery::End(offset) => format!("end {offset}"),
         };
         next.map(text).collect()
+    }
+
+    #[test]
+    fn a_failure_that_librdkafka_repeats_is_one_warning() {
+        let mut warnings = Warnings::default();
+        let refused = "[thrd:k:9092/bootstrap]: k:9092/bootstrap: Connect to ipv4#10.0.0.1:9092 failed: Connection refused";
+        let reset =
+            "[thrd:k:9092/bootstrap]: k:9092/bootstrap: Disconnected: connection reset by peer";
+        for (line, is_due) in [
+            (format!("{refused} (after 0ms in state CONNECT)"), true),
+            (format!("{reset} (after 0ms in state SSL_HANDSHAKE)"), true),
+            (
+                format!("{refused} (after 3ms in state CONNECT, 1 identical error(s) suppressed)"),
+                false,
+            ),
+            (format!("{reset} (after 1ms in state SSL_HANDSHAKE)"), false),
+            ("another".to_owned(), true),
+        ] {
+            assert_eq!(warnings.is_due(&line), is_due, "{line}");
+        }
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The settings of clients and of a group's members, in librdkafka's own names: what the gateway needs, below what the
 //! user sets.
 
+use std::time::Duration;
+
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 
 /// The properties that librdkafka has for consumers only, as its CONFIGURATION.md says.
@@ -67,6 +69,9 @@ const OF_PRODUCERS: &[&str] = &[
     "transactional.id",
 ];
 
+/// How long Kafka has to take a dead letter.
+pub const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// The settings that every client of the process begins with: where the cluster is, and the user's own
 /// properties on top of ours.
 pub fn connection_config(brokers: &str, properties: &[(String, String)]) -> ClientConfig {
@@ -83,12 +88,36 @@ pub fn connection_config(brokers: &str, properties: &[(String, String)]) -> Clie
 /// The connection's settings without those of producers. A user may set both, and librdkafka warns of each that a client
 /// of the other kind gets.
 pub fn consumer_config(connection: &ClientConfig) -> ClientConfig {
-    without(connection, OF_PRODUCERS)
+    let mut config = without(connection, OF_PRODUCERS);
+    // Of the classic protocol. KIP-848 leaves it to the broker, and librdkafka refuses it here. `max.poll.interval.ms` must
+    // not be below it, in any consumer.
+    if !is_kip_848(connection) && config.get("session.timeout.ms").is_none() {
+        config.set("session.timeout.ms", "10000");
+    }
+    config
+}
+
+fn is_kip_848(connection: &ClientConfig) -> bool {
+    connection.get("group.protocol") == Some("consumer")
 }
 
 /// The connection's settings without those of consumers, for producers and for admin clients.
 pub fn producer_config(connection: &ClientConfig) -> ClientConfig {
     without(connection, OF_CONSUMERS)
+}
+
+/// The settings of the clients that publish dead letters.
+pub fn outbox_config(connection: &ClientConfig) -> ClientConfig {
+    let mut config = producer_config(connection);
+    config
+        .set("enable.idempotence", "true")
+        // The topic's own limit applies, not the client's.
+        .set("message.max.bytes", "1000000000")
+        .set(
+            "message.timeout.ms",
+            PUBLISH_TIMEOUT.as_millis().to_string(),
+        );
+    config
 }
 
 fn without(connection: &ClientConfig, properties: &[&str]) -> ClientConfig {
@@ -143,10 +172,9 @@ pub fn member_config(connection: &ClientConfig, group: &str) -> ClientConfig {
     if let Some(more) = connection.get("debug") {
         debug.push_str(&format!(",{more}"));
     }
-    // These two belong to the classic protocol. KIP-848 leaves them to the broker and refuses them here.
-    if connection.get("group.protocol") != Some("consumer") {
+    // As the session's time-out, it belongs to the classic protocol.
+    if !is_kip_848(connection) {
         set("partition.assignment.strategy", "cooperative-sticky");
-        set("session.timeout.ms", "10000");
     }
     config.set("group.id", group);
     config.set("debug", debug);
@@ -158,7 +186,6 @@ pub fn member_config(connection: &ClientConfig, group: &str) -> ClientConfig {
 mod tests {
     use std::collections::{BTreeSet, HashMap};
     use std::sync::mpsc;
-    use std::time::Duration;
 
     use rdkafka::ClientContext;
     use rdkafka::consumer::{BaseConsumer, ConsumerContext};

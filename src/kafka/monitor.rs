@@ -612,7 +612,7 @@ impl Reports {
         for topic in missing.difference(&self.missing) {
             tracing::warn!(
                 topic,
-                "Kafka has no topic of this name (SIGHTLINE_KAFKA_TOPICS); waiting until it is created"
+                "Kafka has no topic of this name (setting kafka_topics); waiting until it is created"
             );
         }
         for topic in self.missing.difference(&missing) {

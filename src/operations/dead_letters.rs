@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::handle::{Operations, check_known_reason};
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, Hint};
 use crate::event::hash16;
 use crate::projector::dead_letters::stored_headers;
 use crate::query::page::{Page, PageRequest};
@@ -271,9 +271,9 @@ impl Operations {
 pub fn no_such_dead_letter() -> Error {
     Error::new(
         Code::NotFound,
-        "There is no such dead letter in a view that is shown. `sightline dead-letters list` and /v1/dead-letters list them; a \
-         switch changes their ids.",
+        "There is no such dead letter in a view that is shown; a switch changes their ids.",
     )
+    .with_hint(Hint::ListDeadLetters)
 }
 
 /// The error for a dead letter that can be neither retried nor discarded.

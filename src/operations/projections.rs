@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::handle::{Operations, check_reason};
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, Hint};
 use crate::projector::pause;
 use crate::projector::versions::{self, LossKind, Lost, RETIRED_FOR, VersionError, Which};
 use crate::query::deadline;
@@ -222,10 +222,11 @@ impl Operations {
                 Code::LogTruncated,
                 format!(
                     "The domain is resumed, but {failed} partitions do not progress: their log is not the one that was \
-                     projected; `sightline status` and /v1/consistency name the failure. They continue within seconds if the log turns out to \
-                     be whole. Otherwise rebuild or resume, and accept the loss."
+                     projected. They continue within seconds if the log turns out to be whole."
                 ),
-            )),
+            )
+            .with_hint(Hint::ReadStates)
+            .with_hint(Hint::AcceptLoss)),
         }
     }
 
@@ -240,7 +241,7 @@ impl Operations {
         let pool = &self.0.retrier.pool;
         let version = versions::create(pool, domain, code_version, accept_loss)
             .await
-            .map_err(version_error)?;
+            .map_err(|error| version_error(error, Which::Building))?;
         tracing::info!(
             domain,
             version,
@@ -259,7 +260,7 @@ impl Operations {
         let pool = &self.0.retrier.pool;
         let version = versions::remove(pool, domain, Which::Building)
             .await
-            .map_err(|error| version_error_or(error, || no_rebuild(None)))?;
+            .map_err(|error| version_error(error, Which::Building))?;
         tracing::info!(domain, version, "an operator cancelled a rebuild");
         self.projection_now(domain).await
     }
@@ -278,18 +279,22 @@ impl Operations {
     ) -> Result<Projection, Error> {
         self.projection(domain)?;
         let pool = &self.0.retrier.pool;
-        if compare {
+        let compared = if compare {
             // One at a time: a comparison may take as long as its caller waits, and must not occupy
             // the pool's connections.
             let _guard = self.0.comparing.lock().await;
-            let compared = versions::compare(pool, domain, number, deadline::left());
-            compared
-                .await
-                .map_err(|error| version_error_or(error, || no_rebuild(number)))?;
-        }
-        let version = versions::switch(pool, domain, Which::Building, number, switch_ends())
-            .await
-            .map_err(|error| version_error_or(error, || no_rebuild(number)))?;
+            versions::compare(pool, domain, number, deadline::left()).await
+        } else {
+            Ok(())
+        };
+        let switched = match compared {
+            Ok(()) => versions::switch(pool, domain, Which::Building, number, switch_ends()).await,
+            Err(error) => Err(error),
+        };
+        let version = match switched {
+            Ok(version) => version,
+            Err(error) => return Err(self.no_switch(domain, Which::Building, number, error).await),
+        };
         tracing::info!(domain, version, "an operator switched to the new version");
         self.projection_now(domain).await
     }
@@ -302,9 +307,11 @@ impl Operations {
     pub async fn rollback(&self, domain: &str, number: Option<i32>) -> Result<Projection, Error> {
         self.projection(domain)?;
         let pool = &self.0.retrier.pool;
-        let version = versions::switch(pool, domain, Which::Retired, number, switch_ends())
-            .await
-            .map_err(|error| version_error_or(error, || no_retired(number)))?;
+        let switched = versions::switch(pool, domain, Which::Retired, number, switch_ends()).await;
+        let version = match switched {
+            Ok(version) => version,
+            Err(error) => return Err(self.no_switch(domain, Which::Retired, number, error).await),
+        };
         tracing::info!(
             domain,
             version,
@@ -322,9 +329,26 @@ impl Operations {
         let pool = &self.0.retrier.pool;
         let version = versions::remove(pool, domain, Which::Retired)
             .await
-            .map_err(|error| version_error_or(error, || no_retired(None)))?;
+            .map_err(|error| version_error(error, Which::Retired))?;
         tracing::info!(domain, version, "an operator dropped the retired version");
         self.projection_now(domain).await
+    }
+
+    /// The error of a switch or a rollback. Where there is no such version, it says to which one it could have led.
+    async fn no_switch(
+        &self,
+        domain: &str,
+        which: Which,
+        wanted: Option<i32>,
+        error: VersionError,
+    ) -> Error {
+        if !matches!(error, VersionError::NoSuchVersion) {
+            return version_error(error, which);
+        }
+        match self.projection_now(domain).await {
+            Ok(projection) => no_way_to(which, wanted, &projection.versions),
+            Err(error) => error,
+        }
     }
 }
 
@@ -386,29 +410,59 @@ impl VersionRow {
     }
 }
 
-/// The error where no version is being built; `number` is the one that the caller wants.
-fn no_rebuild(number: Option<i32>) -> Error {
-    let problem = match number {
-        None => "No version is being built: start a rebuild first.".to_owned(),
-        Some(number) => format!("Version {number} is not being built."),
+/// The error where the domain has no version that is being built, or none that is retired.
+fn no_version(which: Which, detail: &str) -> Error {
+    let (code, problem) = match which {
+        Which::Building => (Code::NoRebuild, "No version is being built."),
+        Which::Retired | Which::Overdue => (
+            Code::NoRetiredVersion,
+            "No version is retired: versions retire at a switch, and are dropped a day later.",
+        ),
     };
-    Error::new(Code::NoRebuild, format!("{problem} {LISTED}"))
+    Error::new(code, format!("{detail}{problem}"))
 }
 
-/// The error where no version is retired; `number` is the one that the caller wants.
-fn no_retired(number: Option<i32>) -> Error {
-    let problem = match number {
-        None => {
-            "There is no retired version. Versions retire at a switch and are dropped a day later."
-                .to_owned()
+/// The error of a switch to the version that is being built, or of a rollback to the one that was retired last, where the
+/// wanted one is another.
+fn no_way_to(which: Which, wanted: Option<i32>, versions: &[ProjectionVersion]) -> Error {
+    let last = |state: VersionState| {
+        let of_state = versions.iter().filter(|version| version.state == state);
+        let last = of_state.max_by_key(|version| version.retired_at);
+        last.map(|version| version.version)
+    };
+    let (building, retired) = (last(VersionState::Building), last(VersionState::Retired));
+    let (code, way, usable, other_way, usable_otherwise) = match which {
+        Which::Building => (Code::NoRebuild, "switch", building, "rollback", retired),
+        Which::Retired | Which::Overdue => (
+            Code::NoRetiredVersion,
+            "rollback",
+            retired,
+            "switch",
+            building,
+        ),
+    };
+    let mut detail = String::new();
+    if let Some(number) = wanted {
+        let found = versions.iter().find(|version| version.version == number);
+        detail = match found.map(|version| version.state) {
+            None => format!("There is no version {number}. "),
+            Some(VersionState::Live) => format!("Version {number} is live. "),
+            Some(VersionState::Building) => format!("Version {number} is being built. "),
+            Some(VersionState::Retired) => format!("Version {number} is retired. "),
+        };
+        if usable_otherwise == wanted {
+            let detail = format!("{detail}A {other_way} leads to it.");
+            return Error::new(code, detail).with_hint(Hint::ListVersions);
         }
-        Some(number) => format!("Version {number} is not the one that was retired last."),
-    };
-    Error::new(Code::NoRetiredVersion, format!("{problem} {LISTED}"))
+    }
+    match usable {
+        Some(number) => {
+            let detail = format!("{detail}A {way} can lead to version {number} only.");
+            Error::new(code, detail).with_hint(Hint::ListVersions)
+        }
+        None => no_version(which, &detail).with_hint(Hint::Rebuild),
+    }
 }
-
-/// Where a caller finds the versions.
-const LISTED: &str = "`sightline projections list` and /v1/projections list the versions.";
 
 fn log_offsets_unknown() -> Error {
     Error::new(
@@ -419,24 +473,16 @@ fn log_offsets_unknown() -> Error {
     .with_retry_after(Duration::from_secs(5))
 }
 
-/// The error of an operation on a version of one kind; `none` is the error if there is no such
-/// version.
-fn version_error_or(error: VersionError, none: impl FnOnce() -> Error) -> Error {
-    match error {
-        VersionError::NoSuchVersion => none(),
-        error => version_error(error),
-    }
-}
-
 /// When a switch that starts now stops trying to get its lock.
 fn switch_ends() -> Instant {
     Instant::now() + SWITCH_BUDGET.min(deadline::left().saturating_sub(Duration::from_secs(1)))
 }
 
-fn version_error(error: VersionError) -> Error {
+/// The error of an operation on the version of this kind.
+fn version_error(error: VersionError, which: Which) -> Error {
     match error {
         VersionError::Database(error) => Error::from(error).in_statement("projector/versions"),
-        VersionError::NoSuchVersion => no_rebuild(None),
+        VersionError::NoSuchVersion => no_version(which, "").with_hint(Hint::ListVersions),
         VersionError::OffsetsUnknown => log_offsets_unknown(),
         VersionError::Building(version) => Error::new(
             Code::RebuildRunning,
@@ -521,9 +567,74 @@ fn log_truncated(lost: &[Lost]) -> Error {
     Error::new(
         Code::LogTruncated,
         format!(
-            "The view was made from {}. The new version would lack the lost records: accept the loss to build it without \
-             them.",
+            "The view was made from {}. The new version would lack the lost records.",
             partitions.join("; ")
         ),
     )
+    .with_hint(Hint::AcceptLoss)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn version((version, state): (i32, &str)) -> ProjectionVersion {
+        let retired_at = (state == "retired").then(|| format!("2026-10-0{version}T00:00:00Z"));
+        serde_json::from_value(json!({
+            "version": version, "state": state, "retiredAt": retired_at, "codeVersion": 1, "outdated": false,
+            "createdAt": "2026-10-01T00:00:00Z", "acceptsLoss": false, "read": 0, "deadLetters": 0,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_refused_switch_names_the_version_that_it_can_lead_to() {
+        let live = (3, "live");
+        for (versions, wanted, switch, rollback) in [
+            (
+                &[live][..],
+                Some(7),
+                "There is no version 7. No version is being built.",
+                "There is no version 7. No version is retired: versions retire at a switch, and are dropped a day later.",
+            ),
+            (
+                &[live],
+                None,
+                "No version is being built.",
+                "No version is retired: versions retire at a switch, and are dropped a day later.",
+            ),
+            (
+                &[live, (4, "building"), (1, "retired"), (2, "retired")],
+                Some(1),
+                "Version 1 is retired. A switch can lead to version 4 only.",
+                "Version 1 is retired. A rollback can lead to version 2 only.",
+            ),
+            (
+                &[live, (4, "building"), (2, "retired")],
+                Some(7),
+                "There is no version 7. A switch can lead to version 4 only.",
+                "There is no version 7. A rollback can lead to version 2 only.",
+            ),
+            (
+                &[live, (2, "retired")],
+                Some(2),
+                "Version 2 is retired. A rollback leads to it.",
+                // Not refused, unless it has just been retired.
+                "Version 2 is retired. A rollback can lead to version 2 only.",
+            ),
+            (
+                &[live, (4, "building")],
+                Some(4),
+                "Version 4 is being built. A switch can lead to version 4 only.",
+                "Version 4 is being built. A switch leads to it.",
+            ),
+        ] {
+            let versions: Vec<_> = versions.iter().copied().map(version).collect();
+            let refused = |which| no_way_to(which, wanted, &versions);
+            assert_eq!(refused(Which::Building).detail(), switch);
+            assert_eq!(refused(Which::Retired).detail(), rollback);
+        }
+    }
 }

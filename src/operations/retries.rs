@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::dead_letters::dead_letter_closed;
 use super::handle::{Operations, check_known_reason, check_reason};
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, Hint};
 use crate::event::hash16;
 use crate::projector::View;
 use crate::projector::dead_letters::retry::{
@@ -352,9 +352,9 @@ fn retry_error(error: RetryError) -> Error {
         RetryError::Gone => dead_letter_closed(),
         RetryError::OtherCode => Error::new(
             Code::NewerCode,
-            "A newer release has projected the partition. Retry by a gateway of that release, or let this one \
-             continue: resume the domain, and accept the older code.",
-        ),
+            "A newer release has projected the partition. Retry by a gateway of that release.",
+        )
+        .with_hint(Hint::AcceptOlderCode),
         RetryError::Database(error) => Error::from(error).in_statement("projector/retry"),
     }
 }

@@ -1,6 +1,8 @@
 //! What views need from time to time, a task for each domain, done by whichever process comes first: dead letters are retried and published, their
 //! bytes expire, and so do remembered event ids; retired versions are dropped when their time is over.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
@@ -29,12 +31,36 @@ pub struct DeadLetterPolicy {
     pub publish_values: bool,
 }
 
+/// What maintenance counts every ten minutes, as it was counted last, by gauge and domain. `None`: the count failed.
+#[derive(Debug, Default)]
+pub struct Counts(Mutex<BTreeMap<(&'static str, &'static str), Option<i64>>>);
+
+impl Counts {
+    fn note(&self, gauge: &'static str, domain: &'static str, counted: &Result<i64, sqlx::Error>) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.insert((gauge, domain), counted.as_ref().ok().copied());
+    }
+
+    /// Sets the gauges of all that was counted. A domain that is not `current` has NaN, because the database does not answer.
+    pub fn set_gauges(&self, is_current: impl Fn(&str) -> bool) {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for ((gauge, domain), count) in &*counts {
+            let count = count.filter(|_| is_current(domain));
+            // Counts are far below 2^52.
+            #[allow(clippy::cast_precision_loss)]
+            let value = count.map_or(f64::NAN, |count| count as f64);
+            metrics::gauge!(*gauge, "domain" => *domain).set(value);
+        }
+    }
+}
+
 /// Maintains the views of some domains until the process stops.
 pub async fn run(
     projector: Projector,
     projections: Vec<&'static dyn Projection>,
     retrier: Retrier,
     policy: DeadLetterPolicy,
+    counts: &Counts,
 ) {
     let outboxes = projections.iter().map(|projection| {
         let pool = retrier.pool.clone();
@@ -44,7 +70,7 @@ pub async fn run(
     let publish_all = futures_util::future::join_all(outboxes);
     let maintained = projections
         .iter()
-        .map(|projection| maintain(&projector, *projection, &retrier, &policy));
+        .map(|projection| maintain(&projector, *projection, &retrier, &policy, counts));
     let maintain_all = futures_util::future::join_all(maintained);
     let both = futures_util::future::join(publish_all, maintain_all);
     projector.stop.run_until_cancelled(both).await;
@@ -56,6 +82,7 @@ async fn maintain(
     projection: &'static dyn Projection,
     retrier: &Retrier,
     policy: &DeadLetterPolicy,
+    counts: &Counts,
 ) {
     let mut expire_at = Instant::now();
     let mut outages = Outages::default();
@@ -69,14 +96,14 @@ async fn maintain(
             tracing::debug!(domain, "a round of maintenance took too long");
         }
         if Instant::now() >= expire_at {
-            expire_at = Instant::now() + EXPIRE_INTERVAL;
-            let expired = expire(projector, projection, retrier, policy, &mut outages);
-            if tokio::time::timeout(EXPIRE_INTERVAL, expired)
-                .await
-                .is_err()
-            {
-                tracing::debug!(domain, "expiring bytes and event ids took too long");
+            let expired = expire(projector, projection, retrier, policy, counts, &mut outages);
+            match tokio::time::timeout(EXPIRE_INTERVAL, expired).await {
+                // The next round tries again, so that the counts are known soon after an outage.
+                Ok(false) => continue,
+                Ok(true) => {}
+                Err(_) => tracing::debug!(domain, "expiring bytes and event ids took too long"),
             }
+            expire_at = Instant::now() + EXPIRE_INTERVAL;
         }
     }
 }
@@ -105,31 +132,28 @@ async fn maintain_once(
     outages.follow(domain, "deleting a dropped version", &deleted);
 }
 
-/// Deletes bytes and event ids that have expired, and notes which versions stand still.
+/// Deletes bytes and event ids that have expired, and notes which versions stand still. Returns whether the counts are
+/// known.
 async fn expire(
     projector: &Projector,
     projection: &'static dyn Projection,
     retrier: &Retrier,
     policy: &DeadLetterPolicy,
+    counts: &Counts,
     outages: &mut Outages,
-) {
+) -> bool {
     let (domain, pool) = (projection.domain(), &retrier.pool);
     let expiring = expire_bytes(pool, domain, policy.retention).await;
-    set_gauge(telemetry::DEAD_LETTERS_EXPIRING, domain, &expiring);
-    outages.follow(domain, "erasing bytes of dead letters", &expiring.map(drop));
+    counts.note(telemetry::DEAD_LETTERS_EXPIRING, domain, &expiring);
+    let erased = expiring.map(drop);
+    outages.follow(domain, "erasing bytes of dead letters", &erased);
     let stalled = versions::note_stalled(pool, domain).await;
-    set_gauge(telemetry::STALLED_VERSIONS, domain, &stalled);
-    outages.follow(domain, "reading stalled versions", &stalled.map(drop));
+    counts.note(telemetry::STALLED_VERSIONS, domain, &stalled);
+    let noted = stalled.map(drop);
+    outages.follow(domain, "reading stalled versions", &noted);
     let expired = ids::maintenance::expire(&projector.pool, domain, projector.dedupe).await;
     outages.follow(domain, "expiring event ids", &expired);
-}
-
-/// Sets a domain's gauge to a count, or to NaN where the count is not known.
-fn set_gauge(gauge: &'static str, domain: &'static str, counted: &Result<i64, sqlx::Error>) {
-    // Counts are far below 2^52.
-    #[allow(clippy::cast_precision_loss)]
-    let value = counted.as_ref().map_or(f64::NAN, |count| *count as f64);
-    metrics::gauge!(gauge, "domain" => domain).set(value);
+    erased.is_ok() && noted.is_ok()
 }
 
 /// Drops a version that was retired for long enough, if there is one.
@@ -145,4 +169,33 @@ async fn drop_overdue(retrier: &Retrier, domain: &'static str) -> Result<(), sql
         Err(error) => tracing::debug!(domain, %error, "a retired version could not be dropped yet"),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+
+    #[test]
+    fn counts_are_unknown_while_the_database_does_not_answer() {
+        let counts = Counts::default();
+        counts.note(telemetry::STALLED_VERSIONS, "order", &Ok(2));
+        let failed = Err(sqlx::Error::PoolTimedOut);
+        counts.note(telemetry::DEAD_LETTERS_EXPIRING, "order", &failed);
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let shown = |is_current: bool| {
+            metrics::with_local_recorder(&recorder, || counts.set_gauges(|_| is_current));
+            recorder.handle().render()
+        };
+        for (is_current, stalled) in [(true, "2"), (false, "NaN"), (true, "2")] {
+            let shown = shown(is_current);
+            for line in [
+                format!("sightline_stalled_versions{{domain=\"order\"}} {stalled}\n"),
+                "sightline_dead_letters_expiring{domain=\"order\"} NaN\n".to_owned(),
+            ] {
+                assert!(shown.contains(&line), "{line} in {shown}");
+            }
+        }
+    }
 }

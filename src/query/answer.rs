@@ -5,7 +5,7 @@ use std::fmt::Display;
 use super::status::ViewStatus;
 use super::token::ConsistencyToken;
 use crate::error::{
-    Code, Error, INCOMPLETE_HEADER, LAG_SECONDS_HEADER, Metadata, STATE_HEADER, TOKEN_HEADER,
+    Code, Error, Hint, INCOMPLETE_HEADER, LAG_SECONDS_HEADER, Metadata, STATE_HEADER, TOKEN_HEADER,
 };
 
 /// A body and what it reflects.
@@ -95,10 +95,11 @@ impl Position {
         };
         let detail = format!(
             "The view has not been built up to the end of its topics yet, so what is missing may still come. \
-             Its state is {state}: /v1/consistency says what it waits for."
+             Its state is {state}."
         );
         let eta = self.status.as_ref().and_then(|status| status.eta);
         Err(Error::new(Code::ViewNotReady, detail)
+            .with_hint(Hint::ReadStates)
             .with_retry_after(ViewStatus::retry_after(eta))
             .with_metadata(self.metadata()))
     }

@@ -37,14 +37,14 @@ pub fn check_demand(headers: &HeaderMap) -> Result<(), Error> {
         "eventual" => {
             return Err(Error::invalid(
                 "Sightline-Consistency-Token",
-                "is allowed only with Sightline-Consistency: at-least",
+                "is allowed only with the consistency at-least",
             ));
         }
         "at-least" => {
             if tokens.is_empty() {
                 return Err(Error::invalid(
                     "Sightline-Consistency-Token",
-                    "is required with Sightline-Consistency: at-least",
+                    "is required with the consistency at-least",
                 ));
             }
             for value in tokens {
@@ -66,14 +66,14 @@ pub fn check_demand(headers: &HeaderMap) -> Result<(), Error> {
     }
     Err(Error::new(
         Code::ConsistencyUnsupported,
-        "This release offers Sightline-Consistency: eventual only, which needs no header; the other levels are not built yet.",
+        "This release offers the consistency eventual only, which is the default; the other levels are not built yet.",
     ))
 }
 
 fn malformed() -> Error {
     Error::invalid(
         "Sightline-Consistency",
-        "must be eventual, which needs no header; at-least, latest and max-lag=<seconds> are reserved for later releases",
+        "must be eventual, which is the default; at-least, latest and max-lag=<seconds> are reserved for later releases",
     )
 }
 

@@ -388,7 +388,7 @@ fn unsupported_encoding() -> Error {
 fn unsupported_message_encoding() -> Error {
     Error::new(
         Code::UnsupportedMediaType,
-        "The message's encoding is not supported. The header grpc-accept-encoding lists those that are.",
+        "The message's encoding is not supported. The metadata grpc-accept-encoding lists those that are.",
     )
 }
 

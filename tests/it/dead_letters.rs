@@ -468,15 +468,15 @@ async fn works_from_the_command_line(world: &World, running: &Running, left: &pb
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("LETTER_CLOSED"), "{said}");
-    // An error names the command that helps, not only the path of the API.
+    // An error names the flag that is wrong and the command that helps, and no path of the API.
     for (arguments, named) in [
         (
             &["list", "--reason", "wrong_typo"][..],
-            "reason must be one of not_json",
+            "--reason must be one of not_json",
         ),
         (
             &["retry", "--domain", "order", "--reason", "wrong_typo"],
-            "reason must be one of",
+            "--reason must be one of",
         ),
         (&["show", "4711"], "`sightline dead-letters list`"),
         (&["list", "--domain", "orders"], "`sightline status`"),
@@ -485,7 +485,13 @@ async fn works_from_the_command_line(world: &World, running: &Running, left: &pb
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(said.contains(named), "{arguments:?}: {said}");
+        assert!(!said.contains("/v1/"), "{arguments:?}: {said}");
     }
+    // An empty list says so, apart from what a program may read.
+    let output = run(&["list", "--domain", "order", "--state", "retrying", "--json"]).await;
+    assert_eq!(text(&output), "");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(said, "No dead letter matches.\n");
     let output = run(&["retry"]).await;
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -72,7 +72,7 @@ pub struct Address {
     pub state_or_province: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub postal_code: Option<String>,
-    /// ISO 3166-1 alpha-2, upper case.
+    /// As the event has it, in upper case: ISO 3166-1 alpha-2, unless the event has another text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub country: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -338,6 +338,7 @@ fn a_whole_address_is_read_in_other_spellings() {
 fn only_ascii_letters_of_a_country_become_upper_case() {
     for (written, stored) in [
         ("us", "US"),
+        ("Germany", "GERMANY"),
         ("ß", "ß"),
         ("ıt", "ıT"),
         ("ﬁ", "ﬁ"),

@@ -18,15 +18,13 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::db;
-use crate::kafka::group;
+use crate::kafka::group::{self, PUBLISH_TIMEOUT};
 
 /// At most so many dead letters and bytes are published at a time, but always one.
 const MAX_DEAD_LETTERS: i64 = 200;
 const MAX_BYTES: i64 = 16 << 20;
 /// How long it pauses between two passes.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// How long Kafka may take to acknowledge one.
-const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Publishes the dead letters of a domain.
 pub struct Outbox {
@@ -93,16 +91,10 @@ impl Outbox {
         kafka: &ClientConfig,
         with_values: bool,
     ) -> Self {
-        let mut config = group::producer_config(kafka);
-        config
-            .set("enable.idempotence", "true")
-            // The topic's own limit applies, not the client's.
-            .set("message.max.bytes", "1000000000")
-            .set("message.timeout.ms", TIMEOUT.as_millis().to_string());
         Outbox {
             domain,
             pool,
-            config,
+            config: group::outbox_config(kafka),
             with_values,
             producer: None,
             topics: HashSet::new(),
@@ -254,7 +246,7 @@ impl Outbox {
         let found = tokio::task::spawn_blocking(move || {
             let admin: AdminClient<DefaultClientContext> = config.create()?;
             // Metadata of one topic by name may make the broker create it, with its default number of partitions.
-            let all = admin.inner().fetch_metadata(None, TIMEOUT)?;
+            let all = admin.inner().fetch_metadata(None, PUBLISH_TIMEOUT)?;
             let exists = all.topics().iter().any(|topic| topic.name() == wanted);
             KafkaResult::Ok((admin, exists))
         });
@@ -271,7 +263,7 @@ impl Outbox {
 async fn create_topic(admin: &AdminClient<DefaultClientContext>, name: &str) -> KafkaResult<()> {
     // The brokers' default replication factor (KIP-464).
     let topic = NewTopic::new(name, 1, TopicReplication::Fixed(-1));
-    let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
+    let options = AdminOptions::new().request_timeout(Some(PUBLISH_TIMEOUT));
     let created = admin.create_topics([&topic], &options).await?;
     match created.into_iter().next() {
         Some(Ok(_)) => tracing::info!(topic = name, "created the topic for dead letters"),
@@ -327,7 +319,7 @@ async fn send(
         record.payload = dead_letter.value.as_deref();
     }
     producer
-        .send(record, TIMEOUT)
+        .send(record, PUBLISH_TIMEOUT)
         .await
         .map(drop)
         .map_err(|(error, _)| error)

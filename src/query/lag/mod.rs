@@ -17,7 +17,7 @@ use self::figures::{Figures, PartitionRow};
 pub use self::model::{Consistency, DomainConsistency, PartitionConsistency};
 use super::answer::Answer;
 use super::reads::Reads;
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, Hint};
 
 /// The handle that reads lag. Cheap to clone; clones share the last known figures.
 #[derive(Clone)]
@@ -162,16 +162,14 @@ impl Lag {
 
 /// The error for a domain that does not exist.
 pub fn unknown_domain() -> Error {
-    Error::new(
-        Code::NotFound,
-        "There is no such domain. `sightline status` and /v1/consistency list the domains that are served.",
-    )
+    Error::new(Code::NotFound, "There is no such domain.").with_hint(Hint::ListDomains)
 }
 
 /// The error for a domain that this process does not serve.
 pub fn not_served() -> Error {
     Error::new(
         Code::DomainNotServed,
-        "This process does not serve the domain, but another one may; /v1/version lists those that it serves.",
+        "This process does not serve the domain, but another one may.",
     )
+    .with_hint(Hint::ListDomains)
 }

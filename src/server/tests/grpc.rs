@@ -16,6 +16,8 @@ use tower::ServiceExt;
 
 use super::{domains, find, lag, operations, token};
 use crate::error::Error;
+use crate::proto::consistency::v1 as consistency;
+use crate::proto::operations::v1 as operations_pb;
 use crate::proto::order::v1 as pb;
 use crate::proto::order::v1::order_service_server::{OrderService, OrderServiceServer};
 use crate::query::grpc::{respond, service};
@@ -194,11 +196,64 @@ async fn every_refusal_has_the_reason_that_rest_gives() {
             "DOMAIN_NOT_SERVED",
         ),
         (
+            GET_CUSTOMER,
+            &[("sightline-consistency", "very")],
+            request_for("a"),
+            tonic::Code::InvalidArgument,
+            "INVALID_ARGUMENT",
+        ),
+        (
+            GET_CUSTOMER,
+            &[("sightline-consistency", "at-least")],
+            request_for("a"),
+            tonic::Code::InvalidArgument,
+            "INVALID_ARGUMENT",
+        ),
+        (
             "/sightline.consistency.v1.ConsistencyService/GetConsistency",
             &[],
             vec![],
             tonic::Code::Unavailable,
             "DATABASE_UNAVAILABLE",
+        ),
+        (
+            "/sightline.consistency.v1.ConsistencyService/GetConsistency",
+            &[],
+            consistency::GetConsistencyRequest {
+                domain: Some("none".into()),
+            }
+            .encode_to_vec(),
+            tonic::Code::NotFound,
+            "NOT_FOUND",
+        ),
+        (
+            "/sightline.operations.v1.OperationsService/SwitchProjection",
+            &[],
+            operations_pb::SwitchProjectionRequest {
+                domain: "none".into(),
+                ..Default::default()
+            }
+            .encode_to_vec(),
+            tonic::Code::NotFound,
+            "NOT_FOUND",
+        ),
+        (
+            "/sightline.operations.v1.OperationsService/GetDeadLetter",
+            &[],
+            operations_pb::GetDeadLetterRequest { id: "4711".into() }.encode_to_vec(),
+            tonic::Code::NotFound,
+            "NOT_FOUND",
+        ),
+        (
+            "/sightline.operations.v1.OperationsService/RetryDeadLetters",
+            &[],
+            operations_pb::RetryDeadLettersRequest {
+                domain: Some("audit".into()),
+                ..Default::default()
+            }
+            .encode_to_vec(),
+            tonic::Code::Unimplemented,
+            "DOMAIN_NOT_SERVED",
         ),
     ] {
         let (headers_out, _, _) = call(path, headers, &message).await;
@@ -210,6 +265,14 @@ async fn every_refusal_has_the_reason_that_rest_gives() {
             (code, Some(reason)),
             "{path} {headers:?}"
         );
+        // It is in the words of gRPC.
+        let message = status.message();
+        for of_another in ["/v1/", "`sightline ", "header", "Sightline-", "--"] {
+            assert!(
+                !message.contains(of_another),
+                "{path} {headers:?}: {message}"
+            );
+        }
     }
     let snappy = [("grpc-encoding", "snappy")];
     let (headers, _, _) = call(GET_CUSTOMER, &snappy, &request_for("a")).await;
