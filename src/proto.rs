@@ -17,10 +17,9 @@ pub use packages::sightline::*;
 /// The encoded descriptors of all services and their imports, with comments.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
-/// Whether `path` is the path of a method in `proto/`, such as
-/// `/sightline.order.v1.OrderService/GetCustomer`. Any other path is the caller's text and must not
-/// become a label.
-pub fn is_method(path: &str) -> bool {
+/// The path of a method in `proto/`, such as `/sightline.order.v1.OrderService/GetCustomer`, if `path` is one. Any other path is
+/// the caller's text and must not become a label.
+pub fn method(path: &str) -> Option<&'static str> {
     static PATHS: LazyLock<HashSet<String>> = LazyLock::new(|| {
         let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap_or_default();
         let mut paths = HashSet::new();
@@ -34,16 +33,15 @@ pub fn is_method(path: &str) -> bool {
         }
         paths
     });
-    PATHS.contains(path)
+    PATHS.get(path).map(String::as_str)
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
     fn methods_are_known_by_their_path() {
-        assert!(super::is_method(
-            "/sightline.order.v1.OrderService/GetCustomer"
-        ));
-        assert!(!super::is_method("/sightline.order.v1.OrderService/Get"));
+        let path = "/sightline.order.v1.OrderService/GetCustomer";
+        assert_eq!(super::method(path), Some(path));
+        assert_eq!(super::method("/sightline.order.v1.OrderService/Get"), None);
     }
 }

@@ -1,7 +1,7 @@
 //! Heartbeats: which partitions this process projects, how fast, and what holds them up; and the offsets of the logs.
 //!
-//! They are written every two seconds, to tables of their own: no heartbeat waits for a batch's lock on a progress row. A
-//! heartbeat is of a process and a version, and names its partitions.
+//! They are written every two seconds and when a partition is claimed first, to tables of their own: no heartbeat waits for a
+//! batch's lock on a progress row. A heartbeat is of a process and a version, and names its partitions.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +17,8 @@ use crate::db;
 use crate::kafka::offsets::TopicStates;
 
 const INTERVAL: Duration = Duration::from_secs(2);
+/// How long the first heartbeat of a partition waits for those of others.
+const GATHER: Duration = Duration::from_millis(50);
 /// How long a heartbeat may take to be written.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// For how long a partition that was given up is still named: the next owner may need that long, and as long readers take an
@@ -27,7 +29,11 @@ const RATE_WINDOW: Duration = Duration::from_secs(10);
 
 /// What the workers of a process report of their partitions, by view and log.
 #[derive(Debug, Default)]
-pub struct Heartbeats(Mutex<HashMap<(View, i32), Heartbeat>>);
+pub struct Heartbeats {
+    all: Mutex<HashMap<(View, i32), Heartbeat>>,
+    /// Notified when there is one more.
+    begun: Notify,
+}
 
 /// What a worker reports of one partition.
 #[derive(Debug)]
@@ -47,7 +53,7 @@ struct Heartbeat {
 impl Heartbeats {
     fn all(&self) -> MutexGuard<'_, HashMap<(View, i32), Heartbeat>> {
         // Heartbeats are only reported. One that a panic left half-written does no harm.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// This process claims a log from now on, at an offset. A failure that was reported stays until it is cleared. Returns
@@ -60,15 +66,18 @@ impl Heartbeats {
         {
             all.remove(&key);
         }
-        let heartbeat = all.entry(key).or_insert_with(|| Heartbeat {
-            epoch,
-            next_offset,
-            restored: Arc::default(),
-            oldest_unapplied_at: None,
-            failure: None,
-            window: (Instant::now(), 0),
-            rate: 0.0,
-            released: None,
+        let heartbeat = all.entry(key).or_insert_with(|| {
+            self.begun.notify_one();
+            Heartbeat {
+                epoch,
+                next_offset,
+                restored: Arc::default(),
+                oldest_unapplied_at: None,
+                failure: None,
+                window: (Instant::now(), 0),
+                rate: 0.0,
+                released: None,
+            }
         });
         (heartbeat.epoch, heartbeat.next_offset) = (epoch, next_offset);
         Arc::clone(&heartbeat.restored)
@@ -122,6 +131,8 @@ pub async fn run(projector: Projector) {
     loop {
         tokio::select! {
             _ = tick.tick() => {}
+            // Without a heartbeat the partition has no owner for whoever asks.
+            () = projector.heartbeats.begun.notified() => tokio::time::sleep(GATHER).await,
             () = projector.stop.cancelled() => return,
         }
         let states = projector.topic_states.borrow().clone();

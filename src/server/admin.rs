@@ -5,9 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::connections::{self, HttpVersions};
-use super::layers::{self, Surface};
+use super::layers;
 use crate::error::{Code, Error};
 
 /// How long the readiness checks may take; after that the process is not ready.
@@ -75,11 +75,17 @@ pub fn router(parts: Parts, loopback_only: bool) -> Router {
         .route("/metrics", get(metrics))
         .with_state(parts)
         .fallback(|| async { unknown_path() })
-        .layer(from_fn_with_state(
-            (Surface::Rest, loopback_only),
-            layers::check_host,
-        ))
-        .layer(from_fn(layers::refuse_grpc))
+        .layer(from_fn_with_state(loopback_only, refuse))
+}
+
+async fn refuse(State(loopback_only): State<bool>, request: Request, next: Next) -> Response {
+    if let Some(refusal) = layers::refuse_grpc(&request) {
+        return refusal;
+    }
+    if loopback_only && !layers::names_loopback(&request) {
+        return layers::host_not_allowed().into_response();
+    }
+    next.run(request).await
 }
 
 fn unknown_path() -> Error {

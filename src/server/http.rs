@@ -79,9 +79,8 @@ pub fn router(parts: Parts, loopback_only: bool) -> Result<Router, Error> {
         .method_not_allowed_fallback(async || layers::method_not_allowed())
         .fallback_service(unknown.with_state(parts.domains));
     let router = layers::apply(router, Surface::Rest, loopback_only);
-    let router = router.layer(from_fn(layers::refuse_grpc));
-    // Outside the layers, so that their refusals carry these headers as well.
-    Ok(router.layer(from_fn(set_security_headers)))
+    // Outside the layers, so that their refusals carry the headers as well.
+    Ok(router.layer(from_fn(secure)))
 }
 
 /// Refuses a path without a route: `/v1/<domain>/…` of a domain served elsewhere has a reason of
@@ -133,14 +132,17 @@ fn takers<'k>(known: &'k QueryParameters, path: &str, parameter: &str) -> Vec<&'
     takes.map(|(other, _)| other.as_str()).collect()
 }
 
-/// Forbids scripts in every response but the page of `/docs`, which runs its own.
-async fn set_security_headers(request: Request, next: Next) -> Response {
+/// Forbids scripts in every response but the page of `/docs`, which runs its own. Refuses gRPC.
+async fn secure(request: Request, next: Next) -> Response {
     let policy = if request.uri().path().starts_with("/docs/") {
         docs::CONTENT_SECURITY_POLICY
     } else {
         HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'")
     };
-    let mut response = next.run(request).await;
+    let mut response = match layers::refuse_grpc(&request) {
+        Some(refusal) => refusal,
+        None => next.run(request).await,
+    };
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, policy);
     headers.insert(

@@ -1,23 +1,27 @@
-//! The layers that every call on either surface passes, in this order from the outside in:
+//! What every call on either surface passes, in this order from the outside in. The first part is around all routes and
+//! fallbacks ([`apply`]):
 //!
-//! 1. `identify`: reads or makes the ids of request and trace, and returns them
-//! 2. `observe`: a span and metrics, labelled by the route's template; never by path, query or ids
-//! 3. `explain_rest`, `explain_grpc`: give errors of the libraries a reason
-//! 4. `catch_panics`: turns a panic into a 500 without internals
-//! 5. `check_host`: refuses other hosts than loopback on a loopback listener
-//! 6. `shed`: refuses calls above the concurrency limit instead of queueing them
-//! 7. `limit_time`: answers within the caller's deadline
+//! 1. the ids of request and trace are read or made, and returned
+//! 2. a span and metrics, labelled by the route's template; never by path, query or ids
+//! 3. errors of the libraries get a reason
+//! 4. a panic becomes a 500 without internals
+//! 5. other hosts than loopback are refused on a loopback listener
+//! 6. calls above the concurrency limit are refused instead of queued
+//! 7. the call is answered within the caller's deadline
 //!
-//! The rest is around the routes only, so that a path or method that does not exist is refused as
+//! The rest is around the routes only ([`apply_to_routes`]), so that a path or method that does not exist is refused as
 //! such, whatever else is wrong with the call:
 //!
 //! 8. compression (REST; gRPC compresses each message itself)
-//! 9. `check_media_type` (REST): accepts POST only as JSON, which a page of another site can't send,
-//!    and only uncompressed (gRPC decompresses each message itself)
-//! 10. `check_consistency`: refuses a demanded consistency that is not supported
-//! 11. `answer_conditionally` (REST): handles If-None-Match
-//! 12. `trail_position` (gRPC): moves what the answer says of itself into the trailers
+//! 9. a POST (REST) is taken only as JSON, which a page of another site can't send, and only uncompressed (gRPC decompresses
+//!    each message itself)
+//! 10. a demanded consistency that is not supported is refused
+//! 11. If-None-Match is answered (REST)
+//! 12. what the answer says of itself moves into the trailers (gRPC)
+//!
+//! Each part is one middleware, because each middleware costs a call two allocations and a move of its future.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -33,7 +37,7 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Frame;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tower::ServiceBuilder;
 use tower_http::compression::CompressionLayer;
 use tracing::Instrument;
@@ -82,83 +86,143 @@ impl Surface {
 /// Puts around each route of `router` what its calls pass last. The caller adds the fallbacks
 /// afterwards.
 pub fn apply_to_routes(router: Router, surface: Surface) -> Router {
-    let consistency = from_fn_with_state(surface, check_consistency);
     match surface {
         Surface::Rest => router.layer(
             ServiceBuilder::new()
                 .layer(CompressionLayer::new())
-                .layer(from_fn(check_media_type))
-                .layer(consistency)
-                .layer(from_fn(answer_conditionally)),
+                .layer(from_fn(pass_rest_route)),
         ),
-        Surface::Grpc => router.layer(
-            ServiceBuilder::new()
-                .layer(consistency)
-                .layer(from_fn(trail_position)),
-        ),
+        Surface::Grpc => router.layer(from_fn(pass_grpc_route)),
     }
+}
+
+async fn pass_rest_route(request: Request, next: Next) -> Response {
+    if let Some(refusal) = refuse_media_type(&request) {
+        return refusal;
+    }
+    if let Err(error) = check_demand(request.headers()) {
+        return error.into_response();
+    }
+    answer_conditionally(request, next).await
+}
+
+async fn pass_grpc_route(request: Request, next: Next) -> Response {
+    // Answers of reflection and health are not read from a view, and an unknown method has none.
+    if proto::method(request.uri().path()).is_some()
+        && let Err(error) = check_demand(request.headers())
+    {
+        return Surface::Grpc.refuse(error);
+    }
+    trail_position(next.run(request).await)
 }
 
 /// Puts around all routes and fallbacks of `router` what every call passes first. With
 /// `loopback_only`, calls that name another host are refused.
 pub fn apply(router: Router, surface: Surface, loopback_only: bool) -> Router {
-    let permits = Arc::new(Semaphore::new(MAX_CALLS));
-    let outermost = ServiceBuilder::new()
-        .layer(from_fn(identify))
-        .layer(from_fn_with_state(surface, observe));
-    let outer = ServiceBuilder::new()
-        .layer(from_fn_with_state(surface, catch_panics))
-        .layer(from_fn_with_state((surface, loopback_only), check_host))
-        .layer(from_fn_with_state((surface, permits), shed))
-        .layer(from_fn_with_state(surface, limit_time));
-    // The layer added last to a router is the outermost.
-    let router = router.layer(outer);
-    match surface {
-        Surface::Rest => router.layer(from_fn(explain_rest)),
-        Surface::Grpc => router.layer(from_fn(explain_grpc)),
-    }
-    .layer(outermost)
+    let gate = Gate {
+        surface,
+        loopback_only,
+        permits: Arc::new(Semaphore::new(MAX_CALLS)),
+    };
+    router.layer(from_fn_with_state(gate, pass))
 }
 
-/// The ids of a call, for the span that `observe` opens.
+/// What decides whether a call is taken.
 #[derive(Clone)]
+struct Gate {
+    surface: Surface,
+    loopback_only: bool,
+    permits: Arc<Semaphore>,
+}
+
+impl Gate {
+    /// A permit for a call, and how long it may take.
+    fn admit(&self, request: &Request) -> Result<(SemaphorePermit<'_>, Duration), Error> {
+        if self.loopback_only && !names_loopback(request) {
+            return Err(host_not_allowed());
+        }
+        let permit = self.permits.try_acquire().map_err(|_| overloaded())?;
+        let time = match self.surface {
+            Surface::Grpc => deadline::of_grpc(request.headers())?,
+            Surface::Rest => deadline::of_rest(request.headers())?,
+        };
+        Ok((permit, time))
+    }
+
+    async fn answer(&self, request: Request, next: Next) -> Response {
+        let admitted = self.admit(&request);
+        let answer = match admitted {
+            Ok((_permit, time)) => deadline::keep(time, next.run(request))
+                .await
+                .ok_or_else(Error::deadline_exceeded),
+            Err(error) => Err(error),
+        };
+        answer.unwrap_or_else(|error| self.surface.refuse(error))
+    }
+}
+
+async fn pass(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    let surface = gate.surface;
+    let ids = CallIds::of(request.headers());
+    let path = request.uri().path();
+    let is_ours = path.starts_with("/sightline.");
+    let method = proto::method(path);
+    let route = route(method, &request);
+    let answered = async {
+        let answered = AssertUnwindSafe(gate.answer(request, next)).catch_unwind();
+        let response = answered
+            .await
+            .unwrap_or_else(|_| surface.refuse(Error::internal("a handler panicked")));
+        match surface {
+            Surface::Rest => explain_rest(response),
+            Surface::Grpc if is_ours => explain_grpc(response, method.is_some()),
+            Surface::Grpc => response,
+        }
+    };
+    let mut response = observe(surface, route, &ids, answered).await;
+    ids.add_to(response.headers_mut());
+    response
+}
+
+/// The ids of a call.
 struct CallIds {
     request: String,
     trace: String,
+    traceparent: String,
 }
 
-async fn identify(mut request: Request, next: Next) -> Response {
-    let headers = request.headers();
-    let request_id = headers
-        .get(REQUEST_ID)
-        .and_then(|value| value.to_str().ok())
-        .filter(|id| is_request_id(id))
-        .map_or_else(|| uuid::Uuid::now_v7().to_string(), String::from);
-    let mut parents = headers.get_all(TRACEPARENT).iter();
-    let parent = match (parents.next(), parents.next()) {
-        (Some(parent), None) => parent.to_str().ok().and_then(parse_traceparent),
-        // A header that is given twice is not a parent.
-        _ => None,
-    };
-    let (trace_id, flags) = match parent {
-        Some((trace_id, flags)) => (trace_id.to_owned(), flags),
-        None => (format!("{:032x}", fastrand::u128(1..)), 0),
-    };
-    let span_id = fastrand::u64(1..);
-    let traceparent = format!("00-{trace_id}-{span_id:016x}-{flags:02x}");
-    let id_out = HeaderValue::from_str(&request_id);
-    request.extensions_mut().insert(CallIds {
-        request: request_id,
-        trace: trace_id,
-    });
-    let mut response = next.run(request).await;
-    if let Ok(id) = id_out {
-        response.headers_mut().insert(REQUEST_ID, id);
+impl CallIds {
+    fn of(headers: &HeaderMap) -> Self {
+        let request = headers
+            .get(REQUEST_ID)
+            .and_then(|value| value.to_str().ok())
+            .filter(|id| is_request_id(id))
+            .map_or_else(|| uuid::Uuid::now_v7().to_string(), String::from);
+        let mut parents = headers.get_all(TRACEPARENT).iter();
+        let parent = match (parents.next(), parents.next()) {
+            (Some(parent), None) => parent.to_str().ok().and_then(parse_traceparent),
+            // A header that is given twice is not a parent.
+            _ => None,
+        };
+        let (trace, flags) = match parent {
+            Some((trace, flags)) => (trace.to_owned(), flags),
+            None => (format!("{:032x}", fastrand::u128(1..)), 0),
+        };
+        let span = fastrand::u64(1..);
+        Self {
+            traceparent: format!("00-{trace}-{span:016x}-{flags:02x}"),
+            request,
+            trace,
+        }
     }
-    if let Ok(traceparent) = HeaderValue::from_str(&traceparent) {
-        response.headers_mut().insert(TRACEPARENT, traceparent);
+
+    fn add_to(self, headers: &mut HeaderMap) {
+        for (name, value) in [(REQUEST_ID, self.request), (TRACEPARENT, self.traceparent)] {
+            if let Ok(value) = HeaderValue::try_from(value) {
+                headers.insert(name, value);
+            }
+        }
     }
-    response
 }
 
 /// Whether an id of the caller is safe in a log line and in the response's header.
@@ -192,23 +256,27 @@ fn parse_traceparent(value: &str) -> Option<(&str, u8)> {
     is_valid.then_some((trace, flags))
 }
 
-async fn observe(State(surface): State<Surface>, request: Request, next: Next) -> Response {
+/// Answers a call within a span, and measures it.
+async fn observe(
+    surface: Surface,
+    route: Cow<'static, str>,
+    ids: &CallIds,
+    answer: impl Future<Output = Response>,
+) -> Response {
     let protocol = surface.label();
-    let route = route(surface, &request);
-    let ids = request.extensions().get::<CallIds>();
     let span = tracing::info_span!(
         "call",
         protocol,
-        route,
-        request_id = ids.map(|ids| ids.request.as_str()),
-        trace_id = ids.map(|ids| ids.trace.as_str()),
+        route = &*route,
+        request_id = ids.request,
+        trace_id = ids.trace,
     );
     let _in_flight = InFlight::begin(protocol);
     let begun = Instant::now();
-    let response = next.run(request).instrument(span.clone()).await;
+    let response = answer.instrument(span.clone()).await;
     let seconds = begun.elapsed().as_secs_f64();
     let code = code(surface, &response);
-    span.in_scope(|| tracing::debug!(code, seconds, "answered"));
+    span.in_scope(|| tracing::debug!(code = &*code, seconds, "answered"));
     metrics::histogram!(telemetry::REQUEST_SECONDS, "protocol" => protocol, "route" => route.clone())
         .record(seconds);
     metrics::counter!(telemetry::REQUESTS, "protocol" => protocol, "route" => route, "code" => code)
@@ -233,34 +301,33 @@ impl Drop for InFlight {
     }
 }
 
-/// The template of the route, or the path of a known gRPC method. Anything else is `unknown`, so
+/// The path of a known gRPC method, or the template of the route. Anything else is `unknown`, so
 /// that callers can't add metric labels.
-fn route(surface: Surface, request: &Request) -> String {
-    let path = request.uri().path();
-    if surface == Surface::Grpc && proto::is_method(path) {
-        return path.to_owned();
+fn route(method: Option<&'static str>, request: &Request) -> Cow<'static, str> {
+    if let Some(method) = method {
+        return method.into();
     }
     match request.extensions().get::<MatchedPath>() {
-        Some(template) => template.as_str().to_owned(),
-        None => "unknown".to_owned(),
+        Some(template) => template.as_str().to_owned().into(),
+        None => "unknown".into(),
     }
 }
 
-fn code(surface: Surface, response: &Response) -> String {
+fn code(surface: Surface, response: &Response) -> Cow<'static, str> {
     match (surface, response.headers().get(GRPC_STATUS)) {
         (Surface::Grpc, Some(status)) => {
-            format!("{:?}", tonic::Code::from_bytes(status.as_bytes()))
+            format!("{:?}", tonic::Code::from_bytes(status.as_bytes())).into()
         }
         // The headers carry a status only in an error; with a message the status is in the
         // trailers.
-        (Surface::Grpc, None) => "Ok".to_owned(),
-        (Surface::Rest, _) => response.status().as_str().to_owned(),
+        (Surface::Grpc, None) => "Ok".into(),
+        (Surface::Rest, _) if response.status() == StatusCode::OK => "200".into(),
+        (Surface::Rest, _) => response.status().as_str().to_owned().into(),
     }
 }
 
 /// Gives an error of the router or an extractor, which has no problem document, a reason.
-async fn explain_rest(request: Request, next: Next) -> Response {
-    let response = next.run(request).await;
+fn explain_rest(response: Response) -> Response {
     let status = response.status();
     let is_problem = response
         .headers()
@@ -278,18 +345,14 @@ async fn explain_rest(request: Request, next: Next) -> Response {
     error.into_response()
 }
 
-/// Gives a refusal of tonic itself, made before the method is called, a reason. tonic's messages
+/// Gives a refusal of tonic itself, made before a method of ours is called, a reason. tonic's messages
 /// describe its internals.
-async fn explain_grpc(request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    let is_ours = path.starts_with("/sightline.");
-    let is_method = proto::is_method(path);
-    let response = next.run(request).await;
+fn explain_grpc(response: Response, is_method: bool) -> Response {
     let headers = response.headers();
     let Some(status) = headers.get(GRPC_STATUS) else {
         return response;
     };
-    if !is_ours || headers.contains_key(GRPC_DETAILS) {
+    if headers.contains_key(GRPC_DETAILS) {
         return response;
     }
     let error = match tonic::Code::from_bytes(status.as_bytes()) {
@@ -325,20 +388,18 @@ pub(super) fn unknown_path(surface: Surface) -> Error {
     )
 }
 
-/// Answers a gRPC call to a port that does not speak gRPC: a client of gRPC would show only that the answer is not one.
-pub(super) async fn refuse_grpc(request: Request, next: Next) -> Response {
-    let media_type = request.headers().get(header::CONTENT_TYPE);
-    let is_grpc = media_type.is_some_and(|media_type| {
-        let rest = media_type.as_bytes().strip_prefix(b"application/grpc");
-        rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
-    });
-    if !is_grpc {
-        return next.run(request).await;
+/// The answer to a gRPC call to a port that does not speak gRPC: a client of gRPC would show only that another one is not of
+/// gRPC.
+pub(super) fn refuse_grpc(request: &Request) -> Option<Response> {
+    let media_type = request.headers().get(header::CONTENT_TYPE)?;
+    let rest = media_type.as_bytes().strip_prefix(b"application/grpc")?;
+    if !matches!(rest.first(), None | Some(b'+' | b';')) {
+        return None;
     }
-    Surface::Grpc.refuse(Error::new(
+    Some(Surface::Grpc.refuse(Error::new(
         Code::UnknownPath,
         "This port does not speak gRPC, which has a port of its own (SIGHTLINE_GRPC_ADDR).",
-    ))
+    )))
 }
 
 /// The refusal of a method that a path does not have. The router adds the header Allow.
@@ -392,29 +453,9 @@ fn unsupported_message_encoding() -> Error {
     )
 }
 
-async fn catch_panics(State(surface): State<Surface>, request: Request, next: Next) -> Response {
-    AssertUnwindSafe(next.run(request))
-        .catch_unwind()
-        .await
-        .unwrap_or_else(|_| surface.refuse(Error::internal("a handler panicked")))
-}
-
-/// Refuses a call that names another host than loopback. A web page can make a name of its own
-/// resolve to loopback (DNS rebinding), but its requests still carry that name.
-pub(super) async fn check_host(
-    State((surface, loopback_only)): State<(Surface, bool)>,
-    request: Request,
-    next: Next,
-) -> Response {
-    if loopback_only && !names_loopback(&request) {
-        return surface.refuse(host_not_allowed());
-    }
-    next.run(request).await
-}
-
-/// Whether the URI and the header Host name loopback, both where both are given, and Host at most
-/// once.
-fn names_loopback(request: &Request) -> bool {
+/// Whether the URI and the header Host name loopback, both where both are given. A web page can make a name of its own resolve to loopback (DNS
+/// rebinding), but its requests still carry that name: the URI or the header Host, which may be given once.
+pub(super) fn names_loopback(request: &Request) -> bool {
     let in_uri = request.uri().authority().map(Authority::as_str);
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let in_header = hosts.next().map(|host| host.to_str().unwrap_or_default());
@@ -438,45 +479,23 @@ fn is_loopback(host: &str) -> bool {
             || ip.parse().is_ok_and(|ip: IpAddr| ip.is_loopback()))
 }
 
-async fn shed(
-    State((surface, permits)): State<(Surface, Arc<Semaphore>)>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let Ok(_permit) = permits.try_acquire() else {
-        return surface.refuse(overloaded());
-    };
-    next.run(request).await
-}
-
-async fn limit_time(State(surface): State<Surface>, request: Request, next: Next) -> Response {
-    let time = match surface {
-        Surface::Grpc => deadline::of_grpc(request.headers()),
-        Surface::Rest => deadline::of_rest(request.headers()),
-    };
-    match time {
-        Ok(time) => deadline::keep(time, next.run(request))
-            .await
-            .unwrap_or_else(|| surface.refuse(Error::deadline_exceeded())),
-        Err(error) => surface.refuse(error),
+/// The refusal of a POST that is not JSON, or compressed.
+fn refuse_media_type(request: &Request) -> Option<Response> {
+    if *request.method() != Method::POST {
+        return None;
     }
-}
-
-async fn check_media_type(request: Request, next: Next) -> Response {
-    if *request.method() == Method::POST {
-        if !is_json(request.headers()) {
-            return unsupported_media_type().into_response();
-        }
-        if is_encoded(request.headers()) {
-            let mut refusal = unsupported_encoding().into_response();
-            let accepted = HeaderValue::from_static("identity");
-            refusal
-                .headers_mut()
-                .insert(header::ACCEPT_ENCODING, accepted);
-            return refusal;
-        }
+    if !is_json(request.headers()) {
+        return Some(unsupported_media_type().into_response());
     }
-    next.run(request).await
+    if !is_encoded(request.headers()) {
+        return None;
+    }
+    let mut refusal = unsupported_encoding().into_response();
+    let accepted = HeaderValue::from_static("identity");
+    refusal
+        .headers_mut()
+        .insert(header::ACCEPT_ENCODING, accepted);
+    Some(refusal)
 }
 
 /// Whether the body is compressed, or encoded in any other way.
@@ -497,21 +516,6 @@ fn is_json(headers: &HeaderMap) -> bool {
         .and_then(|media_type| media_type.to_str().ok())
         .and_then(|media_type| media_type.split(';').next())
         .is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case("application/json"))
-}
-
-async fn check_consistency(
-    State(surface): State<Surface>,
-    request: Request,
-    next: Next,
-) -> Response {
-    // Answers of reflection and health are not read from a view, and an unknown method has none.
-    if surface == Surface::Grpc && !proto::is_method(request.uri().path()) {
-        return next.run(request).await;
-    }
-    match check_demand(request.headers()) {
-        Ok(()) => next.run(request).await,
-        Err(error) => surface.refuse(error),
-    }
 }
 
 async fn answer_conditionally(request: Request, next: Next) -> Response {
@@ -555,8 +559,7 @@ fn names_etag(list: &[u8], etag: &[u8]) -> bool {
 
 /// Moves what the answer says of itself, which tonic sends with the headers, into the trailers. An
 /// error has headers only, and it stays there.
-async fn trail_position(request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
+fn trail_position(mut response: Response) -> Response {
     if response.headers().contains_key(GRPC_STATUS) {
         return response;
     }
