@@ -572,8 +572,9 @@ impl From<sqlx::Error> for Error {
         match (sqlstate.as_str(), classify(&error)) {
             // query_canceled: the statement timeout passed.
             ("57014", _) => Error::deadline_exceeded().with_cause(cause),
-            // The schema, a table, a column or a function does not exist.
-            ("3F000" | "42P01" | "42703" | "42883", _) => unavailable(
+            // A schema, table, column, function or type does not exist; or a table does that this release creates, because an
+            // older release's function created it for a new version.
+            ("3F000" | "42P01" | "42703" | "42883" | "42704" | "42P07", _) => unavailable(
                 "The database does not have the schema of this release: it is missing, older or newer. `sightline migrate` \
                  brings it up to date, and so does `sightline serve` as it starts, unless --no-migrate is given.",
                 cause,
@@ -802,13 +803,18 @@ mod tests {
             ("42P01", Code::DatabaseUnavailable),
             ("42703", Code::DatabaseUnavailable),
             ("42883", Code::DatabaseUnavailable),
+            ("42704", Code::DatabaseUnavailable),
+            ("42P07", Code::DatabaseUnavailable),
             ("42501", Code::Internal),
             ("22003", Code::Internal),
             ("XX000", Code::Internal),
         ] {
             let error = Error::from(server_error(Some(sqlstate)));
             assert_eq!(error.code(), code, "{sqlstate}");
-            let lacks_schema = matches!(sqlstate, "3F000" | "42P01" | "42703" | "42883");
+            let lacks_schema = matches!(
+                sqlstate,
+                "3F000" | "42P01" | "42703" | "42883" | "42704" | "42P07"
+            );
             let names_migrate = error.detail().contains("sightline migrate");
             assert_eq!(
                 names_migrate,
