@@ -1,9 +1,12 @@
-//! The statements of reads on a migrated database: how many rows a page reads.
+//! The statements of reads on a migrated database: those that domains share, which the compiler
+//! can't check, for each domain; and how many rows a page reads.
 
-use serde_json::Value;
-use sightline::db;
+use serde_json::{Value, json};
+use sightline::query::{Reads, users};
+use sightline::{db, domains};
 use sightline_testing::database::Database;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
+use uuid::Uuid;
 
 const FEED: &str = include_str!("../../src/domains/order/sql/list_address_changes.sql");
 const SEARCH: &str = include_str!("../../src/domains/fulfillment/sql/search_addresses.sql");
@@ -38,6 +41,50 @@ async fn execute(database: &Database, statements: &str) {
         .execute(&mut connection)
         .await
         .expect("done");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_domain_finds_users_by_the_shared_statements() {
+    let (database, pool) = migrated().await;
+    let reads = Reads::new(pool.clone());
+    for domain in domains::names() {
+        let key = sightline::event::hash16(b"user-1");
+        execute(
+            &database,
+            &format!(
+                "INSERT INTO {domain}_live.users VALUES ('{key}', 'user-1', 2, 0, 1, '{{\"of\":\"{domain}\"}}');
+                 INSERT INTO {domain}_live.user_history VALUES
+                 ('{key}', 1, 1, '2026-01-01', 2, 7, '\"second\"'), ('{key}', 1, 0, '2026-01-01', 2, 7, '\"first\"'),
+                 ('{key}', 2, 0, '2026-03-01', 2, 8, '\"later\"')"
+            ),
+        )
+        .await;
+        let state = json!({"of": domain}).to_string();
+
+        let mut connection = pool.acquire().await.expect("a connection");
+        let (keys, ids) = ([Uuid::nil(), key], ["unknown".into(), "user-1".into()]);
+        let rows = users::find(&mut connection, domain, &keys, &ids).await;
+        let rows = rows.unwrap_or_else(|error| panic!("{domain}: {error}"));
+        assert_eq!(
+            (rows.numbers, rows.documents),
+            (vec![2], vec![state.clone()])
+        );
+        assert_eq!((rows.log_ids, rows.logs.len()), (vec![Some(2)], 6));
+
+        let instant = "2026-02-01T00:00:00Z".parse().expect("an instant");
+        let found = users::as_of::<String>(&reads, domain, "user-1", instant).await;
+        let found = found.unwrap_or_else(|error| panic!("{domain}: {error}"));
+        let facts: Vec<_> = found
+            .body
+            .facts
+            .into_iter()
+            .map(|entry| entry.fact)
+            .collect();
+        assert_eq!(
+            (found.body.document, facts),
+            (Some(state), vec!["first".into(), "second".into()])
+        );
+    }
 }
 
 /// Runs a statement as reads do, and returns how many rows of a table it read.
