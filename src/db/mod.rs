@@ -69,7 +69,7 @@ pub fn read_pool(options: PgConnectOptions, max_connections: u32) -> PgPool {
         max_connections,
         CALLER_ACQUIRE_TIMEOUT,
         READ_STATEMENT_TIMEOUT,
-        Plans::ByIndex,
+        Plans::InIndexOrder,
     )
 }
 
@@ -104,6 +104,10 @@ enum Plans {
     /// The statements look few rows up by an index. To plan one costs more than to run it, so each is planned once. A plan that
     /// was made while a table was empty stays, and must not scan it later.
     ByIndex,
+    /// As `ByIndex`, and a page ends after a few rows in the order of an index. A bitmap scan, which
+    /// Postgres prefers for a table without statistics (a view that was just built), would read and
+    /// sort all the rows that follow.
+    InIndexOrder,
 }
 
 fn pool(
@@ -113,9 +117,10 @@ fn pool(
     statement_timeout: &'static str,
     plans: Plans,
 ) -> PgPool {
-    let (plan_cache_mode, enable_seqscan) = match plans {
-        Plans::Any => ("auto", "on"),
-        Plans::ByIndex => ("force_generic_plan", "off"),
+    let (plan_cache_mode, enable_seqscan, enable_bitmapscan) = match plans {
+        Plans::Any => ("auto", "on", "on"),
+        Plans::ByIndex => ("force_generic_plan", "off", "on"),
+        Plans::InIndexOrder => ("force_generic_plan", "off", "off"),
     };
     PgPoolOptions::new()
         .max_connections(max_connections)
@@ -152,6 +157,7 @@ fn pool(
                             set_config('tcp_user_timeout', '10000', false),
                             set_config('plan_cache_mode', $2, false),
                             set_config('enable_seqscan', $3, false),
+                            set_config('enable_bitmapscan', $4, false),
                             -- To compile a statement takes longer than to run any of these.
                             set_config('jit', 'off', false),
                             set_config('application_name', 'sightline', false)",
@@ -159,6 +165,7 @@ fn pool(
                 .bind(statement_timeout)
                 .bind(plan_cache_mode)
                 .bind(enable_seqscan)
+                .bind(enable_bitmapscan)
                 .execute(&mut *connection)
                 .await?;
                 refuse_read_only(connection).await

@@ -39,21 +39,29 @@ mod tests {
     /// combine the rows of one version with the positions of another.
     #[test]
     fn reads_name_view_version_first() {
-        let domains = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/domains");
-        for domain in super::names() {
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let of_domains = super::names().into_iter().map(|domain| {
+            let statements = sources.join("domains").join(domain).join("sql");
+            (statements, format!("{domain}_live."))
+        });
+        let of_all = (sources.join("query/sql"), "{domain}_live.".to_owned());
+        for (statements, schema) in of_domains.chain([of_all]) {
             let mut reads = 0;
-            for entry in fs::read_dir(domains.join(domain).join("sql")).unwrap() {
+            for entry in fs::read_dir(&statements).unwrap() {
                 let path = entry.unwrap().path();
                 let text = fs::read_to_string(&path).unwrap();
                 let code = text.lines().filter(|line| !line.starts_with("--"));
                 let code: Vec<&str> = code.collect();
-                let schema = format!("{domain}_live.");
                 if let Some((_, table)) = code.join("\n").split_once(&schema) {
                     assert!(table.starts_with("view_version"), "{}", path.display());
                     reads += 1;
                 }
             }
-            assert!(reads > 0, "{domain} has no statement that reads its view");
+            assert!(
+                reads > 0,
+                "no statement in {} reads a view",
+                statements.display()
+            );
         }
     }
 }

@@ -31,17 +31,21 @@ pub struct Lookup {
     pub domain: &'static str,
     /// The name of its statement, in logs.
     pub statement: &'static str,
-    /// Runs the statement for ids, given with their hashes.
+    /// Runs the statement.
     pub run: Run,
 }
 
-/// Runs the statement of a look-up.
-pub type Run =
-    for<'c> fn(&'c mut PgConnection, &'c [Uuid], &'c [String]) -> BoxFuture<'c, sqlx::Result<Rows>>;
+/// Runs the statement of a look-up in the view of a domain, for ids, which are given with their hashes.
+pub type Run = for<'c> fn(
+    &'c mut PgConnection,
+    &'static str,
+    &'c [Uuid],
+    &'c [String],
+) -> BoxFuture<'c, sqlx::Result<Rows>>;
 
 /// What the statement of a look-up returns: rows, and the positions that they reflect, in one snapshot. An entry of `numbers`
 /// says for which id, counted from 1, a row was found; the same entry of the other lists belongs to it.
-#[derive(Debug)]
+#[derive(Debug, sqlx::FromRow)]
 pub struct Rows {
     /// The ids for which there are rows.
     pub numbers: Vec<i64>,
@@ -274,7 +278,7 @@ impl Slot {
                 db::refuse_read_only(&mut connection).await?;
                 checked = Instant::now();
             }
-            (lookup.run)(&mut connection, keys, ids).await
+            (lookup.run)(&mut connection, lookup.domain, keys, ids).await
         };
         let rows = db::within(db::ANSWER_TIMEOUT, run).await?;
         self.0 = Some((connection, checked));

@@ -16,6 +16,7 @@ pub mod reads;
 pub mod rest;
 pub mod status;
 pub mod token;
+pub mod users;
 
 use chrono::{DateTime, TimeDelta, Utc};
 

@@ -38,5 +38,6 @@ mod response_sizes;
 mod several_topics;
 mod slow_records;
 mod starting;
+mod statements;
 mod test_servers;
 mod vanished_server;

@@ -19,7 +19,7 @@ use crate::fold::addresses::{DefaultKind, Source};
 use crate::fold::history::{self, HistoryEntry};
 use crate::query::lookups::{Lookup, Rows};
 use crate::query::page::{Page, PageRequest};
-use crate::query::{self, Answer, Position, Reads};
+use crate::query::{self, Answer, Position, Reads, users};
 
 /// A user's addresses, now or as of an instant. A deleted user has none.
 ///
@@ -78,28 +78,10 @@ async fn get_recipient(
             position,
         });
     };
-    let row = sqlx::query_file!(
-        "src/domains/fulfillment/sql/get_user_as_of.sql",
-        hash16(user_id.as_bytes()),
-        as_of,
-        user_id
-    )
-    .fetch_one(reads.pool())
-    .await
-    .map_err(|error| Error::from(error).in_statement("fulfillment/get_user_as_of"))?;
-    let position = reads
-        .position(
-            "fulfillment",
-            &row.logs,
-            &row.offsets,
-            row.ready,
-            row.lacks_dead_letters,
-        )
-        .await?;
-    known(row.state, &position)?;
-    let facts = history::entries(row.times, row.log_ids, row.record_offsets, &row.facts)?;
+    let Answer { body, position } = users::as_of(reads, "fulfillment", user_id, as_of).await?;
+    known(body.document, &position)?;
     Ok(Answer {
-        body: fold(facts),
+        body: fold(body.facts),
         position,
     })
 }
@@ -113,32 +95,13 @@ fn known(state: Option<String>, position: &Position) -> Result<RecipientState, E
 }
 
 /// Users by their ids.
-static USERS: Lookup = Lookup {
-    domain: "fulfillment",
-    statement: "fulfillment/find_users",
-    run: |connection, keys, ids| Box::pin(find_users(connection, keys, ids)),
-};
-
-async fn find_users(
-    connection: &mut PgConnection,
-    keys: &[Uuid],
-    ids: &[String],
-) -> sqlx::Result<Rows> {
-    sqlx::query_file_as!(
-        Rows,
-        "src/domains/fulfillment/sql/find_users.sql",
-        keys,
-        ids
-    )
-    .fetch_one(connection)
-    .await
-}
+static USERS: Lookup = users::lookup("fulfillment", "fulfillment/find_users");
 
 /// Addresses by their ids.
 static ADDRESSES: Lookup = Lookup {
     domain: "fulfillment",
     statement: "fulfillment/find_addresses",
-    run: |connection, keys, _| Box::pin(find_addresses(connection, keys)),
+    run: |connection, _, keys, _| Box::pin(find_addresses(connection, keys)),
 };
 
 async fn find_addresses(connection: &mut PgConnection, keys: &[Uuid]) -> sqlx::Result<Rows> {

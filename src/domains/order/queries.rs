@@ -5,7 +5,6 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::model::{AddressChange, AddressChanges, Addresses, Customer, Customers};
@@ -14,12 +13,12 @@ use crate::db;
 use crate::error::Error;
 use crate::event::hash16;
 use crate::fold::addresses::AddressBook;
-use crate::fold::history::{self, HistoryEntry};
+use crate::fold::history::HistoryEntry;
 use crate::projector::FeedPosition;
 use crate::query::cursor::{self, Cursor};
-use crate::query::lookups::{Lookup, Rows};
+use crate::query::lookups::Lookup;
 use crate::query::page::{Page, PageRequest, ResponseSize};
-use crate::query::{self, Answer, Reads};
+use crate::query::{self, Answer, Reads, users};
 
 /// The most ids in one request.
 pub const MAX_BATCH: usize = 1_000;
@@ -36,21 +35,7 @@ pub async fn get_customer(reads: &Reads, user_id: &str) -> Result<Answer<Custome
 }
 
 /// Customers by the ids of users.
-static CUSTOMERS: Lookup = Lookup {
-    domain: "order",
-    statement: "order/find_customers",
-    run: |connection, keys, ids| Box::pin(find_customers(connection, keys, ids)),
-};
-
-async fn find_customers(
-    connection: &mut PgConnection,
-    keys: &[Uuid],
-    ids: &[String],
-) -> sqlx::Result<Rows> {
-    sqlx::query_file_as!(Rows, "src/domains/order/sql/find_customers.sql", keys, ids)
-        .fetch_one(connection)
-        .await
-}
+static CUSTOMERS: Lookup = users::lookup("order", "order/find_users");
 
 async fn get_state(reads: &Reads, user_id: &str) -> Result<Answer<CustomerState>, Error> {
     query::check_id("userId", user_id)?;
@@ -78,7 +63,7 @@ pub async fn batch_get_customers(
     let keys: Vec<Uuid> = ids.iter().map(|id| hash16(id.as_bytes())).collect();
     let ids: Vec<String> = ids.into_iter().map(str::to_owned).collect();
     let mut connection = reads.pool().acquire().await?;
-    let rows = find_customers(&mut connection, &keys, &ids)
+    let rows = users::find(&mut connection, CUSTOMERS.domain, &keys, &ids)
         .await
         .map_err(|error| Error::from(error).in_statement(CUSTOMERS.statement))?;
     let position = reads
@@ -132,31 +117,13 @@ pub async fn list_addresses(
         return Ok(answer.map(|state| Addresses::of(&state.book, state.is_deleted())));
     };
     query::check_id("userId", user_id)?;
-    let row = sqlx::query_file!(
-        "src/domains/order/sql/list_addresses_as_of.sql",
-        hash16(user_id.as_bytes()),
-        as_of,
-        user_id
-    )
-    .fetch_one(reads.pool())
-    .await
-    .map_err(|error| Error::from(error).in_statement("order/list_addresses_as_of"))?;
-    let position = reads
-        .position(
-            "order",
-            &row.logs,
-            &row.offsets,
-            row.ready,
-            row.lacks_dead_letters,
-        )
-        .await?;
-    let Some(state) = row.state else {
+    let Answer { body, position } = users::as_of(reads, "order", user_id, as_of).await?;
+    let Some(state) = body.document else {
         return Err(position.not_found("user"));
     };
     let state: CustomerState = db::of_document(&state, "users")?;
-    let facts = history::entries(row.times, row.log_ids, row.record_offsets, &row.facts)?;
     let mut book = AddressBook::default();
-    for HistoryEntry { source, fact } in facts {
+    for HistoryEntry { source, fact } in body.facts {
         book.apply(&fact, source);
     }
     let body = Addresses::of(&book, state.is_deleted());

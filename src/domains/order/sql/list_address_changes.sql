@@ -1,40 +1,48 @@
 -- A page of the feed, and the positions of all logs, in one snapshot. Each log is read from its own
--- feed position ($1 to $3), at most a page of it. The page takes the first entry of each log, then
--- the second ones, and so on, so that a long log does not delay the others. One of the two branches
--- is run: which one depends on whether there is a user ($5). The feed positions are of a version of
--- the view ($8). If they don't mean the same in the live version, the reader has to read the feed
--- from the beginning ("resync").
-WITH logs AS (
-    SELECT v.version, p.log_id, p.next_offset AS position,
-           coalesce(a.next_offset, 0) AS next_offset, coalesce(a.sequence, 0) AS sequence
+-- feed position ($1 to $3). The page takes the first entry of each log, then the second ones, and so
+-- on, so that a long log does not delay the others. The feed positions are of a version of the view
+-- ($8). If they don't mean the same in the live version, the reader has to read the feed from the
+-- beginning ("resync").
+WITH RECURSIVE logs AS (
+    SELECT p.log_id, p.next_offset AS position, coalesce(a.next_offset, 0) AS next_offset, coalesce(a.sequence, 0) AS sequence,
+           ($4::bigint - 1) / count(*) OVER () + 1 AS share
     FROM order_live.view_version v
     JOIN sightline.progress p ON p.domain = 'order' AND p.version = v.version
     LEFT JOIN unnest($1::integer[], $2::bigint[], $3::bigint[]) AS a (log_id, next_offset, sequence) USING (log_id)
-), page AS (
-    SELECT c.*
-    FROM logs l
+), walk AS (
+    -- The logs are read in rounds until the page is full: in each round an equal share of the page from
+    -- every log that may have more, so that hardly more rows are read than the page holds. The rows
+    -- of rank 0 are where reading begins.
+    SELECT log_id, next_offset, sequence, NULL::text AS change, share, 0::bigint AS rank, 0::bigint AS read
+    FROM logs
+    UNION ALL
+    SELECT c.log_id, c.next_offset, c.sequence, c.change, w.share, w.rank + c.rank, w.read + count(*) OVER ()
+    FROM walk w
     CROSS JOIN LATERAL (
         SELECT e.*, row_number() OVER (ORDER BY e.next_offset, e.sequence) AS rank
         FROM (
-            (SELECT * FROM order_live.address_changes c
+            -- One of the two branches is run: which one depends on whether there is a user ($5).
+            (SELECT c.log_id, c.next_offset, c.sequence, c.change::text FROM order_live.address_changes c
              WHERE $5::uuid IS NULL
-               AND c.log_id = l.log_id AND (c.next_offset, c.sequence) > (l.next_offset, l.sequence)
+               AND c.log_id = w.log_id AND (c.next_offset, c.sequence) > (w.next_offset, w.sequence)
                AND c.deletion_type IS NULL
                AND ($6::boolean IS NULL OR c.significant = $6) AND ($7::timestamptz IS NULL OR c.occurred_at >= $7)
              ORDER BY c.next_offset, c.sequence
-             LIMIT $4)
+             LIMIT w.share)
             UNION ALL
-            (SELECT * FROM order_live.address_changes c
+            (SELECT c.log_id, c.next_offset, c.sequence, c.change::text FROM order_live.address_changes c
              WHERE $5::uuid IS NOT NULL AND c.user_key = $5 AND c.user_id = $9
-               AND c.log_id = l.log_id AND (c.next_offset, c.sequence) > (l.next_offset, l.sequence)
+               AND c.log_id = w.log_id AND (c.next_offset, c.sequence) > (w.next_offset, w.sequence)
                AND c.deletion_type IS NULL
                AND ($6::boolean IS NULL OR c.significant = $6) AND ($7::timestamptz IS NULL OR c.occurred_at >= $7)
              ORDER BY c.next_offset, c.sequence
-             LIMIT $4)
+             LIMIT w.share)
         ) e
     ) c
-    ORDER BY c.rank, c.log_id
-    LIMIT $4
+    -- The last row of a whole share: the log may have more.
+    WHERE w.rank % w.share = 0 AND w.read < $4
+), page AS (
+    SELECT log_id, next_offset, sequence, change, rank FROM walk WHERE rank > 0 ORDER BY rank, log_id LIMIT $4
 ), sized AS (
     SELECT *, sum(octet_length(change)) OVER (ORDER BY rank, log_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
     FROM page
@@ -49,13 +57,14 @@ WITH logs AS (
         ORDER BY rank, log_id
     ) s
 )
-SELECT coalesce((SELECT log_ids FROM found), '{}') AS "log_ids!", coalesce((SELECT next_offsets FROM found), '{}') AS "next_offsets!",
-       coalesce((SELECT sequences FROM found), '{}') AS "sequences!", coalesce((SELECT changes FROM found)::text[], '{}') AS "changes!",
-       (SELECT version FROM order_live.view_version) AS "version!",
-       (SELECT ready FROM order_live.view_version) AS "ready!",
+SELECT coalesce(f.log_ids, '{}') AS "log_ids!", coalesce(f.next_offsets, '{}') AS "next_offsets!",
+       coalesce(f.sequences, '{}') AS "sequences!", coalesce(f.changes, '{}') AS "changes!",
+       v.version AS "version!", v.ready AS "ready!",
        EXISTS (SELECT FROM sightline.dead_letters d
-               WHERE d.domain = 'order' AND d.version = (SELECT version FROM order_live.view_version)
-                 AND d.key_hash = $5 AND d.state IN ('parked', 'retrying')) AS "lacks_dead_letters!",
-       (SELECT sightline.must_resync('order', $8, version, $1, $2, $3) FROM order_live.view_version) AS "resync!",
-       coalesce(array_agg(log_id), '{}') AS "logs!", coalesce(array_agg(position), '{}') AS "offsets!"
-FROM logs
+               WHERE d.domain = 'order' AND d.version = v.version AND d.key_hash = $5
+                 AND d.state IN ('parked', 'retrying')) AS "lacks_dead_letters!",
+       sightline.must_resync('order', $8, v.version, $1, $2, $3) AS "resync!",
+       coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!"
+FROM order_live.view_version v
+CROSS JOIN found f
+CROSS JOIN (SELECT array_agg(log_id) AS logs, array_agg(position) AS offsets FROM logs) p

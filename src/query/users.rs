@@ -1,0 +1,105 @@
+//! Reads of users' rows and history, for every domain that keeps the tables `users` and
+//! `user_history`: one text of each statement, in which a domain's name is all that differs. sqlx's
+//! macros need literal names, so a test on a migrated database checks these texts instead
+//! (`tests/it/statements.rs`).
+
+use chrono::{DateTime, Utc};
+use serde::de::DeserializeOwned;
+use sqlx::{AssertSqlSafe, PgConnection};
+use uuid::Uuid;
+
+use super::answer::Answer;
+use super::lookups::{Lookup, Rows};
+use super::reads::Reads;
+use crate::error::Error;
+use crate::event::hash16;
+use crate::fold::history::{self, HistoryEntry};
+
+const FIND_USERS: &str = include_str!("sql/find_users.sql");
+const GET_USER_AS_OF: &str = include_str!("sql/get_user_as_of.sql");
+
+/// A statement as it is for a domain.
+fn of_domain(statement: &str, domain: &'static str) -> AssertSqlSafe<String> {
+    AssertSqlSafe(statement.replace("{domain}", domain))
+}
+
+/// The look-up of a domain's users by their ids. `statement` is its name in logs.
+pub const fn lookup(domain: &'static str, statement: &'static str) -> Lookup {
+    Lookup {
+        domain,
+        statement,
+        run: |connection, domain, keys, ids| Box::pin(find(connection, domain, keys, ids)),
+    }
+}
+
+/// A domain's users by their ids, which are given with their hashes.
+///
+/// # Errors
+/// The database failed.
+pub async fn find(
+    connection: &mut PgConnection,
+    domain: &'static str,
+    keys: &[Uuid],
+    ids: &[String],
+) -> sqlx::Result<Rows> {
+    sqlx::query_as(of_domain(FIND_USERS, domain))
+        .bind(keys)
+        .bind(ids)
+        .fetch_one(connection)
+        .await
+}
+
+/// A user's row, and the facts that had happened by an instant.
+#[derive(Debug)]
+pub struct UserAsOf<F> {
+    /// The user's document as it is now; `None` if the user is unknown.
+    pub document: Option<String>,
+    /// In the order of the fold.
+    pub facts: Vec<HistoryEntry<F>>,
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    state: Option<String>,
+    times: Vec<DateTime<Utc>>,
+    log_ids: Vec<i32>,
+    record_offsets: Vec<i64>,
+    facts: Vec<String>,
+    logs: Vec<i32>,
+    offsets: Vec<i64>,
+    ready: bool,
+    lacks_dead_letters: bool,
+}
+
+/// A user of a domain as of an instant.
+///
+/// # Errors
+/// The database failed, or a stored fact can't be parsed.
+pub async fn as_of<F: DeserializeOwned>(
+    reads: &Reads,
+    domain: &'static str,
+    user_id: &str,
+    instant: DateTime<Utc>,
+) -> Result<Answer<UserAsOf<F>>, Error> {
+    let row: Row = sqlx::query_as(of_domain(GET_USER_AS_OF, domain))
+        .bind(hash16(user_id.as_bytes()))
+        .bind(instant)
+        .bind(user_id)
+        .fetch_one(reads.pool())
+        .await
+        .map_err(|error| Error::from(error).in_statement("query/get_user_as_of"))?;
+    let position = reads
+        .position(
+            domain,
+            &row.logs,
+            &row.offsets,
+            row.ready,
+            row.lacks_dead_letters,
+        )
+        .await?;
+    let body = UserAsOf {
+        document: row.state,
+        facts: history::entries(row.times, row.log_ids, row.record_offsets, &row.facts)?,
+    };
+    Ok(Answer { body, position })
+}

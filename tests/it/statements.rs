@@ -1,0 +1,186 @@
+//! The statements of reads on a migrated database: those that domains share, which the compiler
+//! can't check, for each domain; and how many rows a page reads.
+
+use serde_json::{Value, json};
+use sightline::query::{Reads, users};
+use sightline::{db, domains};
+use sightline_testing::database::Database;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
+use uuid::Uuid;
+
+const FEED: &str = include_str!("../../src/domains/order/sql/list_address_changes.sql");
+const SEARCH: &str = include_str!("../../src/domains/fulfillment/sql/search_addresses.sql");
+/// The rows that a page asks for: one more than it returns.
+const LIMIT: u32 = 101;
+/// Logs of the feed, and how many entries each has.
+const LOGS: u32 = 6;
+const ENTRIES: u32 = 2_000;
+
+/// A migrated database with logs, at which every domain has arrived.
+async fn migrated() -> (Database, PgPool) {
+    let database = Database::create().await;
+    let options = database.url.parse().expect("a URL");
+    let pool = db::read_pool(options, 4);
+    db::migrate(&pool).await.expect("migrated");
+    execute(
+        &database,
+        "INSERT INTO sightline.logs (cluster_id, topic, topic_identity, partition)
+         SELECT 'cluster', 'user.events', 'identity', generate_series(0, 5);
+         INSERT INTO sightline.progress (domain, version, log_id, start_offset, next_offset, read, applied)
+         SELECT domain, version, log_id, 0, 9, 9, 9 FROM sightline.views, sightline.logs",
+    )
+    .await;
+    (database, pool)
+}
+
+async fn execute(database: &Database, statements: &str) {
+    let mut connection = PgConnection::connect(&database.url)
+        .await
+        .expect("it answers");
+    sqlx::raw_sql(AssertSqlSafe(statements.to_owned()))
+        .execute(&mut connection)
+        .await
+        .expect("done");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_domain_finds_users_by_the_shared_statements() {
+    let (database, pool) = migrated().await;
+    let reads = Reads::new(pool.clone());
+    for domain in domains::names() {
+        let key = sightline::event::hash16(b"user-1");
+        execute(
+            &database,
+            &format!(
+                "INSERT INTO {domain}_live.users VALUES ('{key}', 'user-1', 2, 0, 1, '{{\"of\":\"{domain}\"}}');
+                 INSERT INTO {domain}_live.user_history VALUES
+                 ('{key}', 1, 1, '2026-01-01', 2, 7, '\"second\"'), ('{key}', 1, 0, '2026-01-01', 2, 7, '\"first\"'),
+                 ('{key}', 2, 0, '2026-03-01', 2, 8, '\"later\"')"
+            ),
+        )
+        .await;
+        let state = json!({"of": domain}).to_string();
+
+        let mut connection = pool.acquire().await.expect("a connection");
+        let (keys, ids) = ([Uuid::nil(), key], ["unknown".into(), "user-1".into()]);
+        let rows = users::find(&mut connection, domain, &keys, &ids).await;
+        let rows = rows.unwrap_or_else(|error| panic!("{domain}: {error}"));
+        assert_eq!(
+            (rows.numbers, rows.documents),
+            (vec![2], vec![state.clone()])
+        );
+        assert_eq!((rows.log_ids, rows.logs.len()), (vec![Some(2)], 6));
+
+        let instant = "2026-02-01T00:00:00Z".parse().expect("an instant");
+        let found = users::as_of::<String>(&reads, domain, "user-1", instant).await;
+        let found = found.unwrap_or_else(|error| panic!("{domain}: {error}"));
+        let facts: Vec<_> = found
+            .body
+            .facts
+            .into_iter()
+            .map(|entry| entry.fact)
+            .collect();
+        assert_eq!(
+            (found.body.document, facts),
+            (Some(state), vec!["first".into(), "second".into()])
+        );
+    }
+}
+
+/// Runs a statement as reads do, and returns how many rows of a table it read.
+async fn rows_read(pool: &PgPool, statement: &str, types: &str, values: &str, table: &str) -> f64 {
+    let mut connection = pool.acquire().await.expect("a connection");
+    let statements = format!(
+        "PREPARE page ({types}) AS {statement};
+         EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) EXECUTE page ({values});
+         DEALLOCATE page"
+    );
+    let rows = sqlx::raw_sql(AssertSqlSafe(statements))
+        .fetch_all(&mut *connection)
+        .await
+        .expect("a plan");
+    let plan: Value = sqlx::Row::get(&rows[0], 0);
+    let mut read = 0.0;
+    count(&plan[0]["Plan"], table, &mut read);
+    read
+}
+
+/// Adds the rows of a table that the nodes of a plan have read.
+fn count(node: &Value, table: &str, read: &mut f64) {
+    let figure = |name: &str| node[name].as_f64().unwrap_or_default();
+    if node["Relation Name"] == table {
+        assert_eq!(node["Node Type"], "Index Scan", "{node}");
+        *read +=
+            figure("Actual Loops") * (figure("Actual Rows") + figure("Rows Removed by Filter"));
+    }
+    for child in node["Plans"].as_array().into_iter().flatten() {
+        count(child, table, read);
+    }
+}
+
+/// As after a rebuild: Postgres has no statistics yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_reads_hardly_more_rows_than_it_returns() {
+    let (database, pool) = migrated().await;
+    execute(
+        &database,
+        &format!(
+            "ALTER TABLE order_live.address_changes SET (autovacuum_enabled = off);
+             INSERT INTO order_live.address_changes
+             SELECT log, n, 0, md5(n::text)::uuid, n, false, NULL, '2026-01-01', repeat('x', 800)
+             FROM generate_series(1, {LOGS}) AS log, generate_series(1, {ENTRIES}) AS n;
+             ALTER TABLE fulfillment_live.shipping_addresses SET (autovacuum_enabled = off);
+             INSERT INTO fulfillment_live.shipping_addresses
+                 (address_key, user_key, address_id, user_id, address, country_key, status)
+             SELECT md5(n::text)::uuid, md5(n::text)::uuid, n, n, repeat('x', 800), md5('DE')::uuid, status
+             FROM unnest(array['valid', 'invalid']) AS status, generate_series(1, {LOGS} * {ENTRIES}) AS n
+             ON CONFLICT DO NOTHING"
+        ),
+    )
+    .await;
+
+    let types = "integer[], bigint[], bigint[], bigint, uuid, boolean, timestamptz, integer, text";
+    let user = "md5('1')::uuid";
+    for (position, after, user, most) in [
+        ("the beginning", [0; 6], "NULL", LIMIT + LOGS),
+        ("the middle", [1_000; 6], "NULL", LIMIT + LOGS),
+        ("near the end", [1_990; 6], "NULL", LIMIT + LOGS),
+        ("the end", [2_000; 6], "NULL", 0),
+        // The page is of one log.
+        (
+            "the end of all logs but one",
+            [0, 2_000, 2_000, 2_000, 2_000, 2_000],
+            "NULL",
+            LIMIT + LOGS,
+        ),
+        // What is left of short logs is read in rounds.
+        (
+            "the end of most logs",
+            [0, 1_995, 1_995, 1_990, 0, 2_000],
+            "NULL",
+            2 * LIMIT,
+        ),
+        ("a user", [0; 6], user, LOGS),
+    ] {
+        let values = format!(
+            "'{{1,2,3,4,5,6}}', array{after:?}, '{{0,0,0,0,0,0}}', {LIMIT}, {user}, NULL, NULL, 1, '1'"
+        );
+        let read = rows_read(&pool, FEED, types, &values, "address_changes").await;
+        assert!(read <= f64::from(most), "feed, {position}: {read} rows");
+    }
+
+    let types = "text[], uuid, bigint, uuid, uuid";
+    let statuses = "'{valid,invalid}'";
+    for country in ["NULL", "md5('DE')::uuid"] {
+        for after in ["0", "8"] {
+            let after = format!("{after}0000000-0000-0000-0000-000000000000");
+            let values = format!("{statuses}, {country}, {LIMIT}, '{after}', '{after}'");
+            let read = rows_read(&pool, SEARCH, types, &values, "shipping_addresses").await;
+            // A page of each status.
+            assert!(
+                read <= f64::from(2 * LIMIT),
+                "search, {country}, {after}: {read} rows"
+            );
+        }
+    }
+}
