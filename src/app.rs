@@ -48,8 +48,10 @@ const PROJECTOR_CONNECTIONS: u32 = 6;
 const OPERATION_CONNECTIONS: u32 = 4;
 /// Pause between two attempts to bring the database's schema up to date.
 const MIGRATE_INTERVAL: Duration = Duration::from_secs(1);
-/// How long the readiness check waits for the database, within the probe's own time-out.
+/// How long the readiness check waits for the database.
 const SCHEMA_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long it then waits to learn whether the server is read-only.
+const READ_ONLY_TIMEOUT: Duration = Duration::from_millis(900);
 /// Pause between two updates of the gauges. Each update also refreshes what answers say of the
 /// partitions that they depend on, and the last known lag, which is answered while the database is
 /// unavailable.
@@ -330,22 +332,31 @@ fn admin_parts(
 ) -> admin::Parts {
     let ready = move || {
         let (pool, migrated) = (pool.clone(), *migrated.borrow());
-        async move {
-            let schema = timeout(SCHEMA_TIMEOUT, db::is_migrated(&pool)).await;
-            let schema = schema.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-            let writable = schema.is_ok() || !db::server_is_read_only(&pool).await;
-            vec![
-                ("database", schema.is_ok()),
-                ("database_writable", writable),
-                ("migrations", migrated && schema.unwrap_or(false)),
-            ]
-        }
-        .boxed()
+        async move { readiness(&pool, migrated).await }.boxed()
     };
     admin::Parts {
         ready: Arc::new(ready),
         metrics: Arc::new(move || metrics.render()),
     }
+}
+
+/// The conditions under which a process can take calls. One that needs another does not hold without it, and none holds that
+/// was not found to hold in time.
+async fn readiness(pool: &PgPool, migrated: bool) -> admin::Checks {
+    let schema = timeout(SCHEMA_TIMEOUT, db::is_migrated(pool)).await;
+    let schema = schema.ok().and_then(Result::ok);
+    // A read-only server answers, but the pool takes no connection to it.
+    let is_read_only = match schema {
+        Some(_) => false,
+        None => timeout(READ_ONLY_TIMEOUT, db::server_is_read_only(pool))
+            .await
+            .unwrap_or(false),
+    };
+    vec![
+        ("database", schema.is_some() || is_read_only),
+        ("database_writable", schema.is_some()),
+        ("migrations", migrated && schema.unwrap_or(false)),
+    ]
 }
 
 /// Brings the schema up to date or, where `migrate` is false, waits until another process did. Sets
@@ -645,5 +656,34 @@ fn set_partition_gauges(labels: &PartitionLabels, partition: Option<&PartitionCo
         (telemetry::PARKED_KEYS, count(|p| Some(p.parked_keys))),
     ] {
         metrics::gauge!(gauge, labels).set(value.unwrap_or(f64::NAN));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    #[tokio::test]
+    async fn readiness_names_what_did_not_answer() {
+        // Its connections are accepted by the kernel, and nothing answers them.
+        let hung = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addresses = [hung.local_addr().unwrap(), closed.local_addr().unwrap()];
+        drop(closed);
+        let pools = addresses.map(|address| {
+            let url = Secret::new(format!("postgres://u@{address}/db?sslmode=disable"));
+            db::read_pool(db::options(&url).unwrap(), 1)
+        });
+        let in_time = timeout(Duration::from_secs(3), async {
+            tokio::join!(readiness(&pools[0], true), readiness(&pools[1], true))
+        });
+        let (hung, closed) = in_time.await.expect("an answer within 3 s");
+        let none = vec![
+            ("database", false),
+            ("database_writable", false),
+            ("migrations", false),
+        ];
+        assert_eq!((hung, closed), (none.clone(), none));
     }
 }

@@ -295,6 +295,11 @@ impl Error {
         }])
     }
 
+    /// An optional field is given without a value.
+    pub fn empty(field: impl Into<String>) -> Self {
+        Self::invalid(field, "is empty: give it a value, or leave it out")
+    }
+
     /// Several fields are wrong. The answer names the first twenty.
     pub fn violations(mut fields: Vec<FieldViolation>) -> Self {
         let detail: Cow<_> = match fields.as_slice() {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::arguments::{PRINTED, api_command, exit_codes, flag, group, json, non_empty, option};
 use super::gateway::{Gateway, argument, cell, escape, list};
-use super::table::table;
+use super::table::{Table, table};
 use crate::output;
 use crate::task::EXIT_FAILURE;
 
@@ -29,7 +29,8 @@ pub(super) fn command() -> Command {
     let dry_run = || flag("dry-run", "Report the outcome, but change nothing");
     let filters = || {
         [
-            option("key", "KEY", "Only dead letters with this Kafka key"),
+            option("key", "KEY", "Only dead letters with this Kafka key")
+                .value_parser(non_empty),
             option(
                 "key-base64",
                 "BASE64",
@@ -37,6 +38,7 @@ pub(super) fn command() -> Command {
             )
             // The API's name of the parameter.
             .id("keyBase64")
+            .value_parser(non_empty)
             .conflicts_with("key"),
             option(
                 "reason",
@@ -88,7 +90,13 @@ pub(super) fn command() -> Command {
         ))
         .group(ArgGroup::new("which").args(["id", "domain"]).required(true))
         .args(filters())
-        .args([dry_run(), json()]),
+        .args([
+            dry_run(),
+            flag(
+                "json",
+                "Print the API's answers as JSON, one per line: many dead letters need several requests",
+            ),
+        ]),
         api_command(
             "discard",
             "Discard one dead letter for good, in every version of the view",
@@ -140,6 +148,7 @@ async fn print_all(gateway: &Gateway, arguments: &ArgMatches) -> anyhow::Result<
     if list(&page, "deadLetters").is_empty() {
         output::complain("No dead letter matches.");
     }
+    let mut table = overview();
     loop {
         let dead_letters = list(&page, "deadLetters");
         if gateway.json {
@@ -147,7 +156,7 @@ async fn print_all(gateway: &Gateway, arguments: &ArgMatches) -> anyhow::Result<
                 output::print(&dead_letter.to_string())?;
             }
         } else {
-            output::print(&overview(dead_letters))?;
+            output::print(&table.format(dead_letters.iter().map(row)))?;
         }
         let Some(token) = page["nextPageToken"].as_str() else {
             return Ok(());
@@ -165,28 +174,29 @@ async fn show(gateway: &Gateway, id: &str) -> anyhow::Result<()> {
 /// Returns whether the retry of any dead letter failed.
 async fn retry(gateway: &Gateway, arguments: &ArgMatches) -> anyhow::Result<bool> {
     let dry_run = arguments.get_flag("dry-run");
+    let mut outcomes = Outcomes::new(gateway);
     if let Some(id) = arguments.get_one::<String>("id") {
         let path = format!("/v1/dead-letters/{}/retry", escape(id));
         let answer = gateway.post(&path, json!({"dryRun": dry_run})).await?;
-        print_outcomes(gateway, &answer, dry_run)?;
-        return Ok(any_failed(&answer));
-    }
-    let mut body = json!({"domain": argument(arguments, "domain"), "dryRun": dry_run});
-    for name in ["key", "keyBase64", "reason"] {
-        if let Some(value) = arguments.get_one::<String>(name) {
-            body[name] = json!(value);
+        outcomes.print(&answer)?;
+    } else {
+        let mut body = json!({"domain": argument(arguments, "domain"), "dryRun": dry_run});
+        for name in ["key", "keyBase64", "reason"] {
+            if let Some(value) = arguments.get_one::<String>(name) {
+                body[name] = json!(value);
+            }
+        }
+        loop {
+            let answer = gateway.post("/v1/dead-letters:retry", body.clone()).await?;
+            outcomes.print(&answer)?;
+            let Some(token) = answer["nextPageToken"].as_str() else {
+                break;
+            };
+            body["pageToken"] = json!(token);
         }
     }
-    let mut failed = false;
-    loop {
-        let answer = gateway.post("/v1/dead-letters:retry", body.clone()).await?;
-        print_outcomes(gateway, &answer, dry_run)?;
-        failed |= any_failed(&answer);
-        let Some(token) = answer["nextPageToken"].as_str() else {
-            return Ok(failed);
-        };
-        body["pageToken"] = json!(token);
-    }
+    outcomes.end(dry_run)?;
+    Ok(outcomes.has_failed)
 }
 
 async fn discard(gateway: &Gateway, arguments: &ArgMatches) -> anyhow::Result<()> {
@@ -195,31 +205,62 @@ async fn discard(gateway: &Gateway, arguments: &ArgMatches) -> anyhow::Result<()
     let body = json!({"reason": argument(arguments, "reason"), "dryRun": dry_run});
     let path = format!("/v1/dead-letters/{id}/discard");
     let answer = gateway.post(&path, body).await?;
-    print_outcomes(gateway, &answer, dry_run)
+    let mut outcomes = Outcomes::new(gateway);
+    outcomes.print(&answer)?;
+    outcomes.end(dry_run)
 }
 
-fn any_failed(answer: &Value) -> bool {
-    let mut outcomes = list(answer, "outcomes").iter();
-    outcomes.any(|outcome| outcome["outcome"] == "failed")
+/// The outcomes of one command, which may need several calls: one table, or a line of JSON per call.
+struct Outcomes<'g> {
+    gateway: &'g Gateway,
+    table: Table<3>,
+    is_empty: bool,
+    /// Whether any dead letter failed.
+    has_failed: bool,
 }
 
-fn print_outcomes(gateway: &Gateway, answer: &Value, dry_run: bool) -> anyhow::Result<()> {
-    let outcomes = list(answer, "outcomes");
-    if outcomes.is_empty() {
-        return gateway.print(answer, "No open dead letter matches.");
+impl<'g> Outcomes<'g> {
+    fn new(gateway: &'g Gateway) -> Self {
+        Self {
+            gateway,
+            table: Table::new(["id", "outcome", "reason"], &[]),
+            is_empty: true,
+            has_failed: false,
+        }
     }
-    let rows = outcomes.iter().map(|outcome| {
-        [
-            cell(&outcome["id"]),
-            cell(&outcome["outcome"]),
-            reason_and_field(outcome),
-        ]
-    });
-    let mut text = table(["id", "outcome", "reason"], &[], rows);
-    if dry_run {
-        text.push_str("A dry run: nothing was changed.\n");
+
+    /// Prints those of a call.
+    fn print(&mut self, answer: &Value) -> anyhow::Result<()> {
+        let outcomes = list(answer, "outcomes");
+        self.is_empty &= outcomes.is_empty();
+        self.has_failed |= outcomes.iter().any(|of| of["outcome"] == "failed");
+        if self.gateway.json {
+            return output::print(&answer.to_string());
+        }
+        if outcomes.is_empty() {
+            return Ok(());
+        }
+        let rows = outcomes.iter().map(|outcome| {
+            [
+                cell(&outcome["id"]),
+                cell(&outcome["outcome"]),
+                reason_and_field(outcome),
+            ]
+        });
+        output::print(&self.table.format(rows))
     }
-    gateway.print(answer, &text)
+
+    /// Says what else is to be said.
+    fn end(&self, dry_run: bool) -> anyhow::Result<()> {
+        if self.gateway.json {
+            return Ok(());
+        }
+        match (self.is_empty, dry_run) {
+            (true, _) => output::print("No open dead letter matches."),
+            (false, true) => output::print("A dry run: nothing was changed."),
+            (false, false) => Ok(()),
+        }
+    }
 }
 
 /// `reason: field`, or only the reason if it concerns no field.
@@ -231,26 +272,27 @@ fn reason_and_field(of: &Value) -> String {
     }
 }
 
-/// The dead letters as a table, one per row.
-fn overview(dead_letters: &[Value]) -> String {
-    let rows = dead_letters.iter().map(|dead_letter| {
-        let text = |name: &str| cell(&dead_letter[name]);
-        [
-            text("id"),
-            text("domain"),
-            text("topic"),
-            text("partition"),
-            text("offset"),
-            text("eventType"),
-            reason_and_field(dead_letter),
-            text("state"),
-            text("attempts"),
-        ]
-    });
+/// A table of dead letters, one per row.
+fn overview() -> Table<9> {
     let names = [
         "id", "domain", "topic", "part", "offset", "type", "reason", "state", "attempts",
     ];
-    table(names, &["part", "offset", "attempts"], rows)
+    Table::new(names, &["part", "offset", "attempts"])
+}
+
+fn row(dead_letter: &Value) -> [String; 9] {
+    let text = |name: &str| cell(&dead_letter[name]);
+    [
+        text("id"),
+        text("domain"),
+        text("topic"),
+        text("partition"),
+        text("offset"),
+        text("eventType"),
+        reason_and_field(dead_letter),
+        text("state"),
+        text("attempts"),
+    ]
 }
 
 /// A dead letter as a table with one row per field and header. The value and the headers are

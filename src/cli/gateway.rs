@@ -9,6 +9,7 @@ use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
+use super::table::CLEAR_SCREEN;
 use crate::client::{self, TIMEOUT};
 use crate::error::Hint;
 use crate::output;
@@ -70,6 +71,34 @@ impl Gateway {
             ));
         }
         bail!(said)
+    }
+
+    /// Prints what `show` returns, once, or every second until interrupted if `watch`. Then an error is printed instead of
+    /// returned, because the gateway may come back: in place of a table, or to stderr where stdout takes JSON.
+    ///
+    /// # Errors
+    /// Those of `show`, unless `watch`; those of [`output::print`].
+    pub(super) async fn print_shown(
+        &self,
+        watch: bool,
+        show: impl AsyncFn() -> anyhow::Result<String>,
+    ) -> anyhow::Result<()> {
+        if !watch {
+            return output::print(show().await?.trim_end());
+        }
+        let clear = if self.json { "" } else { CLEAR_SCREEN };
+        loop {
+            match show().await {
+                Ok(shown) => output::print(&format!("{clear}{}", shown.trim_end()))?,
+                // The reader of stdout expects one document per line.
+                Err(error) if self.json => output::complain(&format!("{error:#}")),
+                Err(error) => output::print(&format!("{clear}{error:#}"))?,
+            }
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                _ = tokio::signal::ctrl_c() => return Ok(()),
+            }
+        }
     }
 
     /// Prints the answer as JSON if that was asked for, else as `text`.

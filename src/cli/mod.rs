@@ -43,6 +43,7 @@ pub fn command() -> Command {
             "dev",
             "Run the gateway with its own Kafka, Postgres and sample events: nothing to install",
         )
+        .long_about(crate::dev::LONG_ABOUT)
         .args(crate::dev::args()),
         Command::new("migrate")
             .about("Apply the database migrations and exit")

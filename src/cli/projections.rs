@@ -1,14 +1,12 @@
 //! `sightline projections`: pauses views, and rebuilds and switches their versions, through a
 //! running gateway.
 
-use std::time::Duration;
-
 use clap::{Arg, ArgMatches, Command};
 use serde_json::{Value, json};
 
 use super::arguments::{api_command, flag, group, json, non_empty, option, watch};
 use super::gateway::{Gateway, argument, cell, escape, list};
-use super::table::{CLEAR_SCREEN, seconds, table};
+use super::table::{seconds, table};
 use crate::output;
 
 /// The command and its subcommands.
@@ -135,34 +133,23 @@ pub(super) async fn run(
     Ok(())
 }
 
-/// Prints the versions once, or every second until interrupted if `watch`. Then an error is printed
-/// instead of returned, because the gateway may come back.
+/// Prints the versions once, or every second until interrupted if `watch`.
 async fn print_all(gateway: &Gateway, watch: bool) -> anyhow::Result<()> {
-    loop {
-        match gateway.get("/v1/projections").await {
-            Ok(answer) => {
-                let clear = if watch { CLEAR_SCREEN } else { "" };
-                let projections = list(&answer, "projections");
-                let shown = overview(projections);
-                gateway.print(&answer, &format!("{clear}{shown}"))?;
-                let mut versions = projections.iter().flat_map(|p| list(p, "versions"));
-                if versions.next().is_none() && !watch {
-                    output::complain(
-                        "No view has a version yet: the first process that projects it makes one.",
-                    );
-                }
-            }
-            Err(error) if watch => output::print(&format!("{error:#}"))?,
-            Err(error) => return Err(error),
+    let show = async || {
+        let answer = gateway.get("/v1/projections").await?;
+        let projections = list(&answer, "projections");
+        let mut versions = projections.iter().flat_map(|p| list(p, "versions"));
+        if versions.next().is_none() && !watch {
+            output::complain(
+                "No view has a version yet: the first process that projects it makes one.",
+            );
         }
-        if !watch {
-            return Ok(());
-        }
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_secs(1)) => {}
-            _ = tokio::signal::ctrl_c() => return Ok(()),
-        }
-    }
+        Ok(match gateway.json {
+            true => answer.to_string(),
+            false => overview(projections),
+        })
+    };
+    gateway.print_shown(watch, show).await
 }
 
 const COLUMNS: [&str; 11] = [
@@ -225,7 +212,9 @@ fn row(projection: &Value, version: &Value) -> [String; COLUMNS.len()] {
         text("state"),
         state,
         figure("progress", |part| format!("{:.1}%", part * 100.0)),
-        text("lag"),
+        version["lag"]
+            .as_i64()
+            .map_or_else(|| "-".to_owned(), |lag| lag.to_string()),
         figure("rate", |rate| format!("{rate:.0}")),
         figure("etaSeconds", seconds),
         text("read"),
@@ -269,7 +258,7 @@ mod tests {
 domain  version  is        state    done  lag  rate/s   eta  read  dead-letters  code
 order         3  live      paused  90.0%   12       0     -   108             2  outdated
 order         4  building          50.0%   60      30  2.0s    60             0
-order         2  retired               -            -     -     9             0  outdated
+order         2  retired               -    -       -     -     9             0  outdated
 
 order version 3: paused by operator: moving
 order version 2: log_truncated

@@ -1,13 +1,10 @@
 //! `sightline status`: prints the lag and the books of a running gateway as a table or as JSON.
 
-use std::time::Duration;
-
 use anyhow::Context;
 use serde::Deserialize;
 
 use super::gateway::Gateway;
-use super::table::{CLEAR_SCREEN, seconds, table};
-use crate::output;
+use super::table::{seconds, table};
 
 /// The fields of `GET /v1/consistency` that the table shows.
 #[derive(Deserialize)]
@@ -93,25 +90,12 @@ const NUMBERS: [&str; 14] = [
     "parked",
 ];
 
-/// Prints once, or every second until interrupted if `watch`. Then an error is printed instead of
-/// returned, because the gateway may come back.
+/// Prints once, or every second until interrupted if `watch`.
 ///
 /// # Errors
 /// The gateway is not reachable, or refuses the call; nothing reads what is printed.
 pub(super) async fn run(gateway: &Gateway, watch: bool) -> anyhow::Result<()> {
-    loop {
-        let shown = fetch(gateway).await;
-        if !watch {
-            return output::print(shown?.trim_end());
-        }
-        let shown = shown.unwrap_or_else(|error| format!("{error:#}"));
-        let clear = if gateway.json { "" } else { CLEAR_SCREEN };
-        output::print(&format!("{clear}{}", shown.trim_end()))?;
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_secs(1)) => {}
-            _ = tokio::signal::ctrl_c() => return Ok(()),
-        }
-    }
+    gateway.print_shown(watch, || fetch(gateway)).await
 }
 
 async fn fetch(gateway: &Gateway) -> anyhow::Result<String> {

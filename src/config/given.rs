@@ -36,6 +36,7 @@ impl Given {
         match &self.value {
             toml::Value::String(text) => Ok(text.clone()),
             toml::Value::Integer(number) => Ok(number.to_string()),
+            toml::Value::Float(number) => Ok(number.to_string()),
             toml::Value::Boolean(value) => Ok(value.to_string()),
             toml::Value::Datetime(time) => Ok(time.to_string()),
             toml::Value::Array(items) => items
@@ -61,15 +62,18 @@ impl Given {
         Ok(items)
     }
 
-    /// A whole number from `min` to `max`.
+    /// A whole number from `min` to `max`, of a unit such as ` of seconds`.
     pub fn number<T: FromStr + PartialOrd + fmt::Display>(
         &self,
+        unit: &str,
         min: T,
         max: T,
     ) -> Result<T, ConfigError> {
-        match self.text()?.parse() {
-            Ok(number) if number >= min && number <= max => Ok(number),
-            _ => Err(self.error(format_args!("must be a whole number from {min} to {max}"))),
+        match self.text().map(|text| text.parse()) {
+            Ok(Ok(number)) if number >= min && number <= max => Ok(number),
+            _ => Err(self.error(format_args!(
+                "must be a whole number{unit} from {min} to {max}"
+            ))),
         }
     }
 

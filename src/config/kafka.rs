@@ -170,9 +170,14 @@ pub(super) fn properties(given: &Given) -> Result<Vec<(String, String)>, ConfigE
             .iter()
             .map(|(name, value)| match value {
                 toml::Value::String(value) => Ok((name.clone(), value.clone())),
-                toml::Value::Integer(_) | toml::Value::Boolean(_) => {
+                toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Boolean(_) => {
                     Ok((name.clone(), value.to_string()))
                 }
+                // TOML takes the dots of a bare name for tables within tables.
+                toml::Value::Table(table) if !table.is_empty() => Err(given.error(format_args!(
+                    "a name with dots must be quoted: {:?} = …",
+                    dotted(name, table)
+                ))),
                 _ => Err(given.error(format_args!("{name} must be text, a number or a boolean"))),
             })
             .collect::<Result<Vec<_>, _>>()?,
@@ -196,6 +201,15 @@ pub(super) fn properties(given: &Given) -> Result<Vec<(String, String)>, ConfigE
         previous = is_split_at_commas.then_some(name);
     }
     Ok(properties)
+}
+
+/// The first name of a value in a table of this name.
+fn dotted(name: &str, table: &toml::Table) -> String {
+    match table.iter().next() {
+        Some((next, toml::Value::Table(table))) => dotted(&format!("{name}.{next}"), table),
+        Some((next, _)) => format!("{name}.{next}"),
+        None => name.to_owned(),
+    }
 }
 
 /// Lets librdkafka check a property. Its message quotes the value, which may be secret, so ours has

@@ -1,10 +1,12 @@
 //! Collects what flags, variables and the file give, by precedence, and checks every value.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ArgMatches;
@@ -47,8 +49,11 @@ impl Settings {
                 variables.insert(key, given(settings::variable(key)));
             }
         }
-        let file = match matches.get_one::<PathBuf>("config") {
-            Some(path) if !path.as_os_str().is_empty() => read_toml(path)?,
+        let file = match matches.get_one::<OsString>("config") {
+            Some(path) if !path.is_empty() => read_toml(Path::new(path))?,
+            Some(_) if matches.value_source("config") == Some(ValueSource::CommandLine) => {
+                return Err(ConfigError::new("--config: must name a file"));
+            }
             _ => Values::new(),
         };
         let mut given = Values::new();
@@ -92,8 +97,8 @@ impl Settings {
                 .database_url("database_direct_url")?
                 .unwrap_or_else(|| database_url.clone()),
             database_url,
-            database_max_connections: self.value("database_max_connections").number(1, 10_000)?,
-            database_transactions: self.value("database_transactions").number(1, 1_000)?,
+            database_max_connections: self.number("database_max_connections", 1, 10_000)?,
+            database_transactions: self.number("database_transactions", 1, 1_000)?,
             kafka_brokers: match self.given.get("kafka_brokers") {
                 Some(given) => kafka::brokers(given)?,
                 None => String::new(),
@@ -105,10 +110,8 @@ impl Settings {
                 Some(given) => kafka::properties(given)?,
                 None => Vec::new(),
             },
-            kafka_settle: Duration::from_secs(
-                self.value("kafka_settle_seconds").number(0, 86_400)?,
-            ),
-            kafka_buffer_bytes: self.value("kafka_buffer_bytes").number(1 << 20, 1 << 40)?,
+            kafka_settle: Duration::from_secs(self.number("kafka_settle_seconds", 0, 86_400)?),
+            kafka_buffer_bytes: self.number("kafka_buffer_bytes", 1 << 20, 1 << 40)?,
             domains: self.domains(known_domains)?,
             role: self.value("role").choice(&[
                 ("all", Role::All),
@@ -120,14 +123,12 @@ impl Settings {
             admin_addr: self.address("admin_addr")?,
             log: self.log()?,
             log_format: self.log_format()?,
-            shutdown_grace: Duration::from_secs(self.value("shutdown_grace").number(0, 3_600)?),
+            shutdown_grace: Duration::from_secs(self.number("shutdown_grace", 0, 3_600)?),
             auth: self.value("auth").choice(&[("off", Auth::Off)])?,
             allow_open: self.boolean("allow_open")?,
-            max_value_bytes: self.value("max_value_bytes").number(1, 1 << 30)?,
-            dedupe_days: self.value("dedupe_days").number(1, 36_500)?,
-            dead_letter_retention_days: self
-                .value("dead_letter_retention_days")
-                .number(1, 36_500)?,
+            max_value_bytes: self.number("max_value_bytes", 1, 1 << 30)?,
+            dedupe_days: self.number("dedupe_days", 1, 36_500)?,
+            dead_letter_retention_days: self.number("dead_letter_retention_days", 1, 36_500)?,
             dead_letter_topic_values: self.boolean("dead_letter_topic_values")?,
             migrate: true,
             origins: self
@@ -137,6 +138,7 @@ impl Settings {
                 .collect(),
         };
         self.refuse_open(&config)?;
+        self.refuse_one_port_twice(&config)?;
         Ok(config)
     }
 
@@ -168,6 +170,13 @@ impl Settings {
                 origin: key.to_owned(),
             }
         })
+    }
+
+    fn number<T>(&self, key: &'static str, min: T, max: T) -> Result<T, ConfigError>
+    where
+        T: FromStr + PartialOrd + fmt::Display,
+    {
+        self.value(key).number(settings::find(key).unit(), min, max)
     }
 
     fn boolean(&self, key: &'static str) -> Result<bool, ConfigError> {
@@ -259,6 +268,43 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// Refuses two addresses of which only one can be bound.
+    fn refuse_one_port_twice(&self, config: &Config) -> Result<(), ConfigError> {
+        let mut bound = vec![("admin_addr", config.admin_addr)];
+        if config.role.serves() {
+            bound.extend([
+                ("grpc_addr", config.grpc_addr),
+                ("http_addr", config.http_addr),
+            ]);
+        }
+        for (n, (key, address)) in bound.iter().enumerate() {
+            let other = bound[..n]
+                .iter()
+                .find(|(_, other)| are_the_same(*address, *other));
+            let Some((other, _)) = other else { continue };
+            // The error begins with the one that can be changed where it was given.
+            let (key, other) = match self.given.contains_key(key) {
+                true => (key, other),
+                false => (other, key),
+            };
+            return Err(self.value(key).error(format_args!(
+                "port {} is also that of {}: give each its own (port 0 takes a free port)",
+                address.port(),
+                self.value(other).origin
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Whether a process that listens on one of these addresses can't listen on the other.
+fn are_the_same(one: SocketAddr, other: SocketAddr) -> bool {
+    let (ip, other_ip) = (one.ip().to_canonical(), other.ip().to_canonical());
+    let overlap = ip == other_ip || ip.is_unspecified() || other_ip.is_unspecified();
+    one.port() != 0 && one.port() == other.port() && overlap
+}
+
 fn missing(key: &str) -> String {
     let file = match settings::find(key).file_key {
         Some(_) => " (or …_FILE)",
@@ -287,7 +333,7 @@ fn read_toml(path: &Path) -> Result<Values, ConfigError> {
     let mut values = Values::new();
     for (key, value) in table {
         let Some(known) = settings::value_keys().find(|known| *known == key) else {
-            let hint = match settings::similar_key(&key) {
+            let hint = match settings::similar_key(&key, settings::value_keys()) {
                 Some(similar) => format!("did you mean {similar}?"),
                 None => "--help lists them".to_owned(),
             };

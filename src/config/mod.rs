@@ -388,6 +388,61 @@ mod tests {
     }
 
     #[test]
+    fn files_with_usual_mistakes_are_told_what_to_write() {
+        for (content, wanted) in [
+            (
+                "shutdown_grace = 20.5",
+                "must be a whole number of seconds from 0 to 3600",
+            ),
+            (
+                "shutdown_grace = { a = 1 }",
+                "must be a whole number of seconds from 0 to 3600",
+            ),
+            ("max_value_bytes = 'many'", "a whole number of bytes from"),
+            ("domains = 1.5", "\"1.5\" is not a domain"),
+            (
+                "[kafka_properties]\nclient.rack = 'a'",
+                "must be quoted: \"client.rack\" =",
+            ),
+            (
+                "[kafka_properties]\nsasl.oauthbearer.config = 'hush'",
+                "must be quoted: \"sasl.oauthbearer.config\" =",
+            ),
+            ("config = 'x'", "\"config\" is not a setting; --help lists"),
+        ] {
+            let toml = file(content);
+            let message = error(&["--config", toml.path().to_str().unwrap()]);
+            assert!(message.contains(wanted), "{message}");
+            assert!(!message.contains("hush"), "{message}");
+        }
+        let message = error(&["--config", ""]);
+        assert_eq!(message, "--config: must name a file");
+    }
+
+    #[test]
+    fn two_addresses_do_not_share_a_port() {
+        let message = error(&["--http-addr", "127.0.0.1:7", "--grpc-addr", "127.0.0.1:7"]);
+        for named in ["--http-addr", "--grpc-addr", "port 7 "] {
+            assert!(message.contains(named), "{message}");
+        }
+        let message = error(&["--http-addr", "127.0.0.1:9090"]);
+        assert!(
+            message.starts_with("--http-addr: port 9090 is"),
+            "{message}"
+        );
+        assert!(message.contains("admin_addr"), "{message}");
+        let message = error(&["--admin-addr", "0.0.0.0:8080"]);
+        assert!(
+            message.starts_with("--admin-addr: port 8080 is"),
+            "{message}"
+        );
+        load(&["--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0"]).unwrap();
+        load(&["--http-addr", "127.0.0.2:7", "--grpc-addr", "127.0.0.1:7"]).unwrap();
+        // A projector binds one of them only.
+        load(&["--role", "projector", "--admin-addr", "127.0.0.1:8080"]).unwrap();
+    }
+
+    #[test]
     fn levels_and_levels_of_modules_are_filters() {
         for filter in [
             "off",

@@ -1,8 +1,8 @@
 //! The table of settings, and the command-line arguments made from it.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::iter;
-use std::path::PathBuf;
 
 use clap::Arg;
 
@@ -204,6 +204,16 @@ pub(super) const SETTINGS: &[Setting] = &[
 const OPTIONAL_BOOLEAN: &str = "true|false";
 
 impl Setting {
+    /// What its value counts, if it is a number: ` of seconds`.
+    pub(super) fn unit(&self) -> &'static str {
+        match self.value_name {
+            "SECONDS" => " of seconds",
+            "BYTES" => " of bytes",
+            "DAYS" => " of days",
+            _ => "",
+        }
+    }
+
     /// The key and, of a secret, the key of its file.
     fn keys(&self) -> impl Iterator<Item = &'static str> + use<> {
         iter::once(self.key).chain(self.file_key)
@@ -242,7 +252,8 @@ pub fn all_keys() -> Vec<&'static str> {
 pub fn args(keys: &[&str]) -> Vec<Arg> {
     let mut args = vec![
         argument("config", "FILE")
-            .value_parser(clap::value_parser!(PathBuf))
+            // A path that may be empty: as of other settings, an empty variable counts as unset.
+            .value_parser(clap::value_parser!(OsString))
             .help("TOML file with any of the settings; its keys are the flags with _ for -. Variables override it, and flags both"),
     ];
     for setting in SETTINGS.iter().filter(|s| keys.contains(&s.key)) {
@@ -312,7 +323,8 @@ pub(super) fn unknown_among(names: impl Iterator<Item = String>) -> Vec<UnknownV
             let key = name
                 .strip_prefix("SIGHTLINE_")
                 .filter(|key| !is_known(key))?;
-            let similar = similar_key(&key.to_lowercase()).map(variable);
+            let keys = value_keys().chain(["config"]);
+            let similar = similar_key(&key.to_lowercase(), keys).map(variable);
             Some(UnknownVariable { name, similar })
         })
         .collect();
@@ -320,8 +332,11 @@ pub(super) fn unknown_among(names: impl Iterator<Item = String>) -> Vec<UnknownV
     unknown
 }
 
-/// The key that is most similar to one that is not a key, if half of their letters or words are the same.
-pub(super) fn similar_key(unknown: &str) -> Option<&'static str> {
+/// The one of `keys` that is most similar to one that is not a key, if half of their letters or words are the same.
+pub(super) fn similar_key(
+    unknown: &str,
+    keys: impl Iterator<Item = &'static str>,
+) -> Option<&'static str> {
     let similarity = |key: &str| {
         let by_letters = strsim::normalized_damerau_levenshtein(unknown, key);
         let common = unknown
@@ -333,9 +348,7 @@ pub(super) fn similar_key(unknown: &str) -> Option<&'static str> {
         let by_words = 2.0 * common.count() as f64 / words as f64;
         by_letters.max(by_words)
     };
-    value_keys()
-        .chain(["config"])
-        .map(|key| (similarity(key), key))
+    keys.map(|key| (similarity(key), key))
         .filter(|(similarity, _)| *similarity >= 0.5)
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map(|(_, key)| key)

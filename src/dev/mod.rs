@@ -33,6 +33,14 @@ const KEYS: &[&str] = &[
 ];
 const TOPIC: &str = "user.events";
 
+/// What `--help` says. The sizes are librdkafka's: compiled in, and without a way to change them.
+pub const LONG_ABOUT: &str = "\
+Run the gateway with its own Kafka, Postgres and sample events: nothing to install.
+
+The broker is in this process, and keeps only the newest 5 MiB of each partition. After some hours, or within a minute \
+at a high --rate, the first events are gone, and a rebuild is refused with LOG_TRUNCATED. Start `sightline dev` again, \
+which begins with an empty log, or use a real Kafka: `docker compose up`.";
+
 /// The arguments of the command.
 pub fn args() -> Vec<Arg> {
     let rate = Arg::new("rate")

@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 use super::dead_letters::{
     DeadLetter, DeadLetterClass, DeadLetterFilter, DeadLetterHeader, DeadLetterState,
 };
-use super::handle::Operations;
+use super::handle::{Operations, non_empty_key};
 use super::projections::{Pause, Projection, ProjectionVersion, VersionState};
 use super::retries::{DeadLetterOutcome, RetryRequest, TriedDeadLetter, TriedDeadLetters};
 use crate::error::Error;
@@ -78,7 +78,9 @@ fn key(text: Option<String>, bytes: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, 
             "keyBytes",
             "must not be given together with key",
         )),
-        (text, bytes) => Ok(text.map(String::into_bytes).or(bytes)),
+        (Some(text), None) => non_empty_key("key", text.into_bytes()).map(Some),
+        (None, Some(bytes)) => non_empty_key("keyBytes", bytes).map(Some),
+        (None, None) => Ok(None),
     }
 }
 
@@ -402,6 +404,22 @@ mod tests {
     use super::super::dead_letters::DeadLetters;
     use super::super::retries::TriedDeadLetters;
     use super::*;
+
+    #[test]
+    fn a_key_is_given_in_one_form_and_is_not_empty() {
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(key(text("a"), None).unwrap(), Some(b"a".to_vec()));
+        assert_eq!(key(None, Some(vec![0xff])).unwrap(), Some(vec![0xff]));
+        assert_eq!(key(None, None).unwrap(), None);
+        for (text, bytes) in [
+            (text("a"), Some(b"a".to_vec())),
+            (text(""), None),
+            (None, Some(Vec::new())),
+        ] {
+            let refused = key(text, bytes).unwrap_err();
+            assert_eq!(refused.code(), crate::error::Code::InvalidArgument);
+        }
+    }
 
     /// Answers are measured as JSON: see [`crate::query::page`].
     #[test]

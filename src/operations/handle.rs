@@ -76,6 +76,18 @@ impl Operations {
     }
 }
 
+/// Checks the Kafka key that a request gives in this field. An empty one is more likely a variable that was not set than the
+/// empty key, whose dead letters are retried by their ids.
+///
+/// # Errors
+/// INVALID_ARGUMENT: it is empty.
+pub(super) fn non_empty_key(field: &str, key: Vec<u8>) -> Result<Vec<u8>, Error> {
+    if key.is_empty() {
+        return Err(Error::empty(field));
+    }
+    Ok(key)
+}
+
 /// Checks the reason that an operator gives for a decision.
 ///
 /// # Errors

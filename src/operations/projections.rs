@@ -86,16 +86,17 @@ pub struct ProjectionVersion {
     pub failure: Option<String>,
     /// Records read.
     pub read: i64,
-    /// Offsets between its positions and the log end offsets.
+    /// Offsets between its positions and the log end offsets, as they were last read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag: Option<i64>,
-    /// The share of the log that it has read, from 0 to 1.
+    /// The share of the log that it has read, from 0 to 1; absent while the end of the log is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<f64>,
     /// Records per second, measured recently.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<f64>,
-    /// Seconds until it reaches the end of the log at this rate; absent while it is paused or has failed.
+    /// Seconds until it reaches the end of the log at this rate; absent while it is paused or has failed, or while the end of
+    /// the log is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eta_seconds: Option<f64>,
     /// Dead letters that are neither applied nor discarded.
@@ -132,6 +133,8 @@ struct VersionRow {
     read: i64,
     done: Option<i64>,
     whole: Option<i64>,
+    /// Whether `whole` is from recent readings of all log end offsets.
+    ends_are_fresh: bool,
     rate: Option<f64>,
     dead_letters: i64,
 }
@@ -218,15 +221,9 @@ impl Operations {
         match failed {
             0 => self.projection_now(domain).await,
             _ if accept_loss => Err(log_offsets_unknown()),
-            failed => Err(Error::new(
-                Code::LogTruncated,
-                format!(
-                    "The domain is resumed, but {failed} partitions do not progress: their log is not the one that was \
-                     projected. They continue within seconds if the log turns out to be whole."
-                ),
-            )
-            .with_hint(Hint::ReadStates)
-            .with_hint(Hint::AcceptLoss)),
+            failed => Err(Error::new(Code::LogTruncated, still_stopped(failed))
+                .with_hint(Hint::ReadStates)
+                .with_hint(Hint::AcceptLoss)),
         }
     }
 
@@ -374,11 +371,13 @@ impl VersionRow {
             0 => 1.0,
             whole => done as f64 / whole as f64,
         });
+        // After an old reading the log may have grown.
+        let progress = progress.filter(|_| self.ends_are_fresh);
         let failure = self.failure.or(left);
         #[allow(clippy::cast_precision_loss)]
         let eta_seconds = match lag {
             // When it goes on is not known.
-            _ if pause.is_some() || failure.is_some() => None,
+            _ if pause.is_some() || failure.is_some() || !self.ends_are_fresh => None,
             Some(0) => Some(0.0),
             Some(lag) => self.rate.map(|rate| lag as f64 / rate),
             None => None,
@@ -473,6 +472,25 @@ fn log_offsets_unknown() -> Error {
     .with_retry_after(Duration::from_secs(5))
 }
 
+/// Why a resumed domain does not progress everywhere.
+fn still_stopped(partitions: i64) -> String {
+    let (does, they) = match partitions {
+        1 => ("does not progress: its log", "It continues"),
+        _ => ("do not progress: their log", "They continue"),
+    };
+    format!(
+        "The domain is resumed, but {} {does} is not the one that was projected. {they} within seconds if the log turns out to \
+         be whole.",
+        counted(partitions, "partition")
+    )
+}
+
+/// A number and a noun: `1 record`, `2 records`.
+fn counted(number: i64, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
 /// When a switch that starts now stops trying to get its lock.
 fn switch_ends() -> Instant {
     Instant::now() + SWITCH_BUDGET.min(deadline::left().saturating_sub(Duration::from_secs(1)))
@@ -514,7 +532,10 @@ fn version_error(error: VersionError, which: Which) -> Error {
             };
             Error::new(
                 Code::NotCaughtUp,
-                format!("The version is {behind} records behind in {topic}/{partition}{advice}"),
+                format!(
+                    "The version is {} behind in {topic}/{partition}{advice}",
+                    counted(behind, "record")
+                ),
             )
         }
         VersionError::NeverLevel {
@@ -562,7 +583,7 @@ fn log_truncated(lost: &[Lost]) -> Error {
         })
         .collect();
     if lost.len() > MAX_LOST_NAMED {
-        partitions.push(format!("{} more partitions", lost.len() - MAX_LOST_NAMED));
+        partitions.push(format!("{} more", lost.len() - MAX_LOST_NAMED));
     }
     Error::new(
         Code::LogTruncated,
@@ -587,6 +608,70 @@ mod tests {
             "createdAt": "2026-10-01T00:00:00Z", "acceptsLoss": false, "read": 0, "deadLetters": 0,
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn one_is_not_plural() {
+        let one = still_stopped(1);
+        assert!(
+            one.contains("1 partition does not progress: its log"),
+            "{one}"
+        );
+        let two = still_stopped(2);
+        assert!(
+            two.contains("2 partitions do not progress: their log"),
+            "{two}"
+        );
+        let behind = |behind| {
+            let error = VersionError::Behind {
+                topic: "t".to_owned(),
+                partition: 0,
+                behind,
+                stopped_by: None,
+            };
+            version_error(error, Which::Building).detail().to_owned()
+        };
+        assert!(behind(1).contains("is 1 record behind"), "{}", behind(1));
+        assert!(behind(3).contains("is 3 records behind"), "{}", behind(3));
+    }
+
+    /// A row of a version that has read this much of the log.
+    fn row(done: i64, whole: Option<i64>, ends_are_fresh: bool) -> ProjectionVersion {
+        let row = VersionRow {
+            domain: "order".to_owned(),
+            version: 1,
+            state: "live".to_owned(),
+            code_version: 1,
+            mixed_code: false,
+            created_at: DateTime::UNIX_EPOCH,
+            retired_at: None,
+            accepts_loss: false,
+            paused_at: None,
+            paused_by: None,
+            pause_reason: None,
+            stalled_since: None,
+            failure: None,
+            read: done,
+            done: Some(done),
+            whole,
+            ends_are_fresh,
+            rate: Some(5.0),
+            dead_letters: 0,
+        };
+        row.version(1)
+    }
+
+    #[test]
+    fn a_version_is_done_only_where_the_end_of_the_log_is_known() {
+        let figures = |done, whole, is_fresh| {
+            let version = row(done, whole, is_fresh);
+            (version.lag, version.progress, version.eta_seconds)
+        };
+        assert_eq!(figures(10, Some(10), true), (Some(0), Some(1.0), Some(0.0)));
+        assert_eq!(figures(5, Some(10), true), (Some(5), Some(0.5), Some(1.0)));
+        assert_eq!(figures(10, Some(10), false), (Some(0), None, None));
+        assert_eq!(figures(5, Some(10), false), (Some(5), None, None));
+        assert_eq!(figures(5, None, false), (None, None, None));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::dead_letters::{self, DeadLetter, DeadLetterFilter, DeadLetterState, DeadLetters};
-use super::handle::Operations;
+use super::handle::{Operations, non_empty_key};
 use super::projections::{Projection, Projections};
 use super::retries::{RetryRequest, TriedDeadLetters};
 use crate::error::{Error, PROBLEM_JSON, Problem};
@@ -71,9 +71,9 @@ fn key(text: Option<String>, base64: Option<String>) -> Result<Option<Vec<u8>>, 
             "keyBase64",
             "must not be given together with key",
         )),
-        (Some(text), None) => Ok(Some(text.into_bytes())),
+        (Some(text), None) => non_empty_key("key", text.into_bytes()).map(Some),
         (None, Some(base64)) => match STANDARD.decode(base64) {
-            Ok(bytes) => Ok(Some(bytes)),
+            Ok(bytes) => non_empty_key("keyBase64", bytes).map(Some),
             Err(_) => Err(Error::invalid("keyBase64", "is not base64")),
         },
         (None, None) => Ok(None),
@@ -160,8 +160,9 @@ struct RetryOne {
 /// Retries a dead letter
 ///
 /// Retries the dead letter and all other open ones of its key, in order, up to the first that fails
-/// again; those after it still wait. When the last one succeeds, later events of the key are
-/// applied again. If the bytes of a record are not stored, they are read from Kafka.
+/// again; those after it still wait. One whose record can't be read as an event (`not_json`,
+/// `too_large`) waits for none: it is tried, too. When the last one succeeds, later events of the
+/// key are applied again. If the bytes of a record are not stored, they are read from Kafka.
 #[utoipa::path(
     post,
     path = "/v1/dead-letters/{id}/retry",
@@ -653,7 +654,12 @@ mod tests {
         assert_eq!(key(text("a"), None).unwrap(), Some(b"a".to_vec()));
         assert_eq!(key(None, text("/w==")).unwrap(), Some(vec![0xff]));
         assert_eq!(key(None, None).unwrap(), None);
-        for refused in [key(text("a"), text("YQ==")), key(None, text("?"))] {
+        for refused in [
+            key(text("a"), text("YQ==")),
+            key(None, text("?")),
+            key(text(""), None),
+            key(None, text("")),
+        ] {
             assert_eq!(refused.unwrap_err().code(), Code::InvalidArgument);
         }
     }

@@ -65,7 +65,7 @@ pub async fn pause_piled_up(pool: &PgPool, view: &View, reason: &str) -> Result<
 /// Resumes all versions of a domain's view, and clears `database_went_back`. Partitions whose log has changed resume by
 /// themselves if it is as before; with `accept_loss` they resume without what is lost: behind a gap, or in the topic that
 /// was created again. With `older_code`, code of that version may fold the live version although newer code has. Returns how
-/// many partitions still wait for a decision.
+/// many partitions still wait for a decision, in any version.
 ///
 /// # Errors
 /// The database failed.
@@ -107,7 +107,7 @@ pub async fn resume(
         .await?;
     }
     let left = sqlx::query_scalar!(
-        r#"SELECT count(*) AS "left!" FROM sightline.progress
+        r#"SELECT count(DISTINCT log_id) AS "left!" FROM sightline.progress
            WHERE domain = $1 AND failure IS NOT NULL AND ended_at IS NULL"#,
         domain
     )

@@ -21,15 +21,13 @@ pub enum VersionError {
     #[error("there is no such version")]
     NoSuchVersion,
     /// Logs no longer hold what the view was made from.
-    #[error("{} partitions can no longer be read from where the view began", .0.len())]
+    #[error("partitions that can no longer be read from where the view began: {}", .0.len())]
     LogTruncated(Vec<Lost>),
     /// The logs' offsets were not read lately.
     #[error("the offsets of the log are not known at the moment")]
     OffsetsUnknown,
     /// It has not read as far as the live one.
-    #[error(
-        "the version is {behind} records behind the live one in partition {partition} of {topic}"
-    )]
+    #[error("the version is behind the live one in partition {partition} of {topic}, by {behind}")]
     Behind {
         /// The topic of a partition that lacks records.
         topic: String,

@@ -68,21 +68,30 @@ fn of(
     let Some(value) = values.next() else {
         return Ok(DEFAULT);
     };
+    if values.next().is_some() {
+        return Err(Error::invalid(name, "must be given once"));
+    }
     match value.to_str().ok().and_then(parse) {
-        Some(duration) if values.next().is_none() => Ok(duration.min(MAX)),
-        _ => Err(Error::invalid(name, rule)),
+        Some(duration) => Ok(duration.min(MAX)),
+        None => Err(Error::invalid(name, rule)),
     }
 }
 
-/// Parses seconds, a decimal number without sign or exponent: `2`, `0.25`.
+/// Parses seconds, a decimal number without sign or exponent: `2`, `0.25`. It may have any number of
+/// digits: decimals beyond nanoseconds are rounded up, so that no time above zero becomes zero.
 pub(super) fn seconds(text: &str) -> Option<Duration> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let digits = |s: &str| (1..=9).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_digit());
+    let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
     if !digits(whole) || !digits(fraction) {
         return None;
     }
-    let nanos = format!("{fraction:0<9}").parse().ok()?;
-    Some(Duration::new(whole.parse().ok()?, nanos))
+    let (nanos, rest) = fraction.split_at(fraction.len().min(9));
+    let nanos = format!("{nanos:0<9}").parse().ok()?;
+    let round_up = u64::from(rest.bytes().any(|b| b != b'0'));
+    // Only a number that is too large can't be parsed: digits are all it has.
+    let whole = Duration::from_secs(whole.parse().unwrap_or(u64::MAX));
+    let part = Duration::from_nanos(nanos) + Duration::from_nanos(round_up);
+    Some(whole.saturating_add(part))
 }
 
 fn grpc_timeout(text: &str) -> Option<Duration> {
@@ -145,6 +154,18 @@ mod tests {
             ("2", Some(Duration::from_secs(2))),
             ("0.25", Some(Duration::from_millis(250))),
             ("0", Some(Duration::ZERO)),
+            (
+                "0.3333333333333333",
+                Some(Duration::from_nanos(333_333_334)),
+            ),
+            ("0.99999999999", Some(Duration::from_secs(1))),
+            ("0.00000000000001", Some(Duration::from_nanos(1))),
+            ("2.5000000000000", Some(Duration::from_millis(2_500))),
+            ("9999999999", Some(Duration::from_secs(9_999_999_999))),
+            (
+                "99999999999999999999999.9",
+                Some(Duration::new(u64::MAX, 900_000_000)),
+            ),
             ("1.", None),
             (".5", None),
             ("1e3", None),
@@ -164,8 +185,11 @@ mod tests {
         assert_eq!(of_rest(&headers).unwrap(), DEFAULT);
         headers.insert("request-timeout", "3600".parse().unwrap());
         assert_eq!(of_rest(&headers).unwrap(), MAX);
+        headers.insert("request-timeout", "9999999999".parse().unwrap());
+        assert_eq!(of_rest(&headers).unwrap(), MAX);
         headers.append("request-timeout", "1".parse().unwrap());
-        assert!(of_rest(&headers).is_err());
+        let repeated = of_rest(&headers).unwrap_err().to_string();
+        assert!(repeated.contains("must be given once"), "{repeated}");
         headers.insert("request-timeout", "0".parse().unwrap());
         assert!(of_rest(&headers).is_err());
     }

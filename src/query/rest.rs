@@ -150,10 +150,7 @@ impl Query {
     /// INVALID_ARGUMENT: it is empty, or given more than once.
     pub fn text(&self, name: &str) -> Result<Option<String>, Error> {
         match self.given(name)? {
-            Some(value) if value.is_empty() => {
-                let problem = "is empty: give it a value, or leave it out";
-                Err(Error::invalid(name, problem))
-            }
+            Some(value) if value.is_empty() => Err(Error::empty(name)),
             value => Ok(value),
         }
     }

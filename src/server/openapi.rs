@@ -245,6 +245,8 @@ const INTRODUCTION: &str = "Read models of the users that the User Service publi
     `nextPageToken` back as `pageToken` until it is absent.\n\n\
     ## Errors\n\n\
     Errors are `application/problem+json` (RFC 9457). Decide by `reason`, which is stable.\n\n\
+    A request whose line and header fields are larger than 32 KiB is answered with 431, without a body: send ids by POST \
+    `:batchGet`.\n\n\
     | Reason | Status | What to do |\n|---|---|---|\n";
 
 fn introduction() -> String {

@@ -1,6 +1,7 @@
 //! Starting, stopping, settings, and the commands `status`, `healthcheck`, `migrate` and `config`.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
 
 use serde_json::Value;
 use sightline_testing::app::{SOON, World, finish, sightline};
@@ -9,6 +10,7 @@ use sightline_testing::check::{Depth, Ends, assert_answers, assert_books, caught
 use sightline_testing::client::customer_path;
 use sightline_testing::database::Database;
 use sightline_testing::hostile_log::{Shape, generate, seed};
+use sightline_testing::process::free_port;
 use sightline_testing::{unique, wait_until};
 use sqlx::{Connection, PgConnection, PgPool};
 
@@ -411,6 +413,67 @@ async fn migrate_migrates_and_serve_can_leave_that_out() {
         }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_variable_counts_as_unset() {
+    let mut command = sightline(&["config"]);
+    command.envs([
+        ("SIGHTLINE_DATABASE_URL", "postgres://127.0.0.1:1/none"),
+        ("SIGHTLINE_KAFKA_BROKERS", "127.0.0.1:1"),
+        ("SIGHTLINE_CONFIG", ""),
+        ("SIGHTLINE_HTTP_ADDR", ""),
+    ]);
+    let output = finish(command).await;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+}
+
+/// Log lines of librdkafka say nothing of source files, whose paths are those of the machine that built the program.
+#[tokio::test(flavor = "multi_thread")]
+async fn log_lines_name_no_source_files() {
+    let nowhere = [
+        ("SIGHTLINE_DATABASE_URL", "postgres://127.0.0.1:1/none"),
+        ("SIGHTLINE_KAFKA_BROKERS", "127.0.0.1:1"),
+        ("SIGHTLINE_GRPC_ADDR", "127.0.0.1:0"),
+        ("SIGHTLINE_HTTP_ADDR", "127.0.0.1:0"),
+        ("SIGHTLINE_ADMIN_ADDR", "127.0.0.1:0"),
+        ("SIGHTLINE_LOG_FORMAT", "json"),
+    ];
+    let mut command = sightline(&["serve"]);
+    command.envs(nowhere).stderr(Stdio::piped());
+    let mut process = command.spawn().expect("it starts");
+    let log = BufReader::new(process.stderr.take().expect("piped"));
+    let mut lines = log.lines().map(|line| line.expect("UTF-8"));
+    let line = lines.find(|line| line.contains("librdkafka: "));
+    process.kill().expect("it runs");
+    process.wait().expect("it ends");
+    let line: Value = serde_json::from_str(&line.expect("a line")).expect("JSON");
+    let mut fields: Vec<_> = line.as_object().expect("an object").keys().collect();
+    fields.sort();
+    assert_eq!(fields, ["level", "message", "target", "timestamp"]);
+    assert_eq!(line["target"], "librdkafka");
+}
+
+/// What `--watch` prints to stdout is one document a line, also while no gateway answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_of_a_watch_go_to_stderr() {
+    let address = format!("127.0.0.1:{}", free_port());
+    for command in [&["status"][..], &["projections", "list"]] {
+        let mut watch = sightline(command);
+        watch
+            .args(["--watch", "--json", "--http-addr", &address])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut process = watch.spawn().expect("it starts");
+        let mut said = String::new();
+        let mut stderr = BufReader::new(process.stderr.take().expect("piped"));
+        stderr.read_line(&mut said).expect("a line");
+        process.kill().expect("it runs");
+        let output = process.wait_with_output().expect("it ends");
+        assert!(said.contains("no gateway listens there"), "{said}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "", "{command:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 -- The versions of the views of these domains ($1), with state and progress of each.
 SELECT v.domain, v.version, v.state, v.code_version, v.mixed_code, v.created_at, v.retired_at, v.accepts_loss,
        v.paused_at, v.paused_by, v.pause_reason,
-       p.stalled_since, p.failure, coalesce(p.read, 0)::bigint AS "read!", p.done, p.whole, p.rate, dead_letters.open AS "dead_letters!"
+       p.stalled_since, p.failure, coalesce(p.read, 0)::bigint AS "read!", p.done, p.whole, p.ends_are_fresh AS "ends_are_fresh!", p.rate, dead_letters.open AS "dead_letters!"
 FROM sightline.views v
 CROSS JOIN LATERAL (
     SELECT min(p.failure) AS failure,
@@ -12,6 +12,9 @@ CROSS JOIN LATERAL (
            -- at the position at the earliest. The sum is unknown (null) if the log end offset of
            -- any partition is.
            CASE WHEN count(e.log_id) = count(*) THEN sum(greatest(e.log_end_offset, p.next_offset) - p.start_offset) END::bigint AS whole,
+           -- As fresh as a partition needs it that is not to be stalled.
+           count(*) FILTER (WHERE e.read_at BETWEEN now() - interval '10 seconds' AND now() + interval '2 seconds') = count(*)
+               AS ends_are_fresh,
            sum(o.rate) FILTER (WHERE o.seen_at BETWEEN now() - interval '10 seconds' AND now() + interval '2 seconds') AS rate
     FROM sightline.progress p
     LEFT JOIN sightline.log_offsets e USING (log_id)

@@ -3,7 +3,7 @@
 //! A transaction holds the log's progress rows, as a batch does, and raises the epoch: the owner can't commit what it
 //! judged while the keys were parked, and claims the partition again with the keys live, or still parked. So no live event
 //! overtakes a dead letter. A key's dead letters are applied in log order, up to the first
-//! that fails; those behind it keep waiting.
+//! that fails; those behind it keep waiting, except such whose records can't be read as events: they fail by themselves.
 
 use std::collections::{HashMap, HashSet};
 use std::iter;

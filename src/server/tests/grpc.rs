@@ -206,8 +206,8 @@ async fn every_refusal_has_the_reason_that_rest_gives() {
             GET_CUSTOMER,
             &[("sightline-consistency", "at-least")],
             request_for("a"),
-            tonic::Code::InvalidArgument,
-            "INVALID_ARGUMENT",
+            tonic::Code::Unimplemented,
+            "CONSISTENCY_UNSUPPORTED",
         ),
         (
             "/sightline.consistency.v1.ConsistencyService/GetConsistency",
