@@ -429,32 +429,6 @@ async fn an_empty_variable_counts_as_unset() {
     assert_eq!(output.status.code(), Some(0), "{said}");
 }
 
-/// Log lines of librdkafka say nothing of source files, whose paths are those of the machine that built the program.
-#[tokio::test(flavor = "multi_thread")]
-async fn log_lines_name_no_source_files() {
-    let nowhere = [
-        ("SIGHTLINE_DATABASE_URL", "postgres://127.0.0.1:1/none"),
-        ("SIGHTLINE_KAFKA_BROKERS", "127.0.0.1:1"),
-        ("SIGHTLINE_GRPC_ADDR", "127.0.0.1:0"),
-        ("SIGHTLINE_HTTP_ADDR", "127.0.0.1:0"),
-        ("SIGHTLINE_ADMIN_ADDR", "127.0.0.1:0"),
-        ("SIGHTLINE_LOG_FORMAT", "json"),
-    ];
-    let mut command = sightline(&["serve"]);
-    command.envs(nowhere).stderr(Stdio::piped());
-    let mut process = command.spawn().expect("it starts");
-    let log = BufReader::new(process.stderr.take().expect("piped"));
-    let mut lines = log.lines().map(|line| line.expect("UTF-8"));
-    let line = lines.find(|line| line.contains("librdkafka: "));
-    process.kill().expect("it runs");
-    process.wait().expect("it ends");
-    let line: Value = serde_json::from_str(&line.expect("a line")).expect("JSON");
-    let mut fields: Vec<_> = line.as_object().expect("an object").keys().collect();
-    fields.sort();
-    assert_eq!(fields, ["level", "message", "target", "timestamp"]);
-    assert_eq!(line["target"], "librdkafka");
-}
-
 /// What `--watch` prints to stdout is one document a line, also while no gateway answers.
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_of_a_watch_go_to_stderr() {
