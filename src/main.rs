@@ -6,12 +6,13 @@ use sightline::config::ConfigError;
 use sightline::output::{self, ClosedPipe};
 use sightline::{cli, task};
 
-/// glibc's allocator keeps several times of what a backlog needs, in an arena for each of many threads.
+/// Of what a backlog needs glibc's allocator keeps several times as much, because it makes an arena for each of many threads.
 #[cfg(target_os = "linux")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// What jemalloc reads when it starts: an arena for each processor, and memory that nobody uses is given back after a second.
+/// jemalloc reads this when it starts: it makes an arena for each processor, and after a second gives memory back to the system
+/// that the process has freed.
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
 // SAFETY: jemalloc declares `const char *malloc_conf`, and reads it as a string that ends in a zero. No other symbol has the name.

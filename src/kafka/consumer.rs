@@ -27,11 +27,13 @@ use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::{mpsc as channel, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::client_log::{LogChange, Warnings};
 use super::group::PREFETCH;
 use super::is_refusal;
 pub use super::native::events::TopicPartition;
 use super::native::events::{Event, Events, Scope};
 use super::offsets::TopicStates;
+use super::refusals::Refusals;
 use crate::event::Record;
 
 /// What a partition may hold at least, in bytes.
@@ -92,11 +94,6 @@ pub struct Records {
 
 /// The syslog severity of warnings.
 const WARNING: i32 = 4;
-/// What librdkafka goes on to warn of is logged as a warning again after so long.
-const WARN_AGAIN: Duration = Duration::from_secs(600);
-/// How librdkafka prints an absent topic id.
-const NO_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
-
 /// What the consumers of a process may hold of records that wait. All assigned partitions have an equal share, of which a
 /// part is for what Kafka's client has fetched ahead.
 #[derive(Debug)]
@@ -317,7 +314,6 @@ pub fn join(
                     assignments: assignments.clone(),
                     requests,
                     topic_states: states,
-                    warnings: Mutex::default(),
                 };
                 let run = || run(&config, member, &stop, &mut refusals);
                 match panic::catch_unwind(AssertUnwindSafe(run)) {
@@ -359,101 +355,6 @@ struct Member {
     assignments: channel::UnboundedSender<Assignment>,
     requests: mpsc::Sender<Request>,
     topic_states: watch::Receiver<Option<TopicStates>>,
-    warnings: Mutex<Warnings>,
-}
-
-/// What librdkafka has warned of lately. It repeats a failure with every attempt to connect.
-#[derive(Debug, Default)]
-struct Warnings(HashMap<String, Instant>);
-
-impl Warnings {
-    /// Whether a line is to be logged as a warning: it was not, for so long.
-    fn is_due(&mut self, line: &str) -> bool {
-        self.0.retain(|_, warned| warned.elapsed() < WARN_AGAIN);
-        // The rest of the line says how long that took, and how often librdkafka has left it out.
-        let said = line.split_once(" (after ").map_or(line, |(said, _)| said);
-        let is_due = !self.0.contains_key(said);
-        if is_due {
-            self.0.insert(said.to_owned(), Instant::now());
-        }
-        is_due
-    }
-}
-
-/// Why Kafka refuses a topic, or the consumer as a whole (`None`), which keeps it from being assigned partitions, or from
-/// committing their offsets. No worker can report that. librdkafka reports it with every attempt; it is logged when it begins
-/// and ends.
-#[derive(Default)]
-struct Refusals {
-    begun: HashMap<Option<Arc<str>>, RDKafkaErrorCode>,
-    /// Whether Kafka has refused the consumer for a topic that it has not named, since that was looked for.
-    has_unnamed_topic: bool,
-}
-
-impl Refusals {
-    fn begin(&mut self, group: &str, topic: Option<Arc<str>>, code: RDKafkaErrorCode) {
-        if topic.is_none() && code == RDKafkaErrorCode::TopicAuthorizationFailed {
-            self.has_unnamed_topic = true;
-        }
-        if self.begun.insert(topic.clone(), code) != Some(code) {
-            tracing::warn!(
-                group,
-                topic = topic.as_deref(),
-                %code,
-                "Kafka refuses the consumer; trying again until it does not"
-            );
-        }
-    }
-
-    /// Partitions of a topic were assigned, or their offsets committed.
-    fn end(&mut self, group: &str, topic: &Arc<str>) {
-        for ended in [None, Some(Arc::clone(topic))] {
-            if self.begun.remove(&ended).is_some() {
-                tracing::info!(
-                    group,
-                    topic = ended.as_deref(),
-                    "Kafka accepts the consumer again"
-                );
-            }
-        }
-    }
-}
-
-/// A change of a topic that librdkafka reports only in its debug log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum LogChange {
-    /// The topic was deleted and created again.
-    Recreated(Arc<str>),
-    /// A partition has lost its tail.
-    Truncated(TopicPartition),
-}
-
-impl LogChange {
-    /// The change that a line of librdkafka's log reports.
-    fn parse(line: &str) -> Option<Self> {
-        if let Some((before, ids)) = line.split_once(" changed id from ") {
-            let (_, topic) = before.rsplit_once("Topic ")?;
-            return (!ids.starts_with(NO_ID)).then(|| Self::Recreated(topic.into()));
-        }
-        let (of_partition, reset) = line.split_once("]: offset reset")?;
-        let (before, partition) = of_partition.rsplit_once(" [")?;
-        let (_, topic) = before.rsplit_once(' ')?;
-        let partition = TopicPartition {
-            topic: topic.into(),
-            partition: partition.parse().ok()?,
-        };
-        reset
-            .contains("log truncation detected")
-            .then_some(Self::Truncated(partition))
-    }
-
-    /// What has changed.
-    fn scope(self) -> Scope {
-        match self {
-            Self::Recreated(topic) => Scope::Topic(topic),
-            Self::Truncated(partition) => Scope::Partition(partition),
-        }
-    }
 }
 
 /// A list of partitions, as rdkafka takes it.
@@ -635,6 +536,7 @@ fn serve(
 ) -> KafkaResult<()> {
     let member = Arc::clone(consumer.context());
     let events = Events::of(consumer)?;
+    let mut warnings = Warnings::default();
     let mut stored: HashMap<TopicPartition, (i64, String)> = HashMap::new();
     let (mut store_at, mut rights_at) = (Instant::now(), Instant::now());
     while !stop.is_cancelled() {
@@ -685,7 +587,7 @@ fn serve(
         for _ in 0..1_000 {
             match events.poll(wait) {
                 None => break,
-                Some(event) => handle(consumer, &events, &member, event, refusals)?,
+                Some(event) => handle(consumer, &events, &member, event, refusals, &mut warnings)?,
             }
             wait = Duration::ZERO;
         }
@@ -704,6 +606,7 @@ fn handle(
     member: &Member,
     event: Event,
     refusals: &mut Refusals,
+    warnings: &mut Warnings,
 ) -> KafkaResult<()> {
     let group = member.group.as_str();
     match event {
@@ -798,10 +701,6 @@ fn handle(
             facility,
             message,
         } => {
-            let mut warnings = member
-                .warnings
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
             if severity <= WARNING && warnings.is_due(&message) {
                 tracing::warn!(target: "librdkafka", facility, message, group);
             } else {
@@ -975,7 +874,7 @@ fn deliver(
         }
     }
     if slot.deliveries.is_none() {
-        // Nobody receives until its worker seeks.
+        // Its worker has stopped receiving; until that seeks again, nothing is to be fetched.
         slot.paused = true;
         drop(slots);
         return consumer.pause(&list([&partition]));
@@ -1088,45 +987,5 @@ mod tests {
             Delivery::End(offset) => format!("end {offset}"),
         };
         next.map(text).collect()
-    }
-
-    #[test]
-    fn a_failure_that_librdkafka_repeats_is_one_warning() {
-        let mut warnings = Warnings::default();
-        let refused = "[thrd:k:9092/bootstrap]: k:9092/bootstrap: Connect to ipv4#10.0.0.1:9092 failed: Connection refused";
-        let reset =
-            "[thrd:k:9092/bootstrap]: k:9092/bootstrap: Disconnected: connection reset by peer";
-        for (line, is_due) in [
-            (format!("{refused} (after 0ms in state CONNECT)"), true),
-            (format!("{reset} (after 0ms in state SSL_HANDSHAKE)"), true),
-            (
-                format!("{refused} (after 3ms in state CONNECT, 1 identical error(s) suppressed)"),
-                false,
-            ),
-            (format!("{reset} (after 1ms in state SSL_HANDSHAKE)"), false),
-            ("another".to_owned(), true),
-        ] {
-            assert_eq!(warnings.is_due(&line), is_due, "{line}");
-        }
-    }
-
-    #[test]
-    fn changes_of_the_log_are_parsed_from_librdkafkas_log() {
-        let changed = "[thrd:main]: Topic user.events changed id from ";
-        let first = format!("{changed}{NO_ID} to mRk1v5vYQ3aaaaaaaaaaaa");
-        assert_eq!(LogChange::parse(&first), None);
-        let again = format!("{changed}mRk1v5vYQ3aaaaaaaaaaaa to zRk1v5vYQ3aaaaaaaaaaaa");
-        let recreated = LogChange::Recreated("user.events".into());
-        assert_eq!(LogChange::parse(&again), Some(recreated));
-        let reset = "[thrd:main]: user.events [7]: offset reset (at offset INVALID (leader epoch 4), broker 1) to ";
-        let truncated = format!("{reset}offset INVALID: Local: Partition log truncation detected");
-        let partition = TopicPartition {
-            topic: "user.events".into(),
-            partition: 7,
-        };
-        let change = LogChange::Truncated(partition);
-        assert_eq!(LogChange::parse(&truncated), Some(change));
-        let other = format!("{reset}offset INVALID: Broker: Offset out of range");
-        assert_eq!(LogChange::parse(&other), None);
     }
 }

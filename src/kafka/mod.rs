@@ -1,15 +1,18 @@
 //! What the projector needs of Kafka, in Kafka's own words: members of a consumer group (`consumer`, with the group's
-//! settings in `group` and the check of the user's own in [`properties`]), the state and offsets of topics ([`offsets`], read by [`monitor`]), records ([`to_record`]), and
-//! what librdkafka can do but its safe wrapper can't (`native`).
+//! settings in `group`, the check of the user's own in [`properties`], and what is logged of it in `refusals` and
+//! `client_log`), the state and offsets of topics ([`offsets`], read by [`monitor`]), records ([`to_record`]), and what
+//! librdkafka can do but its safe wrapper can't (`native`).
 //!
 //! Nothing here knows of views or of the database. Where a partition begins is the caller's decision.
 
+mod client_log;
 pub(crate) mod consumer;
 pub(crate) mod group;
 pub mod monitor;
 pub(crate) mod native;
 pub mod offsets;
 pub mod properties;
+mod refusals;
 
 pub use native::to_record;
 

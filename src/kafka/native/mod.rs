@@ -1,6 +1,6 @@
 //! What librdkafka offers and its safe wrapper lacks: events with their partition and offset ([`events`]), topic ids and
 //! offsets from brokers that are asked together ([`requests`]), and a setting of the in-process broker. The only module
-//! with `unsafe` code.
+//! with `unsafe` code; the program adds the configuration of its allocator (`main.rs`).
 //!
 //! A topic that was deleted and created again has the same name and another id (KIP-516).
 #![allow(unsafe_code)]
