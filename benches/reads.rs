@@ -19,7 +19,7 @@ use crate::topic::{ORDER, Topic};
 use crate::{BY_HAND, Bench, Build, floor, processes};
 
 const TIME: Duration = Duration::from_secs(3);
-/// Users who are read.
+/// `wrk` reads so many users in turn.
 const USERS: usize = 5_000;
 /// Ids in a batch.
 const BATCH: usize = 100;

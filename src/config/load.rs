@@ -266,9 +266,7 @@ impl Settings {
         }
         Ok(())
     }
-}
 
-impl Settings {
     /// Refuses two addresses of which only one can be bound.
     fn refuse_one_port_twice(&self, config: &Config) -> Result<(), ConfigError> {
         let mut bound = vec![("admin_addr", config.admin_addr)];

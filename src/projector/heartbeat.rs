@@ -131,7 +131,7 @@ pub async fn run(projector: Projector) {
     loop {
         tokio::select! {
             _ = tick.tick() => {}
-            // Without a heartbeat the partition has no owner for whoever asks.
+            // Until its first heartbeat readers of the lag take the partition for one without an owner.
             () = projector.heartbeats.begun.notified() => tokio::time::sleep(GATHER).await,
             () = projector.stop.cancelled() => return,
         }

@@ -1,5 +1,5 @@
-//! What views need from time to time, a task for each domain, done by whichever process comes first: dead letters are retried and published, their
-//! bytes expire, and so do remembered event ids; retired versions are dropped when their time is over.
+//! What views need from time to time, a task for each domain, done by whichever process comes first: dead letters are retried
+//! and published, their bytes expire, and so do remembered event ids; retired versions are dropped when their time is over.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};

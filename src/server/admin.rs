@@ -72,10 +72,10 @@ async fn refuse(State(loopback_only): State<bool>, request: Request, next: Next)
     if let Some(refusal) = layers::refuse_grpc(&request) {
         return refusal;
     }
-    if loopback_only && !layers::names_loopback(&request) {
-        return layers::host_not_allowed().into_response();
+    match layers::check_host(loopback_only, &request) {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
     }
-    next.run(request).await
 }
 
 fn unknown_path() -> Error {

@@ -138,9 +138,7 @@ struct Gate {
 impl Gate {
     /// A permit for a call, and how long it may take.
     fn admit(&self, request: &Request) -> Result<(SemaphorePermit<'_>, Duration), Error> {
-        if self.loopback_only && !names_loopback(request) {
-            return Err(host_not_allowed());
-        }
+        check_host(self.loopback_only, request)?;
         let permit = self.permits.try_acquire().map_err(|_| overloaded())?;
         let time = match self.surface {
             Surface::Grpc => deadline::of_grpc(request.headers())?,
@@ -388,8 +386,8 @@ pub(super) fn unknown_path(surface: Surface) -> Error {
     )
 }
 
-/// The answer to a gRPC call to a port that does not speak gRPC: a client of gRPC would show only that another one is not of
-/// gRPC.
+/// The refusal of a gRPC call to a port that does not speak gRPC. It is gRPC's own: of any other answer a client of gRPC shows
+/// only that it is not.
 pub(super) fn refuse_grpc(request: &Request) -> Option<Response> {
     let media_type = request.headers().get(header::CONTENT_TYPE)?;
     let rest = media_type.as_bytes().strip_prefix(b"application/grpc")?;
@@ -453,9 +451,18 @@ fn unsupported_message_encoding() -> Error {
     )
 }
 
-/// Whether the URI and the header Host name loopback, both where both are given. A web page can make a name of its own resolve to loopback (DNS
-/// rebinding), but its requests still carry that name: the URI or the header Host, which may be given once.
-pub(super) fn names_loopback(request: &Request) -> bool {
+/// On a listener of loopback only, refuses a call that names another host. A web page can make a name of its own resolve to
+/// loopback (DNS rebinding), but its requests still carry that name.
+pub(super) fn check_host(loopback_only: bool, request: &Request) -> Result<(), Error> {
+    if loopback_only && !names_loopback(request) {
+        return Err(host_not_allowed());
+    }
+    Ok(())
+}
+
+/// Whether the URI and the header Host name loopback, both where both are given, and Host at most
+/// once.
+fn names_loopback(request: &Request) -> bool {
     let in_uri = request.uri().authority().map(Authority::as_str);
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let in_header = hosts.next().map(|host| host.to_str().unwrap_or_default());

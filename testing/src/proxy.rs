@@ -39,9 +39,17 @@ pub struct Proxy {
     pub port: u16,
     state: watch::Sender<State>,
     target: Arc<Mutex<Option<SocketAddr>>>,
-    accepted: Arc<AtomicU64>,
-    broken: Arc<AtomicU64>,
-    answered: Arc<AtomicU64>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    /// Connections.
+    accepted: AtomicU64,
+    /// Connections that the proxy has closed itself.
+    broken: AtomicU64,
+    /// Bytes that the servers have sent.
+    answered: AtomicU64,
 }
 
 impl Proxy {
@@ -57,24 +65,18 @@ impl Proxy {
         };
         let (state, states) = watch::channel(state);
         let target = Arc::new(Mutex::new(None));
-        let accepted = Arc::new(AtomicU64::new(0));
-        let broken = Arc::new(AtomicU64::new(0));
-        let answered = Arc::new(AtomicU64::new(0));
+        let counts = Arc::<Counts>::default();
         tokio::spawn(accept(
             listener,
             states,
             Arc::clone(&target),
-            Arc::clone(&accepted),
-            Arc::clone(&broken),
-            Arc::clone(&answered),
+            Arc::clone(&counts),
         ));
         Proxy {
             port,
             state,
             target,
-            accepted,
-            broken,
-            answered,
+            counts,
         }
     }
 
@@ -98,18 +100,18 @@ impl Proxy {
 
     /// Carries nothing any longer over the connections that are open now, without a word to either end. New ones work.
     pub fn abandon(&self) {
-        let accepted = self.accepted.load(Ordering::Relaxed);
+        let accepted = self.counts.accepted.load(Ordering::Relaxed);
         self.state.send_modify(|state| state.abandoned = accepted);
     }
 
     /// How many connections the proxy has closed itself.
     pub fn broken(&self) -> u64 {
-        self.broken.load(Ordering::Relaxed)
+        self.counts.broken.load(Ordering::Relaxed)
     }
 
     /// How many bytes the servers have sent.
     pub fn answered(&self) -> u64 {
-        self.answered.load(Ordering::Relaxed)
+        self.counts.answered.load(Ordering::Relaxed)
     }
 }
 
@@ -118,9 +120,7 @@ async fn accept(
     listener: TcpListener,
     states: watch::Receiver<State>,
     target: Arc<Mutex<Option<SocketAddr>>>,
-    accepted: Arc<AtomicU64>,
-    broken: Arc<AtomicU64>,
-    answered: Arc<AtomicU64>,
+    counts: Arc<Counts>,
 ) {
     let mut gone = states.clone();
     for number in 0.. {
@@ -128,11 +128,10 @@ async fn accept(
             client = listener.accept() => client,
             () = async { while gone.changed().await.is_ok() {} } => return,
         };
-        accepted.store(number + 1, Ordering::Relaxed);
+        counts.accepted.store(number + 1, Ordering::Relaxed);
         let Ok((client, _)) = client else { continue };
         let target = *target.lock().unwrap();
-        let (mut states, broken) = (states.clone(), Arc::clone(&broken));
-        let answered = Arc::clone(&answered);
+        let (mut states, counts) = (states.clone(), Arc::clone(&counts));
         let refused = states.borrow_and_update().mode == Mode::Refused;
         let Some(target) = target.filter(|_| !refused) else {
             continue;
@@ -142,9 +141,9 @@ async fn accept(
                 return;
             };
             tokio::select! {
-                () = join(number, client, server, states.clone(), &answered) => {}
+                () = join(number, client, server, states.clone(), &counts.answered) => {}
                 () = cut_off(number, states) => {
-                    broken.fetch_add(1, Ordering::Relaxed);
+                    counts.broken.fetch_add(1, Ordering::Relaxed);
                 }
             }
         });

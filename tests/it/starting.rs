@@ -440,10 +440,15 @@ async fn errors_of_a_watch_go_to_stderr() {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut process = watch.spawn().expect("it starts");
-        let mut said = String::new();
         let mut stderr = BufReader::new(process.stderr.take().expect("piped"));
-        stderr.read_line(&mut said).expect("a line");
+        let first = tokio::task::spawn_blocking(move || {
+            let mut said = String::new();
+            stderr.read_line(&mut said).map(|_| said)
+        });
+        let first = tokio::time::timeout(SOON, first).await;
         process.kill().expect("it runs");
+        let said = first.expect("a line in time").expect("no panic");
+        let said = said.expect("UTF-8");
         let output = process.wait_with_output().expect("it ends");
         assert!(said.contains("no gateway listens there"), "{said}");
         assert_eq!(String::from_utf8_lossy(&output.stdout), "", "{command:?}");
