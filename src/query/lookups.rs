@@ -1,9 +1,10 @@
-//! Look-ups of one row by its key, gathered: a few slots, each with a connection of its own, take what reads wait for and ask
-//! for all rows of one kind in one statement. A read waits only while all slots are busy; the busier they are, the more rows
-//! each statement returns. A slot keeps its connection while there is work, so a look-up is one round trip.
+//! Look-ups of one row by its key. A few slots, each with a connection of its own, run them. A read that finds a free slot
+//! uses it itself. While all slots are busy, reads wait, and the next free slot asks for all rows of one kind in one
+//! statement: the busier the slots are, the more rows each statement returns. A slot keeps its connection while it is in use,
+//! so a look-up is one round trip.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
@@ -20,7 +21,7 @@ use crate::event::hash16;
 const SLOTS: u32 = 4;
 /// The most rows that one statement returns.
 const MOST: usize = 100;
-/// A slot that has had no work for so long gives its connection back.
+/// A slot that has been free for so long gives its connection back.
 const IDLE: Duration = Duration::from_secs(1);
 /// A connection in use is checked so often, whether its server still takes writes.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -35,15 +36,15 @@ pub struct Lookup {
     pub run: Run,
 }
 
-/// Runs the statement of a look-up in the view of a domain, for ids, which are given with their hashes.
+/// Runs a look-up in the view of a domain, for ids, which are given with their hashes. Returns what was found of each.
 pub type Run = for<'c> fn(
     &'c mut PgConnection,
     &'static str,
     &'c [Uuid],
     &'c [String],
-) -> BoxFuture<'c, sqlx::Result<Rows>>;
+) -> BoxFuture<'c, sqlx::Result<Vec<Found>>>;
 
-/// What the statement of a look-up returns: rows, and the positions that they reflect, in one snapshot. An entry of `numbers`
+/// What a statement for several ids returns: rows, and the positions that they reflect, in one snapshot. An entry of `numbers`
 /// says for which id, counted from 1, a row was found; the same entry of the other lists belongs to it.
 #[derive(Debug, sqlx::FromRow)]
 pub struct Rows {
@@ -85,7 +86,7 @@ pub struct Found {
 
 impl Rows {
     /// What was found of each of so many ids.
-    fn by_id(self, count: usize) -> Vec<Found> {
+    pub fn by_id(self, count: usize) -> Vec<Found> {
         let mut found: Vec<Found> = (0..count)
             .map(|_| Found {
                 is_ready: self.ready,
@@ -122,13 +123,14 @@ impl Rows {
 
 /// A look-up that waits for a slot.
 struct Request {
-    key: Uuid,
     id: String,
     answer: oneshot::Sender<Result<Found, Error>>,
 }
 
+/// Free slots, and look-ups that wait for one.
 #[derive(Default)]
-struct Waiting {
+struct State {
+    free: Vec<Slot>,
     /// Kinds that have requests, the one that is to be next first.
     order: VecDeque<&'static Lookup>,
     requests: HashMap<&'static str, Vec<Request>>,
@@ -137,8 +139,9 @@ struct Waiting {
 /// The slots, and what waits for them.
 pub struct Lookups {
     pool: PgPool,
-    waiting: Mutex<Waiting>,
-    arrived: Notify,
+    state: Mutex<State>,
+    /// Notified where look-ups wait and a slot may be free.
+    waiting: Notify,
     started: Once,
 }
 
@@ -147,8 +150,8 @@ impl Lookups {
     pub fn new(pool: PgPool) -> Self {
         Self {
             pool,
-            waiting: Mutex::default(),
-            arrived: Notify::new(),
+            state: Mutex::default(),
+            waiting: Notify::new(),
             started: Once::new(),
         }
     }
@@ -158,63 +161,99 @@ impl Lookups {
     /// # Errors
     /// The database failed.
     pub async fn find(self: &Arc<Self>, lookup: &'static Lookup, id: &str) -> Result<Found, Error> {
-        self.started.call_once(|| {
-            let slots = SLOTS.min(self.pool.options().get_max_connections() / 2);
-            for _ in 0..slots.max(1) {
-                tokio::spawn(Arc::clone(self).work());
-            }
-        });
-        let (answer, answered) = oneshot::channel();
-        let request = Request {
-            key: hash16(id.as_bytes()),
-            id: id.to_owned(),
-            answer,
+        self.started.call_once(|| self.start());
+        let Some(mut slot) = self.free_slot() else {
+            let answered = self.queue(lookup, id.to_owned());
+            let answer = answered.await;
+            return answer.unwrap_or_else(|_| Err(Error::internal("a look-up was dropped")));
         };
-        self.queue(lookup, vec![request]);
-        let answer = answered.await;
-        answer.unwrap_or_else(|_| Err(Error::internal("a look-up was dropped")))
+        let found = slot.run(lookup, &[id.to_owned()]).await;
+        drop(slot);
+        let found = found.map_err(|error| Error::from(error).in_statement(lookup.statement))?;
+        let found = found.into_iter().next();
+        found.ok_or_else(|| Error::internal("a look-up returned nothing"))
     }
 
-    fn queue(&self, lookup: &'static Lookup, requests: Vec<Request>) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let Waiting {
-            order,
-            requests: all,
-        } = &mut *waiting;
-        let waiting = all.entry(lookup.statement).or_default();
+    fn start(self: &Arc<Self>) {
+        let slots = SLOTS.min(self.pool.options().get_max_connections() / 2);
+        for _ in 0..slots.max(1) {
+            self.lock().free.push(Slot::default());
+            tokio::spawn(Arc::clone(self).work());
+        }
+        tokio::spawn(Arc::clone(self).give_back_idle_connections());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A free slot, unless other look-ups wait for it already.
+    fn free_slot(&self) -> Option<UsedSlot<'_>> {
+        let mut state = self.lock();
+        let slot = state.order.is_empty().then(|| state.free.pop()).flatten()?;
+        Some(UsedSlot {
+            lookups: self,
+            slot,
+        })
+    }
+
+    fn queue(
+        &self,
+        lookup: &'static Lookup,
+        id: String,
+    ) -> oneshot::Receiver<Result<Found, Error>> {
+        let (answer, answered) = oneshot::channel();
+        let mut state = self.lock();
+        let State {
+            order, requests, ..
+        } = &mut *state;
+        let waiting = requests.entry(lookup.statement).or_default();
         if waiting.is_empty() {
             order.push_back(lookup);
         }
-        waiting.extend(requests);
-        self.arrived.notify_one();
+        waiting.push(Request { id, answer });
+        // A slot may have become free since this look-up found none.
+        if !state.free.is_empty() {
+            self.waiting.notify_one();
+        }
+        answered
     }
 
-    /// The next requests, all of one kind.
-    fn take(&self) -> Option<(&'static Lookup, Vec<Request>)> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let lookup = waiting.order.pop_front()?;
-        let requests = waiting.requests.entry(lookup.statement).or_default();
+    /// A free slot, and the next requests, all of one kind.
+    fn take(&self) -> Option<(UsedSlot<'_>, &'static Lookup, Vec<Request>)> {
+        let mut state = self.lock();
+        if state.free.is_empty() {
+            return None;
+        }
+        let lookup = state.order.pop_front()?;
+        let requests = state.requests.entry(lookup.statement).or_default();
         let left = requests.split_off(requests.len().min(MOST));
         let taken = std::mem::replace(requests, left);
         if !requests.is_empty() {
-            waiting.order.push_back(lookup);
-            self.arrived.notify_one();
+            state.order.push_back(lookup);
         }
-        Some((lookup, taken))
+        let slot = state.free.pop().unwrap_or_default();
+        let used = UsedSlot {
+            lookups: self,
+            slot,
+        };
+        Some((used, lookup, taken))
     }
 
-    /// Works for one slot, for as long as the process runs.
+    /// Runs look-ups that wait, for as long as the process runs.
     async fn work(self: Arc<Self>) {
-        let mut slot = Slot::default();
         loop {
-            while let Some((lookup, mut requests)) = self.take() {
+            while let Some((mut slot, lookup, mut requests)) = self.take() {
                 // Of callers that are gone nothing is read.
                 requests.retain(|request| !request.answer.is_closed());
                 if requests.is_empty() {
                     continue;
                 }
-                let found = slot.run(&self.pool, lookup, &requests).await;
-                match found {
+                let ids: Vec<String> = requests
+                    .iter_mut()
+                    .map(|request| std::mem::take(&mut request.id))
+                    .collect();
+                match slot.run(lookup, &ids).await {
                     Ok(found) => {
                         for (request, found) in requests.into_iter().zip(found) {
                             drop(request.answer.send(Ok(found)));
@@ -228,61 +267,108 @@ impl Lookups {
                     }
                 }
             }
-            let arrived = tokio::time::timeout(IDLE, self.arrived.notified());
-            if arrived.await.is_err() {
-                slot = Slot::default();
-                self.arrived.notified().await;
-            }
+            self.waiting.notified().await;
+        }
+    }
+
+    async fn give_back_idle_connections(self: Arc<Self>) {
+        let mut interval = tokio::time::interval(IDLE);
+        loop {
+            interval.tick().await;
+            let idle: Vec<Slot> = {
+                let mut state = self.lock();
+                let free = state.free.iter_mut();
+                free.filter(|slot| slot.is_idle())
+                    .map(std::mem::take)
+                    .collect()
+            };
+            drop(idle);
         }
     }
 }
 
-/// The connection of a slot, and when it was checked last.
+/// A slot in use. Dropped, also where its caller is gone, it is free again.
+struct UsedSlot<'l> {
+    lookups: &'l Lookups,
+    slot: Slot,
+}
+
+impl UsedSlot<'_> {
+    async fn run(&mut self, lookup: &Lookup, ids: &[String]) -> sqlx::Result<Vec<Found>> {
+        self.slot.run(&self.lookups.pool, lookup, ids).await
+    }
+}
+
+impl Drop for UsedSlot<'_> {
+    fn drop(&mut self) {
+        let mut state = self.lookups.lock();
+        state.free.push(std::mem::take(&mut self.slot));
+        if !state.order.is_empty() {
+            self.lookups.waiting.notify_one();
+        }
+    }
+}
+
+/// A connection, unless it was given back or has failed.
 #[derive(Default)]
-struct Slot(Option<(PoolConnection<Postgres>, Instant)>);
+struct Slot(Option<Connected>);
+
+struct Connected {
+    connection: PoolConnection<Postgres>,
+    checked: Instant,
+    used: Instant,
+}
 
 impl Slot {
+    fn is_idle(&self) -> bool {
+        let connected = self.0.as_ref();
+        connected.is_some_and(|connected| connected.used.elapsed() > IDLE)
+    }
+
     async fn run(
         &mut self,
         pool: &PgPool,
         lookup: &Lookup,
-        requests: &[Request],
+        ids: &[String],
     ) -> sqlx::Result<Vec<Found>> {
-        let keys: Vec<Uuid> = requests.iter().map(|request| request.key).collect();
-        let ids: Vec<String> = requests.iter().map(|request| request.id.clone()).collect();
+        let keys: Vec<Uuid> = ids.iter().map(|id| hash16(id.as_bytes())).collect();
         let is_used = self.0.is_some();
-        let rows = match self.try_to_run(pool, lookup, &keys, &ids).await {
+        match self.try_to_run(pool, lookup, &keys, ids).await {
             // The server may have been restarted since the connection was used last.
             Err(error) if is_used && db::classify(&error) == ErrorClass::Transient => {
-                self.try_to_run(pool, lookup, &keys, &ids).await
+                self.try_to_run(pool, lookup, &keys, ids).await
             }
             done => done,
-        };
-        rows.map(|rows| rows.by_id(requests.len()))
+        }
     }
 
-    /// Runs the statement. Where it fails, the connection is given back, and checked before it is used again.
+    /// Runs the look-up. Where it fails, the connection is given back, and checked before it is used again.
     async fn try_to_run(
         &mut self,
         pool: &PgPool,
         lookup: &Lookup,
         keys: &[Uuid],
         ids: &[String],
-    ) -> sqlx::Result<Rows> {
-        let (mut connection, mut checked) = match self.0.take() {
-            Some(held) => held,
-            None => (pool.acquire().await?, Instant::now()),
+    ) -> sqlx::Result<Vec<Found>> {
+        let mut connected = match self.0.take() {
+            Some(connected) => connected,
+            None => Connected {
+                connection: pool.acquire().await?,
+                checked: Instant::now(),
+                used: Instant::now(),
+            },
         };
         let run = async {
-            if checked.elapsed() > CHECK_INTERVAL {
-                db::refuse_read_only(&mut connection).await?;
-                checked = Instant::now();
+            if connected.checked.elapsed() > CHECK_INTERVAL {
+                db::refuse_read_only(&mut connected.connection).await?;
+                connected.checked = Instant::now();
             }
-            (lookup.run)(&mut connection, lookup.domain, keys, ids).await
+            (lookup.run)(&mut connected.connection, lookup.domain, keys, ids).await
         };
-        let rows = db::within(db::ANSWER_TIMEOUT, run).await?;
-        self.0 = Some((connection, checked));
-        Ok(rows)
+        let found = db::within(db::ANSWER_TIMEOUT, run).await?;
+        connected.used = Instant::now();
+        self.0 = Some(connected);
+        Ok(found)
     }
 }
 

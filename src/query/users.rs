@@ -9,12 +9,13 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
 use super::answer::Answer;
-use super::lookups::{Lookup, Rows};
+use super::lookups::{Found, Lookup, Rows};
 use super::reads::Reads;
 use crate::error::Error;
 use crate::event::hash16;
 use crate::fold::history::{self, HistoryEntry};
 
+const FIND_USERS_OF_ONE_LOG: &str = include_str!("sql/find_users_of_one_log.sql");
 const FIND_USERS: &str = include_str!("sql/find_users.sql");
 const GET_USER_AS_OF: &str = include_str!("sql/get_user_as_of.sql");
 
@@ -28,11 +29,61 @@ pub const fn lookup(domain: &'static str, statement: &'static str) -> Lookup {
     Lookup {
         domain,
         statement,
-        run: |connection, domain, keys, ids| Box::pin(find(connection, domain, keys, ids)),
+        run: |connection, domain, keys, ids| Box::pin(find_each(connection, domain, keys, ids)),
     }
 }
 
-/// A domain's users by their ids, which are given with their hashes.
+/// A row of a user that is made from one log.
+#[derive(sqlx::FromRow)]
+struct OfOneLog {
+    number: i64,
+    document: String,
+    log_id: i32,
+    next_offset: i64,
+    ready: bool,
+    lacks_dead_letters: bool,
+}
+
+/// What is found of each user. Almost every row is made from one log, and the statement for these takes a third of the time
+/// of the one for all.
+async fn find_each(
+    connection: &mut PgConnection,
+    domain: &'static str,
+    keys: &[Uuid],
+    ids: &[String],
+) -> sqlx::Result<Vec<Found>> {
+    let rows: Vec<OfOneLog> = sqlx::query_as(of_domain(FIND_USERS_OF_ONE_LOG, domain))
+        .bind(keys)
+        .bind(ids)
+        .fetch_all(&mut *connection)
+        .await?;
+    let mut found: Vec<Option<Found>> = ids.iter().map(|_| None).collect();
+    for row in rows {
+        let index = usize::try_from(row.number - 1).unwrap_or(usize::MAX);
+        if let Some(found) = found.get_mut(index) {
+            *found = Some(Found {
+                document: Some(row.document),
+                logs: vec![row.log_id],
+                offsets: vec![row.next_offset],
+                is_ready: row.ready,
+                lacks_dead_letters: row.lacks_dead_letters,
+            });
+        }
+    }
+    let is_other = |index: &usize| found[*index].is_none();
+    let others: Vec<usize> = (0..ids.len()).filter(is_other).collect();
+    if !others.is_empty() {
+        let keys: Vec<Uuid> = others.iter().map(|index| keys[*index]).collect();
+        let ids: Vec<String> = others.iter().map(|index| ids[*index].clone()).collect();
+        let rows = find(connection, domain, &keys, &ids).await?;
+        for (index, other) in others.into_iter().zip(rows.by_id(ids.len())) {
+            found[index] = Some(other);
+        }
+    }
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// A domain's users by their ids, which are given with their hashes, all in one snapshot.
 ///
 /// # Errors
 /// The database failed.

@@ -71,6 +71,20 @@ async fn every_domain_finds_users_by_the_shared_statements() {
         );
         assert_eq!((rows.log_ids, rows.logs.len()), (vec![Some(2)], 6));
 
+        let lookup = Box::leak(Box::new(users::lookup(domain, "test")));
+        let expected = [("user-1", Some(&state), 1), ("unknown", None, 6)];
+        for (id, document, positions) in expected {
+            let found = reads.find(lookup, id).await.expect("an answer");
+            let reflected = found.position.token.iter().count();
+            assert_eq!((found.body.as_ref(), reflected), (document, positions));
+        }
+        // A row that is made from several logs reflects all of them.
+        let several = format!("UPDATE {domain}_live.users SET log_id = NULL");
+        execute(&database, &several).await;
+        let found = reads.find(lookup, "user-1").await.expect("an answer");
+        let reflected = found.position.token.iter().count();
+        assert_eq!((found.body.as_ref(), reflected), (Some(&state), 6));
+
         let instant = "2026-02-01T00:00:00Z".parse().expect("an instant");
         let found = users::as_of::<String>(&reads, domain, "user-1", instant).await;
         let found = found.unwrap_or_else(|error| panic!("{domain}: {error}"));

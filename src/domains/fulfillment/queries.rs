@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::event::hash16;
 use crate::fold::addresses::{DefaultKind, Source};
 use crate::fold::history::{self, HistoryEntry};
-use crate::query::lookups::{Lookup, Rows};
+use crate::query::lookups::{Found, Lookup, Rows};
 use crate::query::page::{Page, PageRequest};
 use crate::query::{self, Answer, Position, Reads, users};
 
@@ -104,10 +104,11 @@ static ADDRESSES: Lookup = Lookup {
     run: |connection, _, keys, _| Box::pin(find_addresses(connection, keys)),
 };
 
-async fn find_addresses(connection: &mut PgConnection, keys: &[Uuid]) -> sqlx::Result<Rows> {
-    sqlx::query_file_as!(Rows, "src/domains/fulfillment/sql/find_addresses.sql", keys)
-        .fetch_one(connection)
-        .await
+async fn find_addresses(connection: &mut PgConnection, keys: &[Uuid]) -> sqlx::Result<Vec<Found>> {
+    let statement =
+        sqlx::query_file_as!(Rows, "src/domains/fulfillment/sql/find_addresses.sql", keys);
+    let rows = statement.fetch_one(connection).await?;
+    Ok(rows.by_id(keys.len()))
 }
 
 fn fold(facts: impl IntoIterator<Item = HistoryEntry<Fact>>) -> Recipient {
