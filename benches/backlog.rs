@@ -1,12 +1,12 @@
-//! How fast a backlog is projected, and in how much memory: for the order domain, and for all domains at once; by
-//! `sightline serve`, and by the loop written by hand, which is the upper bound: a thread, a consumer and a
+//! How fast a backlog is projected, and in how much memory: by each domain alone, and by all
+//! at once; by `sightline serve`, and by the loop written by hand, which is the upper bound: a thread, a consumer and a
 //! connection for each domain and partition, and batches of the same size as the projector's.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sightline::domains::{self, Domain};
+use sightline::domains::Domain;
 use sightline::kafka::to_record;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use tokio::runtime::Handle;
@@ -14,14 +14,14 @@ use tokio::task::JoinHandle;
 
 use crate::by_hand::{BATCH_RECORDS, Batch, ByHand, Steps};
 use crate::report::Report;
-use crate::topic::{Domains, ORDER, Topic, names};
+use crate::topic::{Domains, Topic, names};
 use crate::{BY_HAND, Bench, Build, processes};
 
 pub async fn run(bench: &Bench, report: &mut Report) {
     let topic = Arc::new(Topic::fill(bench).await);
     report.add("the log", "events", topic.events as f64);
     for round in 0..bench.settings.rounds {
-        for domains in [ORDER, domains::ALL] {
+        for domains in measured(bench) {
             let mut outcomes = Vec::new();
             for build in bench.in_turn(round) {
                 let row = row(domains, build.as_ref());
@@ -29,7 +29,7 @@ pub async fn run(bench: &Bench, report: &mut Report) {
                     .extend(measure(bench, &topic, domains, build.as_ref(), &row, report).await);
             }
             assert_eq!(outcomes[0], outcomes[1], "both make the same views");
-            if round == 0 && domains.len() == domains::ALL.len() {
+            if round == 0 && domains.len() == bench.domains().len() {
                 for (domain, (users, ids, _)) in domains.iter().zip(&outcomes[0]) {
                     let row = format!("the log, {}", domain.domain());
                     report.add(&row, "users", *users as f64);
@@ -38,12 +38,22 @@ pub async fn run(bench: &Bench, report: &mut Report) {
             }
         }
     }
-    for domains in [ORDER, domains::ALL] {
+    for domains in measured(bench) {
         let rate = |row: &str| report.median(row, "events/s, from the first commit on");
         let this = row(domains, Some(&Build::this()));
         let ratio = rate(&this) / rate(&row(domains, None));
         report.add(&this, "of what is possible by hand", ratio);
     }
+}
+
+/// Each domain alone, then all of them.
+fn measured(bench: &Bench) -> Vec<Domains> {
+    let all = bench.domains();
+    let mut measured: Vec<Domains> = all.iter().map(std::slice::from_ref).collect();
+    if all.len() > 1 {
+        measured.push(all);
+    }
+    measured
 }
 
 /// What is measured: a build of the program, or the loop written by hand.

@@ -32,6 +32,7 @@ use tonic::{Request, Response, Status};
 const MAX_CONNECTIONS: u32 = 16;
 
 /// What the floor answers.
+#[derive(Default)]
 pub struct Content {
     /// Paths, and their answers.
     pub answers: Vec<(String, String)>,

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sightline::domains;
 use sightline::event;
 use sightline::kafka::to_record;
 use sightline_testing::app::SOON;
@@ -74,21 +73,21 @@ async fn measure(bench: &Bench, rate: usize, build: Option<&Build>, report: &mut
     let stop_at_end = stop.clone().drop_guard();
     let (gateway, by_hand) = match build {
         Some(build) => {
-            let app = topic.serve(build, domains::ALL, &database);
+            let app = topic.serve(build, bench.domains(), &database);
             let running = app.ready().await;
-            claimed(&topic, &pool).await;
+            claimed(bench, &topic, &pool).await;
             (Some(running), None)
         }
         None => {
-            let by_hand = start_by_hand(&topic, &database, &pool, stop).await;
+            let by_hand = start_by_hand(bench, &topic, &database, &pool, stop).await;
             (None, Some(by_hand))
         }
     };
     pool.close().await;
 
     let seconds = (WARM_UP + TIME).as_secs() as usize;
-    let records = log::new_addresses(rate * seconds, topic.partitions);
-    let expected = (records.len() * domains::ALL.len()) as i64;
+    let records = log::new_users(rate * seconds, topic.partitions);
+    let expected = (records.len() * bench.domains().len()) as i64;
     let mut connection = PgConnection::connect(&database)
         .await
         .expect("Postgres answers");
@@ -110,8 +109,13 @@ async fn measure(bench: &Bench, rate: usize, build: Option<&Build>, report: &mut
         move || produce(&topic, &records, rate, began, &check)
     });
     let following = tokio::spawn(follow(connection, expected));
+    let has_customers = bench
+        .domains()
+        .iter()
+        .any(|domain| domain.domain() == "order");
     let checking = gateway
         .as_ref()
+        .filter(|_| has_customers)
         .map(|running| tokio::spawn(read(running.rest.clone(), checks)));
     let measured = began + WARM_UP..began + WARM_UP + TIME;
     sleep_until(measured.start.into()).await;
@@ -163,8 +167,8 @@ async fn measure(bench: &Bench, rate: usize, build: Option<&Build>, report: &mut
 }
 
 /// Waits until the gateway has claimed all partitions for all domains.
-async fn claimed(topic: &Topic, pool: &PgPool) {
-    let all = i64::from(topic.partitions) * domains::ALL.len() as i64;
+async fn claimed(bench: &Bench, topic: &Topic, pool: &PgPool) {
+    let all = i64::from(topic.partitions) * bench.domains().len() as i64;
     wait_until(SOON, "all partitions are claimed", async || {
         let claimed: i64 =
             sqlx::query_scalar("SELECT count(*) FROM sightline.progress WHERE epoch > 0")
@@ -182,12 +186,13 @@ async fn claimed(topic: &Topic, pool: &PgPool) {
 
 /// Starts the loop written by hand, which goes on until `stop` is cancelled.
 async fn start_by_hand(
+    bench: &Bench,
     topic: &Arc<Topic>,
     database: &str,
     pool: &PgPool,
     stop: CancellationToken,
 ) -> JoinHandle<()> {
-    let by_hand = ByHand::begin(topic, domains::ALL, pool).await;
+    let by_hand = ByHand::begin(topic, bench.domains(), pool).await;
     let (database, runtime) = (database.to_owned(), Handle::current());
     tokio::task::spawn_blocking(move || project(&by_hand, &database, &stop, &runtime))
 }

@@ -50,16 +50,15 @@ pub fn generate(events: usize, partitions: i32) -> Vec<Record> {
     log
 }
 
-/// Events that happen now, in partitions by chance: each adds an address, which concerns every domain, and is
-/// the first of its user.
-pub fn new_addresses(events: usize, partitions: i32) -> Vec<Record> {
+/// Events that happen now, in partitions by chance: each registers a user, which concerns every domain.
+pub fn new_users(events: usize, partitions: i32) -> Vec<Record> {
     let mut rng = Rng::new();
     let timestamp = Utc::now().timestamp_millis();
     let mut record = |n| {
         let id = uuid(&mut rng);
-        let mut payload = address_added(&mut rng, &id, "addr-1", true, timestamp);
+        let mut payload = registered(&id[..8], timestamp);
         payload["userId"] = id.as_str().into();
-        let (headers, value) = written(&mut rng, n, "UserAddressAdded", &id, timestamp, payload);
+        let (headers, value) = written(&mut rng, n, "UserRegistered", &id, timestamp, payload);
         Record {
             partition: rng.i32(0..partitions),
             key: Some(id.into_bytes()),
@@ -95,13 +94,7 @@ fn happening(rng: &mut Rng, user: &mut User, timestamp: i64) -> (&'static str, V
     let (kind, mut payload) = match (rng.u8(..100), address_id) {
         _ if !user.registered => {
             user.registered = true;
-            (
-                "UserRegistered",
-                json!({
-                    "email": format!("{name}@example.org"), "username": name, "firstName": "Ada", "lastName": name,
-                    "status": "pending_verification", "source": "direct", "registrationTimestamp": time(timestamp),
-                }),
-            )
+            ("UserRegistered", registered(name, timestamp))
         }
         (0..30, _) => (
             "UserLoggedIn",
@@ -166,6 +159,13 @@ fn happening(rng: &mut Rng, user: &mut User, timestamp: i64) -> (&'static str, V
     };
     payload["userId"] = id.as_str().into();
     (kind, payload)
+}
+
+fn registered(name: &str, timestamp: i64) -> Value {
+    json!({
+        "email": format!("{name}@example.org"), "username": name, "firstName": "Ada", "lastName": name,
+        "status": "pending_verification", "source": "direct", "registrationTimestamp": time(timestamp),
+    })
 }
 
 fn address_added(rng: &mut Rng, id: &str, address_id: &str, first: bool, timestamp: i64) -> Value {

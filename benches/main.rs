@@ -23,12 +23,14 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use clap::Parser;
+use sightline::domains::{self, Domain};
 use sightline_postgres::{Options, Postgres};
 use sightline_testing::app::{finish, sightline, sightline_at};
 use sightline_testing::broker::Broker;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 
 use report::Report;
+use topic::Domains;
 
 /// What can be measured.
 const SECTIONS: [&str; 6] = ["backlog", "freshness", "ids", "rows", "reads", "rebuild"];
@@ -49,6 +51,9 @@ pub struct Settings {
     /// Events a second at which freshness is measured.
     #[arg(long, value_delimiter = ',', default_values_t = [200, 1_000])]
     rates: Vec<usize>,
+    /// Domains that backlog and freshness measure; all of them where none is named. Backlog measures each alone, then together.
+    #[arg(long, value_delimiter = ',', value_parser = domains::names())]
+    domains: Vec<String>,
     /// Another build of `sightline`, which backlog and freshness measure in turn with this one.
     #[arg(long, value_name = "PROGRAM")]
     against: Option<PathBuf>,
@@ -184,6 +189,20 @@ impl Bench {
         let first = round % all.len();
         all.rotate_left(first);
         all
+    }
+
+    /// The domains of `--domains`.
+    pub fn domains(&self) -> Domains {
+        let given = &self.settings.domains;
+        let wanted = |domain: &&&dyn Domain| {
+            given.is_empty() || given.iter().any(|name| name == domain.domain())
+        };
+        domains::ALL
+            .iter()
+            .filter(wanted)
+            .copied()
+            .collect::<Vec<_>>()
+            .leak()
     }
 
     /// The broker of all sections.

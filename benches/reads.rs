@@ -7,7 +7,6 @@ use fastrand::Rng;
 use futures_util::{StreamExt, stream};
 use prost::Message;
 use serde_json::Value;
-use sightline::domains;
 use sightline::proto::order::v1::{BatchGetCustomersRequest, GetCustomerRequest};
 use sightline_testing::app::Running;
 use sightline_testing::client::{Rest, customer_path, escape};
@@ -15,7 +14,7 @@ use tokio::time::sleep;
 
 use crate::load::{Load, Pace, RATE, h2load, wrk};
 use crate::report::Report;
-use crate::topic::{ORDER, Topic};
+use crate::topic::{ORDER, READ, Topic};
 use crate::{BY_HAND, Bench, Build, floor, processes};
 
 const TIME: Duration = Duration::from_secs(3);
@@ -31,7 +30,7 @@ const SAMPLE: usize = 50;
 
 pub async fn run(bench: &Bench, report: &mut Report) {
     let topic = Topic::fill(bench).await;
-    let running = topic.project(bench, domains::ALL).await;
+    let running = topic.project(bench, READ).await;
     let (reads, content) = explore(&running, &topic.users).await;
     let floor = floor::start(&bench.database().await, content).await;
     let constant = size(&running.rest, &reads.customers).await;

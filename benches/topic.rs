@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use sightline::domains::Domain;
+use sightline::domains::fulfillment::Fulfillment;
 use sightline::domains::order::Order;
 use sightline_testing::app::{App, Running};
 use sightline_testing::broker::Broker;
@@ -18,6 +19,8 @@ const POLL: Duration = Duration::from_millis(20);
 pub type Domains = &'static [&'static dyn Domain];
 
 pub const ORDER: Domains = &[&Order];
+/// What is read.
+pub const READ: Domains = &[&Order, &Fulfillment];
 
 /// The names of domains, separated.
 pub fn names(domains: Domains, separator: &str) -> String {
