@@ -111,7 +111,7 @@ pub async fn run(arguments: &ArgMatches, settings: &Settings) -> anyhow::Result<
 /// What to try of a domain.
 struct Sights {
     domain: &'static str,
-    /// A path that is answered 404 once the view is ready.
+    /// A path that finds no user: it is answered, with 404 or an empty list, once the view is ready.
     unknown_user: &'static str,
     /// A path for curl.
     path: &'static str,
@@ -138,6 +138,15 @@ const SIGHTS: &[Sights] = &[
             "sightline.fulfillment.v1.FulfillmentService/ListAddresses",
         ],
     },
+    Sights {
+        domain: "search",
+        unknown_user: "/v1/search/users?q=nobody",
+        path: "/v1/search/users?q=ada+love",
+        call: [
+            r#"{"q": "ada love"}"#,
+            "sightline.search.v1.SearchService/SearchUsers",
+        ],
+    },
 ];
 
 /// What to try of the domains that are served.
@@ -150,7 +159,7 @@ fn sights(config: &Config) -> impl Iterator<Item = &'static Sights> {
 async fn wait_for_view(http_addr: SocketAddr, unknown_user: &str) {
     while !client::get(http_addr, unknown_user)
         .await
-        .is_ok_and(|(status, _)| status == StatusCode::NOT_FOUND)
+        .is_ok_and(|(status, _)| status == StatusCode::NOT_FOUND || status == StatusCode::OK)
     {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

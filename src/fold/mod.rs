@@ -2,10 +2,11 @@
 //!
 //! [`addresses`] is the pure fold of a user's addresses and defaults. [`users`] applies events to
 //! the one row that a domain keeps per user. [`history`] stores the folded facts, so that reads can
-//! fold them again up to an instant.
+//! fold them again up to an instant. [`text`] makes spellings of one name equal.
 
 pub mod addresses;
 pub mod history;
+pub mod text;
 pub mod users;
 
 #[cfg(test)]

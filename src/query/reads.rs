@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use sqlx::PgPool;
+use sqlx::{AssertSqlSafe, PgPool, PgTransaction};
 
 use super::answer::{Answer, Position};
 use super::cursor::{Cursor, Fingerprint};
@@ -76,6 +76,23 @@ impl Reads {
     /// The pool for reads.
     pub fn pool(&self) -> &PgPool {
         &self.0.pool
+    }
+
+    /// Begins a read of several statements, which see one snapshot of a domain's live view: each statement alone would see one of
+    /// its own. They are planned for their values, and may use bitmaps.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn snapshot(&self, domain: &'static str) -> Result<PgTransaction<'static>, Error> {
+        // A switch holds this lock while it renames schemas. Postgres takes the snapshot with the first statement after it.
+        let begin = format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+             LOCK TABLE {domain}_live.view_version IN ACCESS SHARE MODE;
+             SET LOCAL plan_cache_mode = force_custom_plan;
+             SET LOCAL enable_bitmapscan = on"
+        );
+        let begun = self.pool().begin_with(AssertSqlSafe(begin)).await;
+        begun.map_err(|error| Error::from(error).in_statement("query/snapshot"))
     }
 
     /// Looks a row up by its id. Returns its document, if there is one.

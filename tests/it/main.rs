@@ -35,6 +35,7 @@ mod refusals;
 mod remembered_ids;
 mod requests;
 mod response_sizes;
+mod search;
 mod several_topics;
 mod slow_records;
 mod starting;

@@ -62,7 +62,8 @@ fn every_operation_is_documented() {
             for (status, response) in responses {
                 assert_response(&document, &format!("{name} {status}"), status, response);
             }
-            if path.starts_with("/v1/order") || path.starts_with("/v1/fulfillment") {
+            let views = ["/v1/order", "/v1/fulfillment", "/v1/search"];
+            if views.iter().any(|view| path.starts_with(view)) {
                 for status in ["400", "503", "504"] {
                     assert!(
                         responses.contains_key(status),
@@ -82,6 +83,8 @@ fn every_operation_is_documented() {
         "/v1/fulfillment/users/{userId}/default-address",
         "/v1/fulfillment/addresses/{addressId}",
         "/v1/fulfillment/addresses",
+        "/v1/search/users",
+        "/v1/search/suggestions",
         "/v1/consistency",
         "/v1/consistency/{domain}",
     ] {
@@ -510,6 +513,14 @@ async fn answers_are_as_the_document_says() {
         .get(rest, one, &format!("{found}/{}", escape(address)))
         .await;
     contract.get(rest, one, &format!("{found}/nothing")).await;
+    let search = "/v1/search/users";
+    for query in ["", "?pageSize=1", "?q=user&pageSize=1000", "?q=nobody", "?q="] {
+        contract.get(rest, search, &format!("{search}{query}")).await;
+    }
+    let suggestions = "/v1/search/suggestions";
+    for query in ["?q=user&limit=50", "?q=nobody", ""] {
+        contract.get(rest, suggestions, &format!("{suggestions}{query}")).await;
+    }
 
     for (template, path) in [
         ("/v1/version", "/v1/version"),

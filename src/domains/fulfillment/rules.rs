@@ -2,16 +2,15 @@
 //!
 //! They are in `address_rules.json`, which scripts/address-rules.py generates from public data;
 //! `address_rules.LICENSE.md` has the licence. Codes are compared as ASCII, names of states in the
-//! form that [`fold`] makes.
+//! form that [`plain`] makes.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{LazyLock, OnceLock};
 
-use caseless::Caseless;
 use regex::Regex;
 use serde::Deserialize;
-use unicode_normalization::UnicodeNormalization;
-use unicode_normalization::char::is_combining_mark;
+
+use crate::fold::text::plain;
 
 pub(super) static RULES: LazyLock<HashMap<String, Country>> = LazyLock::new(|| {
     // The file is compiled in, and a test checks that it parses.
@@ -92,8 +91,8 @@ impl Country {
 
     fn has_state_name(&self, name: &str) -> bool {
         self.folded_state_names
-            .get_or_init(|| self.state_names.iter().map(|name| fold(name)).collect())
-            .contains(&fold(name))
+            .get_or_init(|| self.state_names.iter().map(|name| plain(name)).collect())
+            .contains(&plain(name))
     }
 
     /// Whether a postal code has the country's form, with or without the prefix that its
@@ -134,18 +133,11 @@ fn whole(pattern: &str) -> String {
     format!("^(?i-u:{pattern})$")
 }
 
-/// The form in which names of states are compared: NFKD without marks, case folded, with the
-/// dotless i as i.
-fn fold(name: &str) -> String {
-    name.nfkd()
-        .filter(|c| !is_combining_mark(*c))
-        .default_case_fold()
-        .map(|c| if c == 'ı' { 'i' } else { c })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use unicode_normalization::UnicodeNormalization;
+    use unicode_normalization::char::is_combining_mark;
+
     use super::*;
 
     #[test]

@@ -1,0 +1,37 @@
+//! The search domain: users found by parts of their names, usernames and emails, with typos in them, and suggestions while
+//! one types. Made from the events about accounts and profiles.
+
+mod grpc;
+mod model;
+mod projection;
+mod queries;
+mod rest;
+mod similar;
+mod state;
+#[cfg(test)]
+mod tests;
+mod words;
+
+use tonic::service::RoutesBuilder;
+use utoipa_axum::router::OpenApiRouter;
+
+use super::Domain;
+use crate::proto::search::v1::search_service_server::SERVICE_NAME;
+use crate::query::Reads;
+
+/// The search domain.
+pub struct Search;
+
+impl Domain for Search {
+    fn grpc_service(&self) -> &'static str {
+        SERVICE_NAME
+    }
+
+    fn add_grpc(&self, reads: Reads, routes: &mut RoutesBuilder) {
+        routes.add_service(grpc::service(reads));
+    }
+
+    fn rest(&self) -> OpenApiRouter<Reads> {
+        rest::routes()
+    }
+}

@@ -1,0 +1,1 @@
+DELETE FROM search_documents WHERE user_key = ANY ($1)

@@ -1,0 +1,49 @@
+-- Users in the order of their ids, after one ($6), and the positions of all logs. Their words match two parts of a query ($1, $2),
+-- and not a better one ($3); they have one of these statuses ($4), and registered after an instant ($5). NULL leaves a condition
+-- out. The statement is planned for its values: where many users match $1, it reads the index by id alone, in which it finds a page
+-- soon; else the index of words. That one would collect all users of a frequent prefix, so $2 is kept from it: only the operator
+-- @@ uses an index.
+WITH logs AS (
+    SELECT p.log_id, p.next_offset
+    FROM search_live.view_version v
+    JOIN sightline.progress p ON p.domain = 'search' AND p.version = v.version
+), page AS (
+    (SELECT d.user_id, d.user_key
+     FROM search_live.search_documents d
+     WHERE d.words IS NOT NULL
+       AND ($1::text IS NULL OR d.words @@ $1::text::tsquery)
+       AND ($2::text IS NULL OR ts_match_vq(d.words, $2::text::tsquery))
+       AND ($3::text IS NULL OR NOT ts_match_vq(d.words, $3::text::tsquery))
+       AND ($4::uuid[] IS NULL OR d.status_key = ANY ($4))
+       AND ($5::timestamptz IS NULL OR d.registered_at > $5)
+       AND ($6::text IS NULL OR d.user_id > $6)
+     ORDER BY d.user_id
+     LIMIT $7)
+    UNION ALL
+    -- The same of users with very many words.
+    (SELECT d.user_id, d.user_key
+     FROM search_live.search_documents d
+     WHERE d.many_words IS NOT NULL
+       AND ($1::text IS NULL OR d.many_words @@ $1::text::tsquery)
+       AND ($2::text IS NULL OR ts_match_vq(d.many_words, $2::text::tsquery))
+       AND ($3::text IS NULL OR NOT ts_match_vq(d.many_words, $3::text::tsquery))
+       AND ($4::uuid[] IS NULL OR d.status_key = ANY ($4))
+       AND ($5::timestamptz IS NULL OR d.registered_at > $5)
+       AND ($6::text IS NULL OR d.user_id > $6)
+     ORDER BY d.user_id
+     LIMIT $7)
+    ORDER BY user_id
+    LIMIT $7
+), sized AS (
+    SELECT p.user_id, d.document,
+           sum(octet_length(d.document)) OVER (ORDER BY p.user_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
+    FROM page p
+    JOIN search_live.search_documents d ON d.user_key = p.user_key
+)
+SELECT coalesce((SELECT array_agg(document::text ORDER BY user_id)
+                 FROM sized
+                 -- An answer holds 3 MiB. This much text is more than that.
+                 WHERE coalesce(bytes_before, 0) < 8 * 1024 * 1024), '{}') AS "documents!",
+       (SELECT ready FROM search_live.view_version) AS "ready!",
+       coalesce(array_agg(log_id), '{}') AS "logs!", coalesce(array_agg(next_offset), '{}') AS "offsets!"
+FROM logs
