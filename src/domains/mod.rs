@@ -2,6 +2,7 @@
 
 pub mod fulfillment;
 pub mod order;
+pub mod personalization;
 
 use tonic::service::RoutesBuilder;
 use utoipa_axum::router::OpenApiRouter;
@@ -22,7 +23,11 @@ pub trait Domain: Projection {
 }
 
 /// Every domain of this release, in the order in which the API's document shows them.
-pub static ALL: &[&dyn Domain] = &[&order::Order, &fulfillment::Fulfillment];
+pub static ALL: &[&dyn Domain] = &[
+    &order::Order,
+    &fulfillment::Fulfillment,
+    &personalization::Personalization,
+];
 
 /// The names of all domains.
 pub fn names() -> Vec<&'static str> {

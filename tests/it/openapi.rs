@@ -62,7 +62,8 @@ fn every_operation_is_documented() {
             for (status, response) in responses {
                 assert_response(&document, &format!("{name} {status}"), status, response);
             }
-            if path.starts_with("/v1/order") || path.starts_with("/v1/fulfillment") {
+            let domains = ["/v1/order", "/v1/fulfillment", "/v1/personalization"];
+            if domains.iter().any(|domain| path.starts_with(domain)) {
                 for status in ["400", "503", "504"] {
                     assert!(
                         responses.contains_key(status),
@@ -82,6 +83,8 @@ fn every_operation_is_documented() {
         "/v1/fulfillment/users/{userId}/default-address",
         "/v1/fulfillment/addresses/{addressId}",
         "/v1/fulfillment/addresses",
+        "/v1/personalization/users/{userId}",
+        "/v1/personalization/segments",
         "/v1/consistency",
         "/v1/consistency/{domain}",
     ] {
@@ -468,6 +471,10 @@ async fn answers_are_as_the_document_says() {
                 "/v1/fulfillment/users/{userId}/default-address",
                 format!("/v1/fulfillment/users/{user}/default-address?kind=shipping"),
             ),
+            (
+                "/v1/personalization/users/{userId}",
+                format!("/v1/personalization/users/{user}"),
+            ),
         ] {
             contract.get(rest, template, &path).await;
         }
@@ -510,6 +517,15 @@ async fn answers_are_as_the_document_says() {
         .get(rest, one, &format!("{found}/{}", escape(address)))
         .await;
     contract.get(rest, one, &format!("{found}/nothing")).await;
+    let segments = "/v1/personalization/segments";
+    for query in [
+        "countryCode=DE&pageSize=1",
+        "countryCode=DE&city=nowhere",
+        "",
+    ] {
+        let path = format!("{segments}?{query}");
+        contract.get(rest, segments, &path).await;
+    }
 
     for (template, path) in [
         ("/v1/version", "/v1/version"),
