@@ -349,7 +349,12 @@ pub fn of_document<T: DeserializeOwned>(
     document: &str,
     table: &'static str,
 ) -> Result<T, sqlx::Error> {
-    serde_json::from_str(document).map_err(|_| sqlx::Error::Decode(Box::new(UnreadableRow(table))))
+    let mut json = serde_json::Deserializer::from_str(document);
+    // What events nest as deep as they may is a little deeper in a document.
+    json.disable_recursion_limit();
+    T::deserialize(&mut json)
+        .and_then(|value| json.end().map(|()| value))
+        .map_err(|_| sqlx::Error::Decode(Box::new(UnreadableRow(table))))
 }
 
 /// Two users have the same key, which is a hash of the user's id. The row is the one's, so the other's events can't be applied:

@@ -147,6 +147,15 @@ const SIGHTS: &[Sights] = &[
             "sightline.search.v1.SearchService/SearchUsers",
         ],
     },
+    Sights {
+        domain: "personalization",
+        unknown_user: "/v1/personalization/users/nobody",
+        path: "/v1/personalization/segments?countryCode=DE&preference=theme:dark",
+        call: [
+            r#"{"user_id": "u-1001"}"#,
+            "sightline.personalization.v1.PersonalizationService/GetProfile",
+        ],
+    },
 ];
 
 /// What to try of the domains that are served.

@@ -2,6 +2,7 @@
 
 pub mod fulfillment;
 pub mod order;
+pub mod personalization;
 pub mod search;
 
 use tonic::service::RoutesBuilder;
@@ -23,7 +24,12 @@ pub trait Domain: Projection {
 }
 
 /// Every domain of this release, in the order in which the API's document shows them.
-pub static ALL: &[&dyn Domain] = &[&order::Order, &fulfillment::Fulfillment, &search::Search];
+pub static ALL: &[&dyn Domain] = &[
+    &order::Order,
+    &fulfillment::Fulfillment,
+    &search::Search,
+    &personalization::Personalization,
+];
 
 /// The names of all domains.
 pub fn names() -> Vec<&'static str> {

@@ -131,6 +131,16 @@ impl Bad {
         )
     }
 
+    /// An object of a view would be larger than 64 KiB with this event.
+    pub fn object_too_large(field: &'static str) -> Self {
+        Self::field("object_too_large", field, "would be larger than 64 KiB")
+    }
+
+    /// An object of a view would be nested too deep with this event.
+    pub fn object_too_deep(field: &'static str) -> Self {
+        Self::field("too_deep", field, "would be nested deeper than 126 levels")
+    }
+
     /// The same problem, found in a payload of an unknown version that was read as the newest
     /// known one.
     pub(super) fn unsupported_version(self) -> Self {

@@ -15,12 +15,21 @@ use uuid::Uuid;
 
 use crate::db::{self, SharedUserKey};
 use crate::event::hash16;
-use crate::projector::{NewEvent, Target};
+use crate::projector::{NewEvent, RefusedEvent, Target};
 
 /// What a domain stores of a user: what it answers with, and what later events depend on.
 pub trait UserState: Default + Serialize + DeserializeOwned + Send + Sync {
     /// What the fold produces besides the state: rows of other tables.
     type Effects: Default + Send;
+
+    /// Checks whether the state can take the user's next event, which is then applied. By default it
+    /// takes every event.
+    ///
+    /// # Errors
+    /// The event would take the state beyond a limit. It becomes a dead letter.
+    fn check(&self, _new_event: &NewEvent) -> Result<(), RefusedEvent> {
+        Ok(())
+    }
 
     /// Applies the user's next event, in the order of the log.
     fn apply(&mut self, new_event: &NewEvent, effects: &mut Self::Effects);
@@ -45,7 +54,8 @@ pub struct Folded<S: UserState> {
 /// Folds events onto the rows of their users and writes these rows. The caller writes the effects.
 ///
 /// # Errors
-/// The database's errors; `Decode` where a stored state can't be parsed; [`SharedUserKey`] where two users have the same key.
+/// The database's errors; `Decode` where a stored state can't be parsed; [`SharedUserKey`] where two users have the same key;
+/// [`RefusedEvent`] where a state can't take an event.
 pub async fn fold<S: UserState>(
     target: &mut Target<'_>,
     events: &[NewEvent],
@@ -92,7 +102,7 @@ fn fold_one<S: UserState>(
     user_key: Uuid,
     row: Option<LoadedRow<S>>,
     events: &[&NewEvent],
-) -> Result<Folded<S>, SharedUserKey> {
+) -> Result<Folded<S>, sqlx::Error> {
     let first = events.first();
     let user_id = first.and_then(|first| first.event.user_id());
     let row = row.unwrap_or_else(|| LoadedRow {
@@ -105,7 +115,7 @@ fn fold_one<S: UserState>(
         .iter()
         .any(|new_event| new_event.event.user_id() != Some(&row.user_id))
     {
-        return Err(SharedUserKey);
+        return Err(SharedUserKey.into());
     }
     let mut folded = Folded {
         user_key,
@@ -118,6 +128,7 @@ fn fold_one<S: UserState>(
             .filter(|log_id| events.iter().all(|event| event.log_id == *log_id)),
     };
     for new_event in events {
+        folded.state.check(new_event)?;
         folded.state.apply(new_event, &mut folded.effects);
     }
     Ok(folded)

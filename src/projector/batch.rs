@@ -13,14 +13,14 @@ use futures_util::future::BoxFuture;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
-use super::dead_letters::{self, Class};
+use super::dead_letters::{self, Cause, Class};
 use super::ids::{self, Asked, Found, Run, Runs};
 use super::judge::{Candidate, Judge, Judgement, Reading};
 use super::pause;
 use super::progress::{self, Advance, Claim, OwnedPartition};
-use super::{NewEvent, Projection, Projector, Target, View};
+use super::{NewEvent, Projection, Projector, RefusedEvent, Target, View};
 use crate::db::{self, ErrorClass, SharedUserKey};
-use crate::event::{Record, hash16};
+use crate::event::{Bad, Record, hash16};
 use crate::telemetry;
 
 /// How often a record is tried alone before an unforeseen error makes it a dead letter.
@@ -305,7 +305,7 @@ impl Judged<'_> {
 async fn apply(connection: &mut PgConnection, judged: &mut [Judged<'_>]) -> Result<(), Failure> {
     if let [one] = judged {
         if let ([candidate], true) = (one.candidates, one.batch.gives_up) {
-            give_up(&mut one.judge, candidate, Class::Bug, FAILED);
+            give_up(&mut one.judge, candidate, &Cause::bug(FAILED));
         } else {
             one.read_again = apply_one(
                 connection,
@@ -415,17 +415,17 @@ fn apply_by_halves<'f>(
         loop {
             let events = judge.judge(candidates);
             let applied = apply_together(connection, claim, judge.projection, &events).await?;
-            let (class, reason) = match applied {
+            let cause = match applied {
                 Applied::Yes => return Ok(()),
-                Applied::No(class, reason) => (class, reason),
+                Applied::No(cause) => cause,
             };
             judge.go_back(&before);
             if let [candidate] = candidates {
-                if class == Class::Bug && attempt < BUG_ATTEMPTS {
+                if cause.class == Class::Bug && attempt < BUG_ATTEMPTS {
                     attempt += 1;
                     continue;
                 }
-                give_up(judge, candidate, class, reason);
+                give_up(judge, candidate, &cause);
                 return Ok(());
             }
             let (first, second) = candidates.split_at(candidates.len() / 2);
@@ -439,8 +439,8 @@ fn apply_by_halves<'f>(
 /// Whether events could be applied.
 enum Applied {
     Yes,
-    /// Their effects were undone. The class says whether the data is at fault; the reason is that of a dead letter.
-    No(Class, &'static str),
+    /// Their effects were undone.
+    No(Cause),
 }
 
 /// Applies events under a savepoint, so that those that fail can be undone alone.
@@ -482,27 +482,41 @@ async fn try_to_apply(
     Ok(match applied {
         Ok(Ok(())) => Applied::Yes,
         Ok(Err(error)) => {
-            let (class, reason) = match db::classify(&error) {
-                ErrorClass::Transient | ErrorClass::Systemic | ErrorClass::UnreadableState => {
-                    return Err(error);
+            let cause = match (refused(&error), db::classify(&error)) {
+                (Some(bad), _) => Cause {
+                    field: bad.field.clone(),
+                    ..Cause::data(bad.reason)
+                },
+                (
+                    None,
+                    ErrorClass::Transient | ErrorClass::Systemic | ErrorClass::UnreadableState,
+                ) => return Err(error),
+                (None, ErrorClass::Data) => Cause::data("refused_by_database"),
+                (None, ErrorClass::Bug) if is_shared_user_key(&error) => {
+                    Cause::bug("user_id_hash_conflict")
                 }
-                ErrorClass::Data => (Class::Data, "refused_by_database"),
-                ErrorClass::Bug if is_shared_user_key(&error) => {
-                    (Class::Bug, "user_id_hash_conflict")
-                }
-                ErrorClass::Bug => (Class::Bug, FAILED),
+                (None, ErrorClass::Bug) => Cause::bug(FAILED),
             };
             tracing::debug!(
                 first_offset = first.offset,
                 events = events.len(),
+                reason = cause.reason,
                 error = db::describe(&error),
                 "events could not be applied together"
             );
-            Applied::No(class, reason)
+            Applied::No(cause)
         }
         // The panic hook has logged where.
-        Err(_panic) => Applied::No(Class::Bug, FAILED),
+        Err(_panic) => Applied::No(Cause::bug(FAILED)),
     })
+}
+
+/// Why the projection refuses an event as bad, if that is what the error says.
+fn refused(error: &sqlx::Error) -> Option<&Bad> {
+    match error {
+        sqlx::Error::Encode(cause) => cause.downcast_ref().map(|RefusedEvent(bad)| bad),
+        _ => None,
+    }
 }
 
 fn is_shared_user_key(error: &sqlx::Error) -> bool {
@@ -510,15 +524,15 @@ fn is_shared_user_key(error: &sqlx::Error) -> bool {
 }
 
 /// A record that can't be applied even alone becomes a dead letter.
-fn give_up(judge: &mut Judge<'_>, candidate: &Candidate<'_>, class: Class, reason: &'static str) {
+fn give_up(judge: &mut Judge<'_>, candidate: &Candidate<'_>, cause: &Cause) {
     tracing::error!(
         domain = judge.projection.domain(),
         partition = candidate.record.partition,
         offset = candidate.record.offset,
-        reason,
+        reason = cause.reason,
         "a record can't be applied: it becomes a dead letter"
     );
-    judge.give_up(candidate, reason, class);
+    judge.give_up(candidate, cause);
 }
 
 /// Writes what every view keeps beside its own rows: applied event ids, dead letters of deleted users,

@@ -10,7 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
 use super::dead_letters::{
-    BLOCKED, BYTES_LOST, Class, DeadLetter, Discard, USER_DELETED, record_time,
+    BLOCKED, BYTES_LOST, Cause, Class, DeadLetter, Discard, USER_DELETED, record_time,
 };
 use super::ids::{DEDUPE_OFFSETS, SeenEvent};
 use super::progress::{Books, Claim};
@@ -446,10 +446,12 @@ impl<'b> Judge<'b> {
     }
 
     /// A record that can't be applied even alone becomes a dead letter.
-    pub fn give_up(&mut self, candidate: &Candidate<'_>, reason: &'static str, class: Class) {
+    pub fn give_up(&mut self, candidate: &Candidate<'_>, cause: &Cause) {
         self.judgement.stream_time = candidate.stream_time(self.judgement.stream_time);
         let parks = candidate.parks(self.projection);
-        self.park(candidate.dead_letter(reason, class, parks), candidate);
+        let mut dead_letter = candidate.dead_letter(cause.reason, cause.class, parks);
+        dead_letter.field.clone_from(&cause.field);
+        self.park(dead_letter, candidate);
     }
 
     /// An operator discarded the record, perhaps in another version of the view: it blocks nothing.

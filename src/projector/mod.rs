@@ -38,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::config::StartAt;
-use crate::event::{Event, TypeName};
+use crate::event::{Bad, Event, TypeName};
 use crate::kafka::consumer::Buffers;
 use crate::kafka::offsets::TopicStates;
 pub use writer::Transactions;
@@ -71,7 +71,7 @@ pub trait Projection: Send + Sync + 'static {
     /// `target` and `events` only.
     ///
     /// # Errors
-    /// The database's error. If the data caused it, the projector isolates the event and makes it a dead letter.
+    /// The database's error, or [`RefusedEvent`]. If the data caused it, the projector isolates the event and makes it a dead letter.
     async fn apply(&self, target: &mut Target<'_>, events: &[NewEvent]) -> Result<(), sqlx::Error>;
 }
 
@@ -82,6 +82,18 @@ fn test_code_version() -> Option<i32> {
         given.ok()?.parse().ok()
     });
     if cfg!(debug_assertions) { *GIVEN } else { None }
+}
+
+/// Why [`Projection::apply`] refuses an event as bad: what the event says can't be combined with what is stored, which only the
+/// fold finds. The event becomes a dead letter with the problem's reason, like one that is bad by itself.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct RefusedEvent(#[from] pub Bad);
+
+impl From<RefusedEvent> for sqlx::Error {
+    fn from(error: RefusedEvent) -> Self {
+        sqlx::Error::Encode(Box::new(error))
+    }
 }
 
 /// Where events are applied: a transaction that holds their logs' progress rows.

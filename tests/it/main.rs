@@ -27,6 +27,7 @@ mod holes;
 mod hung_broker;
 mod layers;
 mod openapi;
+mod personalization;
 mod printing;
 mod read_only;
 mod rebuilds;

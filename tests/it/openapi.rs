@@ -62,8 +62,8 @@ fn every_operation_is_documented() {
             for (status, response) in responses {
                 assert_response(&document, &format!("{name} {status}"), status, response);
             }
-            let views = ["/v1/order", "/v1/fulfillment", "/v1/search"];
-            if views.iter().any(|view| path.starts_with(view)) {
+            let is_of = |domain: &str| path.starts_with(&format!("/v1/{domain}/"));
+            if sightline::domains::names().into_iter().any(is_of) {
                 for status in ["400", "503", "504"] {
                     assert!(
                         responses.contains_key(status),
@@ -85,6 +85,8 @@ fn every_operation_is_documented() {
         "/v1/fulfillment/addresses",
         "/v1/search/users",
         "/v1/search/suggestions",
+        "/v1/personalization/users/{userId}",
+        "/v1/personalization/segments",
         "/v1/consistency",
         "/v1/consistency/{domain}",
     ] {
@@ -471,6 +473,10 @@ async fn answers_are_as_the_document_says() {
                 "/v1/fulfillment/users/{userId}/default-address",
                 format!("/v1/fulfillment/users/{user}/default-address?kind=shipping"),
             ),
+            (
+                "/v1/personalization/users/{userId}",
+                format!("/v1/personalization/users/{user}"),
+            ),
         ] {
             contract.get(rest, template, &path).await;
         }
@@ -520,6 +526,15 @@ async fn answers_are_as_the_document_says() {
     let suggestions = "/v1/search/suggestions";
     for query in ["?q=user&limit=50", "?q=nobody", ""] {
         contract.get(rest, suggestions, &format!("{suggestions}{query}")).await;
+    }
+    let segments = "/v1/personalization/segments";
+    for query in [
+        "countryCode=DE&pageSize=1",
+        "countryCode=DE&city=nowhere",
+        "",
+    ] {
+        let path = format!("{segments}?{query}");
+        contract.get(rest, segments, &path).await;
     }
 
     for (template, path) in [

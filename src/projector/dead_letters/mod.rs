@@ -60,7 +60,7 @@ pub const USER_DELETED: &str = "user_deleted";
 pub const BYTES_LOST: &str = "bytes_lost";
 
 /// Every reason for which this release makes dead letters.
-pub const REASONS: [&str; 20] = [
+pub const REASONS: [&str; 21] = [
     "not_json",
     "too_deep",
     "number_out_of_range",
@@ -75,6 +75,7 @@ pub const REASONS: [&str; 20] = [
     "nul_in_id",
     "bad_timestamp",
     "too_large",
+    "object_too_large",
     "refused_by_database",
     BYTES_LOST,
     "unsupported_version",
@@ -82,6 +83,35 @@ pub const REASONS: [&str; 20] = [
     "user_id_hash_conflict",
     BLOCKED,
 ];
+
+/// Why events could not be applied, as a dead letter says it.
+pub struct Cause {
+    /// Whether the data is at fault.
+    pub class: Class,
+    /// One of [`REASONS`].
+    pub reason: &'static str,
+    /// The field at fault, if one is known to be.
+    pub field: Option<String>,
+}
+
+impl Cause {
+    /// The event is at fault.
+    pub fn data(reason: &'static str) -> Self {
+        Self {
+            class: Class::Data,
+            reason,
+            field: None,
+        }
+    }
+
+    /// The code may be at fault.
+    pub fn bug(reason: &'static str) -> Self {
+        Self {
+            class: Class::Bug,
+            ..Self::data(reason)
+        }
+    }
+}
 
 /// A record on its way into the table.
 #[derive(Debug, Clone)]

@@ -549,7 +549,7 @@ fn a_record_that_is_given_up_parks_its_key() {
         .map(|record| Candidate::first(record, Reading::of(record, &View, MAX_VALUE_BYTES)));
     let discards = HashMap::new();
     let mut judge = Judge::new(&View, &claim(), dedupe(), HashSet::new(), &discards);
-    judge.give_up(&candidates[0], "failed", Class::Bug);
+    judge.give_up(&candidates[0], &Cause::bug("failed"));
     assert!(judge.judge(&candidates[1..]).is_empty());
     let classes: Vec<Class> = judge
         .judgement

@@ -1,0 +1,38 @@
+//! The personalization domain: users' preferences, language and location, for the Personalization
+//! Service, and segments, the users who have some of these in common. Made from the events about
+//! profiles and addresses.
+
+mod grpc;
+mod model;
+mod preferences;
+mod projection;
+mod queries;
+mod rest;
+mod segments;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use tonic::service::RoutesBuilder;
+use utoipa_axum::router::OpenApiRouter;
+
+use super::Domain;
+use crate::proto::personalization::v1::personalization_service_server::SERVICE_NAME;
+use crate::query::Reads;
+
+/// The personalization domain.
+pub struct Personalization;
+
+impl Domain for Personalization {
+    fn grpc_service(&self) -> &'static str {
+        SERVICE_NAME
+    }
+
+    fn add_grpc(&self, reads: Reads, routes: &mut RoutesBuilder) {
+        routes.add_service(grpc::service(reads));
+    }
+
+    fn rest(&self) -> OpenApiRouter<Reads> {
+        rest::routes()
+    }
+}
