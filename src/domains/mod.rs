@@ -1,5 +1,6 @@
 //! The list of domains. All other code iterates over [`ALL`] and names no domain.
 
+pub mod analytics;
 pub mod fulfillment;
 pub mod order;
 
@@ -22,7 +23,11 @@ pub trait Domain: Projection {
 }
 
 /// Every domain of this release, in the order in which the API's document shows them.
-pub static ALL: &[&dyn Domain] = &[&order::Order, &fulfillment::Fulfillment];
+pub static ALL: &[&dyn Domain] = &[
+    &order::Order,
+    &fulfillment::Fulfillment,
+    &analytics::Analytics,
+];
 
 /// The names of all domains.
 pub fn names() -> Vec<&'static str> {
