@@ -10,6 +10,8 @@ use uuid::Uuid;
 
 const FEED: &str = include_str!("../../src/domains/order/sql/list_address_changes.sql");
 const SEARCH: &str = include_str!("../../src/domains/fulfillment/sql/search_addresses.sql");
+/// The domains that keep users' histories.
+const HISTORIES: [&str; 2] = ["order", "fulfillment"];
 /// The rows that a page asks for: one more than it returns.
 const LIMIT: u32 = 101;
 /// Logs of the feed, and how many entries each has.
@@ -52,10 +54,7 @@ async fn every_domain_finds_users_by_the_shared_statements() {
         execute(
             &database,
             &format!(
-                "INSERT INTO {domain}_live.users VALUES ('{key}', 'user-1', 2, 0, 1, '{{\"of\":\"{domain}\"}}');
-                 INSERT INTO {domain}_live.user_history VALUES
-                 ('{key}', 1, 1, '2026-01-01', 2, 7, '\"second\"'), ('{key}', 1, 0, '2026-01-01', 2, 7, '\"first\"'),
-                 ('{key}', 2, 0, '2026-03-01', 2, 8, '\"later\"')"
+                "INSERT INTO {domain}_live.users VALUES ('{key}', 'user-1', 2, 0, 1, '{{\"of\":\"{domain}\"}}')"
             ),
         )
         .await;
@@ -71,6 +70,18 @@ async fn every_domain_finds_users_by_the_shared_statements() {
         );
         assert_eq!((rows.log_ids, rows.logs.len()), (vec![Some(2)], 6));
 
+        if !HISTORIES.contains(&domain) {
+            continue;
+        }
+        execute(
+            &database,
+            &format!(
+                "INSERT INTO {domain}_live.user_history VALUES
+                 ('{key}', 1, 1, '2026-01-01', 2, 7, '\"second\"'), ('{key}', 1, 0, '2026-01-01', 2, 7, '\"first\"'),
+                 ('{key}', 2, 0, '2026-03-01', 2, 8, '\"later\"')"
+            ),
+        )
+        .await;
         let instant = "2026-02-01T00:00:00Z".parse().expect("an instant");
         let found = users::as_of::<String>(&reads, domain, "user-1", instant).await;
         let found = found.unwrap_or_else(|error| panic!("{domain}: {error}"));

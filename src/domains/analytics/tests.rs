@@ -471,6 +471,18 @@ proptest! {
         prop_assert_eq!(counted, unique.len() as i64);
     }
 
+    /// A user's events may come from several logs: in whatever order these are read, the numbers are
+    /// the same.
+    #[test]
+    fn logs_that_are_read_in_any_order_give_the_same_numbers(events in events()) {
+        let (tables, _) = projected(&events, &BTreeSet::new());
+        let mut one_after_the_other = events;
+        one_after_the_other.sort_by_key(|(_, new_event)| new_event.log_id);
+        prop_assert_eq!(&projected(&one_after_the_other, &BTreeSet::new()).0, &tables);
+        one_after_the_other.sort_by_key(|(_, new_event)| -new_event.log_id);
+        prop_assert_eq!(&projected(&one_after_the_other, &BTreeSet::new()).0, &tables);
+    }
+
     #[test]
     fn the_registration_that_counts_is_the_older_logs_in_any_order(
         mut first in proptest::collection::vec(0..100_i64, 1..4),
