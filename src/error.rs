@@ -342,6 +342,11 @@ impl Error {
     pub fn response_too_large(field: impl Into<String>, fitting: usize) -> Self {
         let problem =
             format!("name more than one answer of 3 MiB can hold: the first {fitting} fit");
+        Self::range_too_large(field, problem)
+    }
+
+    /// The answer to a range would be too large; `problem` says how much of it fits into one answer.
+    pub fn range_too_large(field: impl Into<String>, problem: impl Into<String>) -> Self {
         let mut error = Self::invalid(field, problem);
         error.0.code = Code::ResponseTooLarge;
         error

@@ -1,5 +1,6 @@
 //! The list of domains. All other code iterates over [`ALL`] and names no domain.
 
+pub mod analytics;
 pub mod fulfillment;
 pub mod order;
 pub mod personalization;
@@ -29,6 +30,7 @@ pub static ALL: &[&dyn Domain] = &[
     &fulfillment::Fulfillment,
     &search::Search,
     &personalization::Personalization,
+    &analytics::Analytics,
 ];
 
 /// The names of all domains.

@@ -161,7 +161,12 @@ impl ResponseSize {
         serde_json::to_writer(&mut count, row)?;
         let comma = 1;
         self.bytes += count.0 + comma;
-        Ok(is_first || self.bytes <= MAX_RESPONSE_BYTES - ENVELOPE_BYTES)
+        Ok(is_first || self.fits())
+    }
+
+    /// Whether one answer may hold all rows that were added, the first one included.
+    pub fn fits(&self) -> bool {
+        self.bytes <= MAX_RESPONSE_BYTES - ENVELOPE_BYTES
     }
 
     /// Whether less than half of an answer is left.

@@ -5,6 +5,7 @@
 mod added_partitions;
 mod address_requests;
 mod address_spellings;
+mod analytics;
 mod answers;
 mod as_of;
 mod captured_records;
