@@ -4,10 +4,11 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
+use sightline::domains;
 use sightline_testing::app::{Running, SOON, World};
 use sightline_testing::broker::{Broker, Record};
 use sightline_testing::check::{
-    DOMAINS, Depth, Ends, assert_answers, assert_books, caught_up, folded, partitions,
+    Depth, Ends, assert_answers, assert_books, caught_up, folded, partitions,
 };
 use sightline_testing::client::Rest;
 use sightline_testing::database::Database;
@@ -185,7 +186,7 @@ async fn every_added_partition_waits_for_all_older_ones() {
     let rest = &running.rest;
     caught_up(rest, &folded(&log, 2).1).await;
     // What is added while a domain is paused settles all the same.
-    for domain in DOMAINS {
+    for domain in domains::names() {
         project(rest, domain, "pause", json!({})).await;
     }
     for (partition, name) in [(2, "second"), (3, "third")] {
@@ -211,7 +212,7 @@ async fn every_added_partition_waits_for_all_older_ones() {
     let late = all_move("after the settle time");
     world.broker.writer().write(&world.topic, &late).await;
     log.extend(late);
-    for domain in DOMAINS {
+    for domain in domains::names() {
         project(rest, domain, "resume", json!({})).await;
     }
     let (fold, ends) = folded(&log, 4);

@@ -7,9 +7,10 @@ use std::fmt::Write;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
+use sightline::domains;
 use sightline_testing::app::{Clients, SOON, World};
 use sightline_testing::broker::{Broker, Record};
-use sightline_testing::check::{DOMAINS, Ends, caught_up};
+use sightline_testing::check::{Ends, caught_up};
 use sightline_testing::client::customer_path;
 use sightline_testing::database::Database;
 use sightline_testing::{unique, wait_until};
@@ -41,7 +42,7 @@ async fn the_records_of_every_captured_producer_are_projected() {
         .collect();
     let lag = caught_up(&running.rest, &ends).await;
     let names: BTreeSet<&str> = lag.keys().map(String::as_str).collect();
-    assert_eq!(names, BTreeSet::from(DOMAINS));
+    assert_eq!(names, BTreeSet::from_iter(domains::names()));
     for (domain, partitions) in &lag {
         for (partition, producer) in (0..).zip(producers()) {
             let books = &partitions[&partition];

@@ -3,17 +3,16 @@
 use std::collections::BTreeSet;
 
 use serde_json::json;
+use sightline::domains;
 use sightline::proto::consistency::v1::{DomainState, GetConsistencyRequest};
 use sightline::proto::order::v1::{BatchGetCustomersRequest, GetCustomerRequest};
 use sightline_testing::app::{Clients, World};
 use sightline_testing::broker::Broker;
-use sightline_testing::check::{
-    DOMAINS, Depth, Ends, assert_answers, assert_books, caught_up, folded,
-};
+use sightline_testing::check::{Depth, Ends, assert_answers, assert_books, caught_up, folded};
 use sightline_testing::client::customer_path;
 use sightline_testing::database::Database;
 use sightline_testing::hostile_log::{Shape, generate, seed};
-use sightline_testing::reference::{Books, Folds};
+use sightline_testing::reference::{Books, Customers, Folds};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_thousand_hostile_records_match_the_reference_fold() {
@@ -49,7 +48,7 @@ async fn project_and_compare(broker: Broker, shape: Shape) {
     assert_answers(&running, &fold, Depth::Thorough).await;
 
     let domains: BTreeSet<&str> = partitions.keys().map(String::as_str).collect();
-    assert_eq!(domains, BTreeSet::from(DOMAINS));
+    assert_eq!(domains, BTreeSet::from_iter(domains::names()));
     assert_books_over_grpc(&running, &fold, shape).await;
     assert_unknown_users_are_not_found(&running).await;
     assert_batches_name_missing_users(&running, &fold).await;
@@ -66,7 +65,7 @@ async fn assert_books_over_grpc(clients: &Clients, fold: &Folds, shape: Shape) {
         .expect("an answer")
         .into_inner();
     let names: BTreeSet<&str> = answer.domains.iter().map(|d| d.domain.as_str()).collect();
-    assert_eq!(names, BTreeSet::from(DOMAINS));
+    assert_eq!(names, BTreeSet::from_iter(domains::names()));
     for domain in &answer.domains {
         assert_eq!(domain.state(), DomainState::CaughtUp, "{}", domain.domain);
         assert_eq!(domain.partitions.len(), shape.partitions as usize);
@@ -107,7 +106,7 @@ async fn assert_unknown_users_are_not_found(clients: &Clients) {
 }
 
 async fn assert_batches_name_missing_users(clients: &Clients, fold: &Folds) {
-    let known = fold.order.view.ids().pop().expect("a user");
+    let known = fold.view::<Customers>().ids().pop().expect("a user");
     let batch = json!({"userIds": ["nobody", known, "no-one"]});
     let answer = clients
         .rest

@@ -14,7 +14,7 @@ use sightline_testing::check::{Depth, Ends, assert_answers, assert_books, caught
 use sightline_testing::client::{Rest, with_query};
 use sightline_testing::database::Database;
 use sightline_testing::hostile_log::{MAX_VALUE_BYTES, Shape, generate, seed};
-use sightline_testing::reference::{Folds, normal};
+use sightline_testing::reference::{Customers, Folds, normal};
 
 /// Events of one user, and the entries that they make, each as `kind address flags`: `s` and `b` for the
 /// defaults that are affected, `!` for significant.
@@ -529,9 +529,8 @@ fn the_reference_fold_makes_the_entries_of_all_examples() {
         folds.take(&record);
     }
     let feed: Vec<Value> = folds
-        .order
         .partitions()
-        .flat_map(|partition| folds.order.view.feed(partition))
+        .flat_map(|partition| folds.view::<Customers>().feed(partition))
         .collect();
     for (n, example) in examples.iter().enumerate() {
         let mut entries = feed.clone();
@@ -740,13 +739,13 @@ async fn a_reader_that_follows_the_feed_gets_every_change_once() {
 /// Asserts that a reader got, partition by partition and in order, all entries that still exist, and otherwise
 /// only entries that were erased since. Where the order within partitions is not known, compares users.
 pub fn assert_followed(read: &[Value], folds: &Folds) {
-    let fold = &folds.order;
+    let view = folds.view::<Customers>();
     let event = |entry: &Value| (entry["userId"].to_string(), entry["eventId"].to_string());
-    let partitions: Vec<i32> = fold.partitions().collect();
+    let partitions: Vec<i32> = folds.partitions().collect();
     let mut row_of = BTreeMap::new();
     for partition in &partitions {
-        for entry in fold.view.feed_before_erasure(*partition) {
-            let row = if fold.order_is_known {
+        for entry in view.feed_before_erasure(*partition) {
+            let row = if folds.order_is_known {
                 partition.to_string()
             } else {
                 format!("{} in {partition}", entry["userId"])
@@ -767,8 +766,8 @@ pub fn assert_followed(read: &[Value], folds: &Folds) {
         in_rows(all)
     };
     let mut read = in_rows(read.to_vec());
-    let mut left = of_all(&|partition| fold.view.feed(partition));
-    for (row, made) in of_all(&|partition| fold.view.feed_before_erasure(partition)) {
+    let mut left = of_all(&|partition| view.feed(partition));
+    for (row, made) in of_all(&|partition| view.feed_before_erasure(partition)) {
         let mut read = read.remove(row).unwrap_or_default().into_iter().peekable();
         let mut left = left.remove(row).unwrap_or_default().into_iter().peekable();
         for (n, made) in made.into_iter().enumerate() {

@@ -1,10 +1,9 @@
 //! What former releases have stored stays: a migration converts it.
 
 use serde_json::json;
+use sightline::domains;
 use sightline_testing::app::World;
-use sightline_testing::check::{
-    DOMAINS, Depth, Ends, assert_answers, assert_books, caught_up, folded,
-};
+use sightline_testing::check::{Depth, Ends, assert_answers, assert_books, caught_up, folded};
 use sightline_testing::hostile_log::{Shape, generate, seed};
 use sightline_testing::operations::{built, project};
 use sqlx::{Connection, PgConnection};
@@ -80,7 +79,7 @@ async fn what_a_former_release_has_stored_is_converted() {
     let (fold, ends) = folded(&log, SHAPE.partitions);
     assert_books(&caught_up(rest, &ends).await, &fold, &Ends::new());
     assert_answers(&running, &fold, Depth::Thorough).await;
-    for domain in DOMAINS {
+    for domain in domains::names() {
         project(rest, domain, "rebuild", json!({})).await;
         built(rest, domain, ends.values().sum()).await;
         project(rest, domain, "switch", json!({"compare": true})).await;

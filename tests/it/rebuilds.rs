@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::Method;
 use serde_json::{Value, json};
+use sightline::domains;
 use sightline::proto::order::v1::ListAddressChangesRequest;
 use sightline_testing::app::{LONG, SOON, World};
 use sightline_testing::broker::{Broker, Record};
 use sightline_testing::check::order::{FEED, cursors};
 use sightline_testing::check::{
-    DOMAINS, Depth, Ends, assert_answers, assert_books, caught_up, folded, partitions,
+    Depth, Ends, assert_answers, assert_books, caught_up, folded, partitions,
 };
 use sightline_testing::client::{Rest, customer_path, with_query};
 use sightline_testing::database::Database;
@@ -19,6 +20,7 @@ use sightline_testing::hostile_log::{HEALING_BYTES, MAX_VALUE_BYTES, Shape, gene
 use sightline_testing::operations::{
     built, dead_letters, operate, project, projection, refused, retry_all, versions,
 };
+use sightline_testing::reference::Customers;
 use sightline_testing::wait_until;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use tonic_types::StatusExt;
@@ -71,7 +73,12 @@ async fn views_are_rebuilt_switched_and_rolled_back_during_traffic_and_reads() {
     writer.write(&world.topic, before).await;
     let (fold, ends) = folded_to(&[before]);
     caught_up(rest, &ends).await;
-    let user = fold.order.view.ids().first().expect("a user").clone();
+    let user = fold
+        .view::<Customers>()
+        .ids()
+        .first()
+        .expect("a user")
+        .clone();
     let stop = Arc::new(AtomicBool::new(false));
     let path = customer_path(&user);
     let reader = tokio::spawn(keep_reading(rest.clone(), path, Arc::clone(&stop)));
@@ -82,7 +89,7 @@ async fn views_are_rebuilt_switched_and_rolled_back_during_traffic_and_reads() {
 
     // Both versions project new records while the switch happens.
     writer.write(&world.topic, during).await;
-    for domain in DOMAINS {
+    for domain in domains::names() {
         let switched = switch(rest, domain, "switch", json!({})).await;
         assert_eq!(switched["versions"][0]["version"], 3);
         assert_eq!(switched["versions"][1]["state"], "retired");
@@ -96,7 +103,7 @@ async fn views_are_rebuilt_switched_and_rolled_back_during_traffic_and_reads() {
     writer.write(&world.topic, after).await;
     let (fold, ends) = folded_to(&[&log]);
     assert_books(&caught_up(rest, &ends).await, &fold, &Ends::new());
-    for domain in DOMAINS {
+    for domain in domains::names() {
         switch(rest, domain, "rollback", json!({})).await;
     }
     assert_books(&caught_up(rest, &ends).await, &fold, &Ends::new());
@@ -112,7 +119,7 @@ async fn views_are_rebuilt_switched_and_rolled_back_during_traffic_and_reads() {
 
 /// Begins a rebuild of every domain, after requests that must be refused and a rebuild that is cancelled.
 async fn begin_rebuilds(rest: &Rest) {
-    for domain in DOMAINS {
+    for domain in domains::names() {
         let path = |verb: &str| format!("/v1/projections/{domain}/{verb}");
         for (verb, reason) in [
             ("cancel", "NO_REBUILD"),
@@ -141,7 +148,7 @@ async fn begin_rebuilds(rest: &Rest) {
 
 /// At the same positions, both versions have the same rows.
 async fn rebuild_compare_and_drop(rest: &Rest, all: i64) {
-    for domain in DOMAINS {
+    for domain in domains::names() {
         wait_until(SOON, "both versions have read everything", async || {
             let both = versions(rest, domain).await;
             let expected = [(1, "live".to_owned(), all), (3, "retired".to_owned(), all)];
@@ -346,12 +353,17 @@ async fn a_pause_does_not_delay_a_rebuild_and_outlasts_a_switch() {
     let rest = &running.rest;
     caught_up(rest, &first).await;
     // The rebuild may begin before the pause or after it.
-    project(rest, "order", "rebuild", json!({})).await;
-    project(rest, "order", "pause", json!({"reason": "hold on"})).await;
-    project(rest, "fulfillment", "pause", json!({"reason": "hold on"})).await;
-    project(rest, "fulfillment", "rebuild", json!({})).await;
+    for (n, domain) in domains::names().into_iter().enumerate() {
+        if n % 2 == 0 {
+            project(rest, domain, "rebuild", json!({})).await;
+        }
+        project(rest, domain, "pause", json!({"reason": "hold on"})).await;
+        if n % 2 == 1 {
+            project(rest, domain, "rebuild", json!({})).await;
+        }
+    }
     writer.write(&world.topic, more).await;
-    for domain in DOMAINS {
+    for domain in domains::names() {
         built(rest, domain, shape.records as i64).await;
         let compared = json!({"compare": true});
         let path = format!("/v1/projections/{domain}/switch");
@@ -360,7 +372,7 @@ async fn a_pause_does_not_delay_a_rebuild_and_outlasts_a_switch() {
         assert!(answer.text().contains("paused"), "{}", answer.text());
     }
     assert_answers(&running, &old_fold, Depth::Brief).await;
-    for domain in DOMAINS {
+    for domain in domains::names() {
         let switched = project(rest, domain, "switch", json!({})).await;
         for version in [0, 1] {
             let pause = &switched["versions"][version]["pause"];
@@ -678,7 +690,12 @@ async fn a_backup_holds_up_no_reads_no_heartbeats_and_no_drop() {
             .expect(statement);
     }
     let stop = Arc::new(AtomicBool::new(false));
-    let user = fold.order.view.ids().first().expect("a user").clone();
+    let user = fold
+        .view::<Customers>()
+        .ids()
+        .first()
+        .expect("a user")
+        .clone();
     let reads = keep_reading(rest.clone(), customer_path(&user), Arc::clone(&stop));
     let reads = tokio::spawn(reads);
     let headers = [

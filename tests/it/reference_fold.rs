@@ -1,6 +1,10 @@
 //! The reference fold, by examples worked out by hand from the contract; and the random logs, which must hold
 //! enough of every difficult combination.
 
+mod analytics;
+mod personalization;
+mod search;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
@@ -8,12 +12,12 @@ use serde_json::{Value, json};
 use sightline_testing::broker::Record;
 use sightline_testing::hostile_log::{MAX_VALUE_BYTES, Shape, generate, seed};
 use sightline_testing::reference::{
-    Addresses, Books, Change, Customers, Event, Fold, Folds, Parcels, Verdict, event_of, matches,
-    normal, validate,
+    Addresses, Books, Change, Customers, Event, Fold, Folds, Parcels, Verdict, View, event_of,
+    matches, normal, validate,
 };
 
 struct Case {
-    fold: Fold<Customers>,
+    fold: Fold,
     events: i64,
 }
 
@@ -47,7 +51,7 @@ impl Case {
     }
 
     fn answer(&self) -> Value {
-        self.fold.view.answer("u").expect("known")
+        self.fold.view::<Customers>().answer("u").expect("known")
     }
 
     fn default_shipping(&self) -> (Option<String>, Vec<String>) {
@@ -429,11 +433,11 @@ fn random_logs_hold_every_verdict() {
         total.dead_lettered > 300 && total.parked_keys > 50,
         "{total:?}"
     );
-    let answers: Vec<Value> = fold
-        .view
+    let customers: &Customers = fold.view();
+    let answers: Vec<Value> = customers
         .ids()
         .iter()
-        .map(|id| fold.view.answer(id).unwrap())
+        .map(|id| customers.answer(id).unwrap())
         .collect();
     let having =
         |test: &dyn Fn(&Value) -> bool| answers.iter().filter(|answer| test(answer)).count();
@@ -663,8 +667,8 @@ impl Seen {
             self.is("named by several users", users.len() > 1);
             self.is("named on several partitions", partitions.len() > 1);
         }
-        for partition in folds.order.partitions() {
-            for entry in folds.order.view.feed(partition) {
+        for partition in folds.partitions() {
+            for entry in folds.view::<Customers>().feed(partition) {
                 let (kind, significant) = (&entry["kind"], &entry["significant"]);
                 self.is(format!("entry {kind}, significant {significant}"), true);
                 for name in ["affectsDefaultShipping", "affectsDefaultBilling"] {
@@ -672,7 +676,7 @@ impl Seen {
                 }
             }
         }
-        for address in folds.fulfillment.view.all() {
+        for address in folds.view::<Parcels>().all() {
             let validation = &address["validation"];
             let status = validation["status"].as_str().expect("text");
             self.is(format!("validation {status}"), true);
@@ -697,13 +701,13 @@ fn random_logs_hold_difficult_combinations_of_addresses() {
         let event = event_of(&record);
         let user = event.as_ref().and_then(|event| event.text("userId"));
         let user = user.unwrap_or_default();
-        let before = folds.order.view.current(&user);
-        let was_hard = folds.order.view.deletion(&user);
-        let [verdict, _] = folds.take(&record);
+        let before = folds.view::<Customers>().current(&user);
+        let was_hard = folds.view::<Customers>().deletion(&user);
+        let verdict = folds.take(&record)["order"];
         let Some(event) = event.filter(|_| verdict == Verdict::Applied) else {
             continue;
         };
-        let after = folds.order.view.current(&user);
+        let after = folds.view::<Customers>().current(&user);
         if event.name == "UserDeleted" {
             seen.deletion(&event, was_hard);
         } else if was_hard.is_some() {
@@ -727,29 +731,36 @@ fn random_logs_hold_difficult_combinations_of_addresses() {
     assert!(seen.counts.len() > 35, "{} kinds", seen.counts.len());
 }
 
-struct Parcel(Fold<Parcels>, i64);
+/// A domain's fold, and how many events it has taken.
+struct Example {
+    fold: Fold,
+    events: i64,
+}
 
-impl Parcel {
-    fn new() -> Parcel {
-        Parcel(Fold::new(Parcels::default(), 1000), 0)
+impl Example {
+    fn new(view: impl View) -> Example {
+        Example {
+            fold: Fold::new(view, 100_000),
+            events: 0,
+        }
     }
 
     /// Takes an event of a user that happened `at` seconds after the epoch.
     fn event(&mut self, user: &str, event_type: &str, at: i64, mut payload: Value) -> Verdict {
-        self.1 += 1;
+        self.events += 1;
         payload["userId"] = json!(user);
         payload["profileId"] = json!("p");
         let time = DateTime::from_timestamp(at, 0)
             .expect("in range")
             .to_rfc3339();
-        let value = json!({"eventType": event_type, "eventId": self.1.to_string(), "eventTimestamp": time,
+        let value = json!({"eventType": event_type, "eventId": self.events.to_string(), "eventTimestamp": time,
             "payload": payload});
-        self.0.take(&Record {
+        self.fold.take(&Record {
             partition: 0,
             key: Some(user.into()),
             value: Some(value.to_string().into_bytes()),
             headers: vec![],
-            timestamp: self.1,
+            timestamp: self.events,
         })
     }
 }
@@ -760,7 +771,7 @@ fn at(seconds: i64) -> Option<DateTime<Utc>> {
 
 #[test]
 fn a_shipping_address_in_full() {
-    let mut case = Parcel::new();
+    let mut case = Example::new(Parcels::default());
     case.event(
         "u",
         "UserUpdated",
@@ -768,14 +779,14 @@ fn a_shipping_address_in_full() {
         json!({"updatedFields": {"username": "n"}}),
     );
     assert_eq!(
-        case.0.view.addresses("u", None),
+        case.fold.view::<Parcels>().addresses("u", None),
         None,
         "no event that the domain reads"
     );
     let name = json!({"email": "a@b.c", "status": "active", "firstName": "F", "lastName": "L"});
     case.event("u", "UserRegistered", 10, name);
     assert_eq!(
-        case.0.view.addresses("u", None),
+        case.fold.view::<Parcels>().addresses("u", None),
         Some(json!({"addresses": []}))
     );
     let mut address = added("x", true);
@@ -788,38 +799,60 @@ fn a_shipping_address_in_full() {
         "isDefaultShipping": true, "isDefaultBilling": false, "staleFields": [],
         "updatedAt": "1970-01-01T00:00:20Z", "validation": {"status": "valid", "problems": []},
     });
-    assert_eq!(case.0.view.address("x", None).as_ref(), Some(&expected));
     assert_eq!(
-        case.0.view.default_address("u", 0, None).as_ref(),
+        case.fold.view::<Parcels>().address("x", None).as_ref(),
         Some(&expected)
     );
-    assert_eq!(case.0.view.default_address("u", 1, None), None);
+    assert_eq!(
+        case.0
+            .view::<Parcels>()
+            .default_address("u", 0, None)
+            .as_ref(),
+        Some(&expected)
+    );
+    assert_eq!(
+        case.fold.view::<Parcels>().default_address("u", 1, None),
+        None
+    );
 
     let stale =
         json!({"updatedFields": ["firstName", "phoneNumber"], "newValues": {"phoneNumber": "1"}});
     case.event("u", "UserProfileUpdated", 30, stale);
     expected["staleFields"] = json!(["recipientName"]);
     expected["phone"] = json!("1");
-    assert_eq!(case.0.view.address("x", None).as_ref(), Some(&expected));
+    assert_eq!(
+        case.fold.view::<Parcels>().address("x", None).as_ref(),
+        Some(&expected)
+    );
     // The contact's fields count before the user's, stale ones too.
     let contact = json!({"addressId": "x", "updatedFields": {"contactName": "P", "addressLine2": {"old": "z"}}});
     case.event("u", "UserAddressUpdated", 40, contact);
     expected["recipientName"] = json!("P");
     expected["staleFields"] = json!(["lines"]);
     expected["updatedAt"] = json!("1970-01-01T00:00:40Z");
-    assert_eq!(case.0.view.address("x", None).as_ref(), Some(&expected));
+    assert_eq!(
+        case.fold.view::<Parcels>().address("x", None).as_ref(),
+        Some(&expected)
+    );
     let contact = json!({"addressId": "x", "updatedFields": ["contactName", "contactPhone"]});
     case.event("u", "UserAddressUpdated", 40, contact);
     expected["staleFields"] = json!(["lines", "phone", "recipientName"]);
-    assert_eq!(case.0.view.address("x", None).as_ref(), Some(&expected));
+    assert_eq!(
+        case.fold.view::<Parcels>().address("x", None).as_ref(),
+        Some(&expected)
+    );
 
     // At an earlier instant, with the names of then.
-    assert_eq!(case.0.view.address("x", at(19)), None);
+    assert_eq!(case.fold.view::<Parcels>().address("x", at(19)), None);
     assert_eq!(
-        case.0.view.addresses("u", at(9)),
+        case.fold.view::<Parcels>().addresses("u", at(9)),
         Some(json!({"addresses": []}))
     );
-    let then = case.0.view.address("x", at(29)).expect("there");
+    let then = case
+        .0
+        .view::<Parcels>()
+        .address("x", at(29))
+        .expect("there");
     assert_eq!(
         (
             &then["recipientName"],
@@ -832,11 +865,11 @@ fn a_shipping_address_in_full() {
 
 #[test]
 fn of_two_users_with_the_same_address_the_last_event_by_time_counts() {
-    let mut case = Parcel::new();
+    let mut case = Example::new(Parcels::default());
     case.event("late", "UserAddressAdded", 100, added("x", true));
     case.event("early", "UserAddressAdded", 50, added("x", true));
-    let owner = |case: &Parcel, at| {
-        let address = case.0.view.address("x", at);
+    let owner = |case: &Example, at| {
+        let address = case.fold.view::<Parcels>().address("x", at);
         address.map(|address| address["userId"].as_str().expect("text").to_owned())
     };
     assert_eq!(owner(&case, None).as_deref(), Some("late"));
@@ -862,15 +895,17 @@ fn of_two_users_with_the_same_address_the_last_event_by_time_counts() {
     assert_eq!(owner(&case, at(199)).as_deref(), Some("late"));
     assert_eq!(
         (
-            case.0.view.addresses("early", at(120)),
-            case.0.view.default_address("early", 1, at(120))
+            case.fold.view::<Parcels>().addresses("early", at(120)),
+            case.0
+                .view::<Parcels>()
+                .default_address("early", 1, at(120))
         ),
         (Some(json!({"addresses": []})), None)
     );
     // A user whose first event is the deletion stays unknown.
     case.event("nobody", "UserDeleted", 300, json!({}));
     case.event("nobody", "UserAddressAdded", 400, added("x", true));
-    assert_eq!(case.0.view.addresses("nobody", None), None);
+    assert_eq!(case.fold.view::<Parcels>().addresses("nobody", None), None);
     assert_eq!(owner(&case, None).as_deref(), Some("late"));
 }
 
@@ -895,7 +930,11 @@ fn as_of_an_instant_applies_earlier_events_in_log_order() {
         let at = format!("2026-10-01T00:00:{second:02}Z")
             .parse()
             .expect("a time");
-        let answer = case.fold.view.addresses("u", Some(at)).expect("known");
+        let answer = case
+            .fold
+            .view::<Customers>()
+            .addresses("u", Some(at))
+            .expect("known");
         let addresses = answer["addresses"].as_array().expect("a list").clone();
         let ids: Vec<String> = addresses
             .iter()
@@ -916,7 +955,7 @@ fn as_of_an_instant_applies_earlier_events_in_log_order() {
     assert_eq!(as_of(&case, 30), ("x y".into(), None));
     let left = case
         .fold
-        .view
+        .view::<Customers>()
         .addresses("u", Some("2026-10-01T00:00:15Z".parse().unwrap()));
     assert_eq!(
         left,

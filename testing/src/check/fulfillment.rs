@@ -12,18 +12,18 @@ use sightline::proto::fulfillment::v1::{
 use super::{Compared, Depth, Differences, Moment, called, get, moments, pages, sampled, written};
 use crate::app::Clients;
 use crate::client::{Grpc, escape, shipping_json, timestamp, with_query};
-use crate::reference::{Fold, Parcels, STATUSES, normal};
+use crate::reference::{Folds, Parcels, STATUSES, normal};
 
 const SEARCH: &str = "/v1/fulfillment/addresses";
 const KINDS: [&str; 2] = ["shipping", "billing"];
 
 pub(super) async fn compare(
     clients: &Clients,
-    fold: &Fold<Parcels>,
+    folds: &Folds,
     depth: Depth,
     wrong: &mut Differences,
 ) {
-    let (rest, view) = (&clients.rest, &fold.view);
+    let (rest, view) = (&clients.rest, folds.view::<Parcels>());
     let (users, unknown, addresses) = (view.ids(), view.never_known(), view.address_ids());
     let mut of_users = moments(&users, depth, |id| view.instants(id));
     of_users.extend(unknown.iter().map(|id| (id, None)));

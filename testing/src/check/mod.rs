@@ -1,12 +1,16 @@
 //! Compares the program with the reference fold: answers over both surfaces, books and positions.
 
+pub mod analytics;
 pub mod fulfillment;
 pub mod order;
+pub mod personalization;
+mod search;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, FixedOffset, TimeDelta, Utc};
+use futures_util::future::LocalBoxFuture;
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 use tonic::Status;
@@ -24,8 +28,28 @@ pub type Ends = BTreeMap<i32, i64>;
 /// What `/v1/consistency` says of each domain's partitions, by number.
 pub type Lag = BTreeMap<String, BTreeMap<i32, Value>>;
 
-/// All domains.
-pub const DOMAINS: [&str; 2] = ["order", "fulfillment"];
+/// Compares a domain's answers.
+type Compare =
+    for<'a> fn(&'a Clients, &'a Folds, Depth, &'a mut Differences) -> LocalBoxFuture<'a, ()>;
+
+/// How each domain's answers are compared.
+const COMPARES: [(&str, Compare); 5] = [
+    ("order", |c, folds, depth, wrong| {
+        Box::pin(order::compare(c, folds, depth, wrong))
+    }),
+    ("fulfillment", |c, folds, depth, wrong| {
+        Box::pin(fulfillment::compare(c, folds, depth, wrong))
+    }),
+    ("search", |c, folds, depth, wrong| {
+        Box::pin(search::compare(c, folds, depth, wrong))
+    }),
+    ("personalization", |c, folds, depth, wrong| {
+        Box::pin(personalization::compare(c, folds, depth, wrong))
+    }),
+    ("analytics", |c, folds, depth, wrong| {
+        Box::pin(analytics::compare(c, folds, depth, wrong))
+    }),
+];
 
 /// How many requests run at once.
 const AT_ONCE: usize = 16;
@@ -143,18 +167,13 @@ pub enum Depth {
 /// Asserts that every answer of every domain that is served equals the fold's.
 pub async fn assert_answers(clients: &Clients, folds: &Folds, depth: Depth) {
     let lag = clients.rest.get("/v1/consistency").await.json();
-    let served: BTreeSet<&str> = lag["domains"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|domain| domain["domain"].as_str())
-        .collect();
+    let served = lag["domains"].as_array().expect("a list");
     let mut wrong = Differences::default();
-    if served.contains("order") {
-        order::compare(clients, &folds.order, depth, &mut wrong).await;
-    }
-    if served.contains("fulfillment") {
-        fulfillment::compare(clients, &folds.fulfillment, depth, &mut wrong).await;
+    for domain in served {
+        let domain = domain["domain"].as_str().expect("a name");
+        let found = COMPARES.iter().find(|(name, _)| *name == domain);
+        let (_, compare) = found.unwrap_or_else(|| panic!("nothing compares {domain}"));
+        compare(clients, folds, depth, &mut wrong).await;
     }
     wrong.none();
 }
@@ -222,7 +241,24 @@ pub async fn pages(
     list: &str,
     size: usize,
 ) -> Vec<Value> {
-    let mut rows: Vec<Value> = Vec::new();
+    let mut rows = Vec::new();
+    for mut page in whole_pages(rest, path, filters, list, size).await {
+        if let Value::Array(some) = page[list].take() {
+            rows.extend(some);
+        }
+    }
+    rows
+}
+
+/// Reads all pages of a list, of `size` rows each, with what they say besides the rows.
+async fn whole_pages(
+    rest: &Rest,
+    path: &str,
+    filters: &[(&str, Option<&str>)],
+    list: &str,
+    size: usize,
+) -> Vec<Value> {
+    let mut read = Vec::new();
     let mut token: Option<String> = None;
     let text = size.to_string();
     loop {
@@ -231,14 +267,14 @@ pub async fn pages(
         let answer = rest.get(&path).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
         assert!(!answer.token().is_empty(), "{path} without a token");
-        let mut page = answer.json();
-        let Value::Array(some) = page[list].take() else {
-            panic!("{path}: no {list}: {}", answer.text())
-        };
-        assert!(some.len() <= size, "{path}: {} rows", some.len());
-        rows.extend(some);
-        match page.get("nextPageToken") {
-            None => return rows,
+        let page = answer.json();
+        let rows = page[list].as_array().map(Vec::len);
+        let rows = rows.unwrap_or_else(|| panic!("{path}: no {list}: {}", answer.text()));
+        assert!(rows <= size, "{path}: {rows} rows");
+        let next = page.get("nextPageToken").cloned();
+        read.push(page);
+        match next {
+            None => return read,
             Some(next) => {
                 let next = next.as_str().expect("text").to_owned();
                 assert!(!next.is_empty(), "{path}: an empty token");
@@ -250,6 +286,17 @@ pub async fn pages(
                 token = Some(next);
             }
         }
+    }
+}
+
+/// Makes a REST request that must be refused, with a reason that names a parameter.
+async fn refused(rest: &Rest, path: String, parameter: &str) -> Compared {
+    let answer = rest.get(&path).await;
+    let names_it = answer.text().contains(parameter);
+    Compared {
+        how: format!("GET {path}"),
+        said: json!({"status": answer.status, parameter: names_it}),
+        expected: json!({"status": 400, parameter: true}),
     }
 }
 
@@ -300,7 +347,12 @@ fn moments<'a>(
 
 /// A sample, evenly spread.
 fn sampled(ids: &[String]) -> BTreeSet<&String> {
-    ids.iter().step_by(ids.len() / SAMPLED + 1).collect()
+    some(ids, SAMPLED).collect()
+}
+
+/// About this many of some values, evenly spread.
+fn some<T>(of: &[T], count: usize) -> impl Iterator<Item = &T> {
+    of.iter().step_by(of.len() / count + 1)
 }
 
 /// Counts comparisons and differences, and describes the first few differences.

@@ -15,18 +15,18 @@ use crate::client::{
     Grpc, Rest, addresses_json, change_json, customer_json, customer_path, escape, timestamp,
     with_query,
 };
-use crate::reference::{Customers, Fold, normal};
+use crate::reference::{Customers, Folds, normal};
 
 /// The path of the feed.
 pub const FEED: &str = "/v1/order/address-changes";
 
 pub(super) async fn compare(
     clients: &Clients,
-    fold: &Fold<Customers>,
+    folds: &Folds,
     depth: Depth,
     wrong: &mut Differences,
 ) {
-    let (rest, view) = (&clients.rest, &fold.view);
+    let (rest, view) = (&clients.rest, folds.view::<Customers>());
     let ids = view.ids();
     let customers = ids
         .iter()
@@ -37,9 +37,9 @@ pub(super) async fn compare(
         .iter()
         .map(|(id, at)| get(rest, addresses_path(id, *at), view.addresses(id, *at)));
     wrong.compare_all(addresses).await;
-    let feeds = feeds(fold);
+    let feeds = feeds(folds);
     let whole = read_feed(rest, &Filter::default(), 1000).await;
-    if !fold.order_is_known {
+    if !folds.order_is_known {
         let mut said = by_partition(whole, &feeds);
         for (partition, feed) in &feeds {
             let said = said.remove(partition).unwrap_or_default();
@@ -226,11 +226,11 @@ pub fn cursors(changes: &[Value]) -> Vec<String> {
 /// The fold's feed by partition, in the normal form.
 type Feeds = BTreeMap<i32, Vec<Value>>;
 
-fn feeds(fold: &Fold<Customers>) -> Feeds {
-    let partitions = fold.partitions();
+fn feeds(folds: &Folds) -> Feeds {
+    let partitions = folds.partitions();
     partitions
         .map(|partition| {
-            let feed = fold.view.feed(partition);
+            let feed = folds.view::<Customers>().feed(partition);
             (partition, feed.into_iter().map(normal).collect())
         })
         .collect()

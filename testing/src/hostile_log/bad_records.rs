@@ -178,6 +178,9 @@ impl Generator {
             "country",
             "isDefaultShipping",
             "updatedFields",
+            "changeType",
+            "mfaEnabled",
+            "reason",
         ]
         .into_iter()
         .filter(|name| payload.contains_key(*name))
@@ -207,6 +210,10 @@ impl Generator {
             "deletionTimestamp",
             "addTimestamp",
             "deleteTimestamp",
+            "requestTimestamp",
+            "loginTimestamp",
+            "failureTimestamp",
+            "logoutTimestamp",
         ] {
             payload.remove(own);
         }
@@ -229,6 +236,9 @@ impl Generator {
                     json!({"firstName": 5}),
                     json!({"bio": ["a"]}),
                     json!({"lastName": {"new": true}}),
+                    json!({"preferences": 5}),
+                    json!({"preferences": ["dark"]}),
+                    json!({"communicationPreferences": {"old": {}, "new": "all"}}),
                 ]);
                 payload.insert("updatedFields".into(), fields.expect("some"));
             }
@@ -242,7 +252,13 @@ impl Generator {
                 payload.insert("fullAddress".into(), address.expect("some"));
             }
             _ => {
-                let times = ["updateTimestamp", "addTimestamp", "changeTimestamp"];
+                let times = [
+                    "updateTimestamp",
+                    "addTimestamp",
+                    "changeTimestamp",
+                    "loginTimestamp",
+                    "failureTimestamp",
+                ];
                 let bad = self
                     .rng
                     .choice([json!(1_767_225_600), json!("soon"), json!(true)])
@@ -267,25 +283,29 @@ impl Generator {
         let mut event_type = draft.event_type;
         let mut time = None;
         let field = self.required_field(payload);
+        let user_field = match event_type {
+            "UserLoginFailed" => "attemptedUserId",
+            _ => "userId",
+        };
         match kind {
             9 => drop(payload.remove(&field)),
             10 => drop(payload.insert(field, Value::Null)),
             11 => drop(payload.insert(field, json!(""))),
             12 => drop(payload.insert(field, json!(12))),
-            13 => drop(payload.insert("userId".into(), json!("a\0b"))),
-            14 => drop(payload.insert("userId".into(), json!("\u{1f980}".repeat(256)))),
+            13 => drop(payload.insert(user_field.into(), json!("a\0b"))),
+            14 => drop(payload.insert(user_field.into(), json!("\u{1f980}".repeat(256)))),
             15 => id = String::new(),
             16 => id = "x".repeat(256),
             17 => id = "nul\0".into(),
             18 => event_type = "",
             19 => drop(payload.insert("profileId".into(), json!({"a": 1}))),
             20 => time = Some(self.bad_time(event_type, payload)),
-            24 => drop(payload.insert("userId".into(), json!(format!("a{UNPAIRED}")))),
+            24 => drop(payload.insert(user_field.into(), json!(format!("a{UNPAIRED}")))),
             25 => id = format!("cut off {UNPAIRED}"),
             26.. => {
                 payload.insert("futureField".into(), json!(BEYOND_LIMITS));
                 if self.rng.bool() {
-                    // Of no interest, so it is skipped.
+                    // Of no interest to most domains, so they skip it.
                     event_type = "UserLoggedIn";
                 }
             }

@@ -40,7 +40,11 @@ impl Generator {
                 // Listed, without its new value.
                 (0, _) => {}
                 (1, Some((object, path))) => {
-                    drop(values.insert(object.into(), json!({path: value})))
+                    let mut at = values.entry(object).or_insert_with(|| json!({}));
+                    for step in path.split('.') {
+                        at = &mut at[step];
+                    }
+                    *at = value;
                 }
                 _ => drop(values.insert(name.into(), value)),
             }
@@ -121,7 +125,10 @@ impl Generator {
             _ => match name {
                 "email" | "secondaryEmail" => json!(self.email()),
                 "country" | "countryCode" => json!(self.pick(&["DE", "fr", "Us"])),
-                "preferences.theme" => json!(self.rng.bool()),
+                "preferences" | "communicationPreferences" => self.preferences(),
+                "languagePreference" => json!(self.pick(&["de", "de-AT", "en", "EN", "pt_BR"])),
+                "firstName" | "lastName" | "displayName" | "username" => json!(self.name()),
+                preference if preference.contains('.') => self.preference(),
                 _ => json!(self.text()),
             },
         }

@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::generator::{Draft, Generator, Past, User};
+use super::generator::{Draft, Generator, Past};
 use super::values::{UNPAIRED, uuid};
 use crate::broker::Record;
 
@@ -91,6 +91,7 @@ impl Generator {
         payload: Map<String, Value>,
     ) -> Record {
         let mut headers = Vec::new();
+        let key = self.key(user, event_type, &payload);
         let names = self.names(dialect);
         let mut body = Map::new();
         let version = if matches!(dialect, STRUCTURED | BINARY) {
@@ -148,14 +149,23 @@ impl Generator {
         }
         let json = self.json(&Value::Object(body));
         let value = self.wrapped(json);
-        let User { key, partition, .. } = &self.users[user];
         Record {
-            partition: *partition,
-            key: key.clone(),
+            partition: self.users[user].partition,
+            key,
             value: Some(value),
             headers,
             timestamp: 0,
         }
+    }
+
+    /// The key of an event: its user's; of a failed login that names no user the email, else the address, else none.
+    fn key(&self, user: usize, event_type: &str, payload: &Map<String, Value>) -> Option<Vec<u8>> {
+        let text = |name: &str| payload.get(name)?.as_str().filter(|text| !text.is_empty());
+        if !event_type.contains("UserLoginFailed") || text("attemptedUserId").is_some() {
+            return self.users[user].key.clone();
+        }
+        let key = text("attemptedEmail").or_else(|| text("ipAddress"))?;
+        Some(key.as_bytes().to_vec())
     }
 
     /// The names of type, id, time, source, version and payload in a dialect.

@@ -11,7 +11,7 @@ impl Generator {
         let next = self.users[user].scene.pop_front();
         let (event_type, mut payload, own_times) = match next {
             Some(next) => next,
-            None => self.happening(user),
+            None => self.happening(user, now),
         };
         let own_time = self.own_time(user, now);
         let user = &self.users[user];
@@ -23,6 +23,8 @@ impl Generator {
             );
         }
         match self.rng.u32(0..10) {
+            // Scenes may give the time.
+            _ if payload.contains_key(own_times[0]) => {}
             0 => drop(payload.insert(own_times[0].into(), Value::Null)),
             1 => drop(payload.insert(own_times[0].into(), json!(""))),
             2 => {}
@@ -59,9 +61,9 @@ impl Generator {
     }
 
     /// Any event, or the first one of a scene.
-    fn happening(&mut self, user: usize) -> Happening {
+    fn happening(&mut self, user: usize, now: i64) -> Happening {
         let first = !std::mem::replace(&mut self.users[user].started, true);
-        let kind = self.rng.u32(0..200);
+        let kind = self.rng.u32(0..206);
         match kind {
             _ if first && kind < 160 => self.registered(),
             0..3 => self.registered(),
@@ -78,10 +80,10 @@ impl Generator {
                 )
             }
             126..146 => self.defaults_changed(user),
-            146..180 => self.session_event(kind),
+            146..180 => self.session_event(user, kind),
             180..184 => self.role(),
             _ => {
-                let mut scene = self.scene(user);
+                let mut scene = self.scene(user, now);
                 let beginning = scene.pop_front().expect("a scene has events");
                 self.users[user].scene = scene;
                 beginning
@@ -148,7 +150,7 @@ impl Generator {
     }
 
     fn profile_updated(&mut self) -> Happening {
-        let names = [
+        let mut names = vec![
             "firstName",
             "lastName",
             "displayName",
@@ -159,10 +161,21 @@ impl Generator {
             "timezonePreference",
             "dateOfBirth",
             "gender",
-            "preferences.theme",
-            "communicationPreferences.email.weekly",
             "futureField",
         ];
+        // Of preferences, none that lies below another one: the contract gives one event's changes no order.
+        names.extend(match self.rng.u32(0..4) {
+            0 => &["preferences", "communicationPreferences"][..],
+            1 => &["preferences.privacy", "preferences.theme", "preferencesOf"],
+            2 => &["preferences.theme.dark", "communicationPreferences.email"],
+            _ => &[
+                "preferences.privacy.tracking",
+                "preferences.privacy.ads",
+                "preferences.theme",
+                "preferences.größe",
+                "communicationPreferences.email.weekly",
+            ],
+        });
         (
             "UserProfileUpdated",
             self.changes(&names),
@@ -191,41 +204,61 @@ impl Generator {
     }
 
     /// Of `happening`'s kinds 146 to 179.
-    fn session_event(&mut self, kind: u32) -> Happening {
+    fn session_event(&mut self, user: usize, kind: u32) -> Happening {
         match kind {
-            146..160 => (
-                "UserLoggedIn",
-                object(
-                    json!({"sessionId": "s", "ipAddress": "203.0.113.9", "mfaVerified": self.rng.bool()}),
-                ),
-                &["loginTimestamp"],
-            ),
-            160..165 => (
+            146..158 => self.logged_in(),
+            158..161 => (
                 "UserLoggedOut",
-                object(json!({"revokedTokenJtis": ["a", "b"]})),
+                object(json!({"revokedTokenJtis": ["a", "b"], "sessionId": ""})),
                 &["logoutTimestamp"],
             ),
-            165..170 => (
+            161..165 => (
                 "MfaStatusChanged",
                 object(
                     json!({"mfaEnabled": self.rng.bool(), "mfaMethod": "TOTP", "changedBy": "user"}),
                 ),
                 &["changeTimestamp"],
             ),
-            170..174 => (
+            165..168 => (
                 "MfaChallengeFailed",
                 object(json!({"mfaMethod": "SMS"})),
                 &["failureTimestamp"],
             ),
-            _ => (
-                "UserLoginFailed",
-                object(json!({"attemptedEmail": "who@example.com", "reason": "user_not_found"})),
-                &["failureTimestamp"],
-            ),
+            168..174 => self.login_failed(Some(user)),
+            _ => self.login_failed(None),
         }
     }
 
-    fn registered(&mut self) -> Happening {
+    pub(super) fn logged_in(&mut self) -> Happening {
+        let payload = json!({
+            "sessionId": "s", "ipAddress": "203.0.113.9", "mfaVerified": self.rng.bool(),
+        });
+        ("UserLoggedIn", object(payload), &["loginTimestamp"])
+    }
+
+    /// A failed login, which may name the user.
+    pub(super) fn login_failed(&mut self, user: Option<usize>) -> Happening {
+        let mut payload = object(json!({"reason": self.reason()}));
+        let attempted = user.map(|user| json!(self.users[user].id));
+        let unnamed = self.rng.choice([None, Some(json!("")), Some(Value::Null)]);
+        if let Some(id) = attempted.or(unnamed.expect("some")) {
+            payload.insert("attemptedUserId".into(), id);
+        }
+        // Of many, because a bad record parks its key.
+        let number = self.rng.u32(0..500);
+        if self.rng.bool() {
+            payload.insert(
+                "attemptedEmail".into(),
+                json!(format!("who{number}@example.com")),
+            );
+        }
+        if self.rng.bool() {
+            payload.insert("ipAddress".into(), json!(format!("198.51.100.{number}")));
+        }
+        ("UserLoginFailed", payload, &["failureTimestamp"])
+    }
+
+    pub(super) fn registered(&mut self) -> Happening {
         let mut payload = object(json!({
             "email": self.email(),
             "status": self.pick(&["active", "pending_verification"]),
@@ -235,7 +268,10 @@ impl Generator {
                 0 => {}
                 1 => drop(payload.insert(name.into(), Value::Null)),
                 _ => {
-                    let value = self.text();
+                    let value = match name {
+                        "source" => self.source(),
+                        _ => self.name(),
+                    };
                     payload.insert(name.into(), json!(value));
                 }
             }

@@ -136,11 +136,12 @@ impl Generator {
         if self.heals
             && Folds::new(HEALING_BYTES)
                 .take(&record)
-                .contains(&Verdict::Applied)
+                .values()
+                .any(|verdict| *verdict == Verdict::Applied)
         {
             // A good record carries its user's key and partition, so that it is applied in the user's
             // order, however late.
-            let owner = event_of(&record).and_then(|event| event.text("userId"));
+            let owner = event_of(&record).and_then(|event| event.user());
             let owner = self
                 .users
                 .iter()

@@ -5,7 +5,7 @@
 //! scenes make sure of the rest. Event times are not in the order of the log, and some are equal.
 //!
 //! All events of a user are on one partition, whatever their keys, because Kafka does not order partitions
-//! among each other. Redeliveries are younger than 80 days or older than 100: the limit of 90 days has a
+//! among each other. Failed logins that name no user carry other keys, or none. Redeliveries are younger than 80 days or older than 100: the limit of 90 days has a
 //! test of its own.
 
 mod addresses;
@@ -14,6 +14,7 @@ mod changes;
 mod envelopes;
 mod events;
 mod generator;
+mod people;
 mod scenes;
 mod values;
 

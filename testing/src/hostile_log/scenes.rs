@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use serde_json::{Value, json};
 
-use super::generator::{Generator, Happening};
+use super::generator::{DAY, Generator, Happening};
 use super::values::{object, uuid};
 
 /// Flags for shipping and billing.
@@ -13,7 +13,7 @@ const NEITHER: [bool; 2] = [false, false];
 
 impl Generator {
     /// Events of one user that belong together; other events of the same key may come between them.
-    pub(super) fn scene(&mut self, user: usize) -> VecDeque<Happening> {
+    pub(super) fn scene(&mut self, user: usize, now: i64) -> VecDeque<Happening> {
         let a = self.address_id(user);
         let b = if self.rng.bool() {
             uuid(&mut self.rng)
@@ -21,7 +21,7 @@ impl Generator {
             self.address_id(user)
         };
         let one = [self.rng.bool(), self.rng.bool()];
-        let scene = match self.rng.u32(0..14) {
+        let scene = match self.rng.u32(0..20) {
             0..3 => self.stale_and_known_again(&a, one),
             3..6 => self.default_named_before_its_address(&a),
             6..8 => self.default_deleted_and_added_again(&a),
@@ -35,6 +35,14 @@ impl Generator {
                 name_defaults(Some(&b), Some(&a)),
             ],
             10..13 => self.added_while_known(&a, &b, one),
+            13..15 => self.in_and_out(user),
+            15 => self.first_days(&a, now),
+            16..18 => self.preferences_in_every_way(),
+            18 => match self.rng.u32(0..6) {
+                0 => self.preferences_up_to_the_limit(),
+                1..3 => self.deleted_and_back_the_same_day(user, now),
+                _ => self.homes(&a, &b),
+            },
             _ if self.rng.u32(0..3) == 0 => self.user_deleted_twice(&a, &b, one),
             _ => vec![
                 delete(&b),
@@ -136,6 +144,135 @@ impl Generator {
         ]
     }
 
+    /// Logins that fail and succeed.
+    fn in_and_out(&mut self, user: usize) -> Vec<Happening> {
+        vec![
+            self.login_failed(Some(user)),
+            self.logged_in(),
+            self.login_failed(Some(user)),
+            self.login_failed(None),
+            self.login_failed(Some(user)),
+        ]
+    }
+
+    /// A user takes the steps of the funnel within some days, in any order; and one of them weeks later, again.
+    fn first_days(&mut self, a: &str, now: i64) -> Vec<Happening> {
+        let verified = object(json!({"email": self.email()}));
+        let mut steps = vec![
+            self.registered(),
+            ("UserEmailVerified", verified, &["verificationTimestamp"]),
+            self.logged_in(),
+            self.add(a, NEITHER),
+        ];
+        if self.rng.bool() {
+            self.rng.shuffle(&mut steps);
+        }
+        steps.truncate(self.rng.usize(2..5));
+        steps.push(self.logged_in());
+        for (n, step) in steps.iter_mut().enumerate() {
+            let ahead = match n {
+                0..4 => self.rng.i64(-DAY..3 * DAY),
+                _ => self.rng.i64(0..30 * DAY),
+            };
+            *step = self.timed(step.clone(), now + ahead);
+        }
+        steps
+    }
+
+    /// A user who is deleted comes back on the same day.
+    fn deleted_and_back_the_same_day(&mut self, user: usize, now: i64) -> Vec<Happening> {
+        let noon = now - now % DAY + DAY / 2;
+        let scene = vec![
+            self.logged_in(),
+            delete_user("soft"),
+            self.registered(),
+            self.logged_in(),
+            self.login_failed(Some(user)),
+            delete_user("hard"),
+        ];
+        let mut hours = 0;
+        let mut at = |scene: Happening| {
+            hours += 1;
+            let (name, mut payload, own_times) = scene;
+            let time = chrono::DateTime::from_timestamp_millis(noon + hours * 3_600_000);
+            payload.insert(
+                own_times[0].into(),
+                json!(time.expect("in range").to_rfc3339()),
+            );
+            (name, payload, own_times)
+        };
+        scene.into_iter().map(&mut at).collect()
+    }
+
+    /// Gives an event its own time.
+    fn timed(&mut self, (name, mut payload, own_times): Happening, at: i64) -> Happening {
+        let at = self.time(at);
+        payload.insert(own_times[0].into(), json!(at));
+        (name, payload, own_times)
+    }
+
+    /// Preferences are set whole and in parts, become unknown, and go away.
+    fn preferences_in_every_way(&mut self) -> Vec<Happening> {
+        let (some, other) = (self.preferences(), self.preferences());
+        let name = self.pick(&["preferences", "communicationPreferences"]);
+        let (tracking, theme) = (format!("{name}.privacy.tracking"), format!("{name}.theme"));
+        let privacy = format!("{name}.privacy");
+        let mut scene = vec![
+            profile(json!({"updatedFields": {name: some}})),
+            profile(json!({"updatedFields": [&theme, &tracking]})),
+            profile(json!({"updatedFields": {&theme: "dark"}})),
+            // What is no object is in the way.
+            profile(json!({"updatedFields": {&privacy: "none"}})),
+            profile(json!({"updatedFields": {&tracking: {"old": 1, "new": self.preference()}}})),
+            profile(json!({"updatedFields": {&tracking: null}})),
+            profile(json!({"updatedFields": [name]})),
+            profile(json!({"updatedFields": [&theme], "newValues": {name: {"theme": 3}}})),
+            profile(json!({"updatedFields": [name], "newValues": {name: other}})),
+            profile(json!({"updatedFields": {name: self.rng.choice([Value::Null, json!("")])}})),
+        ];
+        let first = self.rng.usize(0..4);
+        drop(scene.drain(..first));
+        scene
+    }
+
+    /// Preferences grow to exactly 64 KiB, or to one byte more; then they are replaced.
+    fn preferences_up_to_the_limit(&mut self) -> Vec<Happening> {
+        let name = self.pick(&["preferences", "communicationPreferences"]);
+        let part = "p".repeat(11_000);
+        let mut scene = vec![profile(json!({"updatedFields": {name: {"a": part}}}))];
+        for member in ["b", "c", "d", "e"] {
+            let member = format!("{name}.{member}");
+            scene.push(profile(json!({"updatedFields": {member: part}})));
+        }
+        // Braces, five commas, and for each of six members three pairs of quotes and colon and name.
+        let punctuation = 2 + 5 + 6 * "'a':''".len();
+        let over = usize::from(self.rng.bool());
+        let rest = "r".repeat(65_536 - punctuation - 5 * 11_000 + over);
+        scene.push(profile(
+            json!({"updatedFields": {format!("{name}.f"): rest}}),
+        ));
+        scene.push(profile(
+            json!({"updatedFields": {format!("{name}.a"): "small"}}),
+        ));
+        scene
+    }
+
+    /// The location moves: to the default, to the address that became known last, and back.
+    fn homes(&mut self, a: &str, b: &str) -> Vec<Happening> {
+        vec![
+            self.add(a, NEITHER),
+            self.add(b, NEITHER),
+            self.add(a, NEITHER),
+            name_defaults(Some(a), None),
+            update(a, json!({"updatedFields": ["city", "state", "country"]})),
+            name_defaults(Some("not-known"), None),
+            delete(b),
+            self.add(b, NEITHER),
+            delete("not-known"),
+            delete(b),
+        ]
+    }
+
     /// An address is added with all its fields, some of which may be missing or wrong.
     fn add(&mut self, id: &str, [shipping, billing]: [bool; 2]) -> Happening {
         let mut payload = object(json!({
@@ -152,6 +289,10 @@ fn update(id: &str, what: Value) -> Happening {
     let mut payload = object(what);
     payload.insert("addressId".into(), json!(id));
     ("UserAddressUpdated", payload, &["updateTimestamp"])
+}
+
+fn profile(what: Value) -> Happening {
+    ("UserProfileUpdated", object(what), &["updateTimestamp"])
 }
 
 fn delete(id: &str) -> Happening {

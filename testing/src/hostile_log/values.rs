@@ -11,7 +11,13 @@ pub(super) const UNPAIRED: char = '\u{e000}';
 impl Generator {
     /// About this time, in RFC 3339 with any offset and precision.
     pub(super) fn time(&mut self, now: i64) -> String {
-        let seconds = (now / 1000) + self.rng.i64(-100_000..1000);
+        let mut seconds = (now / 1000) + self.rng.i64(-100_000..1000);
+        match self.rng.u32(0..30) {
+            // A day begins, and ends within its last second.
+            0 => seconds -= seconds % 86_400,
+            1 => seconds -= seconds % 86_400 + 1,
+            _ => {}
+        }
         let utc = chrono::DateTime::from_timestamp(seconds, 0).expect("in range");
         let offset = self.rng.choice([0, 7200, -34_200, 50_400]).expect("some");
         let local = utc.with_timezone(&chrono::FixedOffset::east_opt(offset).expect("an offset"));
@@ -36,7 +42,10 @@ impl Generator {
     }
 
     pub(super) fn email(&mut self) -> String {
-        format!("user{}@example.com", self.rng.u32(0..5))
+        match self.rng.u32(0..8) {
+            0 => format!("{}+news@mail.example.org", self.name().replace(' ', ".")),
+            _ => format!("user{}@example.com", self.rng.u32(0..5)),
+        }
     }
 
     pub(super) fn text(&mut self) -> String {

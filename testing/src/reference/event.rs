@@ -87,6 +87,8 @@ const PROFILE_FIELDS: &[(&str, &str)] = &[
     ("dateOfBirth", "dateOfBirth"),
     ("gender", "gender"),
 ];
+/// Names in `updatedFields` of UserProfileUpdated whose values are objects, and below which dotted names lead.
+pub const OBJECTS: [&str; 2] = ["preferences", "communicationPreferences"];
 pub const ADDRESS_FIELDS: &[(&str, &str)] = &[
     ("streetLine1", "streetLine1"),
     ("addressLine1", "streetLine1"),
@@ -115,7 +117,7 @@ pub struct Event {
     pub id: String,
     pub occurred_at: DateTime<Utc>,
     pub partition: i32,
-    /// The index of its record in the partition, without holes.
+    /// The index of its record in the partition, without holes; set by the fold that applies it.
     pub number: i64,
     payload: Map<String, Value>,
 }
@@ -124,6 +126,14 @@ impl Event {
     /// A string of the payload. `None` if it is absent, null or empty.
     pub fn text(&self, field: &str) -> Option<String> {
         text(self.payload.get(field)?)
+    }
+
+    /// The user whom the event is about. `None` for a failed login that names none, and for events of roles.
+    pub fn user(&self) -> Option<String> {
+        match self.name {
+            "UserLoginFailed" => self.text("attemptedUserId"),
+            _ => self.text("userId"),
+        }
     }
 
     pub fn flag(&self, field: &str) -> Option<bool> {
@@ -145,17 +155,51 @@ pub struct BadAddress;
 
 /// The event of a record, if it is good.
 pub fn event_of(record: &Record) -> Option<Event> {
-    let envelope = Envelope::read(record, record.value.as_ref()?);
-    let name = known_type(envelope.event_type.as_ref()?, envelope.cloud)?;
-    decode(&envelope, name, record, 0)
+    Content::of(record)?.event
+}
+
+/// What a record holds, the same for every domain.
+pub struct Content {
+    pub event_type: Type,
+    /// `None` if the id is missing or not usable.
+    pub id: Option<String>,
+    /// The event, if it is good.
+    pub event: Option<Event>,
+}
+
+/// An event's type.
+pub enum Type {
+    Unreadable,
+    Unknown,
+    Known(&'static str),
+}
+
+impl Content {
+    /// Reads a record. `None` for a tombstone.
+    pub fn of(record: &Record) -> Option<Content> {
+        let envelope = Envelope::read(record, record.value.as_ref()?);
+        let event_type = match &envelope.event_type {
+            None => Type::Unreadable,
+            Some(written) => known_type(written, envelope.cloud).map_or(Type::Unknown, Type::Known),
+        };
+        let event = match event_type {
+            Type::Known(name) => decode(&envelope, name, record),
+            _ => None,
+        };
+        Some(Content {
+            event_type,
+            id: envelope.id,
+            event,
+        })
+    }
 }
 
 /// What the five envelopes have in common.
-pub struct Envelope {
-    pub cloud: bool,
-    pub event_type: Option<String>,
+struct Envelope {
+    cloud: bool,
+    event_type: Option<String>,
     /// `None` if the id is missing or not usable.
-    pub id: Option<String>,
+    id: Option<String>,
     time: Option<Value>,
     payload: Option<Value>,
     /// Whether the whole record, where it is JSON, is within the limits.
@@ -163,7 +207,7 @@ pub struct Envelope {
 }
 
 impl Envelope {
-    pub fn read(record: &Record, value: &[u8]) -> Envelope {
+    fn read(record: &Record, value: &[u8]) -> Envelope {
         let header = |name: &str| {
             record
                 .headers
@@ -266,7 +310,7 @@ fn unwrapped(value: &[u8]) -> Option<Json> {
 }
 
 /// The name in the catalogue of a type in any spelling and version.
-pub fn known_type(written: &str, cloud: bool) -> Option<&'static str> {
+fn known_type(written: &str, cloud: bool) -> Option<&'static str> {
     let names = catalogue().iter().map(|event_type| event_type.name);
     let is = |written: &str, name: &str| {
         let Some(rest) = written.strip_prefix(name) else {
@@ -290,12 +334,7 @@ pub fn known_type(written: &str, cloud: bool) -> Option<&'static str> {
 }
 
 /// The event in an envelope; `None` if it is bad.
-pub fn decode(
-    envelope: &Envelope,
-    name: &'static str,
-    record: &Record,
-    number: i64,
-) -> Option<Event> {
+fn decode(envelope: &Envelope, name: &'static str, record: &Record) -> Option<Event> {
     let event_type = catalogue().iter().find(|known| known.name == name)?;
     if !envelope.within_limits {
         return None;
@@ -334,7 +373,7 @@ pub fn decode(
         id,
         occurred_at,
         partition: record.partition,
-        number,
+        number: 0,
         payload: payload.clone(),
     };
     // Known fields of the wrong JSON type make the record bad in every domain that reads the event type.
@@ -346,7 +385,10 @@ pub fn decode(
     };
     for (field, change) in event.changes()? {
         let string = field == "addressType" || named.iter().any(|(written, _)| *written == field);
-        if string && matches!(&change, Change::To(value) if !value.is_string()) {
+        let object = name == "UserProfileUpdated" && OBJECTS.contains(&&*field);
+        if let Change::To(value) = &change
+            && (string && !value.is_string() || object && !value.is_object())
+        {
             return None;
         }
     }

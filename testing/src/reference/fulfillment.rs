@@ -48,6 +48,10 @@ struct State {
 }
 
 impl View for Parcels {
+    fn domain(&self) -> &'static str {
+        "fulfillment"
+    }
+
     fn wants(&self, event: &str) -> bool {
         matches!(
             event,

@@ -1,8 +1,9 @@
 //! The reference fold: computes the expected answers and books from the raw records, one after another.
 //!
 //! It shares no code with the program. [`Fold`] judges records for any domain; a [`View`] selects events and
-//! folds them: [`Customers`] for order, [`Parcels`] for fulfillment. The state at an instant is a replay of
-//! the events that happened until then.
+//! folds them: [`Customers`] for order, [`Parcels`] for fulfillment, [`Documents`] for search, [`Profiles`] for
+//! personalization, [`Metrics`] for analytics. The state at an instant is a replay of the events that happened
+//! until then. A domain is one line in [`Folds::new`].
 //!
 //! Where the contract leaves room, the fold decides:
 //!
@@ -28,33 +29,52 @@
 //!   already.
 //! - After a soft deletion the addresses that existed (not deleted ones) remain with id and country.
 //! - An event that names the present default does not change it and makes no feed entry.
+//! - `preferences` and `communicationPreferences` each have the limit of 64 KiB. Below them, a value goes where its
+//!   dotted name leads: what is no object on the way is replaced by one; clearing a member keeps what held it.
+//!   A name is stale until it or one that it lies below gets a value.
+//! - An address becomes known when an event first brings a part of it, UserAddressUpdated included, and again when
+//!   it is added after its deletion. A default that names an unknown address gives no location.
 
 mod addresses;
+mod analytics;
 mod event;
 mod feed;
 mod fields;
 mod fulfillment;
 mod json;
 mod order;
+mod personalization;
+mod search;
+mod text;
 mod validation;
 
 pub use addresses::Addresses;
+pub use analytics::{METRICS, Metrics};
 pub use event::{Change, Event, event_of};
 pub use fulfillment::{Parcels, STATUSES};
 pub use order::Customers;
+pub use personalization::{Profiles, Segment, leaves};
+pub use search::{Documents, Index, Query, words};
 pub use validation::{matches, validate};
 
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 
 use super::broker::Record;
-use event::{Envelope, decode, known_type};
+use event::{Content, OBJECTS, Type};
 
 /// A domain's part of the fold.
-pub trait View {
+pub trait View: Any + Send + Sync {
+    /// The domain's name.
+    fn domain(&self) -> &'static str;
     fn wants(&self, event: &str) -> bool;
+    /// Whether the view can hold what the event brings. If not, the event is bad.
+    fn has_room(&self, _event: &Event) -> bool {
+        true
+    }
     fn apply(&mut self, event: &Event);
 }
 
@@ -80,11 +100,8 @@ pub struct Books {
 }
 
 /// One domain's fold.
-pub struct Fold<V> {
-    pub view: V,
-    /// Whether the program applied retried dead letters at the same point as this fold. If not, only the order
-    /// of each user's events is known.
-    pub order_is_known: bool,
+pub struct Fold {
+    view: Box<dyn View>,
     max_value_bytes: usize,
     partitions: BTreeMap<i32, Partition>,
 }
@@ -177,31 +194,53 @@ impl Partition {
 
 const DAY: i64 = 86_400_000;
 
-impl<V: View> Fold<V> {
-    pub fn new(view: V, max_value_bytes: usize) -> Fold<V> {
+impl Fold {
+    pub fn new(view: impl View, max_value_bytes: usize) -> Fold {
         Fold {
-            view,
-            order_is_known: true,
+            view: Box::new(view),
             max_value_bytes,
             partitions: BTreeMap::new(),
         }
     }
 
+    pub fn domain(&self) -> &'static str {
+        self.view.domain()
+    }
+
+    /// Whether the domain is interested in a type.
+    pub fn wants(&self, event: &str) -> bool {
+        self.view.wants(event)
+    }
+
+    /// The view, which must be of this type.
+    pub fn view<V: View>(&self) -> &V {
+        self.view_if().expect("a view of this type")
+    }
+
+    fn view_if<V: View>(&self) -> Option<&V> {
+        let view: &dyn Any = &*self.view;
+        view.downcast_ref()
+    }
+
     /// Takes the next record of its partition.
     pub fn take(&mut self, record: &Record) -> Verdict {
+        self.take_read(record, Content::of(record).as_ref())
+    }
+
+    /// Takes the next record of its partition, with its content; `None` for a tombstone.
+    fn take_read(&mut self, record: &Record, content: Option<&Content>) -> Verdict {
         let partition = self.partitions.entry(record.partition).or_default();
         let now = partition.moves_to(record.timestamp);
         let number = partition.books.read;
-        let at = (number, now);
         let parked = partition.is_parked(record);
-        let verdict = judge(
-            partition,
-            &mut self.view,
-            self.max_value_bytes,
+        let read = Read {
             record,
-            at,
-            parked,
-        );
+            content,
+            number,
+            now,
+        };
+        let view = &mut *self.view;
+        let verdict = judge(partition, view, self.max_value_bytes, &read, parked);
         let books = &mut partition.books;
         books.read += 1;
         *books.of(verdict) += 1;
@@ -235,15 +274,14 @@ impl<V: View> Fold<V> {
                     continue;
                 }
                 let parked = record.key.as_ref().is_some_and(|key| failed.contains(key));
-                let at = (number, then);
-                let verdict = judge(
-                    partition,
-                    &mut self.view,
-                    max_value_bytes,
-                    &record,
-                    at,
-                    parked,
-                );
+                let content = Content::of(&record);
+                let read = Read {
+                    record: &record,
+                    content: content.as_ref(),
+                    number,
+                    now: then,
+                };
+                let verdict = judge(partition, &mut *self.view, max_value_bytes, &read, parked);
                 if verdict == Verdict::DeadLettered {
                     failed.extend(record.key);
                     continue;
@@ -274,11 +312,6 @@ impl<V: View> Fold<V> {
         }
     }
 
-    /// The partitions that have records.
-    pub fn partitions(&self) -> impl Iterator<Item = i32> {
-        self.partitions.keys().copied()
-    }
-
     /// The books of a partition.
     pub fn books(&self, partition: i32) -> Books {
         self.partitions
@@ -288,34 +321,44 @@ impl<V: View> Fold<V> {
     }
 }
 
-/// Judges a record, given its number and the stream time after it, and applies it if it is good.
-fn judge<V: View>(
+/// A record that is to be judged.
+struct Read<'r> {
+    record: &'r Record,
+    /// `None` for a tombstone.
+    content: Option<&'r Content>,
+    number: i64,
+    /// The stream time after the record.
+    now: i64,
+}
+
+/// Judges a record, and applies it if it is good.
+fn judge(
     partition: &mut Partition,
-    view: &mut V,
+    view: &mut dyn View,
     max_value_bytes: usize,
-    record: &Record,
-    (number, now): (i64, i64),
+    read: &Read<'_>,
     parked: bool,
 ) -> Verdict {
-    let Some(value) = &record.value else {
+    let &Read {
+        record,
+        number,
+        now,
+        ..
+    } = read;
+    let (Some(value), Some(content)) = (&record.value, read.content) else {
         return Verdict::Skipped;
     };
     if value.len() > max_value_bytes {
         return Verdict::DeadLettered;
     }
-    let envelope = Envelope::read(record, value);
-    let Some(raw_type) = &envelope.event_type else {
-        return Verdict::DeadLettered;
+    let name = match content.event_type {
+        Type::Unreadable => return Verdict::DeadLettered,
+        Type::Unknown => return Verdict::Skipped,
+        Type::Known(name) if view.wants(name) => name,
+        Type::Known(_) => return Verdict::Skipped,
     };
-    let Some(name) = known_type(raw_type, envelope.cloud) else {
-        return Verdict::Skipped;
-    };
-    if !view.wants(name) {
-        return Verdict::Skipped;
-    }
-    let event = decode(&envelope, name, record, number);
+    let event = content.event.as_ref();
     let deleted = event
-        .as_ref()
         .filter(|_| name == "UserDeleted")
         .and_then(|event| event.text("userId"));
     let is_own_key = deleted
@@ -324,11 +367,11 @@ fn judge<V: View>(
     if parked && !is_own_key {
         return Verdict::DeadLettered;
     }
-    let seen = envelope.id.as_ref().and_then(|id| partition.seen.get(id));
+    let seen = content.id.as_ref().and_then(|id| partition.seen.get(id));
     if seen.is_some_and(|(at, then)| number - at < 100_000 || now - then < 90 * DAY) {
         return Verdict::Duplicate;
     }
-    let Some(event) = event else {
+    let Some(event) = event.filter(|event| view.has_room(event)) else {
         return Verdict::DeadLettered;
     };
     if let Some(user) = deleted {
@@ -336,27 +379,61 @@ fn judge<V: View>(
     }
     let then = now.max(record.timestamp);
     partition.seen.insert(event.id.clone(), (number, then));
+    let mut event = event.clone();
+    event.number = number;
     view.apply(&event);
     Verdict::Applied
 }
 
 /// The folds of all domains, over the same records.
 pub struct Folds {
-    pub order: Fold<Customers>,
-    pub fulfillment: Fold<Parcels>,
+    folds: Vec<Fold>,
+    /// Whether the program applied retried dead letters at the same point as these folds. If not, only the order
+    /// of each user's events is known.
+    pub order_is_known: bool,
 }
 
 impl Folds {
     pub fn new(max_value_bytes: usize) -> Folds {
         Folds {
-            order: Fold::new(Customers::default(), max_value_bytes),
-            fulfillment: Fold::new(Parcels::default(), max_value_bytes),
+            folds: vec![
+                Fold::new(Customers::default(), max_value_bytes),
+                Fold::new(Parcels::default(), max_value_bytes),
+                Fold::new(Documents::default(), max_value_bytes),
+                Fold::new(Profiles::default(), max_value_bytes),
+                Fold::new(Metrics::default(), max_value_bytes),
+            ],
+            order_is_known: true,
         }
     }
 
-    /// Takes the next record of its partition, for each domain.
-    pub fn take(&mut self, record: &Record) -> [Verdict; 2] {
-        [self.order.take(record), self.fulfillment.take(record)]
+    /// A domain's fold.
+    pub fn of(&self, domain: &str) -> &Fold {
+        let mut folds = self.folds.iter();
+        let found = folds.find(|fold| fold.domain() == domain);
+        found.unwrap_or_else(|| panic!("the reference fold has no domain {domain}"))
+    }
+
+    /// A domain's fold, to be changed apart from the others.
+    pub fn of_mut(&mut self, domain: &str) -> &mut Fold {
+        let mut folds = self.folds.iter_mut();
+        let found = folds.find(|fold| fold.domain() == domain);
+        found.unwrap_or_else(|| panic!("the reference fold has no domain {domain}"))
+    }
+
+    /// The view of this type.
+    pub fn view<V: View>(&self) -> &V {
+        let found = self.folds.iter().find_map(Fold::view_if);
+        found.expect("every type of view has a fold")
+    }
+
+    /// Takes the next record of its partition, for each domain. Returns each domain's verdict.
+    pub fn take(&mut self, record: &Record) -> BTreeMap<&'static str, Verdict> {
+        let content = Content::of(record);
+        let folds = self.folds.iter_mut();
+        folds
+            .map(|fold| (fold.domain(), fold.take_read(record, content.as_ref())))
+            .collect()
     }
 
     /// Takes records, in the order of each partition.
@@ -368,42 +445,36 @@ impl Folds {
 
     /// Takes the next record, as a discarded one in those domains in which it was discarded.
     pub fn take_except_discarded(&mut self, record: &Record, discarded_in: impl Fn(&str) -> bool) {
-        if discarded_in("order") {
-            self.order.take_discarded(record);
-        } else {
-            self.order.take(record);
+        let content = Content::of(record);
+        for fold in &mut self.folds {
+            if discarded_in(fold.domain()) {
+                fold.take_discarded(record);
+            } else {
+                fold.take_read(record, content.as_ref());
+            }
         }
-        if discarded_in("fulfillment") {
-            self.fulfillment.take_discarded(record);
-        } else {
-            self.fulfillment.take(record);
-        }
-    }
-
-    /// See [`Fold::order_is_known`].
-    pub fn order_is_known(&mut self, known: bool) {
-        self.order.order_is_known = known;
-        self.fulfillment.order_is_known = known;
     }
 
     /// Retries dead letters of all domains: see [`Fold::retry`].
     pub fn retry(&mut self, max_value_bytes: usize, of: impl Fn(&Record) -> bool) {
-        self.order.retry(max_value_bytes, &of);
-        self.fulfillment.retry(max_value_bytes, &of);
+        for fold in &mut self.folds {
+            fold.retry(max_value_bytes, &of);
+        }
+    }
+
+    /// The partitions that have records.
+    pub fn partitions(&self) -> impl Iterator<Item = i32> {
+        self.folds[0].partitions.keys().copied()
     }
 
     /// How many records of a partition were read.
     pub fn read(&self, partition: i32) -> i64 {
-        self.order.books(partition).read
+        self.folds[0].books(partition).read
     }
 
     /// The books of a domain in a partition.
     pub fn books(&self, domain: &str, partition: i32) -> Books {
-        match domain {
-            "order" => self.order.books(partition),
-            "fulfillment" => self.fulfillment.books(partition),
-            other => panic!("the reference fold has no domain {other}"),
-        }
+        self.of(domain).books(partition)
     }
 }
 
@@ -413,10 +484,24 @@ fn instant(at: DateTime<Utc>) -> Value {
 }
 
 /// An answer in the normal form: times in one notation, `staleFields` and `problems` sorted, addresses by id.
+///
+/// It leaves out what the contract leaves open: empty objects in preferences, which clearing a member may leave, and
+/// nulls there, and the user in an activity.
 pub fn normal(mut answer: Value) -> Value {
     fn walk(value: &mut Value) {
         match value {
             Value::Object(fields) => {
+                if fields.contains_key("failedLoginsSinceLastLogin") {
+                    fields.remove("userId");
+                }
+                for name in OBJECTS {
+                    if let Some(object) = fields.get_mut(name) {
+                        prune(object);
+                    }
+                    if fields.get(name) == Some(&json!({})) {
+                        fields.remove(name);
+                    }
+                }
                 for (name, value) in fields.iter_mut() {
                     match value {
                         Value::String(written)
@@ -445,4 +530,16 @@ pub fn normal(mut answer: Value) -> Value {
     }
     walk(&mut answer);
     answer
+}
+
+/// Removes nulls and empty objects in objects.
+fn prune(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            members.values_mut().for_each(prune);
+            members.retain(|_, value| !value.is_null() && *value != json!({}));
+        }
+        Value::Array(items) => items.iter_mut().for_each(prune),
+        _ => {}
+    }
 }

@@ -47,6 +47,10 @@ struct Deletion {
 }
 
 impl View for Customers {
+    fn domain(&self) -> &'static str {
+        "order"
+    }
+
     fn wants(&self, event: &str) -> bool {
         matches!(
             event,

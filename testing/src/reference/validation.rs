@@ -7,10 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
-use icu_normalizer::DecomposingNormalizer;
-use icu_properties::CodePointMapData;
-use icu_properties::props::GeneralCategory;
 use serde_json::{Value, json};
+
+use super::text::plain;
 
 fn rules() -> &'static Value {
     static RULES: OnceLock<Value> = OnceLock::new();
@@ -137,24 +136,6 @@ fn plain_names(country: &str) -> &'static BTreeSet<String> {
             .collect()
     });
     &names[country]
-}
-
-/// A name in NFKD, without marks and case. Upper case makes i of the dotless one, and no letter's case is left
-/// after upper and then lower case.
-fn plain(name: &str) -> String {
-    let categories = CodePointMapData::<GeneralCategory>::new();
-    let marks = [
-        GeneralCategory::NonspacingMark,
-        GeneralCategory::SpacingMark,
-        GeneralCategory::EnclosingMark,
-    ];
-    DecomposingNormalizer::new_nfkd()
-        .normalize(name)
-        .chars()
-        .filter(|c| !marks.contains(&categories.get(*c)))
-        .flat_map(char::to_uppercase)
-        .flat_map(char::to_lowercase)
-        .collect()
 }
 
 /// Whether a regular expression matches the whole text. Supports what the rules use; `\d` is an ASCII digit.

@@ -10,10 +10,14 @@ use fastrand::Rng;
 use serde_json::Value;
 use sightline::query::token::ConsistencyToken;
 use sightline_testing::broker::Record;
+use sightline_testing::check::analytics::activity_path;
+use sightline_testing::check::personalization::profile_path;
 use sightline_testing::check::{fulfillment, order};
 use sightline_testing::client::{Answer, customer_path, with_query};
 use sightline_testing::hostile_log::MAX_VALUE_BYTES;
-use sightline_testing::reference::{Folds, event_of, normal};
+use sightline_testing::reference::{
+    Customers, Folds, Metrics, Parcels, Profiles, event_of, normal,
+};
 use tokio::time::sleep;
 
 use super::harness::{Diary, Harness};
@@ -36,24 +40,52 @@ pub fn questions(domain: &str) -> &'static [Question] {
         "order" => &[
             Question {
                 path: customer_path,
-                answer: |folds, user| folds.order.view.answer(user),
+                answer: |folds, user| folds.view::<Customers>().answer(user),
             },
             Question {
                 path: |user| order::addresses_path(user, None),
-                answer: |folds, user| folds.order.view.addresses(user, None),
+                answer: |folds, user| folds.view::<Customers>().addresses(user, None),
             },
         ],
         "fulfillment" => &[
             Question {
                 path: |user| fulfillment::user_path(user, None),
-                answer: |folds, user| folds.fulfillment.view.addresses(user, None),
+                answer: |folds, user| folds.view::<Parcels>().addresses(user, None),
             },
             Question {
                 path: |user| fulfillment::default_path(user, 0, None),
-                answer: |folds, user| folds.fulfillment.view.default_address(user, 0, None),
+                answer: |folds, user| folds.view::<Parcels>().default_address(user, 0, None),
             },
         ],
+        // What it answers depends on all users: see `lists`.
+        "search" => &[],
+        "personalization" => &[Question {
+            path: profile_path,
+            answer: |folds, user| folds.view::<Profiles>().answer(user),
+        }],
+        "analytics" => &[Question {
+            path: activity_path,
+            answer: |folds, user| folds.view::<Metrics>().activity(user),
+        }],
         other => panic!("there are no questions for the domain {other}"),
+    }
+}
+
+/// Requests of a domain whose answers depend on many users. Only their positions are checked.
+fn lists(domain: &str) -> &'static [&'static str] {
+    match domain {
+        "fulfillment" => &["/v1/fulfillment/addresses?pageSize=3"],
+        "search" => &[
+            "/v1/search/users?q=an&pageSize=3",
+            "/v1/search/users?status=active&pageSize=2",
+            "/v1/search/suggestions?q=user1",
+        ],
+        "personalization" => &["/v1/personalization/segments?language=de&pageSize=3"],
+        "analytics" => &[
+            "/v1/analytics/daily?from=2026-01-01&to=2026-02-01",
+            "/v1/analytics/retention?from=2026-01-01&to=2026-03-01",
+        ],
+        _ => &[],
     }
 }
 
@@ -89,20 +121,27 @@ pub async fn read(
         sleep(Duration::from_millis(rng.u64(1..40))).await;
         let domains = sightline::domains::names();
         let domain = domains[rng.usize(0..domains.len())];
-        let question = rng.usize(0..questions(domain).len());
+        let (questions, lists) = (questions(domain), lists(domain));
+        let question = rng.usize(0..questions.len() + lists.len().div_ceil(2));
         let user = if rng.bool() {
             rng.usize(0..users.len())
         } else {
             few[rng.usize(0..few.len())]
         };
         let user = &users[user];
-        let path = (questions(domain)[question].path)(user);
+        let path = match questions.get(question) {
+            Some(question) => (question.path)(user),
+            None => lists[rng.usize(0..lists.len())].to_owned(),
+        };
         let before = history.reached(domain);
         let Some(answer) = ask(&harness, &path, &mut rng).await else {
             continue;
         };
         let positions = positions(&answer);
         history.compare_and_raise(&harness.diary, domain, &path, &before, &positions);
+        if question >= questions.len() {
+            continue;
+        }
         history.reads.lock().unwrap().push(Read {
             domain,
             question,
@@ -242,7 +281,7 @@ impl HistoryChecker {
         reads.retain(|read| !unknown.contains(&read.user));
         let users = |records: &[(i64, Record)]| -> BTreeSet<String> {
             let events = records.iter().filter_map(|(_, record)| event_of(record));
-            events.filter_map(|event| event.text("userId")).collect()
+            events.filter_map(|event| event.user()).collect()
         };
         let users: BTreeMap<i32, BTreeSet<String>> = log
             .iter()

@@ -294,7 +294,7 @@ async fn compare_all(
         }
     }
     // When dead letters were retried is not known.
-    folds.order_is_known(false);
+    folds.order_is_known = false;
     let holes: Ends = ends
         .iter()
         .map(|(partition, end)| (*partition, end - log[partition].len() as i64))
@@ -323,7 +323,7 @@ fn users_of_unknown_history(
     let records = log.values().flatten().map(|(_, record)| record);
     let of_key = records.filter(|record| record.key.as_ref().is_some_and(|key| keys.contains(key)));
     of_key
-        .filter_map(|record| event_of(record)?.text("userId"))
+        .filter_map(|record| event_of(record)?.user())
         .collect()
 }
 
@@ -343,9 +343,9 @@ fn on_a_thread<T: Send + 'static, F: Future<Output = T>>(
 
 /// The ids of all users with an event in the log.
 fn users(log: &[Record]) -> Vec<String> {
-    let mut folds = Folds::new(HEALING_BYTES);
-    folds.take_all(log);
-    folds.order.view.ids()
+    let events = log.iter().filter_map(event_of);
+    let users: BTreeSet<String> = events.filter_map(|event| event.user()).collect();
+    users.into_iter().collect()
 }
 
 fn in_words(counts: &BTreeMap<&'static str, u64>) -> String {
