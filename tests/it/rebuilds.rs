@@ -354,11 +354,11 @@ async fn a_pause_does_not_delay_a_rebuild_and_outlasts_a_switch() {
     caught_up(rest, &first).await;
     // The rebuild may begin before the pause or after it.
     for (n, domain) in domains::names().into_iter().enumerate() {
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             project(rest, domain, "rebuild", json!({})).await;
         }
         project(rest, domain, "pause", json!({"reason": "hold on"})).await;
-        if n % 2 == 1 {
+        if !n.is_multiple_of(2) {
             project(rest, domain, "rebuild", json!({})).await;
         }
     }

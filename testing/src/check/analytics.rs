@@ -92,7 +92,7 @@ fn path(base: &str, (from, to): Range, others: &[(&str, Option<&str>)]) -> Strin
 /// Metrics are given in one parameter or in several.
 async fn daily(rest: &Rest, view: &Metrics, range: Range, metrics: &[&str], n: usize) -> Compared {
     let (joined, parameters): (_, Vec<(&str, Option<&str>)>);
-    if n % 2 == 0 || metrics.is_empty() {
+    if n.is_multiple_of(2) || metrics.is_empty() {
         joined = (!metrics.is_empty()).then(|| metrics.join(","));
         parameters = vec![("metrics", joined.as_deref())];
     } else {

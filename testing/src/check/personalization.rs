@@ -118,7 +118,7 @@ fn segments(profiles: &[Value], depth: Depth) -> Vec<Segment> {
         });
     }
     for (n, city) in some(&cities, count).enumerate() {
-        let city = if n % 2 == 0 {
+        let city = if n.is_multiple_of(2) {
             city.to_uppercase()
         } else {
             city.to_lowercase()

@@ -150,7 +150,7 @@ fn queries(index: &Index, count: usize) -> Vec<String> {
         let characters: Vec<char> = word.chars().collect();
         queries.push(word.clone());
         for length in 1..=5 {
-            if length < characters.len() && (n + length) % 2 == 0 {
+            if length < characters.len() && (n + length).is_multiple_of(2) {
                 queries.push(characters[..length].iter().collect());
             }
         }

@@ -86,6 +86,7 @@ impl Generator {
                 let end = self.pick(&["", "a", "b"]);
                 format!("{}{end}", "\u{e9}x".repeat(50))
             }
+            7 => "long words ".repeat(self.rng.usize(1..200)),
             8 => name.to_uppercase(),
             9 => format!("{name}{}", self.rng.u32(0..20)),
             _ => name,

@@ -1,10 +1,13 @@
 //! Examples of the analytics domain.
 
-use chrono::NaiveDate;
-use serde_json::{Value, json};
-use sightline_testing::reference::{METRICS, Metrics, Verdict};
+use std::collections::BTreeSet;
 
-use super::{Example, added};
+use chrono::{NaiveDate, NaiveTime, Timelike};
+use serde_json::{Value, json};
+use sightline_testing::hostile_log::MAX_VALUE_BYTES;
+use sightline_testing::reference::{Fold, METRICS, Metrics, Verdict, event_of};
+
+use super::{Counts, Example, added, random_log};
 
 const DAY: i64 = 86_400;
 
@@ -238,4 +241,100 @@ fn retention_is_by_iso_weeks() {
         retention("1970-01-05", "1970-01-18", 8),
         json!({"cohorts": []})
     );
+}
+
+/// Users log in, fail to, leave and come back in every order, at the borders of days, too.
+#[test]
+fn random_logs_hold_difficult_activities() {
+    let mut fold = Fold::new(Metrics::default(), MAX_VALUE_BYTES);
+    let mut counts = Counts::default();
+    let mut logins: BTreeSet<(String, NaiveDate)> = BTreeSet::new();
+    let mut deleted = BTreeSet::new();
+    for record in random_log() {
+        let event = event_of(&record);
+        let verdict = fold.take(&record);
+        let Some(event) = event.filter(|_| verdict == Verdict::Applied) else {
+            continue;
+        };
+        let (user, day) = (event.user(), event.occurred_at.date_naive());
+        counts.is(format!("{} is applied", event.name), true);
+        let time = event.occurred_at.time();
+        counts.is("a day begins", time == NaiveTime::MIN);
+        counts.is(
+            "a day ends",
+            time.hour() == 23 && time.minute() == 59 && time.second() == 59,
+        );
+        if event.name == "UserLoginFailed" {
+            counts.is("a failed login of nobody", user.is_none());
+            let key = user.as_ref().map(|user| user.as_bytes().to_vec());
+            counts.is("a failed login of a user", user.is_some());
+            counts.is("a failed login without a key", record.key.is_none());
+            counts.is(
+                "a failed login with an email",
+                key.is_none() && record.key.is_some_and(|key| key.contains(&b'@')),
+            );
+        }
+        let Some(user) = user else { continue };
+        match event.name {
+            "UserDeleted" => drop(deleted.insert(user)),
+            "UserLoggedIn" => {
+                let is_back = deleted.contains(&user);
+                let again = !logins.insert((user, day));
+                counts.is("a login after the deletion", is_back);
+                counts.is("a login after the deletion, the same day", is_back && again);
+                counts.is("two logins a day", again);
+            }
+            "UserLoginFailed" => {
+                counts.is("a failed login after the deletion", deleted.contains(&user))
+            }
+            _ => {}
+        }
+    }
+    let view: &Metrics = fold.view();
+    for id in view.ids() {
+        let activity = view.activity(&id).expect("known");
+        let at = |name: &str| activity[name].as_str().map(str::to_owned);
+        counts.is("never registered", at("registeredAt").is_none());
+        counts.is(
+            "failed since the last login",
+            activity["failedLoginsSinceLastLogin"] != 0 && activity["loginCount"] != 0,
+        );
+        let early = at("firstLoginAt")
+            .zip(at("registeredAt"))
+            .is_some_and(|(login, registered)| login < registered);
+        counts.is("a login before the registration", early);
+    }
+    let (from, to) = (day("2025-10-01"), day("2026-09-30"));
+    for step in view.funnel(from, to)["steps"].as_array().expect("steps") {
+        counts.is(format!("{} taken", step["step"]), false);
+        *counts
+            .0
+            .get_mut(&format!("{} taken", step["step"]))
+            .expect("counted") += step["count"].as_u64().expect("a count") as usize;
+    }
+    for cohort in view.retention(from, to, 4)["cohorts"]
+        .as_array()
+        .expect("cohorts")
+    {
+        counts.is("a cohort", true);
+        let retained = cohort["retained"].as_array().expect("counts");
+        counts.is(
+            "a cohort that came back",
+            retained[1..].iter().any(|count| *count != 0),
+        );
+        counts.is(
+            "a cohort of another year",
+            cohort["weekStart"].as_str().expect("a date") < "2026",
+        );
+    }
+    for day in view.daily(from, to, &[])["days"].as_array().expect("days") {
+        for (metric, by) in [("registrations", "bySource"), ("loginFailures", "byReason")] {
+            let parts = day[metric][by].as_object().expect("parts");
+            let long = |part: &String| part.chars().count() == 100;
+            counts.is(format!("{metric}, a long value"), parts.keys().any(long));
+            counts.is(format!("{metric}, unknown"), parts.contains_key("unknown"));
+        }
+    }
+    counts.are_at_least(5);
+    assert!(counts.0.len() >= 36, "{} kinds", counts.0.len());
 }

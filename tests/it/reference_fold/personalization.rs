@@ -1,9 +1,12 @@
 //! Examples of the personalization domain.
 
 use serde_json::{Value, json};
-use sightline_testing::reference::{Profiles, Segment, Verdict, leaves};
+use sightline_testing::hostile_log::MAX_VALUE_BYTES;
+use sightline_testing::reference::{
+    Event, Folds, Profiles, Segment, Verdict, View, event_of, leaves,
+};
 
-use super::{Example, added};
+use super::{Counts, Example, added, random_log};
 
 fn answer(example: &Example) -> Value {
     let profiles: &Profiles = example.fold.view();
@@ -328,4 +331,90 @@ fn leaves_are_scalars_by_their_dotted_paths() {
         leaves(&object),
         [leaf("a.b.c", "x"), leaf("a.d.e", "-2"), leaf("i", "true")]
     );
+}
+
+/// Preferences and locations change in every way.
+#[test]
+fn random_logs_hold_difficult_profiles() {
+    let mut folds = Folds::new(MAX_VALUE_BYTES);
+    let mut counts = Counts::default();
+    let mut rare = Counts::default();
+    for record in random_log() {
+        let event = event_of(&record);
+        let user = event.as_ref().and_then(Event::user).unwrap_or_default();
+        let answer = |folds: &Folds| folds.view::<Profiles>().answer(&user).unwrap_or_default();
+        let before = answer(&folds);
+        let verdict = folds.take(&record)["personalization"];
+        let after = answer(&folds);
+        let Some(event) = event else { continue };
+        let parked = folds.books("personalization", event.partition).parked_keys;
+        rare.is("refused for its size", {
+            let fold = folds.of("personalization");
+            verdict == Verdict::DeadLettered
+                && !fold.view::<Profiles>().has_room(&event)
+                && parked > 0
+        });
+        if verdict != Verdict::Applied {
+            continue;
+        }
+        for name in ["preferences", "communicationPreferences"] {
+            let (was, is) = (&before[name], &after[name]);
+            rare.is("exactly 64 KiB", is.to_string().len() == 65_536);
+            counts.is(
+                "a member is no object any more",
+                was["privacy"].is_object() && is["privacy"].is_string(),
+            );
+            counts.is(
+                "a member becomes an object",
+                was["privacy"].is_string() && is["privacy"].is_object(),
+            );
+            counts.is("cleared as a whole", was.is_object() && is.is_null());
+            counts.is(
+                "a member goes away",
+                was.get("theme").is_some() && is.is_object() && is.get("theme").is_none(),
+            );
+        }
+        let stale = |answer: &Value, name: &str| {
+            let names = answer["staleFields"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            names
+                .iter()
+                .any(|stale| stale.as_str().expect("text").starts_with(name))
+        };
+        for name in [
+            "bio",
+            "preferences",
+            "preferences.",
+            "location.city",
+            "location.countryCode",
+        ] {
+            counts.is(
+                format!("{name} becomes stale"),
+                !stale(&before, name) && stale(&after, name),
+            );
+            counts.is(
+                format!("{name} is known again"),
+                stale(&before, name) && !stale(&after, name),
+            );
+        }
+        let moved = before["location"] != after["location"] && before["location"].is_object();
+        counts.is(
+            format!("{} moves the location", event.name),
+            moved && event.name.contains("Address"),
+        );
+        counts.is(
+            "several countries",
+            after["countries"]
+                .as_array()
+                .is_some_and(|all| all.len() > 1),
+        );
+    }
+    counts
+        .0
+        .retain(|what, count| !(what.ends_with("moves the location") && *count == 0));
+    counts.are_at_least(8);
+    rare.are_at_least(2);
+    assert!(counts.0.len() >= 19, "{} kinds", counts.0.len());
 }

@@ -1,9 +1,12 @@
 //! Examples of the search domain.
 
-use serde_json::{Value, json};
-use sightline_testing::reference::{Documents, Index, Query, Verdict, words};
+use std::collections::BTreeSet;
 
-use super::{Example, at};
+use serde_json::{Value, json};
+use sightline_testing::hostile_log::MAX_VALUE_BYTES;
+use sightline_testing::reference::{Documents, Fold, Index, Query, Verdict, words};
+
+use super::{Counts, Example, at, random_log};
 
 fn index(example: &Example) -> Index {
     example.fold.view::<Documents>().index()
@@ -234,4 +237,56 @@ fn suggestions_name_the_field_that_meets_the_query() {
         assert_eq!(suggested(q, 10), expected, "{q}");
     }
     assert_eq!(suggested("king", 1), "a name Ada King");
+}
+
+/// Documents are alike and differ in every way that counts, and queries find them in every class.
+#[test]
+fn random_logs_hold_difficult_documents() {
+    let mut fold = Fold::new(Documents::default(), MAX_VALUE_BYTES);
+    for record in random_log() {
+        fold.take(&record);
+    }
+    let index = fold.view::<Documents>().index();
+    let mut counts = Counts::default();
+    let mut all = BTreeSet::new();
+    for document in index.documents() {
+        counts.is("never registered", document.get("registeredAt").is_none());
+        counts.is("stale", document["staleFields"] != json!([]));
+        counts.is("without a status", document.get("status").is_none());
+        let mut texts = ["firstName", "lastName", "displayName", "username", "email"]
+            .into_iter()
+            .filter_map(|name| document[name].as_str());
+        counts.is("accents", texts.clone().any(|text| !text.is_ascii()));
+        let without_words = |text: &str| words(text).is_empty();
+        counts.is("a text without words", texts.clone().any(without_words));
+        counts.is("a long text", texts.clone().any(|text| text.len() > 500));
+        counts.is(
+            "a long word",
+            texts.any(|text| words(text).iter().any(|word| word.len() >= 100)),
+        );
+        for name in ["firstName", "lastName", "displayName", "username", "email"] {
+            all.extend(words(document[name].as_str().unwrap_or_default()));
+        }
+    }
+    for word in &all {
+        let query = Query {
+            q: Some(word.clone()),
+            ..Query::default()
+        };
+        let found = index.search(&query).expect("not refused");
+        let scores: BTreeSet<String> = found.iter().map(|d| d["score"].to_string()).collect();
+        let fuzzy = scores.contains("0.5");
+        counts.is("exact and fuzzy", fuzzy && scores.contains("1.0"));
+        counts.is("exact, prefix and fuzzy", scores.len() == 3);
+        counts.is(
+            "fuzzy, from 8 letters on",
+            fuzzy && word.chars().count() >= 8,
+        );
+        let start: String = word.chars().take(2).collect();
+        for suggestion in index.suggestions(&start, 10).expect("not refused") {
+            counts.is(format!("suggests {}", suggestion["field"]), true);
+        }
+    }
+    counts.are_at_least(5);
+    assert!(counts.0.len() >= 14, "{} kinds", counts.0.len());
 }
