@@ -18,3 +18,16 @@ CREATE TABLE personalization_live.segment_members (
     user_id text COLLATE "C" NOT NULL,
     PRIMARY KEY (facet, user_id)
 );
+
+-- Users who have both facets, by a merge of the two in the order of the index. The planner does not know which facets are asked
+-- for, takes them for small, and would look each user up, or hash them, which takes five times as long where they are large. Of a
+-- facet that is null nothing is read.
+CREATE OR REPLACE FUNCTION sightline.users_with_both_facets(one uuid, other uuid)
+RETURNS SETOF text LANGUAGE sql STABLE STRICT
+SET enable_nestloop = off SET enable_hashjoin = off
+AS $$
+    SELECT x.user_id
+    FROM personalization_live.segment_members AS x
+    JOIN personalization_live.segment_members AS y ON y.user_id = x.user_id
+    WHERE x.facet = one AND y.facet = other
+$$;

@@ -396,18 +396,19 @@ impl Samples {
         let language = self.pick(&["en", "de", "fr", "es", "ja"]);
         let theme = self.pick(&["dark", "light"]);
         let display = format!("{} {}", self.users[n].first_name, self.users[n].last_name);
-        let mut payload = match self.rng.u8(..6) {
+        let tracking = theme == "light";
+        let mut payload = match self.rng.u8(..5) {
             0 => json!({"updatedFields": ["bio", "phoneNumber"]}),
             1 => json!({
                 "updatedFields": ["preferences.theme", "languagePreference"],
                 "newValues": {"preferences": {"theme": theme}, "languagePreference": language},
             }),
-            2 => json!({"updatedFields": {"displayName": {"old": null, "new": display}}}),
-            3 => json!({"updatedFields": {
-                "languagePreference": language,
-                "preferences.privacy.tracking": self.rng.bool(),
-                "communicationPreferences.newsletter.frequency": self.pick(&["daily", "weekly", "never"]),
-            }}),
+            2 => {
+                json!({"updatedFields": {"displayName": {"old": null, "new": display}, "preferences.privacy.tracking": tracking}})
+            }
+            3 => {
+                json!({"updatedFields": {"phoneNumber": phone, "languagePreference": {"new": language}}})
+            }
             _ => json!({"updatedFields": {"phoneNumber": phone, "preferences.theme": theme}}),
         };
         payload["userId"] = id.clone().into();

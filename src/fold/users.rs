@@ -187,7 +187,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::event::Payload;
+    use crate::event::{Bad, Payload};
     use crate::fold::examples;
 
     #[derive(Default, Serialize, Deserialize)]
@@ -195,6 +195,13 @@ mod tests {
 
     impl UserState for Count {
         type Effects = ();
+
+        fn check(&self, _new_event: &NewEvent) -> Result<(), RefusedEvent> {
+            match self.0 {
+                9 => Err(Bad::object_too_large("count").into()),
+                _ => Ok(()),
+            }
+        }
 
         fn apply(&mut self, _new_event: &NewEvent, _effects: &mut ()) {
             self.0 += 1;
@@ -223,6 +230,9 @@ mod tests {
             (Some(row("a")), vec![&a], Some((4, 8))),
             (Some(row("b")), vec![&a], None),
             (None, vec![&a, &b], None),
+            // The third event is one too many for the state.
+            (Some(row("a")), vec![&a, &a], Some((4, 9))),
+            (Some(row("a")), vec![&a, &a, &a], None),
         ] {
             let folded = fold_one(Uuid::nil(), row, &events).ok();
             let found = folded.map(|folded| (folded.revision, folded.state.0));

@@ -241,7 +241,11 @@ impl Contract {
             return;
         }
         let Value::Object(object) = value else { return };
-        let name = schema["$ref"].as_str().expect("objects are components");
+        // All other objects are components.
+        if !schema["additionalProperties"].is_null() {
+            return;
+        }
+        let name = schema["$ref"].as_str().expect("a component");
         let name = name.rsplit('/').next().expect("a name").to_owned();
         let properties = self.resolved(schema)["properties"].clone();
         let (objects, counts) = self.seen.entry(name).or_default();

@@ -14,11 +14,11 @@ pub struct Profile {
     pub user_id: String,
     /// The preferences, as nested as the events have them.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<HashMap<String, Value>>)]
     pub preferences: Option<Map<String, Value>>,
     /// The preferences for messages to the user.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<HashMap<String, Value>>)]
     pub communication_preferences: Option<Map<String, Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bio: Option<String>,

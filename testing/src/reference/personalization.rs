@@ -226,6 +226,10 @@ impl Profile {
         let addresses = self.addresses.known.values();
         let countries: BTreeSet<&str> = addresses.filter_map(|a| a.fields.get("country")).collect();
         json.insert("countries".into(), json!(countries));
+        let mut addresses = self.addresses.known.values();
+        if addresses.any(|address| address.fields.is_stale("country")) {
+            stale.insert("countries".into());
+        }
         json.insert("staleFields".into(), json!(stale));
         Value::Object(json)
     }
