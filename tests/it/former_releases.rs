@@ -1,7 +1,6 @@
 //! What former releases have stored stays: a migration converts it.
 
 use serde_json::json;
-use sightline::domains;
 use sightline_testing::app::World;
 use sightline_testing::check::{Depth, Ends, assert_answers, assert_books, caught_up, folded};
 use sightline_testing::hostile_log::{Shape, generate, seed};
