@@ -158,7 +158,7 @@ fn combinations(profiles: &[Value], count: usize) -> Vec<Segment> {
     let is_rich = |profile: &&Value| {
         let text = |value: &Value| value.as_str().is_some_and(|text| !text.trim().is_empty());
         let country = profile["location"]["countryCode"].as_str();
-        let country = country.is_some_and(|code| code.trim().len() == 2);
+        let country = country.is_some_and(|code| code.is_ascii() && code.trim().len() == 2);
         country && (text(&profile["languagePreference"]) || profile["preferences"].is_object())
     };
     let rich: Vec<&Value> = profiles.iter().filter(is_rich).collect();

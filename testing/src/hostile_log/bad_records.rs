@@ -41,7 +41,11 @@ impl Generator {
                 payload.remove("userId");
             }
             let dialect = self.rng.u32(0..DIALECTS);
+            let key = record.key;
             record = self.enveloped(near, dialect, draft.event_type, &id, None, payload);
+            if self.heals {
+                record.key = key;
+            }
         }
         Some(record)
     }
