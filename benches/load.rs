@@ -61,7 +61,7 @@ pub fn check_tools() {
         let found = Command::new(tool).arg("--version").output().is_ok();
         assert!(
             found,
-            "{tool} is missing; reads and rebuild need it: install the package {package} (Debian, Ubuntu)"
+            "{tool} is missing; reads, questions and rebuild need it: install the package {package} (Debian, Ubuntu)"
         );
     }
 }

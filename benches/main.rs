@@ -12,7 +12,9 @@ mod freshness;
 mod ids;
 mod load;
 mod log;
+mod people;
 mod processes;
+mod questions;
 mod reads;
 mod rebuild;
 mod report;
@@ -33,13 +35,21 @@ use report::Report;
 use topic::Domains;
 
 /// What can be measured.
-const SECTIONS: [&str; 6] = ["backlog", "freshness", "ids", "rows", "reads", "rebuild"];
+const SECTIONS: [&str; 7] = [
+    "backlog",
+    "freshness",
+    "ids",
+    "rows",
+    "reads",
+    "questions",
+    "rebuild",
+];
 
 /// Measures sightline.
 #[derive(Parser)]
 pub struct Settings {
-    /// What to measure; all of it where nothing is named. reads and rebuild need wrk and h2load (Debian's packages wrk and
-    /// nghttp2-client).
+    /// What to measure; all of it where nothing is named. reads, questions and rebuild need wrk and h2load (Debian's
+    /// packages wrk and nghttp2-client).
     #[arg(value_parser = SECTIONS)]
     sections: Vec<String>,
     /// Events of the backlog.
@@ -66,10 +76,13 @@ pub struct Settings {
     /// Customers with one address; of those with more addresses there are fewer.
     #[arg(long, default_value_t = 60_000)]
     customers: i64,
-    /// Only the alternatives of ids and rows, and the rows of reads, whose name contains this.
+    /// People whom questions are about.
+    #[arg(long, default_value_t = 100_000)]
+    people: usize,
+    /// Only the alternatives of ids and rows, and the rows of reads and questions, whose name contains this.
     #[arg(long, default_value = "")]
     only: String,
-    /// SQL to run on the migrated databases of backlog, freshness, reads and rebuild: to try another index or option.
+    /// SQL to run on the migrated databases of backlog, freshness, reads, questions and rebuild: to try another index or option.
     #[arg(long, default_value = "")]
     sql: String,
     /// Be the server that `reads` compares sightline with: serve from this database, measure nothing.
@@ -217,7 +230,10 @@ async fn main() {
     if let Some(database) = &settings.floor {
         return floor::serve(database).await;
     }
-    if settings.wants("reads") || settings.wants("rebuild") {
+    if ["reads", "questions", "rebuild"]
+        .iter()
+        .any(|section| settings.wants(section))
+    {
         load::check_tools();
     }
     if let Some(program) = &mut settings.against {
@@ -268,6 +284,11 @@ async fn main() {
     if bench.settings.wants("reads") {
         let mut report = Report::new("reads");
         reads::run(&bench, &mut report).await;
+        report.finish();
+    }
+    if bench.settings.wants("questions") {
+        let mut report = Report::new("questions");
+        questions::run(&bench, &mut report).await;
         report.finish();
     }
     if bench.settings.wants("rebuild") {
