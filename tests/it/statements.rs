@@ -5,11 +5,12 @@ use serde_json::{Value, json};
 use sightline::query::{Reads, users};
 use sightline::{db, domains};
 use sightline_testing::database::Database;
-use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Row};
 use uuid::Uuid;
 
 const FEED: &str = include_str!("../../src/domains/order/sql/list_address_changes.sql");
 const SEARCH: &str = include_str!("../../src/domains/fulfillment/sql/search_addresses.sql");
+const SEGMENT: &str = include_str!("../../src/domains/personalization/sql/list_segment.sql");
 /// The domains that keep users' histories.
 const HISTORIES: [&str; 2] = ["order", "fulfillment"];
 /// The rows that a page asks for: one more than it returns.
@@ -124,7 +125,7 @@ async fn rows_read(pool: &PgPool, statement: &str, types: &str, values: &str, ta
         .fetch_all(&mut *connection)
         .await
         .expect("a plan");
-    let plan: Value = sqlx::Row::get(&rows[0], 0);
+    let plan: Value = rows[0].get(0);
     let mut read = 0.0;
     count(&plan[0]["Plan"], table, &mut read);
     read
@@ -206,6 +207,63 @@ async fn a_page_reads_hardly_more_rows_than_it_returns() {
                 read <= f64::from(2 * LIMIT),
                 "search, {country}, {after}: {read} rows"
             );
+        }
+    }
+}
+
+/// Facets of 20,000 users and more are merged, smaller ones are looked up: both find the same users.
+#[tokio::test(flavor = "multi_thread")]
+async fn segments_of_large_and_small_facets_are_exact() {
+    let (database, pool) = migrated().await;
+    execute(
+        &database,
+        "INSERT INTO personalization_live.segment_members
+         SELECT md5(step::text)::uuid, lpad(n::text, 6, '0')
+         FROM unnest(array[1, 2, 3, 1000]) AS step, generate_series(0, 59999, step) AS n",
+    )
+    .await;
+    for steps in [
+        vec![1],
+        vec![2, 1],
+        vec![2, 3],
+        vec![3, 1, 2],
+        vec![1000],
+        vec![1, 1000],
+        vec![3, 2, 1000],
+        vec![7],
+        vec![7, 1],
+        vec![2, 7, 3],
+    ] {
+        let is_found = |n: &usize| {
+            steps
+                .iter()
+                .all(|step| *step != 7 && n.is_multiple_of(*step))
+        };
+        let expected: Vec<String> = (0..60_000)
+            .filter(is_found)
+            .map(|n| format!("{n:06}"))
+            .collect();
+        let names: Vec<String> = steps.iter().map(usize::to_string).collect();
+        let facets: Vec<Uuid> =
+            sqlx::query_scalar("SELECT md5(step)::uuid FROM unnest($1::text[]) AS step")
+                .bind(&names)
+                .fetch_all(&pool)
+                .await
+                .expect("hashes");
+        for after in ["", "029999", "059999"] {
+            let row = sqlx::query(SEGMENT)
+                .bind(&facets)
+                .bind(after)
+                .bind(11_i64)
+                .fetch_one(&pool)
+                .await
+                .expect("a page");
+            let page = expected.iter().filter(|id| id.as_str() > after);
+            let page: Vec<String> = page.take(11).cloned().collect();
+            let found: Vec<String> = row.get("user_ids!");
+            assert_eq!(found, page, "{steps:?} after {after}");
+            let total: i64 = row.get("total_size!");
+            assert_eq!(total, expected.len() as i64, "{steps:?}");
         }
     }
 }
