@@ -21,6 +21,7 @@ const PAGES: &[&str] = &[
     "docs/clients.md",
     "docs/order.md",
     "docs/fulfillment.md",
+    "docs/analytics.md",
     "docs/operations.md",
 ];
 /// The first words of the commands that are examples. The others build, install or start something.

@@ -9,10 +9,7 @@ use base64::prelude::BASE64_STANDARD_NO_PAD;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::contribution::Contribution;
 use crate::event::{Event, Payload};
-use crate::fold::users::UserState;
-use crate::projector::NewEvent;
 
 /// A user as stored.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -59,41 +56,9 @@ pub struct Registration {
     pub log: i32,
 }
 
-/// What the fold of a user's events produces besides the state.
-#[derive(Debug, Default)]
-pub struct Effects {
-    /// What the user contributed to funnel and retention before the batch.
-    pub before: Option<Contribution>,
-    /// The days whose unique logins now include this user's, as numbers of days since 1970-01-01.
-    pub unique_logins: Vec<i32>,
-}
-
-impl UserState for ActivityState {
-    type Effects = Effects;
-
-    fn apply(&mut self, new_event: &NewEvent, effects: &mut Effects) {
-        if effects.before.is_none() {
-            effects.before = Some(Contribution::of(self));
-        }
-        let event = &new_event.event;
-        if let Payload::UserLoggedIn(_) = &event.payload {
-            let day = day_number(event.occurred_at);
-            if self.login_days.insert(day) {
-                effects.unique_logins.push(day);
-            }
-        }
-        if let Payload::UserDeleted(_) = &event.payload {
-            self.is_deleted = true;
-            self.activity = Activity::default();
-        }
-        if !self.is_deleted {
-            self.activity.apply(event, new_event.log_id);
-        }
-    }
-}
-
 impl Activity {
-    fn apply(&mut self, event: &Event, log: i32) {
+    /// Applies the user's next event, in the order of the log.
+    pub fn apply(&mut self, event: &Event, log: i32) {
         let at = event.occurred_at;
         match &event.payload {
             Payload::UserRegistered(_) => {
