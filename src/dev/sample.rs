@@ -135,9 +135,8 @@ impl Samples {
         }
         let last_registered = Utc::now() - FIRST_DAY;
         // They registered in the last sixty days, the first one first.
-        let registered = |n: usize| {
-            last_registered - TimeDelta::days(60) * (USERS - n) as i32 / USERS as i32
-        };
+        let registered =
+            |n: usize| last_registered - TimeDelta::days(60) * (USERS - n) as i32 / USERS as i32;
         for n in 0..USERS {
             let records = this.newcomer(registered(n), TimeDelta::minutes);
             this.first.extend(records);

@@ -61,14 +61,8 @@ impl Activity {
     pub fn apply(&mut self, event: &Event, log: i32) {
         let at = event.occurred_at;
         match &event.payload {
-            Payload::UserRegistered(_) => {
-                if self
-                    .registration
-                    .as_ref()
-                    .is_none_or(|first| log < first.log)
-                {
-                    self.registration = Some(Registration { at, log });
-                }
+            Payload::UserRegistered(_) if self.is_registered_after(log) => {
+                self.registration = Some(Registration { at, log });
             }
             Payload::UserEmailVerified(_) => keep_earliest(&mut self.verified_at, at),
             Payload::UserLoggedIn(_) => {
@@ -82,6 +76,12 @@ impl Activity {
             // Other types are counted by day only.
             _ => {}
         }
+    }
+
+    /// Whether no registration is known, or that of a log with a larger id.
+    fn is_registered_after(&self, log: i32) -> bool {
+        let known = self.registration.as_ref();
+        known.is_none_or(|known| log < known.log)
     }
 }
 
