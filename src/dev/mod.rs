@@ -156,6 +156,16 @@ const SIGHTS: &[Sights] = &[
             "sightline.personalization.v1.PersonalizationService/GetProfile",
         ],
     },
+    Sights {
+        domain: "analytics",
+        unknown_user: "/v1/analytics/users/nobody/activity",
+        // All days on which sample users register, whenever this runs.
+        path: "/v1/analytics/funnel?from=2025-10-01&to=2199-12-31",
+        call: [
+            r#"{"user_id": "u-1001"}"#,
+            "sightline.analytics.v1.AnalyticsService/GetUserActivity",
+        ],
+    },
 ];
 
 /// What to try of the domains that are served.

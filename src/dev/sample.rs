@@ -134,11 +134,24 @@ impl Samples {
             });
         }
         let last_registered = Utc::now() - FIRST_DAY;
+        // They registered in the last sixty days, the first one first.
+        let registered =
+            |n: usize| last_registered - TimeDelta::days(60) * (USERS - n) as i32 / USERS as i32;
         for n in 0..USERS {
-            // They registered in the last sixty days, the first one first.
-            let ago = TimeDelta::days(60) * (USERS - n) as i32 / USERS as i32;
-            let records = this.newcomer(last_registered - ago, TimeDelta::minutes);
+            let records = this.newcomer(registered(n), TimeDelta::minutes);
             this.first.extend(records);
+        }
+        for n in 0..USERS {
+            // Some come back, fewer from week to week.
+            let mut at = registered(n) + FIRST_DAY;
+            while this.rng.u8(..100) < 70 {
+                at += TimeDelta::hours(this.rng.i64(24..200));
+                if at > last_registered {
+                    break;
+                }
+                let record = this.logged_in(n, at);
+                this.first.push(record);
+            }
         }
         Ok(this)
     }
@@ -304,14 +317,22 @@ impl Samples {
                     json!({"updatedFields": fields, "updateTimestamp": time(now)}),
                 )
             }
-            92..94 => (
+            92 => (
+                "UserPasswordResetRequested",
+                json!({"email": self.users[n].email, "requestTimestamp": time(now)}),
+            ),
+            93 => (
                 "UserPasswordChanged",
                 json!({
                     "changeType": self.pick(&["self_initiated", "reset_completed"]),
                     "changeTimestamp": time(now),
                 }),
             ),
-            94..96 => (
+            94 => (
+                "MfaChallengeFailed",
+                json!({"mfaMethod": self.pick(&["TOTP", "SMS"]), "failureTimestamp": time(now)}),
+            ),
+            95 => (
                 "MfaStatusChanged",
                 json!({
                     "mfaEnabled": self.rng.bool(),

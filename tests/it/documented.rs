@@ -23,6 +23,7 @@ const PAGES: &[&str] = &[
     "docs/fulfillment.md",
     "docs/search.md",
     "docs/personalization.md",
+    "docs/analytics.md",
     "docs/operations.md",
 ];
 /// The first words of the commands that are examples. The others build, install or start something.

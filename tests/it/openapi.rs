@@ -89,6 +89,10 @@ fn every_operation_is_documented() {
         "/v1/search/suggestions",
         "/v1/personalization/users/{userId}",
         "/v1/personalization/segments",
+        "/v1/analytics/daily",
+        "/v1/analytics/funnel",
+        "/v1/analytics/retention",
+        "/v1/analytics/users/{userId}/activity",
         "/v1/consistency",
         "/v1/consistency/{domain}",
     ] {
@@ -483,6 +487,10 @@ async fn answers_are_as_the_document_says() {
                 "/v1/personalization/users/{userId}",
                 format!("/v1/personalization/users/{user}"),
             ),
+            (
+                "/v1/analytics/users/{userId}/activity",
+                format!("/v1/analytics/users/{user}/activity"),
+            ),
         ] {
             contract.get(rest, template, &path).await;
         }
@@ -551,6 +559,22 @@ async fn answers_are_as_the_document_says() {
     ] {
         let path = format!("{segments}?{query}");
         contract.get(rest, segments, &path).await;
+    }
+    for path in ["daily", "funnel", "retention"] {
+        let path = format!("/v1/analytics/{path}");
+        for query in [
+            "?from=2025-01-01&to=2026-12-31",
+            "?from=1999-01-01&to=1999-01-02",
+            "?from=2026-01-01&to=2025-01-01",
+            "",
+        ] {
+            contract.get(rest, &path, &format!("{path}{query}")).await;
+        }
+    }
+    let days = "/v1/analytics/daily";
+    for metric in ["logins", "deletions"] {
+        let path = format!("{days}?from=2026-01-01&to=2026-01-02&metrics={metric}");
+        contract.get(rest, days, &path).await;
     }
 
     for (template, path) in [

@@ -10,9 +10,9 @@ use uuid::Uuid;
 use super::Analytics;
 use super::contribution::{Contribution, StepReached};
 use super::metric::Metric;
-use super::state::{ActivityState, Effects, day_number};
-use crate::event::{EventType, TypeName};
-use crate::fold::users;
+use super::state::{Activity, ActivityState, day_number};
+use crate::event::{EventType, Payload, TypeName};
+use crate::fold::users::{self, UserState};
 use crate::projector::{NewEvent, Projection, Target};
 
 /// Into how many rows a counter is split.
@@ -64,6 +64,39 @@ impl Projection for Analytics {
         changes.write_retention(target).await?;
         changes.write_funnel(target).await?;
         changes.write_days(target).await
+    }
+}
+
+/// What the fold of a user's events produces besides the state.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// What the user contributed to funnel and retention before the batch.
+    pub before: Option<Contribution>,
+    /// The days whose unique logins now include this user's, as numbers of days since 1970-01-01.
+    pub unique_logins: Vec<i32>,
+}
+
+impl UserState for ActivityState {
+    type Effects = Effects;
+
+    fn apply(&mut self, new_event: &NewEvent, effects: &mut Effects) {
+        if effects.before.is_none() {
+            effects.before = Some(Contribution::of(self));
+        }
+        let event = &new_event.event;
+        if let Payload::UserLoggedIn(_) = &event.payload {
+            let day = day_number(event.occurred_at);
+            if self.login_days.insert(day) {
+                effects.unique_logins.push(day);
+            }
+        }
+        if let Payload::UserDeleted(_) = &event.payload {
+            self.is_deleted = true;
+            self.activity = Activity::default();
+        }
+        if !self.is_deleted {
+            self.activity.apply(event, new_event.log_id);
+        }
     }
 }
 

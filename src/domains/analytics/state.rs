@@ -9,10 +9,7 @@ use base64::prelude::BASE64_STANDARD_NO_PAD;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::contribution::Contribution;
 use crate::event::{Event, Payload};
-use crate::fold::users::UserState;
-use crate::projector::NewEvent;
 
 /// A user as stored.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -59,51 +56,13 @@ pub struct Registration {
     pub log: i32,
 }
 
-/// What the fold of a user's events produces besides the state.
-#[derive(Debug, Default)]
-pub struct Effects {
-    /// What the user contributed to funnel and retention before the batch.
-    pub before: Option<Contribution>,
-    /// The days whose unique logins now include this user's, as numbers of days since 1970-01-01.
-    pub unique_logins: Vec<i32>,
-}
-
-impl UserState for ActivityState {
-    type Effects = Effects;
-
-    fn apply(&mut self, new_event: &NewEvent, effects: &mut Effects) {
-        if effects.before.is_none() {
-            effects.before = Some(Contribution::of(self));
-        }
-        let event = &new_event.event;
-        if let Payload::UserLoggedIn(_) = &event.payload {
-            let day = day_number(event.occurred_at);
-            if self.login_days.insert(day) {
-                effects.unique_logins.push(day);
-            }
-        }
-        if let Payload::UserDeleted(_) = &event.payload {
-            self.is_deleted = true;
-            self.activity = Activity::default();
-        }
-        if !self.is_deleted {
-            self.activity.apply(event, new_event.log_id);
-        }
-    }
-}
-
 impl Activity {
-    fn apply(&mut self, event: &Event, log: i32) {
+    /// Applies the user's next event, in the order of the log.
+    pub fn apply(&mut self, event: &Event, log: i32) {
         let at = event.occurred_at;
         match &event.payload {
-            Payload::UserRegistered(_) => {
-                if self
-                    .registration
-                    .as_ref()
-                    .is_none_or(|first| log < first.log)
-                {
-                    self.registration = Some(Registration { at, log });
-                }
+            Payload::UserRegistered(_) if self.is_registered_after(log) => {
+                self.registration = Some(Registration { at, log });
             }
             Payload::UserEmailVerified(_) => keep_earliest(&mut self.verified_at, at),
             Payload::UserLoggedIn(_) => {
@@ -117,6 +76,12 @@ impl Activity {
             // Other types are counted by day only.
             _ => {}
         }
+    }
+
+    /// Whether no registration is known, or that of a log with a larger id.
+    fn is_registered_after(&self, log: i32) -> bool {
+        let known = self.registration.as_ref();
+        known.is_none_or(|known| log < known.log)
     }
 }
 

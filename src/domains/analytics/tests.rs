@@ -7,9 +7,9 @@ use uuid::Uuid;
 
 use super::contribution::{Contribution, StepReached, first_day_of_week};
 use super::metric::Metric;
-use super::projection::Changes;
+use super::projection::{Changes, Effects};
 use super::queries::DayRange;
-use super::state::{Activity, ActivityState, DaySet, Effects, Registration, day_number};
+use super::state::{Activity, ActivityState, DaySet, Registration, day_number};
 use crate::fold::examples::{assert_states_are_read, event};
 use crate::fold::users::UserState;
 use crate::projector::{NewEvent, Projection};
