@@ -235,7 +235,7 @@ impl Pools {
 }
 
 /// The configured domains.
-fn served_domains(config: &Config) -> Vec<&'static dyn Domain> {
+pub fn served_domains(config: &Config) -> Vec<&'static dyn Domain> {
     domains::ALL
         .iter()
         .copied()

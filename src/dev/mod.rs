@@ -17,7 +17,8 @@ use sightline_postgres::{Options, Postgres};
 
 use self::sample::Samples;
 use crate::config::{self, Config, ConfigError, Role, Secret, Settings, StartAt};
-use crate::{app, client, domains, output};
+use crate::domains;
+use crate::{app, client, output};
 
 /// Settings of this mode; the database, the broker and access to the API are fixed.
 const KEYS: &[&str] = &[
@@ -88,11 +89,11 @@ pub async fn run(arguments: &ArgMatches, settings: &Settings) -> anyhow::Result<
     let rate = *arguments.get_one::<u32>("rate").expect("a default");
     let greeting = greeting(&config, &postgres);
     let http_addr = config.http_addr;
-    let served: Vec<&Sights> = sights(&config).collect();
+    let served = app::served_domains(&config);
     let running = tokio::spawn(samples.run(rate));
     let failed_to_greet = async {
-        for sights in served {
-            wait_for_view(http_addr, sights.unknown_user).await;
+        for domain in served {
+            wait_for_view(http_addr, domain.first_reads().nobody).await;
         }
         match output::print(&greeting) {
             Ok(()) => std::future::pending().await,
@@ -108,75 +109,9 @@ pub async fn run(arguments: &ArgMatches, settings: &Settings) -> anyhow::Result<
     code
 }
 
-/// What to try of a domain.
-struct Sights {
-    domain: &'static str,
-    /// A path that finds no user: it is answered, with 404 or an empty list, once the view is ready.
-    unknown_user: &'static str,
-    /// A path for curl.
-    path: &'static str,
-    /// A message and a method for grpcurl.
-    call: [&'static str; 2],
-}
-
-const SIGHTS: &[Sights] = &[
-    Sights {
-        domain: "order",
-        unknown_user: "/v1/order/customers/nobody",
-        path: "/v1/order/customers/u-1001",
-        call: [
-            r#"{"user_id": "u-7"}"#,
-            "sightline.order.v1.OrderService/GetCustomer",
-        ],
-    },
-    Sights {
-        domain: "fulfillment",
-        unknown_user: "/v1/fulfillment/users/nobody/addresses",
-        path: "/v1/fulfillment/addresses?validation=incomplete&validation=invalid",
-        call: [
-            r#"{"user_id": "u-7"}"#,
-            "sightline.fulfillment.v1.FulfillmentService/ListAddresses",
-        ],
-    },
-    Sights {
-        domain: "search",
-        unknown_user: "/v1/search/users?q=nobody",
-        path: "/v1/search/users?q=ada+love",
-        call: [
-            r#"{"q": "ada love"}"#,
-            "sightline.search.v1.SearchService/SearchUsers",
-        ],
-    },
-    Sights {
-        domain: "personalization",
-        unknown_user: "/v1/personalization/users/nobody",
-        path: "/v1/personalization/segments?countryCode=DE&preference=theme:dark",
-        call: [
-            r#"{"user_id": "u-1001"}"#,
-            "sightline.personalization.v1.PersonalizationService/GetProfile",
-        ],
-    },
-    Sights {
-        domain: "analytics",
-        unknown_user: "/v1/analytics/users/nobody/activity",
-        // All days on which sample users register, whenever this runs.
-        path: "/v1/analytics/funnel?from=2025-10-01&to=2199-12-31",
-        call: [
-            r#"{"user_id": "u-1001"}"#,
-            "sightline.analytics.v1.AnalyticsService/GetUserActivity",
-        ],
-    },
-];
-
-/// What to try of the domains that are served.
-fn sights(config: &Config) -> impl Iterator<Item = &'static Sights> {
-    let is_served = |sights: &&Sights| config.domains.iter().any(|name| name == sights.domain);
-    SIGHTS.iter().filter(is_served)
-}
-
 /// Waits until a view answers that it has no such user. Before it is ready it answers that the user may still come.
-async fn wait_for_view(http_addr: SocketAddr, unknown_user: &str) {
-    while !client::get(http_addr, unknown_user)
+async fn wait_for_view(http_addr: SocketAddr, nobody: &str) {
+    while !client::get(http_addr, nobody)
         .await
         .is_ok_and(|(status, _)| status == StatusCode::NOT_FOUND || status == StatusCode::OK)
     {
@@ -206,12 +141,20 @@ fn greeting(config: &Config, postgres: &Postgres) -> String {
         ..
     } = config;
     let database = postgres.url();
-    let mut tried: Vec<String> = sights(config)
-        .map(|sights| format!("  curl -i 'http://{http_addr}{}'", sights.path))
+    let served = app::served_domains(config);
+    let mut tried: Vec<String> = served
+        .iter()
+        .map(|domain| {
+            format!(
+                "  curl -i 'http://{http_addr}{}'",
+                domain.first_reads().path
+            )
+        })
         .collect();
-    tried.extend(sights(config).next().map(|sights| {
-        let [message, method] = sights.call;
-        format!("  grpcurl -plaintext -d '{message}' {grpc_addr} {method}")
+    tried.extend(served.first().map(|domain| {
+        let [method, message] = domain.first_reads().call;
+        let service = domain.grpc_service();
+        format!("  grpcurl -plaintext -d '{message}' {grpc_addr} {service}/{method}")
     }));
     tried.push(format!(
         "  {} status --watch --http-addr {http_addr}",

@@ -22,6 +22,19 @@ pub trait Domain: Projection {
 
     /// The REST routes, with their documentation.
     fn rest(&self) -> OpenApiRouter<Reads>;
+
+    /// What to read first.
+    fn first_reads(&self) -> FirstReads;
+}
+
+/// What `sightline dev` suggests to read of a domain.
+pub struct FirstReads {
+    /// A path that finds nobody: it is answered, with 404 or an empty list, once the view is ready.
+    pub nobody: &'static str,
+    /// A path by REST that finds sample users.
+    pub path: &'static str,
+    /// A method of the gRPC service, and its message as JSON.
+    pub call: [&'static str; 2],
 }
 
 /// Every domain of this release, in the order in which the API's document shows them.

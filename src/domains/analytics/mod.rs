@@ -16,7 +16,7 @@ mod tests;
 use tonic::service::RoutesBuilder;
 use utoipa_axum::router::OpenApiRouter;
 
-use super::Domain;
+use super::{Domain, FirstReads};
 use crate::proto::analytics::v1::analytics_service_server::SERVICE_NAME;
 use crate::query::Reads;
 
@@ -34,5 +34,14 @@ impl Domain for Analytics {
 
     fn rest(&self) -> OpenApiRouter<Reads> {
         rest::routes()
+    }
+
+    fn first_reads(&self) -> FirstReads {
+        FirstReads {
+            nobody: "/v1/analytics/users/nobody/activity",
+            // All days on which sample users register, whenever this runs.
+            path: "/v1/analytics/funnel?from=2025-10-01&to=2199-12-31",
+            call: ["GetUserActivity", r#"{"user_id": "u-1001"}"#],
+        }
     }
 }

@@ -16,7 +16,7 @@ mod validation;
 use tonic::service::RoutesBuilder;
 use utoipa_axum::router::OpenApiRouter;
 
-use super::Domain;
+use super::{Domain, FirstReads};
 use crate::proto::fulfillment::v1::fulfillment_service_server::SERVICE_NAME;
 use crate::query::Reads;
 
@@ -34,5 +34,13 @@ impl Domain for Fulfillment {
 
     fn rest(&self) -> OpenApiRouter<Reads> {
         rest::routes()
+    }
+
+    fn first_reads(&self) -> FirstReads {
+        FirstReads {
+            nobody: "/v1/fulfillment/users/nobody/addresses",
+            path: "/v1/fulfillment/addresses?validation=incomplete&validation=invalid",
+            call: ["ListAddresses", r#"{"user_id": "u-7"}"#],
+        }
     }
 }

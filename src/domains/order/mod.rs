@@ -15,7 +15,7 @@ mod tests;
 use tonic::service::RoutesBuilder;
 use utoipa_axum::router::OpenApiRouter;
 
-use super::Domain;
+use super::{Domain, FirstReads};
 use crate::proto::order::v1::order_service_server::SERVICE_NAME;
 use crate::query::Reads;
 
@@ -33,5 +33,13 @@ impl Domain for Order {
 
     fn rest(&self) -> OpenApiRouter<Reads> {
         rest::routes()
+    }
+
+    fn first_reads(&self) -> FirstReads {
+        FirstReads {
+            nobody: "/v1/order/customers/nobody",
+            path: "/v1/order/customers/u-1001",
+            call: ["GetCustomer", r#"{"user_id": "u-7"}"#],
+        }
     }
 }

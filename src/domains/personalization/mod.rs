@@ -16,7 +16,7 @@ mod tests;
 use tonic::service::RoutesBuilder;
 use utoipa_axum::router::OpenApiRouter;
 
-use super::Domain;
+use super::{Domain, FirstReads};
 use crate::proto::personalization::v1::personalization_service_server::SERVICE_NAME;
 use crate::query::Reads;
 
@@ -34,5 +34,13 @@ impl Domain for Personalization {
 
     fn rest(&self) -> OpenApiRouter<Reads> {
         rest::routes()
+    }
+
+    fn first_reads(&self) -> FirstReads {
+        FirstReads {
+            nobody: "/v1/personalization/users/nobody",
+            path: "/v1/personalization/segments?countryCode=DE&preference=theme:dark",
+            call: ["GetProfile", r#"{"user_id": "u-1001"}"#],
+        }
     }
 }

@@ -15,7 +15,7 @@ mod words;
 use tonic::service::RoutesBuilder;
 use utoipa_axum::router::OpenApiRouter;
 
-use super::Domain;
+use super::{Domain, FirstReads};
 use crate::proto::search::v1::search_service_server::SERVICE_NAME;
 use crate::query::Reads;
 
@@ -33,5 +33,13 @@ impl Domain for Search {
 
     fn rest(&self) -> OpenApiRouter<Reads> {
         rest::routes()
+    }
+
+    fn first_reads(&self) -> FirstReads {
+        FirstReads {
+            nobody: "/v1/search/users?q=nobody",
+            path: "/v1/search/users?q=ada+love",
+            call: ["SearchUsers", r#"{"q": "ada love"}"#],
+        }
     }
 }
