@@ -11,9 +11,9 @@ CREATE TABLE analytics_live.users (
     state    sightline.document NOT NULL
 ) WITH (fillfactor = 90);
 
--- Counters are split into shards, which reads sum up: two batches seldom write the same row. The shard of a row of
--- daily_counts follows from the event's log (of uniqueLogins, from the user), that of the others from the user. So a
--- rebuild makes the same rows.
+-- Counters are split into shards, which reads sum up: batches of different partitions seldom write the same row. The shard
+-- follows from the event's log; of uniqueLogins, funnel and retention, from the smallest id of the logs that the user's
+-- events are from. So a rebuild makes the same rows.
 
 -- Events by UTC day, metric, and breakdown (a registration's source, say; empty where the metric has none).
 CREATE TABLE analytics_live.daily_counts (

@@ -16,7 +16,7 @@ use crate::fold::users::{self, UserState};
 use crate::projector::{NewEvent, Projection, Target};
 
 /// Into how many rows a counter is split.
-const SHARDS: u8 = 4;
+const SHARDS: u32 = 4;
 
 #[async_trait]
 impl Projection for Analytics {
@@ -70,8 +70,9 @@ impl Projection for Analytics {
 /// What the fold of a user's events produces besides the state.
 #[derive(Debug, Default)]
 pub struct Effects {
-    /// What the user contributed to funnel and retention before the batch.
-    pub before: Option<Contribution>,
+    /// What the user contributed to funnel and retention before the batch, and in which log's shard
+    /// the user was counted, if in any.
+    pub before: Option<(Contribution, Option<i32>)>,
     /// The days whose unique logins now include this user's, as numbers of days since 1970-01-01.
     pub unique_logins: Vec<i32>,
 }
@@ -81,8 +82,10 @@ impl UserState for ActivityState {
 
     fn apply(&mut self, new_event: &NewEvent, effects: &mut Effects) {
         if effects.before.is_none() {
-            effects.before = Some(Contribution::of(self));
+            effects.before = Some((Contribution::of(self), self.counted_log));
         }
+        let log_id = new_event.log_id;
+        self.counted_log = Some(self.counted_log.map_or(log_id, |first| first.min(log_id)));
         let event = &new_event.event;
         if let Payload::UserLoggedIn(_) = &event.payload {
             let day = day_number(event.occurred_at);
@@ -95,7 +98,7 @@ impl UserState for ActivityState {
             self.activity = Activity::default();
         }
         if !self.is_deleted {
-            self.activity.apply(event, new_event.log_id);
+            self.activity.apply(event, log_id);
         }
     }
 }
@@ -120,28 +123,39 @@ impl Changes {
         let event = &new_event.event;
         if let Some((metric, breakdown)) = Metric::of(&event.payload) {
             let day = day_number(event.occurred_at);
-            let shard = shard(new_event.log_id.to_le_bytes()[0]);
-            self.add_count(day, metric, breakdown, shard);
+            self.add_count(day, metric, breakdown, shard(new_event.log_id), 1);
         }
     }
 
     /// Counts the days of a user's first logins, and what the user's contribution has become.
     pub fn add_user(&mut self, user_key: Uuid, effects: &Effects, state: &ActivityState) {
-        let shard = shard(user_key.as_bytes()[0]);
+        let (before, former_log) = effects.before.unwrap_or_default();
+        let shard_now = state.counted_log.map_or(0, shard);
+        let former_shard = former_log.map_or(shard_now, shard);
+        let mut count = |day, shard, sign| {
+            self.add_count(day, Metric::UniqueLogins, String::new(), shard, sign);
+        };
         for day in &effects.unique_logins {
-            self.add_count(*day, Metric::UniqueLogins, String::new(), shard);
+            count(*day, shard_now, 1);
         }
-        let before = effects.before.unwrap_or_default();
+        let has_moved = former_shard != shard_now;
+        if has_moved {
+            let days = state.login_days.iter();
+            for day in days.filter(|day| !effects.unique_logins.contains(day)) {
+                count(day, former_shard, -1);
+                count(day, shard_now, 1);
+            }
+        }
         let after = Contribution::of(state);
-        if before != after {
-            self.add_contribution(&before, -1, user_key, shard);
-            self.add_contribution(&after, 1, user_key, shard);
+        if before != after || has_moved {
+            self.add_contribution(&before, -1, user_key, former_shard);
+            self.add_contribution(&after, 1, user_key, shard_now);
         }
     }
 
-    fn add_count(&mut self, day: i32, metric: Metric, breakdown: String, shard: i16) {
+    fn add_count(&mut self, day: i32, metric: Metric, breakdown: String, shard: i16, sign: i64) {
         let key = (day, metric.as_str(), breakdown, shard);
-        *self.days.entry(key).or_default() += 1;
+        add(&mut self.days, key, sign);
     }
 
     fn add_contribution(&mut self, of: &Contribution, sign: i64, user_key: Uuid, shard: i16) {
@@ -262,6 +276,9 @@ impl Changes {
     }
 
     async fn write_days(self, target: &mut Target<'_>) -> Result<(), sqlx::Error> {
+        if self.days.is_empty() {
+            return Ok(());
+        }
         let (mut days, mut metrics, mut breakdowns) = (Vec::new(), Vec::new(), Vec::new());
         let (mut shards, mut counts) = (Vec::new(), Vec::new());
         for ((day, metric, breakdown, shard), count) in self.days {
@@ -280,8 +297,19 @@ impl Changes {
             &counts,
         )
         .execute(&mut *target.connection)
-        .await
-        .map(drop)
+        .await?;
+        if counts.iter().any(|count| *count < 0) {
+            sqlx::query_file!(
+                "src/domains/analytics/sql/remove_empty_days.sql",
+                &days,
+                &metrics as _,
+                &breakdowns,
+                &shards,
+            )
+            .execute(&mut *target.connection)
+            .await?;
+        }
+        Ok(())
     }
 }
 
@@ -304,8 +332,10 @@ fn add<K: Ord + Clone>(counts: &mut BTreeMap<K, i64>, key: K, sign: i64) {
     }
 }
 
-fn shard(byte: u8) -> i16 {
-    i16::from(byte % SHARDS)
+/// The shard of what is counted for a log.
+fn shard(log_id: i32) -> i16 {
+    // Log ids count from 1.
+    (log_id.unsigned_abs() % SHARDS) as i16
 }
 
 /// The day with this number.

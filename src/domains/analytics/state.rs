@@ -21,6 +21,10 @@ pub struct ActivityState {
     /// and logs in again on the same day counts as one unique login.
     #[serde(skip_serializing_if = "DaySet::is_empty")]
     pub login_days: DaySet,
+    /// The log in whose shard of the counters the user is counted: the smallest id of the logs that
+    /// the user's events are from, in whatever order these are read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counted_log: Option<i32>,
     /// Whether the user was deleted. No activity is stored after that.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub is_deleted: bool,
@@ -136,6 +140,12 @@ impl DaySet {
     pub fn contains(&self, day: i32) -> bool {
         let (index, bit) = self.position(day);
         self.bytes.get(index).is_some_and(|byte| byte & bit != 0)
+    }
+
+    /// The days, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = i32> {
+        let days = (self.first * 8..).take(self.bytes.len() * 8);
+        days.filter(|day| self.contains(*day))
     }
 
     /// The index of a day's byte, beyond all bytes for one before the first, and the day's bit.
