@@ -703,11 +703,9 @@ async fn words_go_with_their_last_document_and_versions_are_equal() {
     assert_eq!(vocabulary(&pool).await, left);
     let users = found(rest, &[]).await;
     assert_eq!(users.len(), 2, "{users:?}");
-    assert_eq!(found(rest, &[("q", "secreta")]).await, users[..1]);
-    assert_eq!(
-        found(rest, &[("q", "secrett")]).await[0]["score"],
-        json!(0.5)
-    );
+    // The word of another user is similar.
+    let similar = found(rest, &[("q", "secreta")]).await;
+    assert_eq!((similar.len(), &similar[0]["score"]), (1, &json!(0.5)));
 
     project(rest, "search", "rebuild", json!({})).await;
     built(rest, "search", log.len() as i64).await;
