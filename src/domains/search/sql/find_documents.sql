@@ -23,7 +23,7 @@ WITH logs AS (
      FROM (
          -- The index by id does not hold the document, and OFFSET 0 keeps the limit out: so Postgres takes the index of words,
          -- however many words it takes a long query to match.
-         SELECT d.user_id, d.user_key, octet_length(d.document)
+         SELECT d.user_id, d.user_key, octet_length(d.document) AS bytes
          FROM search_live.search_documents d
          WHERE $1::text IS NOT NULL
            AND d.words @@ $1::text::tsquery
@@ -34,6 +34,7 @@ WITH logs AS (
            AND ($6::text IS NULL OR d.user_id > $6)
          OFFSET 0
      ) m
+     WHERE m.bytes > 0
      ORDER BY m.user_id
      LIMIT $7)
     UNION ALL
