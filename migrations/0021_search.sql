@@ -43,8 +43,8 @@ CREATE TABLE search_live.search_words (
     length    integer          NOT NULL GENERATED ALWAYS AS (char_length(word)) STORED,
     backwards text COLLATE "C" NOT NULL GENERATED ALWAYS AS (reverse(word)) STORED,
     -- What is left without its first and its last third (src/domains/search/similar.rs).
-    middle    text COLLATE "C" NOT NULL
-        GENERATED ALWAYS AS (substr(word, char_length(word) / 3 + 1, char_length(word) - 2 * (char_length(word) / 3))) STORED,
+    middle    text COLLATE "C" NOT NULL GENERATED ALWAYS AS (
+        substr(word, (char_length(word) + 2) / 3 + 1, char_length(word) - (char_length(word) + 2) / 3 - char_length(word) / 3)) STORED,
     PRIMARY KEY (word, log_id)
 ) WITH (fillfactor = 90);
 CREATE INDEX search_words_by_beginning ON search_live.search_words (length, word);

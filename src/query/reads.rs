@@ -79,7 +79,7 @@ impl Reads {
     }
 
     /// Begins a read of several statements, which see one snapshot of a domain's live view: each statement alone would see one of
-    /// its own. They are planned for their values, and may use bitmaps.
+    /// its own. They are planned for their values, may use bitmaps, and wait for no parallel workers to start.
     ///
     /// # Errors
     /// The database failed.
@@ -89,7 +89,8 @@ impl Reads {
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
              LOCK TABLE {domain}_live.view_version IN ACCESS SHARE MODE;
              SET LOCAL plan_cache_mode = force_custom_plan;
-             SET LOCAL enable_bitmapscan = on"
+             SET LOCAL enable_bitmapscan = on;
+             SET LOCAL max_parallel_workers_per_gather = 0"
         );
         let begun = self.pool().begin_with(AssertSqlSafe(begin)).await;
         begun.map_err(|error| Error::from(error).in_statement("query/snapshot"))

@@ -901,6 +901,12 @@ async fn each_surface_names_fields_in_its_own_way() {
         ),
         (fulfillment, "GetAddress", json!({}), "address_id"),
         (
+            "sightline.search.v1.SearchService",
+            "SearchUsers",
+            json!({"registeredAfter": "2999-01-01T00:00:00Z"}),
+            "registered_after",
+        ),
+        (
             fulfillment,
             "GetDefaultAddress",
             json!({"userId": "u"}),
@@ -1029,6 +1035,7 @@ async fn reflection_and_health_answer() {
     let services = [
         "sightline.order.v1.OrderService",
         "sightline.fulfillment.v1.FulfillmentService",
+        "sightline.search.v1.SearchService",
         "sightline.consistency.v1.ConsistencyService",
     ];
     let mut health = HealthClient::new(clients.grpc.channel.clone());
@@ -1296,6 +1303,8 @@ async fn without_a_database_reads_answer_503_and_lag_is_the_last_known() {
         "/v1/fulfillment/users/u/default-address?kind=billing",
         "/v1/fulfillment/addresses/a",
         "/v1/fulfillment/addresses?validation=invalid",
+        "/v1/search/users?q=a",
+        "/v1/search/suggestions?q=a",
     ]
     .map(async |path| {
         let answer = running.rest.get(path).await;

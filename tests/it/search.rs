@@ -67,7 +67,7 @@ async fn start(log: &[Record], partitions: i32) -> (World, Running) {
 }
 
 fn population() -> Vec<Record> {
-    let many: Vec<String> = (0..MANY_WORDS).map(|n| format!("manywords{n}")).collect();
+    let many: Vec<String> = (0..MANY_WORDS).map(|n| format!("multitude{n}")).collect();
     let mut log: Vec<Record> = [
         (
             "u-ada",
@@ -185,7 +185,24 @@ async fn scores(rest: &Rest, q: &str) -> Vec<(String, f64)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn words_are_found_in_any_spelling() {
-    let rest = with_users().await.rest;
+    assert_spellings(&with_users().await.rest).await;
+}
+
+/// Once Postgres has counted the users, it reads these few in the order of their ids, and not by the index of words.
+#[tokio::test(flavor = "multi_thread")]
+async fn frequent_words_find_the_same_users() {
+    let (world, running) = start(&population(), 1).await;
+    let pool = PgPool::connect(&world.database.url)
+        .await
+        .expect("connected");
+    sqlx::query("ANALYZE search_live.search_documents")
+        .execute(&pool)
+        .await
+        .expect("counted");
+    assert_spellings(&running.rest).await;
+}
+
+async fn assert_spellings(rest: &Rest) {
     for (q, expected) in [
         ("ada", &[("u-ada", 1.0), ("u-adam", 0.75)][..]),
         ("ADA lovelace", &[("u-ada", 1.0)]),
@@ -204,9 +221,9 @@ async fn words_are_found_in_any_spelling() {
         ("countess", &[("u-shown", 1.0)]),
         ("departed", &[]),
         ("oldname", &[("u-stale", 1.0)]),
-        ("manywords299", &[("u-many", 1.0)]),
-        ("zelda manywords2", &[("u-many", 1.0)]),
-        ("manywords", &[("u-many", 0.75)]),
+        ("multitude299", &[("u-many", 1.0)]),
+        ("zelda multitude2", &[("u-many", 1.0)]),
+        ("multitude", &[("u-many", 0.75)]),
         ("zeldo many", &[("u-many", 0.5)]),
         // The fields that are not names are not searched.
         ("active", &[]),
@@ -215,7 +232,7 @@ async fn words_are_found_in_any_spelling() {
             .iter()
             .map(|(id, score)| ((*id).to_owned(), *score))
             .collect();
-        assert_eq!(scores(&rest, q).await, expected, "{q}");
+        assert_eq!(scores(rest, q).await, expected, "{q}");
     }
 }
 
@@ -607,11 +624,7 @@ async fn answers_carry_token_state_and_etag() {
         assert_eq!(answer.status, 200, "{path}");
         assert!(!answer.token().is_empty(), "{path}");
         let etag = answer.header("etag").to_owned();
-        let headers = [
-            ("if-none-match", etag.as_str()),
-            ("sightline-consistency", "at-least"),
-            ("sightline-consistency-token", answer.token()),
-        ];
+        let headers = [("if-none-match", etag.as_str())];
         let unchanged = rest.send(http::Method::GET, &path, &headers, b"").await;
         assert_eq!(unchanged.status, 304, "{path}");
         assert_eq!(unchanged.token(), answer.token());
@@ -690,11 +703,9 @@ async fn words_go_with_their_last_document_and_versions_are_equal() {
     assert_eq!(vocabulary(&pool).await, left);
     let users = found(rest, &[]).await;
     assert_eq!(users.len(), 2, "{users:?}");
-    assert_eq!(found(rest, &[("q", "secreta")]).await, users[..1]);
-    assert_eq!(
-        found(rest, &[("q", "secrett")]).await[0]["score"],
-        json!(0.5)
-    );
+    // The word of another user is similar.
+    let similar = found(rest, &[("q", "secreta")]).await;
+    assert_eq!((similar.len(), &similar[0]["score"]), (1, &json!(0.5)));
 
     project(rest, "search", "rebuild", json!({})).await;
     built(rest, "search", log.len() as i64).await;

@@ -166,6 +166,10 @@ impl Search<'_> {
             None => (MatchClass::Exact, None),
         };
         let mut snapshot = reads.snapshot("search").await?;
+        let mut counts = match self.words {
+            Some(words) => Some(count_documents(&mut snapshot, words).await?),
+            None => None,
+        };
         let mut found = Vec::new();
         let mut reflected = None;
         for class in self.classes.iter().filter(|class| **class >= first) {
@@ -183,8 +187,18 @@ impl Search<'_> {
             {
                 break;
             }
+            if let (false, Some(counts)) = (similar.is_empty(), &mut counts) {
+                counts.similar = count_similar(&mut snapshot, &similar).await?;
+            }
             let documents = self
-                .find(&mut snapshot, *class, &similar, after.take(), left)
+                .find(
+                    &mut snapshot,
+                    *class,
+                    &similar,
+                    counts.as_ref(),
+                    after.take(),
+                    left,
+                )
                 .await?;
             for document in &documents.documents {
                 found.push((*class, db::of_document(document, "search_documents")?));
@@ -216,12 +230,20 @@ impl Search<'_> {
         snapshot: &mut PgTransaction<'static>,
         class: MatchClass,
         similar: &[Vec<String>],
+        counts: Option<&DocumentCounts>,
         after: Option<String>,
         limit: i64,
     ) -> Result<FoundDocuments, Error> {
-        let (indexed, others) = match self.words {
-            Some(words) => parts(snapshot, words, class, similar).await?,
-            None => (None, None),
+        let is_filtered = self.status_keys.is_some() || self.registered_after.is_some();
+        let plan = match (self.words, counts) {
+            (Some(words), Some(counts)) => Plan::of(
+                class,
+                words.terms(class, similar),
+                counts,
+                is_filtered,
+                limit,
+            ),
+            _ => Plan::default(),
         };
         let better = match class {
             MatchClass::Exact => None,
@@ -232,8 +254,8 @@ impl Search<'_> {
         sqlx::query_file_as!(
             FoundDocuments,
             "src/domains/search/sql/find_documents.sql",
-            indexed,
-            others,
+            plan.indexed,
+            plan.others,
             better.and_then(|(words, better)| all_of(&words.terms(better, &[]))),
             self.status_keys.as_deref(),
             self.registered_after,
@@ -279,43 +301,217 @@ async fn find_similar(
     Ok(similar.collect())
 }
 
-/// The part of a query that an index finds users by, and the part that those are then compared with.
-async fn parts(
+/// About how many documents each word of a query finds.
+struct DocumentCounts {
+    /// All documents.
+    all: f64,
+    exact: Vec<f64>,
+    /// Infinite for a very frequent prefix.
+    prefix: Vec<f64>,
+    /// By similar words; set once those are known.
+    similar: Vec<f64>,
+}
+
+impl DocumentCounts {
+    /// By the n-th word in a class.
+    fn of(&self, class: MatchClass, index: usize) -> f64 {
+        let count = |counts: &[f64]| counts.get(index).copied().unwrap_or_default();
+        match class {
+            MatchClass::Exact => count(&self.exact),
+            MatchClass::Prefix => count(&self.prefix),
+            MatchClass::Fuzzy => count(&self.prefix) + count(&self.similar),
+        }
+    }
+}
+
+/// How Postgres reads the users that match a query.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Plan {
+    /// What the index of words finds users by; `None` if users are read in the order of their ids.
+    pub indexed: Option<String>,
+    /// What those users are compared with.
+    pub others: Option<String>,
+}
+
+/// So many documents there are if Postgres has not counted them yet: the error is small where there are few.
+const UNCOUNTED: f64 = 1_000_000.0;
+/// What it takes to fetch a user that the index of words has found, in users that are read from the index by id alone. Measured.
+const COST_OF_FETCH: f64 = 10.0;
+/// The share of documents that match a very frequent prefix, or pass other filters, as far as is known.
+const SUPPOSED_SHARE: f64 = 0.05;
+
+impl Plan {
+    fn of(
+        class: MatchClass,
+        mut terms: Vec<String>,
+        counts: &DocumentCounts,
+        is_filtered: bool,
+        limit: i64,
+    ) -> Self {
+        let all = if counts.all > 0.0 {
+            counts.all
+        } else {
+            UNCOUNTED
+        };
+        let counted = (0..terms.len()).map(|index| match counts.of(class, index) {
+            count if count.is_infinite() => all * SUPPOSED_SHARE,
+            count => count.min(all),
+        });
+        let counted: Vec<f64> = counted.collect();
+        let matching = counted.iter().fold(all, |left, count| left * count / all);
+        let passing = if is_filtered {
+            matching * SUPPOSED_SHARE
+        } else {
+            matching
+        };
+        let walked = all.min(limit as f64 * all / passing.max(f64::MIN_POSITIVE));
+        let rarest = counted.iter().enumerate().min_by(|a, b| a.1.total_cmp(b.1));
+        let (index, documents) = rarest.map_or((0, 0.0), |(index, count)| (index, *count));
+        // The index finds the users that have several words at the cost of the rarest one. Of a prefix it lists all words.
+        let is_exact = class == MatchClass::Exact;
+        let fetched = if is_exact {
+            matching + documents / COST_OF_FETCH
+        } else {
+            documents
+        };
+        if fetched * COST_OF_FETCH > walked {
+            return Self {
+                indexed: None,
+                others: all_of(&terms),
+            };
+        }
+        if is_exact {
+            return Self {
+                indexed: all_of(&terms),
+                others: None,
+            };
+        }
+        let rarest = terms.remove(index);
+        Self {
+            indexed: Some(rarest),
+            others: all_of(&terms),
+        }
+    }
+}
+
+async fn count_documents(
     snapshot: &mut PgTransaction<'static>,
     words: &QueryWords,
-    class: MatchClass,
-    similar: &[Vec<String>],
-) -> Result<(Option<String>, Option<String>), Error> {
-    let mut terms = words.terms(class, similar);
-    // The index of words finds the users that have several words at the cost of the rarest one, but it lists all words of a prefix.
-    if class == MatchClass::Exact || terms.len() == 1 {
-        return Ok((all_of(&terms), None));
-    }
-    let numbered = (1..).zip(similar);
-    let numbered =
-        numbered.flat_map(|(number, words)| words.iter().map(move |word| (number, word)));
-    let (numbers, similar): (Vec<i32>, Vec<&str>) = numbered
-        .map(|(number, word)| (number, word.as_str()))
-        .unzip();
+) -> Result<DocumentCounts, Error> {
     let first: Vec<&str> = words.iter().collect();
     let last: Vec<String> = words.iter().map(end_of_prefix).collect();
-    let counts = sqlx::query_file_scalar!(
+    let row = sqlx::query_file!(
         "src/domains/search/sql/count_documents.sql",
         &first as _,
-        &last,
-        &numbers,
-        &similar as _,
+        &last
     )
     .fetch_one(&mut **snapshot)
     .await
     .map_err(|error| Error::from(error).in_statement("search/count_documents"))?;
-    let counts = counts.iter().enumerate();
-    let rarest = counts.min_by_key(|(_, documents)| **documents);
-    let rarest = terms.remove(rarest.map_or(0, |(index, _)| index));
-    Ok((Some(rarest), all_of(&terms)))
+    Ok(DocumentCounts {
+        all: row.all,
+        exact: row.exact,
+        prefix: row.prefix,
+        similar: Vec::new(),
+    })
+}
+
+/// In how many documents the similar words of each word of a query are.
+async fn count_similar(
+    snapshot: &mut PgTransaction<'static>,
+    similar: &[Vec<String>],
+) -> Result<Vec<f64>, Error> {
+    let numbered = (0..).zip(similar);
+    let numbered =
+        numbered.flat_map(|(number, words)| words.iter().map(move |word| (number, word)));
+    let (numbers, words): (Vec<i32>, Vec<&str>) = numbered
+        .map(|(number, word)| (number, word.as_str()))
+        .unzip();
+    let rows = sqlx::query_file!(
+        "src/domains/search/sql/count_similar.sql",
+        &numbers,
+        &words as _
+    )
+    .fetch_all(&mut **snapshot)
+    .await
+    .map_err(|error| Error::from(error).in_statement("search/count_similar"))?;
+    let mut counts = vec![0.0; similar.len()];
+    for row in rows {
+        if let Some(count) = counts.get_mut(row.number.unsigned_abs() as usize) {
+            *count = row.documents;
+        }
+    }
+    Ok(counts)
 }
 
 /// The `tsquery` of several that must all match.
 fn all_of(terms: &[String]) -> Option<String> {
     (!terms.is_empty()).then(|| terms.join(" & "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_index_of_words_finds_what_is_rare() {
+        let plan = |class, counts: &[f64], is_filtered| {
+            let counts = DocumentCounts {
+                all: 1_000_000.0,
+                exact: counts.to_vec(),
+                prefix: counts.to_vec(),
+                similar: Vec::new(),
+            };
+            let terms = (0..counts.exact.len()).map(|n| n.to_string()).collect();
+            let plan = Plan::of(class, terms, &counts, is_filtered, 51);
+            (plan.indexed, plan.others)
+        };
+        let text = |text: &str| Some(text.to_owned());
+        for (class, counts, expected) in [
+            (MatchClass::Exact, &[0.0][..], (text("0"), None)),
+            (MatchClass::Exact, &[1_000.0], (text("0"), None)),
+            (MatchClass::Exact, &[300_000.0], (None, text("0"))),
+            (
+                MatchClass::Exact,
+                &[6_000.0, 6_000.0],
+                (text("0 & 1"), None),
+            ),
+            (
+                MatchClass::Exact,
+                &[300_000.0, 400_000.0],
+                (None, text("0 & 1")),
+            ),
+            (MatchClass::Prefix, &[0.0], (text("0"), None)),
+            (MatchClass::Prefix, &[5_000.0], (None, text("0"))),
+            (
+                MatchClass::Prefix,
+                &[300_000.0, 3.0, 9.0],
+                (text("1"), text("0 & 2")),
+            ),
+            (
+                MatchClass::Prefix,
+                &[6_000.0, 6_000.0],
+                (text("0"), text("1")),
+            ),
+            (
+                MatchClass::Fuzzy,
+                &[6_000.0, 300_000.0],
+                (None, text("0 & 1")),
+            ),
+        ] {
+            assert_eq!(plan(class, counts, false), expected, "{class:?} {counts:?}");
+        }
+        // A filter may leave few of the users, and an index by status may find those: Postgres knows.
+        for (counts, expected) in [
+            (&[6_000.0][..], (text("0"), None)),
+            (&[300_000.0], (None, text("0"))),
+            (&[f64::INFINITY, 3_000.0], (text("1"), text("0"))),
+        ] {
+            assert_eq!(
+                plan(MatchClass::Prefix, counts, true),
+                expected,
+                "{counts:?}"
+            );
+        }
+    }
 }

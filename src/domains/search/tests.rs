@@ -129,7 +129,9 @@ fn finds(pieces: &Pieces, word: &str) -> bool {
         })
     };
     let letters: Vec<char> = word.chars().collect();
-    let middle: String = letters[length / 3..length - length / 3].iter().collect();
+    let middle: String = letters[length.div_ceil(3)..length - length / 3]
+        .iter()
+        .collect();
     let middles = pieces.middles.lengths.iter().zip(&pieces.middles.pieces);
     let backwards: String = letters.iter().rev().collect();
     in_ranges(&pieces.beginnings, word)

@@ -1,20 +1,38 @@
--- About how many documents match each word of a query, whose prefixes are given as ranges ($1, $2), or are similar to it ($4, each
--- with the word's number, $3). A prefix counts by its first words: they show which of the query's words is rare.
-SELECT coalesce(array_agg(c.documents ORDER BY p.number), '{}') AS "documents!"
+-- About how many documents there are, and how many match each word of a query ($1), exactly and as prefix (up to $2, the end of the
+-- range). A prefix counts by its first 100 words, which hold the shortest one, and each of the next as one. Where there are more than
+-- 5,000 it counts as infinite. Behind those of a prefix of one or two letters frequent words may hide: where several words are to be
+-- compared, Postgres' statistics tell of them.
+WITH frequent AS MATERIALIZED (
+    SELECT m.word, m.share
+    FROM pg_stats s
+    CROSS JOIN LATERAL unnest(s.most_common_elems::text::text[], s.most_common_elem_freqs) AS m (word, share)
+    WHERE (SELECT count(*) > 1 AND min(char_length(word)) < 3 FROM unnest($1::text[]) AS q (word)) AND m.word IS NOT NULL
+      AND s.schemaname = 'search_live' AND s.tablename = 'search_documents' AND s.attname = 'words'
+)
+SELECT max(a.documents) AS "all!",
+       coalesce(array_agg(c.exact ORDER BY p.number), '{}') AS "exact!",
+       coalesce(array_agg(greatest(c.prefix, a.documents * c.share) ORDER BY p.number), '{}') AS "prefix!"
 FROM search_live.view_version v
-CROSS JOIN unnest($1::text[], $2::text[]) WITH ORDINALITY AS p (first, last, number)
+CROSS JOIN (
+    SELECT greatest(max(reltuples), 0)::float8 AS documents
+    FROM pg_class
+    WHERE oid = to_regclass('search_live.search_documents')
+) a
+CROSS JOIN unnest($1::text[], $2::text[]) WITH ORDINALITY AS p (word, last, number)
 CROSS JOIN LATERAL (
-    SELECT coalesce(sum(w.documents), 0)::bigint AS documents
-    FROM (
-        (SELECT b.documents
-         FROM search_live.search_words b
-         WHERE b.word >= p.first AND b.word < p.last
-         ORDER BY b.word
-         LIMIT 300)
-        UNION ALL
-        (SELECT s.documents
-         FROM unnest($3::integer[], $4::text[]) AS n (number, word)
-         JOIN search_live.search_words s ON s.word = n.word
-         WHERE n.number = p.number)
-    ) w
+    SELECT (SELECT coalesce(sum(w.documents), 0)::float8 FROM search_live.search_words w WHERE w.word = p.word) AS exact,
+           (SELECT coalesce(sum(f.documents), 0)::float8
+            FROM (SELECT w.documents
+                  FROM search_live.search_words w
+                  WHERE w.word >= p.word AND w.word < p.last
+                  ORDER BY w.word
+                  LIMIT 100) f)
+           + (SELECT CASE WHEN count(*) < 5000 THEN count(*) ELSE 'Infinity'::float8 END
+              FROM (SELECT FROM search_live.search_words w
+                    WHERE w.word >= p.word AND w.word < p.last
+                    ORDER BY w.word
+                    OFFSET 100 LIMIT 5000) o) AS prefix,
+           (SELECT coalesce(sum(f.share), 0)::float8
+            FROM frequent f
+            WHERE f.word COLLATE "C" >= p.word AND f.word COLLATE "C" < p.last) AS share
 ) c

@@ -1,8 +1,7 @@
--- Users in the order of their ids, after one ($6), and the positions of all logs. Their words match two parts of a query ($1, $2),
--- and not a better one ($3); they have one of these statuses ($4), and registered after an instant ($5). NULL leaves a condition
--- out. The statement is planned for its values: where many users match $1, it reads the index by id alone, in which it finds a page
--- soon; else the index of words. That one would collect all users of a frequent prefix, so $2 is kept from it: only the operator
--- @@ uses an index.
+-- Users in the order of their ids, after one ($6), and the positions of all logs. Their words match a query ($1 and $2), and not a
+-- better one ($3); they have one of these statuses ($4), and registered after an instant ($5). NULL leaves a condition out. With $1,
+-- the index of words finds all users that match it, and they are sorted: only the operator @@ uses that index. Without $1, the users
+-- are read in their order until the page is full, from the index by id alone. The statement is planned for its values.
 WITH logs AS (
     SELECT p.log_id, p.next_offset
     FROM search_live.view_version v
@@ -10,8 +9,8 @@ WITH logs AS (
 ), page AS (
     (SELECT d.user_id, d.user_key
      FROM search_live.search_documents d
-     WHERE d.words IS NOT NULL
-       AND ($1::text IS NULL OR d.words @@ $1::text::tsquery)
+     WHERE $1::text IS NULL
+       AND d.words IS NOT NULL
        AND ($2::text IS NULL OR ts_match_vq(d.words, $2::text::tsquery))
        AND ($3::text IS NULL OR NOT ts_match_vq(d.words, $3::text::tsquery))
        AND ($4::uuid[] IS NULL OR d.status_key = ANY ($4))
@@ -20,7 +19,26 @@ WITH logs AS (
      ORDER BY d.user_id
      LIMIT $7)
     UNION ALL
-    -- The same of users with very many words.
+    (SELECT m.user_id, m.user_key
+     FROM (
+         -- The index by id does not hold the document, and OFFSET 0 keeps the limit out: so Postgres takes the index of words,
+         -- however many words it takes a long query to match.
+         SELECT d.user_id, d.user_key, octet_length(d.document) AS bytes
+         FROM search_live.search_documents d
+         WHERE $1::text IS NOT NULL
+           AND d.words @@ $1::text::tsquery
+           AND ($2::text IS NULL OR ts_match_vq(d.words, $2::text::tsquery))
+           AND ($3::text IS NULL OR NOT ts_match_vq(d.words, $3::text::tsquery))
+           AND ($4::uuid[] IS NULL OR d.status_key = ANY ($4))
+           AND ($5::timestamptz IS NULL OR d.registered_at > $5)
+           AND ($6::text IS NULL OR d.user_id > $6)
+         OFFSET 0
+     ) m
+     WHERE m.bytes > 0
+     ORDER BY m.user_id
+     LIMIT $7)
+    UNION ALL
+    -- Users with very many words.
     (SELECT d.user_id, d.user_key
      FROM search_live.search_documents d
      WHERE d.many_words IS NOT NULL
