@@ -526,12 +526,22 @@ async fn answers_are_as_the_document_says() {
         .await;
     contract.get(rest, one, &format!("{found}/nothing")).await;
     let search = "/v1/search/users";
-    for query in ["", "?pageSize=1", "?q=user&pageSize=1000", "?q=nobody", "?q="] {
-        contract.get(rest, search, &format!("{search}{query}")).await;
+    for query in [
+        "",
+        "?pageSize=1",
+        "?q=user&pageSize=1000",
+        "?q=nobody",
+        "?q=",
+    ] {
+        contract
+            .get(rest, search, &format!("{search}{query}"))
+            .await;
     }
     let suggestions = "/v1/search/suggestions";
     for query in ["?q=user&limit=50", "?q=nobody", ""] {
-        contract.get(rest, suggestions, &format!("{suggestions}{query}")).await;
+        contract
+            .get(rest, suggestions, &format!("{suggestions}{query}"))
+            .await;
     }
     let segments = "/v1/personalization/segments";
     for query in [
