@@ -10,12 +10,26 @@ use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
+use sightline::proto::analytics::v1::analytics_service_client::AnalyticsServiceClient;
+use sightline::proto::analytics::v1::{
+    Cohort, Day, FunnelStep, FunnelStepCount, GetDailyMetricsResponse, GetFunnelResponse,
+    GetRetentionResponse, UserActivity,
+};
 use sightline::proto::consistency::v1::consistency_service_client::ConsistencyServiceClient;
 use sightline::proto::fulfillment::v1::fulfillment_service_client::FulfillmentServiceClient;
-use sightline::proto::fulfillment::v1::{ShippingAddress, ValidationStatus};
+use sightline::proto::fulfillment::v1::{
+    SearchAddressesResponse, ShippingAddress, ValidationStatus,
+};
 use sightline::proto::order::v1::order_service_client::OrderServiceClient;
 use sightline::proto::order::v1::{
-    Address, AddressChange, AddressChangeKind, Customer, ListCustomerAddressesResponse,
+    Address, AddressChange, AddressChangeKind, Customer, ListAddressChangesResponse,
+    ListCustomerAddressesResponse,
+};
+use sightline::proto::personalization::v1::personalization_service_client::PersonalizationServiceClient;
+use sightline::proto::personalization::v1::{ListSegmentResponse, Location, Profile};
+use sightline::proto::search::v1::search_service_client::SearchServiceClient;
+use sightline::proto::search::v1::{
+    FoundUser, SearchUsersResponse, SuggestResponse, Suggestion, SuggestionField,
 };
 use tonic::transport::{Channel, Endpoint};
 
@@ -223,6 +237,18 @@ impl Grpc {
         FulfillmentServiceClient::new(self.channel.clone())
     }
 
+    pub fn search(&self) -> SearchServiceClient<Channel> {
+        SearchServiceClient::new(self.channel.clone())
+    }
+
+    pub fn personalization(&self) -> PersonalizationServiceClient<Channel> {
+        PersonalizationServiceClient::new(self.channel.clone())
+    }
+
+    pub fn analytics(&self) -> AnalyticsServiceClient<Channel> {
+        AnalyticsServiceClient::new(self.channel.clone())
+    }
+
     pub fn consistency(&self) -> ConsistencyServiceClient<Channel> {
         ConsistencyServiceClient::new(self.channel.clone())
     }
@@ -315,6 +341,15 @@ pub fn change_json(change: AddressChange) -> Value {
     Value::Object(json.0)
 }
 
+/// A gRPC page of address changes in the JSON form of REST.
+pub fn changes_json(answer: ListAddressChangesResponse) -> Value {
+    let mut json = Fields::default();
+    let changes: Vec<Value> = answer.changes.into_iter().map(change_json).collect();
+    json.always("changes", changes);
+    json.known("nextPageToken", answer.next_page_token);
+    Value::Object(json.0)
+}
+
 /// A gRPC shipping address in the JSON form of REST.
 pub fn shipping_json(address: ShippingAddress) -> Value {
     let mut json = Fields::default();
@@ -349,6 +384,173 @@ pub fn shipping_json(address: ShippingAddress) -> Value {
         json!({"status": status, "problems": problems})
     });
     json.known("validation", validation);
+    Value::Object(json.0)
+}
+
+/// A gRPC page of found addresses in the JSON form of REST.
+pub fn found_addresses_json(answer: SearchAddressesResponse) -> Value {
+    let mut json = Fields::default();
+    let addresses: Vec<Value> = answer.addresses.into_iter().map(shipping_json).collect();
+    json.always("addresses", addresses);
+    json.known("nextPageToken", answer.next_page_token);
+    Value::Object(json.0)
+}
+
+/// A gRPC page of found users in the JSON form of REST.
+pub fn found_json(answer: SearchUsersResponse) -> Value {
+    let mut json = Fields::default();
+    let users: Vec<Value> = answer.users.into_iter().map(found_user_json).collect();
+    json.always("users", users);
+    json.known("nextPageToken", answer.next_page_token);
+    Value::Object(json.0)
+}
+
+fn found_user_json(user: FoundUser) -> Value {
+    let mut json = Fields::default();
+    json.always("userId", user.user_id);
+    json.known("email", user.email);
+    json.known("username", user.username);
+    json.known("firstName", user.first_name);
+    json.known("lastName", user.last_name);
+    json.known("displayName", user.display_name);
+    json.known("status", user.status);
+    json.known("registeredAt", user.registered_at.map(instant));
+    json.always("staleFields", user.stale_fields);
+    json.known("score", user.score);
+    Value::Object(json.0)
+}
+
+/// gRPC suggestions in the JSON form of REST.
+pub fn suggestions_json(answer: SuggestResponse) -> Value {
+    let of_one = |suggestion: Suggestion| {
+        let field = match suggestion.field() {
+            SuggestionField::Unspecified => "unspecified",
+            SuggestionField::DisplayName => "displayName",
+            SuggestionField::Name => "name",
+            SuggestionField::Username => "username",
+            SuggestionField::Email => "email",
+        };
+        json!({"text": suggestion.text, "field": field, "userId": suggestion.user_id})
+    };
+    let suggestions: Vec<Value> = answer.suggestions.into_iter().map(of_one).collect();
+    json!({"suggestions": suggestions})
+}
+
+/// A gRPC profile in the JSON form of REST.
+pub fn profile_json(profile: Profile) -> Value {
+    let parsed = |text: String| -> Value { serde_json::from_str(&text).expect("JSON") };
+    let mut json = Fields::default();
+    json.always("userId", profile.user_id);
+    json.known("preferences", profile.preferences.map(parsed));
+    json.known(
+        "communicationPreferences",
+        profile.communication_preferences.map(parsed),
+    );
+    json.known("bio", profile.bio);
+    json.known("languagePreference", profile.language_preference);
+    json.known("timezonePreference", profile.timezone_preference);
+    json.known("profilePictureUrl", profile.profile_picture_url);
+    json.known("location", profile.location.map(location_json));
+    json.always("countries", profile.countries);
+    json.always("staleFields", profile.stale_fields);
+    json.known("updatedAt", profile.updated_at.map(instant));
+    Value::Object(json.0)
+}
+
+fn location_json(location: Location) -> Value {
+    let mut json = Fields::default();
+    json.known("countryCode", location.country_code);
+    json.known("city", location.city);
+    json.known("state", location.state);
+    Value::Object(json.0)
+}
+
+/// A gRPC page of a segment in the JSON form of REST.
+pub fn segment_json(answer: ListSegmentResponse) -> Value {
+    let mut json = Fields::default();
+    json.always("userIds", answer.user_ids);
+    json.always("totalSize", answer.total_size);
+    json.known("nextPageToken", answer.next_page_token);
+    Value::Object(json.0)
+}
+
+/// gRPC daily metrics in the JSON form of REST.
+pub fn daily_json(answer: GetDailyMetricsResponse) -> Value {
+    let days: Vec<Value> = answer.days.into_iter().map(day_json).collect();
+    json!({"days": days})
+}
+
+fn day_json(day: Day) -> Value {
+    let registrations = day.registrations;
+    let registrations = registrations.map(|m| json!({"total": m.total, "bySource": m.by_source}));
+    let failures = day.login_failures;
+    let failures = failures.map(|m| json!({"total": m.total, "byReason": m.by_reason}));
+    let added = day.addresses_added;
+    let added = added.map(|m| json!({"total": m.total, "byCountry": m.by_country}));
+    let mut json = Fields::default();
+    json.always("date", day.date);
+    json.known("registrations", registrations);
+    json.known("emailVerifications", day.email_verifications);
+    json.known("logins", day.logins);
+    json.known("uniqueLogins", day.unique_logins);
+    json.known("loginFailures", failures);
+    json.known("logouts", day.logouts);
+    json.known("profileUpdates", day.profile_updates);
+    json.known("addressesAdded", added);
+    json.known("passwordChanges", day.password_changes);
+    json.known("passwordResetRequests", day.password_reset_requests);
+    json.known("mfaEnabled", day.mfa_enabled);
+    json.known("mfaDisabled", day.mfa_disabled);
+    json.known("mfaChallengeFailures", day.mfa_challenge_failures);
+    json.known("deletions", day.deletions);
+    Value::Object(json.0)
+}
+
+/// A gRPC funnel in the JSON form of REST.
+pub fn funnel_json(answer: GetFunnelResponse) -> Value {
+    let steps: Vec<Value> = answer.steps.into_iter().map(step_json).collect();
+    json!({"steps": steps})
+}
+
+fn step_json(step: FunnelStepCount) -> Value {
+    let name = match step.step() {
+        FunnelStep::Unspecified => "unspecified",
+        FunnelStep::Registered => "registered",
+        FunnelStep::EmailVerified => "email_verified",
+        FunnelStep::FirstLogin => "first_login",
+        FunnelStep::FirstAddress => "first_address",
+    };
+    let mut json = Fields::default();
+    json.always("step", name);
+    json.always("count", step.count);
+    json.always("conversionRate", step.conversion_rate);
+    json.known("medianSeconds", step.median_seconds);
+    Value::Object(json.0)
+}
+
+/// A gRPC retention in the JSON form of REST.
+pub fn retention_json(answer: GetRetentionResponse) -> Value {
+    let of_one = |cohort: Cohort| {
+        json!({
+            "weekStart": cohort.week_start, "size": cohort.size, "retained": cohort.retained,
+        })
+    };
+    let cohorts: Vec<Value> = answer.cohorts.into_iter().map(of_one).collect();
+    json!({"cohorts": cohorts})
+}
+
+/// A gRPC activity in the JSON form of REST.
+pub fn activity_json(activity: UserActivity) -> Value {
+    let mut json = Fields::default();
+    json.known("registeredAt", activity.registered_at.map(instant));
+    json.known("verifiedAt", activity.verified_at.map(instant));
+    json.known("firstLoginAt", activity.first_login_at.map(instant));
+    json.known("lastLoginAt", activity.last_login_at.map(instant));
+    json.always("loginCount", activity.login_count);
+    json.always(
+        "failedLoginsSinceLastLogin",
+        activity.failed_logins_since_last_login,
+    );
     Value::Object(json.0)
 }
 

@@ -1,11 +1,17 @@
-//! Compares the analytics domain's answers with the reference fold, over REST.
+//! Compares the analytics domain's answers with the reference fold.
 
 use chrono::{Days, NaiveDate};
 use serde_json::json;
+use sightline::proto::analytics::v1::{
+    DailyMetric, GetDailyMetricsRequest, GetFunnelRequest, GetRetentionRequest,
+    GetUserActivityRequest,
+};
 
-use super::{Compared, Depth, Differences, get, refused, some};
+use super::{Compared, Depth, Differences, SAMPLED, called, get, refused, some};
 use crate::app::Clients;
-use crate::client::{Rest, escape, with_query};
+use crate::client::{
+    Grpc, Rest, activity_json, daily_json, escape, funnel_json, retention_json, with_query,
+};
 use crate::reference::{Folds, METRICS, Metrics};
 
 const DAILY: &str = "/v1/analytics/daily";
@@ -30,10 +36,9 @@ pub(super) async fn compare(
     let (rest, view) = (&clients.rest, folds.view::<Metrics>());
     let (ids, deleted) = (view.ids(), view.deleted());
     let nobody = "nobody".to_owned();
-    let activities = ids
+    let all: Vec<&String> = ids.iter().chain(&deleted).chain([&nobody]).collect();
+    let activities = all
         .iter()
-        .chain(&deleted)
-        .chain([&nobody])
         .map(|id| get(rest, activity_path(id), view.activity(id)));
     wrong.compare_all(activities).await;
     let whole = whole(&view.days());
@@ -49,11 +54,92 @@ pub(super) async fn compare(
     }
     if depth == Depth::Thorough {
         for (n, range) in parts.iter().enumerate() {
-            let metrics: Vec<&str> = METRICS.into_iter().skip(n % 3).step_by(n % 4 + 2).collect();
+            let metrics = some_metrics(n);
             wrong.compare(daily(rest, view, *range, &metrics, n).await);
         }
         compare_refusals(rest, wrong).await;
+        compare_grpc(&clients.grpc, view, &all, &parts, wrong).await;
     }
+}
+
+/// The n-th selection of metrics.
+fn some_metrics(n: usize) -> Vec<&'static str> {
+    METRICS.into_iter().skip(n % 3).step_by(n % 4 + 2).collect()
+}
+
+/// Compares some of the activities and ranges.
+async fn compare_grpc(
+    grpc: &Grpc,
+    view: &Metrics,
+    ids: &[&String],
+    ranges: &[Range],
+    wrong: &mut Differences,
+) {
+    let activities = some(ids, 2 * SAMPLED).map(|&id| async move {
+        let request = GetUserActivityRequest {
+            user_id: id.clone(),
+        };
+        let answer = grpc.analytics().get_user_activity(request).await;
+        let said = called(answer, |answer| {
+            activity_json(answer.activity.expect("an activity"))
+        });
+        Compared::new(format!("GetUserActivity {id:?}"), said, view.activity(id))
+    });
+    wrong.compare_all(activities).await;
+    for (n, range) in some(ranges, 12).enumerate() {
+        let (first, last) = *range;
+        let (from, to) = (first.to_string(), last.to_string());
+        // All of them, or a selection.
+        let metrics = if n.is_multiple_of(2) {
+            vec![]
+        } else {
+            some_metrics(n)
+        };
+        let request = GetDailyMetricsRequest {
+            from: from.clone(),
+            to: to.clone(),
+            metrics: metrics.iter().map(|name| number(name)).collect(),
+        };
+        let answer = grpc.analytics().get_daily_metrics(request).await;
+        let expected = view.daily(first, last, &metrics);
+        let how = format!("GetDailyMetrics {from} {to} {metrics:?}");
+        wrong.compare(Compared::new(
+            how,
+            called(answer, daily_json),
+            Some(expected),
+        ));
+        let request = GetFunnelRequest {
+            from: from.clone(),
+            to: to.clone(),
+        };
+        let answer = grpc.analytics().get_funnel(request).await;
+        let expected = view.funnel(first, last);
+        let how = format!("GetFunnel {from} {to}");
+        let compared = Compared::new(how, called(answer, funnel_json), Some(expected));
+        wrong.compare(with_near_fractions(compared));
+        let weeks = [None, Some(52), Some(1)][n % 3];
+        let how = format!("GetRetention {from} {to} {weeks:?}");
+        let request = GetRetentionRequest { from, to, weeks };
+        let answer = grpc.analytics().get_retention(request).await;
+        let expected = view.retention(first, last, weeks.unwrap_or(8) as usize);
+        wrong.compare(Compared::new(
+            how,
+            called(answer, retention_json),
+            Some(expected),
+        ));
+    }
+}
+
+/// The number of a metric in gRPC: `mfaEnabled` is `DAILY_METRIC_MFA_ENABLED`.
+fn number(metric: &str) -> i32 {
+    let mut name = "DAILY_METRIC_".to_owned();
+    for letter in metric.chars() {
+        if letter.is_ascii_uppercase() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_uppercase());
+    }
+    DailyMetric::from_str_name(&name).expect("a metric") as i32
 }
 
 /// Ranges that hold all of these days, as few as possible.
@@ -107,12 +193,15 @@ async fn daily(rest: &Rest, view: &Metrics, range: Range, metrics: &[&str], n: u
 
 async fn funnel(rest: &Rest, view: &Metrics, range: Range) -> Compared {
     let expected = view.funnel(range.0, range.1);
-    let mut compared = get(rest, path(FUNNEL, range, &[]), Some(expected)).await;
+    with_near_fractions(get(rest, path(FUNNEL, range, &[]), Some(expected)).await)
+}
+
+/// A funnel whose fractions equal the expected ones where they differ in their last digits only.
+fn with_near_fractions(mut compared: Compared) -> Compared {
     let Compared { said, expected, .. } = &mut compared;
     let steps = said["steps"].as_array_mut().into_iter().flatten();
     for (said, expected) in steps.zip(expected["steps"].as_array().into_iter().flatten()) {
         for name in ["conversionRate", "medianSeconds"] {
-            // Fractions may differ in their last digits.
             let both = said[name].as_f64().zip(expected[name].as_f64());
             if both.is_some_and(|(said, expected)| (said - expected).abs() < 1e-5) {
                 said[name] = expected[name].clone();

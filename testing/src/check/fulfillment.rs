@@ -9,9 +9,12 @@ use sightline::proto::fulfillment::v1::{
     SearchAddressesRequest, ValidationStatus,
 };
 
-use super::{Compared, Depth, Differences, Moment, called, get, moments, pages, sampled, written};
+use super::{
+    Compared, Depth, Differences, Moment, called, called_pages, get, moments, pages, rows, sampled,
+    written,
+};
 use crate::app::Clients;
-use crate::client::{Grpc, escape, shipping_json, timestamp, with_query};
+use crate::client::{Grpc, escape, found_addresses_json, shipping_json, timestamp, with_query};
 use crate::reference::{Folds, Parcels, STATUSES, normal};
 
 const SEARCH: &str = "/v1/fulfillment/addresses";
@@ -215,9 +218,7 @@ async fn call_search(grpc: &Grpc, country: Option<&str>, statuses: &[&str]) -> V
         other => panic!("{other} is not a status"),
     });
     let validation: Vec<i32> = validation.map(|status| status as i32).collect();
-    let mut addresses = Vec::new();
-    let mut page_token = String::new();
-    loop {
+    let pages = called_pages("addresses", async |page_token| {
         let request = SearchAddressesRequest {
             country_code: country.map(str::to_owned),
             validation: validation.clone(),
@@ -225,11 +226,7 @@ async fn call_search(grpc: &Grpc, country: Option<&str>, statuses: &[&str]) -> V
             page_token,
         };
         let answer = grpc.fulfillment().search_addresses(request).await;
-        let answer = answer.expect("an answer").into_inner();
-        addresses.extend(answer.addresses.into_iter().map(shipping_json));
-        match answer.next_page_token {
-            None => return addresses,
-            Some(token) => page_token = token,
-        }
-    }
+        called(answer, found_addresses_json)
+    });
+    rows(pages.await, "addresses")
 }

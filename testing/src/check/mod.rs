@@ -241,13 +241,7 @@ pub async fn pages(
     list: &str,
     size: usize,
 ) -> Vec<Value> {
-    let mut rows = Vec::new();
-    for mut page in whole_pages(rest, path, filters, list, size).await {
-        if let Value::Array(some) = page[list].take() {
-            rows.extend(some);
-        }
-    }
-    rows
+    rows(whole_pages(rest, path, filters, list, size).await, list)
 }
 
 /// Reads all pages of a list, of `size` rows each, with what they say besides the rows.
@@ -287,6 +281,33 @@ async fn whole_pages(
             }
         }
     }
+}
+
+/// Reads all pages of a list over gRPC, in the form of REST answers. `call` takes a page token.
+async fn called_pages(list: &str, call: impl AsyncFn(String) -> Value) -> Vec<Value> {
+    let mut read = Vec::new();
+    let mut token = String::new();
+    loop {
+        let page = call(token).await;
+        assert!(page[list].is_array(), "no {list}: {page}");
+        let next = page["nextPageToken"].as_str().map(str::to_owned);
+        read.push(page);
+        match next {
+            None => return read,
+            Some(next) => token = next,
+        }
+    }
+}
+
+/// The rows of all pages.
+fn rows(pages: Vec<Value>, list: &str) -> Vec<Value> {
+    let mut rows = Vec::new();
+    for mut page in pages {
+        if let Value::Array(some) = page[list].take() {
+            rows.extend(some);
+        }
+    }
+    rows
 }
 
 /// Makes a REST request that must be refused, with a reason that names a parameter.

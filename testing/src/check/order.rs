@@ -9,10 +9,13 @@ use sightline::proto::order::v1::{
     ListCustomerAddressesRequest,
 };
 
-use super::{Compared, Depth, Differences, Moment, called, get, moments, pages, sampled, written};
+use super::{
+    Compared, Depth, Differences, Moment, called, called_pages, get, moments, pages, rows, sampled,
+    written,
+};
 use crate::app::Clients;
 use crate::client::{
-    Grpc, Rest, addresses_json, change_json, customer_json, customer_path, escape, timestamp,
+    Grpc, Rest, addresses_json, changes_json, customer_json, customer_path, escape, timestamp,
     with_query,
 };
 use crate::reference::{Customers, Folds, normal};
@@ -190,9 +193,7 @@ pub async fn read_feed(rest: &Rest, filter: &Filter, size: usize) -> Vec<Value> 
 
 /// Reads the whole feed over gRPC, in pages of `size` changes.
 pub async fn call_feed(grpc: &Grpc, filter: &Filter, size: i32) -> Vec<Value> {
-    let mut changes = Vec::new();
-    let mut page_token = String::new();
-    loop {
+    let pages = called_pages("changes", async |page_token| {
         let request = ListAddressChangesRequest {
             user_id: filter.user.clone(),
             significant: filter.significant,
@@ -201,20 +202,12 @@ pub async fn call_feed(grpc: &Grpc, filter: &Filter, size: i32) -> Vec<Value> {
             page_size: size,
             page_token,
         };
-        let answer = grpc.order().list_address_changes(request).await;
-        let answer = answer.unwrap_or_else(|status| panic!("{filter:?}: {status:?}"));
-        assert!(
-            answer
-                .metadata()
-                .contains_key("sightline-consistency-token")
-        );
-        let answer = answer.into_inner();
-        changes.extend(answer.changes.into_iter().map(change_json));
-        match answer.next_page_token {
-            None => return changes,
-            Some(token) => page_token = token,
-        }
-    }
+        called(
+            grpc.order().list_address_changes(request).await,
+            changes_json,
+        )
+    });
+    rows(pages.await, "changes")
 }
 
 /// The cursors of changes.

@@ -1,12 +1,16 @@
-//! Compares the personalization domain's answers with the reference fold, over REST.
+//! Compares the personalization domain's answers with the reference fold.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
+use sightline::proto::personalization::v1::{GetProfileRequest, ListSegmentRequest};
 
-use super::{Compared, Depth, Differences, get, refused, said, some, whole_pages};
+use super::{
+    Compared, Depth, Differences, SAMPLED, called, called_pages, get, refused, rows, said, some,
+    whole_pages,
+};
 use crate::app::Clients;
-use crate::client::{Rest, escape, with_query};
+use crate::client::{Grpc, Rest, escape, profile_json, segment_json, with_query};
 use crate::reference::{Folds, Profiles, Segment, leaves};
 
 const SEGMENTS: &str = "/v1/personalization/segments";
@@ -25,19 +29,19 @@ pub(super) async fn compare(
     let (rest, view) = (&clients.rest, folds.view::<Profiles>());
     let (ids, deleted) = (view.ids(), view.deleted());
     let nobody = "nobody".to_owned();
-    let profiles = ids
+    let all: Vec<&String> = ids.iter().chain(&deleted).chain([&nobody]).collect();
+    let profiles = all
         .iter()
-        .chain(&deleted)
-        .chain([&nobody])
         .map(|id| get(rest, profile_path(id), view.answer(id)));
     wrong.compare_all(profiles).await;
     let profiles: Vec<Value> = ids.iter().filter_map(|id| view.answer(id)).collect();
-    for segment in segments(&profiles, depth) {
-        let size = view.segment(&segment).len();
-        compare_segment(rest, view, &segment, 1000, wrong).await;
+    let segments = segments(&profiles, depth);
+    for segment in &segments {
+        let size = view.segment(segment).len();
+        compare_segment(rest, view, segment, 1000, wrong).await;
         for page in [1, 7] {
             if depth == Depth::Thorough && size < 10 * page {
-                compare_segment(rest, view, &segment, page, wrong).await;
+                compare_segment(rest, view, segment, page, wrong).await;
             }
         }
     }
@@ -48,7 +52,55 @@ pub(super) async fn compare(
         let how = format!("GET {SEGMENTS}");
         let status = json!({"status": answer.status});
         wrong.compare(Compared::new(how, status, Some(json!({"status": 400}))));
+        compare_grpc(&clients.grpc, view, &all, &segments, wrong).await;
     }
+}
+
+/// Compares some of the profiles and segments.
+async fn compare_grpc(
+    grpc: &Grpc,
+    view: &Profiles,
+    ids: &[&String],
+    segments: &[Segment],
+    wrong: &mut Differences,
+) {
+    let profiles = some(ids, 2 * SAMPLED).map(|&id| async move {
+        let request = GetProfileRequest {
+            user_id: id.clone(),
+        };
+        let answer = grpc.personalization().get_profile(request).await;
+        let said = called(answer, |answer| {
+            profile_json(answer.profile.expect("a profile"))
+        });
+        Compared::new(format!("GetProfile {id:?}"), said, view.answer(id))
+    });
+    wrong.compare_all(profiles).await;
+    for segment in some(segments, 24) {
+        let pages = called_pages("userIds", async |page_token| {
+            let request = ListSegmentRequest {
+                country_code: segment.country.clone(),
+                city: segment.city.clone(),
+                language: segment.language.clone(),
+                preference: preferences(segment),
+                page_size: 40,
+                page_token,
+            };
+            called(
+                grpc.personalization().list_segment(request).await,
+                segment_json,
+            )
+        });
+        let how = format!("ListSegment {segment:?}");
+        compare_pages(&how, pages.await, view.segment(segment), wrong);
+    }
+}
+
+/// Preferences as requests write them.
+fn preferences(segment: &Segment) -> Vec<String> {
+    let preferences = segment.preferences.iter();
+    preferences
+        .map(|(path, value)| format!("{path}:{value}"))
+        .collect()
 }
 
 async fn compare_segment(
@@ -58,10 +110,7 @@ async fn compare_segment(
     size: usize,
     wrong: &mut Differences,
 ) {
-    let preferences = segment.preferences.iter();
-    let preferences: Vec<String> = preferences
-        .map(|(path, value)| format!("{path}:{value}"))
-        .collect();
+    let preferences = preferences(segment);
     let mut filters = vec![
         ("countryCode", segment.country.as_deref()),
         ("city", segment.city.as_deref()),
@@ -74,16 +123,19 @@ async fn compare_segment(
         let compared = Compared::new(how, said(&first), Some(json!({"status": 200})));
         return wrong.compare(compared);
     }
-    let expected = view.segment(segment);
-    let mut ids = Vec::new();
-    for page in whole_pages(rest, SEGMENTS, &filters, "userIds", size).await {
+    let pages = whole_pages(rest, SEGMENTS, &filters, "userIds", size).await;
+    compare_pages(&how, pages, view.segment(segment), wrong);
+}
+
+fn compare_pages(how: &str, pages: Vec<Value>, expected: Vec<&str>, wrong: &mut Differences) {
+    for page in &pages {
         let count = json!({"totalSize": page["totalSize"]});
         let all = json!({"totalSize": expected.len()});
-        wrong.compare(Compared::new(how.clone(), count, Some(all)));
-        ids.extend(page["userIds"].as_array().cloned().unwrap_or_default());
+        wrong.compare(Compared::new(how.to_owned(), count, Some(all)));
     }
+    let ids = rows(pages, "userIds");
     let expected: Vec<Value> = expected.into_iter().map(|id| json!(id)).collect();
-    wrong.compare_lists(&how, ids.iter(), expected.iter());
+    wrong.compare_lists(how, ids.iter(), expected.iter());
 }
 
 /// Segments by each kind of facet, and by several.

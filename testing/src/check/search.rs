@@ -1,14 +1,17 @@
-//! Compares the search domain's answers with the reference fold, over REST.
+//! Compares the search domain's answers with the reference fold.
 
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use icu_normalizer::DecomposingNormalizer;
 use serde_json::{Value, json};
+use sightline::proto::search::v1::{SearchUsersRequest, SuggestRequest};
 
-use super::{Compared, Depth, Differences, pages, refused, said, some, written};
+use super::{
+    Compared, Depth, Differences, called, called_pages, pages, refused, rows, said, some, written,
+};
 use crate::app::Clients;
-use crate::client::{Rest, with_query};
+use crate::client::{Grpc, Rest, found_json, suggestions_json, timestamp, with_query};
 use crate::reference::{Documents, Folds, Index, Query, normal, words};
 
 const USERS: &str = "/v1/search/users";
@@ -57,7 +60,61 @@ pub(super) async fn compare(
     }
     if depth == Depth::Thorough {
         compare_refusals(rest, wrong).await;
+        compare_grpc(&clients.grpc, &index, &texts, &filtered, wrong).await;
     }
+}
+
+/// Compares some of the queries, and each filter alone.
+async fn compare_grpc(
+    grpc: &Grpc,
+    index: &Index,
+    texts: &[String],
+    filtered: &[Query],
+    wrong: &mut Differences,
+) {
+    let of_texts = some(texts, 24).map(|q| Query {
+        q: Some(q.clone()),
+        ..Query::default()
+    });
+    let mut queries = vec![(Query::default(), 300)];
+    queries.extend(of_texts.map(|query| (query, 1000)));
+    queries.extend(filtered.iter().map(|query| (query.clone(), 70)));
+    for (query, size) in queries {
+        // REST shows that the others are refused.
+        if let Some(expected) = index.search(&query) {
+            let said = call_search(grpc, &query, size).await;
+            let how = format!("SearchUsers {query:?}, pages of {size}");
+            compare_found(&how, said, expected, wrong);
+        }
+    }
+    for (n, q) in some(texts, 24).enumerate() {
+        let limit = [0, 1, 50][n % 3];
+        let count = if limit == 0 { 10 } else { limit as usize };
+        if let Some(suggestions) = index.suggestions(q, count) {
+            let request = SuggestRequest {
+                q: q.clone(),
+                limit,
+            };
+            let said = called(grpc.search().suggest(request).await, suggestions_json);
+            let expected = json!({"suggestions": suggestions});
+            let how = format!("Suggest {q:?} {limit}");
+            wrong.compare(Compared::new(how, said, Some(expected)));
+        }
+    }
+}
+
+async fn call_search(grpc: &Grpc, query: &Query, size: i32) -> Vec<Value> {
+    let pages = called_pages("users", async |page_token| {
+        let request = SearchUsersRequest {
+            q: query.q.clone(),
+            status: query.statuses.clone(),
+            registered_after: query.registered_after.map(timestamp),
+            page_size: size,
+            page_token,
+        };
+        called(grpc.search().search_users(request).await, found_json)
+    });
+    rows(pages.await, "users")
 }
 
 async fn compare_search(
@@ -78,11 +135,15 @@ async fn compare_search(
         let path = with_query(USERS, &filters);
         return wrong.compare(refused(rest, path, "q").await);
     };
-    let expected: Vec<Value> = expected.into_iter().map(normal).collect();
     let said = pages(rest, USERS, &filters, "users", size).await;
-    let said: Vec<Value> = said.into_iter().map(in_form).collect();
     let how = format!("GET {USERS} {query:?}, pages of {size}");
-    wrong.compare_lists(&how, said.iter(), expected.iter());
+    compare_found(&how, said, expected, wrong);
+}
+
+fn compare_found(how: &str, said: Vec<Value>, expected: Vec<Value>, wrong: &mut Differences) {
+    let said: Vec<Value> = said.into_iter().map(in_form).collect();
+    let expected: Vec<Value> = expected.into_iter().map(normal).collect();
+    wrong.compare_lists(how, said.iter(), expected.iter());
 }
 
 /// A document in the normal form, with the score as a fraction.
