@@ -4,6 +4,7 @@
 use http::{HeaderValue, Method};
 use prost::Message;
 use serde_json::{Value, json};
+use sightline::domains;
 use sightline::proto::fulfillment::v1::SearchAddressesRequest;
 use sightline::proto::order::v1::{
     BatchGetCustomersRequest, GetCustomerRequest, ListAddressChangesRequest,
@@ -328,7 +329,7 @@ async fn a_view_is_not_ready_before_it_reaches_the_end_that_was_there() {
         },
     ];
     world.broker.writer().write(&world.topic, &log).await;
-    // Both views are paused before they are first projected.
+    // All views are paused before they are first projected.
     let migrated = world.run(&["migrate"]).await;
     assert!(migrated.status.success(), "{migrated:?}");
     let mut connection = sqlx::PgConnection::connect(&world.database.url)
@@ -349,7 +350,7 @@ async fn a_view_is_not_ready_before_it_reaches_the_end_that_was_there() {
     );
     refuses_absence(&running).await;
 
-    for domain in ["order", "fulfillment"] {
+    for domain in domains::names() {
         project(&running.rest, domain, "resume", json!({})).await;
     }
     caught_up(&running.rest, &folded(&log, 2).1).await;

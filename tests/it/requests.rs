@@ -65,9 +65,13 @@ async fn odd_ids_are_read_by_path_query_body_and_grpc() {
         .map(|(n, id)| registered(id, n, "a@example.com"))
         .collect();
     let (fold, _) = folded(&log, 1);
-    let dots = [".".to_owned(), "..".to_owned()];
-    let running = with_users(&world, &[&ids[..], &dots].concat()).await;
+    let running = with_users(&world, &ids).await;
     assert_answers(&running, &fold, Depth::Thorough).await;
+    // Users whose answers by path can't be compared.
+    let dots = [".", ".."].map(|id| registered(id, log.len() + id.len(), "a@example.com"));
+    world.broker.writer().write(&world.topic, &dots).await;
+    let ends = Ends::from([(0, (log.len() + dots.len()) as i64)]);
+    caught_up(&running.rest, &ends).await;
 
     // Escaped as little as possible, in lower case, or everywhere: the id is the same.
     for path in ["a%2fb%2fc", "a%2Fb%2Fc", "%61%2F%62%2F%63"] {

@@ -53,7 +53,10 @@ fn a_profile_in_full() {
             "userId": "u", "bio": "B", "languagePreference": "de", "profilePictureUrl": "P",
             "preferences": {"theme": "dark"}, "communicationPreferences": {"email": {"weekly": false}},
             "location": {"countryCode": "DE", "city": "Bonn", "state": "NRW"}, "countries": ["DE"],
-            "staleFields": ["bio", "location.countryCode", "location.state", "preferences.privacy", "timezonePreference"],
+            "staleFields": [
+                "bio", "countries", "location.countryCode", "location.state", "preferences.privacy",
+                "timezonePreference",
+            ],
             "updatedAt": "1970-01-01T00:00:01Z",
         })
     );
