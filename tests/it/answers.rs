@@ -265,6 +265,7 @@ async fn refuses_absence(running: &Running) {
         "/v1/fulfillment/addresses",
         "/v1/fulfillment/addresses/a-1",
         "/v1/fulfillment/addresses/a-1?asOf=2026-10-02T00:00:00Z",
+        "/v1/analytics/users/u-1/activity",
     ] {
         let answer = running.rest.get(path).await;
         assert_eq!(answer.status, 503, "{path}: {}", answer.text());
@@ -349,7 +350,7 @@ async fn a_view_is_not_ready_before_it_reaches_the_end_that_was_there() {
     );
     refuses_absence(&running).await;
 
-    for domain in ["order", "fulfillment"] {
+    for domain in sightline::domains::names() {
         project(&running.rest, domain, "resume", json!({})).await;
     }
     caught_up(&running.rest, &folded(&log, 2).1).await;
