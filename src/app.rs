@@ -40,12 +40,14 @@ use crate::server::{self, Domains, admin};
 use crate::task::{Signals, Supervisor};
 use crate::{db, telemetry};
 
-/// Connections for what is no domain's own: added partitions and maintenance.
+/// Connections for what is no domain's own: heartbeats and added partitions.
 const SHARED_CONNECTIONS: u32 = 1;
 /// Connections of a domain's projectors: those of four writers, and of what is beside them.
 const PROJECTOR_CONNECTIONS: u32 = 6;
-/// Connections that operations and maintenance share.
+/// Connections of operations.
 const OPERATION_CONNECTIONS: u32 = 4;
+/// Connections of a domain's maintenance: one of these publishes dead letters.
+const MAINTENANCE_CONNECTIONS: u32 = 2;
 /// Pause between two attempts to bring the database's schema up to date.
 const MIGRATE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the readiness check waits for the database.
@@ -213,6 +215,8 @@ struct Pools {
     reads: PgPool,
     /// Of each domain, in the order of the domains.
     projectors: Vec<PgPool>,
+    /// As `projectors`.
+    maintenance: Vec<PgPool>,
     shared: PgPool,
     operations: PgPool,
 }
@@ -221,13 +225,16 @@ impl Pools {
     fn new(config: &Config) -> anyhow::Result<Self> {
         let pooled = db::options(&config.database_url)?;
         let direct = db::options(&config.database_direct_url)?;
+        let of_each_domain =
+            |pool: &dyn Fn() -> PgPool| config.domains.iter().map(|_| pool()).collect();
         Ok(Self {
             reads: db::read_pool(pooled, config.database_max_connections),
-            projectors: config
-                .domains
-                .iter()
-                .map(|_| db::projector_pool(direct.clone(), PROJECTOR_CONNECTIONS))
-                .collect(),
+            projectors: of_each_domain(&|| {
+                db::projector_pool(direct.clone(), PROJECTOR_CONNECTIONS)
+            }),
+            maintenance: of_each_domain(&|| {
+                db::operation_pool(direct.clone(), MAINTENANCE_CONNECTIONS)
+            }),
             shared: db::projector_pool(direct.clone(), SHARED_CONNECTIONS),
             operations: db::operation_pool(direct, OPERATION_CONNECTIONS),
         })
@@ -462,7 +469,10 @@ fn project(
         pool: db::operation_pool((*projector.pool.connect_options()).clone(), 1),
         ..projector.clone()
     };
-    let projections = projections(served);
+    let maintained: Vec<(&'static dyn Projection, PgPool)> = projections(served)
+        .into_iter()
+        .zip(pools.maintenance.iter().cloned())
+        .collect();
     let policy = DeadLetterPolicy {
         retention: chrono::TimeDelta::days(config.dead_letter_retention_days.into()),
         publish_values: config.dead_letter_topic_values,
@@ -482,10 +492,10 @@ fn project(
             "maintenance".to_owned(),
             projector.clone(),
             Box::new(move |projector| {
-                let (projections, retrier) = (projections.clone(), retrier.clone());
+                let (maintained, retrier) = (maintained.clone(), retrier.clone());
                 let counts = Arc::clone(&counts);
                 async move {
-                    maintenance::run(projector, projections, retrier, policy, &counts).await;
+                    maintenance::run(projector, maintained, retrier, policy, &counts).await;
                 }
                 .boxed()
             }),
@@ -578,10 +588,15 @@ impl Gauges {
 
 fn set_pool_gauges(pools: &Pools) {
     let of_projectors: Vec<&PgPool> = pools.projectors.iter().chain([&pools.shared]).collect();
+    let of_operations: Vec<&PgPool> = pools
+        .maintenance
+        .iter()
+        .chain([&pools.operations])
+        .collect();
     for (name, pools) in [
         ("reads", vec![&pools.reads]),
         ("projectors", of_projectors),
-        ("operations", vec![&pools.operations]),
+        ("operations", of_operations),
     ] {
         let idle: usize = pools.iter().map(|pool| pool.num_idle()).sum();
         let idle = u32::try_from(idle).unwrap_or(u32::MAX);

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
+use sqlx::PgPool;
 
 use super::dead_letters::maintenance::{erase_deleted_users, expire_bytes, retry_due};
 use super::dead_letters::outbox::Outbox;
@@ -54,23 +55,36 @@ impl Counts {
     }
 }
 
-/// Maintains the views of some domains until the process stops.
+/// Maintains the views of some domains until the process stops, each through a pool of its own: an outbox holds its transaction
+/// while Kafka acknowledges, and delays nothing else by that.
 pub async fn run(
     projector: Projector,
-    projections: Vec<&'static dyn Projection>,
+    projections: Vec<(&'static dyn Projection, PgPool)>,
     retrier: Retrier,
     policy: DeadLetterPolicy,
     counts: &Counts,
 ) {
-    let outboxes = projections.iter().map(|projection| {
-        let pool = retrier.pool.clone();
-        let domain = projection.domain();
+    let outboxes = projections.iter().map(|(projection, pool)| {
+        let (domain, pool) = (projection.domain(), pool.clone());
         Outbox::new(domain, pool, &projector.kafka, policy.publish_values).run()
     });
     let publish_all = futures_util::future::join_all(outboxes);
-    let maintained = projections
+    let retriers: Vec<(&'static dyn Projection, Retrier)> = projections
         .iter()
-        .map(|projection| maintain(&projector, *projection, &retrier, &policy, counts));
+        .map(|(projection, pool)| {
+            let pool = pool.clone();
+            (
+                *projection,
+                Retrier {
+                    pool,
+                    ..retrier.clone()
+                },
+            )
+        })
+        .collect();
+    let maintained = retriers
+        .iter()
+        .map(|(projection, retrier)| maintain(&projector, *projection, retrier, &policy, counts));
     let maintain_all = futures_util::future::join_all(maintained);
     let both = futures_util::future::join(publish_all, maintain_all);
     projector.stop.run_until_cancelled(both).await;

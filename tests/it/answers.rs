@@ -266,6 +266,7 @@ async fn refuses_absence(running: &Running) {
         "/v1/fulfillment/addresses",
         "/v1/fulfillment/addresses/a-1",
         "/v1/fulfillment/addresses/a-1?asOf=2026-10-02T00:00:00Z",
+        "/v1/analytics/users/u-1/activity",
     ] {
         let answer = running.rest.get(path).await;
         assert_eq!(answer.status, 503, "{path}: {}", answer.text());

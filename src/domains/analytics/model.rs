@@ -239,7 +239,7 @@ impl From<Activity> for UserActivity {
             first_login_at: activity.first_login_at,
             last_login_at: activity.last_login_at,
             login_count: activity.login_count,
-            failed_logins_since_last_login: activity.failed_logins,
+            failed_logins_since_last_login: activity.failed_logins.values().sum(),
         }
     }
 }

@@ -4,6 +4,8 @@
 //! The names that serde gives are those of stored documents: a new name needs a rebuild of the
 //! view.
 
+use std::collections::BTreeMap;
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD_NO_PAD;
 use chrono::{DateTime, Utc};
@@ -47,8 +49,13 @@ pub struct Activity {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_address_at: Option<DateTime<Utc>>,
     pub login_count: i64,
-    /// Failed logins that were applied after the last successful one.
-    pub failed_logins: i64,
+    /// The log of the last login.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_login_log: Option<i32>,
+    /// The failed logins after the last login, by their log. Logs are in the order of their ids here, so
+    /// that the number does not depend on which of several logs was applied first.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub failed_logins: BTreeMap<i32, i64>,
 }
 
 /// The registration that counts: the first in the log with the smallest id. Of a user whose key has
@@ -73,11 +80,14 @@ impl Activity {
                 keep_earliest(&mut self.first_login_at, at);
                 self.last_login_at = self.last_login_at.max(Some(at));
                 self.login_count += 1;
-                self.failed_logins = 0;
+                self.last_login_log = self.last_login_log.max(Some(log));
+                self.failed_logins.retain(|other, _| *other > log);
             }
-            Payload::UserLoginFailed(_) => self.failed_logins += 1,
+            Payload::UserLoginFailed(_) if Some(log) >= self.last_login_log => {
+                *self.failed_logins.entry(log).or_default() += 1;
+            }
             Payload::UserAddressAdded(_) => keep_earliest(&mut self.first_address_at, at),
-            // Other types are counted by day only.
+            // Other types are counted by day only, and some of these happened before what is known.
             _ => {}
         }
     }
