@@ -21,6 +21,10 @@ pub const SOON: Duration = Duration::from_secs(60);
 /// The deadline for projecting a whole topic on a busy machine, in a debug build.
 pub const LONG: Duration = Duration::from_secs(240);
 
+/// The domains that a test projects unless it says `all`: two are enough for what is the same in every domain, and five take more
+/// than twice as long.
+pub const DOMAINS: [&str; 2] = ["order", "fulfillment"];
+
 /// What one test owns: a topic, a database, and a prefix for its consumer groups.
 pub struct World {
     pub broker: Broker,
@@ -30,7 +34,7 @@ pub struct World {
 }
 
 impl World {
-    /// Creates a topic with this many partitions and uses an empty database. All domains are projected.
+    /// Creates a topic with this many partitions and uses an empty database. [`DOMAINS`] are projected.
     pub async fn new(broker: Broker, database: Database, partitions: i32) -> World {
         let topic = unique("user.events");
         broker.create_topic(&topic, partitions).await;
@@ -44,6 +48,7 @@ impl World {
                 &super::hostile_log::MAX_VALUE_BYTES.to_string(),
             ),
             ("SIGHTLINE_DATABASE_MAX_CONNECTIONS", "4"),
+            ("SIGHTLINE_DOMAINS", &DOMAINS.join(",")),
         ];
         let settings = settings
             .map(|(name, value)| (name.to_owned(), value.to_owned()))

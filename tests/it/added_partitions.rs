@@ -4,8 +4,7 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use sightline::domains;
-use sightline_testing::app::{Running, SOON, World};
+use sightline_testing::app::{DOMAINS, Running, SOON, World};
 use sightline_testing::broker::{Broker, Record};
 use sightline_testing::check::{
     Depth, Ends, assert_answers, assert_books, caught_up, folded, partitions,
@@ -186,7 +185,7 @@ async fn every_added_partition_waits_for_all_older_ones() {
     let rest = &running.rest;
     caught_up(rest, &folded(&log, 2).1).await;
     // What is added while a domain is paused settles all the same.
-    for domain in domains::names() {
+    for domain in DOMAINS {
         project(rest, domain, "pause", json!({})).await;
     }
     for (partition, name) in [(2, "second"), (3, "third")] {
@@ -212,7 +211,7 @@ async fn every_added_partition_waits_for_all_older_ones() {
     let late = all_move("after the settle time");
     world.broker.writer().write(&world.topic, &late).await;
     log.extend(late);
-    for domain in domains::names() {
+    for domain in DOMAINS {
         project(rest, domain, "resume", json!({})).await;
     }
     let (fold, ends) = folded(&log, 4);

@@ -266,6 +266,10 @@ async fn refuses_absence(running: &Running) {
         "/v1/fulfillment/addresses",
         "/v1/fulfillment/addresses/a-1",
         "/v1/fulfillment/addresses/a-1?asOf=2026-10-02T00:00:00Z",
+        "/v1/search/users?q=ada",
+        "/v1/search/suggestions?q=ada",
+        "/v1/personalization/users/u-1",
+        "/v1/personalization/segments?countryCode=DE",
         "/v1/analytics/users/u-1/activity",
     ] {
         let answer = running.rest.get(path).await;
@@ -307,6 +311,7 @@ async fn a_view_of_a_topic_that_is_missing_is_not_ready() {
     let other = sightline_testing::unique("missing");
     let topics = format!("{},{other}", world.topic);
     world.set("SIGHTLINE_KAFKA_TOPICS", &topics);
+    world.set("SIGHTLINE_DOMAINS", "all");
     let running = world.serve().await;
     refuses_absence(&running).await;
     says(&running, &customer_path("u-1"), "caught_up").await;
@@ -321,7 +326,8 @@ async fn a_view_of_a_topic_that_is_missing_is_not_ready() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_view_is_not_ready_before_it_reaches_the_end_that_was_there() {
     let Some(broker) = Broker::real() else { return };
-    let world = World::new(broker, Database::create().await, 2).await;
+    let mut world = World::new(broker, Database::create().await, 2).await;
+    world.set("SIGHTLINE_DOMAINS", "all");
     let log = [
         registered("u-2", "e-1"),
         Record {

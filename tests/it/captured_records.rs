@@ -27,7 +27,8 @@ async fn the_records_of_every_captured_producer_are_projected() {
         .collect();
     let partitions = captured.len() as i32;
     // The events have the same ids for every producer: in partitions of their own they are events of their own.
-    let world = World::shared(partitions).await;
+    let mut world = World::shared(partitions).await;
+    world.set("SIGHTLINE_DOMAINS", "all");
     world
         .broker
         .writer()

@@ -3,8 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use sightline::domains;
-use sightline_testing::app::{Running, SOON, World};
+use sightline_testing::app::{DOMAINS, Running, SOON, World};
 use sightline_testing::broker::{Broker, Record};
 use sightline_testing::check::{Depth, Ends, assert_answers, caught_up, folded};
 use sightline_testing::client::{Rest, customer_path};
@@ -149,7 +148,7 @@ async fn in_a_rolling_deploy_no_partition_goes_back_to_older_code() {
 
     // An operator lets it go on; the view shows that it has to be rebuilt.
     assert_eq!(projection(&old.rest, "order").await["outdated"], false);
-    for domain in domains::names() {
+    for domain in DOMAINS {
         project(
             &old.rest,
             domain,

@@ -3,8 +3,7 @@
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
-use sightline::domains;
-use sightline_testing::app::{LONG, Running, SOON, World};
+use sightline_testing::app::{DOMAINS, LONG, Running, SOON, World};
 use sightline_testing::broker::{Broker, Record};
 use sightline_testing::check::{
     Depth, Ends, assert_answers, assert_books, caught_up, folded, partitions,
@@ -37,7 +36,7 @@ async fn fails(rest: &Rest, failure: &str) {
         Ok(())
     })
     .await;
-    for domain in domains::names() {
+    for domain in DOMAINS {
         let versions = projection(rest, domain).await["versions"].clone();
         assert_eq!(versions[0]["failure"], failure, "{versions}");
     }
@@ -45,7 +44,7 @@ async fn fails(rest: &Rest, failure: &str) {
 
 /// Resuming without accepting the loss is refused, and the domains stay failed.
 async fn still_fails(rest: &Rest, failure: &str) {
-    for domain in domains::names() {
+    for domain in DOMAINS {
         let path = format!("/v1/projections/{domain}/resume");
         let answer = refused(rest, &path, json!({})).await;
         assert_eq!(answer, (409, "LOG_TRUNCATED".to_owned()));
@@ -57,7 +56,7 @@ async fn still_fails(rest: &Rest, failure: &str) {
 
 /// Rebuilding is refused unless the loss is accepted. Rebuilds every domain with it, and switches.
 async fn rebuild_all_accepting_loss(rest: &Rest) {
-    for domain in domains::names() {
+    for domain in DOMAINS {
         let path = format!("/v1/projections/{domain}/rebuild");
         let answer = rest.post(&path, &json!({})).await;
         assert_eq!(answer.status, 409, "{}", answer.text());
@@ -132,7 +131,7 @@ async fn a_recreated_topic_fails_the_domain_until_the_loss_is_accepted() {
     let rest = &running.rest;
     // The failure is permanent until an operator decides.
     still_fails(rest, "topic_recreated").await;
-    for domain in domains::names() {
+    for domain in DOMAINS {
         project(rest, domain, "resume", json!({"acceptLoss": true})).await;
     }
     // The domain continues with the new topic, from its beginning, on the existing rows.
@@ -197,7 +196,7 @@ async fn a_topic_recreated_with_fewer_partitions_can_be_continued_or_rebuilt_fro
     world.broker.writer().write(&world.topic, &recreated).await;
     // Partition 1, which the new topic does not have, fails, too.
     fails(rest, "topic_recreated").await;
-    for domain in domains::names() {
+    for domain in DOMAINS {
         project(rest, domain, "resume", json!({"acceptLoss": true})).await;
     }
     let ends = Ends::from([(0, 1)]);
@@ -310,7 +309,7 @@ async fn records_deleted_before_projection_are_a_loss_to_be_accepted() {
     // Reads still answer from the existing rows.
     assert_answers(&running, &fold, Depth::Brief).await;
     still_fails(rest, "log_truncated").await;
-    for domain in domains::names() {
+    for domain in DOMAINS {
         project(rest, domain, "resume", json!({"acceptLoss": true})).await;
     }
     // Lost offsets count as holes, and the books balance.
@@ -354,7 +353,7 @@ async fn a_log_that_lost_its_tail_fails_the_domain_until_a_rebuild() {
     let Some((_world, running, left)) = shortened(Meanwhile::Running).await else {
         return;
     };
-    for domain in domains::names() {
+    for domain in DOMAINS {
         let path = format!("/v1/projections/{domain}/resume");
         let answer = refused(&running.rest, &path, json!({})).await;
         assert_eq!(answer, (409, "LOG_TRUNCATED".to_owned()));
@@ -371,7 +370,7 @@ async fn a_log_that_lost_its_tail_can_be_continued_by_accepting_the_loss() {
         return;
     };
     let (_, ends) = folded(&left, 2);
-    for domain in domains::names() {
+    for domain in DOMAINS {
         project(&running.rest, domain, "resume", json!({"acceptLoss": true})).await;
     }
     caught_up(&running.rest, &ends).await;
@@ -481,7 +480,7 @@ async fn restored_database_is_projected_further(stopped: bool) {
     let raised = epochs(&world).await;
     let is_above = |(now, then): (&i64, &i64)| now > then;
     assert!(
-        raised.len() == 2 * domains::names().len() && raised.iter().zip(&former).all(is_above),
+        raised.len() == 2 * DOMAINS.len() && raised.iter().zip(&former).all(is_above),
         "{raised:?} after {former:?}"
     );
     acknowledge_restore(&mut running, &world).await;
@@ -527,7 +526,7 @@ async fn an_empty_database_counts_as_restored_if_the_group_has_committed_offsets
     world.broker.writer().write(&world.topic, &log).await;
     let mut running = world.serve().await;
     caught_up(&running.rest, &ends).await;
-    for domain in domains::names() {
+    for domain in DOMAINS {
         let path = format!("/v1/consistency/{domain}");
         let answer = running.rest.get(&path).await.json();
         assert_eq!(answer.get("failure"), None, "{answer}");
@@ -550,7 +549,7 @@ async fn an_empty_database_counts_as_restored_if_the_group_has_committed_offsets
 
 /// Waits until the groups of all domains have committed these offsets.
 async fn committed_to_kafka(world: &World, ends: &Ends) {
-    for domain in domains::names() {
+    for domain in DOMAINS {
         let group = world.group(domain);
         wait_until(SOON, "the offsets are committed", async || {
             let committed = world.broker.committed(&group, &world.topic, ends);
@@ -572,7 +571,7 @@ async fn reports_restore(rest: &Rest) {
             let answer = rest.try_get("/v1/consistency").await?.json();
             let domains = answer["domains"].as_array().cloned().unwrap_or_default();
             let said = |domain: &Value| domain["failure"] == "database_went_back";
-            if domains.len() == domains::names().len() && domains.iter().all(said) {
+            if domains.len() == DOMAINS.len() && domains.iter().all(said) {
                 Ok(())
             } else {
                 Err(answer.to_string())
@@ -584,7 +583,7 @@ async fn reports_restore(rest: &Rest) {
 
 /// Resumes the domains, after which the failure is no longer reported, not even after a restart.
 async fn acknowledge_restore(running: &mut Running, world: &World) {
-    for domain in domains::names() {
+    for domain in DOMAINS {
         let path = format!("/v1/projections/{domain}/resume");
         operate(&running.rest, &path, json!({})).await;
     }

@@ -6,10 +6,9 @@ use std::collections::BTreeSet;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use sightline::domains;
 use sightline::proto::operations::v1 as pb;
 use sightline::proto::operations::v1::operations_service_client::OperationsServiceClient;
-use sightline_testing::app::{LONG, Running, SOON, World};
+use sightline_testing::app::{DOMAINS, LONG, Running, SOON, World};
 use sightline_testing::broker::{Broker, Record};
 use sightline_testing::check::{
     Depth, Ends, assert_answers, assert_books, caught_up, folded, partitions,
@@ -532,7 +531,7 @@ async fn a_hostile_log_matches_the_reference_fold_after_retries_and_discards() {
 
     let running = with_larger_limit(&mut world, running).await;
     fold.retry(HEALING_BYTES, |_| true);
-    for domain in domains::names() {
+    for domain in DOMAINS {
         let tried = retry_all(&running.rest, domain).await;
         assert!(count(&tried, "applied") > 5, "{domain}: {tried:?}");
         assert!(count(&tried, "failed") > 5, "{domain}: {tried:?}");
@@ -541,7 +540,7 @@ async fn a_hostile_log_matches_the_reference_fold_after_retries_and_discards() {
     assert_answers(&running, &fold, Depth::Thorough).await;
 
     // Discard every other failed dead letter; those that wait behind it are applied.
-    for domain in domains::names() {
+    for domain in DOMAINS {
         let filters = [("domain", Some(domain)), ("state", Some("parked"))];
         let failed: Vec<Value> = dead_letters(&running.rest, &filters)
             .await
@@ -597,7 +596,7 @@ async fn retries_during_live_traffic_lose_and_reorder_nothing() {
     let mut tried = 0;
     for part in rest.chunks(600) {
         writer.write(&world.topic, part).await;
-        for domain in domains::names() {
+        for domain in DOMAINS {
             tried += retry_all(&other.rest, domain).await.len();
         }
     }
@@ -666,7 +665,7 @@ async fn a_deletion_closes_and_erases_the_dead_letters_of_its_user() {
     let mut fold = Folds::new(MAX_VALUE_BYTES);
     fold.take_all(&log);
     fold.of_mut("order").retry(HEALING_BYTES, |_| true);
-    for domain in domains::names() {
+    for domain in DOMAINS {
         if domain != "order" {
             retry_all(&running.rest, domain).await;
             fold.of_mut(domain).retry(HEALING_BYTES, |_| true);
@@ -1007,7 +1006,7 @@ fn moved(mut record: Record) -> Record {
 
 /// Resumes every domain as soon as it has failed.
 async fn accept_loss(rest: &Rest) {
-    for domain in domains::names() {
+    for domain in DOMAINS {
         let path = format!("/v1/projections/{domain}/resume");
         wait_until(SOON, "the loss is accepted", async || {
             let failed = rest.get(&format!("/v1/consistency/{domain}")).await.json();
@@ -1219,7 +1218,7 @@ async fn an_event_id_counts_once_however_late_its_dead_letter_is_applied() {
     let running = world.serve().await;
     assert_books(&caught_up(&running.rest, &ends).await, &fold, &Ends::new());
     let running = with_larger_limit(&mut world, running).await;
-    for domain in domains::names() {
+    for domain in DOMAINS {
         let tried = retry_all(&running.rest, domain).await;
         let outcomes: Vec<&Value> = tried.iter().map(|tried| &tried["outcome"]).collect();
         let expected: &[&str] = if fold.of(domain).wants("UserUpdated") {

@@ -38,7 +38,8 @@ async fn a_small_hostile_log_matches_the_reference_fold() {
 
 async fn project_and_compare(broker: Broker, shape: Shape) {
     let log = generate(seed(), shape);
-    let world = World::new(broker, Database::create().await, shape.partitions).await;
+    let mut world = World::new(broker, Database::create().await, shape.partitions).await;
+    world.set("SIGHTLINE_DOMAINS", "all");
     world.broker.writer().write(&world.topic, &log).await;
     let (fold, ends) = folded(&log, shape.partitions);
 

@@ -1,8 +1,7 @@
 //! Heartbeats: a row for each process and version, which names its partitions. Of several that name a partition the highest
 //! epoch counts.
 
-use sightline::domains;
-use sightline_testing::app::{SOON, World};
+use sightline_testing::app::{DOMAINS, SOON, World};
 use sightline_testing::check::{Ends, caught_up};
 use sightline_testing::wait_until;
 use sqlx::PgPool;
@@ -33,10 +32,7 @@ async fn the_highest_epoch_names_the_owner() {
     let heartbeats = "SELECT instance FROM sightline.heartbeats";
     let owners = "SELECT instance FROM sightline.partition_owners WHERE domain = 'order'";
     let process = instances(heartbeats).await[0];
-    assert_eq!(
-        instances(heartbeats).await,
-        vec![process; domains::names().len()]
-    );
+    assert_eq!(instances(heartbeats).await, vec![process; DOMAINS.len()]);
     assert_eq!(instances(owners).await, [process; 2]);
 
     // From processes that ended, before the database's clock was set back and after it.
@@ -49,7 +45,7 @@ async fn the_highest_epoch_names_the_owner() {
         SOON,
         "the other heartbeats are deleted",
         async || match instances(heartbeats).await {
-            left if left.len() == domains::names().len() + 1 => Ok(()),
+            left if left.len() == DOMAINS.len() + 1 => Ok(()),
             left => Err(format!("{left:?}")),
         },
     )

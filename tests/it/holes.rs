@@ -1,8 +1,7 @@
 //! Offsets without a record, and partitions that are added while records are projected.
 
 use serde_json::json;
-use sightline::domains;
-use sightline_testing::app::{SOON, World};
+use sightline_testing::app::{DOMAINS, SOON, World};
 use sightline_testing::broker::{Broker, Record};
 use sightline_testing::check::{
     Depth, Ends, assert_answers, assert_books, caught_up, folded, partitions,
@@ -142,7 +141,7 @@ async fn records_that_a_replica_lacks_yet_are_no_hole() {
                     .get(&0)
                     .is_some_and(|shown| shown["position"] == 12 && shown["endOffset"] == 20)
             };
-            if domains.len() < domains::names().len() || !domains.iter().all(is_at_its_end) {
+            if domains.len() < DOMAINS.len() || !domains.iter().all(is_at_its_end) {
                 return Err(answer.to_string());
             }
             let log = running.app.log();
@@ -151,7 +150,7 @@ async fn records_that_a_replica_lacks_yet_are_no_hole() {
                     line["message"] == "probing for a hole" && line["domain"] == **domain
                 })
             };
-            if !domains::names().iter().all(probed) {
+            if !DOMAINS.iter().all(probed) {
                 return Err("not probed".into());
             }
             // The ends that these fetches reach are judged, too.

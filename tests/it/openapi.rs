@@ -451,7 +451,8 @@ async fn answers_are_as_the_document_says() {
     };
     let log = generate(seed() + 21, SHAPE);
     let (_, ends) = folded(&log, SHAPE.partitions);
-    let world = World::new(Broker::shared(), Database::create().await, SHAPE.partitions).await;
+    let mut world = World::new(Broker::shared(), Database::create().await, SHAPE.partitions).await;
+    world.set("SIGHTLINE_DOMAINS", "all");
     world.broker.writer().write(&world.topic, &log).await;
     let running = world.serve().await;
     let rest = &running.rest;

@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::Method;
 use serde_json::{Value, json};
-use sightline::domains;
 use sightline::proto::order::v1::ListAddressChangesRequest;
-use sightline_testing::app::{LONG, SOON, World};
+use sightline_testing::app::{DOMAINS, LONG, SOON, World};
 use sightline_testing::broker::{Broker, Record};
 use sightline_testing::check::order::{FEED, cursors};
 use sightline_testing::check::{
@@ -89,7 +88,7 @@ async fn views_are_rebuilt_switched_and_rolled_back_during_traffic_and_reads() {
 
     // Both versions project new records while the switch happens.
     writer.write(&world.topic, during).await;
-    for domain in domains::names() {
+    for domain in DOMAINS {
         let switched = switch(rest, domain, "switch", json!({})).await;
         assert_eq!(switched["versions"][0]["version"], 3);
         assert_eq!(switched["versions"][1]["state"], "retired");
@@ -103,7 +102,7 @@ async fn views_are_rebuilt_switched_and_rolled_back_during_traffic_and_reads() {
     writer.write(&world.topic, after).await;
     let (fold, ends) = folded_to(&[&log]);
     assert_books(&caught_up(rest, &ends).await, &fold, &Ends::new());
-    for domain in domains::names() {
+    for domain in DOMAINS {
         switch(rest, domain, "rollback", json!({})).await;
     }
     assert_books(&caught_up(rest, &ends).await, &fold, &Ends::new());
@@ -119,7 +118,7 @@ async fn views_are_rebuilt_switched_and_rolled_back_during_traffic_and_reads() {
 
 /// Begins a rebuild of every domain, after requests that must be refused and a rebuild that is cancelled.
 async fn begin_rebuilds(rest: &Rest) {
-    for domain in domains::names() {
+    for domain in DOMAINS {
         let path = |verb: &str| format!("/v1/projections/{domain}/{verb}");
         for (verb, reason) in [
             ("cancel", "NO_REBUILD"),
@@ -148,7 +147,7 @@ async fn begin_rebuilds(rest: &Rest) {
 
 /// At the same positions, both versions have the same rows.
 async fn rebuild_compare_and_drop(rest: &Rest, all: i64) {
-    for domain in domains::names() {
+    for domain in DOMAINS {
         wait_until(SOON, "both versions have read everything", async || {
             let both = versions(rest, domain).await;
             let expected = [(1, "live".to_owned(), all), (3, "retired".to_owned(), all)];
@@ -353,7 +352,7 @@ async fn a_pause_does_not_delay_a_rebuild_and_outlasts_a_switch() {
     let rest = &running.rest;
     caught_up(rest, &first).await;
     // The rebuild may begin before the pause or after it.
-    for (n, domain) in domains::names().into_iter().enumerate() {
+    for (n, domain) in DOMAINS.into_iter().enumerate() {
         if n.is_multiple_of(2) {
             project(rest, domain, "rebuild", json!({})).await;
         }
@@ -363,7 +362,7 @@ async fn a_pause_does_not_delay_a_rebuild_and_outlasts_a_switch() {
         }
     }
     writer.write(&world.topic, more).await;
-    for domain in domains::names() {
+    for domain in DOMAINS {
         built(rest, domain, shape.records as i64).await;
         let compared = json!({"compare": true});
         let path = format!("/v1/projections/{domain}/switch");
@@ -372,7 +371,7 @@ async fn a_pause_does_not_delay_a_rebuild_and_outlasts_a_switch() {
         assert!(answer.text().contains("paused"), "{}", answer.text());
     }
     assert_answers(&running, &old_fold, Depth::Brief).await;
-    for domain in domains::names() {
+    for domain in DOMAINS {
         let switched = project(rest, domain, "switch", json!({})).await;
         for version in [0, 1] {
             let pause = &switched["versions"][version]["pause"];

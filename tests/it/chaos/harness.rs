@@ -71,6 +71,7 @@ impl Harness {
             slot.postgres.set_target(database.port());
         }
         let mut world = World::new(broker, database, partitions).await;
+        world.set("SIGHTLINE_DOMAINS", "all");
         let properties = format!(
             "session.timeout.ms={},heartbeat.interval.ms=1000,topic.metadata.refresh.interval.ms=1000",
             SESSION.as_millis()
