@@ -3,8 +3,7 @@
 //! and what Postgres refuses of the work beside projection.
 
 use serde_json::{Value, json};
-use sightline::domains;
-use sightline_testing::app::{Running, SOON, World};
+use sightline_testing::app::{DOMAINS, Running, SOON, World};
 use sightline_testing::broker::{Broker, Record};
 use sightline_testing::check::{Ends, caught_up, partitions};
 use sightline_testing::client::Rest;
@@ -45,25 +44,13 @@ async fn rights_that_kafka_misses_are_failures_until_they_are_given() {
     // Without the right to read the group no partition is assigned, so that no worker could report it.
     let running = world.serve().await;
     let is_of_group = |line: &Value| contains(line, "code", "GroupAuthorizationFailed");
-    warned(
-        &running,
-        CONSUMER_REFUSED,
-        domains::names().len(),
-        is_of_group,
-    )
-    .await;
+    warned(&running, CONSUMER_REFUSED, DOMAINS.len(), is_of_group).await;
     broker.acl("--add", &[&on_groups[..], &read].concat()).await;
     caught_up(&running.rest, &Ends::from([(0, 1), (1, 1)])).await;
     let is_of_other = |line: &Value| {
         line["topic"] == *other && contains(line, "code", "TopicAuthorizationFailed")
     };
-    warned(
-        &running,
-        CONSUMER_REFUSED,
-        domains::names().len(),
-        is_of_other,
-    )
-    .await;
+    warned(&running, CONSUMER_REFUSED, DOMAINS.len(), is_of_other).await;
 
     broker
         .acl("--remove", &[&on_topic[..], &read].concat())
@@ -76,52 +63,28 @@ async fn rights_that_kafka_misses_are_failures_until_they_are_given() {
     let is_of_topic = |line: &Value| {
         line["failure"] == "kafka_refuses" && contains(line, "cause", "TopicAuthorizationFailed")
     };
-    warned(
-        &running,
-        PROJECTION_FAILED,
-        2 * domains::names().len(),
-        is_of_topic,
-    )
-    .await;
+    warned(&running, PROJECTION_FAILED, 2 * DOMAINS.len(), is_of_topic).await;
 
     // Positions are in the database, so that events are applied whose offsets Kafka refuses to commit.
     broker
         .acl("--remove", &[&on_groups[..], &read].concat())
         .await;
     writer.write(topic, &[event(0, 2)]).await;
-    warned(
-        &running,
-        CONSUMER_REFUSED,
-        2 * domains::names().len(),
-        is_of_group,
-    )
-    .await;
+    warned(&running, CONSUMER_REFUSED, 2 * DOMAINS.len(), is_of_group).await;
 
     broker
         .acl("--remove", &[&on_topic[..], &read, &describe].concat())
         .await;
     let is_of_topic = |line: &Value| contains(line, "error", "TopicAuthorizationFailed");
     warned(&running, OFFSETS_REFUSED, 2, is_of_topic).await;
-    warned(
-        &running,
-        CONSUMER_REFUSED,
-        domains::names().len(),
-        is_of_other,
-    )
-    .await;
+    warned(&running, CONSUMER_REFUSED, DOMAINS.len(), is_of_other).await;
 
     drop(running);
     let (_, properties) = broker.login("a wrong password");
     world.set("SIGHTLINE_KAFKA_PROPERTIES", &properties);
     let running = world.serve().await;
     let is_of_login = |line: &Value| contains(line, "code", "Authentication");
-    warned(
-        &running,
-        CONSUMER_REFUSED,
-        domains::names().len(),
-        is_of_login,
-    )
-    .await;
+    warned(&running, CONSUMER_REFUSED, DOMAINS.len(), is_of_login).await;
     let is_of_login = |line: &Value| contains(line, "error", "Authentication");
     warned(&running, OFFSETS_REFUSED, 2, is_of_login).await;
 }
@@ -154,13 +117,7 @@ async fn a_topic_that_kafka_refuses_to_describe_stops_no_other_where_the_broker_
     let running = world.serve().await;
     caught_up(&running.rest, &Ends::from([(0, 1)])).await;
     let is_of_other = |line: &Value| line["topic"] == *other;
-    warned(
-        &running,
-        CONSUMER_REFUSED,
-        domains::names().len(),
-        is_of_other,
-    )
-    .await;
+    warned(&running, CONSUMER_REFUSED, DOMAINS.len(), is_of_other).await;
 
     let on_other = ["--topic", other.as_str()];
     broker.acl("--add", &[&on_other[..], &read].concat()).await;
@@ -191,10 +148,10 @@ async fn records_that_cannot_be_decompressed_are_a_failure_and_never_skipped() {
     let running = world.serve().await;
     failed(&running.rest, "fetch_failed").await;
     let is_it = |line: &Value| line["failure"] == "fetch_failed";
-    warned(&running, PROJECTION_FAILED, domains::names().len(), is_it).await;
+    warned(&running, PROJECTION_FAILED, DOMAINS.len(), is_it).await;
     broker.invert_last_bytes(topic, 0);
     caught_up(&running.rest, &Ends::from([(0, 50)])).await;
-    warned(&running, PROJECTION_FAILED, domains::names().len(), is_it).await;
+    warned(&running, PROJECTION_FAILED, DOMAINS.len(), is_it).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -213,7 +170,7 @@ async fn work_that_postgres_refuses_is_logged_when_it_begins_and_ends() {
     let is_heartbeat = |line: &Value| line["work"] == "writing heartbeats";
     caught_up(&running.rest, &Ends::from([(0, 0)])).await;
     rename("erasures", "gone_erasures").await;
-    warned(&running, fails, domains::names().len(), is_erasure).await;
+    warned(&running, fails, DOMAINS.len(), is_erasure).await;
     rename("heartbeats", "gone_heartbeats").await;
     warned(&running, fails, 1, is_heartbeat).await;
     rename("gone_erasures", "erasures").await;
@@ -226,12 +183,12 @@ async fn work_that_postgres_refuses_is_logged_when_it_begins_and_ends() {
             .iter()
             .filter(|line| is_erasure(line) || is_heartbeat(line));
         match again.count() {
-            n if n == domains::names().len() + 1 => Ok(()),
+            n if n == DOMAINS.len() + 1 => Ok(()),
             n => Err(format!("{n} lines")),
         }
     })
     .await;
-    warned(&running, fails, domains::names().len(), is_erasure).await;
+    warned(&running, fails, DOMAINS.len(), is_erasure).await;
 }
 
 fn event(partition: i32, n: usize) -> Record {

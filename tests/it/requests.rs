@@ -1285,7 +1285,8 @@ async fn each_metric_of_the_alerts_is_exported_from_the_start() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_database_reads_answer_503_and_lag_is_the_last_known() {
     let broker = sightline_testing::broker::Broker::shared();
-    let world = World::new(broker, Database::private().await, 1).await;
+    let mut world = World::new(broker, Database::private().await, 1).await;
+    world.set("SIGHTLINE_DOMAINS", "all");
     let running = with_users(&world, &["u".into()]).await;
     counted(&running).await;
     world.database.kill().await;

@@ -9,8 +9,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use serde_json::{Value, json};
-use sightline::domains;
-use sightline_testing::app::{SOON, World};
+use sightline_testing::app::{DOMAINS, SOON, World};
 use sightline_testing::broker::{Broker, Record};
 use sightline_testing::check::Ends;
 use sightline_testing::client::Rest;
@@ -216,7 +215,7 @@ async fn projected(rest: &Rest, topic: &str, ends: Ends) {
                     .get(partition)
                     .is_some_and(|end| shown["position"] == *end)
         };
-        if found.len() == domains::names().len() * ends.len() && found.iter().all(is_projected) {
+        if found.len() == DOMAINS.len() * ends.len() && found.iter().all(is_projected) {
             return Ok(());
         }
         Err(format!("{found:?}"))

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 
 use serde_json::Value;
-use sightline_testing::app::{SOON, World, finish, sightline};
+use sightline_testing::app::{DOMAINS, SOON, World, finish, sightline};
 use sightline_testing::broker::Broker;
 use sightline_testing::check::{Depth, Ends, assert_answers, assert_books, caught_up, folded};
 use sightline_testing::client::customer_path;
@@ -466,7 +466,7 @@ async fn status_healthcheck_and_help_print_what_they_must() {
         .set("SIGHTLINE_ADMIN_ADDR", &running.admin.address);
     let output = world.run(&["status", "--json"]).await;
     let printed: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    let mut domains = sightline::domains::names();
+    let mut domains = DOMAINS;
     domains.sort_unstable();
     for (n, domain) in domains.into_iter().enumerate() {
         let printed = &printed["domains"][n];
