@@ -76,7 +76,7 @@ impl People {
         }
     }
 
-    /// The next person with all events, as long as there are more: four of most.
+    /// The next person with all events, as long as there are more: five of most.
     pub fn next(&mut self) -> Option<(Person, Vec<Record>)> {
         if self.made == self.all {
             return None;
@@ -92,12 +92,13 @@ impl People {
         };
         let registered = START + (number as i64 * DAYS * DAY) / self.all as i64;
         let mut at = registered;
-        let mut records = Vec::with_capacity(4);
+        let mut records = Vec::with_capacity(5);
         for kind in [
             "UserRegistered",
-            "UserProfileUpdated",
-            "UserAddressAdded",
+            "UserEmailVerified",
             "UserLoggedIn",
+            "UserAddressAdded",
+            "UserProfileUpdated",
         ] {
             // One in ten does no more.
             if !records.is_empty() && rng.u8(..10) == 0 {
@@ -132,6 +133,9 @@ fn payload(rng: &mut Rng, kind: &str, person: &Person, number: usize) -> Value {
                 "lastName": person.last_name, "source": one_of(rng, SOURCES),
                 "status": one_of(rng, STATUSES),
             })
+        }
+        "UserEmailVerified" => {
+            json!({"email": format!("{}.{number}@example.org", person.first_name)})
         }
         "UserProfileUpdated" => json!({
             "profileId": "p", "updatedFields": {
