@@ -100,7 +100,7 @@ impl People {
             "UserAddressAdded",
             "UserProfileUpdated",
         ] {
-            // One in ten does no more.
+            // After each event one person in ten stops.
             if !records.is_empty() && rng.u8(..10) == 0 {
                 break;
             }

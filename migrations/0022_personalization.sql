@@ -11,7 +11,7 @@ CREATE TABLE personalization_live.users (
     state    sightline.document NOT NULL
 ) WITH (fillfactor = 90);
 
--- Who has a facet: a country, a city, a language, or one value of one preference, by a hash of kind, path and value.
+-- The users of each facet: a country, a city, a language, or one value of one preference, by a hash of kind, path and value.
 -- Rows are inserted and deleted, never updated, and read from the index alone.
 CREATE TABLE personalization_live.segment_members (
     facet   uuid NOT NULL,

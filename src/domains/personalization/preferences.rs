@@ -42,19 +42,27 @@ impl Preferences {
         changes.iter().any(|(name, _)| Name::parse(name).is_some())
     }
 
-    /// The preferences after an event.
+    /// Checks whether an event can be applied.
     ///
     /// # Errors
     /// One of the objects would be larger than 64 KiB, or nested too deep.
-    pub fn changed(&self, changes: &Changes) -> Result<Self, Bad> {
+    pub fn check(&self, changes: &Changes) -> Result<(), Bad> {
         let mut changed = self.clone();
+        changed.apply(changes)?;
+        changed.check_sizes()
+    }
+
+    /// Applies an event.
+    ///
+    /// # Errors
+    /// One of the objects would be nested too deep, which [`Self::check`] finds before.
+    pub fn apply(&mut self, changes: &Changes) -> Result<(), Bad> {
         for (written, change) in changes.iter() {
             if let Some(name) = Name::parse(written) {
-                changed.change(&name, &change.new)?;
+                self.change(&name, &change.new)?;
             }
         }
-        changed.check()?;
-        Ok(changed)
+        Ok(())
     }
 
     fn change(&mut self, name: &Name<'_>, change: &Change<Value>) -> Result<(), Bad> {
@@ -83,8 +91,7 @@ impl Preferences {
         Ok(())
     }
 
-    /// Checks the limits.
-    fn check(&self) -> Result<(), Bad> {
+    fn check_sizes(&self) -> Result<(), Bad> {
         for (name, object) in [
             (PREFERENCES, &self.preferences),
             (COMMUNICATION_PREFERENCES, &self.communication_preferences),

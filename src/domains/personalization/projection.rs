@@ -1,5 +1,5 @@
 //! How events become the personalization domain's view: a pure fold, and the statement that writes
-//! who has which facet.
+//! the facets of users.
 
 use std::collections::BTreeSet;
 
@@ -61,8 +61,7 @@ impl UserState for ProfileState {
             Payload::UserProfileUpdated(updated)
                 if !self.is_deleted && Preferences::are_in(&updated.changes) =>
             {
-                self.preferences.changed(&updated.changes)?;
-                Ok(())
+                Ok(self.preferences.check(&updated.changes)?)
             }
             _ => Ok(()),
         }

@@ -69,12 +69,8 @@ impl ProfileState {
                 change_text(value, &mut self.stale, name, change);
             }
         }
-        // An event with which they would be too large was refused before.
-        if Preferences::are_in(changes)
-            && let Ok(preferences) = self.preferences.changed(changes)
-        {
-            self.preferences = preferences;
-        }
+        // The fold has refused events that are nested too deep before.
+        self.preferences.apply(changes).ok();
     }
 
     fn change_addresses(&mut self, fact: &AddressFact, source: Source) {
