@@ -33,6 +33,9 @@ use sightline::proto::search::v1::{
 };
 use tonic::transport::{Channel, Endpoint};
 
+use super::app::SOON;
+use super::wait_until;
+
 const ANSWER: Duration = Duration::from_secs(30);
 /// All characters but those that RFC 3986 leaves unescaped everywhere.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
@@ -201,6 +204,18 @@ impl Rest {
 
     pub async fn get(&self, path: &str) -> Answer {
         self.send(Method::GET, path, &[], &[]).await
+    }
+
+    /// Asks again while the answer is 503, as `Retry-After` tells clients: no connection to the database was free, for one.
+    pub async fn answered(&self, path: &str) -> Answer {
+        wait_until(SOON, path, async || {
+            let answer = self.get(path).await;
+            match answer.status {
+                503 => Err(answer.text()),
+                _ => Ok(answer),
+            }
+        })
+        .await
     }
 
     pub async fn try_post(&self, path: &str, body: &Value) -> Result<Answer, String> {
