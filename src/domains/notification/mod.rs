@@ -8,6 +8,8 @@ mod model;
 mod projection;
 mod queue;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
