@@ -130,6 +130,15 @@ codes! {
     /// Two versions of the view hold different rows at the same positions.
     ViewsDiffer = "VIEWS_DIFFER", FailedPrecondition, CONFLICT,
         "Find out why the tables that `detail` names differ before you switch.";
+    /// The worker no longer holds the notification: the lease has passed to another worker, or was given back.
+    LeaseLost = "LEASE_LOST", FailedPrecondition, CONFLICT,
+        "Nothing: another worker has it, or will have it. Lease for longer, or extend leases, if this happens often.";
+    /// The notification was cancelled: its user was deleted.
+    NotificationCancelled = "NOTIFICATION_CANCELLED", FailedPrecondition, CONFLICT,
+        "Don't send the notification: its user was deleted.";
+    /// The database was restored, so notifications that were sent since may look pending.
+    LeasingHeld = "LEASING_HELD", FailedPrecondition, CONFLICT,
+        "Wait until an operator has resumed the domain: `detail` says what for.";
     /// The view was rebuilt and changes have moved, so that the cursor would miss them: read from
     /// the beginning.
     Resync = "RESYNC", FailedPrecondition, GONE,
