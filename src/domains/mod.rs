@@ -2,6 +2,7 @@
 
 pub mod analytics;
 pub mod fulfillment;
+pub mod notification;
 pub mod order;
 pub mod personalization;
 pub mod search;
@@ -41,6 +42,7 @@ pub struct FirstReads {
 pub static ALL: &[&dyn Domain] = &[
     &order::Order,
     &fulfillment::Fulfillment,
+    &notification::Notification,
     &search::Search,
     &personalization::Personalization,
     &analytics::Analytics,
