@@ -48,7 +48,9 @@ CREATE TABLE notification.deliveries (
     -- Of the last lease. It stays when the lease runs out, until the next one: the worker may have sent the message meanwhile.
     lease_token     uuid,
     attempts        integer     NOT NULL DEFAULT 0,
-    last_error      text
+    last_error      text,
+    -- Of those made before a restore of the database was found, nothing later is known.
+    made_at         timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 -- For lists.
 CREATE INDEX deliveries_by_state ON notification.deliveries (state, template, created_at, notification_id);
@@ -68,6 +70,9 @@ RETURN CASE
     ELSE 'pending'
 END;
 
--- How far an earlier state of the database had projected this partition, where the database was restored: Kafka's committed offset
--- when that was found. Null if it never was. Notifications of earlier events may have been sent.
-ALTER TABLE sightline.progress ADD COLUMN projected_before bigint;
+-- Partitions that an earlier state of the database had projected further, and how far, where the database was restored: notifications of
+-- the events before that may have been sent.
+CREATE TABLE notification.restores (
+    log_id           integer PRIMARY KEY,
+    projected_before bigint  NOT NULL
+);

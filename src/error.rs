@@ -130,15 +130,15 @@ codes! {
     /// Two versions of the view hold different rows at the same positions.
     ViewsDiffer = "VIEWS_DIFFER", FailedPrecondition, CONFLICT,
         "Find out why the tables that `detail` names differ before you switch.";
-    /// The worker no longer holds the notification: the lease has passed to another worker, or was given back.
+    /// A worker no longer holds a notification: its lease has ended and was given to another, or was settled before.
     LeaseLost = "LEASE_LOST", FailedPrecondition, CONFLICT,
-        "Nothing: another worker has it, or will have it. Lease for longer, or extend leases, if this happens often.";
-    /// The notification was cancelled: its user was deleted.
+        "Drop it: another worker sends it, or it was settled.";
+    /// A notification was cancelled, because its user was deleted.
     NotificationCancelled = "NOTIFICATION_CANCELLED", FailedPrecondition, CONFLICT,
-        "Don't send the notification: its user was deleted.";
-    /// The database was restored, so notifications that were sent since may look pending.
+        "Drop it, and send nothing.";
+    /// The database was restored to an earlier state, and no operator has resumed the domain.
     LeasingHeld = "LEASING_HELD", FailedPrecondition, CONFLICT,
-        "Wait until an operator has resumed the domain: `detail` says what for.";
+        "Wait until an operator has resumed the domain.";
     /// The view was rebuilt and changes have moved, so that the cursor would miss them: read from
     /// the beginning.
     Resync = "RESYNC", FailedPrecondition, GONE,

@@ -10,6 +10,7 @@ pub mod search;
 use tonic::service::RoutesBuilder;
 use utoipa_axum::router::OpenApiRouter;
 
+use crate::config::Config;
 use crate::projector::Projection;
 use crate::query::Reads;
 
@@ -23,6 +24,11 @@ pub trait Domain: Projection {
 
     /// The REST routes, with their documentation.
     fn rest(&self) -> OpenApiRouter<Reads>;
+
+    /// The domain with the settings of a process, if it has any.
+    fn with_settings(&self, _config: &Config) -> Option<&'static dyn Domain> {
+        None
+    }
 
     /// What to read first.
     fn first_reads(&self) -> FirstReads;
@@ -42,10 +48,10 @@ pub struct FirstReads {
 pub static ALL: &[&dyn Domain] = &[
     &order::Order,
     &fulfillment::Fulfillment,
-    &notification::Notification,
     &search::Search,
     &personalization::Personalization,
     &analytics::Analytics,
+    &notification::Notification::DEFAULT,
 ];
 
 /// The names of all domains.

@@ -19,9 +19,11 @@ use crate::proto::notification::v1::notification_service_server::{
 use crate::query::grpc::{self, respond, timestamp};
 use crate::query::{self, Reads};
 
-/// The service, over `reads`.
-pub fn service(reads: Reads) -> NotificationServiceServer<impl NotificationService> {
-    let queue = Queue::new();
+/// The service, over `reads`. Workers lease from `queue`.
+pub fn service(
+    reads: Reads,
+    queue: Arc<Queue>,
+) -> NotificationServiceServer<impl NotificationService> {
     grpc::service!(NotificationServiceServer::new(NotificationGrpc {
         reads,
         queue
@@ -91,7 +93,7 @@ impl NotificationService for NotificationGrpc {
     ) -> Result<Response<pb::AckNotificationsResponse>, Status> {
         let items = request.into_inner().items.into_iter().enumerate();
         let items = items.map(|(i, item)| {
-            held(
+            HeldNotification::of(
                 &format!("items[{i}]."),
                 &item.notification_id,
                 &item.lease_token,
@@ -110,17 +112,12 @@ impl NotificationService for NotificationGrpc {
     ) -> Result<Response<pb::FailNotificationsResponse>, Status> {
         let items = request.into_inner().items.into_iter().enumerate();
         let items = items.map(|(i, item)| {
-            Ok(FailedNotification {
-                held: held(
-                    &format!("items[{i}]."),
-                    &item.notification_id,
-                    &item.lease_token,
-                )?,
-                reason: item.reason,
-            })
+            let prefix = format!("items[{i}].");
+            let held = HeldNotification::of(&prefix, &item.notification_id, &item.lease_token)?;
+            FailedNotification::new(held, &format!("{prefix}reason"), item.reason)
         });
         let items: Vec<FailedNotification> = items.collect::<Result<_, Error>>()?;
-        let settled = queue::fail(&self.reads, &items).await?;
+        let settled = self.queue.fail(&self.reads, &items).await?;
         Ok(Response::new(pb::FailNotificationsResponse {
             outcomes: outcomes(settled),
         }))
@@ -131,20 +128,12 @@ impl NotificationService for NotificationGrpc {
         request: Request<pb::ExtendLeaseRequest>,
     ) -> Result<Response<pb::ExtendLeaseResponse>, Status> {
         let request = request.into_inner();
-        let item = held("", &request.notification_id, &request.lease_token)?;
+        let item = HeldNotification::of("", &request.notification_id, &request.lease_token)?;
         let extended = queue::extend(&self.reads, &item, request.lease_seconds).await?;
         Ok(Response::new(pb::ExtendLeaseResponse {
             leased_until: Some(timestamp(extended.leased_until)),
         }))
     }
-}
-
-/// A notification that a worker says it holds. `prefix` is where a request has its fields.
-fn held(prefix: &str, notification_id: &str, lease_token: &str) -> Result<HeldNotification, Error> {
-    Ok(HeldNotification {
-        notification_id: query::uuid(&format!("{prefix}notificationId"), notification_id)?,
-        lease_token: query::uuid(&format!("{prefix}leaseToken"), lease_token)?,
-    })
 }
 
 /// The statuses of a filter. Refused are an unspecified one, and a number that only newer clients know.

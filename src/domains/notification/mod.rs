@@ -1,40 +1,59 @@
-//! The notification domain: messages to users that are to be sent, for the Notification Service.
+//! The notification domain: what to send to users, for the Notification Service, which drains it as a work queue. Made from the
+//! events about accounts.
+//!
+//! The view says what is to be sent. Whether it was sent lies outside of the view's versions (`notification.deliveries`): a
+//! rebuild makes notifications again, and sends none again.
 
 mod grpc;
 mod model;
+mod projection;
 mod queries;
 mod queue;
 mod rest;
+mod state;
 
-use async_trait::async_trait;
+use std::time::Duration;
+
 use tonic::service::RoutesBuilder;
 use utoipa_axum::router::OpenApiRouter;
 
+use self::model::Template;
+use self::queue::Queue;
 use super::{Domain, FirstReads};
-use crate::event::TypeName;
-use crate::projector::{NewEvent, Projection, Target};
+use crate::config::Config;
 use crate::proto::notification::v1::notification_service_server::SERVICE_NAME;
 use crate::query::Reads;
 
 /// The notification domain.
-pub struct Notification;
+pub struct Notification {
+    settings: Settings,
+}
 
-#[async_trait]
-impl Projection for Notification {
-    fn domain(&self) -> &'static str {
-        "notification"
-    }
+impl Notification {
+    /// With the default settings, for what does not depend on them.
+    pub const DEFAULT: Self = Self {
+        settings: Settings {
+            max_attempts: 5,
+            backoff: Duration::from_secs(30),
+            expiry_seconds: [604_800; Template::ALL.len()],
+        },
+    };
+}
 
-    fn declared_code_version(&self) -> i32 {
-        1
-    }
+/// The settings of the domain.
+#[derive(Debug, Clone)]
+struct Settings {
+    /// How often a notification is tried to be sent.
+    max_attempts: i32,
+    /// The pause after the first failed attempt.
+    backoff: Duration,
+    /// After how long it is too late to send a notification, in the order of [`Template::ALL`].
+    expiry_seconds: [i32; Template::ALL.len()],
+}
 
-    fn is_interested(&self, _: &TypeName) -> bool {
-        false
-    }
-
-    async fn apply(&self, _: &mut Target<'_>, _: &[NewEvent]) -> Result<(), sqlx::Error> {
-        Ok(())
+impl Settings {
+    fn expiry_seconds(&self, template: Template) -> i32 {
+        self.expiry_seconds[template as usize]
     }
 }
 
@@ -44,17 +63,30 @@ impl Domain for Notification {
     }
 
     fn add_grpc(&self, reads: Reads, routes: &mut RoutesBuilder) {
-        routes.add_service(grpc::service(reads));
+        let queue = Queue::new(self.settings.clone());
+        routes.add_service(grpc::service(reads, queue));
     }
 
     fn rest(&self) -> OpenApiRouter<Reads> {
-        rest::routes()
+        rest::routes(Queue::new(self.settings.clone()))
+    }
+
+    fn with_settings(&self, config: &Config) -> Option<&'static dyn Domain> {
+        let mut settings = self.settings.clone();
+        settings.max_attempts = config.notification_max_attempts;
+        settings.backoff = config.notification_backoff;
+        for template in Template::ALL {
+            if let Some(seconds) = config.notification_expiry_seconds.get(template.as_str()) {
+                settings.expiry_seconds[template as usize] = *seconds;
+            }
+        }
+        Some(Box::leak(Box::new(Self { settings })))
     }
 
     fn first_reads(&self) -> FirstReads {
         FirstReads {
             nobody: "/v1/notification/notifications?userId=nobody",
-            path: "/v1/notification/notifications?status=pending",
+            path: "/v1/notification/notifications?userId=u-1001",
             call: ["ListNotifications", r#"{"user_id": "u-1001"}"#],
         }
     }

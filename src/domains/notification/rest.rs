@@ -24,8 +24,8 @@ use crate::error::{Error, PROBLEM_JSON, Problem};
 use crate::query::rest::{Json, PageParameters, Path, Query};
 use crate::query::{self, Answer, Reads};
 
-/// The routes, with their documentation.
-pub fn routes() -> OpenApiRouter<Reads> {
+/// The routes, with their documentation. Workers lease from `queue`.
+pub fn routes(queue: Arc<Queue>) -> OpenApiRouter<Reads> {
     let tag = TagBuilder::new()
         .name("notification")
         .description(Some(
@@ -41,7 +41,7 @@ pub fn routes() -> OpenApiRouter<Reads> {
         .routes(routes!(ack_notification))
         .routes(routes!(fail_notification))
         .routes(routes!(extend_lease))
-        .layer(Extension(Queue::new()))
+        .layer(Extension(queue))
 }
 
 /// The path parameter `notificationId`.
@@ -222,7 +222,7 @@ async fn ack_notifications(
 ) -> Result<Json<SettledNotifications>, Error> {
     let items = request.items.iter().enumerate();
     let items = items.map(|(i, item)| {
-        held(
+        HeldNotification::of(
             &format!("items[{i}]."),
             &item.notification_id,
             &item.lease_token,
@@ -276,20 +276,16 @@ struct FailNotificationsRequest {
 )]
 async fn fail_notifications(
     State(reads): State<Reads>,
+    Extension(queue): Extension<Arc<Queue>>,
     Json(request): Json<FailNotificationsRequest>,
 ) -> Result<Json<SettledNotifications>, Error> {
     let items = request.items.into_iter().enumerate().map(|(i, item)| {
-        Ok(FailedNotification {
-            held: held(
-                &format!("items[{i}]."),
-                &item.notification_id,
-                &item.lease_token,
-            )?,
-            reason: item.reason,
-        })
+        let prefix = format!("items[{i}].");
+        let held = HeldNotification::of(&prefix, &item.notification_id, &item.lease_token)?;
+        FailedNotification::new(held, &format!("{prefix}reason"), item.reason)
     });
     let items: Vec<FailedNotification> = items.collect::<Result<_, Error>>()?;
-    queue::fail(&reads, &items).await.map(Json)
+    queue.fail(&reads, &items).await.map(Json)
 }
 
 /// The lease under which a notification was sent.
@@ -326,7 +322,7 @@ async fn ack_notification(
     Path(path): Path<NotificationPath>,
     Json(request): Json<AckNotificationRequest>,
 ) -> Result<Json<SettledNotification>, Error> {
-    let item = held("", &path.notification_id, &request.lease_token)?;
+    let item = HeldNotification::of("", &path.notification_id, &request.lease_token)?;
     let outcomes = queue::acknowledge(&reads, &[item]).await?;
     queue::single(outcomes).map(Json)
 }
@@ -366,14 +362,13 @@ struct FailNotificationRequest {
 )]
 async fn fail_notification(
     State(reads): State<Reads>,
+    Extension(queue): Extension<Arc<Queue>>,
     Path(path): Path<NotificationPath>,
     Json(request): Json<FailNotificationRequest>,
 ) -> Result<Json<SettledNotification>, Error> {
-    let item = FailedNotification {
-        held: held("", &path.notification_id, &request.lease_token)?,
-        reason: request.reason,
-    };
-    let outcomes = queue::fail(&reads, &[item]).await?;
+    let held = HeldNotification::of("", &path.notification_id, &request.lease_token)?;
+    let item = FailedNotification::new(held, "reason", request.reason)?;
+    let outcomes = queue.fail(&reads, &[item]).await?;
     queue::single(outcomes).map(Json)
 }
 
@@ -416,17 +411,9 @@ async fn extend_lease(
     Path(path): Path<NotificationPath>,
     Json(request): Json<ExtendLeaseRequest>,
 ) -> Result<Json<ExtendedLease>, Error> {
-    let item = held("", &path.notification_id, &request.lease_token)?;
+    let item = HeldNotification::of("", &path.notification_id, &request.lease_token)?;
     let extended = queue::extend(&reads, &item, request.lease_seconds);
     extended.await.map(Json)
-}
-
-/// A notification that a worker says it holds. `prefix` is where a body has its fields.
-fn held(prefix: &str, notification_id: &str, lease_token: &str) -> Result<HeldNotification, Error> {
-    Ok(HeldNotification {
-        notification_id: query::uuid(&format!("{prefix}notificationId"), notification_id)?,
-        lease_token: query::uuid(&format!("{prefix}leaseToken"), lease_token)?,
-    })
 }
 
 fn template(field: &str, word: &str) -> Result<Template, Error> {
@@ -488,7 +475,6 @@ fn example_settled() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Code;
 
     #[test]
     fn the_examples_parse_as_answers() {
@@ -512,19 +498,5 @@ mod tests {
                 .problem
                 .starts_with("must be one of: welcome, email_verification,")
         );
-    }
-
-    #[test]
-    fn wrong_ids_are_named_where_they_are() {
-        let id = EXAMPLE_ID;
-        for (prefix, id, token, named) in [
-            ("items[2].", "x", id, "items[2].notificationId"),
-            ("items[2].", id, "", "items[2].leaseToken"),
-            ("", "x", "x", "notificationId"),
-        ] {
-            let error = held(prefix, id, token).err().unwrap();
-            assert_eq!(error.code(), Code::InvalidArgument);
-            assert_eq!(error.fields()[0].field, named);
-        }
     }
 }
