@@ -11,6 +11,8 @@ mod queries;
 mod queue;
 mod rest;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

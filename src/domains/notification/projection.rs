@@ -127,9 +127,10 @@ pub struct Made {
 }
 
 impl Made {
-    /// The id: the same for every reading of the event.
+    /// The id, the same for every reading of the event: a UUID of version 8 (RFC 9562), from a hash of template and event id.
     pub fn id(&self) -> Uuid {
-        hash16(format!("{}:{}", self.template.as_str(), self.event_id).as_bytes())
+        let hash = hash16(format!("{}:{}", self.template.as_str(), self.event_id).as_bytes());
+        uuid::Builder::from_custom_bytes(hash.into_bytes()).into_uuid()
     }
 }
 
