@@ -59,6 +59,17 @@ CREATE INDEX deliveries_ready ON notification.deliveries (created_at, notificati
 CREATE INDEX deliveries_due ON notification.deliveries (due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX deliveries_expiring ON notification.deliveries (expires_at) WHERE state IN ('ready', 'leased', 'backoff', 'held');
 
+-- The status of a notification: of its delivery (p_state, p_due_at), and where that is not final, by the clock and the live view.
+CREATE FUNCTION notification.status(p_state text, p_due_at timestamptz, p_expires_at timestamptz, p_recipient text)
+RETURNS text LANGUAGE sql STABLE
+RETURN CASE
+    WHEN p_state IN ('sent', 'failed', 'cancelled', 'expired') THEN p_state
+    WHEN p_state = 'leased' AND p_due_at > now() THEN 'leased'
+    WHEN p_expires_at <= now() THEN 'expired'
+    WHEN p_recipient IS NULL THEN 'no_recipient'
+    ELSE 'pending'
+END;
+
 -- Partitions that an earlier state of the database had projected further, and how far, where the database was restored: notifications of
 -- the events before that may have been sent.
 CREATE TABLE notification.restores (

@@ -130,6 +130,15 @@ codes! {
     /// Two versions of the view hold different rows at the same positions.
     ViewsDiffer = "VIEWS_DIFFER", FailedPrecondition, CONFLICT,
         "Find out why the tables that `detail` names differ before you switch.";
+    /// A worker no longer holds a notification: its lease has ended and was given to another, or was settled before.
+    LeaseLost = "LEASE_LOST", FailedPrecondition, CONFLICT,
+        "Drop it: another worker sends it, or it was settled.";
+    /// A notification was cancelled, because its user was deleted.
+    NotificationCancelled = "NOTIFICATION_CANCELLED", FailedPrecondition, CONFLICT,
+        "Drop it, and send nothing.";
+    /// The database was restored to an earlier state, and no operator has resumed the domain.
+    LeasingHeld = "LEASING_HELD", FailedPrecondition, CONFLICT,
+        "Wait until an operator has resumed the domain.";
     /// The view was rebuilt and changes have moved, so that the cursor would miss them: read from
     /// the beginning.
     Resync = "RESYNC", FailedPrecondition, GONE,
@@ -159,15 +168,6 @@ codes! {
     /// Kafka does not answer.
     KafkaUnavailable = "KAFKA_UNAVAILABLE", Unavailable, SERVICE_UNAVAILABLE,
         "Try again after `Retry-After`.";
-    /// A worker no longer holds a notification: its lease has ended and was given to another, or was settled before.
-    LeaseLost = "LEASE_LOST", FailedPrecondition, CONFLICT,
-        "Drop it: another worker sends it, or it was settled.";
-    /// A notification was cancelled, because its user was deleted.
-    NotificationCancelled = "NOTIFICATION_CANCELLED", FailedPrecondition, CONFLICT,
-        "Drop it, and send nothing.";
-    /// The database was restored to an earlier state, and no operator has resumed the domain.
-    LeasingHeld = "LEASING_HELD", FailedPrecondition, CONFLICT,
-        "An operator decides, and resumes the domain.";
     /// The database does not answer, refuses the gateway, or does not have this release's schema.
     DatabaseUnavailable = "DATABASE_UNAVAILABLE", Unavailable, SERVICE_UNAVAILABLE,
         "Try again after `Retry-After`; `detail` says whether the schema is missing.";

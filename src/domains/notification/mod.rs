@@ -4,9 +4,12 @@
 //! The view says what is to be sent. Whether it was sent lies outside of the view's versions (`notification.deliveries`): a
 //! rebuild makes notifications again, and sends none again.
 
+mod grpc;
 mod model;
 mod projection;
+mod queries;
 mod queue;
+mod rest;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -17,6 +20,7 @@ use tonic::service::RoutesBuilder;
 use utoipa_axum::router::OpenApiRouter;
 
 use self::model::Template;
+use self::queue::Queue;
 use super::{Domain, FirstReads};
 use crate::config::Config;
 use crate::proto::notification::v1::notification_service_server::SERVICE_NAME;
@@ -61,11 +65,12 @@ impl Domain for Notification {
     }
 
     fn add_grpc(&self, reads: Reads, routes: &mut RoutesBuilder) {
-        let _ = (reads, routes, queue::Queue::new(self.settings.clone()));
+        let queue = Queue::new(self.settings.clone());
+        routes.add_service(grpc::service(reads, queue));
     }
 
     fn rest(&self) -> OpenApiRouter<Reads> {
-        OpenApiRouter::new()
+        rest::routes(Queue::new(self.settings.clone()))
     }
 
     fn with_settings(&self, config: &Config) -> Option<&'static dyn Domain> {

@@ -19,7 +19,7 @@ use super::{Notification as Domain, Settings};
 use crate::db;
 use crate::error::{Code, Error};
 use crate::projector::restores::CheckError;
-use crate::query::{Answer, Reads, Work};
+use crate::query::{self, Answer, Reads, Work};
 
 /// How many statements lease at once.
 const TASKS: usize = 2;
@@ -54,13 +54,44 @@ pub struct HeldNotification {
     pub lease_token: Uuid,
 }
 
+impl HeldNotification {
+    /// A notification that a worker holds, as a request names it: `prefix` is where the request has its fields.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT: one of the two is not a UUID. The error names it.
+    pub fn of(prefix: &str, notification_id: &str, lease_token: &str) -> Result<Self, Error> {
+        Ok(Self {
+            notification_id: query::uuid(&format!("{prefix}notificationId"), notification_id)?,
+            lease_token: query::uuid(&format!("{prefix}leaseToken"), lease_token)?,
+        })
+    }
+}
+
 /// A notification that could not be sent.
 #[derive(Debug, Clone)]
 pub struct FailedNotification {
-    /// The notification and its lease.
-    pub held: HeldNotification,
-    /// Why: 1 to 500 characters.
-    pub reason: String,
+    held: HeldNotification,
+    reason: String,
+}
+
+impl FailedNotification {
+    /// A notification that could not be sent, for a reason of 1 to 500 characters, which a request has in `field`.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT: the reason is too long or blank, or contains U+0000. The error names `field`.
+    pub fn new(held: HeldNotification, field: &str, reason: String) -> Result<Self, Error> {
+        if reason.trim().is_empty() {
+            return Err(Error::invalid(field, "must not be blank"));
+        }
+        if reason.chars().nth(MAX_REASON).is_some() {
+            let problem = format!("must be at most {MAX_REASON} characters long");
+            return Err(Error::invalid(field, problem));
+        }
+        if reason.contains('\0') {
+            return Err(Error::invalid(field, "must not contain U+0000"));
+        }
+        Ok(Self { held, reason })
+    }
 }
 
 /// Requests for leases. One for each surface.
@@ -437,7 +468,7 @@ impl Queue {
     /// Notes that a worker could not send notifications.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT: there are too many or no items, one twice, or a reason is too long or blank. The database failed.
+    /// INVALID_ARGUMENT: there are too many or no items, or one twice. The database failed.
     pub async fn fail(
         &self,
         reads: &Reads,
@@ -446,9 +477,6 @@ impl Queue {
         let held: Vec<HeldNotification> = items.iter().map(|item| item.held).collect();
         let (ids, tokens) = checked(&held)?;
         let reasons: Vec<&str> = items.iter().map(|item| item.reason.as_str()).collect();
-        for reason in &reasons {
-            check_reason(reason)?;
-        }
         let rows = sqlx::query_file!(
             "src/domains/notification/sql/fail.sql",
             &ids,
@@ -652,20 +680,6 @@ fn checked(items: &[HeldNotification]) -> Result<(Vec<Uuid>, Vec<Uuid>), Error> 
     Ok((ids, items.iter().map(|item| item.lease_token).collect()))
 }
 
-fn check_reason(reason: &str) -> Result<(), Error> {
-    if reason.trim().is_empty() {
-        return Err(Error::invalid("reason", "must not be blank"));
-    }
-    if reason.chars().nth(MAX_REASON).is_some() {
-        let problem = format!("must be at most {MAX_REASON} characters long");
-        return Err(Error::invalid("reason", problem));
-    }
-    if reason.contains('\0') {
-        return Err(Error::invalid("reason", "must not contain U+0000"));
-    }
-    Ok(())
-}
-
 fn check_lease_seconds(seconds: i32) -> Result<(), Error> {
     check_range("leaseSeconds", seconds, 5, 3_600)
 }
@@ -675,4 +689,41 @@ fn check_range(field: &str, value: i32, min: i32, max: i32) -> Result<(), Error>
         return Ok(());
     }
     Err(Error::invalid(field, format!("must be {min} to {max}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "00000000-0000-4000-8000-000000000000";
+
+    #[test]
+    fn wrong_ids_are_named_where_they_are() {
+        for (prefix, id, token, named) in [
+            ("items[2].", "x", ID, "items[2].notificationId"),
+            ("items[2].", ID, "", "items[2].leaseToken"),
+            ("", "x", "x", "notificationId"),
+        ] {
+            let error = HeldNotification::of(prefix, id, token).unwrap_err();
+            assert_eq!(error.code(), Code::InvalidArgument);
+            assert_eq!(error.fields()[0].field, named);
+        }
+    }
+
+    #[test]
+    fn reasons_are_measured_in_characters() {
+        let fail = |reason: &str| {
+            let held = HeldNotification::of("", ID, ID).unwrap();
+            FailedNotification::new(held, "items[0].reason", reason.to_owned())
+        };
+        for reason in ["x", &"é".repeat(MAX_REASON)] {
+            assert!(fail(reason).is_ok());
+        }
+        for reason in ["", " \n", "a\0b", &"é".repeat(MAX_REASON + 1)] {
+            assert_eq!(
+                fail(reason).unwrap_err().fields()[0].field,
+                "items[0].reason"
+            );
+        }
+    }
 }
