@@ -28,6 +28,7 @@ mod holes;
 mod hung_broker;
 mod layers;
 mod notification;
+mod notification_queue;
 mod openapi;
 mod personalization;
 mod printing;

@@ -7,7 +7,10 @@ WITH logs AS (
     FROM notification_live.view_version v
     JOIN sightline.progress p ON p.domain = 'notification' AND p.version = v.version
 ), server AS (
-    SELECT extract(epoch FROM pg_postmaster_start_time())::text || ' ' || pg_relation_filenode('notification.deliveries') AS id
+    -- Whichever way a database is restored, one of these is another then.
+    SELECT concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()), d.oid, pg_relation_filenode('notification.deliveries')) AS id
+    FROM pg_database d
+    WHERE d.datname = current_database()
 ), guard AS (
     SELECT d.database_went_back_at IS NOT NULL AS is_held, server.id IS DISTINCT FROM $4::text AS is_unknown, server.id AS server
     FROM server, sightline.domains d
