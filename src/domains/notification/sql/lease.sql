@@ -20,7 +20,7 @@ WITH logs AS (
     FROM notification.deliveries d
     WHERE $3::text[] IS NULL AND d.state = 'ready' AND d.expires_at > now()
     ORDER BY d.created_at, d.notification_id
-    LIMIT (SELECT $1::bigint FROM guard WHERE NOT is_held AND NOT is_unknown)
+    LIMIT coalesce((SELECT $1::bigint FROM guard WHERE NOT is_held AND NOT is_unknown), 0)
     FOR UPDATE SKIP LOCKED
 ), ready_of_template AS (
     SELECT d.notification_id, d.created_at
@@ -30,7 +30,7 @@ WITH logs AS (
         FROM notification.deliveries d
         WHERE d.state = 'ready' AND d.template = t.template AND d.expires_at > now()
         ORDER BY d.created_at, d.notification_id
-        LIMIT (SELECT $1::bigint FROM guard WHERE NOT is_held AND NOT is_unknown)
+        LIMIT coalesce((SELECT $1::bigint FROM guard WHERE NOT is_held AND NOT is_unknown), 0)
         FOR UPDATE SKIP LOCKED
     ) d
 ), due AS (
@@ -38,7 +38,7 @@ WITH logs AS (
     FROM notification.deliveries d
     WHERE d.due_at <= now() AND d.expires_at > now() AND ($3::text[] IS NULL OR d.template = ANY ($3))
     ORDER BY d.due_at
-    LIMIT (SELECT $1::bigint FROM guard WHERE NOT is_held AND NOT is_unknown)
+    LIMIT coalesce((SELECT $1::bigint FROM guard WHERE NOT is_held AND NOT is_unknown), 0)
     FOR UPDATE SKIP LOCKED
 ), chosen AS (
     SELECT notification_id
