@@ -37,10 +37,15 @@ impl Notification {
         settings: Settings {
             max_attempts: 5,
             backoff: Duration::from_secs(30),
-            expiry_seconds: [604_800; Template::ALL.len()],
+            expiry_seconds: DEFAULT_EXPIRY_SECONDS,
         },
     };
 }
+
+/// In the order of [`Template::ALL`]: a day to verify an email, an hour to reset a password, a week for the others.
+const DEFAULT_EXPIRY_SECONDS: [i32; Template::ALL.len()] = [
+    604_800, 86_400, 604_800, 604_800, 3_600, 604_800, 604_800, 604_800, 604_800,
+];
 
 /// The settings of the domain.
 #[derive(Debug, Clone)]
