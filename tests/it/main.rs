@@ -27,6 +27,7 @@ mod heartbeats;
 mod holes;
 mod hung_broker;
 mod layers;
+mod notification;
 mod notification_queue;
 mod notification_workers;
 mod openapi;
