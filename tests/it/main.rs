@@ -29,6 +29,7 @@ mod hung_broker;
 mod layers;
 mod notification;
 mod notification_queue;
+mod notification_workers;
 mod openapi;
 mod personalization;
 mod printing;
