@@ -266,6 +266,8 @@ async fn refuses_absence(running: &Running) {
         "/v1/fulfillment/addresses",
         "/v1/fulfillment/addresses/a-1",
         "/v1/fulfillment/addresses/a-1?asOf=2026-10-02T00:00:00Z",
+        "/v1/notification/notifications",
+        "/v1/notification/notifications/00000000-0000-4000-8000-000000000000",
         "/v1/search/users?q=ada",
         "/v1/search/suggestions?q=ada",
         "/v1/personalization/users/u-1",

@@ -21,6 +21,7 @@ const PAGES: &[&str] = &[
     "docs/clients.md",
     "docs/order.md",
     "docs/fulfillment.md",
+    "docs/notification.md",
     "docs/search.md",
     "docs/personalization.md",
     "docs/analytics.md",

@@ -1003,6 +1003,20 @@ async fn a_lease_waits_for_notifications() {
             .await
             .is_empty()
     );
+    // It ends in the caller's time, too.
+    let path = format!("{LIST}:lease");
+    let headers = [
+        ("content-type", "application/json"),
+        ("request-timeout", "2"),
+    ];
+    let body = json!({"max": 100, "leaseSeconds": 60, "waitSeconds": 20}).to_string();
+    let answer = rest
+        .send(Method::POST, &path, &headers, body.as_bytes())
+        .await;
+    assert_eq!(
+        (answer.status, answer.json()),
+        (200, json!({"notifications": []}))
+    );
     let waiting = tokio::spawn({
         let rest = rest.clone();
         async move {

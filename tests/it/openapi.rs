@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use chrono::Utc;
 use http::Method;
 use serde_json::{Map, Value, json};
 use sightline_testing::app::{SOON, World, finish, sightline};
-use sightline_testing::broker::Broker;
+use sightline_testing::broker::{Broker, Record};
 use sightline_testing::check::{caught_up, folded};
 use sightline_testing::client::{Answer, Rest, escape};
 use sightline_testing::database::Database;
@@ -85,6 +86,14 @@ fn every_operation_is_documented() {
         "/v1/fulfillment/users/{userId}/default-address",
         "/v1/fulfillment/addresses/{addressId}",
         "/v1/fulfillment/addresses",
+        "/v1/notification/notifications",
+        "/v1/notification/notifications/{notificationId}",
+        "/v1/notification/notifications:lease",
+        "/v1/notification/notifications:ack",
+        "/v1/notification/notifications:fail",
+        "/v1/notification/notifications/{notificationId}/ack",
+        "/v1/notification/notifications/{notificationId}/fail",
+        "/v1/notification/notifications/{notificationId}/extend",
         "/v1/search/users",
         "/v1/search/suggestions",
         "/v1/personalization/users/{userId}",
@@ -428,10 +437,12 @@ fn every_example_fits_its_schema() {
     assert!(found > 60, "{found}");
 }
 
-/// Properties that all answers of the test have, and that are absent elsewhere: values of headers that have none, and
-/// figures for which Kafka has to answer.
+/// Properties that all answers of the test have, and that are absent elsewhere: values of headers that have none,
+/// figures for which Kafka has to answer, and what a notification has while it can be leased.
 const ABSENT_ELSEWHERE: &[(&str, &str)] = &[
     ("DeadLetterHeader", "value"),
+    ("LeasedNotification", "data"),
+    ("LeasedNotification", "recipient"),
     ("PartitionConsistency", "endOffset"),
     ("PartitionConsistency", "endReadAgeSeconds"),
     ("PartitionConsistency", "etaSeconds"),
@@ -449,7 +460,8 @@ async fn answers_are_as_the_document_says() {
         partitions: 2,
         users: 120,
     };
-    let log = generate(seed() + 21, SHAPE);
+    let mut log = generate(seed() + 21, SHAPE);
+    log.extend((0..4).map(registered_now));
     let (_, ends) = folded(&log, SHAPE.partitions);
     let mut world = World::new(Broker::shared(), Database::create().await, SHAPE.partitions).await;
     world.set("SIGHTLINE_DOMAINS", "all");
@@ -600,6 +612,7 @@ async fn answers_are_as_the_document_says() {
             .get(rest, template, &format!("{path}?nonsense=1"))
             .await;
     }
+    work_on_notifications(&mut contract, rest).await;
     operate_dead_letters(&mut contract, rest).await;
     operate_projections(&mut contract, rest).await;
 
@@ -628,6 +641,85 @@ async fn answers_are_as_the_document_says() {
         wrong.is_empty(),
         "always there, but not required: {wrong:?}"
     );
+}
+
+/// A registration of this moment: its notification can be sent.
+fn registered_now(n: usize) -> Record {
+    let (user, now) = (format!("newcomer-{n}"), Utc::now());
+    let value = json!({
+        "eventType": "UserRegistered", "eventId": format!("newcomer-{n}"), "eventTimestamp": now.to_rfc3339(),
+        "payload": {"userId": user, "email": "newcomer@example.org", "status": "active"},
+    });
+    Record {
+        partition: 0,
+        key: Some(user.into()),
+        value: Some(value.to_string().into_bytes()),
+        headers: vec![],
+        timestamp: now.timestamp_millis(),
+    }
+}
+
+/// Lists and reads notifications, leases some, and settles the leases in every way.
+async fn work_on_notifications(contract: &mut Contract, rest: &Rest) {
+    let list = "/v1/notification/notifications";
+    for query in [
+        "?pageSize=1",
+        "?pageSize=1000",
+        "?userId=nobody",
+        "?status=x",
+    ] {
+        contract.get(rest, list, &format!("{list}{query}")).await;
+    }
+    let lease = format!("{list}:lease");
+    let body = json!({"max": 4, "leaseSeconds": 60, "templates": ["welcome"]});
+    let leased = contract.post(rest, &lease, &lease, body).await.json();
+    let leased = leased["notifications"].as_array().expect("a list").clone();
+    assert_eq!(leased.len(), 4, "{leased:?}");
+    contract.post(rest, &lease, &lease, json!({})).await;
+    let held = |n: usize| {
+        let (id, token) = (&leased[n]["notificationId"], &leased[n]["leaseToken"]);
+        json!({"notificationId": id, "leaseToken": token})
+    };
+    let mut failed = held(1);
+    failed["reason"] = json!("mailbox full");
+    let unknown =
+        json!({"notificationId": leased[0]["leaseToken"], "leaseToken": leased[0]["leaseToken"]});
+    for (verb, items) in [
+        ("ack", json!([held(0), unknown])),
+        ("fail", json!([failed])),
+    ] {
+        let path = format!("{list}:{verb}");
+        contract
+            .post(rest, &path, &path, json!({"items": items}))
+            .await;
+        contract
+            .post(rest, &path, &path, json!({"items": []}))
+            .await;
+    }
+    let one = |verb: &str, id: &str| {
+        (
+            format!("{list}/{{notificationId}}{verb}"),
+            format!("{list}/{id}{verb}"),
+        )
+    };
+    for (n, verb, mut body) in [
+        (2, "/extend", json!({"leaseSeconds": 60})),
+        (2, "/ack", json!({})),
+        (3, "/fail", json!({"reason": "mailbox full"})),
+        // The lease was settled before.
+        (2, "/extend", json!({"leaseSeconds": 60})),
+        (3, "/ack", json!({})),
+        (3, "/fail", json!({"reason": "mailbox full"})),
+    ] {
+        let id = leased[n]["notificationId"].as_str().expect("an id");
+        body["leaseToken"] = leased[n]["leaseToken"].clone();
+        let (template, path) = one(verb, id);
+        contract.post(rest, &template, &path, body).await;
+        let (template, path) = one("", id);
+        contract.get(rest, &template, &path).await;
+    }
+    let (template, path) = one("", "00000000-0000-4000-8000-000000000000");
+    contract.get(rest, &template, &path).await;
 }
 
 /// Lists, reads, retries and discards dead letters.

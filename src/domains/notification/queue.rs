@@ -20,7 +20,7 @@ use crate::db;
 use crate::error::{Code, Error};
 use crate::projector::Projection;
 use crate::projector::restores::CheckError;
-use crate::query::{self, Answer, Reads, Work};
+use crate::query::{self, Answer, Reads, Work, deadline};
 
 /// How many statements lease at once.
 const TASKS: usize = 2;
@@ -32,6 +32,8 @@ const MOST_OF_REQUEST: i32 = 100;
 const MAX_REASON: usize = 500;
 /// A request that waits is tried again after so long, whatever was announced.
 const SAFETY_NET: Duration = Duration::from_secs(5);
+/// The part of a caller's time that is left for the answer when the wait ends.
+const ANSWERING: Duration = Duration::from_millis(500);
 
 /// What a worker asks for.
 #[derive(Debug, Clone)]
@@ -42,7 +44,7 @@ pub struct LeaseRequest {
     pub lease_seconds: i32,
     /// Only of these templates; of all if there are none.
     pub templates: Vec<Template>,
-    /// How long to wait, in seconds, if there is nothing: 0 to 20.
+    /// How long to wait, in seconds, if there is nothing: 0 to 20. The wait ends earlier where the caller's time is shorter.
     pub wait_seconds: i32,
 }
 
@@ -244,10 +246,11 @@ impl Queue {
             templates,
             lease_seconds: request.lease_seconds,
         };
+        let wait = Duration::from_secs(request.wait_seconds.unsigned_abs().into());
         let (answer, answered) = oneshot::channel();
         let waiting = Waiting {
             max: request.max.unsigned_abs() as usize,
-            until: Instant::now() + Duration::from_secs(request.wait_seconds.unsigned_abs().into()),
+            until: Instant::now() + wait.min(deadline::left().saturating_sub(ANSWERING)),
             answer,
         };
         {
