@@ -20,6 +20,10 @@ use sightline::proto::fulfillment::v1::fulfillment_service_client::FulfillmentSe
 use sightline::proto::fulfillment::v1::{
     SearchAddressesResponse, ShippingAddress, ValidationStatus,
 };
+use sightline::proto::notification::v1::notification_service_client::NotificationServiceClient;
+use sightline::proto::notification::v1::{
+    ListNotificationsResponse, Notification, NotificationData, NotificationStatus, Template,
+};
 use sightline::proto::order::v1::order_service_client::OrderServiceClient;
 use sightline::proto::order::v1::{
     Address, AddressChange, AddressChangeKind, Customer, ListAddressChangesResponse,
@@ -262,6 +266,10 @@ impl Grpc {
 
     pub fn analytics(&self) -> AnalyticsServiceClient<Channel> {
         AnalyticsServiceClient::new(self.channel.clone())
+    }
+
+    pub fn notification(&self) -> NotificationServiceClient<Channel> {
+        NotificationServiceClient::new(self.channel.clone())
     }
 
     pub fn consistency(&self) -> ConsistencyServiceClient<Channel> {
@@ -567,6 +575,76 @@ pub fn activity_json(activity: UserActivity) -> Value {
         activity.failed_logins_since_last_login,
     );
     Value::Object(json.0)
+}
+
+/// A gRPC notification in the JSON form of REST.
+pub fn notification_json(notification: Notification) -> Value {
+    let mut json = Fields::default();
+    json.always("template", template_word(notification.template()));
+    json.always("status", status_word(notification.status()));
+    json.always("notificationId", notification.notification_id);
+    json.always("eventId", notification.event_id);
+    json.always("userId", notification.user_id);
+    json.known("recipient", notification.recipient);
+    json.always("channel", notification.channel);
+    json.known("data", notification.data.map(notification_data_json));
+    json.always("attempts", notification.attempts);
+    json.known("createdAt", notification.created_at.map(instant));
+    json.known("expiresAt", notification.expires_at.map(instant));
+    json.known("lastError", notification.last_error);
+    Value::Object(json.0)
+}
+
+fn notification_data_json(data: NotificationData) -> Value {
+    let mut json = Fields::default();
+    json.always("userId", data.user_id);
+    json.known("firstName", data.first_name);
+    json.known("username", data.username);
+    json.known("resetTokenIdentifier", data.reset_token_identifier);
+    json.known("changeType", data.change_type);
+    json.known("mfaMethod", data.mfa_method);
+    json.known("reason", data.reason);
+    json.known("previousStatus", data.previous_status);
+    json.known("newStatus", data.new_status);
+    Value::Object(json.0)
+}
+
+/// A gRPC page of notifications in the JSON form of REST.
+pub fn notifications_json(answer: ListNotificationsResponse) -> Value {
+    let mut json = Fields::default();
+    let notifications = answer.notifications.into_iter();
+    let notifications: Vec<Value> = notifications.map(notification_json).collect();
+    json.always("notifications", notifications);
+    json.known("nextPageToken", answer.next_page_token);
+    Value::Object(json.0)
+}
+
+fn template_word(template: Template) -> &'static str {
+    match template {
+        Template::Unspecified => "unspecified",
+        Template::Welcome => "welcome",
+        Template::EmailVerification => "email_verification",
+        Template::EmailVerified => "email_verified",
+        Template::PasswordChanged => "password_changed",
+        Template::PasswordReset => "password_reset",
+        Template::MfaEnabled => "mfa_enabled",
+        Template::MfaDisabled => "mfa_disabled",
+        Template::AccountSuspended => "account_suspended",
+        Template::AccountReactivated => "account_reactivated",
+    }
+}
+
+fn status_word(status: NotificationStatus) -> &'static str {
+    match status {
+        NotificationStatus::Unspecified => "unspecified",
+        NotificationStatus::Pending => "pending",
+        NotificationStatus::Leased => "leased",
+        NotificationStatus::Sent => "sent",
+        NotificationStatus::Failed => "failed",
+        NotificationStatus::Cancelled => "cancelled",
+        NotificationStatus::Expired => "expired",
+        NotificationStatus::NoRecipient => "no_recipient",
+    }
 }
 
 /// An instant as a protobuf timestamp.
