@@ -168,6 +168,7 @@ impl ByHand {
             let mut target = Target {
                 connection: &mut *connection,
                 log_count: self.topic.partitions,
+                is_live: true,
             };
             domain.apply(&mut target, &events).await?;
             steps.lap("% of time: load, fold and store users");

@@ -10,6 +10,7 @@ mod by_hand;
 mod floor;
 mod freshness;
 mod ids;
+mod leases;
 mod load;
 mod log;
 mod people;
@@ -35,13 +36,14 @@ use report::Report;
 use topic::Domains;
 
 /// What can be measured.
-const SECTIONS: [&str; 7] = [
+const SECTIONS: [&str; 8] = [
     "backlog",
     "freshness",
     "ids",
     "rows",
     "reads",
     "questions",
+    "leases",
     "rebuild",
 ];
 
@@ -289,6 +291,11 @@ async fn main() {
     if bench.settings.wants("questions") {
         let mut report = Report::new("questions");
         questions::run(&bench, &mut report).await;
+        report.finish();
+    }
+    if bench.settings.wants("leases") {
+        let mut report = Report::new("leases");
+        leases::run(&bench, &mut report).await;
         report.finish();
     }
     if bench.settings.wants("rebuild") {

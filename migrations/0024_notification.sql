@@ -48,7 +48,9 @@ CREATE TABLE notification.deliveries (
     -- Of the last lease. It stays when the lease runs out, until the next one: the worker may have sent the message meanwhile.
     lease_token     uuid,
     attempts        integer     NOT NULL DEFAULT 0,
-    last_error      text
+    last_error      text,
+    -- Of those made before a restore of the database was found, nothing later is known.
+    made_at         timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 -- For lists.
 CREATE INDEX deliveries_by_state ON notification.deliveries (state, template, created_at, notification_id);
@@ -57,6 +59,20 @@ CREATE INDEX deliveries_ready ON notification.deliveries (created_at, notificati
 CREATE INDEX deliveries_due ON notification.deliveries (due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX deliveries_expiring ON notification.deliveries (expires_at) WHERE state IN ('ready', 'leased', 'backoff', 'held');
 
--- How far an earlier state of the database had projected this partition, where the database was restored: Kafka's committed offset
--- when that was found. Null if it never was. Notifications of earlier events may have been sent.
-ALTER TABLE sightline.progress ADD COLUMN projected_before bigint;
+-- The status of a notification: of its delivery (p_state, p_due_at), and where that is not final, by the clock and the live view.
+CREATE FUNCTION notification.status(p_state text, p_due_at timestamptz, p_expires_at timestamptz, p_recipient text)
+RETURNS text LANGUAGE sql STABLE
+RETURN CASE
+    WHEN p_state IN ('sent', 'failed', 'cancelled', 'expired') THEN p_state
+    WHEN p_state = 'leased' AND p_due_at > now() THEN 'leased'
+    WHEN p_expires_at <= now() THEN 'expired'
+    WHEN p_recipient IS NULL THEN 'no_recipient'
+    ELSE 'pending'
+END;
+
+-- Partitions that an earlier state of the database had projected further, and how far, where the database was restored: notifications of
+-- the events before that may have been sent.
+CREATE TABLE notification.restores (
+    log_id           integer PRIMARY KEY,
+    projected_before bigint  NOT NULL
+);

@@ -30,12 +30,14 @@ use crate::error::Error;
 use crate::kafka::consumer::Buffers;
 use crate::kafka::{group, monitor};
 use crate::operations::Operations;
+use crate::projector::announcements::Announcements;
 use crate::projector::dead_letters::retry::Retrier;
 use crate::projector::heartbeat::{self, Heartbeats};
 use crate::projector::maintenance::{self, Counts, DeadLetterPolicy};
+use crate::projector::restores::RestoreCheck;
 use crate::projector::{Projection, Projector, Transactions, added_partitions, members};
-use crate::query::Reads;
 use crate::query::lag::{Lag, PartitionConsistency};
+use crate::query::{Reads, Work};
 use crate::server::{self, Domains, admin};
 use crate::task::{Signals, Supervisor};
 use crate::{db, telemetry};
@@ -46,6 +48,10 @@ const SHARED_CONNECTIONS: u32 = 1;
 const PROJECTOR_CONNECTIONS: u32 = 6;
 /// Connections of operations.
 const OPERATION_CONNECTIONS: u32 = 4;
+/// Connections of work queues.
+const WORK_CONNECTIONS: u32 = 4;
+/// Connections for announcements of commits: one sends, one receives.
+const ANNOUNCEMENT_CONNECTIONS: u32 = 2;
 /// Connections of a domain's maintenance: one of these publishes dead letters.
 const MAINTENANCE_CONNECTIONS: u32 = 2;
 /// Pause between two attempts to bring the database's schema up to date.
@@ -93,8 +99,15 @@ pub async fn serve_on(listeners: Listeners, config: Config) -> anyhow::Result<Ex
     let pools = Pools::new(&config)?;
     let served = served_domains(&config);
     let (migrated_sender, migrated) = watch::channel(false);
-    let retrier = retrier(&config, pools.operations.clone());
-    let services = Services::new(&served, &pools, retrier.clone());
+    let announcements = Announcements::new(&domain_names(&served));
+    let retrier = retrier(&config, pools.operations.clone(), announcements.clone());
+    let work = Work {
+        pool: pools.work.clone(),
+        announcements: announcements.clone(),
+        restores: restore_check(&config, pools.operations.clone()),
+        stop: stop.clone(),
+    };
+    let services = Services::new(&served, &pools, retrier.clone(), work);
 
     let counts = Arc::new(Counts::default());
 
@@ -113,6 +126,17 @@ pub async fn serve_on(listeners: Listeners, config: Config) -> anyhow::Result<Ex
         "admin",
         admin::serve(listeners.admin, admin, stop.clone()).map(Ok),
     );
+    supervisor.spawn_lasting("announcements", {
+        let (announcements, pool) = (announcements.clone(), pools.announcements.clone());
+        move |stop| {
+            let (announcements, pool) = (announcements.clone(), pool.clone());
+            async move {
+                stop.run_until_cancelled(announcements.exchange(&pool))
+                    .await;
+                Ok(())
+            }
+        }
+    });
     if let Some(listeners) = listeners.api {
         serve_api(&supervisor, &served, services, listeners);
     }
@@ -133,6 +157,7 @@ pub async fn serve_on(listeners: Listeners, config: Config) -> anyhow::Result<Ex
             &pools,
             retrier,
             counts,
+            announcements,
             &migrated,
         );
     }
@@ -219,6 +244,8 @@ struct Pools {
     maintenance: Vec<PgPool>,
     shared: PgPool,
     operations: PgPool,
+    work: PgPool,
+    announcements: PgPool,
 }
 
 impl Pools {
@@ -228,7 +255,7 @@ impl Pools {
         let of_each_domain =
             |pool: &dyn Fn() -> PgPool| config.domains.iter().map(|_| pool()).collect();
         Ok(Self {
-            reads: db::read_pool(pooled, config.database_max_connections),
+            reads: db::caller_pool(pooled, config.database_max_connections),
             projectors: of_each_domain(&|| {
                 db::projector_pool(direct.clone(), PROJECTOR_CONNECTIONS)
             }),
@@ -236,18 +263,24 @@ impl Pools {
                 db::operation_pool(direct.clone(), MAINTENANCE_CONNECTIONS)
             }),
             shared: db::projector_pool(direct.clone(), SHARED_CONNECTIONS),
-            operations: db::operation_pool(direct, OPERATION_CONNECTIONS),
+            operations: db::operation_pool(direct.clone(), OPERATION_CONNECTIONS),
+            work: db::caller_pool(direct.clone(), WORK_CONNECTIONS),
+            announcements: db::operation_pool(direct, ANNOUNCEMENT_CONNECTIONS),
         })
     }
 }
 
-/// The configured domains.
+/// The configured domains, with their settings. Called once per process: what has settings stays.
 pub fn served_domains(config: &Config) -> Vec<&'static dyn Domain> {
     domains::ALL
         .iter()
-        .copied()
         .filter(|domain| config.domains.iter().any(|name| name == domain.domain()))
+        .map(|domain| domain.with_settings(config).unwrap_or(*domain))
         .collect()
+}
+
+fn domain_names(domains: &[&'static dyn Domain]) -> Vec<&'static str> {
+    domains.iter().map(|domain| domain.domain()).collect()
 }
 
 /// The same domains as the projector sees them.
@@ -267,12 +300,12 @@ struct Services {
 }
 
 impl Services {
-    fn new(served: &[&'static dyn Domain], pools: &Pools, retrier: Retrier) -> Self {
+    fn new(served: &[&'static dyn Domain], pools: &Pools, retrier: Retrier, work: Work) -> Self {
         let domains = Domains {
-            served: served.iter().map(|domain| domain.domain()).collect(),
+            served: domain_names(served),
             known: domains::names(),
         };
-        let reads = Reads::new(pools.reads.clone());
+        let reads = Reads::new(pools.reads.clone(), work);
         let code_versions = served
             .iter()
             .map(|domain| (domain.domain(), domain.code_version()));
@@ -460,9 +493,15 @@ fn project(
     pools: &Pools,
     retrier: Retrier,
     counts: Arc<Counts>,
+    announcements: Announcements,
     migrated: &watch::Receiver<bool>,
 ) {
-    let projector = projector(config, pools.shared.clone(), supervisor.stop());
+    let projector = projector(
+        config,
+        pools.shared.clone(),
+        announcements,
+        supervisor.stop(),
+    );
     // Heartbeats have a connection of their own: a process whose other connections are all busy
     // must not count as dead.
     let heartbeats = Projector {
@@ -524,7 +563,12 @@ fn project(
 }
 
 /// What the projectors of this process share. Starts the thread that reads the topics' offsets.
-fn projector(config: &Config, pool: PgPool, stop: &CancellationToken) -> Projector {
+fn projector(
+    config: &Config,
+    pool: PgPool,
+    announcements: Announcements,
+    stop: &CancellationToken,
+) -> Projector {
     let kafka = group::connection_config(&config.kafka_brokers, &config.kafka_properties);
     let topic_states = monitor::start(kafka.clone(), config.kafka_topics.clone(), stop.clone());
     Projector {
@@ -541,19 +585,30 @@ fn projector(config: &Config, pool: PgPool, stop: &CancellationToken) -> Project
         instance: Uuid::now_v7(),
         buffers: Arc::new(Buffers::new(config.kafka_buffer_bytes)),
         topic_states,
+        announcements,
         heartbeats: Arc::new(Heartbeats::default()),
         stop: stop.child_token(),
     }
 }
 
 /// Retries dead letters, for maintenance and for operators.
-fn retrier(config: &Config, pool: PgPool) -> Retrier {
+fn retrier(config: &Config, pool: PgPool, announcements: Announcements) -> Retrier {
     let connection = group::connection_config(&config.kafka_brokers, &config.kafka_properties);
     Retrier {
         pool,
         kafka: group::dead_letters_config(connection, &config.kafka_group_prefix),
         max_value_bytes: config.max_value_bytes,
         dedupe: chrono::TimeDelta::days(config.dedupe_days.into()),
+        announcements,
+    }
+}
+
+/// Finds out whether the database was restored, for work queues.
+fn restore_check(config: &Config, pool: PgPool) -> RestoreCheck {
+    RestoreCheck {
+        pool,
+        kafka: group::connection_config(&config.kafka_brokers, &config.kafka_properties),
+        group_prefix: config.kafka_group_prefix.clone(),
     }
 }
 
@@ -597,6 +652,7 @@ fn set_pool_gauges(pools: &Pools) {
         ("reads", vec![&pools.reads]),
         ("projectors", of_projectors),
         ("operations", of_operations),
+        ("work", vec![&pools.work]),
     ] {
         let idle: usize = pools.iter().map(|pool| pool.num_idle()).sum();
         let idle = u32::try_from(idle).unwrap_or(u32::MAX);
@@ -688,7 +744,7 @@ mod tests {
         drop(closed);
         let pools = addresses.map(|address| {
             let url = Secret::new(format!("postgres://u@{address}/db?sslmode=disable"));
-            db::read_pool(db::options(&url).unwrap(), 1)
+            db::caller_pool(db::options(&url).unwrap(), 1)
         });
         let in_time = timeout(Duration::from_secs(3), async {
             tokio::join!(readiness(&pools[0], true), readiness(&pools[1], true))

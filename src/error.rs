@@ -130,6 +130,15 @@ codes! {
     /// Two versions of the view hold different rows at the same positions.
     ViewsDiffer = "VIEWS_DIFFER", FailedPrecondition, CONFLICT,
         "Find out why the tables that `detail` names differ before you switch.";
+    /// A worker no longer holds a notification: its lease has ended and was given to another, or was settled before.
+    LeaseLost = "LEASE_LOST", FailedPrecondition, CONFLICT,
+        "Drop it: another worker sends it, or it was settled.";
+    /// A notification was cancelled, because its user was deleted.
+    NotificationCancelled = "NOTIFICATION_CANCELLED", FailedPrecondition, CONFLICT,
+        "Drop it, and send nothing.";
+    /// The database was restored to an earlier state, and no operator has resumed the domain.
+    LeasingHeld = "LEASING_HELD", FailedPrecondition, CONFLICT,
+        "Wait until an operator has resumed the domain.";
     /// The view was rebuilt and changes have moved, so that the cursor would miss them: read from
     /// the beginning.
     Resync = "RESYNC", FailedPrecondition, GONE,

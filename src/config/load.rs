@@ -130,6 +130,15 @@ impl Settings {
             dedupe_days: self.number("dedupe_days", 1, 36_500)?,
             dead_letter_retention_days: self.number("dead_letter_retention_days", 1, 36_500)?,
             dead_letter_topic_values: self.boolean("dead_letter_topic_values")?,
+            notification_max_attempts: self.number("notification_max_attempts", 1, 100)?,
+            notification_backoff: Duration::from_secs(self.number(
+                "notification_backoff_seconds",
+                1,
+                3_600,
+            )?),
+            notification_expiry_seconds: settings::expiry_keys()
+                .map(|(template, key)| Ok((template, self.number(key, 1, 31_622_400)?)))
+                .collect::<Result<_, _>>()?,
             migrate: true,
             origins: self
                 .given

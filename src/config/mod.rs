@@ -11,7 +11,7 @@ mod load;
 mod secret;
 mod settings;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -78,6 +78,12 @@ pub struct Config {
     pub dead_letter_retention_days: u32,
     /// Whether the dead letter topic gets keys and values, too.
     pub dead_letter_topic_values: bool,
+    /// How often a notification is tried to be sent.
+    pub notification_max_attempts: i32,
+    /// The pause after a notification's first failed attempt. It doubles with each.
+    pub notification_backoff: Duration,
+    /// After how long it is too late to send a notification, in seconds, by the name of its template.
+    pub notification_expiry_seconds: BTreeMap<&'static str, i32>,
     /// Whether `serve` applies migrations. A flag of that command, not a setting.
     pub migrate: bool,
     /// How settings were given, by key.
@@ -231,6 +237,17 @@ impl Config {
             "dead_letter_topic_values",
             self.dead_letter_topic_values.into(),
         );
+        put(
+            "notification_max_attempts",
+            self.notification_max_attempts.into(),
+        );
+        put(
+            "notification_backoff_seconds",
+            (self.notification_backoff.as_secs() as i64).into(),
+        );
+        for (template, seconds) in &self.notification_expiry_seconds {
+            put(&settings::expiry_key(template), (*seconds).into());
+        }
         table.to_string()
     }
 }

@@ -198,6 +198,72 @@ pub(super) const SETTINGS: &[Setting] = &[
         Some("false"),
         "Whether keys and values go to the dead letter topic, in addition to coordinates and reason",
     ),
+    setting(
+        "notification_max_attempts",
+        "NUMBER",
+        Some("5"),
+        "How often a notification is tried to be sent before it counts as failed",
+    ),
+    setting(
+        "notification_backoff_seconds",
+        "SECONDS",
+        Some("30"),
+        "Pause after a notification's first failed attempt; it doubles with each, up to an hour",
+    ),
+    setting(
+        "notification_expiry_welcome_seconds",
+        "SECONDS",
+        Some("604800"),
+        "How long after the event a welcome may still be sent",
+    ),
+    setting(
+        "notification_expiry_email_verification_seconds",
+        "SECONDS",
+        Some("86400"),
+        "How long after the event a request to verify an email may still be sent",
+    ),
+    setting(
+        "notification_expiry_email_verified_seconds",
+        "SECONDS",
+        Some("604800"),
+        "How long after the event the news that an email was verified may still be sent",
+    ),
+    setting(
+        "notification_expiry_password_changed_seconds",
+        "SECONDS",
+        Some("604800"),
+        "How long after the event the news of a changed password may still be sent",
+    ),
+    setting(
+        "notification_expiry_password_reset_seconds",
+        "SECONDS",
+        Some("3600"),
+        "How long after the event a link to reset a password may still be sent",
+    ),
+    setting(
+        "notification_expiry_mfa_enabled_seconds",
+        "SECONDS",
+        Some("604800"),
+        "How long after the event the news that a second factor was enabled may still be sent",
+    ),
+    setting(
+        "notification_expiry_mfa_disabled_seconds",
+        "SECONDS",
+        Some("604800"),
+        "How long after the event the news that a second factor was disabled may still be sent",
+    ),
+    setting(
+        "notification_expiry_account_suspended_seconds",
+        "SECONDS",
+        Some("604800"),
+        "How long after the event the news of a suspended account may still be sent",
+    ),
+    setting(
+        "notification_expiry_account_reactivated_seconds",
+        "SECONDS",
+        Some("604800"),
+        "How long after the event the news of a reactivated account may still be sent",
+    ),
 ];
 
 /// The value name of a boolean setting whose flag may stand without a value, which then means true.
@@ -218,6 +284,19 @@ impl Setting {
     fn keys(&self) -> impl Iterator<Item = &'static str> + use<> {
         iter::once(self.key).chain(self.file_key)
     }
+}
+
+/// The key of how long a template of notifications may be sent.
+pub(super) fn expiry_key(template: &str) -> String {
+    format!("notification_expiry_{template}_seconds")
+}
+
+/// The templates of notifications that may be sent for a time, each with its key.
+pub(super) fn expiry_keys() -> impl Iterator<Item = (&'static str, &'static str)> {
+    SETTINGS.iter().filter_map(|setting| {
+        let template = setting.key.strip_prefix("notification_expiry_")?;
+        Some((template.strip_suffix("_seconds")?, setting.key))
+    })
 }
 
 /// The row with this key.

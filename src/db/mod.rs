@@ -62,8 +62,8 @@ pub fn options(url: &Secret) -> Result<PgConnectOptions, ConfigError> {
     })
 }
 
-/// The pool that answers reads.
-pub fn read_pool(options: PgConnectOptions, max_connections: u32) -> PgPool {
+/// A pool for what callers wait for: reads, and leases of work.
+pub fn caller_pool(options: PgConnectOptions, max_connections: u32) -> PgPool {
     pool(
         options,
         max_connections,

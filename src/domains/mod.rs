@@ -2,6 +2,7 @@
 
 pub mod analytics;
 pub mod fulfillment;
+pub mod notification;
 pub mod order;
 pub mod personalization;
 pub mod search;
@@ -9,6 +10,7 @@ pub mod search;
 use tonic::service::RoutesBuilder;
 use utoipa_axum::router::OpenApiRouter;
 
+use crate::config::Config;
 use crate::projector::Projection;
 use crate::query::Reads;
 
@@ -22,6 +24,11 @@ pub trait Domain: Projection {
 
     /// The REST routes, with their documentation.
     fn rest(&self) -> OpenApiRouter<Reads>;
+
+    /// The domain with the settings of a process, if it has any.
+    fn with_settings(&self, _config: &Config) -> Option<&'static dyn Domain> {
+        None
+    }
 
     /// What to read first.
     fn first_reads(&self) -> FirstReads;
@@ -44,6 +51,7 @@ pub static ALL: &[&dyn Domain] = &[
     &search::Search,
     &personalization::Personalization,
     &analytics::Analytics,
+    &notification::Notification::DEFAULT,
 ];
 
 /// The names of all domains.

@@ -902,7 +902,7 @@ fn answer_committed(consumer: &BaseConsumer<Member>, asked: Vec<Asked>) {
 
 /// The offset that was committed for a partition, if its metadata names this incarnation of the topic, or nothing: other
 /// tools commit without metadata.
-fn committed(
+pub(crate) fn committed(
     found: &TopicPartitionList,
     partition: &TopicPartition,
     identity: &str,

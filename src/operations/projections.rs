@@ -208,10 +208,12 @@ impl Operations {
         accept_loss: bool,
         accept_older_code: bool,
     ) -> Result<Projection, Error> {
-        let code_version = self.projection(domain)?.code_version();
+        let projection = self.projection(domain)?;
+        let code_version = projection.code_version();
         let older_code = accept_older_code.then_some(code_version);
         let pool = &self.0.retrier.pool;
-        let failed = pause::resume(pool, domain, accept_loss, older_code).await?;
+        let failed = pause::resume(pool, projection, accept_loss, older_code).await?;
+        self.0.retrier.announcements.announce(domain);
         tracing::info!(
             domain,
             accept_loss,
@@ -253,9 +255,9 @@ impl Operations {
     /// # Errors
     /// NO_REBUILD. NOT_FOUND or DOMAIN_NOT_SERVED: of the domain. The database failed.
     pub async fn cancel(&self, domain: &str) -> Result<Projection, Error> {
-        self.projection(domain)?;
+        let projection = self.projection(domain)?;
         let pool = &self.0.retrier.pool;
-        let version = versions::remove(pool, domain, Which::Building)
+        let version = versions::remove(pool, projection, Which::Building)
             .await
             .map_err(|error| version_error(error, Which::Building))?;
         tracing::info!(domain, version, "an operator cancelled a rebuild");
@@ -274,7 +276,7 @@ impl Operations {
         number: Option<i32>,
         compare: bool,
     ) -> Result<Projection, Error> {
-        self.projection(domain)?;
+        let projection = self.projection(domain)?;
         let pool = &self.0.retrier.pool;
         let compared = if compare {
             // One at a time: a comparison may take as long as its caller waits, and must not occupy
@@ -285,13 +287,16 @@ impl Operations {
             Ok(())
         };
         let switched = match compared {
-            Ok(()) => versions::switch(pool, domain, Which::Building, number, switch_ends()).await,
+            Ok(()) => {
+                versions::switch(pool, projection, Which::Building, number, switch_ends()).await
+            }
             Err(error) => Err(error),
         };
         let version = match switched {
             Ok(version) => version,
             Err(error) => return Err(self.no_switch(domain, Which::Building, number, error).await),
         };
+        self.0.retrier.announcements.announce(domain);
         tracing::info!(domain, version, "an operator switched to the new version");
         self.projection_now(domain).await
     }
@@ -302,13 +307,15 @@ impl Operations {
     /// NO_RETIRED_VERSION. NOT_CAUGHT_UP. NOT_FOUND or DOMAIN_NOT_SERVED: of the domain. The
     /// database failed.
     pub async fn rollback(&self, domain: &str, number: Option<i32>) -> Result<Projection, Error> {
-        self.projection(domain)?;
+        let projection = self.projection(domain)?;
         let pool = &self.0.retrier.pool;
-        let switched = versions::switch(pool, domain, Which::Retired, number, switch_ends()).await;
+        let switched =
+            versions::switch(pool, projection, Which::Retired, number, switch_ends()).await;
         let version = match switched {
             Ok(version) => version,
             Err(error) => return Err(self.no_switch(domain, Which::Retired, number, error).await),
         };
+        self.0.retrier.announcements.announce(domain);
         tracing::info!(
             domain,
             version,
@@ -322,9 +329,9 @@ impl Operations {
     /// # Errors
     /// NO_RETIRED_VERSION. NOT_FOUND or DOMAIN_NOT_SERVED: of the domain. The database failed.
     pub async fn drop_retired(&self, domain: &str) -> Result<Projection, Error> {
-        self.projection(domain)?;
+        let projection = self.projection(domain)?;
         let pool = &self.0.retrier.pool;
-        let version = versions::remove(pool, domain, Which::Retired)
+        let version = versions::remove(pool, projection, Which::Retired)
             .await
             .map_err(|error| version_error(error, Which::Retired))?;
         tracing::info!(domain, version, "an operator dropped the retired version");

@@ -146,6 +146,9 @@ pub async fn project(
     let is_ready =
         has_reached_end && progress::note_ready(&mut transaction, view, &projector.topics).await?;
     transaction.commit().await?;
+    if judged.iter().any(|one| one.claim.is_live) {
+        projector.announcements.announce(view.domain);
+    }
 
     let judged: Vec<(usize, Judgement, Option<Runs>)> = judged
         .into_iter()
@@ -475,6 +478,7 @@ async fn try_to_apply(
     let mut target = Target {
         connection,
         log_count: claim.log_count,
+        is_live: claim.is_live,
     };
     let applied = AssertUnwindSafe(projection.apply(&mut target, events))
         .catch_unwind()

@@ -138,12 +138,19 @@ async fn maintain_once(
     outages.follow(domain, "retrying dead letters", &retried);
     let erased = erase_deleted_users(pool, domain).await;
     outages.follow(domain, "erasing dead letters of deleted users", &erased);
-    let dropped = drop_overdue(retrier, domain).await;
+    let dropped = drop_overdue(retrier, projection).await;
     outages.follow(domain, "dropping a retired version", &dropped);
     let merged = ids::maintenance::merge(&projector.pool, domain).await;
     outages.follow(domain, "merging event ids", &merged);
-    let deleted = versions::delete_dropped(pool, domain).await;
+    let deleted = versions::delete_dropped(pool, projection).await;
     outages.follow(domain, "deleting a dropped version", &deleted);
+    let maintained = projection.maintain(pool).await;
+    let maintained = maintained.map(|may_find| {
+        if may_find {
+            projector.announcements.announce(domain);
+        }
+    });
+    outages.follow(domain, "doing what time brings about", &maintained);
 }
 
 /// Deletes bytes and event ids that have expired, and notes which versions stand still. Returns whether the counts are
@@ -171,8 +178,12 @@ async fn expire(
 }
 
 /// Drops a version that was retired for long enough, if there is one.
-async fn drop_overdue(retrier: &Retrier, domain: &'static str) -> Result<(), sqlx::Error> {
-    match versions::remove(&retrier.pool, domain, Which::Overdue).await {
+async fn drop_overdue(
+    retrier: &Retrier,
+    projection: &'static dyn Projection,
+) -> Result<(), sqlx::Error> {
+    let domain = projection.domain();
+    match versions::remove(&retrier.pool, projection, Which::Overdue).await {
         Ok(version) => tracing::info!(
             domain,
             version,

@@ -84,6 +84,14 @@ async fn run(projector: Projector, projection: &'static dyn Projection, view: Vi
     }
 }
 
+/// The name of the consumer group that projects a version.
+pub fn group_of(prefix: &str, view: &View) -> String {
+    match view.version {
+        1 => format!("{prefix}.{}", view.domain),
+        version => format!("{prefix}.{}.v{version}", view.domain),
+    }
+}
+
 async fn run_member(
     projector: Projector,
     projection: &'static dyn Projection,
@@ -91,10 +99,7 @@ async fn run_member(
     queue: writer::Queue,
     claims: Claims,
 ) {
-    let mut group = format!("{}.{}", projector.group_prefix, view.domain);
-    if view.version > 1 {
-        group.push_str(&format!(".v{}", view.version));
-    }
+    let group = group_of(&projector.group_prefix, &view);
     let mut assignments = consumer::join(
         group::member_config(&projector.kafka, &group),
         projector.topics.clone(),

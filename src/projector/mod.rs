@@ -10,6 +10,7 @@
 //! that were added later ([`added_partitions`]), and what is done from time to time ([`maintenance`]).
 
 pub mod added_partitions;
+pub mod announcements;
 mod batch;
 mod batch_limit;
 mod claims;
@@ -22,6 +23,7 @@ pub mod members;
 mod outages;
 pub mod pause;
 mod progress;
+pub mod restores;
 pub mod versions;
 mod worker;
 mod writer;
@@ -41,6 +43,7 @@ use crate::config::StartAt;
 use crate::event::{Bad, Event, TypeName};
 use crate::kafka::consumer::Buffers;
 use crate::kafka::offsets::TopicStates;
+use announcements::Announcements;
 pub use writer::Transactions;
 
 /// How events become rows of one domain's view.
@@ -73,6 +76,59 @@ pub trait Projection: Send + Sync + 'static {
     /// # Errors
     /// The database's error, or [`RefusedEvent`]. If the data caused it, the projector isolates the event and makes it a dead letter.
     async fn apply(&self, target: &mut Target<'_>, events: &[NewEvent]) -> Result<(), sqlx::Error>;
+
+    /// What a switch has to do besides, in its transaction, for what the domain keeps outside of the versions of its view. The
+    /// transaction holds the progress rows of both versions, and its search path leads to the tables of the one that becomes
+    /// live; `from` is the number of the other.
+    ///
+    /// # Errors
+    /// The database's. Nothing is switched then.
+    async fn on_switch(
+        &self,
+        _connection: &mut PgConnection,
+        _from: i32,
+    ) -> Result<(), sqlx::Error> {
+        Ok(())
+    }
+
+    /// What the removal of a version that is not live has to do besides, in its transaction.
+    ///
+    /// # Errors
+    /// The database's. The version is removed later then.
+    async fn on_removal(&self, _connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        Ok(())
+    }
+
+    /// What is to be stored where the database was restored to an earlier state, in the transaction that notes that:
+    /// `projected` is the offset that the state which was lost had reached in a log.
+    ///
+    /// # Errors
+    /// The database's.
+    async fn on_restore(
+        &self,
+        _connection: &mut PgConnection,
+        _log_id: i32,
+        _projected: i64,
+    ) -> Result<(), sqlx::Error> {
+        Ok(())
+    }
+
+    /// What is to be done when an operator resumes the domain, in that transaction, before `database_went_back` is cleared.
+    ///
+    /// # Errors
+    /// The database's. Nothing is resumed then.
+    async fn on_resume(&self, _connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        Ok(())
+    }
+
+    /// What time brings about in the domain, without an event. Called every two seconds. Returns whether those who wait for the
+    /// domain's commits may find something.
+    ///
+    /// # Errors
+    /// The database's.
+    async fn maintain(&self, _pool: &PgPool) -> Result<bool, sqlx::Error> {
+        Ok(false)
+    }
 }
 
 /// In debug builds the variable `SIGHTLINE_TEST_CODE_VERSION`, with which tests run one binary as several releases.
@@ -102,6 +158,8 @@ pub struct Target<'t> {
     pub connection: &'t mut PgConnection,
     /// From how many logs the view is made.
     pub log_count: i32,
+    /// Whether the version is the one that is read. Only that one has effects outside of the view.
+    pub is_live: bool,
 }
 
 /// An event to apply.
@@ -182,6 +240,8 @@ pub struct Projector {
     pub buffers: Arc<Buffers>,
     /// The topics' states, from [`crate::kafka::monitor`].
     pub topic_states: watch::Receiver<Option<TopicStates>>,
+    /// Where commits are announced.
+    pub announcements: Announcements,
     /// What this process reports of the partitions that it projects.
     pub heartbeats: Arc<heartbeat::Heartbeats>,
     /// Cancelled when projection is to end. Batches that have begun are finished.

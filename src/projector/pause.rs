@@ -5,7 +5,7 @@
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::{View, versions};
+use super::{Projection, View, versions};
 
 /// A version is paused when more than so many of its last [`WINDOW`] offsets in a partition have failed. Dead letters of
 /// class `blocked` don't count.
@@ -71,10 +71,11 @@ pub async fn pause_piled_up(pool: &PgPool, view: &View, reason: &str) -> Result<
 /// The database failed.
 pub async fn resume(
     pool: &PgPool,
-    domain: &str,
+    projection: &dyn Projection,
     accept_loss: bool,
     older_code: Option<i32>,
 ) -> Result<i64, sqlx::Error> {
+    let domain = projection.domain();
     let mut transaction = pool.begin().await?;
     versions::lock(&mut transaction, domain).await?;
     let all = sqlx::query_scalar!(
@@ -85,6 +86,7 @@ pub async fn resume(
     .fetch_all(&mut *transaction)
     .await?;
     versions::fence(&mut transaction, domain, &all).await?;
+    projection.on_resume(&mut transaction).await?;
     sqlx::query!(
         "UPDATE sightline.domains SET database_went_back_at = NULL WHERE domain = $1",
         domain

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::dead_letters::{Class, Discard};
 use super::ids::Runs;
-use super::{View, added_partitions, versions};
+use super::{Projection, View, added_partitions, versions};
 use crate::kafka::consumer::TopicPartition;
 use crate::kafka::offsets::TopicState;
 
@@ -29,6 +29,8 @@ pub struct Claim {
     pub stream_time: DateTime<Utc>,
     /// From how many logs the view is made.
     pub log_count: i32,
+    /// Whether the version is the one that is read.
+    pub is_live: bool,
 }
 
 /// A claimed partition, with all that its owner may assume for as long as the epoch stays.
@@ -37,8 +39,6 @@ pub struct OwnedPartition {
     pub claim: Claim,
     /// The schema that holds the version's tables.
     pub schema: String,
-    /// Whether the version is the one that is read.
-    pub is_live: bool,
     /// Why an operator had to decide before projection goes on, as the row says.
     pub failure: Option<String>,
     /// What the partition has to reach before the view is ready; `None` once it is, and if it need not.
@@ -224,21 +224,27 @@ async fn version_of(
     Ok(row.map(|row| (row.schema_name, row.paused)))
 }
 
-/// Points the transaction's unqualified names at the version's tables. Returns from how many logs the view is made.
+/// Points the transaction's unqualified names at the version's tables. Returns from how many logs the view is made, and whether
+/// the version is the one that is read.
 ///
 /// # Errors
 /// The database failed.
-pub async fn use_schema(connection: &mut PgConnection, view: &View) -> Result<i32, sqlx::Error> {
-    sqlx::query!(
-        "SELECT set_config('search_path', (SELECT schema_name FROM sightline.views WHERE domain = $1 AND version = $2), true)",
+pub async fn use_schema(
+    connection: &mut PgConnection,
+    view: &View,
+) -> Result<(i32, bool), sqlx::Error> {
+    let used = sqlx::query!(
+        r#"SELECT set_config('search_path', schema_name, true), state = 'live' AS "is_live!"
+           FROM sightline.views WHERE domain = $1 AND version = $2"#,
         view.domain,
         view.version,
     )
-    .fetch_one(&mut *connection)
+    .fetch_optional(&mut *connection)
     .await?;
-    sqlx::query_scalar!("SELECT logs FROM view_version")
+    let log_count = sqlx::query_scalar!("SELECT logs FROM view_version")
         .fetch_one(connection)
-        .await
+        .await?;
+    Ok((log_count, used.is_some_and(|used| used.is_live)))
 }
 
 /// Marks the view as ready if it has reached the ends of all `topics` that were there when it began. Returns whether it is.
@@ -414,7 +420,7 @@ pub async fn claim(
     if !paused && !rows.is_empty() {
         let claimed: Vec<i32> = rows.iter().map(|row| row.log_id).collect();
         let positions: Vec<i64> = rows.iter().map(|row| row.next_offset).collect();
-        let log_count = use_schema(&mut transaction, view).await?;
+        let (log_count, is_live) = use_schema(&mut transaction, view).await?;
         let mut is_ready = false;
         if rows.iter().any(|row| {
             row.ready_offset
@@ -431,8 +437,8 @@ pub async fn claim(
                     next_offset: row.next_offset,
                     stream_time: row.stream_time,
                     log_count,
+                    is_live,
                 },
-                is_live: schema == format!("{}_live", view.domain),
                 schema: schema.clone(),
                 failure: row.failure,
                 ready_offset: row
@@ -759,20 +765,31 @@ pub async fn note_lost_tail(
     .map(drop)
 }
 
-/// Stores that the database was restored to an earlier state, and raises the epochs of all versions. Returns whether it is
-/// new that the database was restored.
+/// Stores that the database was restored to an earlier state, and raises the epochs of all versions. `projected` is a log and the
+/// offset that the state which was lost had reached in it, if that is known. Returns whether it is new that the database was
+/// restored.
 ///
 /// # Errors
 /// The database failed.
-pub async fn note_went_back(pool: &PgPool, view: &View) -> Result<bool, sqlx::Error> {
+pub async fn note_went_back(
+    pool: &PgPool,
+    projection: &dyn Projection,
+    projected: Option<(i32, i64)>,
+) -> Result<bool, sqlx::Error> {
+    let domain = projection.domain();
     let mut transaction = pool.begin().await?;
-    versions::lock(&mut transaction, view.domain).await?;
-    sqlx::query_file!("src/projector/sql/raise_epochs.sql", view.domain)
+    versions::lock(&mut transaction, domain).await?;
+    sqlx::query_file!("src/projector/sql/raise_epochs.sql", domain)
         .execute(&mut *transaction)
         .await?;
+    if let Some((log_id, projected)) = projected {
+        projection
+            .on_restore(&mut transaction, log_id, projected)
+            .await?;
+    }
     let noted = sqlx::query!(
         "UPDATE sightline.domains SET database_went_back_at = now() WHERE domain = $1 AND database_went_back_at IS NULL",
-        view.domain
+        domain
     )
     .execute(&mut *transaction)
     .await?;

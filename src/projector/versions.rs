@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use chrono::TimeDelta;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 
-use super::FeedPosition;
+use super::{FeedPosition, Projection};
 use crate::db;
 
 /// Why nothing was changed.
@@ -243,7 +243,12 @@ async fn create_tables(
 ///
 /// # Errors
 /// The domain has no version of that kind, or the database failed.
-pub async fn remove(pool: &PgPool, domain: &str, which: Which) -> Result<i32, VersionError> {
+pub async fn remove(
+    pool: &PgPool,
+    projection: &dyn Projection,
+    which: Which,
+) -> Result<i32, VersionError> {
+    let domain = projection.domain();
     let mut transaction = pool.begin().await?;
     // Without a version of that kind, which is the usual case, no lock is taken.
     let found = find(&mut transaction, domain, which).await?;
@@ -262,7 +267,7 @@ pub async fn remove(pool: &PgPool, domain: &str, which: Which) -> Result<i32, Ve
     .execute(&mut *transaction)
     .await?;
     transaction.commit().await?;
-    if let Err(error) = delete(pool, domain, version, &schema).await {
+    if let Err(error) = delete(pool, projection, version, &schema).await {
         let error = db::describe(&error);
         tracing::info!(domain, version, error, "a dropped version is deleted later");
     }
@@ -291,15 +296,15 @@ pub async fn note_stalled(pool: &PgPool, domain: &str) -> Result<i64, sqlx::Erro
 ///
 /// # Errors
 /// The database failed, or another session still reads the tables.
-pub async fn delete_dropped(pool: &PgPool, domain: &str) -> Result<(), sqlx::Error> {
+pub async fn delete_dropped(pool: &PgPool, projection: &dyn Projection) -> Result<(), sqlx::Error> {
     let dropped = sqlx::query!(
         "SELECT version, schema_name FROM sightline.views WHERE domain = $1 AND state = 'dropped'",
-        domain
+        projection.domain()
     )
     .fetch_all(pool)
     .await?;
     for row in dropped {
-        delete(pool, domain, row.version, &row.schema_name).await?;
+        delete(pool, projection, row.version, &row.schema_name).await?;
     }
     Ok(())
 }
@@ -307,10 +312,11 @@ pub async fn delete_dropped(pool: &PgPool, domain: &str) -> Result<(), sqlx::Err
 /// Deletes a version that was dropped: its dead letters in slices, then tables and progress, without waiting for a lock.
 async fn delete(
     pool: &PgPool,
-    domain: &str,
+    projection: &dyn Projection,
     version: i32,
     schema: &str,
 ) -> Result<(), sqlx::Error> {
+    let domain = projection.domain();
     loop {
         let deleted = sqlx::query!(
             "DELETE FROM sightline.dead_letters WHERE id = ANY (ARRAY(
@@ -339,6 +345,7 @@ async fn delete(
     )
     .execute(&mut *transaction)
     .await?;
+    projection.on_removal(&mut transaction).await?;
     transaction.commit().await
 }
 
@@ -370,16 +377,16 @@ async fn find(
 /// failed.
 pub async fn switch(
     pool: &PgPool,
-    domain: &str,
+    projection: &dyn Projection,
     which: Which,
     number: Option<i32>,
     until: Instant,
 ) -> Result<i32, VersionError> {
     loop {
-        match switch_once(pool, domain, which, number).await {
+        match switch_once(pool, projection, which, number).await {
             Err(VersionError::Database(error)) if db::is_lock_timeout(&error) => {
                 if Instant::now() >= until {
-                    return Err(in_use(pool, domain).await?);
+                    return Err(in_use(pool, projection.domain()).await?);
                 }
                 tokio::time::sleep(SWITCH_PAUSE).await;
             }
@@ -390,10 +397,11 @@ pub async fn switch(
 
 async fn switch_once(
     pool: &PgPool,
-    domain: &str,
+    projection: &dyn Projection,
     which: Which,
     number: Option<i32>,
 ) -> Result<i32, VersionError> {
+    let domain = projection.domain();
     let mut transaction = pool.begin().await?;
     lock(&mut transaction, domain).await?;
     if let Some(number) = number
@@ -401,7 +409,7 @@ async fn switch_once(
     {
         return Ok(number);
     }
-    let version = make_live(&mut transaction, domain, which, number).await?;
+    let version = make_live(&mut transaction, projection, which, number).await?;
     transaction.commit().await?;
     Ok(version)
 }
@@ -431,10 +439,11 @@ async fn in_use(pool: &PgPool, domain: &str) -> Result<VersionError, sqlx::Error
 /// read from seeing the tables of one version and the progress of the other.
 async fn make_live(
     connection: &mut PgConnection,
-    domain: &str,
+    projection: &dyn Projection,
     which: Which,
     number: Option<i32>,
 ) -> Result<i32, VersionError> {
+    let domain = projection.domain();
     let (version, schema) = find(&mut *connection, domain, which)
         .await?
         .filter(|(version, _)| number.is_none_or(|number| number == *version))
@@ -470,6 +479,8 @@ async fn make_live(
     )
     .execute(&mut *connection)
     .await?;
+    use_schema(&mut *connection, &schema).await?;
+    projection.on_switch(&mut *connection, live).await?;
     limit_lock_waits(&mut *connection).await?;
     rename_schemas(&mut *connection, domain, live, (version, &schema)).await?;
     // An operator's pause holds for the domain, whichever version is live.
@@ -693,6 +704,15 @@ async fn checksums(
         sums.push((table.name, rows, sum));
     }
     Ok(sums)
+}
+
+/// Points the transaction's unqualified names at the tables of a schema.
+async fn use_schema(connection: &mut PgConnection, schema: &str) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT set_config('search_path', $1, true)")
+        .bind(schema)
+        .execute(connection)
+        .await
+        .map(drop)
 }
 
 /// Limits how long each later statement of the transaction waits for a lock.

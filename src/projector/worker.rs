@@ -371,7 +371,7 @@ impl Worker {
             let oldest = turn.batch.records.first().and_then(record_time);
             heartbeats.oldest_unapplied(&self.view, log_id, oldest);
             // A replay of old records, by a rebuild or a first build, says nothing of how fresh answers are.
-            let is_replay = !turn.owned.is_live || turn.owned.reads_its_backlog();
+            let is_replay = !turn.owned.claim.is_live || turn.owned.reads_its_backlog();
             let began = Instant::now();
             let Some((turn, outcome)) = self.project_turn(turn, memory).await else {
                 self.wait(CLAIM_PAUSE).await;

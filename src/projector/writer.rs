@@ -217,7 +217,7 @@ async fn write(
         let Some(first) = queue.first().await else {
             return;
         };
-        let other_version = if first.turn.owned.is_live {
+        let other_version = if first.turn.owned.claim.is_live {
             None
         } else {
             projector.other_versions.acquire().await.ok()

@@ -1,6 +1,9 @@
-//! Checks of ids in requests. Ids are opaque: any text of 1 to 255 characters without NUL is one.
+//! Checks of ids in requests. Ids of users and addresses are opaque: any text of 1 to 255 characters
+//! without NUL is one. Ids that sightline makes are UUIDs.
 
 use std::collections::HashSet;
+
+use uuid::Uuid;
 
 use crate::error::{Error, FieldViolation};
 
@@ -16,6 +19,14 @@ pub fn check_id(field: &str, id: &str) -> Result<(), Error> {
         Some(problem) => Err(Error::invalid(field, problem)),
         None => Ok(()),
     }
+}
+
+/// A UUID in text.
+///
+/// # Errors
+/// INVALID_ARGUMENT: the text is not a UUID; the error names `field`.
+pub fn uuid(field: &str, text: &str) -> Result<Uuid, Error> {
+    Uuid::try_parse(text).map_err(|_| Error::invalid(field, "must be a UUID"))
 }
 
 /// The ids of a list without repetitions, in the order of their first occurrence.

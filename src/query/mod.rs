@@ -21,8 +21,8 @@ pub mod users;
 use chrono::{DateTime, TimeDelta, Utc};
 
 pub use self::answer::{Answer, Position};
-pub use self::ids::{check_id, distinct_ids};
-pub use self::reads::Reads;
+pub use self::ids::{check_id, distinct_ids, uuid};
+pub use self::reads::{Reads, Work};
 pub use self::token::ConsistencyToken;
 use crate::error::Error;
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use sqlx::{AssertSqlSafe, PgPool, PgTransaction};
+use tokio_util::sync::CancellationToken;
 
 use super::answer::{Answer, Position};
 use super::cursor::{Cursor, Fingerprint};
@@ -14,6 +15,8 @@ use super::status::Statuses;
 use super::token::{ConsistencyToken, TopicIdentity, TopicRef};
 use crate::error::Error;
 use crate::kafka::offsets::UNKNOWN_TOPIC_ID;
+use crate::projector::announcements::Announcements;
+use crate::projector::restores::RestoreCheck;
 
 /// How long the row of a log counts whose topic's id is not known.
 const PROVISIONAL: Duration = Duration::from_secs(5);
@@ -24,11 +27,25 @@ pub struct Reads(Arc<Inner>);
 
 struct Inner {
     pool: PgPool,
+    work: Work,
     lookups: Arc<Lookups>,
     /// Rows of `sightline.logs`, which never change once the topic's id is known.
     logs: RwLock<HashMap<i32, Log>>,
     /// From the last reading of the lag; `None` before the first.
     statuses: RwLock<Option<Statuses>>,
+}
+
+/// What a work queue needs, from which callers take work, and in which they settle it. Cheap to clone.
+#[derive(Clone)]
+pub struct Work {
+    /// For what callers write: a read waits for none of these connections, nor the other way round.
+    pub pool: PgPool,
+    /// Where commits are announced.
+    pub announcements: Announcements,
+    /// Finds out whether the database was restored.
+    pub restores: RestoreCheck,
+    /// Cancelled when the process begins to stop: nobody waits for work any longer.
+    pub stop: CancellationToken,
 }
 
 /// One partition of one incarnation of a topic.
@@ -64,13 +81,19 @@ pub struct Resume {
 
 impl Reads {
     /// Reads through `pool`, whose connections must set a `statement_timeout`.
-    pub fn new(pool: PgPool) -> Self {
+    pub fn new(pool: PgPool, work: Work) -> Self {
         Self(Arc::new(Inner {
+            work,
             lookups: Arc::new(Lookups::new(pool.clone())),
             pool,
             logs: RwLock::default(),
             statuses: RwLock::default(),
         }))
+    }
+
+    /// What work queues need.
+    pub fn work(&self) -> &Work {
+        &self.0.work
     }
 
     /// The pool for reads.

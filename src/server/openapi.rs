@@ -14,8 +14,8 @@ use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ArrayItems, SchemaType};
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
-    Components, Content, ContentBuilder, Info, License, ObjectBuilder, OpenApi, OpenApiBuilder,
-    Ref, RefOr, Required, Response, ResponseBuilder, Schema, Server, Type,
+    Components, Content, ContentBuilder, Info, License, Object, ObjectBuilder, OpenApi,
+    OpenApiBuilder, Ref, RefOr, Required, Response, ResponseBuilder, Schema, Server, Type,
 };
 use utoipa::{PartialSchema, ToSchema};
 
@@ -52,12 +52,22 @@ pub fn document(domains: OpenApi, names: &[&str]) -> OpenApi {
         };
         for (operation, reads) in [(&mut item.get, true), (&mut item.post, false)] {
             if let Some(operation) = operation {
+                let source = if writes(operation) {
+                    Source::Other
+                } else {
+                    source
+                };
                 complete(operation, reads, source);
             }
         }
     }
     let requests = request_schemas(&document);
     let schemas = &mut document.components.get_or_insert_default().schemas;
+    for schema in schemas.keys().cloned().collect::<Vec<_>>() {
+        if let Some(whole) = flattened(&schemas[&schema], |name| schemas.get(name)) {
+            schemas.insert(schema, RefOr::T(Schema::Object(whole)));
+        }
+    }
     for (name, schema) in schemas {
         leave_out_null(schema);
         let RefOr::T(Schema::Object(schema)) = schema else {
@@ -75,6 +85,37 @@ pub fn document(domains: OpenApi, names: &[&str]) -> OpenApi {
     let groups = group_tags(&mut document);
     document.extensions = Some([("x-tagGroups", groups)].into_iter().collect());
     document
+}
+
+/// Whether a domain's operation writes: its answer reflects no position.
+fn writes(operation: &Operation) -> bool {
+    let extensions = operation.extensions.as_ref();
+    extensions.is_some_and(|extensions| extensions.contains_key("x-writes"))
+}
+
+/// One object with the properties of all parts of a schema; `None` if it is not made of parts. utoipa makes parts of a flattened
+/// field; generated clients have simpler types of one object.
+fn flattened<'s>(
+    schema: &RefOr<Schema>,
+    named: impl Fn(&str) -> Option<&'s RefOr<Schema>>,
+) -> Option<Object> {
+    let RefOr::T(Schema::AllOf(parts)) = schema else {
+        return None;
+    };
+    let mut whole = Object::with_type(Type::Object);
+    whole.description.clone_from(&parts.description);
+    for part in &parts.items {
+        let part = match part {
+            RefOr::Ref(reference) => named(reference.ref_location.rsplit('/').next()?)?,
+            part => part,
+        };
+        let RefOr::T(Schema::Object(part)) = part else {
+            return None;
+        };
+        whole.properties.extend(part.properties.clone());
+        whole.required.extend(part.required.iter().cloned());
+    }
+    Some(whole)
 }
 
 /// The references to the schemas of the requests' bodies.

@@ -7,15 +7,18 @@ mod rest;
 use std::time::Duration;
 
 use sqlx::postgres::PgPoolOptions;
+use tokio_util::sync::CancellationToken;
 
 use super::Domains;
 use crate::error::Error;
 use crate::operations::Operations;
+use crate::projector::announcements::Announcements;
 use crate::projector::dead_letters::retry::Retrier;
+use crate::projector::restores::RestoreCheck;
 use crate::query::Position;
 use crate::query::lag::Lag;
 use crate::query::token::TopicRef;
-use crate::query::{Answer, ConsistencyToken, Reads};
+use crate::query::{Answer, ConsistencyToken, Reads, Work};
 
 /// Reads of a database that does not exist.
 fn reads() -> Reads {
@@ -23,7 +26,17 @@ fn reads() -> Reads {
         .acquire_timeout(Duration::from_millis(50))
         .connect_lazy("postgres://127.0.0.1:1/none")
         .unwrap();
-    Reads::new(pool)
+    let work = Work {
+        pool: pool.clone(),
+        announcements: Announcements::new(&[]),
+        restores: RestoreCheck {
+            pool: pool.clone(),
+            kafka: rdkafka::ClientConfig::new(),
+            group_prefix: "none".to_owned(),
+        },
+        stop: CancellationToken::new(),
+    };
+    Reads::new(pool, work)
 }
 
 fn lag() -> Lag {
@@ -36,6 +49,7 @@ fn operations() -> Operations {
         kafka: rdkafka::ClientConfig::new(),
         max_value_bytes: 1,
         dedupe: chrono::TimeDelta::days(1),
+        announcements: Announcements::new(&[]),
     };
     Operations::new(reads(), lag(), retrier, vec![], vec!["audit", "order"])
 }

@@ -232,6 +232,8 @@ async fn a_version_that_is_behind_for_a_day_shows() {
     let world = World::shared(1).await;
     let running = world.serve().await;
     let rest = &running.rest;
+    // The partition has a row from then on.
+    caught_up(rest, &Ends::from([(0, 0)])).await;
     project(rest, "order", "pause", json!({"reason": "moving"})).await;
     world
         .broker

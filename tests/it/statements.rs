@@ -1,11 +1,15 @@
 //! The statements of reads on a migrated database: those that domains share, which the compiler
 //! can't check, for each domain; and how many rows a page reads.
 
+use rdkafka::ClientConfig;
 use serde_json::{Value, json};
-use sightline::query::{Reads, users};
+use sightline::projector::announcements::Announcements;
+use sightline::projector::restores::RestoreCheck;
+use sightline::query::{Reads, Work, users};
 use sightline::{db, domains};
 use sightline_testing::database::Database;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Row};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 const FEED: &str = include_str!("../../src/domains/order/sql/list_address_changes.sql");
@@ -23,7 +27,7 @@ const ENTRIES: u32 = 2_000;
 async fn migrated() -> (Database, PgPool) {
     let database = Database::create().await;
     let options = database.url.parse().expect("a URL");
-    let pool = db::read_pool(options, 4);
+    let pool = db::caller_pool(options, 4);
     db::migrate(&pool).await.expect("migrated");
     execute(
         &database,
@@ -49,7 +53,17 @@ async fn execute(database: &Database, statements: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_domain_finds_users_by_the_shared_statements() {
     let (database, pool) = migrated().await;
-    let reads = Reads::new(pool.clone());
+    let work = Work {
+        pool: pool.clone(),
+        announcements: Announcements::new(&[]),
+        restores: RestoreCheck {
+            pool: pool.clone(),
+            kafka: ClientConfig::new(),
+            group_prefix: "none".to_owned(),
+        },
+        stop: CancellationToken::new(),
+    };
+    let reads = Reads::new(pool.clone(), work);
     for domain in domains::names() {
         let key = sightline::event::hash16(b"user-1");
         execute(

@@ -63,7 +63,9 @@ impl Template {
 
     /// The template with this name.
     pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|template| template.as_str() == name)
+        Self::ALL
+            .into_iter()
+            .find(|template| template.as_str() == name)
     }
 }
 

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::stored::{Log, Refetched, Restored, StoredDeadLetter};
 use super::{BYTES_LOST, Class, DeadLetter, row};
 use crate::event::CATALOGUE_VERSION;
+use crate::projector::announcements::Announcements;
 use crate::projector::ids::Runs;
 use crate::projector::judge::{Attempt, Candidate, Judge, Judgement, Outcome, Reading};
 use crate::projector::progress::{self, Claim};
@@ -40,6 +41,8 @@ pub struct Retrier {
     pub max_value_bytes: usize,
     /// How long, in stream time, an event id is remembered.
     pub dedupe: TimeDelta,
+    /// Where commits are announced.
+    pub announcements: Announcements,
 }
 
 /// Dead letters of one log that are retried together.
@@ -262,6 +265,7 @@ impl Retrier {
                 return Ok(progress.retried);
             }
             transaction.commit().await?;
+            self.announcements.announce(view.domain);
             if !more || until.is_some_and(|until| Instant::now() >= until) {
                 return Ok(progress.retried);
             }
@@ -306,6 +310,7 @@ impl Retrier {
             return Ok(retried);
         }
         transaction.commit().await?;
+        self.announcements.announce(view.domain);
         for unfinished in unfinished {
             if Instant::now() >= until {
                 break;
@@ -471,12 +476,14 @@ impl Retrier {
         )
         .execute(&mut *connection)
         .await?;
+        let (log_count, is_live) = progress::use_schema(connection, view).await?;
         Ok(Some(Claim {
             log_id,
             epoch: row.epoch,
             next_offset: row.next_offset,
             stream_time: row.stream_time,
-            log_count: progress::use_schema(connection, view).await?,
+            log_count,
+            is_live,
         }))
     }
 

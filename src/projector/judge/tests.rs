@@ -117,6 +117,7 @@ fn claim() -> Claim {
         next_offset: 0,
         stream_time: DateTime::UNIX_EPOCH,
         log_count: 1,
+        is_live: true,
     }
 }
 

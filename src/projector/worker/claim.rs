@@ -184,7 +184,7 @@ impl Worker {
         let projected = match memory.projected {
             Some((known, projected)) if known == log_id => Some(projected),
             // A version that is not read has no effects; and before a restore another version may have had its number.
-            _ if !owned.is_live => None,
+            _ if !owned.claim.is_live => None,
             _ => match self.partition.committed(state.identity.stored()).await {
                 Ok(committed) => committed,
                 // The partition was revoked.
@@ -199,7 +199,10 @@ impl Worker {
         };
         let was_further = projected.is_some_and(|projected| is_new || projected > next_offset);
         let went_back = was_further || memory.epoch_fell;
-        if went_back && progress::note_went_back(&self.projector.pool, &self.view).await? {
+        let reached = projected.map(|projected| (log_id, projected));
+        if went_back
+            && progress::note_went_back(&self.projector.pool, self.projection, reached).await?
+        {
             tracing::error!(
                 domain = self.view.domain,
                 version = self.view.version,

@@ -1,0 +1,16 @@
+-- Extends the lease ($2) of a notification ($1) by so many seconds ($3) from now. Returns the state before, and whether the lease was
+-- the last one.
+WITH locked AS (
+    SELECT d.notification_id, d.state, d.lease_token IS NOT DISTINCT FROM $2::uuid AS is_last
+    FROM notification.deliveries d
+    WHERE d.notification_id = $1
+    FOR UPDATE
+), changed AS (
+    UPDATE notification.deliveries AS d
+    SET state = 'leased', due_at = now() + make_interval(secs => $3)
+    FROM locked l
+    WHERE d.notification_id = l.notification_id AND l.is_last AND l.state IN ('ready', 'leased')
+    RETURNING d.due_at
+)
+SELECT l.state AS "state!", l.is_last AS "is_last!", (SELECT due_at FROM changed) AS leased_until
+FROM locked l

@@ -1,0 +1,154 @@
+//! Announces commits to those who wait for a domain: in this process directly, in others by a notice of Postgres. The notice
+//! is sent after the commit, on a connection of its own: NOTIFY inside a transaction takes a lock of the whole database until
+//! the commit.
+//!
+//! A notice may be lost, as a connection may. Whoever waits has a deadline, and after a lost connection everybody looks again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sqlx::PgPool;
+use sqlx::postgres::PgListener;
+use tokio::sync::{Notify, watch};
+use uuid::Uuid;
+
+use crate::db;
+
+/// The channel of the notices, whose payloads are `<domain> <process>`.
+const CHANNEL: &str = "sightline_commits";
+/// Commits of so long are announced to other processes together.
+const PAUSE: Duration = Duration::from_millis(10);
+/// How long sending a notice may take.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// A connection on which nothing came for so long is checked.
+const SILENCE: Duration = Duration::from_secs(5);
+/// The pause before a lost connection is replaced.
+const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Who waits for which domain's commits. Cheap to clone.
+#[derive(Clone)]
+pub struct Announcements(Arc<Inner>);
+
+struct Inner {
+    process: Uuid,
+    domains: BTreeMap<&'static str, watch::Sender<()>>,
+    /// Domains with commits that other processes have not been told of.
+    unsent: Mutex<BTreeSet<&'static str>>,
+    has_unsent: Notify,
+}
+
+impl Announcements {
+    /// Announcements of these domains.
+    pub fn new(domains: &[&'static str]) -> Self {
+        Self(Arc::new(Inner {
+            process: Uuid::new_v4(),
+            domains: domains
+                .iter()
+                .map(|domain| (*domain, watch::Sender::new(())))
+                .collect(),
+            unsent: Mutex::default(),
+            has_unsent: Notify::new(),
+        }))
+    }
+
+    /// Announces that a transaction which changed the domain's live view, or what belongs to it, was committed.
+    pub fn announce(&self, domain: &str) {
+        let Some((domain, sender)) = self.0.domains.get_key_value(domain) else {
+            return;
+        };
+        sender.send_replace(());
+        let mut unsent = self.0.unsent.lock().unwrap_or_else(PoisonError::into_inner);
+        if unsent.insert(domain) {
+            self.0.has_unsent.notify_one();
+        }
+    }
+
+    /// Changes with every announcement of a domain. What was announced before is not seen.
+    pub fn subscribe(&self, domain: &str) -> Option<watch::Receiver<()>> {
+        let sender = self.0.domains.get(domain)?;
+        Some(sender.subscribe())
+    }
+
+    /// Exchanges announcements with other processes until it is dropped.
+    pub async fn exchange(&self, pool: &PgPool) {
+        futures_util::future::join(self.send(pool), self.receive(pool)).await;
+    }
+
+    async fn send(&self, pool: &PgPool) {
+        loop {
+            self.0.has_unsent.notified().await;
+            let unsent = {
+                let mut unsent = self.0.unsent.lock().unwrap_or_else(PoisonError::into_inner);
+                std::mem::take(&mut *unsent)
+            };
+            let notices: Vec<String> = unsent
+                .into_iter()
+                .map(|domain| format!("{domain} {}", self.0.process))
+                .collect();
+            let sent = async {
+                sqlx::query!(
+                    "SELECT pg_notify($1, notice) FROM unnest($2::text[]) AS notice",
+                    CHANNEL,
+                    &notices
+                )
+                .fetch_all(pool)
+                .await
+            };
+            // Where it fails, the connections of the others are lost, too: they look again by themselves.
+            if let Err(error) = db::within(DEADLINE, sent).await {
+                let error = db::describe(&error);
+                tracing::debug!(error, "commits could not be announced to other processes");
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn receive(&self, pool: &PgPool) {
+        loop {
+            let Err(error) = self.listen(pool).await;
+            let error = db::describe(&error);
+            tracing::debug!(
+                error,
+                "the connection for announcements of other processes was lost"
+            );
+            tokio::time::sleep(RECONNECT_PAUSE).await;
+        }
+    }
+
+    async fn listen(&self, pool: &PgPool) -> Result<std::convert::Infallible, sqlx::Error> {
+        let mut listener = db::within(DEADLINE, async {
+            let mut listener = PgListener::connect_with(pool).await?;
+            listener.listen(CHANNEL).await?;
+            Ok::<_, sqlx::Error>(listener)
+        })
+        .await?;
+        // Anything may have been announced before.
+        for sender in self.0.domains.values() {
+            sender.send_replace(());
+        }
+        loop {
+            match tokio::time::timeout(SILENCE, listener.try_recv()).await {
+                Ok(Ok(Some(notice))) => self.received(notice.payload()),
+                Ok(Ok(None)) => return Err(sqlx::Error::WorkerCrashed),
+                Ok(Err(error)) => return Err(error),
+                // A server that is gone without a word says nothing either.
+                Err(_) => {
+                    let alive = async { sqlx::query("SELECT 1").execute(&mut listener).await };
+                    db::within(DEADLINE, alive).await?;
+                }
+            }
+        }
+    }
+
+    fn received(&self, notice: &str) {
+        let Some((domain, process)) = notice.split_once(' ') else {
+            return;
+        };
+        if let Some(sender) = self.0.domains.get(domain)
+            && process != self.0.process.to_string()
+        {
+            sender.send_replace(());
+        }
+    }
+}
