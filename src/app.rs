@@ -157,7 +157,6 @@ pub async fn serve_on(listeners: Listeners, config: Config) -> anyhow::Result<Ex
             &pools,
             retrier,
             counts,
-            announcements,
             &migrated,
         );
     }
@@ -493,13 +492,12 @@ fn project(
     pools: &Pools,
     retrier: Retrier,
     counts: Arc<Counts>,
-    announcements: Announcements,
     migrated: &watch::Receiver<bool>,
 ) {
     let projector = projector(
         config,
         pools.shared.clone(),
-        announcements,
+        retrier.announcements.clone(),
         supervisor.stop(),
     );
     // Heartbeats have a connection of their own: a process whose other connections are all busy

@@ -1,6 +1,6 @@
 //! How long a caller waits: `grpc-timeout` on gRPC, `Request-Timeout` (seconds) on REST.
 //!
-//! The default is 10 s, the maximum 10 minutes; longer timeouts are cut to it.
+//! The default is 10 s, of leases 30 s, the maximum 10 minutes; longer timeouts are cut to it.
 
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,8 @@ use crate::error::Error;
 
 /// The timeout of calls that name none.
 pub const DEFAULT: Duration = Duration::from_secs(10);
+/// The same of calls that may wait for work: longer than the longest wait.
+pub const DEFAULT_OF_LEASES: Duration = Duration::from_secs(30);
 /// The longest timeout of a call.
 pub const MAX: Duration = Duration::from_secs(600);
 
@@ -36,9 +38,10 @@ pub fn left() -> Duration {
 ///
 /// # Errors
 /// INVALID_ARGUMENT: the value is malformed or given more than once.
-pub fn of_grpc(headers: &HeaderMap) -> Result<Duration, Error> {
+pub fn of_grpc(headers: &HeaderMap, path: &str) -> Result<Duration, Error> {
     of(
         headers,
+        path,
         "grpc-timeout",
         grpc_timeout,
         "must be 1 to 8 digits followed by one of H, M, S, m, u, n",
@@ -49,9 +52,10 @@ pub fn of_grpc(headers: &HeaderMap) -> Result<Duration, Error> {
 ///
 /// # Errors
 /// INVALID_ARGUMENT: the value is malformed, zero, or given more than once.
-pub fn of_rest(headers: &HeaderMap) -> Result<Duration, Error> {
+pub fn of_rest(headers: &HeaderMap, path: &str) -> Result<Duration, Error> {
     of(
         headers,
+        path,
         "Request-Timeout",
         |text| seconds(text).filter(|time| !time.is_zero()),
         "must be a number of seconds greater than 0, such as 2 or 0.25",
@@ -60,13 +64,15 @@ pub fn of_rest(headers: &HeaderMap) -> Result<Duration, Error> {
 
 fn of(
     headers: &HeaderMap,
+    path: &str,
     name: &str,
     parse: fn(&str) -> Option<Duration>,
     rule: &str,
 ) -> Result<Duration, Error> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else {
-        return Ok(DEFAULT);
+        let is_lease = path.ends_with(":lease") || path.ends_with("/LeaseNotifications");
+        return Ok(if is_lease { DEFAULT_OF_LEASES } else { DEFAULT });
     };
     if values.next().is_some() {
         return Err(Error::invalid(name, "must be given once"));
@@ -182,16 +188,22 @@ mod tests {
     #[test]
     fn absent_long_and_repeated() {
         let mut headers = HeaderMap::new();
-        assert_eq!(of_rest(&headers).unwrap(), DEFAULT);
+        assert_eq!(of_rest(&headers, "/v1/version").unwrap(), DEFAULT);
+        for lease in [
+            "/v1/notification/notifications:lease",
+            "/s.S/LeaseNotifications",
+        ] {
+            assert_eq!(of_rest(&headers, lease).unwrap(), DEFAULT_OF_LEASES);
+        }
         headers.insert("request-timeout", "3600".parse().unwrap());
-        assert_eq!(of_rest(&headers).unwrap(), MAX);
+        assert_eq!(of_rest(&headers, "/v1/version").unwrap(), MAX);
         headers.insert("request-timeout", "9999999999".parse().unwrap());
-        assert_eq!(of_rest(&headers).unwrap(), MAX);
+        assert_eq!(of_rest(&headers, "/v1/version").unwrap(), MAX);
         headers.append("request-timeout", "1".parse().unwrap());
-        let repeated = of_rest(&headers).unwrap_err().to_string();
+        let repeated = of_rest(&headers, "/v1/version").unwrap_err().to_string();
         assert!(repeated.contains("must be given once"), "{repeated}");
         headers.insert("request-timeout", "0".parse().unwrap());
-        assert!(of_rest(&headers).is_err());
+        assert!(of_rest(&headers, "/v1/version").is_err());
     }
 
     proptest! {

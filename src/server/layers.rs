@@ -140,9 +140,10 @@ impl Gate {
     fn admit(&self, request: &Request) -> Result<(SemaphorePermit<'_>, Duration), Error> {
         check_host(self.loopback_only, request)?;
         let permit = self.permits.try_acquire().map_err(|_| overloaded())?;
+        let path = request.uri().path();
         let time = match self.surface {
-            Surface::Grpc => deadline::of_grpc(request.headers())?,
-            Surface::Rest => deadline::of_rest(request.headers())?,
+            Surface::Grpc => deadline::of_grpc(request.headers(), path)?,
+            Surface::Rest => deadline::of_rest(request.headers(), path)?,
         };
         Ok((permit, time))
     }

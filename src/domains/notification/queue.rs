@@ -126,6 +126,8 @@ struct Lines {
     waiting: HashMap<Kind, VecDeque<Waiting>>,
     /// Lines to be served, each once.
     to_serve: VecDeque<Kind>,
+    /// How often all lines were to be served: requests that a task was serving meanwhile are served again.
+    rounds: u64,
     /// When a lease or a pause of somebody ends next, as far as it is known.
     next_due: Option<Instant>,
     /// Whether the process stops: nobody waits any longer.
@@ -146,14 +148,15 @@ impl Lines {
     }
 
     fn serve_all(&mut self) {
+        self.rounds += 1;
         let kinds: Vec<Kind> = self.waiting.keys().cloned().collect();
         for kind in &kinds {
             self.serve(kind);
         }
     }
 
-    /// The next line to serve, and the requests at its head.
-    fn take(&mut self) -> Option<(Kind, Vec<Waiting>)> {
+    /// The next line to serve, the requests at its head, and the round.
+    fn take(&mut self) -> Option<(Kind, Vec<Waiting>, u64)> {
         while let Some(kind) = self.to_serve.pop_front() {
             let Some(mut line) = self.waiting.remove(&kind) else {
                 continue;
@@ -176,14 +179,17 @@ impl Lines {
                 self.serve(&kind);
             }
             if !taken.is_empty() {
-                return Some((kind, taken));
+                return Some((kind, taken, self.rounds));
             }
         }
         None
     }
 
-    /// Puts requests back to the head of their line.
-    fn put_back(&mut self, kind: &Kind, requests: Vec<Waiting>) {
+    /// Puts requests back to the head of their line, which were taken in a round.
+    fn put_back(&mut self, kind: &Kind, requests: Vec<Waiting>, round: u64) {
+        if self.rounds != round {
+            self.serve(kind);
+        }
         let line = self.waiting.entry(kind.clone()).or_default();
         for request in requests.into_iter().rev() {
             line.push_front(request);
@@ -308,13 +314,13 @@ impl Queue {
     async fn serve_lines(self: Arc<Self>, reads: Reads) {
         loop {
             let taken = self.lines().take();
-            let Some((kind, requests)) = taken else {
+            let Some((kind, requests, round)) = taken else {
                 self.has_work.notified().await;
                 continue;
             };
             let wanted = requests.iter().map(|request| request.max).sum();
             match self.lease_some(&reads, &kind, wanted).await {
-                Ok(leased) => self.divide(&reads, &kind, requests, leased).await,
+                Ok(leased) => self.divide(&reads, &kind, requests, round, leased).await,
                 Err(error) => {
                     for request in requests {
                         drop(request.answer.send(Err(error.clone())));
@@ -325,7 +331,14 @@ impl Queue {
     }
 
     /// Answers requests with what was leased for them. Those that get nothing wait on.
-    async fn divide(&self, reads: &Reads, kind: &Kind, requests: Vec<Waiting>, leased: Leased) {
+    async fn divide(
+        &self,
+        reads: &Reads,
+        kind: &Kind,
+        requests: Vec<Waiting>,
+        round: u64,
+        leased: Leased,
+    ) {
         let Leased {
             mut notifications,
             nothing,
@@ -355,7 +368,7 @@ impl Queue {
         }
         if !unserved.is_empty() {
             let mut lines = self.lines();
-            lines.put_back(kind, unserved);
+            lines.put_back(kind, unserved, round);
             lines.next_due = match (lines.next_due, next_due) {
                 (Some(one), Some(other)) => Some(one.min(other)),
                 (one, other) => one.or(other),
