@@ -31,6 +31,8 @@ const KEYS: &[&str] = &[
     "shutdown_grace",
     "max_value_bytes",
     "dedupe_days",
+    "notification_max_attempts",
+    "notification_backoff_seconds",
 ];
 const TOPIC: &str = "user.events";
 
