@@ -30,7 +30,10 @@ pub async fn run(bench: &Bench, report: &mut Report) {
         let topic = Topic::create(bench).await;
         let (database, pool) = bench.migrated(&Build::this()).await;
         add(&pool, sent, "sent").await;
-        let running = topic.serve(&Build::this(), DOMAINS, &database).ready().await;
+        let running = topic
+            .serve(&Build::this(), DOMAINS, &database)
+            .ready()
+            .await;
         let by_hand = PgPoolOptions::new().max_connections(CONNECTIONS);
         let by_hand = by_hand.connect(&database).await.expect("Postgres answers");
         for _ in 0..bench.settings.rounds {
@@ -42,7 +45,11 @@ pub async fn run(bench: &Bench, report: &mut Report) {
                 report.add(&row, "leased and acknowledged/s", rate);
                 add(&pool, PENDING, "ready").await;
                 let rate = self::rate(workers, || in_sql(by_hand.clone())).await;
-                report.add(&format!("{row}: {BY_HAND}"), "leased and acknowledged/s", rate);
+                report.add(
+                    &format!("{row}: {BY_HAND}"),
+                    "leased and acknowledged/s",
+                    rate,
+                );
             }
         }
         drop(running);
@@ -74,7 +81,10 @@ async fn add(pool: &PgPool, count: i64, state: &str) {
     .execute(pool)
     .await
     .expect("notifications");
-    sqlx::query("VACUUM (ANALYZE)").execute(pool).await.expect("vacuumed");
+    sqlx::query("VACUUM (ANALYZE)")
+        .execute(pool)
+        .await
+        .expect("vacuumed");
 }
 
 /// How many notifications a second so many workers get done.
@@ -99,7 +109,10 @@ async fn rate<W: Future<Output = bool> + Send + 'static>(
 /// Leases and acknowledges a notification. Whether there was one.
 async fn over_rest(rest: Rest) -> bool {
     let body = json!({"max": 1, "leaseSeconds": 60});
-    let leased = rest.post(&format!("{NOTIFICATIONS}:lease"), &body).await.json();
+    let leased = rest
+        .post(&format!("{NOTIFICATIONS}:lease"), &body)
+        .await
+        .json();
     let Some(leased) = leased["notifications"].get(0) else {
         return false;
     };

@@ -2,6 +2,7 @@
 //! enough of every difficult combination.
 
 mod analytics;
+mod notification;
 mod personalization;
 mod search;
 

@@ -10,17 +10,18 @@ mod projection;
 mod queries;
 mod queue;
 mod rest;
+mod settings;
 mod state;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use tonic::service::RoutesBuilder;
 use utoipa_axum::router::OpenApiRouter;
 
-use self::model::Template;
 use self::queue::Queue;
+use self::settings::Settings;
 use super::{Domain, FirstReads};
 use crate::config::Config;
 use crate::proto::notification::v1::notification_service_server::SERVICE_NAME;
@@ -34,33 +35,11 @@ pub struct Notification {
 impl Notification {
     /// With the default settings, for what does not depend on them.
     pub const DEFAULT: Self = Self {
-        settings: Settings {
-            max_attempts: 5,
-            backoff: Duration::from_secs(30),
-            expiry_seconds: DEFAULT_EXPIRY_SECONDS,
-        },
+        settings: Settings::DEFAULT,
     };
-}
 
-/// In the order of [`Template::ALL`]: a day to verify an email, an hour to reset a password, a week for the others.
-const DEFAULT_EXPIRY_SECONDS: [i32; Template::ALL.len()] = [
-    604_800, 86_400, 604_800, 604_800, 3_600, 604_800, 604_800, 604_800, 604_800,
-];
-
-/// The settings of the domain.
-#[derive(Debug, Clone)]
-struct Settings {
-    /// How often a notification is tried to be sent.
-    max_attempts: i32,
-    /// The pause after the first failed attempt.
-    backoff: Duration,
-    /// After how long it is too late to send a notification, in the order of [`Template::ALL`].
-    expiry_seconds: [i32; Template::ALL.len()],
-}
-
-impl Settings {
-    fn expiry_seconds(&self, template: Template) -> i32 {
-        self.expiry_seconds[template as usize]
+    fn queue(&self) -> Arc<Queue> {
+        Queue::new(self.settings.clone(), &Self::DEFAULT)
     }
 }
 
@@ -70,23 +49,15 @@ impl Domain for Notification {
     }
 
     fn add_grpc(&self, reads: Reads, routes: &mut RoutesBuilder) {
-        let queue = Queue::new(self.settings.clone());
-        routes.add_service(grpc::service(reads, queue));
+        routes.add_service(grpc::service(reads, self.queue()));
     }
 
     fn rest(&self) -> OpenApiRouter<Reads> {
-        rest::routes(Queue::new(self.settings.clone()))
+        rest::routes(self.queue())
     }
 
     fn with_settings(&self, config: &Config) -> Option<&'static dyn Domain> {
-        let mut settings = self.settings.clone();
-        settings.max_attempts = config.notification_max_attempts;
-        settings.backoff = config.notification_backoff;
-        for template in Template::ALL {
-            if let Some(seconds) = config.notification_expiry_seconds.get(template.as_str()) {
-                settings.expiry_seconds[template as usize] = *seconds;
-            }
-        }
+        let settings = Settings::of(config);
         Some(Box::leak(Box::new(Self { settings })))
     }
 

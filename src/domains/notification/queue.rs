@@ -15,9 +15,10 @@ use super::model::{
     Channel, ExtendedLease, LeaseOutcome, LeasedNotification, LeasedNotifications, Notification,
     SettledNotification, SettledNotifications, Status, Template,
 };
-use super::{Notification as Domain, Settings};
+use super::settings::Settings;
 use crate::db;
 use crate::error::{Code, Error};
+use crate::projector::Projection;
 use crate::projector::restores::CheckError;
 use crate::query::{self, Answer, Reads, Work, deadline};
 
@@ -99,6 +100,8 @@ impl FailedNotification {
 /// Requests for leases. One for each surface.
 pub struct Queue {
     settings: Settings,
+    /// The domain's, which is told where the database was restored.
+    projection: &'static dyn Projection,
     /// Which server's state was compared with Kafka's offsets.
     server: Mutex<Option<String>>,
     lines: Mutex<Lines>,
@@ -206,9 +209,10 @@ struct Leased {
 
 impl Queue {
     /// A queue without requests.
-    pub(super) fn new(settings: Settings) -> Arc<Self> {
+    pub fn new(settings: Settings, projection: &'static dyn Projection) -> Arc<Self> {
         Arc::new(Self {
             settings,
+            projection,
             server: Mutex::default(),
             lines: Mutex::default(),
             has_work: Notify::new(),
@@ -390,7 +394,7 @@ impl Queue {
                 if std::mem::replace(&mut has_checked, true) {
                     return Err(Error::internal("the database server changes all the time"));
                 }
-                let checked = reads.work().restores.check(&Domain::DEFAULT).await;
+                let checked = reads.work().restores.check(self.projection).await;
                 checked.map_err(unchecked)?;
                 let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
                 *server = Some(first.server.clone());

@@ -2,6 +2,7 @@
 
 pub mod analytics;
 pub mod fulfillment;
+pub mod notification;
 pub mod order;
 pub mod personalization;
 mod search;
@@ -33,7 +34,7 @@ type Compare =
     for<'a> fn(&'a Clients, &'a Folds, Depth, &'a mut Differences) -> LocalBoxFuture<'a, ()>;
 
 /// How each domain's answers are compared.
-const COMPARES: [(&str, Compare); 5] = [
+const COMPARES: [(&str, Compare); 6] = [
     ("order", |c, folds, depth, wrong| {
         Box::pin(order::compare(c, folds, depth, wrong))
     }),
@@ -48,6 +49,9 @@ const COMPARES: [(&str, Compare); 5] = [
     }),
     ("analytics", |c, folds, depth, wrong| {
         Box::pin(analytics::compare(c, folds, depth, wrong))
+    }),
+    ("notification", |c, folds, depth, wrong| {
+        Box::pin(notification::compare(c, folds, depth, wrong))
     }),
 ];
 

@@ -1,5 +1,7 @@
 //! What happens to users: any event of the catalogue, with its own time.
 
+use std::collections::VecDeque;
+
 use serde_json::{Map, Value, json};
 
 use super::generator::{DAY, Draft, Generator, Happening};
@@ -65,7 +67,12 @@ impl Generator {
         let first = !std::mem::replace(&mut self.users[user].started, true);
         let kind = self.rng.u32(0..206);
         match kind {
-            _ if first && kind < 160 => self.registered(),
+            _ if first && kind < 150 => self.registered(),
+            // Nothing is known of the user when something is to be sent.
+            _ if first && kind < 160 => {
+                let scene = self.notifications(now);
+                self.begin(user, scene.into())
+            }
             0..3 => self.registered(),
             3..43 => self.account_event(kind),
             43..74 => self.profile_updated(),
@@ -83,12 +90,17 @@ impl Generator {
             146..180 => self.session_event(user, kind),
             180..184 => self.role(),
             _ => {
-                let mut scene = self.scene(user, now);
-                let beginning = scene.pop_front().expect("a scene has events");
-                self.users[user].scene = scene;
-                beginning
+                let scene = self.scene(user, now);
+                self.begin(user, scene)
             }
         }
+    }
+
+    /// Begins a scene: returns its first event, and keeps the others for later.
+    fn begin(&mut self, user: usize, mut scene: VecDeque<Happening>) -> Happening {
+        let beginning = scene.pop_front().expect("a scene has events");
+        self.users[user].scene = scene;
+        beginning
     }
 
     /// Of `happening`'s kinds 3 to 42.
@@ -132,7 +144,13 @@ impl Generator {
                 )
             }
             28..42 => {
-                let names = ["username", "email", "secondaryEmail", "futureField"];
+                let names = [
+                    "username",
+                    "email",
+                    "secondaryEmail",
+                    "firstName",
+                    "futureField",
+                ];
                 ("UserUpdated", self.changes(&names), &["updateTimestamp"])
             }
             _ => {

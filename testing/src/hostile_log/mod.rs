@@ -1,12 +1,13 @@
 //! Random logs, as hostile as the contract allows: every envelope, wrapping, spelling and type, and records that
-//! are bad in every way. The same seed gives the same log.
+//! are bad in every way. The same seed gives the same log, but for the times of a few events, which happened in the
+//! days before this process began.
 //!
 //! Users have few addresses and values come from small sets, so that difficult combinations occur often;
 //! scenes make sure of the rest. Event times are not in the order of the log, and some are equal.
 //!
 //! All events of a user are on one partition, whatever their keys, because Kafka does not order partitions
-//! among each other. Failed logins that name no user carry other keys, or none. Redeliveries are younger than 80 days or older than 100: the limit of 90 days has a
-//! test of its own.
+//! among each other. Failed logins that name no user carry other keys, or none. Redeliveries are younger than 80
+//! days or older than 100: the limit of 90 days has a test of its own.
 
 mod addresses;
 mod bad_records;
@@ -14,6 +15,7 @@ mod changes;
 mod envelopes;
 mod events;
 mod generator;
+mod notifications;
 mod people;
 mod scenes;
 mod values;

@@ -21,7 +21,7 @@ impl Generator {
             self.address_id(user)
         };
         let one = [self.rng.bool(), self.rng.bool()];
-        let scene = match self.rng.u32(0..20) {
+        let scene = match self.rng.u32(0..23) {
             0..3 => self.stale_and_known_again(&a, one),
             3..6 => self.default_named_before_its_address(&a),
             6..8 => self.default_deleted_and_added_again(&a),
@@ -43,6 +43,7 @@ impl Generator {
                 1..3 => self.deleted_and_back_the_same_day(user, now),
                 _ => self.homes(&a, &b),
             },
+            20.. => self.notifications(now),
             _ if self.rng.u32(0..3) == 0 => self.user_deleted_twice(&a, &b, one),
             _ => vec![
                 delete(&b),

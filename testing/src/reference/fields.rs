@@ -37,11 +37,14 @@ impl Fields {
         self.stale.contains(name)
     }
 
+    /// A value that is no string changes nothing.
     pub fn change(&mut self, name: &'static str, change: &Change) {
         match change {
             Change::To(value) => {
-                set(&mut self.values, name, text(value));
-                self.stale.remove(name);
+                if let Some(text) = text(value) {
+                    set(&mut self.values, name, Some(text));
+                    self.stale.remove(name);
+                }
             }
             Change::Cleared => {
                 self.values.remove(name);

@@ -2,8 +2,8 @@
 //!
 //! It shares no code with the program. [`Fold`] judges records for any domain; a [`View`] selects events and
 //! folds them: [`Customers`] for order, [`Parcels`] for fulfillment, [`Documents`] for search, [`Profiles`] for
-//! personalization, [`Metrics`] for analytics. The state at an instant is a replay of the events that happened
-//! until then. A domain is one line in [`Folds::new`].
+//! personalization, [`Metrics`] for analytics, [`Notifications`] for notification. The state at an instant is a
+//! replay of the events that happened until then. A domain is one line in [`Folds::new`].
 //!
 //! Where the contract leaves room, the fold decides:
 //!
@@ -34,6 +34,8 @@
 //!   A name is stale until it or one that it lies below gets a value.
 //! - An address becomes known when an event first brings a part of it, UserAddressUpdated included, and again when
 //!   it is added after its deletion. A default that names an unknown address gives no location.
+//! - UserUpdated may change every string of a user: fields that the catalogue names for UserProfileUpdated, too. Of
+//!   these, a value that is no string changes nothing.
 
 mod addresses;
 mod analytics;
@@ -42,6 +44,7 @@ mod feed;
 mod fields;
 mod fulfillment;
 mod json;
+mod notification;
 mod order;
 mod personalization;
 mod search;
@@ -52,6 +55,7 @@ pub use addresses::Addresses;
 pub use analytics::{METRICS, Metrics};
 pub use event::{Change, Event, event_of};
 pub use fulfillment::{Parcels, STATUSES};
+pub use notification::{Notifications, TEMPLATES, Wanted};
 pub use order::Customers;
 pub use personalization::{Profiles, Segment, leaves};
 pub use search::{Documents, Index, Query, words};
@@ -402,6 +406,7 @@ impl Folds {
                 Fold::new(Documents::default(), max_value_bytes),
                 Fold::new(Profiles::default(), max_value_bytes),
                 Fold::new(Metrics::default(), max_value_bytes),
+                Fold::new(Notifications::default(), max_value_bytes),
             ],
             order_is_known: true,
         }

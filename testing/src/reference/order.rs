@@ -150,6 +150,9 @@ impl Customers {
     }
 }
 
+/// The fields that UserProfileUpdated may change.
+const PROFILE_FIELDS: [&str; 4] = ["firstName", "lastName", "displayName", "phoneNumber"];
+
 /// What a soft deletion leaves of an address.
 fn left(address: &Value) -> Value {
     let mut left = json!({"addressId": address["addressId"], "staleFields": []});
@@ -196,7 +199,6 @@ impl Customer {
             "UserUpdated" => {
                 for (name, change) in &changes {
                     match (name.as_str(), change) {
-                        ("username", change) => self.fields.change("username", change),
                         ("email", Change::To(value)) => self.email(text(value)),
                         ("email", change) => {
                             self.fields.change("email", change);
@@ -205,15 +207,10 @@ impl Customer {
                         _ => {}
                     }
                 }
+                self.change(&changes, &["username", "status"]);
+                self.change(&changes, &PROFILE_FIELDS);
             }
-            "UserProfileUpdated" => {
-                for (name, change) in &changes {
-                    let ours = ["firstName", "lastName", "displayName", "phoneNumber"];
-                    if let Some(name) = ours.into_iter().find(|ours| ours == name) {
-                        self.fields.change(name, change);
-                    }
-                }
-            }
+            "UserProfileUpdated" => self.change(&changes, &PROFILE_FIELDS),
             "UserDeleted" => {
                 let email_less = Fields {
                     values: BTreeMap::from([("status", "deleted".to_owned())]),
@@ -239,6 +236,14 @@ impl Customer {
         self.addresses.apply(event);
         self.history.push(event.clone());
         feed::entries(user, event, &before, &self.addresses, &mut self.last_in_use)
+    }
+
+    fn change(&mut self, changes: &[(String, Change)], fields: &[&'static str]) {
+        for (name, change) in changes {
+            if let Some(field) = fields.iter().find(|field| *field == name) {
+                self.fields.change(field, change);
+            }
+        }
     }
 
     fn email(&mut self, email: Option<String>) {

@@ -88,7 +88,14 @@ impl View for Documents {
             }
             updated => {
                 let ours: &[&str] = match updated {
-                    "UserUpdated" => &["email", "username"],
+                    "UserUpdated" => &[
+                        "email",
+                        "username",
+                        "status",
+                        "firstName",
+                        "lastName",
+                        "displayName",
+                    ],
                     _ => &["firstName", "lastName", "displayName"],
                 };
                 for (name, change) in event.changes().expect("good") {

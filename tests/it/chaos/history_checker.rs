@@ -6,17 +6,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use fastrand::Rng;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sightline::query::token::ConsistencyToken;
 use sightline_testing::broker::Record;
 use sightline_testing::check::analytics::activity_path;
+use sightline_testing::check::notification::of_user_path;
 use sightline_testing::check::personalization::profile_path;
 use sightline_testing::check::{fulfillment, order};
 use sightline_testing::client::{Answer, customer_path, with_query};
 use sightline_testing::hostile_log::MAX_VALUE_BYTES;
 use sightline_testing::reference::{
-    Customers, Folds, Metrics, Parcels, Profiles, event_of, normal,
+    Customers, Folds, Metrics, Notifications, Parcels, Profiles, Wanted, event_of, normal,
 };
 use tokio::time::sleep;
 
@@ -66,6 +68,18 @@ pub fn questions(domain: &str) -> &'static [Question] {
         "analytics" => &[Question {
             path: activity_path,
             answer: |folds, user| folds.view::<Metrics>().activity(user),
+        }],
+        "notification" => &[Question {
+            path: of_user_path,
+            answer: |folds, user| {
+                let wanted = Wanted {
+                    user: Some(user.to_owned()),
+                    ..Wanted::default()
+                };
+                let view = folds.view::<Notifications>();
+                let rows = view.list(&wanted, DateTime::<Utc>::default());
+                Some(json!({"notifications": rows}))
+            },
         }],
         other => panic!("there are no questions for the domain {other}"),
     }
@@ -315,6 +329,15 @@ impl HistoryChecker {
     }
 }
 
+/// An answer in the normal form, without the status of notifications, which depends on when they were read.
+fn at_any_time(mut answer: Value) -> Value {
+    let rows = answer.get_mut("notifications");
+    for row in rows.and_then(Value::as_array_mut).into_iter().flatten() {
+        row.as_object_mut().expect("an object").remove("status");
+    }
+    normal(answer)
+}
+
 impl Read {
     fn at(&self, partition: i32) -> i64 {
         self.positions.get(&partition).copied().unwrap_or(0)
@@ -322,8 +345,8 @@ impl Read {
 
     fn compare(self, diary: &Diary, partition: i32, folds: &Folds) {
         let question = &questions(self.domain)[self.question];
-        let expected = (question.answer)(folds, &self.user).map(normal);
-        let said = self.said.clone().map(normal);
+        let expected = (question.answer)(folds, &self.user).map(at_any_time);
+        let said = self.said.clone().map(at_any_time);
         diary.count("answers compared with the fold", 1);
         if said != expected {
             let path = (question.path)(&self.user);
