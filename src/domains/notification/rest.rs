@@ -50,7 +50,7 @@ pub fn routes(queue: Arc<Queue>) -> OpenApiRouter<Reads> {
 #[serde(rename_all = "camelCase")]
 struct NotificationPath {
     /// The notification's id, a UUID, as the list gives it
-    #[param(example = "1843308f-fe5b-b029-a8d4-ceae93f1970e", value_type = Uuid)]
+    #[param(example = "1843308f-fe5b-8029-a8d4-ceae93f1970e", value_type = Uuid)]
     notification_id: String,
 }
 
@@ -425,7 +425,7 @@ fn unknown(field: &str, words: &[&str]) -> Error {
     Error::invalid(field, format!("must be one of: {}", words.join(", ")))
 }
 
-const EXAMPLE_ID: &str = "1843308f-fe5b-b029-a8d4-ceae93f1970e";
+const EXAMPLE_ID: &str = "1843308f-fe5b-8029-a8d4-ceae93f1970e";
 const EXAMPLE_TOKEN: &str = "01a2093a-f139-710d-8867-ae04814d66ac";
 
 fn example_notification() -> Value {
