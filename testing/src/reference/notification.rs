@@ -135,10 +135,13 @@ fn all_of(id: Uuid) -> RangeInclusive<Key> {
     (id, i32::MIN)..=(id, i32::MAX)
 }
 
-/// The id of an event's notification.
+/// The id of an event's notification: of version 8 and the variant of RFC 9562, otherwise the beginning of a hash.
 fn id_of(template: &str, event_id: &str) -> Uuid {
     let digest = Sha256::digest(format!("{template}:{event_id}"));
-    Uuid::from_slice(&digest[..16]).expect("16 bytes")
+    let mut bytes: [u8; 16] = digest[..16].try_into().expect("16 bytes");
+    bytes[6] = 0x80 | bytes[6] & 0x0f;
+    bytes[8] = 0x80 | bytes[8] & 0x3f;
+    Uuid::from_bytes(bytes)
 }
 
 /// The templates of an event's notifications.

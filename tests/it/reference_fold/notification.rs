@@ -61,17 +61,17 @@ fn notifications_in_full() {
     let mut example = example();
     let payload = json!({"email": "a@b.c", "status": "pending_verification", "username": "n\0", "firstName": ""});
     example.event("u", "UserRegistered", 10, payload);
-    // Of one time, by id: the start of SHA-256 of `email_verification:1`, and of `welcome:1`.
+    // Of one time, by id: version, variant, and the start of SHA-256 of `email_verification:1` and of `welcome:1`.
     let data = json!({"userId": "u", "username": "n\u{fffd}"});
     let expected = [
         json!({
-            "notificationId": "09377234-d4da-8381-cea0-518e70fbaa73", "eventId": "1", "userId": "u",
+            "notificationId": "09377234-d4da-8381-8ea0-518e70fbaa73", "eventId": "1", "userId": "u",
             "template": "email_verification", "recipient": "a@b.c", "channel": "email", "data": data,
             "status": "pending", "attempts": 0, "createdAt": "1970-01-01T00:00:10Z",
             "expiresAt": "1970-01-02T00:00:10Z",
         }),
         json!({
-            "notificationId": "608f8ba3-69db-c9bf-95c2-396a7c03a76d", "eventId": "1", "userId": "u",
+            "notificationId": "608f8ba3-69db-89bf-95c2-396a7c03a76d", "eventId": "1", "userId": "u",
             "template": "welcome", "recipient": "a@b.c", "channel": "email", "data": data,
             "status": "pending", "attempts": 0, "createdAt": "1970-01-01T00:00:10Z",
             "expiresAt": "1970-01-08T00:00:10Z",
