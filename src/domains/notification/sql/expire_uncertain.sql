@@ -2,7 +2,7 @@
 -- again. That is what was open in the restored state, and what events make that were projected before.
 UPDATE notification.deliveries AS d
 SET state = 'expired', due_at = NULL, last_error = 'not known whether it was sent before the database was restored'
-FROM sightline.domains AS s, notification_live.notifications AS n
+FROM notification_live.view_version AS v, sightline.domains AS s, notification_live.notifications AS n
 LEFT JOIN notification.restores AS r ON r.log_id = n.log_id
 WHERE s.domain = 'notification' AND s.database_went_back_at IS NOT NULL
   AND n.notification_id = d.notification_id
