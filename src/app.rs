@@ -259,12 +259,12 @@ impl Pools {
                 db::projector_pool(direct.clone(), PROJECTOR_CONNECTIONS)
             }),
             maintenance: of_each_domain(&|| {
-                db::operation_pool(direct.clone(), MAINTENANCE_CONNECTIONS)
+                db::maintenance_pool(direct.clone(), MAINTENANCE_CONNECTIONS)
             }),
             shared: db::projector_pool(direct.clone(), SHARED_CONNECTIONS),
             operations: db::operation_pool(direct.clone(), OPERATION_CONNECTIONS),
             work: db::caller_pool(direct.clone(), WORK_CONNECTIONS),
-            announcements: db::operation_pool(direct, ANNOUNCEMENT_CONNECTIONS),
+            announcements: db::maintenance_pool(direct, ANNOUNCEMENT_CONNECTIONS),
         })
     }
 }

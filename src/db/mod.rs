@@ -73,13 +73,25 @@ pub fn caller_pool(options: PgConnectOptions, max_connections: u32) -> PgPool {
     )
 }
 
-/// The pool that operations and maintenance write through, past any pooler. An operation that waits
-/// for a progress row then takes no connection from the projectors.
+/// The pool that operations write through, past any pooler. An operation that waits for a progress
+/// row then takes no connection from the projectors.
 pub fn operation_pool(options: PgConnectOptions, max_connections: u32) -> PgPool {
     pool(
         options,
         max_connections,
         CALLER_ACQUIRE_TIMEOUT,
+        OPERATION_STATEMENT_TIMEOUT,
+        Plans::Any,
+    )
+}
+
+/// A pool for what nobody waits for: as [`operation_pool`], but with more time to get a connection.
+/// When a process starts, all its pools open connections at once.
+pub fn maintenance_pool(options: PgConnectOptions, max_connections: u32) -> PgPool {
+    pool(
+        options,
+        max_connections,
+        PROJECTOR_ACQUIRE_TIMEOUT,
         OPERATION_STATEMENT_TIMEOUT,
         Plans::Any,
     )
