@@ -99,7 +99,7 @@ pub async fn serve_on(listeners: Listeners, config: Config) -> anyhow::Result<Ex
     let pools = Pools::new(&config)?;
     let served = served_domains(&config);
     let (migrated_sender, migrated) = watch::channel(false);
-    let announcements = Announcements::new(&domain_names(&served));
+    let announcements = Announcements::default();
     let retrier = retrier(&config, pools.operations.clone(), announcements.clone());
     let work = Work {
         pool: pools.work.clone(),
@@ -264,7 +264,11 @@ impl Pools {
             shared: db::projector_pool(direct.clone(), SHARED_CONNECTIONS),
             operations: db::operation_pool(direct.clone(), OPERATION_CONNECTIONS),
             work: db::caller_pool(direct.clone(), WORK_CONNECTIONS),
-            announcements: db::maintenance_pool(direct, ANNOUNCEMENT_CONNECTIONS),
+            announcements: db::maintenance_pool(
+                // A notice that a crash of the server loses is of no use after it.
+                direct.options([("synchronous_commit", "off")]),
+                ANNOUNCEMENT_CONNECTIONS,
+            ),
         })
     }
 }

@@ -213,7 +213,7 @@ impl Operations {
         let older_code = accept_older_code.then_some(code_version);
         let pool = &self.0.retrier.pool;
         let failed = pause::resume(pool, projection, accept_loss, older_code).await?;
-        self.0.retrier.announcements.announce(domain);
+        self.0.retrier.announcements.announce(projection.domain());
         tracing::info!(
             domain,
             accept_loss,
@@ -296,7 +296,7 @@ impl Operations {
             Ok(version) => version,
             Err(error) => return Err(self.no_switch(domain, Which::Building, number, error).await),
         };
-        self.0.retrier.announcements.announce(domain);
+        self.0.retrier.announcements.announce(projection.domain());
         tracing::info!(domain, version, "an operator switched to the new version");
         self.projection_now(domain).await
     }
@@ -315,7 +315,7 @@ impl Operations {
             Ok(version) => version,
             Err(error) => return Err(self.no_switch(domain, Which::Retired, number, error).await),
         };
-        self.0.retrier.announcements.announce(domain);
+        self.0.retrier.announcements.announce(projection.domain());
         tracing::info!(
             domain,
             version,

@@ -5,7 +5,7 @@
 //! A notice may be lost, as a connection may. Whoever waits has a deadline, and after a lost connection everybody looks again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::PgPool;
@@ -31,43 +31,51 @@ const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 pub struct Announcements(Arc<Inner>);
 
 struct Inner {
+    /// Its own notices are not news to a process.
     process: Uuid,
-    domains: BTreeMap<&'static str, watch::Sender<()>>,
+    /// Of domains that somebody waits for.
+    waiting: Mutex<BTreeMap<&'static str, watch::Sender<()>>>,
     /// Domains with commits that other processes have not been told of.
     unsent: Mutex<BTreeSet<&'static str>>,
     has_unsent: Notify,
 }
 
-impl Announcements {
-    /// Announcements of these domains.
-    pub fn new(domains: &[&'static str]) -> Self {
+impl Default for Announcements {
+    fn default() -> Self {
         Self(Arc::new(Inner {
             process: Uuid::new_v4(),
-            domains: domains
-                .iter()
-                .map(|domain| (*domain, watch::Sender::new(())))
-                .collect(),
+            waiting: Mutex::default(),
             unsent: Mutex::default(),
             has_unsent: Notify::new(),
         }))
     }
+}
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Announcements {
     /// Announces that a transaction which changed the domain's live view, or what belongs to it, was committed.
-    pub fn announce(&self, domain: &str) {
-        let Some((domain, sender)) = self.0.domains.get_key_value(domain) else {
-            return;
-        };
-        sender.send_replace(());
-        let mut unsent = self.0.unsent.lock().unwrap_or_else(PoisonError::into_inner);
-        if unsent.insert(domain) {
+    pub fn announce(&self, domain: &'static str) {
+        self.wake(Some(domain));
+        if lock(&self.0.unsent).insert(domain) {
             self.0.has_unsent.notify_one();
         }
     }
 
-    /// Changes with every announcement of a domain. What was announced before is not seen.
-    pub fn subscribe(&self, domain: &str) -> Option<watch::Receiver<()>> {
-        let sender = self.0.domains.get(domain)?;
-        Some(sender.subscribe())
+    /// Wakes those of this process who wait for a domain; with `None`, for any.
+    fn wake(&self, of: Option<&str>) {
+        for (domain, sender) in &*lock(&self.0.waiting) {
+            if of.is_none_or(|of| of == *domain) {
+                sender.send_replace(());
+            }
+        }
+    }
+
+    /// Changes with every later announcement of a domain.
+    pub fn subscribe(&self, domain: &'static str) -> watch::Receiver<()> {
+        lock(&self.0.waiting).entry(domain).or_default().subscribe()
     }
 
     /// Exchanges announcements with other processes until it is dropped.
@@ -78,10 +86,7 @@ impl Announcements {
     async fn send(&self, pool: &PgPool) {
         loop {
             self.0.has_unsent.notified().await;
-            let unsent = {
-                let mut unsent = self.0.unsent.lock().unwrap_or_else(PoisonError::into_inner);
-                std::mem::take(&mut *unsent)
-            };
+            let unsent = std::mem::take(&mut *lock(&self.0.unsent));
             let notices: Vec<String> = unsent
                 .into_iter()
                 .map(|domain| format!("{domain} {}", self.0.process))
@@ -124,9 +129,7 @@ impl Announcements {
         })
         .await?;
         // Anything may have been announced before.
-        for sender in self.0.domains.values() {
-            sender.send_replace(());
-        }
+        self.wake(None);
         loop {
             match tokio::time::timeout(SILENCE, listener.try_recv()).await {
                 Ok(Ok(Some(notice))) => self.received(notice.payload()),
@@ -142,13 +145,10 @@ impl Announcements {
     }
 
     fn received(&self, notice: &str) {
-        let Some((domain, process)) = notice.split_once(' ') else {
-            return;
-        };
-        if let Some(sender) = self.0.domains.get(domain)
+        if let Some((domain, process)) = notice.split_once(' ')
             && process != self.0.process.to_string()
         {
-            sender.send_replace(());
+            self.wake(Some(domain));
         }
     }
 }

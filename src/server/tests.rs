@@ -28,7 +28,7 @@ fn reads() -> Reads {
         .unwrap();
     let work = Work {
         pool: pool.clone(),
-        announcements: Announcements::new(&[]),
+        announcements: Announcements::default(),
         restores: RestoreCheck {
             pool: pool.clone(),
             kafka: rdkafka::ClientConfig::new(),
@@ -49,7 +49,7 @@ fn operations() -> Operations {
         kafka: rdkafka::ClientConfig::new(),
         max_value_bytes: 1,
         dedupe: chrono::TimeDelta::days(1),
-        announcements: Announcements::new(&[]),
+        announcements: Announcements::default(),
     };
     Operations::new(reads(), lag(), retrier, vec![], vec!["audit", "order"])
 }

@@ -55,7 +55,7 @@ async fn every_domain_finds_users_by_the_shared_statements() {
     let (database, pool) = migrated().await;
     let work = Work {
         pool: pool.clone(),
-        announcements: Announcements::new(&[]),
+        announcements: Announcements::default(),
         restores: RestoreCheck {
             pool: pool.clone(),
             kafka: ClientConfig::new(),

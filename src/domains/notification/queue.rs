@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
 
@@ -30,6 +31,8 @@ const MOST: usize = 500;
 const MOST_OF_REQUEST: i32 = 100;
 /// The longest reason of a failure, in characters.
 const MAX_REASON: usize = 500;
+/// How long leasing may take for requests that are served together. What was leased without an answer runs out.
+const DEADLINE: Duration = Duration::from_secs(10);
 /// A request that waits is tried again after so long, whatever was announced.
 const SAFETY_NET: Duration = Duration::from_secs(5);
 /// The part of a caller's time that is left for the answer when the wait ends.
@@ -213,6 +216,58 @@ struct Leased {
     next_due: Option<Instant>,
 }
 
+/// A row of a lease: a notification, if there was one, and what is the same in all rows.
+struct LeaseRow {
+    notification_id: Option<Uuid>,
+    event_id: Option<String>,
+    user_id: Option<String>,
+    template: Option<String>,
+    recipient: Option<String>,
+    data: Option<String>,
+    attempts: Option<i32>,
+    created_at: Option<DateTime<Utc>>,
+    expires_at: Option<DateTime<Utc>>,
+    last_error: Option<String>,
+    lease_token: Option<Uuid>,
+    due_at: Option<DateTime<Utc>>,
+    is_held: bool,
+    is_unknown: bool,
+    server: String,
+    next_due_seconds: Option<f64>,
+    ready: bool,
+    logs: Vec<i32>,
+    offsets: Vec<i64>,
+}
+
+impl LeaseRow {
+    /// The notification, if there was one. One whose template only a newer release knows is left to that.
+    fn leased(self) -> Option<Result<LeasedNotification, sqlx::Error>> {
+        let data = match db::of_document(&self.data?, "notifications") {
+            Ok(data) => data,
+            Err(error) => return Some(Err(error)),
+        };
+        let notification = Notification {
+            notification_id: self.notification_id?,
+            event_id: self.event_id?,
+            user_id: self.user_id?,
+            template: Template::named(&self.template?)?,
+            recipient: self.recipient,
+            channel: Channel::Email,
+            data: Some(data),
+            status: Status::Leased,
+            attempts: self.attempts?,
+            created_at: self.created_at?,
+            expires_at: self.expires_at?,
+            last_error: self.last_error,
+        };
+        Some(Ok(LeasedNotification {
+            notification,
+            lease_token: self.lease_token?,
+            leased_until: self.due_at?,
+        }))
+    }
+}
+
 impl Queue {
     /// A queue without requests.
     pub fn new(settings: Settings, projection: &'static dyn Projection) -> Arc<Self> {
@@ -282,9 +337,7 @@ impl Queue {
 
     /// Lets lines be served when there may be something for them.
     async fn watch(self: Arc<Self>, work: Work) {
-        let Some(mut commits) = work.announcements.subscribe("notification") else {
-            return;
-        };
+        let mut commits = work.announcements.subscribe("notification");
         while !work.stop.is_cancelled() {
             let next_try = self.lines().next_try();
             let time = async {
@@ -319,7 +372,7 @@ impl Queue {
                 continue;
             };
             let wanted = requests.iter().map(|request| request.max).sum();
-            match self.lease_some(&reads, &kind, wanted).await {
+            match db::within(DEADLINE, self.lease_some(&reads, &kind, wanted)).await {
                 Ok(leased) => self.divide(&reads, &kind, requests, round, leased).await,
                 Err(error) => {
                     for request in requests {
@@ -387,7 +440,8 @@ impl Queue {
                 .unwrap_or_else(PoisonError::into_inner)
                 .clone();
             let templates: Vec<&str> = kind.templates.iter().map(|t| t.as_str()).collect();
-            let rows = sqlx::query_file!(
+            let rows = sqlx::query_file_as!(
+                LeaseRow,
                 "src/domains/notification/sql/lease.sql",
                 i64::try_from(wanted).unwrap_or(i64::MAX),
                 f64::from(kind.lease_seconds),
@@ -425,57 +479,11 @@ impl Queue {
             let next_due = first.next_due_seconds.map(|seconds| {
                 Instant::now() + Duration::try_from_secs_f64(seconds).unwrap_or_default()
             });
-            let leased =
-                rows.into_iter().filter_map(|row| {
-                    let leased: Option<_> = (|| {
-                        Some((
-                            row.notification_id?,
-                            row.event_id?,
-                            row.user_id?,
-                            Template::named(&row.template?)?,
-                            row.data?,
-                            row.attempts?,
-                            row.created_at?,
-                            row.expires_at?,
-                            row.lease_token?,
-                            row.due_at?,
-                        ))
-                    })();
-                    let (
-                        id,
-                        event_id,
-                        user_id,
-                        template,
-                        data,
-                        attempts,
-                        created,
-                        expires,
-                        token,
-                        due,
-                    ) = leased?;
-                    Some((|| {
-                        Ok(LeasedNotification {
-                            notification: Notification {
-                                notification_id: id,
-                                event_id,
-                                user_id,
-                                template,
-                                recipient: row.recipient,
-                                channel: Channel::Email,
-                                data: Some(db::of_document(&data, "notifications")?),
-                                status: Status::Leased,
-                                attempts,
-                                created_at: created,
-                                expires_at: expires,
-                                last_error: row.last_error,
-                            },
-                            lease_token: token,
-                            leased_until: due,
-                        })
-                    })())
-                });
             return Ok(Leased {
-                notifications: leased.collect::<Result<_, sqlx::Error>>()?,
+                notifications: rows
+                    .into_iter()
+                    .filter_map(LeaseRow::leased)
+                    .collect::<Result<_, _>>()?,
                 nothing: Answer {
                     body: LeasedNotifications::default(),
                     position,
@@ -532,9 +540,8 @@ async fn give_back(reads: &Reads, leased: &[LeasedNotification]) {
         .collect();
     let tokens: Vec<Uuid> = leased.iter().map(|one| one.lease_token).collect();
     let given = sqlx::query_file!("src/domains/notification/sql/give_back.sql", &ids, &tokens)
-        .execute(&reads.work().pool)
-        .await;
-    match given {
+        .execute(&reads.work().pool);
+    match db::within(DEADLINE, given).await {
         Ok(_) => reads.work().announcements.announce("notification"),
         // They run out.
         Err(error) => {
