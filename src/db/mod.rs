@@ -11,6 +11,7 @@ use std::io;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use log::LevelFilter;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::error::DatabaseError;
@@ -137,6 +138,8 @@ fn pool(
     PgPoolOptions::new()
         .max_connections(max_connections)
         .acquire_timeout(acquire_timeout)
+        // Under load each call would warn of it. Callers are refused in the end, and workers report that they wait.
+        .acquire_slow_level(LevelFilter::Debug)
         // The check below takes the place of sqlx's ping.
         .test_before_acquire(false)
         .before_acquire(|connection, _| {

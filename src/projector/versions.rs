@@ -116,6 +116,8 @@ impl Which {
 pub const RETIRED_FOR: TimeDelta = TimeDelta::hours(24);
 /// How many attempts, and which pause between them, two versions get to be at the same positions.
 const LEVEL: (u32, Duration) = (30, Duration::from_millis(200));
+/// How long each statement of [`Projection::on_switch`] may run. Projection waits meanwhile, reads don't.
+const ON_SWITCH_TIMEOUT: &str = "60s";
 /// How long a switch or a removal waits for a lock, behind which all reads of the view wait.
 const LOCK_TIMEOUT: &str = "300ms";
 /// The pause before a switch tries again to get its lock.
@@ -480,6 +482,7 @@ async fn make_live(
     .execute(&mut *connection)
     .await?;
     use_schema(&mut *connection, &schema).await?;
+    limit_statements(&mut *connection, ON_SWITCH_TIMEOUT).await?;
     projection.on_switch(&mut *connection, live).await?;
     limit_lock_waits(&mut *connection).await?;
     rename_schemas(&mut *connection, domain, live, (version, &schema)).await?;
