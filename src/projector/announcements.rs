@@ -2,7 +2,7 @@
 //! is sent after the commit, on a connection of its own: NOTIFY inside a transaction takes a lock of the whole database until
 //! the commit.
 //!
-//! A notice may be lost, as a connection may. Whoever waits has a deadline, and after a lost connection everybody looks again.
+//! A notice may be lost together with a connection. Waiters have deadlines of their own, and look again after each reconnection.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,11 +31,11 @@ const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 pub struct Announcements(Arc<Inner>);
 
 struct Inner {
-    /// Its own notices are not news to a process.
+    /// The id of this process, which ignores its own notices.
     process: Uuid,
-    /// Of domains that somebody waits for.
+    /// Wakes the waiters of each domain.
     waiting: Mutex<BTreeMap<&'static str, watch::Sender<()>>>,
-    /// Domains with commits that other processes have not been told of.
+    /// Domains whose commits are still to be announced to other processes.
     unsent: Mutex<BTreeSet<&'static str>>,
     has_unsent: Notify,
 }

@@ -44,7 +44,7 @@ pub struct Work {
     pub announcements: Announcements,
     /// Finds out whether the database was restored.
     pub restores: RestoreCheck,
-    /// Cancelled when the process begins to stop: nobody waits for work any longer.
+    /// Cancelled when the process begins to stop: requests for work then wait no longer.
     pub stop: CancellationToken,
 }
 

@@ -1,5 +1,5 @@
 //! Two hundred workers drain the queue of notifications, and die, freeze, fail and come back, while gateways are killed: no
-//! notification has two holders, none is sent after another worker was told that it sent it, none is lost.
+//! notification has two holders, none is leased after it was sent, none is lost.
 //!
 //! `SIGHTLINE_TEST_CHAOS_SECONDS` sets the duration, as of the chaos test.
 
@@ -28,7 +28,7 @@ const LEASE: i64 = 5;
 /// How long workers and gateways are disturbed when the test runs among the others.
 const SHORT: Duration = Duration::from_secs(8);
 
-/// What a worker was told of one lease, by the database's clock.
+/// A lease as its worker got it, by the database's clock.
 #[derive(Debug, Clone)]
 struct Grant {
     token: String,

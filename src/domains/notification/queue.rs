@@ -103,7 +103,7 @@ impl FailedNotification {
 /// Requests for leases. One for each surface.
 pub struct Queue {
     settings: Settings,
-    /// The domain's, which is told where the database was restored.
+    /// The domain's: it stores how far a state of the database had come that was lost.
     projection: &'static dyn Projection,
     /// Which server's state was compared with Kafka's offsets.
     server: Mutex<Option<String>>,
@@ -131,9 +131,9 @@ struct Lines {
     to_serve: VecDeque<Kind>,
     /// How often all lines were to be served: requests that a task was serving meanwhile are served again.
     rounds: u64,
-    /// When a lease or a pause of somebody ends next, as far as it is known.
+    /// When the next lease or pause ends, as far as it is known.
     next_due: Option<Instant>,
-    /// Whether the process stops: nobody waits any longer.
+    /// Whether the process stops: requests are answered at once.
     is_stopping: bool,
 }
 

@@ -1,7 +1,7 @@
--- Writes notifications that are not there yet, one per event and template ($1 to $9), with the recipients and the data that they have
--- ($6, $7: null where there are none). Those of the live version ($11) get a delivery each: whether a delivery is there already says
--- nothing of the version, which may have been built anew. It is final from the start where it is too late, the user was deleted, or an
--- earlier state of the database has made it before. Templates expire after so many seconds ($10, belongs to $4).
+-- Writes notifications that are not there yet, one for each event and template, with their recipients and data (null where there are none).
+-- A template expires so many seconds ($10) after the event. Where the version is live ($11), each new notification gets a delivery, unless
+-- one is there from another version. A delivery is final from the start if it is too late, if the user was deleted, or if the event was
+-- projected before the database was restored.
 WITH written AS (
     INSERT INTO notifications (notification_id, user_key, user_id, template, event_id, recipient, data, created_at, expires_at, log_id, record_offset)
     SELECT n.notification_id, n.user_key, n.user_id, n.template, n.event_id, n.recipient, n.data, n.created_at,
