@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use sqlx::error::DatabaseError;
 use sqlx::migrate::{Migrate, MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgDatabaseError, PgPool, PgPoolOptions};
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, PgConnection, PgExecutor};
 
 use crate::config::{ConfigError, Secret};
 use crate::error::{Code, Error};
@@ -211,7 +211,7 @@ struct ReadOnlyServer;
 ///
 /// # Errors
 /// It does not, or it does not answer.
-pub async fn refuse_read_only(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+pub async fn refuse_read_only(connection: impl PgExecutor<'_>) -> Result<(), sqlx::Error> {
     let read_only: String = sqlx::query_scalar("SHOW transaction_read_only")
         .fetch_one(connection)
         .await?;

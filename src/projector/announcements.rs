@@ -11,6 +11,7 @@ use std::time::Duration;
 use sqlx::PgPool;
 use sqlx::postgres::PgListener;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::db;
@@ -21,8 +22,8 @@ const CHANNEL: &str = "sightline_commits";
 const PAUSE: Duration = Duration::from_millis(10);
 /// How long sending a notice may take.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// A connection on which nothing came for so long is checked.
-const SILENCE: Duration = Duration::from_secs(5);
+/// The connection is checked so often, whether its server still answers and takes writes.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// The pause before a lost connection is replaced.
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -130,15 +131,16 @@ impl Announcements {
         .await?;
         // Anything may have been announced before.
         self.wake(None);
+        let mut check_at = Instant::now() + CHECK_INTERVAL;
         loop {
-            match tokio::time::timeout(SILENCE, listener.try_recv()).await {
+            match tokio::time::timeout_at(check_at, listener.try_recv()).await {
                 Ok(Ok(Some(notice))) => self.received(notice.payload()),
                 Ok(Ok(None)) => return Err(sqlx::Error::WorkerCrashed),
                 Ok(Err(error)) => return Err(error),
-                // A server that is gone without a word says nothing either.
+                // On a server that is gone or was demoted nothing is committed, and nothing announced.
                 Err(_) => {
-                    let alive = async { sqlx::query("SELECT 1").execute(&mut listener).await };
-                    db::within(DEADLINE, alive).await?;
+                    db::within(DEADLINE, db::refuse_read_only(&mut listener)).await?;
+                    check_at = Instant::now() + CHECK_INTERVAL;
                 }
             }
         }

@@ -360,7 +360,7 @@ impl Slot {
         };
         let run = async {
             if connected.checked.elapsed() > CHECK_INTERVAL {
-                db::refuse_read_only(&mut connected.connection).await?;
+                db::refuse_read_only(&mut *connected.connection).await?;
                 connected.checked = Instant::now();
             }
             (lookup.run)(&mut connected.connection, lookup.domain, keys, ids).await
