@@ -54,10 +54,12 @@ CREATE TABLE notification.deliveries (
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 -- For lists.
 CREATE INDEX deliveries_by_state ON notification.deliveries (state, template, created_at, notification_id);
--- The queue, whatever the template.
-CREATE INDEX deliveries_ready ON notification.deliveries (created_at, notification_id) WHERE state = 'ready';
+-- The queue, whatever the template. Only a statement that has the very condition of this index, or of the last one, can use it: the planner
+-- does not know that a lease wants a few rows, and would read and sort all that the other one has.
+CREATE INDEX deliveries_ready ON notification.deliveries (created_at, notification_id) WHERE (state = 'ready') IS TRUE;
 CREATE INDEX deliveries_due ON notification.deliveries (due_at) WHERE due_at IS NOT NULL;
-CREATE INDEX deliveries_expiring ON notification.deliveries (expires_at) WHERE state IN ('ready', 'leased', 'backoff', 'held');
+CREATE INDEX deliveries_expiring ON notification.deliveries (expires_at)
+    WHERE (state IN ('ready', 'leased', 'backoff', 'held')) IS TRUE;
 
 -- The status of a notification: of its delivery (p_state, p_due_at), and where that is not final, by the clock and the live view.
 CREATE FUNCTION notification.status(p_state text, p_due_at timestamptz, p_expires_at timestamptz, p_recipient text)

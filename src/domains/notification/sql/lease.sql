@@ -18,7 +18,7 @@ WITH logs AS (
 ), ready AS (
     SELECT d.notification_id, d.created_at
     FROM notification.deliveries d
-    WHERE $3::text[] IS NULL AND d.state = 'ready' AND d.expires_at > now()
+    WHERE $3::text[] IS NULL AND (d.state = 'ready') IS TRUE AND d.expires_at > now()
     ORDER BY d.created_at, d.notification_id
     LIMIT coalesce((SELECT $1::bigint FROM guard WHERE NOT is_held AND NOT is_unknown), 0)
     FOR UPDATE SKIP LOCKED

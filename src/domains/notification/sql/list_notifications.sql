@@ -38,7 +38,7 @@ WITH logs AS (
          FROM notification.deliveries d
          JOIN notification_live.notifications n USING (notification_id)
          WHERE $6::uuid IS NULL AND cardinality($9::text[]) > 0
-           AND d.state IN ('ready', 'leased', 'backoff', 'held') AND d.expires_at <= now()
+           AND (d.state IN ('ready', 'leased', 'backoff', 'held')) IS TRUE AND d.expires_at <= now()
            AND d.state = ANY ($9) AND d.template = ANY ($2)
            AND (d.created_at, d.notification_id) > (coalesce($4::timestamptz, '-infinity'), $5::uuid)
            AND notification.status(d.state, d.due_at, n.expires_at, n.recipient) = 'expired'

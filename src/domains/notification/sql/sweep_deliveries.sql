@@ -10,7 +10,7 @@ WITH due AS (
 ), late AS (
     SELECT notification_id
     FROM notification.deliveries
-    WHERE state IN ('ready', 'held') AND expires_at <= now()
+    WHERE (state IN ('ready', 'leased', 'backoff', 'held')) IS TRUE AND state IN ('ready', 'held') AND expires_at <= now()
     ORDER BY expires_at
     LIMIT 2000
     FOR UPDATE SKIP LOCKED
