@@ -9,7 +9,7 @@ use sightline_testing::broker::{Broker, Record};
 use sightline_testing::check::{Ends, caught_up};
 use sightline_testing::client::Rest;
 use sightline_testing::database::Database;
-use sightline_testing::operations::{built, operate, project, refused, retry_all};
+use sightline_testing::operations::{built, dead_letters, operate, project, refused, retry_all};
 use sightline_testing::wait_until;
 use sqlx::{Connection, PgConnection};
 
@@ -417,20 +417,8 @@ async fn retried_dead_letters_are_sent_once() {
     assert_eq!(send_all(rest).await, set(["b"]));
     project(rest, "notification", "rebuild", json!({})).await;
     built(rest, "notification", 3).await;
-    let first = rest
-        .get("/v1/dead-letters?domain=notification&class=data")
-        .await;
-    let letters = match first.status {
-        200 => first.json(),
-        _ => rest
-            .get("/v1/dead-letters?domain=notification")
-            .await
-            .json(),
-    };
-    let letter = letters["deadLetters"][0]["id"]
-        .as_str()
-        .expect("an id")
-        .to_owned();
+    let first = &dead_letters(rest, &[("domain", Some("notification"))]).await[0];
+    let letter = first["id"].as_str().expect("an id");
     let discarded = operate(
         rest,
         &format!("/v1/dead-letters/{letter}/discard"),
