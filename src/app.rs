@@ -273,7 +273,7 @@ impl Pools {
     }
 }
 
-/// The configured domains, with their settings. Called once per process: what has settings stays.
+/// The configured domains, with their settings. A domain that has settings stays in memory after each call.
 pub fn served_domains(config: &Config) -> Vec<&'static dyn Domain> {
     domains::ALL
         .iter()

@@ -309,6 +309,11 @@ impl Error {
         Self::invalid(field, "is empty: give it a value, or leave it out")
     }
 
+    /// INVALID_ARGUMENT: the value of a field is not in a closed set of words.
+    pub fn not_one_of(field: impl Into<String>, words: &[&str]) -> Self {
+        Self::invalid(field, format!("must be one of: {}", words.join(", ")))
+    }
+
     /// Several fields are wrong. The answer names the first twenty.
     pub fn violations(mut fields: Vec<FieldViolation>) -> Self {
         let detail: Cow<_> = match fields.as_slice() {

@@ -245,8 +245,10 @@ impl Config {
             "notification_backoff_seconds",
             (self.notification_backoff.as_secs() as i64).into(),
         );
-        for (template, seconds) in &self.notification_expiry_seconds {
-            put(&settings::expiry_key(template), (*seconds).into());
+        for (template, key) in settings::expiry_keys() {
+            if let Some(seconds) = self.notification_expiry_seconds.get(template) {
+                put(key, (*seconds).into());
+            }
         }
         table.to_string()
     }

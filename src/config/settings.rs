@@ -286,11 +286,6 @@ impl Setting {
     }
 }
 
-/// The key of how long a template of notifications may be sent.
-pub(super) fn expiry_key(template: &str) -> String {
-    format!("notification_expiry_{template}_seconds")
-}
-
 /// The templates of notifications that may be sent for a time, each with its key.
 pub(super) fn expiry_keys() -> impl Iterator<Item = (&'static str, &'static str)> {
     SETTINGS.iter().filter_map(|setting| {

@@ -86,8 +86,8 @@ pub fn operation_pool(options: PgConnectOptions, max_connections: u32) -> PgPool
     )
 }
 
-/// A pool for what nobody waits for: as [`operation_pool`], but with more time to get a connection.
-/// When a process starts, all its pools open connections at once.
+/// A pool for maintenance: as [`operation_pool`], but with more time to get a connection, because no
+/// caller waits. When a process starts, all its pools open connections at once.
 pub fn maintenance_pool(options: PgConnectOptions, max_connections: u32) -> PgPool {
     pool(
         options,

@@ -1,4 +1,4 @@
-//! Announces commits to those who wait for a domain: in this process directly, in others by a notice of Postgres. The notice
+//! Announces commits of a domain to requests that wait for them: in this process directly, in others by a notice of Postgres. The notice
 //! is sent after the commit, on a connection of its own: NOTIFY inside a transaction takes a lock of the whole database until
 //! the commit.
 //!
@@ -27,7 +27,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// The pause before a lost connection is replaced.
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 
-/// Who waits for which domain's commits. Cheap to clone.
+/// The waiters of each domain's commits. Cheap to clone.
 #[derive(Clone)]
 pub struct Announcements(Arc<Inner>);
 
@@ -65,7 +65,7 @@ impl Announcements {
         }
     }
 
-    /// Wakes those of this process who wait for a domain; with `None`, for any.
+    /// Wakes this process's waiters of a domain; with `None`, of all domains.
     fn wake(&self, of: Option<&str>) {
         for (domain, sender) in &*lock(&self.0.waiting) {
             if of.is_none_or(|of| of == *domain) {

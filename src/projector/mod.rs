@@ -121,7 +121,7 @@ pub trait Projection: Send + Sync + 'static {
         Ok(())
     }
 
-    /// What time brings about in the domain, without an event. Called every two seconds. Returns whether those who wait for the
+    /// Changes what depends on the time alone. Maintenance calls it every two seconds. Returns whether requests that wait for the
     /// domain's commits may find something.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
-//! Finds out whether the database is an earlier state of itself, for those who must not act on one before an operator has seen
-//! it: workers that claim a partition look by themselves, but only then.
+//! Finds out whether the database was restored to an earlier state, for work queues, which hand out nothing then until an
+//! operator resumes the domain. (A worker compares, too, but only when it claims a partition.)
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;

@@ -44,7 +44,7 @@ fn applied() -> Vec<Applied> {
         if !ids.insert(event.id) {
             continue;
         }
-        // A deletion that was left out deletes nobody.
+        // The deletion of a user may have been left out of the log.
         if event.name == "UserDeleted" {
             deleted.insert(user.clone());
         }

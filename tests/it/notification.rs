@@ -341,7 +341,7 @@ async fn lists_are_filtered_by_user_status_and_template() {
     ]);
     assert_eq!(notifications_json(page), json!({"notifications": expected}));
 
-    // What a deletion leaves, and what nobody can be sent.
+    // What a deletion leaves, and what has no recipient.
     for erased in matching(&[("userId", "gone")]) {
         let names: BTreeSet<&str> = erased
             .as_object()
@@ -1032,7 +1032,6 @@ async fn a_lease_waits_for_notifications() {
             answer.json()["notifications"].as_array().map(Vec::len)
         }
     });
-    tokio::time::sleep(Duration::from_millis(200)).await;
     let came = password_changed("u1", "p1", 0);
     world.broker.writer().write(&world.topic, &[came]).await;
     let leased = tokio::time::timeout(Duration::from_secs(15), waiting);

@@ -1,4 +1,4 @@
-//! The work queue of notifications: who gets what, for how long, and what no rebuild, restore or retry sends again.
+//! The work queue of notifications: a lease has one holder until it ends, and no rebuild, restore or retry sends again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

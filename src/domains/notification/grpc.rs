@@ -91,15 +91,9 @@ impl NotificationService for NotificationGrpc {
         &self,
         request: Request<pb::AckNotificationsRequest>,
     ) -> Result<Response<pb::AckNotificationsResponse>, Status> {
-        let items = request.into_inner().items.into_iter().enumerate();
-        let items = items.map(|(i, item)| {
-            HeldNotification::of(
-                &format!("items[{i}]."),
-                &item.notification_id,
-                &item.lease_token,
-            )
-        });
-        let items: Vec<HeldNotification> = items.collect::<Result<_, _>>()?;
+        let items = request.into_inner().items.into_iter();
+        let items = items.map(|item| (item.notification_id, item.lease_token));
+        let items = HeldNotification::all(items)?;
         let settled = queue::acknowledge(&self.reads, &items).await?;
         Ok(Response::new(pb::AckNotificationsResponse {
             outcomes: outcomes(settled),
@@ -110,13 +104,9 @@ impl NotificationService for NotificationGrpc {
         &self,
         request: Request<pb::FailNotificationsRequest>,
     ) -> Result<Response<pb::FailNotificationsResponse>, Status> {
-        let items = request.into_inner().items.into_iter().enumerate();
-        let items = items.map(|(i, item)| {
-            let prefix = format!("items[{i}].");
-            let held = HeldNotification::of(&prefix, &item.notification_id, &item.lease_token)?;
-            FailedNotification::new(held, &format!("{prefix}reason"), item.reason)
-        });
-        let items: Vec<FailedNotification> = items.collect::<Result<_, Error>>()?;
+        let items = request.into_inner().items.into_iter();
+        let items = items.map(|item| (item.notification_id, item.lease_token, item.reason));
+        let items = FailedNotification::all(items)?;
         let settled = self.queue.fail(&self.reads, &items).await?;
         Ok(Response::new(pb::FailNotificationsResponse {
             outcomes: outcomes(settled),
@@ -145,7 +135,7 @@ fn statuses(numbers: &[i32]) -> Result<Vec<NotificationStatus>, Error> {
             .ok_or_else(|| {
                 let names = NotificationStatus::ALL
                     .map(|status| pb::NotificationStatus::from(status).as_str_name());
-                unknown("status", &names)
+                Error::not_one_of("status", &names)
             })
     };
     numbers.iter().map(of_one).collect()
@@ -158,18 +148,13 @@ fn templates(field: &str, numbers: &[i32]) -> Result<Vec<Template>, Error> {
         let mut all = Template::ALL.into_iter();
         all.find(|template| number_of(*template) == *number)
             .ok_or_else(|| {
-                unknown(
+                Error::not_one_of(
                     field,
                     &Template::ALL.map(|template| pb::Template::from(template).as_str_name()),
                 )
             })
     };
     numbers.iter().map(of_one).collect()
-}
-
-/// A value that is none of a closed set.
-fn unknown(field: &str, names: &[&str]) -> Error {
-    Error::invalid(field, format!("must be one of: {}", names.join(", ")))
 }
 
 fn outcomes(settled: SettledNotifications) -> Vec<pb::SettledNotification> {

@@ -71,6 +71,17 @@ impl HeldNotification {
             lease_token: query::uuid(&format!("{prefix}leaseToken"), lease_token)?,
         })
     }
+
+    /// Those of a batch, which names them, by id and token, in `items`.
+    ///
+    /// # Errors
+    /// As [`HeldNotification::of`], of the first that is wrong.
+    pub fn all(items: impl Iterator<Item = (String, String)>) -> Result<Vec<Self>, Error> {
+        let items = items.enumerate();
+        items
+            .map(|(i, (id, token))| Self::of(&format!("items[{i}]."), &id, &token))
+            .collect()
+    }
 }
 
 /// A notification that could not be sent.
@@ -97,6 +108,21 @@ impl FailedNotification {
             return Err(Error::invalid(field, "must not contain U+0000"));
         }
         Ok(Self { held, reason })
+    }
+
+    /// Those of a batch, which names them, by id, token and reason, in `items`.
+    ///
+    /// # Errors
+    /// As [`HeldNotification::of`] and [`FailedNotification::new`], of the first that is wrong.
+    pub fn all(items: impl Iterator<Item = (String, String, String)>) -> Result<Vec<Self>, Error> {
+        let items = items.enumerate();
+        items
+            .map(|(i, (id, token, reason))| {
+                let prefix = format!("items[{i}].");
+                let held = HeldNotification::of(&prefix, &id, &token)?;
+                Self::new(held, &format!("{prefix}reason"), reason)
+            })
+            .collect()
     }
 }
 
@@ -505,7 +531,8 @@ impl Queue {
         let held: Vec<HeldNotification> = items.iter().map(|item| item.held).collect();
         let (ids, tokens) = checked(&held)?;
         let reasons: Vec<&str> = items.iter().map(|item| item.reason.as_str()).collect();
-        let rows = sqlx::query_file!(
+        let rows = sqlx::query_file_as!(
+            SettledRow,
             "src/domains/notification/sql/fail.sql",
             &ids,
             &tokens,
@@ -518,16 +545,8 @@ impl Queue {
         .map_err(|error| Error::from(error).in_statement("notification/fail"))?;
         // Waiting requests learn from it when the pause is over.
         reads.work().announcements.announce("notification");
-        let outcomes = rows.into_iter().map(|row| {
-            settled(
-                row.notification_id,
-                row.state.as_deref(),
-                row.is_last,
-                row.state_since,
-            )
-        });
         Ok(SettledNotifications {
-            outcomes: outcomes.collect(),
+            outcomes: rows.into_iter().map(SettledRow::outcome).collect(),
         })
     }
 }
@@ -563,7 +582,8 @@ pub async fn acknowledge(
     items: &[HeldNotification],
 ) -> Result<SettledNotifications, Error> {
     let (ids, tokens) = checked(items)?;
-    let rows = sqlx::query_file!(
+    let rows = sqlx::query_file_as!(
+        SettledRow,
         "src/domains/notification/sql/acknowledge.sql",
         &ids,
         &tokens
@@ -571,16 +591,8 @@ pub async fn acknowledge(
     .fetch_all(&reads.work().pool)
     .await
     .map_err(|error| Error::from(error).in_statement("notification/acknowledge"))?;
-    let outcomes = rows.into_iter().map(|row| {
-        settled(
-            row.notification_id,
-            row.state.as_deref(),
-            row.is_last,
-            row.state_since,
-        )
-    });
     Ok(SettledNotifications {
-        outcomes: outcomes.collect(),
+        outcomes: rows.into_iter().map(SettledRow::outcome).collect(),
     })
 }
 
@@ -665,32 +677,39 @@ fn unchecked(error: CheckError) -> Error {
     }
 }
 
-/// What became of a request, from the state of the delivery before and since.
-fn settled(
+/// What a statement returns of a notification that a worker settles. There is no state if there is no such notification.
+struct SettledRow {
     notification_id: Uuid,
-    state: Option<&str>,
+    /// The state of the delivery before.
+    state: Option<String>,
+    /// Whether the worker's lease was the last one.
     is_last: Option<bool>,
+    /// The state since.
     state_since: Option<String>,
-) -> SettledNotification {
-    let outcome = match (state, is_last) {
-        (None, _) => LeaseOutcome::NotFound,
-        (Some("cancelled"), _) => LeaseOutcome::Cancelled,
-        (Some(_), Some(true)) => LeaseOutcome::Ok,
-        (Some(_), _) => LeaseOutcome::Lost,
-    };
-    let status = state_since.map(|state| match state.as_str() {
-        "leased" => Status::Leased,
-        "sent" => Status::Sent,
-        "failed" => Status::Failed,
-        "cancelled" => Status::Cancelled,
-        "expired" => Status::Expired,
-        "held" => Status::NoRecipient,
-        _ => Status::Pending,
-    });
-    SettledNotification {
-        notification_id,
-        outcome,
-        status,
+}
+
+impl SettledRow {
+    fn outcome(self) -> SettledNotification {
+        let outcome = match (self.state.as_deref(), self.is_last) {
+            (None, _) => LeaseOutcome::NotFound,
+            (Some("cancelled"), _) => LeaseOutcome::Cancelled,
+            (Some(_), Some(true)) => LeaseOutcome::Ok,
+            (Some(_), _) => LeaseOutcome::Lost,
+        };
+        let status = self.state_since.map(|state| match state.as_str() {
+            "leased" => Status::Leased,
+            "sent" => Status::Sent,
+            "failed" => Status::Failed,
+            "cancelled" => Status::Cancelled,
+            "expired" => Status::Expired,
+            "held" => Status::NoRecipient,
+            _ => Status::Pending,
+        });
+        SettledNotification {
+            notification_id: self.notification_id,
+            outcome,
+            status,
+        }
     }
 }
 

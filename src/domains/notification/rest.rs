@@ -87,7 +87,8 @@ async fn list_notifications(
 ) -> Result<Answer<Notifications>, Error> {
     let statuses = query.all("status");
     let statuses = statuses.iter().map(|word| {
-        Status::named(word).ok_or_else(|| unknown("status", &Status::ALL.map(Status::as_str)))
+        Status::named(word)
+            .ok_or_else(|| Error::not_one_of("status", &Status::ALL.map(Status::as_str)))
     });
     let templates = query.all("template");
     let templates = templates.iter().map(|word| template("template", word));
@@ -220,15 +221,9 @@ async fn ack_notifications(
     State(reads): State<Reads>,
     Json(request): Json<AckNotificationsRequest>,
 ) -> Result<Json<SettledNotifications>, Error> {
-    let items = request.items.iter().enumerate();
-    let items = items.map(|(i, item)| {
-        HeldNotification::of(
-            &format!("items[{i}]."),
-            &item.notification_id,
-            &item.lease_token,
-        )
-    });
-    let items: Vec<HeldNotification> = items.collect::<Result<_, _>>()?;
+    let items = request.items.into_iter();
+    let items = items.map(|item| (item.notification_id, item.lease_token));
+    let items = HeldNotification::all(items)?;
     queue::acknowledge(&reads, &items).await.map(Json)
 }
 
@@ -279,12 +274,9 @@ async fn fail_notifications(
     Extension(queue): Extension<Arc<Queue>>,
     Json(request): Json<FailNotificationsRequest>,
 ) -> Result<Json<SettledNotifications>, Error> {
-    let items = request.items.into_iter().enumerate().map(|(i, item)| {
-        let prefix = format!("items[{i}].");
-        let held = HeldNotification::of(&prefix, &item.notification_id, &item.lease_token)?;
-        FailedNotification::new(held, &format!("{prefix}reason"), item.reason)
-    });
-    let items: Vec<FailedNotification> = items.collect::<Result<_, Error>>()?;
+    let items = request.items.into_iter();
+    let items = items.map(|item| (item.notification_id, item.lease_token, item.reason));
+    let items = FailedNotification::all(items)?;
     queue.fail(&reads, &items).await.map(Json)
 }
 
@@ -417,12 +409,8 @@ async fn extend_lease(
 }
 
 fn template(field: &str, word: &str) -> Result<Template, Error> {
-    Template::named(word).ok_or_else(|| unknown(field, &Template::ALL.map(Template::as_str)))
-}
-
-/// A word that is none of a closed set.
-fn unknown(field: &str, words: &[&str]) -> Error {
-    Error::invalid(field, format!("must be one of: {}", words.join(", ")))
+    Template::named(word)
+        .ok_or_else(|| Error::not_one_of(field, &Template::ALL.map(Template::as_str)))
 }
 
 const EXAMPLE_ID: &str = "1843308f-fe5b-8029-a8d4-ceae93f1970e";

@@ -99,7 +99,7 @@ impl Generator {
         }
     }
 
-    /// The email is cleared, or changes to nobody knows what.
+    /// The email is cleared, or changes to an unknown value.
     fn email_lost(&mut self) -> Happening {
         let fields = self.rng.choice([
             json!({"updatedFields": {"email": null}}),
