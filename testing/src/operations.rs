@@ -6,9 +6,17 @@ use super::app::SOON;
 use super::client::{Rest, with_query};
 use super::wait_until;
 
-/// Makes a request that must succeed, and returns the answer.
+/// Makes a request that must succeed, and returns the answer. Asks again while that is 503 or 504, as on a busy
+/// machine: no connection to the database was free, or the answer came too late.
 pub async fn operate(rest: &Rest, path: &str, body: Value) -> Value {
-    let answer = rest.post(path, &body).await;
+    let answer = wait_until(SOON, path, async || {
+        let answer = rest.post(path, &body).await;
+        match answer.status {
+            503 | 504 => Err(answer.text()),
+            _ => Ok(answer),
+        }
+    });
+    let answer = answer.await;
     assert_eq!(answer.status, 200, "{path}: {}", answer.text());
     answer.json()
 }

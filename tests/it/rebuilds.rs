@@ -699,7 +699,7 @@ async fn a_backup_holds_up_no_reads_no_heartbeats_and_no_drop() {
     let reads = tokio::spawn(reads);
     let headers = [
         ("content-type", "application/json"),
-        ("request-timeout", "3"),
+        ("request-timeout", "8"),
     ];
     let path = "/v1/projections/order/switch";
     let answer = rest.send(Method::POST, path, &headers, b"{}").await;

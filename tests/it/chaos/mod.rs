@@ -32,7 +32,7 @@ use sightline_testing::client::Rest;
 use sightline_testing::hostile_log::{
     HEALING_BYTES, MAX_VALUE_BYTES, Shape, generate_healing, seed,
 };
-use sightline_testing::operations::{dead_letters, project, retry_all};
+use sightline_testing::operations::{dead_letters, retry_all};
 use sightline_testing::reference::{Folds, event_of};
 use sightline_testing::wait_until;
 use tokio::runtime::Handle;
@@ -82,6 +82,8 @@ struct Plan {
     lasts: Duration,
     instances: usize,
     readers: usize,
+    /// Whether all views are ready before anything else happens.
+    starts_ready: bool,
     shape: Shape,
 }
 
@@ -94,6 +96,7 @@ impl Plan {
             lasts,
             instances: if alone { rng.usize(1..5) } else { 2 },
             readers: if alone { 4 } else { 2 },
+            starts_ready: !alone || rng.bool(),
             shape: Shape {
                 records: rate * lasts.as_secs() as usize,
                 partitions: rng.i32(2..6),
@@ -188,6 +191,18 @@ async fn disturb_and_compare(harness: Arc<Harness>, plan: Plan) {
     harness.read_outputs();
 }
 
+/// Whether all views are ready.
+async fn ready(rest: &Rest) -> Result<(), String> {
+    for domain in sightline::domains::ALL {
+        let path = domain.first_reads().nobody;
+        let answer = rest.try_get(path).await?;
+        if answer.status >= 500 {
+            return Err(answer.text());
+        }
+    }
+    Ok(())
+}
+
 /// Starts the instances, and for the plan's duration the producer of `log`, all lanes of faults and operators,
 /// and the readers.
 async fn start_trouble(
@@ -199,15 +214,20 @@ async fn start_trouble(
 ) -> Vec<oneshot::Receiver<()>> {
     let users: Vec<String> = users(&log).into_iter().chain(movers::ids()).collect();
     let users = Arc::new(users);
+    for slot in &harness.slots {
+        harness.start(slot, &mut *slot.instance.lock().await).await;
+    }
+    // While a view is not ready, all reads are refused.
+    if plan.starts_ready {
+        let rest = harness.slots[0].rest().expect("it was started");
+        wait_until(LONG, "all views are ready", async || ready(&rest).await).await;
+    }
     let until = Instant::now() + plan.lasts;
     let mut trouble = Vec::new();
     let (of, from) = (Arc::clone(harness), rng.fork());
     trouble.push(on_a_thread(move || producer::run(of, log, from, until)));
     let (of, from) = (Arc::clone(harness), rng.fork());
     trouble.push(on_a_thread(move || movers::run(of, from, until)));
-    for slot in &harness.slots {
-        harness.start(slot, &mut *slot.instance.lock().await).await;
-    }
     for lane in faults::lanes().into_iter().chain(operator::lanes()) {
         let (of, from) = (Arc::clone(harness), rng.fork());
         trouble.push(on_a_thread(move || faults::run(lane, of, from, until)));
@@ -225,26 +245,32 @@ async fn start_trouble(
 /// Rebuilds every domain and switches to the new versions.
 async fn rebuild_all(rest: &Rest) {
     for domain in sightline::domains::names() {
-        project(rest, domain, "rebuild", json!({})).await;
-        let path = format!("/v1/projections/{domain}/switch");
-        wait_until(2 * LONG, "the switch to the new version", async || {
-            let answer = rest.try_post(&path, &json!({})).await?;
-            match answer.status {
-                200 => Ok(()),
-                _ => Err(answer.text()),
-            }
-        })
-        .await;
+        // 409: it was begun, and the answer came too late.
+        until_answered(rest, domain, "rebuild", &[200, 409]).await;
+        until_answered(rest, domain, "switch", &[200]).await;
     }
+}
+
+/// Asks for a change of a projection until the answer has one of these codes: processes that have just started are slow to
+/// answer, and 504 does not say whether anything was changed.
+async fn until_answered(rest: &Rest, domain: &str, verb: &str, codes: &[u16]) {
+    let path = format!("/v1/projections/{domain}/{verb}");
+    wait_until(2 * LONG, &path, async || {
+        let answer = rest.try_post(&path, &json!({})).await?;
+        match codes.contains(&answer.status) {
+            true => Ok(()),
+            false => Err(answer.text()),
+        }
+    })
+    .await;
 }
 
 /// Resumes everything, cancels rebuilds, and retries all dead letters until none of them can be applied.
 async fn heal(rest: &Rest) {
     for domain in sightline::domains::names() {
-        project(rest, domain, "resume", json!({})).await;
-        // A rebuild may be running; it is not needed.
-        rest.post(&format!("/v1/projections/{domain}/cancel"), &json!({}))
-            .await;
+        until_answered(rest, domain, "resume", &[200]).await;
+        // A rebuild may be running; it is not needed. 409: there is none.
+        until_answered(rest, domain, "cancel", &[200, 409]).await;
         wait_until(LONG, "no further dead letter can be applied", async || {
             let tried = retry_all(rest, domain).await;
             let stands = |tried: &Value| {
