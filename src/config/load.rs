@@ -16,7 +16,10 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::given::{Given, why_unreadable};
 use super::settings::{self, SETTINGS};
-use super::{Auth, Config, ConfigError, LogFormat, Role, Secret, kafka, secret};
+use super::{AlertThreshold, Auth, Config, ConfigError, LogFormat, Role, Secret, kafka, secret};
+
+/// A shorter key of the audit log could be guessed.
+const MIN_AUDIT_KEY_BYTES: usize = 16;
 
 /// Values by key.
 type Values = HashMap<&'static str, Given>;
@@ -139,6 +142,20 @@ impl Settings {
             notification_expiry_seconds: settings::expiry_keys()
                 .map(|(template, key)| Ok((template, self.number(key, 1, 31_622_400)?)))
                 .collect::<Result<_, _>>()?,
+            audit_key: self.audit_key()?,
+            audit_soft_retention_days: self.number("audit_soft_retention_days", 0, 36_500)?,
+            alert_brute_force: self.threshold(
+                "alert_brute_force_count",
+                "alert_brute_force_window_seconds",
+            )?,
+            alert_credential_stuffing: self.threshold(
+                "alert_credential_stuffing_count",
+                "alert_credential_stuffing_window_seconds",
+            )?,
+            alert_mfa_fatigue: self.threshold(
+                "alert_mfa_fatigue_count",
+                "alert_mfa_fatigue_window_seconds",
+            )?,
             migrate: true,
             origins: self
                 .given
@@ -199,6 +216,30 @@ impl Settings {
         let url = given.text()?;
         secret::check_database_url(&url).map_err(|problem| given.error(problem))?;
         Ok(Some(Secret::new(url)))
+    }
+
+    fn audit_key(&self) -> Result<Option<Secret>, ConfigError> {
+        let Some(given) = self.given.get("audit_key") else {
+            return Ok(None);
+        };
+        let key = given.text()?;
+        if key.len() < MIN_AUDIT_KEY_BYTES {
+            return Err(given.error(format_args!(
+                "must have at least {MIN_AUDIT_KEY_BYTES} characters, such as those of openssl rand -hex 32"
+            )));
+        }
+        Ok(Some(Secret::new(key)))
+    }
+
+    fn threshold(
+        &self,
+        count: &'static str,
+        window_seconds: &'static str,
+    ) -> Result<AlertThreshold, ConfigError> {
+        Ok(AlertThreshold {
+            count: self.number(count, 1, 1_000_000)?,
+            window_seconds: self.number(window_seconds, 1, 86_400)?,
+        })
     }
 
     fn domains(&self, known: &[&str]) -> Result<Vec<String>, ConfigError> {

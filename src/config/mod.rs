@@ -84,10 +84,29 @@ pub struct Config {
     pub notification_backoff: Duration,
     /// After how long it is too late to send a notification, in seconds, by the name of its template.
     pub notification_expiry_seconds: BTreeMap<&'static str, i32>,
+    /// The key of the audit log's chains.
+    pub audit_key: Option<Secret>,
+    /// How long the audit log keeps a user's personal data after a soft deletion.
+    pub audit_soft_retention_days: u32,
+    /// Failed logins for one account.
+    pub alert_brute_force: AlertThreshold,
+    /// Accounts for which logins from one IP address fail.
+    pub alert_credential_stuffing: AlertThreshold,
+    /// Refused second factors of one user.
+    pub alert_mfa_fatigue: AlertThreshold,
     /// Whether `serve` applies migrations. A flag of that command, not a setting.
     pub migrate: bool,
     /// How settings were given, by key.
     origins: HashMap<&'static str, String>,
+}
+
+/// How many events within how long make an alert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AlertThreshold {
+    /// How many.
+    pub count: i64,
+    /// The length of the window. Windows begin at its multiples since 1970.
+    pub window_seconds: i32,
 }
 
 /// Where a domain without progress begins to read.
@@ -249,6 +268,24 @@ impl Config {
             if let Some(seconds) = self.notification_expiry_seconds.get(template) {
                 put(key, (*seconds).into());
             }
+        }
+        if let Some(key) = &self.audit_key {
+            put("audit_key", key.masked().into());
+        }
+        put(
+            "audit_soft_retention_days",
+            self.audit_soft_retention_days.into(),
+        );
+        for (kind, threshold) in [
+            ("brute_force", self.alert_brute_force),
+            ("credential_stuffing", self.alert_credential_stuffing),
+            ("mfa_fatigue", self.alert_mfa_fatigue),
+        ] {
+            put(&format!("alert_{kind}_count"), threshold.count.into());
+            put(
+                &format!("alert_{kind}_window_seconds"),
+                threshold.window_seconds.into(),
+            );
         }
         table.to_string()
     }

@@ -264,6 +264,54 @@ pub(super) const SETTINGS: &[Setting] = &[
         Some("604800"),
         "How long after the event the news of a reactivated account may still be sent",
     ),
+    secret(
+        "audit_key",
+        "audit_key_file",
+        "KEY",
+        "Key of the audit log's chains, at least 16 characters; without one, whoever can write to the database can forge them",
+    ),
+    setting(
+        "audit_soft_retention_days",
+        "DAYS",
+        Some("365"),
+        "How long after a soft deletion the audit log keeps the user's addresses, user agents and changed values",
+    ),
+    setting(
+        "alert_brute_force_count",
+        "NUMBER",
+        Some("5"),
+        "Failed logins for one account that make an alert",
+    ),
+    setting(
+        "alert_brute_force_window_seconds",
+        "SECONDS",
+        Some("300"),
+        "The window in which these are counted",
+    ),
+    setting(
+        "alert_credential_stuffing_count",
+        "NUMBER",
+        Some("10"),
+        "Accounts for which logins from one IP address fail that make an alert",
+    ),
+    setting(
+        "alert_credential_stuffing_window_seconds",
+        "SECONDS",
+        Some("300"),
+        "The window in which these are counted",
+    ),
+    setting(
+        "alert_mfa_fatigue_count",
+        "NUMBER",
+        Some("3"),
+        "Refused second factors of one user that make an alert",
+    ),
+    setting(
+        "alert_mfa_fatigue_window_seconds",
+        "SECONDS",
+        Some("300"),
+        "The window in which these are counted",
+    ),
 ];
 
 /// The value name of a boolean setting whose flag may stand without a value, which then means true.
