@@ -78,11 +78,13 @@ CREATE TABLE audit_live.alert_windows (
     -- The first 100 characters of the key, by which alerts are ordered.
     key_start      text COLLATE "C" NOT NULL,
     count          bigint      NOT NULL,
+    -- What was enough when something was counted last.
+    threshold      bigint      NOT NULL,
     first_event_at timestamptz NOT NULL,
     last_event_at  timestamptz NOT NULL,
     -- The first 100 events, each as its time in microseconds, in 16 digits, and its id.
     events         text[] COLLATE "C" NOT NULL,
-    is_alert       boolean     NOT NULL,
+    is_alert       boolean     NOT NULL GENERATED ALWAYS AS (count >= threshold) STORED,
     PRIMARY KEY (kind, key_hash, window_start)
 ) WITH (fillfactor = 80);
 CREATE INDEX alerts ON audit_live.alert_windows (kind, window_start DESC, key_start, key_hash) WHERE is_alert;

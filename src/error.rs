@@ -139,6 +139,9 @@ codes! {
     /// The database was restored to an earlier state, and no operator has resumed the domain.
     LeasingHeld = "LEASING_HELD", FailedPrecondition, CONFLICT,
         "Wait until an operator has resumed the domain.";
+    /// The chains of the audit log were made with another key than this process has.
+    AuditKeyDiffers = "AUDIT_KEY_DIFFERS", FailedPrecondition, CONFLICT,
+        "Give the process the key with which the log is written.";
     /// The view was rebuilt and changes have moved, so that the cursor would miss them: read from
     /// the beginning.
     Resync = "RESYNC", FailedPrecondition, GONE,

@@ -1,6 +1,7 @@
 //! The list of domains. All other code iterates over [`ALL`] and names no domain.
 
 pub mod analytics;
+pub mod audit;
 pub mod fulfillment;
 pub mod notification;
 pub mod order;
@@ -52,6 +53,7 @@ pub static ALL: &[&dyn Domain] = &[
     &personalization::Personalization,
     &analytics::Analytics,
     &notification::Notification::DEFAULT,
+    &audit::Audit::DEFAULT,
 ];
 
 /// The names of all domains.

@@ -233,14 +233,22 @@ impl Operations {
     ///
     /// # Errors
     /// REBUILD_RUNNING. LOG_TRUNCATED: the log has lost records that the view was made from, and
-    /// `accept_loss` is not set. KAFKA_UNAVAILABLE: the offsets of the log are not known. NOT_FOUND
+    /// `accept_loss` is not set, or the view is never built without them. KAFKA_UNAVAILABLE: the offsets of the log are not known. NOT_FOUND
     /// or DOMAIN_NOT_SERVED: of the domain. The database failed.
     pub async fn rebuild(&self, domain: &str, accept_loss: bool) -> Result<Projection, Error> {
-        let code_version = self.projection(domain)?.code_version();
+        let projection = self.projection(domain)?;
         let pool = &self.0.retrier.pool;
-        let version = versions::create(pool, domain, code_version, accept_loss)
-            .await
-            .map_err(|error| version_error(error, Which::Building))?;
+        let may_lose = projection.may_lose_records();
+        let begun = versions::create(
+            pool,
+            domain,
+            projection.code_version(),
+            accept_loss && may_lose,
+        );
+        let version = begun.await.map_err(|error| match error {
+            VersionError::LogTruncated(lost) if !may_lose => never_without(&lost),
+            error => version_error(error, Which::Building),
+        })?;
         tracing::info!(
             domain,
             version,
@@ -572,6 +580,24 @@ fn version_error(error: VersionError, which: Which) -> Error {
 
 /// The error for a rebuild that would lack records, because the log has lost them.
 fn log_truncated(lost: &[Lost]) -> Error {
+    let detail = format!(
+        "The view was made from {}. The new version would lack the lost records.",
+        named(lost)
+    );
+    Error::new(Code::LogTruncated, detail).with_hint(Hint::AcceptLoss)
+}
+
+/// The same error of a view that is the only record of what the log has lost.
+fn never_without(lost: &[Lost]) -> Error {
+    let detail = format!(
+        "The view was made from {}. It is kept: a new version would lack the lost records, of which it is the only record.",
+        named(lost)
+    );
+    Error::new(Code::LogTruncated, detail)
+}
+
+/// Lost records, by partition.
+fn named(lost: &[Lost]) -> String {
     let mut partitions: Vec<String> = lost
         .iter()
         .take(MAX_LOST_NAMED)
@@ -592,14 +618,7 @@ fn log_truncated(lost: &[Lost]) -> Error {
     if lost.len() > MAX_LOST_NAMED {
         partitions.push(format!("{} more", lost.len() - MAX_LOST_NAMED));
     }
-    Error::new(
-        Code::LogTruncated,
-        format!(
-            "The view was made from {}. The new version would lack the lost records.",
-            partitions.join("; ")
-        ),
-    )
-    .with_hint(Hint::AcceptLoss)
+    partitions.join("; ")
 }
 
 #[cfg(test)]

@@ -69,6 +69,12 @@ pub trait Projection: Send + Sync + 'static {
         true
     }
 
+    /// Whether a new version may be built of a log that has lost records which the live one was made from. A view that is itself the
+    /// only record of them is kept instead.
+    fn may_lose_records(&self) -> bool {
+        true
+    }
+
     /// Applies events of one or several logs, none of which was applied before: those of a log follow one another in order.
     /// Statements name tables without a schema. It may be called again with fewer events after a rollback, so it depends on
     /// `target` and `events` only.

@@ -172,3 +172,89 @@ pub fn stored_digests(stored: &[u8]) -> Option<Digests> {
     }
     Some(digests)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn chained<'e>(facts: &'e str, digests: Digests) -> Chained<'e> {
+        Chained {
+            topic: "user.events",
+            partition: 1,
+            offset: 7,
+            action: 11,
+            occurred_at: DateTime::UNIX_EPOCH,
+            recorded_at: DateTime::UNIX_EPOCH,
+            event_id: "e-1",
+            user_key: Some(Uuid::nil()),
+            actor_key: None,
+            role_key: None,
+            permission_key: None,
+            facts,
+            digests,
+        }
+    }
+
+    #[test]
+    fn a_link_depends_on_all_that_it_covers() {
+        let key = Key::of(Some(b"a key of the tests"));
+        let entry = chained("{}", [Some([1; LINK_BYTES]), None, None]);
+        let link = key.link(&BEGINNING, 1, &entry);
+        assert_eq!(link, key.link(&BEGINNING, 1, &entry.clone()));
+        let later = DateTime::from_timestamp_micros(1).unwrap();
+        let changes: [fn(&mut Chained<'_>, DateTime<Utc>); 13] = [
+            |entry, _| entry.topic = "user.event",
+            |entry, _| entry.partition = 2,
+            |entry, _| entry.offset = 8,
+            |entry, _| entry.action = 12,
+            |entry, later| entry.occurred_at = later,
+            |entry, later| entry.recorded_at = later,
+            |entry, _| entry.event_id = "e-2",
+            |entry, _| entry.user_key = Some(Uuid::max()),
+            |entry, _| entry.actor_key = Some(Uuid::max()),
+            |entry, _| entry.role_key = Some(Uuid::max()),
+            |entry, _| entry.permission_key = Some(Uuid::max()),
+            |entry, _| entry.facts = "[]",
+            // The same digest, of another value.
+            |entry, _| entry.digests.swap(0, 1),
+        ];
+        for (index, change) in changes.into_iter().enumerate() {
+            let mut other = entry.clone();
+            change(&mut other, later);
+            assert_ne!(link, key.link(&BEGINNING, 1, &other), "{index}");
+        }
+        assert_ne!(link, key.link(&[1; LINK_BYTES], 1, &entry));
+        assert_ne!(link, key.link(&BEGINNING, 2, &entry));
+        for other in [Key::NONE, Key::of(Some(b"another key"))] {
+            assert_ne!(link, other.link(&BEGINNING, 1, &entry));
+            assert_ne!(key.id(), other.id());
+        }
+        let follow = |version, sequence| key.follow(&link, version, sequence, &link);
+        assert_ne!(follow(1, 2), follow(2, 1));
+    }
+
+    proptest! {
+        #[test]
+        fn erased_values_leave_the_digests_that_they_had(
+            values: [Option<String>; ERASABLE],
+            salt in 1_u8..255,
+        ) {
+            let values = [values[0].as_deref(), values[1].as_deref(), values[2].as_deref()];
+            let count = values.iter().flatten().count();
+            let salts = vec![salt; SALT_BYTES * count];
+            let of_values = digests(values, &salts).unwrap();
+            prop_assert_eq!(of_values.iter().flatten().count(), count);
+            let mut stored = Vec::new();
+            store_digests(&of_values, &mut stored);
+            prop_assert_eq!(stored_digests(&stored), Some(of_values));
+            prop_assert_eq!(digests(values, &[salts.as_slice(), &[0]].concat()), None);
+        }
+
+        #[test]
+        fn any_bytes_are_read_as_digests_or_refused(stored: Vec<u8>) {
+            let _ = stored_digests(&stored);
+        }
+    }
+}

@@ -328,9 +328,13 @@ pub struct BrokenEntry {
     pub topic: String,
     #[schema(minimum = 0)]
     pub partition: u32,
+    /// Absent if no entry of the partition is left.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0)]
-    pub offset: i64,
-    pub event_id: String,
+    pub offset: Option<i64>,
+    /// Absent if no entry of the partition is left.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event_id: Option<String>,
     pub problem: ChainProblem,
 }
 

@@ -1,8 +1,8 @@
 -- The statements that sum up each table of a version, independent of the order of its rows. Columns that count writes,
--- or say where in the order of application a change lies, differ between versions with the same content: left out. Documents
--- are compared by their content.
+-- or say where in the order of application a change lies, or follow from that, differ between versions with the same content: left
+-- out. Documents are compared by their content.
 SELECT c.relname::text AS "name!",
-       format('SELECT count(*), coalesce(sum((''x'' || left(md5((to_jsonb(t) - ''{revision,sequence,next_offset,logs}''::text[]%s)::text), 15))::bit(60)::bigint), 0)::text FROM %I.%I AS t',
+       format('SELECT count(*), coalesce(sum((''x'' || left(md5((to_jsonb(t) - ''{revision,sequence,next_offset,logs,link,salts,digests,sweep_at,key_id}''::text[]%s)::text), 15))::bit(60)::bigint), 0)::text FROM %I.%I AS t',
               (SELECT string_agg(format(' || jsonb_build_object(%L, t.%I::jsonb)', a.attname, a.attname), '' ORDER BY a.attnum)
                FROM pg_attribute a
                WHERE a.attrelid = c.oid AND NOT a.attisdropped AND a.atttypid = 'sightline.document'::regtype),
