@@ -114,12 +114,16 @@ pub async fn wal_position(pool: &PgPool) -> i64 {
         .expect("a position")
 }
 
-/// What a view came to: users, remembered ids, and a digest of all states.
+/// What a view came to: users (of audit, entries), remembered ids, and a digest of all states.
 async fn outcome(domain: &str, pool: &PgPool) -> (i64, i64, String) {
+    let (rows, digest) = match domain {
+        "audit" => ("entries", "facts::text, '' ORDER BY log_id, sequence"),
+        _ => ("users", "state::text, '' ORDER BY user_key"),
+    };
     sqlx::query_as(AssertSqlSafe(format!(
         "SELECT count(*), (SELECT coalesce(sum(ids_count), 0)::bigint FROM {domain}_live.event_id_runs),
-                md5(string_agg(state::text, '' ORDER BY user_key))
-         FROM {domain}_live.users"
+                md5(string_agg({digest}))
+         FROM {domain}_live.{rows}"
     )))
     .fetch_one(pool)
     .await

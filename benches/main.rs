@@ -5,6 +5,7 @@
 //! Postgres that waits for the disk), in rounds that take turns. Every figure is reported as its median, with the
 //! smallest and the largest sample. The figures of each section go to target/bench/<section>.json as well.
 
+mod audit;
 mod backlog;
 mod by_hand;
 mod floor;
@@ -36,7 +37,7 @@ use report::Report;
 use topic::Domains;
 
 /// What can be measured.
-const SECTIONS: [&str; 8] = [
+const SECTIONS: [&str; 9] = [
     "backlog",
     "freshness",
     "ids",
@@ -44,13 +45,14 @@ const SECTIONS: [&str; 8] = [
     "reads",
     "questions",
     "leases",
+    "audit",
     "rebuild",
 ];
 
 /// Measures sightline.
 #[derive(Parser)]
 pub struct Settings {
-    /// What to measure; all of it where nothing is named. reads, questions and rebuild need wrk and h2load (Debian's
+    /// What to measure; all of it where nothing is named. reads, questions, audit and rebuild need wrk and h2load (Debian's
     /// packages wrk and nghttp2-client).
     #[arg(value_parser = SECTIONS)]
     sections: Vec<String>,
@@ -81,6 +83,9 @@ pub struct Settings {
     /// People whom questions are about.
     #[arg(long, default_value_t = 100_000)]
     people: usize,
+    /// Entries of the audit log that are listed.
+    #[arg(long, default_value_t = 1_000_000)]
+    entries: i64,
     /// Only the alternatives of ids and rows, and the rows of reads and questions, whose name contains this.
     #[arg(long, default_value = "")]
     only: String,
@@ -232,7 +237,7 @@ async fn main() {
     if let Some(database) = &settings.floor {
         return floor::serve(database).await;
     }
-    if ["reads", "questions", "rebuild"]
+    if ["reads", "questions", "audit", "rebuild"]
         .iter()
         .any(|section| settings.wants(section))
     {
@@ -296,6 +301,11 @@ async fn main() {
     if bench.settings.wants("leases") {
         let mut report = Report::new("leases");
         leases::run(&bench, &mut report).await;
+        report.finish();
+    }
+    if bench.settings.wants("audit") {
+        let mut report = Report::new("audit");
+        audit::run(&bench, &mut report).await;
         report.finish();
     }
     if bench.settings.wants("rebuild") {
