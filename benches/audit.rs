@@ -30,7 +30,11 @@ pub async fn run(bench: &Bench, report: &mut Report) {
     list(bench, report).await;
     for round in 0..bench.settings.rounds {
         // They take turns in going first.
-        for accounts in if round % 2 == 0 { [1, FLOOD] } else { [FLOOD, 1] } {
+        for accounts in if round % 2 == 0 {
+            [1, FLOOD]
+        } else {
+            [FLOOD, 1]
+        } {
             flood(bench, accounts, report).await;
         }
     }
@@ -48,12 +52,23 @@ async fn verify_and_export(bench: &Bench, report: &mut Report) {
         let began = Instant::now();
         let body = json!({}).to_string();
         let (path, lasts) = ("/v1/audit/entries:verify", "600");
-        let headers = [("content-type", "application/json"), ("request-timeout", lasts)];
+        let headers = [
+            ("content-type", "application/json"),
+            ("request-timeout", lasts),
+        ];
         let post = http::Method::POST;
-        let answer = running.rest.send(post, path, &headers, body.as_bytes()).await.json();
+        let answer = running
+            .rest
+            .send(post, path, &headers, body.as_bytes())
+            .await
+            .json();
         assert_eq!(answer["valid"], true, "{answer}");
         let entries = answer["entriesChecked"].as_f64().expect("a number");
-        report.add("verification", "entries/s", entries / began.elapsed().as_secs_f64());
+        report.add(
+            "verification",
+            "entries/s",
+            entries / began.elapsed().as_secs_f64(),
+        );
         let before = processes::peak_memory(running.app.process.pid);
         for (row, accept) in [
             ("export as NDJSON", "application/x-ndjson"),
@@ -87,7 +102,10 @@ async fn list(bench: &Bench, report: &mut Report) {
     let entries = bench.settings.entries;
     let topic = Topic::create(bench).await;
     let (database, pool) = bench.migrated(&Build::this()).await;
-    let running = topic.serve(&Build::this(), DOMAINS, &database).ready().await;
+    let running = topic
+        .serve(&Build::this(), DOMAINS, &database)
+        .ready()
+        .await;
     fill(&pool, entries).await;
     let floor = floor::start(&bench.database().await, floor::Content::default()).await;
     for _ in 0..bench.settings.rounds {
@@ -161,12 +179,27 @@ fn lists(entries: i64) -> Vec<(&'static str, Vec<String>)> {
     vec![
         ("all", some(&|_| String::new())),
         ("a user", some(&|rng| format!("userId=u-{}", user(rng)))),
-        ("an actor", some(&|rng| format!("actor=a-{}", rng.u8(0..10)))),
-        ("an actor who is the user", some(&|rng| format!("actor=u-{}", user(rng)))),
-        ("a role", some(&|rng| format!("roleId=r-{}", rng.u8(0..100)))),
-        ("an address", some(&|rng| format!("ipAddress=192.0.{}", ip(rng)))),
+        (
+            "an actor",
+            some(&|rng| format!("actor=a-{}", rng.u8(0..10))),
+        ),
+        (
+            "an actor who is the user",
+            some(&|rng| format!("actor=u-{}", user(rng))),
+        ),
+        (
+            "a role",
+            some(&|rng| format!("roleId=r-{}", rng.u8(0..100))),
+        ),
+        (
+            "an address",
+            some(&|rng| format!("ipAddress=192.0.{}", ip(rng))),
+        ),
         ("a category", some(&|_| "category=account".to_owned())),
-        ("an action", some(&|_| "action=user_role_assigned".to_owned())),
+        (
+            "an action",
+            some(&|_| "action=user_role_assigned".to_owned()),
+        ),
         ("failures", some(&|_| "outcome=failure".to_owned())),
         ("a time", some(&|rng| format!("to={}", time(rng)))),
         (
@@ -181,7 +214,10 @@ fn lists(entries: i64) -> Vec<(&'static str, Vec<String>)> {
             "an address and failures",
             some(&|rng| format!("ipAddress=192.0.{}&outcome=failure", ip(rng))),
         ),
-        ("nobody", some(&|rng| format!("userId=nobody-{}", rng.u32(..)))),
+        (
+            "nobody",
+            some(&|rng| format!("userId=nobody-{}", rng.u32(..))),
+        ),
     ]
 }
 
@@ -215,7 +251,11 @@ async fn flood(bench: &Bench, accounts: usize, report: &mut Report) {
     let row = format!("{FLOOD} failed logins of {accounts} accounts");
     report.add(&row, "events/s", rate);
     let used = processes::processor_time(app.process.pid);
-    report.add(&row, "ms of the gateway's processor per 1,000 events", used.as_secs_f64() * 1e6 / FLOOD as f64);
+    report.add(
+        &row,
+        "ms of the gateway's processor per 1,000 events",
+        used.as_secs_f64() * 1e6 / FLOOD as f64,
+    );
     drop(app);
     pool.close().await;
     bench.drop_database(&database).await;

@@ -345,8 +345,14 @@ pub async fn is_migrated(pool: &PgPool) -> Result<bool, sqlx::Error> {
 /// A stored row of this table can't be read by this release's code: newer code wrote it, or it is damaged. What is wrong with it
 /// is not said, because that may quote values.
 #[derive(Debug, thiserror::Error)]
-#[error("this release can't read a row of {0}")]
-pub struct UnreadableRow(pub &'static str);
+pub enum Unreadable {
+    /// The form of a row of this table is not one that this release knows.
+    #[error("this release can't read a row of {0}")]
+    Row(&'static str),
+    /// Another reason, in words without values.
+    #[error("{0}")]
+    Because(&'static str),
+}
 
 /// A document as it is stored: JSON that Postgres takes for text.
 ///
@@ -359,7 +365,7 @@ pub fn to_document(value: &impl Serialize) -> Result<String, sqlx::Error> {
 /// The value of a document that is stored in this table.
 ///
 /// # Errors
-/// [`UnreadableRow`].
+/// [`Unreadable`].
 pub fn of_document<T: DeserializeOwned>(
     document: &str,
     table: &'static str,
@@ -369,7 +375,7 @@ pub fn of_document<T: DeserializeOwned>(
     json.disable_recursion_limit();
     T::deserialize(&mut json)
         .and_then(|value| json.end().map(|()| value))
-        .map_err(|_| sqlx::Error::Decode(Box::new(UnreadableRow(table))))
+        .map_err(|_| sqlx::Error::Decode(Box::new(Unreadable::Row(table))))
 }
 
 /// Two users have the same key, which is a hash of the user's id. The row is the one's, so the other's events can't be applied:
@@ -519,8 +525,8 @@ pub fn describe(error: &sqlx::Error) -> String {
         sqlx::Error::Tls(cause) => tls_cause(&**cause).unwrap_or_else(|| "TLS failed".to_owned()),
         sqlx::Error::Protocol(_) => "protocol error".to_owned(),
         sqlx::Error::ColumnDecode { index, .. } => format!("column {index} could not be decoded"),
-        sqlx::Error::Decode(cause) => match cause.downcast_ref::<UnreadableRow>() {
-            Some(row) => row.to_string(),
+        sqlx::Error::Decode(cause) => match cause.downcast_ref::<Unreadable>() {
+            Some(why) => why.to_string(),
             None => "a value could not be decoded".to_owned(),
         },
         sqlx::Error::Encode(cause) if cause.is::<SharedUserKey>() => cause.to_string(),

@@ -342,11 +342,11 @@ pub struct BrokenEntry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ChainProblem {
-    /// The entry is not as it was written, or stands in another place.
+    /// The entry is not as it was written.
     Changed,
     /// One or several entries are missing before this one.
     Removed,
-    /// The entry does not belong there.
+    /// The entry does not belong there: it was put in, or moved.
     Inserted,
     /// Entries behind this one, the last one, are missing.
     TailCut,

@@ -231,16 +231,17 @@ impl Chains {
 
 fn read_link(link: &[u8]) -> Result<Link, sqlx::Error> {
     let link = link.try_into();
-    link.map_err(|_| sqlx::Error::Decode("a link of the table chains is not one".into()))
+    link.map_err(|_| sqlx::Error::Decode(Box::new(db::Unreadable::Row("chains"))))
 }
 
 /// A chain is made with one key. With another one the partition stands still, until the process has the key again, or a rebuild
 /// has begun a new chain.
 fn check_key(key: &Key, key_id: Option<&[u8]>, sequence: i64) -> Result<(), sqlx::Error> {
     if sequence > 0 && key_id != key.id() {
-        let problem =
-            "the chain of the audit log was made with another key (SIGHTLINE_AUDIT_KEY_FILE)";
-        return Err(sqlx::Error::Decode(problem.into()));
+        let other_key = db::Unreadable::Because(
+            "the chain of the audit log was made with another key than SIGHTLINE_AUDIT_KEY_FILE gives",
+        );
+        return Err(sqlx::Error::Decode(Box::new(other_key)));
     }
     Ok(())
 }
