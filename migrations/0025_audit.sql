@@ -36,6 +36,9 @@ CREATE TABLE audit_live.entries (
 );
 -- Each filter is a walk of an index, for each action separately, newest first.
 CREATE INDEX entries_by_action ON audit_live.entries (action, occurred_at, partition, record_offset, log_id);
+-- Of types that nobody knows, also by the type. Its length is not bounded.
+CREATE INDEX entries_of_unknown_type
+    ON audit_live.entries (md5(facts::json ->> 'type'), occurred_at, partition, record_offset, log_id) WHERE action = 0;
 CREATE INDEX entries_of_user ON audit_live.entries (user_key, action, occurred_at, partition, record_offset, log_id)
     WHERE user_key IS NOT NULL;
 CREATE INDEX entries_of_actor ON audit_live.entries (actor_key, action, occurred_at, partition, record_offset, log_id)

@@ -66,6 +66,9 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
+    /// Statements of switches themselves, which hold the lock.
+    const OF_SWITCHES: [&str; 2] = ["get_former_chains.sql", "add_former_heads.sql"];
+
     /// A switch locks `view_version`, then renames the schemas. Postgres locks a statement's tables
     /// in the order in which the statement names them. A read that named another table first could
     /// combine the rows of one version with the positions of another.
@@ -81,6 +84,9 @@ mod tests {
             let mut reads = 0;
             for entry in fs::read_dir(&statements).unwrap() {
                 let path = entry.unwrap().path();
+                if OF_SWITCHES.iter().any(|name| path.ends_with(name)) {
+                    continue;
+                }
                 let text = fs::read_to_string(&path).unwrap();
                 let code = text.lines().filter(|line| !line.starts_with("--"));
                 let code: Vec<&str> = code.collect();

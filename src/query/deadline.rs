@@ -1,6 +1,6 @@
 //! How long a caller waits: `grpc-timeout` on gRPC, `Request-Timeout` (seconds) on REST.
 //!
-//! The default is 10 s, of leases 30 s, the maximum 10 minutes; longer timeouts are cut to it.
+//! The default is 10 s, of some calls longer, the maximum 10 minutes; longer timeouts are cut to it.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,15 @@ use crate::error::Error;
 
 /// The timeout of calls that name none.
 pub const DEFAULT: Duration = Duration::from_secs(10);
-/// The same of calls that may wait for work: longer than the longest wait.
-pub const DEFAULT_OF_LEASES: Duration = Duration::from_secs(30);
 /// The longest timeout of a call.
 pub const MAX: Duration = Duration::from_secs(600);
+/// Longer timeouts of calls that name none, by the ends of their paths on both surfaces.
+const LONGER_DEFAULTS: [(&str, &str, Duration); 2] = [
+    // May wait for work: longer than the longest wait.
+    (":lease", "/LeaseNotifications", Duration::from_secs(30)),
+    // Reads the whole log.
+    (":verify", "/VerifyEntries", MAX),
+];
 
 tokio::task_local! {
     static UNTIL: Instant;
@@ -71,8 +76,9 @@ fn of(
 ) -> Result<Duration, Error> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else {
-        let is_lease = path.ends_with(":lease") || path.ends_with("/LeaseNotifications");
-        return Ok(if is_lease { DEFAULT_OF_LEASES } else { DEFAULT });
+        let mut longer = LONGER_DEFAULTS.iter();
+        let longer = longer.find(|(rest, grpc, _)| path.ends_with(rest) || path.ends_with(grpc));
+        return Ok(longer.map_or(DEFAULT, |(_, _, time)| *time));
     };
     if values.next().is_some() {
         return Err(Error::invalid(name, "must be given once"));
@@ -189,11 +195,14 @@ mod tests {
     fn absent_long_and_repeated() {
         let mut headers = HeaderMap::new();
         assert_eq!(of_rest(&headers, "/v1/version").unwrap(), DEFAULT);
-        for lease in [
-            "/v1/notification/notifications:lease",
-            "/s.S/LeaseNotifications",
+        for (path, seconds) in [
+            ("/v1/notification/notifications:lease", 30),
+            ("/s.S/LeaseNotifications", 30),
+            ("/v1/audit/entries:verify", 600),
+            ("/s.S/VerifyEntries", 600),
         ] {
-            assert_eq!(of_rest(&headers, lease).unwrap(), DEFAULT_OF_LEASES);
+            let time = Duration::from_secs(seconds);
+            assert_eq!(of_rest(&headers, path).unwrap(), time, "{path}");
         }
         headers.insert("request-timeout", "3600".parse().unwrap());
         assert_eq!(of_rest(&headers, "/v1/version").unwrap(), MAX);

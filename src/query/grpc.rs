@@ -45,12 +45,11 @@ pub fn page(size: i32, token: String) -> PageRequest {
     PageRequest { size, token }
 }
 
-/// A past instant of a request, truncated to microseconds.
+/// An instant of a request, truncated to microseconds.
 ///
 /// # Errors
-/// INVALID_ARGUMENT, naming `field`: it lies ahead or before the year 1, or its nanoseconds are out of
-/// range.
-pub fn past_time(field: &str, time: Option<Timestamp>) -> Result<Option<DateTime<Utc>>, Error> {
+/// INVALID_ARGUMENT, naming `field`: it lies before the year 1, or its nanoseconds are out of range.
+pub fn time(field: &str, time: Option<Timestamp>) -> Result<Option<DateTime<Utc>>, Error> {
     const YEARS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
     let read = |time: Timestamp| {
         let nanos = u32::try_from(time.nanos)
@@ -59,14 +58,17 @@ pub fn past_time(field: &str, time: Option<Timestamp>) -> Result<Option<DateTime
         let seconds = Some(time.seconds).filter(|seconds| YEARS.contains(seconds))?;
         DateTime::from_timestamp(seconds, nanos - nanos % 1_000)
     };
-    match time {
-        None => Ok(None),
-        Some(time) => match read(time) {
-            Some(time) => check_past(field, time).map(Some),
-            None => Err(Error::invalid(
-                field,
-                "is not a valid google.protobuf.Timestamp",
-            )),
-        },
-    }
+    let read = |time| {
+        read(time).ok_or_else(|| Error::invalid(field, "is not a valid google.protobuf.Timestamp"))
+    };
+    time.map(read).transpose()
+}
+
+/// A past instant of a request, truncated to microseconds.
+///
+/// # Errors
+/// As [`time`], and INVALID_ARGUMENT: it lies ahead.
+pub fn past_time(field: &str, time: Option<Timestamp>) -> Result<Option<DateTime<Utc>>, Error> {
+    let time = self::time(field, time)?;
+    time.map(|time| check_past(field, time)).transpose()
 }

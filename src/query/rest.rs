@@ -1,16 +1,18 @@
 //! What the REST adapters share: extractors whose rejection is a [`struct@Error`] that names the
 //! field, and how an answer becomes a response.
 
-use axum::body::HttpBody;
+use axum::body::{Body, HttpBody};
 use axum::extract::path::ErrorKind;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, FromRequestParts, MatchedPath, Request};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use futures_util::Stream;
 use http::request::Parts;
-use http::{HeaderValue, header};
+use http::{HeaderMap, HeaderValue, header};
 use http_body_util::BodyExt;
 use percent_encoding::percent_decode;
 use serde::de::DeserializeOwned;
@@ -202,16 +204,24 @@ impl Query {
         Err(Error::invalid(key, problem))
     }
 
+    /// An instant (RFC 3339).
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT: it is malformed, or is given more than once.
+    pub fn time(&self, name: &str) -> Result<Option<DateTime<Utc>>, Error> {
+        let read = |text: String| {
+            time::rfc3339(&text).ok_or_else(|| Error::invalid(name, time_problem(&text)))
+        };
+        self.text(name)?.map(read).transpose()
+    }
+
     /// A past instant (RFC 3339).
     ///
     /// # Errors
     /// INVALID_ARGUMENT: it is malformed, lies ahead, or is given more than once.
     pub fn past_time(&self, name: &str) -> Result<Option<DateTime<Utc>>, Error> {
-        let read = |text: String| match time::rfc3339(&text) {
-            Some(time) => check_past(name, time),
-            None => Err(Error::invalid(name, time_problem(&text))),
-        };
-        self.text(name)?.map(read).transpose()
+        let time = self.time(name)?;
+        time.map(|time| check_past(name, time)).transpose()
     }
 
     /// `true` or `false`.
@@ -455,6 +465,56 @@ impl<T: Serialize> IntoResponse for Answer<T> {
     }
 }
 
+/// A stream as the body, the position in headers. An error of the stream cuts the body off, which the caller can tell from an end.
+pub fn stream<S>(media_type: &'static str, answer: Answer<S>) -> Response
+where
+    S: Stream<Item = Result<Bytes, Error>> + Send + 'static,
+{
+    let mut response = Body::from_stream(answer.body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    add_headers(headers, answer.position.metadata());
+    response
+}
+
+/// Which of several media types the caller prefers, by its header Accept; the first that it likes best. The first of all if it names
+/// none of them, because most callers of an API accept whatever it has.
+pub fn preferred(headers: &HeaderMap, offered: &[&'static str]) -> usize {
+    let accepted = headers.get_all(header::ACCEPT).iter();
+    let accepted = accepted.filter_map(|value| value.to_str().ok());
+    let accepted: Vec<(String, f32)> = accepted
+        .flat_map(|value| value.split(','))
+        .filter_map(|range| {
+            let mut parts = range.split(';').map(str::trim);
+            let name = parts.next().filter(|name| !name.is_empty())?;
+            let mut weights =
+                parts.filter_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q=")));
+            let weight = weights
+                .next_back()
+                .map_or(Some(1.0), |weight| weight.parse().ok());
+            Some((name.to_ascii_lowercase(), weight?))
+        })
+        .collect();
+    let weight_of = |media_type: &str| {
+        let area = media_type.split('/').next().unwrap_or_default();
+        let ranges = [media_type.to_owned(), format!("{area}/*"), "*/*".to_owned()];
+        let mut ranges = ranges.iter();
+        ranges.find_map(|range| {
+            let (_, weight) = accepted.iter().find(|(accepted, _)| accepted == range)?;
+            Some(*weight)
+        })
+    };
+    let (mut preferred, mut best) = (0, 0.0);
+    for (index, media_type) in offered.iter().enumerate() {
+        let weight = weight_of(media_type).unwrap_or_default();
+        if weight > best {
+            (preferred, best) = (index, weight);
+        }
+    }
+    preferred
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -571,6 +631,37 @@ mod tests {
             assert_eq!(error.fields()[0].field, field, "{body}");
             let found = &error.fields()[0].problem;
             assert!(found.contains(problem), "{body}: {found}");
+        }
+    }
+
+    #[test]
+    fn callers_choose_the_media_type() {
+        const OFFERED: [&str; 3] = ["application/json", "application/x-ndjson", "text/csv"];
+        for (accept, expected) in [
+            (&[][..], 0),
+            (&["*/*"], 0),
+            (&["text/html,application/xhtml+xml,*/*;q=0.8"], 0),
+            (&["text/csv"], 2),
+            (&["Text/CSV; charset=utf-8"], 2),
+            (&["text/*"], 2),
+            (&["application/x-ndjson"], 1),
+            (&["application/*"], 0),
+            (&["application/json, text/csv"], 0),
+            (&["application/json;q=0.5, text/csv"], 2),
+            (&["text/csv;q=0.2, application/x-ndjson;q=0.4"], 1),
+            (&["text/csv;q=0.2", "application/x-ndjson;q=0.4"], 1),
+            (&["*/*;q=0.1, text/csv"], 2),
+            (&["*/*, application/json;q=0"], 1),
+            (&["text/csv;q=0"], 0),
+            (&["text/csv;q=x"], 0),
+            (&["text/html"], 0),
+            (&[",;"], 0),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in accept {
+                headers.append(header::ACCEPT, value.parse().unwrap());
+            }
+            assert_eq!(preferred(&headers, &OFFERED), expected, "{accept:?}");
         }
     }
 

@@ -52,7 +52,7 @@ pub fn document(domains: OpenApi, names: &[&str]) -> OpenApi {
         };
         for (operation, reads) in [(&mut item.get, true), (&mut item.post, false)] {
             if let Some(operation) = operation {
-                let source = if writes(operation) {
+                let source = if has_no_position(operation) {
                     Source::Other
                 } else {
                     source
@@ -87,10 +87,11 @@ pub fn document(domains: OpenApi, names: &[&str]) -> OpenApi {
     document
 }
 
-/// Whether a domain's operation writes: its answer reflects no position.
-fn writes(operation: &Operation) -> bool {
+/// Whether the answer of a domain's operation reflects no position: it writes, or it checks what is stored.
+fn has_no_position(operation: &Operation) -> bool {
     let extensions = operation.extensions.as_ref();
-    extensions.is_some_and(|extensions| extensions.contains_key("x-writes"))
+    let has = |name| extensions.is_some_and(|extensions| extensions.contains_key(name));
+    has("x-writes") || has("x-unpositioned")
 }
 
 /// One object with the properties of all parts of a schema; `None` if it is not made of parts. utoipa makes parts of a flattened

@@ -15,6 +15,11 @@ use sightline::proto::analytics::v1::{
     Cohort, Day, FunnelStep, FunnelStepCount, GetDailyMetricsResponse, GetFunnelResponse,
     GetRetentionResponse, UserActivity,
 };
+use sightline::proto::audit::v1::audit_service_client::AuditServiceClient;
+use sightline::proto::audit::v1::{
+    Alert, AlertKind, Category, Entry, GetUserAccessResponse, HeldPermission, HeldRole,
+    ListAlertsResponse, ListEntriesResponse, Outcome, Role, VerifyEntriesResponse,
+};
 use sightline::proto::consistency::v1::consistency_service_client::ConsistencyServiceClient;
 use sightline::proto::fulfillment::v1::fulfillment_service_client::FulfillmentServiceClient;
 use sightline::proto::fulfillment::v1::{
@@ -270,6 +275,10 @@ impl Grpc {
 
     pub fn notification(&self) -> NotificationServiceClient<Channel> {
         NotificationServiceClient::new(self.channel.clone())
+    }
+
+    pub fn audit(&self) -> AuditServiceClient<Channel> {
+        AuditServiceClient::new(self.channel.clone())
     }
 
     pub fn consistency(&self) -> ConsistencyServiceClient<Channel> {
@@ -645,6 +654,142 @@ fn status_word(status: NotificationStatus) -> &'static str {
         NotificationStatus::Expired => "expired",
         NotificationStatus::NoRecipient => "no_recipient",
     }
+}
+
+/// A gRPC page of audit entries in the JSON form of REST.
+pub fn entries_json(answer: ListEntriesResponse) -> Value {
+    let mut json = Fields::default();
+    let entries: Vec<Value> = answer.entries.into_iter().map(entry_json).collect();
+    json.always("entries", entries);
+    json.known("nextPageToken", answer.next_page_token);
+    Value::Object(json.0)
+}
+
+fn entry_json(entry: Entry) -> Value {
+    let mut json = Fields::default();
+    let category = word(entry.category().as_str_name(), "CATEGORY_");
+    let outcome = word(entry.outcome().as_str_name(), "OUTCOME_");
+    json.always("eventId", entry.event_id);
+    json.always("type", entry.r#type);
+    json.known("version", entry.version);
+    json.always("category", category);
+    json.always("action", entry.action);
+    json.always("outcome", outcome);
+    json.known("reason", entry.reason);
+    json.known("actor", entry.actor);
+    json.known("userId", entry.user_id);
+    json.known("roleId", entry.role_id);
+    json.known("permissionId", entry.permission_id);
+    json.known("ipAddress", entry.ip_address);
+    json.known("userAgent", entry.user_agent);
+    json.known("correlationId", entry.correlation_id);
+    json.known("occurredAt", entry.occurred_at.map(instant));
+    json.known("recordedAt", entry.recorded_at.map(instant));
+    json.always("topic", entry.topic);
+    json.always("partition", entry.partition);
+    json.always("offset", entry.offset);
+    let changes: Vec<Value> = entry.changes.into_iter().map(field_change_json).collect();
+    json.known("changes", (!changes.is_empty()).then_some(changes));
+    Value::Object(json.0)
+}
+
+fn field_change_json(change: sightline::proto::audit::v1::FieldChange) -> Value {
+    let parsed = |text: String| -> Value { serde_json::from_str(&text).expect("JSON") };
+    let mut json = Fields::default();
+    json.always("field", change.field);
+    json.known("old", change.old.map(parsed));
+    json.known("new", change.new.map(parsed));
+    Value::Object(json.0)
+}
+
+/// A gRPC page of alerts in the JSON form of REST.
+pub fn alerts_json(answer: ListAlertsResponse) -> Value {
+    let mut json = Fields::default();
+    let alerts: Vec<Value> = answer.alerts.into_iter().map(alert_json).collect();
+    json.always("alerts", alerts);
+    json.known("nextPageToken", answer.next_page_token);
+    Value::Object(json.0)
+}
+
+fn alert_json(alert: Alert) -> Value {
+    let mut json = Fields::default();
+    json.always("kind", word(alert.kind().as_str_name(), "ALERT_KIND_"));
+    json.always("key", alert.key);
+    json.known("windowStart", alert.window_start.map(instant));
+    json.known("windowEnd", alert.window_end.map(instant));
+    json.always("count", alert.count);
+    json.known("firstEventAt", alert.first_event_at.map(instant));
+    json.known("lastEventAt", alert.last_event_at.map(instant));
+    json.always("eventIds", alert.event_ids);
+    Value::Object(json.0)
+}
+
+/// A user's access from gRPC in the JSON form of REST.
+pub fn access_json(answer: GetUserAccessResponse) -> Value {
+    let role = |role: HeldRole| {
+        let mut json = Fields::default();
+        json.always("roleId", role.role_id);
+        json.known("roleName", role.role_name);
+        Value::Object(json.0)
+    };
+    let roles: Vec<Value> = answer.roles.into_iter().map(role).collect();
+    json!({"roles": roles, "permissions": permissions_json(answer.permissions)})
+}
+
+fn permissions_json(permissions: Vec<HeldPermission>) -> Vec<Value> {
+    let permission = |permission: HeldPermission| {
+        let mut json = Fields::default();
+        json.always("permissionId", permission.permission_id);
+        json.known("permissionName", permission.permission_name);
+        Value::Object(json.0)
+    };
+    permissions.into_iter().map(permission).collect()
+}
+
+/// A gRPC role in the JSON form of REST.
+pub fn role_json(role: Role) -> Value {
+    let mut json = Fields::default();
+    json.always("roleId", role.role_id);
+    json.known("roleName", role.role_name);
+    json.known("description", role.description);
+    json.always("permissions", permissions_json(role.permissions));
+    json.always("holders", role.holders);
+    json.known("deletedAt", role.deleted_at.map(instant));
+    Value::Object(json.0)
+}
+
+/// What a gRPC check of the chains has found, in the JSON form of REST.
+pub fn verification_json(answer: VerifyEntriesResponse) -> Value {
+    let mut json = Fields::default();
+    json.always("valid", answer.valid);
+    json.always("entriesChecked", answer.entries_checked);
+    let broken = answer.first_broken.map(|broken| {
+        json!({
+            "topic": broken.topic, "partition": broken.partition, "offset": broken.offset,
+            "eventId": broken.event_id, "problem": word(broken.problem().as_str_name(), "CHAIN_PROBLEM_"),
+        })
+    });
+    json.known("firstBroken", broken);
+    json.always("keyed", answer.keyed);
+    json.always("head", answer.head);
+    Value::Object(json.0)
+}
+
+/// The word of an enum's value in JSON: its name without the prefix, in lower case.
+fn word(name: &str, prefix: &str) -> String {
+    let word = name.strip_prefix(prefix).expect("the enum's prefix");
+    word.to_lowercase()
+}
+
+/// The value of a gRPC enum of the audit domain, by its word in JSON.
+pub fn audit_number(name: &str, word: &str) -> i32 {
+    let word = word.to_uppercase();
+    let number = match name {
+        "category" => Category::from_str_name(&format!("CATEGORY_{word}")).map(|n| n as i32),
+        "outcome" => Outcome::from_str_name(&format!("OUTCOME_{word}")).map(|n| n as i32),
+        _ => AlertKind::from_str_name(&format!("ALERT_KIND_{word}")).map(|n| n as i32),
+    };
+    number.unwrap_or_else(|| panic!("{name} has no {word}"))
 }
 
 /// An instant as a protobuf timestamp.

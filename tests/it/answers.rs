@@ -273,6 +273,11 @@ async fn refuses_absence(running: &Running) {
         "/v1/personalization/users/u-1",
         "/v1/personalization/segments?countryCode=DE",
         "/v1/analytics/users/u-1/activity",
+        "/v1/audit/entries",
+        "/v1/audit/entries?userId=u-1",
+        "/v1/audit/alerts",
+        "/v1/audit/users/u-1/access",
+        "/v1/audit/roles/r-1?asOf=2026-10-02T00:00:00Z",
     ] {
         let answer = running.rest.get(path).await;
         assert_eq!(answer.status, 503, "{path}: {}", answer.text());

@@ -25,6 +25,7 @@ const PAGES: &[&str] = &[
     "docs/search.md",
     "docs/personalization.md",
     "docs/analytics.md",
+    "docs/audit.md",
     "docs/operations.md",
 ];
 /// The first words of the commands that are examples. The others build, install or start something.

@@ -8,6 +8,7 @@ mod address_spellings;
 mod analytics;
 mod answers;
 mod as_of;
+mod audit;
 mod audit_chain;
 mod captured_records;
 mod chaos;

@@ -2,6 +2,7 @@
 //! enough of every difficult combination.
 
 mod analytics;
+mod audit;
 mod notification;
 mod personalization;
 mod search;

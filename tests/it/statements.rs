@@ -64,7 +64,9 @@ async fn every_domain_finds_users_by_the_shared_statements() {
         stop: CancellationToken::new(),
     };
     let reads = Reads::new(pool.clone(), work);
-    for domain in domains::names() {
+    // Audit has no rows of users.
+    let with_users = domains::names().into_iter();
+    for domain in with_users.filter(|domain| *domain != "audit") {
         let key = sightline::event::hash16(b"user-1");
         execute(
             &database,

@@ -8,7 +8,7 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::chain;
-use super::projection::deletions;
+use crate::event::{DeletionType, Payload, hash16};
 use crate::projector::NewEvent;
 
 /// How many entries are taken at once.
@@ -188,4 +188,19 @@ async fn erase(
         .await?;
         *left = left.saturating_sub(entries.len());
     }
+}
+
+/// The users whom events delete, each with the time, and whether it is for good.
+fn deletions(events: &[NewEvent]) -> impl Iterator<Item = (Uuid, DateTime<Utc>, bool)> {
+    events.iter().filter_map(|new_event| {
+        let Payload::UserDeleted(deleted) = &new_event.event.payload else {
+            return None;
+        };
+        let is_hard = deleted.deletion_type == DeletionType::Hard;
+        Some((
+            hash16(deleted.user_id.as_bytes()),
+            new_event.event.occurred_at,
+            is_hard,
+        ))
+    })
 }

@@ -1,11 +1,16 @@
 //! The audit domain: the security log. Who did what and when, alerts on attacks, and who may do what. Made from all events about
 //! accounts, authentication, roles and permissions, and from those of unknown types.
 
+mod access;
 mod alerts;
 mod chain;
 mod erasure;
+mod export;
+mod grpc;
 mod model;
 mod projection;
+mod queries;
+mod rest;
 mod settings;
 mod state;
 mod verify;
@@ -37,11 +42,11 @@ impl Domain for Audit {
     }
 
     fn add_grpc(&self, reads: Reads, routes: &mut RoutesBuilder) {
-        let _ = (reads, routes);
+        routes.add_service(grpc::service(reads, self.settings.key.clone()));
     }
 
     fn rest(&self) -> OpenApiRouter<Reads> {
-        OpenApiRouter::new()
+        rest::routes(self.settings.key.clone())
     }
 
     fn with_settings(&self, config: &Config) -> Option<&'static dyn Domain> {

@@ -13,7 +13,7 @@ use super::model::{Action, Category};
 use super::state::{self, Facts, Personal};
 use super::{Audit, alerts, erasure};
 use crate::db;
-use crate::event::{DeletionType, Payload, TypeName, hash16};
+use crate::event::{TypeName, hash16};
 use crate::projector::{NewEvent, Projection, Target};
 
 #[async_trait]
@@ -437,19 +437,4 @@ impl<'e> Columns<'e> {
         .await
         .map(drop)
     }
-}
-
-/// The users whom events delete, each with the time, and whether it is for good.
-pub fn deletions(events: &[NewEvent]) -> impl Iterator<Item = (Uuid, DateTime<Utc>, bool)> {
-    events.iter().filter_map(|new_event| {
-        let Payload::UserDeleted(deleted) = &new_event.event.payload else {
-            return None;
-        };
-        let is_hard = deleted.deletion_type == DeletionType::Hard;
-        Some((
-            key_of(&deleted.user_id),
-            new_event.event.occurred_at,
-            is_hard,
-        ))
-    })
 }

@@ -50,6 +50,7 @@ pub struct Facts {
 pub struct ChangedValue {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub old: Option<Value>,
+    /// Null if the field was cleared.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub new: Option<Value>,
 }
@@ -175,7 +176,8 @@ fn keep_changes(changes: &Changes, facts: &mut Facts, personal: &mut Personal) {
             old: change.old.clone(),
             new: match &change.new {
                 Change::Value(value) => Some(value.clone()),
-                Change::Cleared | Change::Unknown => None,
+                Change::Cleared => Some(Value::Null),
+                Change::Unknown => None,
             },
         });
     }

@@ -1,6 +1,7 @@
 //! Compares the program with the reference fold: answers over both surfaces, books and positions.
 
 pub mod analytics;
+pub mod audit;
 pub mod fulfillment;
 pub mod notification;
 pub mod order;
@@ -34,7 +35,7 @@ type Compare =
     for<'a> fn(&'a Clients, &'a Folds, Depth, &'a mut Differences) -> LocalBoxFuture<'a, ()>;
 
 /// How each domain's answers are compared.
-const COMPARES: [(&str, Compare); 6] = [
+const COMPARES: [(&str, Compare); 7] = [
     ("order", |c, folds, depth, wrong| {
         Box::pin(order::compare(c, folds, depth, wrong))
     }),
@@ -52,6 +53,9 @@ const COMPARES: [(&str, Compare); 6] = [
     }),
     ("notification", |c, folds, depth, wrong| {
         Box::pin(notification::compare(c, folds, depth, wrong))
+    }),
+    ("audit", |c, folds, depth, wrong| {
+        Box::pin(audit::compare(c, folds, depth, wrong))
     }),
 ];
 

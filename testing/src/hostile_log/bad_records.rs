@@ -41,10 +41,10 @@ impl Generator {
                 payload.remove("userId");
             }
             let dialect = self.rng.u32(0..DIALECTS);
-            let key = record.key;
+            let Record { key, partition, .. } = record;
             record = self.enveloped(near, dialect, draft.event_type, &id, None, payload);
             if self.heals {
-                record.key = key;
+                (record.key, record.partition) = (key, partition);
             }
         }
         Some(record)
@@ -95,10 +95,34 @@ impl Generator {
             "UserRegistered ",
             "UserRegisteredV",
             "com.example.user.Unheard.v3",
+            "User\0Ghost",
+            "RoleRenamed",
+            "long",
         ]);
-        let id = uuid(&mut self.rng);
+        let long = "Long".repeat(75);
+        let event_type = if event_type == "long" {
+            &long
+        } else {
+            event_type
+        };
+        let mut id = uuid(&mut self.rng);
+        let mut time = self.rng.bool().then(|| self.time(now));
+        // Bad where somebody is interested in such types.
+        match self.rng.u32(0..20) {
+            0 => id = String::new(),
+            1 => id = "x".repeat(256),
+            2 => time = Some("yesterday".to_owned()),
+            _ => {}
+        }
         let dialect = self.rng.u32(0..DIALECTS);
-        Some(self.enveloped(user, dialect, event_type, &id, None, draft.payload))
+        Some(self.enveloped(
+            user,
+            dialect,
+            event_type,
+            &id,
+            time.as_deref(),
+            draft.payload,
+        ))
     }
 
     /// A user and a good record of it, to be spoiled.
@@ -119,10 +143,12 @@ impl Generator {
         Some((user, record))
     }
 
-    /// Gives a bad record a key that no user has, or no key, so that it parks no user's key; not for
-    /// unlucky users.
+    /// Gives a bad record a key that nobody else has, or no key, so that it parks no other key; not for
+    /// unlucky users, roles and permissions.
     fn shielded(&mut self, user: usize, mut record: Record) -> Record {
-        if !self.users[user].unlucky {
+        let mut named = self.roles.iter().chain(&self.permissions);
+        let of_named = named.find(|named| record.key.as_deref() == Some(named.id.as_bytes()));
+        if !of_named.map_or(self.users[user].unlucky, |named| named.unlucky) {
             let own = format!("bad-{}", self.next_id);
             record.key = self.rng.bool().then(|| own.into_bytes());
             self.next_id += 1;
@@ -185,6 +211,16 @@ impl Generator {
             "changeType",
             "mfaEnabled",
             "reason",
+            "roleId",
+            "roleName",
+            "permissionId",
+            "permissionName",
+            "newValues",
+            "createdBy",
+            "updatedBy",
+            "deletedBy",
+            "assignedBy",
+            "removedBy",
         ]
         .into_iter()
         .filter(|name| payload.contains_key(*name))
@@ -218,6 +254,9 @@ impl Generator {
             "loginTimestamp",
             "failureTimestamp",
             "logoutTimestamp",
+            "creationTimestamp",
+            "assignmentTimestamp",
+            "removalTimestamp",
         ] {
             payload.remove(own);
         }
@@ -243,6 +282,8 @@ impl Generator {
                     json!({"preferences": 5}),
                     json!({"preferences": ["dark"]}),
                     json!({"communicationPreferences": {"old": {}, "new": "all"}}),
+                    json!({"roleName": 5, "permissionName": 5}),
+                    json!({"description": {"new": []}}),
                 ]);
                 payload.insert("updatedFields".into(), fields.expect("some"));
             }
@@ -262,6 +303,7 @@ impl Generator {
                     "changeTimestamp",
                     "loginTimestamp",
                     "failureTimestamp",
+                    "assignmentTimestamp",
                 ];
                 let bad = self
                     .rng
@@ -274,9 +316,37 @@ impl Generator {
         }
     }
 
-    /// A record that is bad in one of 26 ways, or beyond the limits.
+    /// Fields of the wrong JSON type, which audit reads.
+    fn bad_types_in_audit(&mut self, payload: &mut Map<String, Value>) {
+        let wrong = [
+            ("initialPermissionIds", json!([5])),
+            ("initialPermissionIds", json!(["p", ""])),
+            ("initialPermissionIds", json!([null])),
+            ("initialPermissionIds", json!(["x".repeat(256)])),
+            ("initialPermissionIds", json!("p")),
+            ("newValues", json!([])),
+            ("newValues", json!({"roleName": 5, "description": {}})),
+            ("oldValues", json!("before")),
+            ("description", json!(5)),
+            ("createdBy", json!(["admin"])),
+            ("changedBy", json!(7)),
+            ("ipAddress", json!({"v4": "192.0.2.1"})),
+            ("userAgent", json!(5)),
+            ("sessionId", json!("x".repeat(256))),
+            ("revokedTokenJtis", json!({})),
+            ("attemptedUsername", json!(false)),
+        ];
+        // Of some types none of these is a field.
+        for (name, value) in wrong {
+            if payload.contains_key(name) || self.rng.u32(0..8) == 0 {
+                payload.insert(name.into(), value);
+            }
+        }
+    }
+
+    /// A record that is bad in one of 28 ways, or beyond the limits.
     pub(super) fn bad(&mut self, now: i64) -> Option<Record> {
-        let kind = self.rng.u32(0..30);
+        let kind = self.rng.u32(0..34);
         if kind < UNREADABLE_KINDS {
             return self.unreadable(kind, now);
         }
@@ -289,6 +359,7 @@ impl Generator {
         let field = self.required_field(payload);
         let user_field = match event_type {
             "UserLoginFailed" => "attemptedUserId",
+            _ if payload.contains_key("roleId") && self.rng.bool() => "roleId",
             _ => "userId",
         };
         match kind {
@@ -306,18 +377,28 @@ impl Generator {
             20 => time = Some(self.bad_time(event_type, payload)),
             24 => drop(payload.insert(user_field.into(), json!(format!("a{UNPAIRED}")))),
             25 => id = format!("cut off {UNPAIRED}"),
-            26.. => {
+            26..30 => {
                 payload.insert("futureField".into(), json!(BEYOND_LIMITS));
                 if self.rng.bool() {
                     // Of no interest to most domains, so they skip it.
-                    event_type = "UserLoggedIn";
+                    event_type = self.pick(&["UserLoggedIn", "UserLoggedIn", "UserTeleported"]);
                 }
             }
+            30 => {}
+            31.. => self.bad_types_in_audit(payload),
             _ => self.bad_types(kind, payload),
         }
         let dialect = self.rng.u32(0..DIALECTS);
         let mut record = self.enveloped(user, dialect, event_type, &id, time, draft.payload);
-        if kind >= 26 {
+        if kind == 30 {
+            record.headers.retain(|(name, _)| name != "correlationId");
+            let bad = self
+                .rng
+                .choice([vec![b'x'; 256], b"a\0b".to_vec(), vec![0xff]]);
+            let header = ("correlationId".to_owned(), bad.expect("some"));
+            record.headers.push(header);
+        }
+        if (26..30).contains(&kind) {
             let deep = ["[".repeat(200), "]".repeat(200)].concat();
             let beyond = if self.rng.bool() { &deep } else { "1e999" };
             record.value = record.value.map(|value| beyond_limits(&value, beyond));

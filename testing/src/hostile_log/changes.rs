@@ -16,9 +16,9 @@ impl Generator {
             for name in names {
                 let value = self.value(name);
                 let entry = match self.rng.u32(0..6) {
-                    0 => json!({"old": "before", "new": value}),
+                    0 => json!({"old": self.before(), "new": value}),
                     1 => json!({"new": value}),
-                    2 => json!({"old": "before"}),
+                    2 => json!({"old": self.before()}),
                     _ => value,
                 };
                 entries.insert(name.into(), entry);
@@ -56,6 +56,17 @@ impl Generator {
             _ => drop(payload.insert("newValues".into(), Value::Object(values))),
         }
         payload
+    }
+
+    /// What an event says of a value before: mostly text, but nobody checks that.
+    pub(super) fn before(&mut self) -> Value {
+        match self.rng.u32(0..12) {
+            0 => Value::Null,
+            1 => json!(""),
+            2 => self.preference(),
+            3 => json!({"a.b": ["nul\0inside"], "": null}),
+            _ => json!("before"),
+        }
     }
 
     /// A value for a field: null, empty, or text.

@@ -24,7 +24,8 @@ impl Generator {
             // An id that another partition has: there it is another event.
             1 if !self.heals && !self.past.is_empty() => {
                 let past = &self.past[self.rng.usize(0..self.past.len())];
-                let elsewhere = past.record.partition != self.users[user].partition;
+                let (_, partition) = self.place(user, draft.event_type, &draft.payload);
+                let elsewhere = past.record.partition != partition;
                 if elsewhere {
                     past.event_id.clone()
                 } else {
@@ -91,7 +92,7 @@ impl Generator {
         payload: Map<String, Value>,
     ) -> Record {
         let mut headers = Vec::new();
-        let key = self.key(user, event_type, &payload);
+        let (key, partition) = self.place(user, event_type, &payload);
         let names = self.names(dialect);
         let mut body = Map::new();
         let version = if matches!(dialect, STRUCTURED | BINARY) {
@@ -107,6 +108,15 @@ impl Generator {
         ];
         if let Some(time) = time.filter(|_| self.rng.u32(0..12) > 0) {
             meta.push((names[2], time.to_owned()));
+        }
+        if self.rng.u32(0..8) == 0 {
+            let name = match dialect {
+                STRUCTURED => "correlationid",
+                BINARY => "ce_correlationid",
+                _ => "correlationId",
+            };
+            let id = self.pick(&["c-2", "", "\u{1f517}/3", "c 4 \u{e9}"]);
+            meta.push((name, id.to_owned()));
         }
         if dialect == OUTBOX {
             meta.truncate(2);
@@ -150,11 +160,25 @@ impl Generator {
         let json = self.json(&Value::Object(body));
         let value = self.wrapped(json);
         Record {
-            partition: self.users[user].partition,
+            partition,
             key,
             value: Some(value),
             headers,
             timestamp: 0,
+        }
+    }
+
+    /// The key of an event and its partition: its user's, or those of the role or permission that it is about.
+    fn place(
+        &self,
+        user: usize,
+        event_type: &str,
+        payload: &Map<String, Value>,
+    ) -> (Option<Vec<u8>>, i32) {
+        let of_user = self.users[user].partition;
+        match self.of_access(event_type, payload) {
+            Some(named) => (Some(named.id.clone().into_bytes()), named.partition),
+            None => (self.key(user, event_type, payload), of_user),
         }
     }
 

@@ -65,14 +65,16 @@ impl Generator {
     /// Any event, or the first one of a scene.
     fn happening(&mut self, user: usize, now: i64) -> Happening {
         let first = !std::mem::replace(&mut self.users[user].started, true);
-        let kind = self.rng.u32(0..206);
+        let kind = self.rng.u32(0..224);
         match kind {
-            _ if first && kind < 150 => self.registered(),
+            _ if first && kind < 140 => self.registered(),
             // Nothing is known of the user when something is to be sent.
-            _ if first && kind < 160 => {
+            _ if first && kind < 150 => {
                 let scene = self.notifications(now);
                 self.begin(user, scene.into())
             }
+            // Nobody has heard of the user.
+            _ if first && kind < 153 => self.account_event(42),
             0..3 => self.registered(),
             3..43 => self.account_event(kind),
             43..74 => self.profile_updated(),
@@ -88,7 +90,15 @@ impl Generator {
             }
             126..146 => self.defaults_changed(user),
             146..180 => self.session_event(user, kind),
-            180..184 => self.role(),
+            180..194 => self.access_event(user),
+            194..198 => {
+                let scene = self.access_scene(user);
+                self.begin(user, scene.into())
+            }
+            198..202 => {
+                let scene = self.alarms(user, now);
+                self.begin(user, scene.into())
+            }
             _ => {
                 let scene = self.scene(user, now);
                 self.begin(user, scene)
@@ -135,7 +145,7 @@ impl Generator {
                     "newStatus": self.pick(&statuses),
                     "previousStatus": self.pick(&statuses),
                     "reason": self.pick(&["", "because"]),
-                    "changedBy": "admin-user-id-001",
+                    "changedBy": self.pick(&["admin-user-id-001", "", "user", "nul\0"]),
                 });
                 (
                     "UserAccountStatusChanged",
@@ -230,33 +240,33 @@ impl Generator {
                 object(json!({"revokedTokenJtis": ["a", "b"], "sessionId": ""})),
                 &["logoutTimestamp"],
             ),
-            161..165 => (
-                "MfaStatusChanged",
-                object(
-                    json!({"mfaEnabled": self.rng.bool(), "mfaMethod": "TOTP", "changedBy": "user"}),
-                ),
-                &["changeTimestamp"],
-            ),
-            165..168 => (
-                "MfaChallengeFailed",
-                object(json!({"mfaMethod": "SMS"})),
-                &["failureTimestamp"],
-            ),
+            161..165 => {
+                let by = self.pick(&["user", "", "admin", "admin-user-id-001"]);
+                let payload =
+                    json!({"mfaEnabled": self.rng.bool(), "mfaMethod": "TOTP", "changedBy": by});
+                ("MfaStatusChanged", object(payload), &["changeTimestamp"])
+            }
+            165..168 => self.challenge_failed(),
             168..174 => self.login_failed(Some(user)),
             _ => self.login_failed(None),
         }
     }
 
     pub(super) fn logged_in(&mut self) -> Happening {
-        let payload = json!({
+        let mut payload = object(json!({
             "sessionId": "s", "ipAddress": "203.0.113.9", "mfaVerified": self.rng.bool(),
-        });
-        ("UserLoggedIn", object(payload), &["loginTimestamp"])
+        }));
+        self.program(&mut payload);
+        ("UserLoggedIn", payload, &["loginTimestamp"])
     }
 
     /// A failed login, which may name the user.
     pub(super) fn login_failed(&mut self, user: Option<usize>) -> Happening {
+        if user.is_none() && self.rng.u32(0..3) == 0 {
+            return self.hot_failure();
+        }
         let mut payload = object(json!({"reason": self.reason()}));
+        self.program(&mut payload);
         let attempted = user.map(|user| json!(self.users[user].id));
         let unnamed = self.rng.choice([None, Some(json!("")), Some(Value::Null)]);
         if let Some(id) = attempted.or(unnamed.expect("some")) {
@@ -299,24 +309,5 @@ impl Generator {
             payload,
             &["registrationTimestamp", "registeredAt"],
         )
-    }
-
-    fn role(&mut self) -> Happening {
-        let role = json!({"roleId": "r", "roleName": "R", "createdBy": "a", "updatedBy": "a", "deletedBy": "a",
-            "assignedBy": "a", "removedBy": "a", "permissionId": "p", "permissionName": "P",
-            "updatedFields": ["roleName"], "newValues": {"roleName": "S"}, "initialPermissionIds": ["p"]});
-        let types = [
-            "RoleCreated",
-            "RoleUpdated",
-            "RoleDeleted",
-            "UserRoleAssigned",
-            "UserRoleRemoved",
-            "PermissionCreated",
-            "PermissionUpdated",
-            "PermissionDeleted",
-            "PermissionAssignedToRole",
-            "PermissionRemovedFromRole",
-        ];
-        (self.pick(&types), object(role), &["someTimestamp"])
     }
 }

@@ -25,6 +25,14 @@ pub(super) struct User {
     pub last_time: Option<String>,
 }
 
+/// A role or a permission.
+pub(super) struct Named {
+    pub id: String,
+    pub partition: i32,
+    /// Its bad records carry its own key.
+    pub unlucky: bool,
+}
+
 /// Type, payload, and names of the own time fields of an event.
 pub(super) type Happening = (&'static str, Map<String, Value>, &'static [&'static str]);
 
@@ -45,13 +53,15 @@ pub(super) struct Generator {
     pub rng: Rng,
     pub shape: Shape,
     pub users: Vec<User>,
+    pub roles: Vec<Named>,
+    pub permissions: Vec<Named>,
     pub past: Vec<Past>,
     /// Makes ids and keys unique.
     pub next_id: u64,
 }
 
 /// When a log begins, in milliseconds since the epoch.
-const START: i64 = 1_767_225_600_000;
+pub(super) const START: i64 = 1_767_225_600_000;
 pub(super) const DAY: i64 = 86_400_000;
 /// How many days a log spans.
 const DAYS: i64 = 200;
@@ -88,11 +98,15 @@ impl Generator {
                 last_time: None,
             });
         }
+        let roles = named(&mut rng, shape, "role");
+        let permissions = named(&mut rng, shape, "permission");
         Generator {
             heals,
             rng,
             shape,
             users,
+            roles,
+            permissions,
             past: Vec::new(),
             next_id: 0,
         }
@@ -152,4 +166,20 @@ impl Generator {
         }
         record
     }
+}
+
+/// Roles or permissions: few, so that each gets many events.
+fn named(rng: &mut Rng, shape: Shape, what: &str) -> Vec<Named> {
+    let count = 6 + shape.users / 30;
+    let id = |n| match n {
+        0 => format!("{what}/{n} %2F \u{1f511}"),
+        1 => "\u{1f511}".repeat(254) + &what[..1],
+        _ => format!("{what}-{n}"),
+    };
+    let named = |n| Named {
+        id: id(n),
+        partition: rng.i32(0..shape.partitions),
+        unlucky: rng.u32(0..5) == 0,
+    };
+    (0..count).map(named).collect()
 }

@@ -6,10 +6,13 @@
 //! scenes make sure of the rest. Event times are not in the order of the log, and some are equal.
 //!
 //! All events of a user are on one partition, whatever their keys, because Kafka does not order partitions
-//! among each other. Failed logins that name no user carry other keys, or none. Redeliveries are younger than 80
+//! among each other. Those about roles and permissions are also on the partitions of these, under their keys: no view but
+//! audit's reads them. Failed logins that name no user carry other keys, or none. Redeliveries are younger than 80
 //! days or older than 100: the limit of 90 days has a test of its own.
 
+mod access;
 mod addresses;
+mod alarms;
 mod bad_records;
 mod changes;
 mod envelopes;
@@ -54,7 +57,7 @@ pub fn generate(seed: u64, shape: Shape) -> Vec<Record> {
 
 /// Like [`generate`], but records that are too large become good under [`HEALING_BYTES`]. When they are
 /// retried does not affect the result: every user has a key and large records carry it, and an event id is
-/// used again only under the same key.
+/// used again only under the same key. Of roles, assignments to users carry these users' keys.
 pub fn generate_healing(seed: u64, shape: Shape) -> Vec<Record> {
     Generator::new(seed, shape, true).run()
 }

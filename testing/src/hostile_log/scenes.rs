@@ -38,9 +38,9 @@ impl Generator {
             13..15 => self.in_and_out(user),
             15 => self.first_days(&a, now),
             16..18 => self.preferences_in_every_way(),
-            18 => match self.rng.u32(0..6) {
-                0 => self.preferences_up_to_the_limit(),
-                1..3 => self.deleted_and_back_the_same_day(user, now),
+            18 => match self.rng.u32(0..9) {
+                0..4 => self.preferences_up_to_the_limit(),
+                4..6 => self.deleted_and_back_the_same_day(user, now),
                 _ => self.homes(&a, &b),
             },
             20.. => self.notifications(now),

@@ -89,6 +89,13 @@ const PROFILE_FIELDS: &[(&str, &str)] = &[
 ];
 /// Names in `updatedFields` of UserProfileUpdated whose values are objects, and below which dotted names lead.
 pub const OBJECTS: [&str; 2] = ["preferences", "communicationPreferences"];
+const ROLE_FIELDS: &[(&str, &str)] = &[("roleName", "roleName"), ("description", "description")];
+const PERMISSION_FIELDS: &[(&str, &str)] = &[
+    ("permissionName", "permissionName"),
+    ("action", "action"),
+    ("subject", "subject"),
+    ("description", "description"),
+];
 pub const ADDRESS_FIELDS: &[(&str, &str)] = &[
     ("streetLine1", "streetLine1"),
     ("addressLine1", "streetLine1"),
@@ -110,15 +117,25 @@ pub const ADDRESS_FIELDS: &[(&str, &str)] = &[
     ("additionalNotes", "additionalNotes"),
 ];
 
+/// Stands for the name of every type that the catalogue does not have.
+pub const UNKNOWN: &str = "";
+
 /// A good event.
 #[derive(Debug, Clone)]
 pub struct Event {
+    /// The name of its type in the catalogue, or [`UNKNOWN`].
     pub name: &'static str,
+    /// The type as it is written.
+    pub written_type: String,
+    /// The version as it is written, `1` if there is none; `None` for an unknown type.
+    pub version: Option<String>,
     pub id: String,
+    pub correlation_id: Option<String>,
     pub occurred_at: DateTime<Utc>,
     pub partition: i32,
     /// The index of its record in the partition, without holes; set by the fold that applies it.
     pub number: i64,
+    /// Empty for an unknown type.
     payload: Map<String, Value>,
 }
 
@@ -128,12 +145,28 @@ impl Event {
         text(self.payload.get(field)?)
     }
 
-    /// The user whom the event is about. `None` for a failed login that names none, and for events of roles.
+    /// The same, of a field that the catalogue names for the type; others are ignored.
+    pub fn known_text(&self, field: &str) -> Option<String> {
+        let mut types = catalogue().iter();
+        let of_type = types.find(|event_type| event_type.name == self.name)?;
+        let is_known = of_type.fields.iter().any(|(name, _)| *name == field);
+        self.text(field).filter(|_| is_known)
+    }
+
+    /// The user whom the event is about. `None` for a failed login that names none, for roles and permissions on their own,
+    /// and for unknown types.
     pub fn user(&self) -> Option<String> {
         match self.name {
             "UserLoginFailed" => self.text("attemptedUserId"),
-            _ => self.text("userId"),
+            _ => self.known_text("userId"),
         }
+    }
+
+    /// The permissions that a role is created with.
+    pub fn initial_permissions(&self) -> Vec<String> {
+        let ids = self.payload.get("initialPermissionIds");
+        let ids = ids.and_then(Value::as_array).into_iter().flatten();
+        ids.filter_map(text).collect()
     }
 
     pub fn flag(&self, field: &str) -> Option<bool> {
@@ -178,13 +211,15 @@ impl Content {
     /// Reads a record. `None` for a tombstone.
     pub fn of(record: &Record) -> Option<Content> {
         let envelope = Envelope::read(record, record.value.as_ref()?);
-        let event_type = match &envelope.event_type {
-            None => Type::Unreadable,
-            Some(written) => known_type(written, envelope.cloud).map_or(Type::Unknown, Type::Known),
-        };
-        let event = match event_type {
-            Type::Known(name) => decode(&envelope, name, record),
-            _ => None,
+        let (event_type, event) = match &envelope.event_type {
+            None => (Type::Unreadable, None),
+            Some(written) => match known_type(written, envelope.cloud) {
+                None => (Type::Unknown, unknown(&envelope, written, record)),
+                Some((name, version)) => {
+                    let event = decode(&envelope, name, written, version, record);
+                    (Type::Known(name), event)
+                }
+            },
         };
         Some(Content {
             event_type,
@@ -201,6 +236,8 @@ struct Envelope {
     /// `None` if the id is missing or not usable.
     id: Option<String>,
     time: Option<Value>,
+    /// No text if it is not usable.
+    correlation: Option<Value>,
     payload: Option<Value>,
     /// Whether the whole record, where it is JSON, is within the limits.
     within_limits: bool,
@@ -219,18 +256,25 @@ impl Envelope {
         let json = unwrapped(value);
         let within_limits = json.as_ref().is_some_and(|json| json.within_limits);
         let json = json.map(|json| json.value);
-        let in_headers = |cloud, id: &Vec<u8>, event_type: &Vec<u8>, time| Envelope {
-            cloud,
-            event_type: string(event_type).filter(|t| !t.is_empty()),
-            id: string(id).filter(|id| usable_id(id)),
-            time,
-            payload: json.clone(),
-            within_limits,
+        // A header that is not text is a bad one, not a missing one.
+        let value_of = |name: &str| {
+            let bytes = header(name).filter(|bytes| !bytes.is_empty())?;
+            Some(string(bytes).map_or(json!(0), Value::String))
         };
+        let correlation = value_of("correlationId");
+        let in_headers =
+            |cloud, id: &Vec<u8>, event_type: &Vec<u8>, time, own: Option<Value>| Envelope {
+                cloud,
+                event_type: string(event_type).and_then(|written| text(&json!(written))),
+                id: string(id).filter(|id| usable_id(id)),
+                time,
+                correlation: own.or_else(|| correlation.clone()),
+                payload: json.clone(),
+                within_limits,
+            };
         if let (Some(id), Some(event_type)) = (header("ce_id"), header("ce_type")) {
-            // A header that is not text is a bad time, not a missing one.
             let time = header("ce_time").map(|time| string(time).map_or(json!(0), Value::String));
-            return in_headers(true, id, event_type, time);
+            return in_headers(true, id, event_type, time, value_of("ce_correlationid"));
         }
         let body = match &json {
             Some(Value::Object(body)) => body.clone(),
@@ -252,7 +296,7 @@ impl Envelope {
                 if let (false, Some(id), Some(event_type)) =
                     (is_event, header("id"), header("eventType"))
                 {
-                    return in_headers(false, id, event_type, None);
+                    return in_headers(false, id, event_type, None, None);
                 }
                 (
                     false,
@@ -281,6 +325,12 @@ impl Envelope {
                 .filter(|id| usable_id(id))
                 .map(str::to_owned),
             time: first(times),
+            correlation: first(&[if cloud {
+                "correlationid"
+            } else {
+                "correlationId"
+            }])
+            .or_else(|| correlation.clone()),
             payload: first(payloads).or_else(in_base64),
             within_limits,
         }
@@ -309,32 +359,38 @@ fn unwrapped(value: &[u8]) -> Option<Json> {
     )
 }
 
-/// The name in the catalogue of a type in any spelling and version.
-fn known_type(written: &str, cloud: bool) -> Option<&'static str> {
-    let names = catalogue().iter().map(|event_type| event_type.name);
-    let is = |written: &str, name: &str| {
-        let Some(rest) = written.strip_prefix(name) else {
-            return false;
-        };
+/// The name in the catalogue of a type in any spelling, and its version.
+fn known_type(written: &str, cloud: bool) -> Option<(&'static str, String)> {
+    let version = |written: &str, name: &str| {
+        let rest = written.strip_prefix(name)?;
         let rest = rest.strip_prefix("Event").unwrap_or(rest);
         let Some(version) = rest.strip_prefix('V').or_else(|| rest.strip_prefix(".v")) else {
-            return rest.is_empty();
+            return rest.is_empty().then(|| "1".to_owned());
         };
-        !version.starts_with('0')
+        let is_number = !version.starts_with('0')
             && !version.is_empty()
-            && version.bytes().all(|b| b.is_ascii_digit())
+            && version.bytes().all(|b| b.is_ascii_digit());
+        is_number.then(|| version.to_owned())
     };
-    for name in names {
+    for EventType { name, .. } in catalogue() {
         let prefixes = written.match_indices('.').map(|(at, _)| &written[at + 1..]);
-        if is(written, name) || cloud && prefixes.into_iter().any(|written| is(written, name)) {
-            return Some(name);
+        let prefixes = prefixes.filter(|_| cloud);
+        let mut spellings = std::iter::once(written).chain(prefixes);
+        if let Some(version) = spellings.find_map(|written| version(written, name)) {
+            return Some((name, version));
         }
     }
     None
 }
 
 /// The event in an envelope; `None` if it is bad.
-fn decode(envelope: &Envelope, name: &'static str, record: &Record) -> Option<Event> {
+fn decode(
+    envelope: &Envelope,
+    name: &'static str,
+    written: &str,
+    version: String,
+    record: &Record,
+) -> Option<Event> {
     let event_type = catalogue().iter().find(|known| known.name == name)?;
     if !envelope.within_limits {
         return None;
@@ -351,6 +407,9 @@ fn decode(envelope: &Envelope, name: &'static str, record: &Record) -> Option<Ev
                     .is_some_and(|text| !field.ends_with("Id") || usable_id(text)),
                 "b" => value.is_boolean(),
                 "o" => value.is_object(),
+                "a" if *field == "initialPermissionIds" => value
+                    .as_array()
+                    .is_some_and(|ids| ids.iter().all(|id| id.as_str().is_some_and(usable_id))),
                 "a" => value.is_array(),
                 "u" => value.is_array() || value.is_object(),
                 _ => unreachable!("a kind of the catalogue"),
@@ -364,14 +423,13 @@ fn decode(envelope: &Envelope, name: &'static str, record: &Record) -> Option<Ev
         .own_times
         .iter()
         .find_map(|field| payload.get(*field).filter(|value| !empty(value)));
-    let occurred_at = match own.or(envelope.time.as_ref()) {
-        Some(written) => time(written.as_str()?)?,
-        None => DateTime::from_timestamp_millis(record.timestamp)?,
-    };
     let event = Event {
         name,
+        written_type: written.to_owned(),
+        version: Some(version),
         id,
-        occurred_at,
+        correlation_id: envelope.correlation_id()?,
+        occurred_at: occurred_at(own.or(envelope.time.as_ref()), record)?,
         partition: record.partition,
         number: 0,
         payload: payload.clone(),
@@ -381,6 +439,8 @@ fn decode(envelope: &Envelope, name: &'static str, record: &Record) -> Option<Ev
         "UserUpdated" => USER_FIELDS,
         "UserProfileUpdated" => PROFILE_FIELDS,
         "UserAddressUpdated" => ADDRESS_FIELDS,
+        "RoleUpdated" => ROLE_FIELDS,
+        "PermissionUpdated" => PERMISSION_FIELDS,
         _ => &[],
     };
     for (field, change) in event.changes()? {
@@ -396,7 +456,65 @@ fn decode(envelope: &Envelope, name: &'static str, record: &Record) -> Option<Ev
     Some(event)
 }
 
+/// The event of a type that the catalogue does not have; `None` if it is bad. Its payload is not read.
+fn unknown(envelope: &Envelope, written: &str, record: &Record) -> Option<Event> {
+    Some(Event {
+        name: UNKNOWN,
+        written_type: written.to_owned(),
+        version: None,
+        id: envelope.id.clone().filter(|_| envelope.within_limits)?,
+        correlation_id: envelope.correlation_id()?,
+        occurred_at: occurred_at(envelope.time.as_ref(), record)?,
+        partition: record.partition,
+        number: 0,
+        payload: Map::new(),
+    })
+}
+
+/// When an event happened: the time that it says, else its record's; `None` if that is bad.
+fn occurred_at(said: Option<&Value>, record: &Record) -> Option<DateTime<Utc>> {
+    match said {
+        Some(written) => time(written.as_str()?),
+        None => DateTime::from_timestamp_millis(record.timestamp),
+    }
+}
+
+impl Envelope {
+    /// `None` if it is not usable.
+    fn correlation_id(&self) -> Option<Option<String>> {
+        let Some(id) = &self.correlation else {
+            return Some(None);
+        };
+        let id = id.as_str().filter(|id| usable_id(id))?;
+        Some(Some(id.to_owned()))
+    }
+}
+
 impl Event {
+    /// The value of a changed field before, as far as the event has it: beside the new one, and for roles and permissions also
+    /// in `oldValues`.
+    pub fn old(&self, field: &str) -> Option<Value> {
+        let known = |value: &Value| !empty(value);
+        let entry = self
+            .payload
+            .get("updatedFields")
+            .and_then(|fields| fields.get(field));
+        let entry = entry
+            .and_then(Value::as_object)
+            .filter(|pair| is_pair(pair));
+        if let Some(old) = entry
+            .and_then(|pair| pair.get("old"))
+            .filter(|old| known(old))
+        {
+            return Some(readable(old));
+        }
+        let has = matches!(self.name, "RoleUpdated" | "PermissionUpdated");
+        let values = self.payload.get("oldValues").filter(|_| has)?;
+        by_name(values, field)
+            .filter(|old| known(old))
+            .map(readable)
+    }
+
     /// The changes in `updatedFields`, in either shape; `None` if it has neither shape.
     pub fn changes(&self) -> Option<Vec<(String, Change)>> {
         let to = |value: &Value| {
@@ -410,17 +528,18 @@ impl Event {
         // In other types it is an unknown field.
         let has = matches!(
             self.name,
-            "UserUpdated" | "UserProfileUpdated" | "UserAddressUpdated"
+            "UserUpdated"
+                | "UserProfileUpdated"
+                | "UserAddressUpdated"
+                | "RoleUpdated"
+                | "PermissionUpdated"
         );
         match self.payload.get("updatedFields").filter(|_| has) {
             None => {}
             Some(Value::Object(entries)) => {
                 for (name, entry) in entries {
                     let change = match entry {
-                        Value::Object(pair)
-                            if !pair.is_empty()
-                                && pair.keys().all(|k| k == "old" || k == "new") =>
-                        {
+                        Value::Object(pair) if is_pair(pair) => {
                             pair.get("new").map_or(Change::Unknown, to)
                         }
                         value => to(value),
@@ -437,14 +556,9 @@ impl Event {
                     return None;
                 }
                 for name in names {
-                    let name = name.as_str()?;
-                    let by_path = |values| {
-                        name.split('.')
-                            .try_fold(values, |at: &Value, step| at.get(step))
-                    };
-                    let value =
-                        values.and_then(|values| values.get(name).or_else(|| by_path(values)));
-                    changes.push((name.to_owned(), value.map_or(Change::Unknown, to)));
+                    let name = name.as_str()?.replace('\0', "\u{fffd}");
+                    let value = values.and_then(|values| by_name(values, &name));
+                    changes.push((name, value.map_or(Change::Unknown, to)));
                 }
             }
             Some(_) => return None,
@@ -472,6 +586,34 @@ impl Event {
             }
         }
         Ok(Some(fields))
+    }
+}
+
+/// Whether an entry of `updatedFields` has the value before, or after, or both.
+fn is_pair(entry: &Map<String, Value>) -> bool {
+    !entry.is_empty() && entry.keys().all(|key| key == "old" || key == "new")
+}
+
+/// The value with this name, else the one to which its dotted path leads.
+fn by_name<'v>(values: &'v Value, name: &str) -> Option<&'v Value> {
+    let by_path = || {
+        name.split('.')
+            .try_fold(values, |at: &Value, step| at.get(step))
+    };
+    values.get(name).or_else(by_path)
+}
+
+/// A value of an event, with what no string can hold replaced.
+pub fn readable(value: &Value) -> Value {
+    match value {
+        Value::String(text) => json!(text.replace('\0', "\u{fffd}")),
+        Value::Array(items) => items.iter().map(readable).collect(),
+        Value::Object(members) => {
+            let members = members.iter();
+            let members = members.map(|(name, value)| (name.clone(), readable(value)));
+            Value::Object(members.collect())
+        }
+        other => other.clone(),
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! It shares no code with the program. [`Fold`] judges records for any domain; a [`View`] selects events and
 //! folds them: [`Customers`] for order, [`Parcels`] for fulfillment, [`Documents`] for search, [`Profiles`] for
-//! personalization, [`Metrics`] for analytics, [`Notifications`] for notification. The state at an instant is a
-//! replay of the events that happened until then. A domain is one line in [`Folds::new`].
+//! personalization, [`Metrics`] for analytics, [`Notifications`] for notification, [`Trail`] for audit. The state at an
+//! instant is a replay of the events that happened until then. A domain is one line in [`Folds::new`].
 //!
 //! Where the contract leaves room, the fold decides:
 //!
@@ -34,11 +34,13 @@
 //!   A name is stale until it or one that it lies below gets a value.
 //! - An address becomes known when an event first brings a part of it, UserAddressUpdated included, and again when
 //!   it is added after its deletion. A default that names an unknown address gives no location.
+//! - In audit a dead letter whose type could not be read parks nothing, until a retry reads its type.
 //! - UserUpdated may change every string of a user: fields that the catalogue names for UserProfileUpdated, too. Of
 //!   these, a value that is no string changes nothing.
 
 mod addresses;
 mod analytics;
+mod audit;
 mod event;
 mod feed;
 mod fields;
@@ -53,6 +55,7 @@ mod validation;
 
 pub use addresses::Addresses;
 pub use analytics::{METRICS, Metrics};
+pub use audit::{Filters, KINDS, Standing, Trail};
 pub use event::{Change, Event, event_of};
 pub use fulfillment::{Parcels, STATUSES};
 pub use notification::{Notifications, TEMPLATES, Wanted};
@@ -68,13 +71,18 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 
 use super::broker::Record;
-use event::{Content, OBJECTS, Type};
+use event::{Content, OBJECTS, Type, UNKNOWN};
 
 /// A domain's part of the fold.
 pub trait View: Any + Send + Sync {
     /// The domain's name.
     fn domain(&self) -> &'static str;
+    /// Whether it is interested in a type of the catalogue, or in types that the catalogue does not have (`UNKNOWN`).
     fn wants(&self, event: &str) -> bool;
+    /// Whether a dead letter of this type parks its key and waits behind others of it; of no type if it could not be read.
+    fn parks(&self, _event: Option<&str>) -> bool {
+        true
+    }
     /// Whether the view can hold what the event brings. If not, the event is bad.
     fn has_room(&self, _event: &Event) -> bool {
         true
@@ -129,6 +137,15 @@ struct DeadLetter {
     record: Record,
     /// The stream time after the record.
     then: i64,
+    /// Whether it parks its key.
+    parks: bool,
+}
+
+impl DeadLetter {
+    /// The key that it parks.
+    fn parked_key(&self) -> Option<&Vec<u8>> {
+        self.record.key.as_ref().filter(|_| self.parks)
+    }
 }
 
 impl Books {
@@ -156,7 +173,7 @@ impl Partition {
     }
 
     fn add(&mut self, number: i64, dead_letter: DeadLetter) {
-        if let Some(key) = &dead_letter.record.key {
+        if let Some(key) = dead_letter.parked_key() {
             *self.parked.entry(key.clone()).or_default() += 1;
         }
         self.dead_letters.insert(number, dead_letter);
@@ -168,7 +185,7 @@ impl Partition {
             .dead_letters
             .remove(&number)
             .expect("an open dead letter");
-        if let Some(key) = &dead_letter.record.key {
+        if let Some(key) = dead_letter.parked_key() {
             let count = self.parked.get_mut(key).expect("a parked key");
             *count -= 1;
             if *count == 0 {
@@ -188,6 +205,12 @@ impl Partition {
         for number in closed {
             self.remove(number);
         }
+    }
+
+    /// Whether an open dead letter before a record parks this key.
+    fn waits(&self, key: &[u8], before: i64) -> bool {
+        let mut dead_letters = self.dead_letters.range(..before);
+        dead_letters.any(|(_, dead_letter)| dead_letter.parked_key().is_some_and(|k| k == key))
     }
 
     fn count(&mut self) {
@@ -252,6 +275,7 @@ impl Fold {
             let dead_letter = DeadLetter {
                 record: record.clone(),
                 then: now,
+                parks: view.parks(type_read(&read, self.max_value_bytes)),
             };
             partition.add(number, dead_letter);
         }
@@ -272,7 +296,7 @@ impl Fold {
         self.max_value_bytes = max_value_bytes;
         for partition in self.partitions.values_mut() {
             let mut failed: BTreeSet<Vec<u8>> = BTreeSet::new();
-            for (number, DeadLetter { record, then }) in partition.dead_letters.clone() {
+            for (number, DeadLetter { record, then, .. }) in partition.dead_letters.clone() {
                 // An applied deletion may have closed it.
                 if !of(&record) || !partition.dead_letters.contains_key(&number) {
                     continue;
@@ -285,13 +309,21 @@ impl Fold {
                     number,
                     now: then,
                 };
-                let verdict = judge(partition, &mut *self.view, max_value_bytes, &read, parked);
+                let view = &mut *self.view;
+                let verdict = judge(partition, view, max_value_bytes, &read, parked);
                 if verdict == Verdict::DeadLettered {
-                    failed.extend(record.key);
+                    let parks = view.parks(type_read(&read, max_value_bytes));
+                    let mut dead_letter = partition.remove(number);
+                    dead_letter.parks = parks;
+                    partition.add(number, dead_letter);
+                    failed.extend(record.key.filter(|_| parks));
                     continue;
                 }
                 // A deletion closes the dead letters that have failed.
-                if let (Verdict::Applied, Some(key)) = (verdict, &record.key) {
+                if let Some(key) = &record.key
+                    && failed.contains(key)
+                    && !partition.waits(key, number)
+                {
                     failed.remove(key);
                 }
                 partition.remove(number);
@@ -307,11 +339,13 @@ impl Fold {
             .partitions
             .get_mut(&partition)
             .expect("a known partition");
-        let key = of.remove(number).record.key;
-        let mut before = of.dead_letters.range(..number);
-        let is_first = before.all(|(_, other)| other.record.key != key);
-        if key.is_some() && is_first {
-            let of = |record: &Record| record.partition == partition && record.key == key;
+        let Some(key) = of.remove(number).parked_key().cloned() else {
+            return;
+        };
+        if !of.waits(&key, number) {
+            let of = |record: &Record| {
+                record.partition == partition && record.key.as_ref() == Some(&key)
+            };
             self.retry(self.max_value_bytes, of);
         }
     }
@@ -333,6 +367,17 @@ struct Read<'r> {
     number: i64,
     /// The stream time after the record.
     now: i64,
+}
+
+/// The type of a record, as far as it is read.
+fn type_read(read: &Read<'_>, max_value_bytes: usize) -> Option<&'static str> {
+    let size = read.record.value.as_ref().map_or(0, Vec::len);
+    let content = read.content.filter(|_| size <= max_value_bytes)?;
+    match content.event_type {
+        Type::Unreadable => None,
+        Type::Unknown => Some(UNKNOWN),
+        Type::Known(name) => Some(name),
+    }
 }
 
 /// Judges a record, and applies it if it is good.
@@ -357,10 +402,12 @@ fn judge(
     }
     let name = match content.event_type {
         Type::Unreadable => return Verdict::DeadLettered,
-        Type::Unknown => return Verdict::Skipped,
-        Type::Known(name) if view.wants(name) => name,
-        Type::Known(_) => return Verdict::Skipped,
+        Type::Unknown => UNKNOWN,
+        Type::Known(name) => name,
     };
+    if !view.wants(name) {
+        return Verdict::Skipped;
+    }
     let event = content.event.as_ref();
     let deleted = event
         .filter(|_| name == "UserDeleted")
@@ -368,7 +415,7 @@ fn judge(
     let is_own_key = deleted
         .as_ref()
         .is_some_and(|user| record.key.as_deref() == Some(user.as_bytes()));
-    if parked && !is_own_key {
+    if parked && view.parks(Some(name)) && !is_own_key {
         return Verdict::DeadLettered;
     }
     let seen = content.id.as_ref().and_then(|id| partition.seen.get(id));
@@ -407,6 +454,7 @@ impl Folds {
                 Fold::new(Profiles::default(), max_value_bytes),
                 Fold::new(Metrics::default(), max_value_bytes),
                 Fold::new(Notifications::default(), max_value_bytes),
+                Fold::new(Trail::default(), max_value_bytes),
             ],
             order_is_known: true,
         }
