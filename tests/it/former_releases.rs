@@ -24,7 +24,7 @@ BEGIN
         EXECUTE format('DROP SCHEMA %I CASCADE', later);
     END LOOP;
 END $$;
-DROP SCHEMA notification CASCADE;
+DROP SCHEMA notification, audit CASCADE;
 DROP FUNCTION sightline.create_id_tables();
 SELECT sightline.in_every_version(domain, $$
     ALTER TABLE users ALTER state TYPE jsonb USING state::jsonb;
