@@ -8,8 +8,9 @@ use chrono::{TimeDelta, Utc};
 use fastrand::Rng;
 use serde_json::json;
 use sightline::domains::audit::Audit;
-use sightline_testing::app::Running;
+use sightline_testing::app::{Running, SOON};
 use sightline_testing::broker::Record;
+use sightline_testing::wait_until;
 use sqlx::PgPool;
 use tokio::time::sleep;
 
@@ -106,6 +107,14 @@ async fn list(bench: &Bench, report: &mut Report) {
         .serve(&Build::this(), DOMAINS, &database)
         .ready()
         .await;
+    wait_until(SOON, "the topic's partitions are known", async || {
+        let logs = sqlx::query_scalar("SELECT count(*) FROM sightline.logs");
+        match logs.fetch_one(&pool).await {
+            Ok(0_i64) => Err("none is".to_owned()),
+            other => other.map_err(|error| error.to_string()),
+        }
+    })
+    .await;
     fill(&pool, entries).await;
     let floor = floor::start(&bench.database().await, floor::Content::default()).await;
     for _ in 0..bench.settings.rounds {
