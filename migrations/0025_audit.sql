@@ -36,7 +36,7 @@ CREATE TABLE audit_live.entries (
 );
 -- Each filter is a walk of an index, for each action separately, newest first.
 CREATE INDEX entries_by_action ON audit_live.entries (action, occurred_at, partition, record_offset, log_id);
--- Of types that nobody knows, also by the type. Its length is not bounded.
+-- A list of one unknown type reads only that type's entries. The index has a hash of the type, which may be of any length.
 CREATE INDEX entries_of_unknown_type
     ON audit_live.entries (md5(facts::json ->> 'type'), occurred_at, partition, record_offset, log_id) WHERE action = 0;
 CREATE INDEX entries_of_user ON audit_live.entries (user_key, action, occurred_at, partition, record_offset, log_id)
@@ -49,7 +49,7 @@ CREATE INDEX entries_from_ip ON audit_live.entries (ip_key, action, occurred_at,
     WHERE ip_key IS NOT NULL;
 CREATE INDEX entries_of_permission ON audit_live.entries (permission_key, action) WHERE permission_key IS NOT NULL;
 
--- How far each log's chain reaches. Changed only by who holds the log's progress row.
+-- How far each log's chain reaches. Only a transaction that holds the log's progress row changes it.
 CREATE TABLE audit_live.chains (
     log_id   integer PRIMARY KEY,
     -- The number of the last entry.
@@ -60,7 +60,7 @@ CREATE TABLE audit_live.chains (
     key_id   bytea
 );
 
--- Users who were deleted.
+-- Users whom an event deleted, and when the projector erases what their entries hold.
 CREATE TABLE audit_live.deleted_users (
     user_key   uuid        PRIMARY KEY,
     -- From when on entries of the user hold no personal data: -infinity after a hard deletion.

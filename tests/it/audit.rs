@@ -1,7 +1,6 @@
 //! The audit log over both surfaces: entries with every filter, pages, exports, alerts, access, verification, and wrong requests.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use http::Method;
@@ -12,7 +11,7 @@ use sightline::proto::audit::v1::{
 };
 use sightline_testing::app::{Clients, Running, SOON, Shared, World};
 use sightline_testing::broker::Record;
-use sightline_testing::check::{Ends, caught_up};
+use sightline_testing::check::{Ends, caught_up, pages};
 use sightline_testing::client::{
     Rest, access_json, alerts_json, audit_number, entries_json, escape, role_json, timestamp,
     verification_json, with_query,
@@ -335,22 +334,8 @@ async fn list(
         .iter()
         .map(|(name, value)| (*name, Some(*value)))
         .collect();
-    let (mut found, mut token) = (Vec::new(), None::<String>);
-    loop {
-        let paging = [("pageSize", Some(size)), ("pageToken", token.as_deref())];
-        let path = with_query(path, &[&filters[..], &paging].concat());
-        let answer = rest.get(&path).await;
-        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
-        assert!(answer.token().starts_with('A'), "{:?}", answer.headers);
-        let page = answer.json();
-        let rows = page[rows].as_array().expect("a list");
-        assert!(rows.len() <= size.parse().expect("a number"), "{page}");
-        found.extend(rows.iter().cloned());
-        match page["nextPageToken"].as_str() {
-            Some(next) => token = Some(next.to_owned()),
-            None => return found,
-        }
-    }
+    let size = size.parse().expect("a number");
+    pages(rest, path, &filters, rows, size).await
 }
 
 async fn entries(rest: &Rest, filters: &[(&str, &str)], size: &str) -> Vec<Value> {
@@ -873,7 +858,17 @@ async fn an_export_that_fails_is_cut_off() {
 
     // Whole, by a caller who reads slowly.
     let mut stream = begun_export(rest).await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    let mut seen = 0;
+    let mut waiting = vec![0; 8 << 20];
+    wait_until(SOON, "sockets are full", async || {
+        let waits = stream.peek(&mut waiting).await;
+        let before = std::mem::replace(&mut seen, waits.map_err(|error| error.to_string())?);
+        match before == seen && seen > 0 {
+            true => Ok(()),
+            false => Err(format!("{seen} bytes")),
+        }
+    })
+    .await;
     let mut whole = Vec::new();
     let read = async {
         while !whole.ends_with(b"\r\n0\r\n\r\n") {

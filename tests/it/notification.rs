@@ -14,7 +14,7 @@ use sightline::proto::notification::v1::{
 };
 use sightline_testing::app::{Clients, Running, SOON, Shared, World};
 use sightline_testing::broker::Record;
-use sightline_testing::check::{Ends, caught_up};
+use sightline_testing::check::{Ends, caught_up, pages};
 use sightline_testing::client::{Rest, notification_json, notifications_json, with_query};
 use sightline_testing::wait_until;
 use tonic::Code;
@@ -141,22 +141,8 @@ async fn list(rest: &Rest, filters: &[(&str, &str)], size: &str) -> Vec<Value> {
         .iter()
         .map(|(name, value)| (*name, Some(*value)))
         .collect();
-    let (mut found, mut token) = (Vec::new(), None::<String>);
-    loop {
-        let paging = [("pageSize", Some(size)), ("pageToken", token.as_deref())];
-        let path = with_query(LIST, &[&filters[..], &paging].concat());
-        let answer = rest.get(&path).await;
-        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
-        assert!(answer.token().starts_with('A'), "{:?}", answer.headers);
-        let page = answer.json();
-        let rows = page["notifications"].as_array().expect("a list");
-        assert!(rows.len() <= size.parse().expect("a number"), "{page}");
-        found.extend(rows.iter().cloned());
-        match page["nextPageToken"].as_str() {
-            Some(next) => token = Some(next.to_owned()),
-            None => return found,
-        }
-    }
+    let size = size.parse().expect("a number");
+    pages(rest, LIST, &filters, "notifications", size).await
 }
 
 fn id_of(notification: &Value) -> String {

@@ -1,4 +1,4 @@
-//! Who may do what: roles, permissions and holders, from what happened to them. Pure.
+//! Evaluates who may do what: a fold, without I/O, of what events said of roles, permissions and holders.
 //!
 //! Of two facts of one log the one with the higher offset is later; of two logs, the one with the later time, then topic, partition
 //! and offset. So what is last is found per log first, then between the logs: the answer does not depend on the order in which logs

@@ -168,7 +168,7 @@ async fn erase(
                 entry.user_agent.as_deref(),
                 entry.changed_values.as_deref(),
             ];
-            // An entry that somebody has changed keeps failing its verification.
+            // Salts that do not fit the values were changed by somebody: without digests, verification still finds the entry.
             let digests = chain::digests(values, &entry.salts).unwrap_or_default();
             let mut bytes = Vec::new();
             chain::store_digests(&digests, &mut bytes);

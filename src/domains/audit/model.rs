@@ -143,13 +143,14 @@ impl Action {
     /// The action of a type; `None` if audit is not interested in the type.
     pub fn of(event_type: Option<EventType>) -> Option<Self> {
         Self::ALL
-            .into_iter()
+            .iter()
             .find(|action| action.event_type == event_type)
+            .copied()
     }
 
     /// The action with this code.
     pub fn coded(code: i16) -> Option<Self> {
-        Self::ALL.into_iter().find(|action| action.code == code)
+        Self::ALL.iter().find(|action| action.code == code).copied()
     }
 }
 

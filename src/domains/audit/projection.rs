@@ -61,11 +61,12 @@ impl Projection for Audit {
             .await?;
         let mut following = Chains::default();
         for chain in &chains {
-            let before = Chain {
-                sequence: chain.sequence.unwrap_or(0),
-                link: chain.link.as_deref().map_or(Ok(BEGINNING), read_link)?,
-            };
-            check_key(&self.settings.key, chain.key_id.as_deref(), before.sequence)?;
+            let before = Chain::read(
+                &self.settings.key,
+                chain.sequence,
+                chain.link.as_deref(),
+                chain.key_id.as_deref(),
+            )?;
             let link = self.settings.key.follow(
                 &before.link,
                 from,
@@ -200,6 +201,34 @@ struct Chain {
     link: Link,
 }
 
+impl Chain {
+    /// A chain as it is stored; one that has not begun where nothing is.
+    ///
+    /// A chain is made with one key. With another one the partition stands still, until the process has the key again, or a rebuild
+    /// has begun a new chain.
+    fn read(
+        key: &Key,
+        sequence: Option<i64>,
+        link: Option<&[u8]>,
+        key_id: Option<&[u8]>,
+    ) -> Result<Self, sqlx::Error> {
+        let unreadable = |why| sqlx::Error::Decode(Box::new(why));
+        let sequence = sequence.unwrap_or(0);
+        if sequence > 0 && key_id != key.id() {
+            return Err(unreadable(db::Unreadable::Because(
+                "the chain of the audit log was made with another key than SIGHTLINE_AUDIT_KEY_FILE gives",
+            )));
+        }
+        let link = match link {
+            Some(link) => link
+                .try_into()
+                .map_err(|_| unreadable(db::Unreadable::Row("chains")))?,
+            None => BEGINNING,
+        };
+        Ok(Self { sequence, link })
+    }
+}
+
 /// Chains to write, column by column.
 #[derive(Default)]
 struct Chains {
@@ -229,23 +258,6 @@ impl Chains {
     }
 }
 
-fn read_link(link: &[u8]) -> Result<Link, sqlx::Error> {
-    let link = link.try_into();
-    link.map_err(|_| sqlx::Error::Decode(Box::new(db::Unreadable::Row("chains"))))
-}
-
-/// A chain is made with one key. With another one the partition stands still, until the process has the key again, or a rebuild
-/// has begun a new chain.
-fn check_key(key: &Key, key_id: Option<&[u8]>, sequence: i64) -> Result<(), sqlx::Error> {
-    if sequence > 0 && key_id != key.id() {
-        let other_key = db::Unreadable::Because(
-            "the chain of the audit log was made with another key than SIGHTLINE_AUDIT_KEY_FILE gives",
-        );
-        return Err(sqlx::Error::Decode(Box::new(other_key)));
-    }
-    Ok(())
-}
-
 impl Audit {
     /// Writes entries and moves the chains of their logs, whose progress rows the transaction holds.
     async fn write(
@@ -261,11 +273,12 @@ impl Audit {
             .await?;
         let mut chains: BTreeMap<i32, (Chain, String, i32)> = BTreeMap::new();
         for row in rows {
-            let chain = Chain {
-                sequence: row.sequence.unwrap_or(0),
-                link: row.link.as_deref().map_or(Ok(BEGINNING), read_link)?,
-            };
-            check_key(key, row.key_id.as_deref(), chain.sequence)?;
+            let chain = Chain::read(
+                key,
+                row.sequence,
+                row.link.as_deref(),
+                row.key_id.as_deref(),
+            )?;
             chains.insert(row.log_id, (chain, row.topic, row.partition));
         }
         let stamps = stamp(target.connection, entries).await?;

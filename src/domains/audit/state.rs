@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use crate::event::{Change, Changes, Event, Payload};
+use crate::event::{Change, Changes, Event, Payload, UserLoginFailed};
 
 /// What an entry keeps for ever, beside its columns.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -73,7 +73,7 @@ pub struct Personal {
 }
 
 /// The account that a failed login tried.
-pub fn account(event: &crate::event::UserLoginFailed) -> Option<&str> {
+pub fn account(event: &UserLoginFailed) -> Option<&str> {
     event
         .attempted_user_id
         .as_deref()

@@ -460,6 +460,9 @@ impl ExpectedHead {
     }
 
     fn read(head: &str) -> Result<Self, Error> {
+        if head.is_empty() {
+            return Err(Error::empty("expectedHead"));
+        }
         let bytes = Some(head)
             .filter(|head| head.len() <= MAX_HEAD_LENGTH)
             .and_then(|head| BASE64_URL_SAFE_NO_PAD.decode(head).ok());
