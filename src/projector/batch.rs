@@ -146,9 +146,11 @@ pub async fn project(
     let is_ready =
         has_reached_end && progress::note_ready(&mut transaction, view, &projector.topics).await?;
     transaction.commit().await?;
-    if judged.iter().any(|one| one.claim.is_live) {
-        projector.announcements.announce(view.domain);
-    }
+    let live = judged.iter().filter(|one| one.claim.is_live);
+    let reached: Vec<(i32, i64)> = live
+        .map(|one| (one.claim.log_id, one.batch.next_offset))
+        .collect();
+    announce(projector, view, &reached);
 
     let judged: Vec<(usize, Judgement, Option<Runs>)> = judged
         .into_iter()
@@ -208,6 +210,12 @@ async fn skip(
         .map(|one| (one.claim, one.advance()))
         .collect();
     let moved = progress::skip(connection, view, projection.code_version(), &skips).await?;
+    let reached: Vec<(i32, i64)> = skips
+        .iter()
+        .filter(|(claim, _)| claim.is_live && moved.contains(&claim.log_id))
+        .map(|(claim, advance)| (claim.log_id, advance.next_offset))
+        .collect();
+    announce(projector, view, &reached);
     let advances: Vec<Advance> = skips.into_iter().map(|(_, advance)| advance).collect();
     drop(judged);
     let is_alone = parts.len() == 1;
@@ -219,6 +227,16 @@ async fn skip(
         }
     });
     Ok(Some(ends.collect()))
+}
+
+/// Announces what the live version of a view has reached.
+fn announce(projector: &Projector, view: &View, reached: &[(i32, i64)]) {
+    if !reached.is_empty() {
+        let reached = reached.iter().copied();
+        projector
+            .announcements
+            .announce_positions(view.domain, reached);
+    }
 }
 
 impl OwnedPartition {

@@ -434,7 +434,7 @@ impl Worker {
     }
 
     /// Waits for the next tick as long as no record of the turn concerns the view: such records are counted for all
-    /// partitions together.
+    /// partitions together. Where a read waits for the partition, they are counted at once.
     async fn wait_for_company(&self, turn: &mut Turn) {
         let concerns = |record: &Record| {
             let reading = Reading::of(record, self.projection, self.projector.max_value_bytes);
@@ -446,6 +446,11 @@ impl Worker {
         loop {
             let records = &turn.batch.records;
             if records.len() >= turn.most || records[judged..].iter().any(concerns) {
+                return;
+            }
+            let log_id = turn.owned.claim.log_id;
+            let announcements = &self.projector.announcements;
+            if turn.owned.claim.is_live && announcements.is_awaited(self.view.domain, log_id) {
                 return;
             }
             judged = records.len();

@@ -76,9 +76,10 @@ impl Figures {
             let rows = self.rows.iter().filter(|row| row.domain == *domain);
             let mut partitions = Vec::new();
             let mut went_back = false;
+            let mut of_domain = ConsistencyToken::default();
             for row in rows {
                 went_back |= row.went_back;
-                token.advance(
+                of_domain.advance(
                     TopicRef {
                         topic: row.topic.clone(),
                         identity: Some(TopicIdentity::of(&row.cluster_id, &row.topic_identity)),
@@ -89,6 +90,10 @@ impl Figures {
                 partitions.push(partition(row));
             }
             let mut element = of_partitions(domain, partitions);
+            if !of_domain.fits() {
+                element.failure = Some("too_many_partitions".into());
+            }
+            token.join(&of_domain);
             if went_back {
                 element.failure = Some("database_went_back".into());
             }
@@ -117,6 +122,7 @@ impl Figures {
                 state: partition.state,
                 lag_seconds: partition.oldest_unapplied_seconds,
                 eta: partition.eta_seconds,
+                end_read_seconds: partition.end_read_age_seconds,
             });
             let status = DomainStatus {
                 state: domain.state,

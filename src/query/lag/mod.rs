@@ -110,6 +110,7 @@ impl Lag {
                     rows,
                 };
                 self.publish_statuses(&figures);
+                self.announce(&figures);
                 let mut last = self.0.last.write().unwrap_or_else(PoisonError::into_inner);
                 *last = Some(Figures {
                     is_current: false,
@@ -151,6 +152,17 @@ impl Lag {
             now.insert(key, (row.next_offset, since));
         }
         *positions = now;
+    }
+
+    /// Wakes the reads that wait for a position that was reached, or that does not come.
+    fn announce(&self, figures: &Figures) {
+        let announcements = &self.0.reads.work().announcements;
+        for row in figures.rows.iter().filter(|row| !row.building) {
+            announcements.read(&row.domain, row.log_id, row.next_offset);
+            if row.pause_reason.is_some() || row.failure.is_some() || row.waits {
+                announcements.release(&row.domain, row.log_id);
+            }
+        }
     }
 
     /// Lets the answers of reads say what these figures say.
