@@ -62,6 +62,8 @@ metric_list! {
     counter REQUESTS = "sightline_requests_total", Count, "Requests answered [protocol: grpc or http, route, code]";
     histogram REQUEST_SECONDS = "sightline_request_seconds", Seconds, "Time to answer a request [protocol, route]";
     gauge REQUESTS_IN_FLIGHT = "sightline_requests_in_flight", Count, "Requests being answered [protocol]";
+    gauge WATCHERS = "sightline_watchers", Count, "Open streams of feeds [domain]";
+    counter FEED_READS = "sightline_feed_reads_total", Count, "Statements that read a feed for watchers [domain, reader: shared, for all that have caught up, or own, for one that has not]";
     gauge READY = "sightline_ready", Count, "1 while the process can take calls, as /readyz says, else 0";
     gauge DATABASE_CONNECTIONS = "sightline_database_connections", Count, "Connections of a pool [pool, state: used or idle]";
 }

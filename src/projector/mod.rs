@@ -197,6 +197,15 @@ impl FeedPosition {
     /// How many rows of a feed one event may make.
     pub const MAX_ROWS: i64 = 1 << 16;
 
+    /// The last feed position that a log has given out once it has reached `next_offset`: only a retry writes one with the same
+    /// offset later, and its sequence is larger.
+    pub fn reached(next_offset: i64) -> Self {
+        Self {
+            next_offset,
+            sequence: Self::MAX_ROWS - 1,
+        }
+    }
+
     /// The feed position of an event that is applied in its turn.
     pub fn first_attempt(offset: i64) -> Self {
         Self {

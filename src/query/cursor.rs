@@ -63,6 +63,24 @@ impl Cursor {
         self.positions.insert(log, position);
     }
 
+    /// Whether a reader with this cursor has read the partition up to this position.
+    pub fn has_passed(&self, log: Fingerprint, position: FeedPosition) -> bool {
+        let position = (
+            position.next_offset.unsigned_abs(),
+            position.sequence.unsigned_abs(),
+        );
+        self.positions
+            .get(&log)
+            .is_some_and(|read| *read >= position)
+    }
+
+    /// Sets the position up to which a partition has been read, unless it has been read further.
+    pub fn advance(&mut self, log: Fingerprint, position: FeedPosition) {
+        if !self.has_passed(log, position) {
+            self.set(log, position);
+        }
+    }
+
     /// The partitions that have been read, each with its position.
     pub fn iter(&self) -> impl Iterator<Item = (Fingerprint, FeedPosition)> {
         self.positions

@@ -8,7 +8,8 @@ use std::io;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::StatusCode;
+use axum::http::{Request, StatusCode};
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -16,8 +17,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tower::ServiceBuilder;
 
 use crate::query::deadline;
+use crate::query::watch::Closing;
 
 /// How long a client may take for the first bytes of a connection, and for the head of each HTTP/1
 /// request.
@@ -128,8 +131,20 @@ async fn connection(
         }
         (None, _) => return,
     };
+    let closing = Closing::default();
+    // The guard ends the streams of a connection that is dropped.
+    let _closing = closing.0.clone().drop_guard();
+    let service = ServiceBuilder::new()
+        .map_request({
+            let closing = closing.clone();
+            move |mut request: Request<Incoming>| {
+                request.extensions_mut().insert(closing.clone());
+                request
+            }
+        })
+        .service(router);
     let connection =
-        builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     tokio::pin!(connection);
     let age = MAX_AGE + MAX_AGE.mul_f64(fastrand::f64() / 10.0);
     // An error ends this connection only, and the peer sees it: it is not logged.
@@ -138,6 +153,7 @@ async fn connection(
         () = shutdown.cancelled() => {}
         () = sleep(age) => {}
     }
+    closing.0.cancel();
     connection.as_mut().graceful_shutdown();
     // No call takes longer than the greatest deadline.
     let _ = timeout(deadline::MAX, connection).await;

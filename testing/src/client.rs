@@ -23,7 +23,7 @@ use sightline::proto::audit::v1::{
 use sightline::proto::consistency::v1::consistency_service_client::ConsistencyServiceClient;
 use sightline::proto::fulfillment::v1::fulfillment_service_client::FulfillmentServiceClient;
 use sightline::proto::fulfillment::v1::{
-    SearchAddressesResponse, ShippingAddress, ValidationStatus,
+    SearchAddressesResponse, ShippingAddress, ValidationStatus, WatchAddressesResponse,
 };
 use sightline::proto::notification::v1::notification_service_client::NotificationServiceClient;
 use sightline::proto::notification::v1::{
@@ -32,7 +32,7 @@ use sightline::proto::notification::v1::{
 use sightline::proto::order::v1::order_service_client::OrderServiceClient;
 use sightline::proto::order::v1::{
     Address, AddressChange, AddressChangeKind, Customer, ListAddressChangesResponse,
-    ListCustomerAddressesResponse,
+    ListCustomerAddressesResponse, WatchAddressChangesResponse,
 };
 use sightline::proto::personalization::v1::personalization_service_client::PersonalizationServiceClient;
 use sightline::proto::personalization::v1::{ListSegmentResponse, Location, Profile};
@@ -43,6 +43,7 @@ use sightline::proto::search::v1::{
 use tonic::transport::{Channel, Endpoint};
 
 use super::app::SOON;
+use super::events::{Events, Sent};
 use super::wait_until;
 
 const ANSWER: Duration = Duration::from_secs(30);
@@ -196,6 +197,25 @@ impl Rest {
             .map_err(|_| format!("no answer within {ANSWER:?}"))?
     }
 
+    /// Begins to read Server-Sent Events. An error describes a failed connection, or has the status and the text of a refusal.
+    pub async fn watch(&self, path: &str, headers: &[(&str, &str)]) -> Result<Events, String> {
+        let mut request = Request::get(format!("http://{}{path}", self.address));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::default()).expect("a request");
+        let answer = tokio::time::timeout(ANSWER, self.client.request(request)).await;
+        let answer = answer.map_err(|_| format!("no answer within {ANSWER:?}"))?;
+        let (head, body) = answer.map_err(|error| format!("{error:?}"))?.into_parts();
+        let body = body.map_err(|error| format!("{error:?}")).boxed();
+        if head.status != 200 {
+            let text = body.collect().await?.to_bytes();
+            let text = String::from_utf8_lossy(&text).into_owned();
+            return Err(format!("{}: {text}", head.status.as_u16()));
+        }
+        Ok(Events::new(head.headers, body))
+    }
+
     pub async fn send(
         &self,
         method: Method,
@@ -283,6 +303,53 @@ impl Grpc {
 
     pub fn consistency(&self) -> ConsistencyServiceClient<Channel> {
         ConsistencyServiceClient::new(self.channel.clone())
+    }
+}
+
+/// An event of a gRPC stream as REST sends it.
+pub fn change_event(response: WatchAddressChangesResponse) -> Sent {
+    use sightline::proto::order::v1::watch_address_changes_response::Event;
+    match response.event.expect("an event") {
+        Event::Change(change) => {
+            let response = ListAddressChangesResponse {
+                changes: vec![change],
+                next_page_token: None,
+            };
+            let data = changes_json(response)["changes"][0].clone();
+            sent("change", data)
+        }
+        Event::CaughtUp(at) => sent("caught_up", position(at.cursor, at.consistency_token)),
+        Event::Heartbeat(at) => sent("heartbeat", position(at.cursor, at.consistency_token)),
+    }
+}
+
+/// An event of a gRPC stream as REST sends it.
+pub fn address_event(response: WatchAddressesResponse) -> Sent {
+    use sightline::proto::fulfillment::v1::watch_addresses_response::Event;
+    match response.event.expect("an event") {
+        Event::Change(change) => {
+            let mut json = Fields::default();
+            json.always("cursor", change.cursor);
+            json.always("userId", change.user_id);
+            json.always("addressId", change.address_id);
+            json.always("deleted", change.deleted);
+            json.known("address", change.address.map(shipping_json));
+            sent("change", Value::Object(json.0))
+        }
+        Event::CaughtUp(at) => sent("caught_up", position(at.cursor, at.consistency_token)),
+        Event::Heartbeat(at) => sent("heartbeat", position(at.cursor, at.consistency_token)),
+    }
+}
+
+fn position(cursor: String, token: String) -> Value {
+    json!({"cursor": cursor, "consistencyToken": token})
+}
+
+fn sent(event: &str, data: Value) -> Sent {
+    Sent {
+        id: data["cursor"].as_str().map(str::to_owned),
+        event: event.to_owned(),
+        data,
     }
 }
 

@@ -15,6 +15,7 @@ pub mod broker;
 pub mod check;
 pub mod client;
 pub mod database;
+pub mod events;
 pub mod hostile_log;
 pub mod lagging_replica;
 pub mod operations;

@@ -1,8 +1,10 @@
 //! The gRPC surface of the fulfillment domain: unpacks requests, calls `queries`, packs answers.
 
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
 use tonic::{Request, Response, Status};
 
-use super::model::ShippingAddress;
+use super::model::{ShippingAddress, ShippingAddressChange};
 use super::queries::{self, SearchFilter};
 use super::validation::{AddressProblem, Validation, ValidationStatus};
 use crate::error::Error;
@@ -13,6 +15,7 @@ use crate::proto::fulfillment::v1::fulfillment_service_server::{
 };
 use crate::query::Reads;
 use crate::query::grpc::{self, respond, timestamp};
+use crate::query::watch::{Event, WatchPosition};
 
 /// The service, over `reads`.
 pub fn service(reads: Reads) -> FulfillmentServiceServer<impl FulfillmentService> {
@@ -25,6 +28,8 @@ struct FulfillmentGrpc {
 
 #[tonic::async_trait]
 impl FulfillmentService for FulfillmentGrpc {
+    type WatchAddressesStream = BoxStream<'static, Result<pb::WatchAddressesResponse, Status>>;
+
     async fn list_addresses(
         &self,
         request: Request<pb::ListAddressesRequest>,
@@ -92,6 +97,48 @@ impl FulfillmentService for FulfillmentGrpc {
             addresses: found.addresses.into_iter().map(Into::into).collect(),
             next_page_token: found.next_page_token,
         })))
+    }
+
+    async fn watch_addresses(
+        &self,
+        request: Request<pb::WatchAddressesRequest>,
+    ) -> Result<Response<Self::WatchAddressesStream>, Status> {
+        let limits = grpc::limits(&request);
+        let request = request.into_inner();
+        let after = ("after", request.after.as_deref());
+        let answer = queries::watch_addresses(&self.reads, after, limits).await?;
+        let events = answer.body.map(|event| Ok(event?.into()));
+        Ok(Response::new(events.boxed()))
+    }
+}
+
+impl From<Event<ShippingAddressChange>> for pb::WatchAddressesResponse {
+    fn from(event: Event<ShippingAddressChange>) -> Self {
+        use pb::watch_addresses_response::Event as Sent;
+        let sent = match event {
+            Event::Change(cursor, row) => {
+                let change = row.change.clone();
+                Sent::Change(pb::ShippingAddressChange {
+                    cursor,
+                    user_id: change.user_id,
+                    address_id: change.address_id,
+                    deleted: change.deleted,
+                    address: change.address.map(Into::into),
+                })
+            }
+            Event::CaughtUp(position) => Sent::CaughtUp(position.into()),
+            Event::Heartbeat(position) => Sent::Heartbeat(position.into()),
+        };
+        Self { event: Some(sent) }
+    }
+}
+
+impl From<WatchPosition> for pb::WatchPosition {
+    fn from(position: WatchPosition) -> Self {
+        Self {
+            cursor: position.cursor,
+            consistency_token: position.consistency_token,
+        }
     }
 }
 

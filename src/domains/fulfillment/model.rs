@@ -47,6 +47,23 @@ pub struct ShippingAddress {
     pub validation: Validation,
 }
 
+/// The state of an address after it has changed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ShippingAddressChange {
+    /// The cursor to continue from after this change.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schema(required)]
+    pub cursor: String,
+    pub user_id: String,
+    pub address_id: String,
+    /// Whether the address was deleted, by itself or with its user.
+    pub deleted: bool,
+    /// The address as it is; absent if it was deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<ShippingAddress>,
+}
+
 /// A user's addresses.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ShippingAddresses {

@@ -1,6 +1,7 @@
 //! The REST surface of the fulfillment domain: unpacks requests, calls `queries`, sends answers.
 
 use axum::extract::State;
+use axum::response::Response;
 use serde_json::{Value, json};
 use utoipa::openapi::OpenApiBuilder;
 use utoipa::openapi::tag::TagBuilder;
@@ -13,7 +14,8 @@ use super::validation::ValidationStatus;
 use crate::error::{Error, PROBLEM_JSON, Problem};
 use crate::fold::addresses::DefaultKind;
 use crate::query::rest::{AsOfParameter, PageParameters, Path, Query, UserPath};
-use crate::query::{Answer, Reads};
+use crate::query::watch::sse::{self, AfterParameter, LastEventIdHeader, Watch};
+use crate::query::{Answer, Reads, cursor};
 
 /// The routes, with their documentation.
 pub fn routes() -> OpenApiRouter<Reads> {
@@ -26,6 +28,7 @@ pub fn routes() -> OpenApiRouter<Reads> {
         .routes(routes!(get_default_address))
         .routes(routes!(get_address))
         .routes(routes!(search_addresses))
+        .routes(routes!(watch_addresses))
 }
 
 /// A user's shipping addresses, now or as of a time
@@ -156,6 +159,51 @@ async fn search_addresses(
         validation,
     };
     queries::search_addresses(&reads, filter, &query.page()?).await
+}
+
+/// All addresses, and their changes as they are committed
+///
+/// Without a cursor it sends every address as it is, then the event `caught_up`, and then each change of an address as it is committed;
+/// after a cursor, the changes since. They are Server-Sent Events. Of several changes of an address that were not sent yet, only the
+/// last one is. Nothing else is left out, and nothing is sent twice. The `id` of an event is the cursor to continue from: pass the
+/// last one as `Last-Event-ID` (a browser's `EventSource` does so by itself) or as `after`. Events are
+///
+/// * `change`: an address as it is now, with `cursor`, `userId`, `addressId`, `deleted`, and `address` unless it was deleted
+/// * `caught_up`, once: all addresses as they were are sent; what follows are changes as they are committed. Its data are `cursor` and
+///   `consistencyToken`: everything up to them was sent
+/// * `heartbeat`: nothing has changed for ten seconds. It has the same data
+/// * `error`, the last one of a stream that failed. Its data are a problem document, whose reason is `RESYNC` (begin again, without a
+///   cursor), `READER_TOO_SLOW` (nothing was read for a minute), or `DATABASE_UNAVAILABLE`
+///
+/// A stream that ends without an error was ended because the process stops or the connection is old. `Request-Timeout` counts until
+/// the stream begins.
+#[utoipa::path(
+    get,
+    path = "/v1/fulfillment/addresses:watch",
+    operation_id = "watchShippingAddresses",
+    tag = "fulfillment",
+    params(AfterParameter, LastEventIdHeader),
+    responses(
+        (status = 200, description = "A stream of events", body = String, content_type = "text/event-stream",
+            example = json!(sse::example(&example_change()))),
+        (status = 404, description = "This process does not serve fulfillment"),
+        (status = 410, description = "The view was rebuilt, and changes that the cursor has passed are at other positions \
+            now: watch from the beginning", body = Problem, content_type = PROBLEM_JSON, example = json!(cursor::resync().problem())),
+    ),
+)]
+async fn watch_addresses(State(reads): State<Reads>, watch: Watch) -> Result<Response, Error> {
+    let answer = queries::watch_addresses(&reads, watch.after(), watch.limits.clone()).await?;
+    Ok(sse::respond(answer))
+}
+
+fn example_change() -> Value {
+    json!({
+        "cursor": "AQEBAgMEBQYHCNQPAA",
+        "userId": "u-1001",
+        "addressId": "a-1",
+        "deleted": false,
+        "address": example_address(),
+    })
 }
 
 fn example_address() -> Value {

@@ -1,5 +1,7 @@
 //! The gRPC surface of the order domain: unpacks requests, calls `queries`, packs answers.
 
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
 use tonic::{Request, Response, Status};
 
 use super::model::{Address, AddressChange, AddressChangeKind, Customer};
@@ -8,6 +10,7 @@ use crate::proto::order::v1 as pb;
 use crate::proto::order::v1::order_service_server::{OrderService, OrderServiceServer};
 use crate::query::Reads;
 use crate::query::grpc::{self, respond, timestamp};
+use crate::query::watch::{Event, WatchPosition};
 
 /// The service, over `reads`.
 pub fn service(reads: Reads) -> OrderServiceServer<impl OrderService> {
@@ -20,6 +23,9 @@ struct OrderGrpc {
 
 #[tonic::async_trait]
 impl OrderService for OrderGrpc {
+    type WatchAddressChangesStream =
+        BoxStream<'static, Result<pb::WatchAddressChangesResponse, Status>>;
+
     async fn get_customer(
         &self,
         request: Request<pb::GetCustomerRequest>,
@@ -78,6 +84,48 @@ impl OrderService for OrderGrpc {
                 next_page_token: found.next_page_token,
             }
         })))
+    }
+
+    async fn watch_address_changes(
+        &self,
+        request: Request<pb::WatchAddressChangesRequest>,
+    ) -> Result<Response<Self::WatchAddressChangesStream>, Status> {
+        let limits = grpc::limits(&request);
+        let request = request.into_inner();
+        let after = ("after", request.after.as_deref());
+        let (user_id, significant) = (request.user_id, request.significant);
+        let answer =
+            queries::watch_address_changes(&self.reads, user_id, significant, after, limits)
+                .await?;
+        let events = answer.body.map(|event| Ok(event?.into()));
+        Ok(Response::new(events.boxed()))
+    }
+}
+
+impl From<Event<AddressChange>> for pb::WatchAddressChangesResponse {
+    fn from(event: Event<AddressChange>) -> Self {
+        use pb::watch_address_changes_response::Event as Sent;
+        let sent = match event {
+            Event::Change(cursor, row) => Sent::Change(
+                AddressChange {
+                    cursor,
+                    ..row.change.clone()
+                }
+                .into(),
+            ),
+            Event::CaughtUp(position) => Sent::CaughtUp(position.into()),
+            Event::Heartbeat(position) => Sent::Heartbeat(position.into()),
+        };
+        Self { event: Some(sent) }
+    }
+}
+
+impl From<WatchPosition> for pb::WatchPosition {
+    fn from(position: WatchPosition) -> Self {
+        Self {
+            cursor: position.cursor,
+            consistency_token: position.consistency_token,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The REST surface of the order domain: unpacks requests, calls `queries`, sends answers.
 
 use axum::extract::State;
+use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -13,6 +14,7 @@ use super::model::{AddressChanges, Addresses, Customer, Customers};
 use super::queries::{self, ChangesFilter};
 use crate::error::{Error, PROBLEM_JSON, Problem};
 use crate::query::rest::{AsOfParameter, Json, PageParameters, Path, Query, UserPath};
+use crate::query::watch::sse::{self, AfterParameter, LastEventIdHeader, Watch};
 use crate::query::{Answer, Reads, cursor};
 
 /// The most ids in a query string: more would make the URL too long.
@@ -31,6 +33,7 @@ pub fn routes() -> OpenApiRouter<Reads> {
         .routes(routes!(batch_get_customers, batch_get_customers_by_body))
         .routes(routes!(list_customer_addresses))
         .routes(routes!(list_address_changes))
+        .routes(routes!(watch_address_changes))
 }
 
 /// One customer
@@ -192,6 +195,62 @@ async fn list_address_changes(
         after: query.text("after")?,
     };
     queries::list_address_changes(&reads, &filter, &query.page()?).await
+}
+
+/// Changes of customers' addresses, as they are committed
+///
+/// Sends the changes of the feed, and then each change as it is committed, as Server-Sent Events. It begins after a cursor, or with
+/// the first change. Nothing is left out and nothing is sent twice. The `id` of an event is a cursor of this feed: pass the last one
+/// as `Last-Event-ID` (a browser's `EventSource` does so by itself) or as `after`. Events are
+///
+/// * `change`: a change, as in the list
+/// * `caught_up`, once: all changes that were in the feed are sent; what follows are changes as they are committed. Its data are
+///   `cursor` and `consistencyToken`: everything up to them was sent
+/// * `heartbeat`: nothing has changed for ten seconds. It has the same data
+/// * `error`, the last one of a stream that failed. Its data are a problem document, whose reason is `RESYNC` (begin again, without a
+///   cursor), `READER_TOO_SLOW` (nothing was read for a minute), or `DATABASE_UNAVAILABLE`
+///
+/// A stream that ends without an error was ended because the process stops or the connection is old. `Request-Timeout` counts until
+/// the stream begins.
+#[utoipa::path(
+    get,
+    path = "/v1/order/address-changes:watch",
+    operation_id = "watchAddressChanges",
+    tag = "order",
+    params(
+        ("userId" = Option<String>, Query, max_length = 255, description = "Only changes of this user, such as `u-1001`"),
+        ("significant" = Option<bool>, Query, description = "Only significant changes (`true`), or only the others (`false`)"),
+        AfterParameter,
+        LastEventIdHeader,
+    ),
+    responses(
+        (status = 200, description = "A stream of events", body = String, content_type = "text/event-stream",
+            example = json!(example_events())),
+        (status = 404, description = "This process does not serve order"),
+        (status = 410, description = "The view was rebuilt, and changes that the cursor has passed are at other positions \
+            now: watch the feed from the beginning", body = Problem, content_type = PROBLEM_JSON, example = json!(cursor::resync().problem())),
+    ),
+)]
+async fn watch_address_changes(
+    State(reads): State<Reads>,
+    query: Query,
+    watch: Watch,
+) -> Result<Response, Error> {
+    let (user_id, significant) = (query.text("userId")?, query.flag("significant")?);
+    let answer = queries::watch_address_changes(
+        &reads,
+        user_id,
+        significant,
+        watch.after(),
+        watch.limits.clone(),
+    )
+    .await?;
+    Ok(sse::respond(answer))
+}
+
+fn example_events() -> String {
+    let changes = example_changes();
+    sse::example(&changes["changes"][0])
 }
 
 fn example_address() -> Value {

@@ -52,17 +52,17 @@ WITH RECURSIVE logs AS (
     FROM (
         SELECT *
         FROM sized
-        -- An answer holds 3 MiB. This much text is more than that.
-        WHERE coalesce(bytes_before, 0) < 8 * 1024 * 1024
+        -- The page ends with the entry that makes it as large as $10 bytes.
+        WHERE coalesce(bytes_before, 0) < $10::bigint
         ORDER BY rank, log_id
     ) s
 )
 SELECT coalesce(f.log_ids, '{}') AS "log_ids!", coalesce(f.next_offsets, '{}') AS "next_offsets!",
        coalesce(f.sequences, '{}') AS "sequences!", coalesce(f.changes, '{}') AS "changes!",
        v.version AS "version!", v.ready AS "ready!",
-       EXISTS (SELECT FROM sightline.dead_letters d
+       (SELECT d.id FROM sightline.dead_letters d
                WHERE d.domain = 'order' AND d.version = v.version AND d.key_hash = $5
-                 AND d.state IN ('parked', 'retrying')) AS "lacks_dead_letters!",
+                 AND d.state IN ('parked', 'retrying') LIMIT 1) AS dead_letter,
        sightline.must_resync('order', $8, v.version, $1, $2, $3) AS "resync!",
        coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!"
 FROM order_live.view_version v
