@@ -15,7 +15,9 @@ use std::fmt;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
 
 /// The longest token, in characters.
 pub const MAX_TOKEN_LENGTH: usize = 4096;
@@ -61,6 +63,20 @@ pub struct ConsistencyToken {
     positions: BTreeMap<TopicRef, BTreeMap<u32, u64>>,
 }
 
+/// How two tokens are related.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum TokenOrder {
+    /// The first is the earlier one: what reflects the second reflects it.
+    Before,
+    /// The first is the later one.
+    After,
+    /// Both reflect the same.
+    Equal,
+    /// Each is the later one in some partition.
+    Concurrent,
+}
+
 /// Why a text is not a token. It does not contain the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
@@ -87,6 +103,36 @@ impl ConsistencyToken {
                 *position = next_offset.max(*position);
             }
         }
+    }
+
+    /// Raises each position to that of another token where that is higher: the least token that is not before either.
+    pub fn join(&mut self, other: &Self) {
+        for (topic, partition, position) in other.iter() {
+            self.advance(topic.clone(), partition, position);
+        }
+    }
+
+    /// Which of two tokens is the later one. A partition that a token lacks counts as at its beginning.
+    pub fn compare(&self, other: &Self) -> TokenOrder {
+        let is_within = |a: &Self, b: &Self| {
+            a.iter().all(|(topic, partition, position)| {
+                let found = b.positions.get(topic).and_then(|of| of.get(&partition));
+                position <= found.copied().unwrap_or_default()
+            })
+        };
+        match (is_within(self, other), is_within(other, self)) {
+            (true, true) => TokenOrder::Equal,
+            (true, false) => TokenOrder::Before,
+            (false, true) => TokenOrder::After,
+            (false, false) => TokenOrder::Concurrent,
+        }
+    }
+
+    /// Whether all components fit into the token's text.
+    pub fn fits(&self) -> bool {
+        // Topic and identity once each, three numbers of ten bytes at most each: most tokens need no count.
+        self.positions.values().map(BTreeMap::len).sum::<usize>() < 100
+            || Self::parse(&self.to_string()).is_ok_and(|kept| kept == *self)
     }
 
     /// All components, in order: topic, partition, next offset.
@@ -287,6 +333,34 @@ mod tests {
             let text = token.to_string();
             prop_assert!(http::HeaderValue::from_str(&text).is_ok());
             prop_assert_eq!(ConsistencyToken::parse(&text), Ok(token));
+        }
+
+        #[test]
+        fn tokens_are_partly_ordered_and_joined_at_their_least_upper_bound(a in tokens(), b in tokens(), c in tokens()) {
+            use TokenOrder::{After, Before, Concurrent, Equal};
+            prop_assert_eq!(a.compare(&a), Equal);
+            let reverse = match a.compare(&b) {
+                Before => After,
+                After => Before,
+                same => same,
+            };
+            prop_assert_eq!(b.compare(&a), reverse);
+            let join = |a: &ConsistencyToken, b: &ConsistencyToken| {
+                let mut joined = a.clone();
+                joined.join(b);
+                joined
+            };
+            let joined = join(&a, &b);
+            prop_assert_eq!(&joined, &join(&b, &a));
+            for one in [&a, &b] {
+                prop_assert!(matches!(one.compare(&joined), Before | Equal));
+                if joined != *one {
+                    prop_assert!(!matches!(one.compare(&joined), After | Concurrent));
+                }
+            }
+            let above = join(&joined, &c);
+            prop_assert!(matches!(joined.compare(&above), Before | Equal));
+            prop_assert_eq!(join(&a, &join(&b, &c)), above);
         }
 
         #[test]

@@ -1,33 +1,83 @@
-//! Lag of the views on both surfaces: `/v1/consistency` and `ConsistencyService`.
+//! Lag of the views, what became of events, and tokens, on both surfaces: `/v1/consistency` and `ConsistencyService`.
+
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
+use serde::{Deserialize, Serialize};
 use tonic::{Request, Response, Status};
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::error::Error;
+use super::Domains;
+use crate::error::{Error, PROBLEM_JSON, Problem};
 use crate::proto::consistency::v1 as pb;
 use crate::proto::consistency::v1::consistency_service_server::{
     self, ConsistencyService, ConsistencyServiceServer,
 };
-use crate::query::Answer;
+use crate::query::consistency as demand;
+use crate::query::events::{self, DomainEventStatus, EventStatus, EventStatuses};
 use crate::query::grpc::{self, respond, timestamp};
 use crate::query::lag::{Consistency, DomainConsistency, Lag, PartitionConsistency};
-use crate::query::rest::{DomainName, NotServed, Path};
+use crate::query::rest::{DomainName, Json, NotServed, Path, Query};
 use crate::query::status::DomainState;
+use crate::query::token::TokenOrder;
+use crate::query::{Answer, Reads};
 
 /// The REST routes, with their documentation.
-pub fn routes() -> OpenApiRouter<Lag> {
+pub fn routes() -> OpenApiRouter<Parts> {
     OpenApiRouter::new()
         .routes(routes!(get_consistency))
         .routes(routes!(get_domain_consistency))
+        .routes(routes!(get_event_status))
+        .routes(routes!(compare_tokens))
+        .routes(routes!(join_tokens))
 }
 
-/// The REST routes, answered from `lag`.
-pub fn router(lag: Lag) -> Router {
+/// What both surfaces answer from.
+#[derive(Clone)]
+pub struct Parts {
+    /// Lag of the views.
+    pub lag: Lag,
+    /// Where events and logs are looked up.
+    pub reads: Reads,
+    /// The domains that exist and those that this process serves.
+    pub domains: Domains,
+}
+
+impl Parts {
+    async fn event_status(
+        &self,
+        event_id: &str,
+        domains: &[String],
+        wait_seconds: i32,
+    ) -> Result<EventStatuses, Error> {
+        if !(0..=events::MAX_WAIT_SECONDS).contains(&wait_seconds) {
+            return Err(Error::invalid(
+                "waitSeconds",
+                "must be a whole number from 0 to 30",
+            ));
+        }
+        let asked = self.domains.chosen(domains)?;
+        let wait = Duration::from_secs(wait_seconds.unsigned_abs().into());
+        events::status(&self.reads, &self.domains.served, &asked, event_id, wait).await
+    }
+
+    async fn compare(&self, a: &str, b: &str) -> Result<TokenOrder, Error> {
+        demand::compare(&self.reads, &self.domains.served, a, b).await
+    }
+
+    async fn join(&self, tokens: &[String]) -> Result<String, Error> {
+        let joined = demand::join(&self.reads, &self.domains.served, tokens).await?;
+        Ok(joined.to_string())
+    }
+}
+
+/// The REST routes, answered from `parts`.
+pub fn router(parts: Parts) -> Router {
     let (router, _) = routes().split_for_parts();
-    router.with_state(lag)
+    router.with_state(parts)
 }
 
 /// Get the lag of all views
@@ -45,8 +95,8 @@ pub fn router(lag: Lag) -> Router {
     responses((status = 200, description = "Lag, state and books of each partition", body = Consistency,
         example = json!({"domains": [example_domain()]}))),
 )]
-async fn get_consistency(State(lag): State<Lag>) -> Result<Answer<Consistency>, Error> {
-    lag.all().await
+async fn get_consistency(State(parts): State<Parts>) -> Result<Answer<Consistency>, Error> {
+    parts.lag.all().await
 }
 
 /// Get the lag of one domain's view
@@ -64,10 +114,142 @@ async fn get_consistency(State(lag): State<Lag>) -> Result<Answer<Consistency>, 
     ),
 )]
 async fn get_domain_consistency(
-    State(lag): State<Lag>,
+    State(parts): State<Parts>,
     Path(domain): Path<String>,
 ) -> Result<Answer<DomainConsistency>, Error> {
-    lag.one(&domain).await
+    parts.lag.one(&domain).await
+}
+
+/// Get what became of an event
+///
+/// For each domain: whether its view has applied the event, has it still before it (`pending`), made it a dead letter, or skips
+/// it, and where its record lies. With `waitSeconds` the answer comes when no domain has it still before it, or after that
+/// time with what there is. Events are remembered for as long as duplicates of them are recognized.
+#[utoipa::path(
+    get,
+    path = "/v1/consistency/events/{eventId}",
+    operation_id = "getEventStatus",
+    tag = "consistency",
+    params(
+        ("eventId" = String, Path, description = "The event's id: opaque, percent-encoded", min_length = 1, max_length = 255,
+            example = "ada-5"),
+        ("domains" = Option<Vec<DomainName>>, Query, description = "The domains, separated by commas or repeated; all that this \
+            process serves by default", explode = false),
+        ("waitSeconds" = Option<i32>, Query, description = "How many seconds to wait", minimum = 0, maximum = 30),
+    ),
+    responses(
+        (status = 200, description = "What became of the event in each domain", body = EventStatuses, example = json!(example_event())),
+        (status = 404, description = "No domain has seen the event, or there is no such domain",
+            content_type = PROBLEM_JSON, body = Problem, example = json!(events::unknown().problem())),
+    ),
+    extensions(("x-unpositioned" = json!(true))),
+)]
+async fn get_event_status(
+    State(parts): State<Parts>,
+    Path(event_id): Path<String>,
+    query: Query,
+) -> Result<Json<EventStatuses>, Error> {
+    let domains = query.list("domains");
+    let wait = query.text("waitSeconds")?;
+    let wait = wait.map_or(Ok(0), |text| {
+        text.parse()
+            .map_err(|_| Error::invalid("waitSeconds", "must be a whole number from 0 to 30"))
+    })?;
+    Ok(Json(parts.event_status(&event_id, &domains, wait).await?))
+}
+
+/// Two tokens.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct TokenPair {
+    /// The first token: of an answer, of a record (`topic/partition@offset`) or of an event (`event:` and its percent-encoded id).
+    a: String,
+    /// The second token.
+    b: String,
+}
+
+/// How two tokens are related.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct ComparedTokens {
+    /// Whether the first is before or after the second.
+    order: TokenOrder,
+}
+
+/// Compare two tokens
+///
+/// An answer that reflects the later one reflects the earlier one, too. A partition that a token lacks counts as at its
+/// beginning.
+#[utoipa::path(
+    post,
+    path = "/v1/consistency/tokens:compare",
+    operation_id = "compareTokens",
+    tag = "consistency",
+    request_body(content = TokenPair, description = "The tokens", example = json!({"a": "user.events/3@41", "b": "user.events/3@57"})),
+    responses((status = 200, description = "How they are related", body = ComparedTokens, example = json!({"order": "BEFORE"}))),
+    extensions(("x-unpositioned" = json!(true))),
+)]
+async fn compare_tokens(
+    State(parts): State<Parts>,
+    Json(pair): Json<TokenPair>,
+) -> Result<Json<ComparedTokens>, Error> {
+    let order = parts.compare(&pair.a, &pair.b).await?;
+    Ok(Json(ComparedTokens { order }))
+}
+
+/// Tokens to join.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct TokensToJoin {
+    /// The tokens, in any form.
+    #[schema(min_items = 1, max_items = 100)]
+    tokens: Vec<String>,
+}
+
+/// The joined token.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct JoinedToken {
+    /// The least token that is not before any of those given.
+    token: String,
+}
+
+/// Join tokens
+///
+/// What reflects the joined token reflects each of those given.
+#[utoipa::path(
+    post,
+    path = "/v1/consistency/tokens:join",
+    operation_id = "joinTokens",
+    tag = "consistency",
+    request_body(content = TokensToJoin, description = "The tokens",
+        example = json!({"tokens": ["user.events/3@41", "user.events/5@7"]})),
+    responses((status = 200, description = "The joined token", body = JoinedToken,
+        example = json!({"token": "AQt1c2VyLmV2ZW50cwF_h7Fx0Fk2lwED1fgC"}))),
+    extensions(("x-unpositioned" = json!(true))),
+)]
+async fn join_tokens(
+    State(parts): State<Parts>,
+    Json(request): Json<TokensToJoin>,
+) -> Result<Json<JoinedToken>, Error> {
+    let token = parts.join(&request.tokens).await?;
+    Ok(Json(JoinedToken { token }))
+}
+
+fn example_event() -> EventStatuses {
+    let domain = |domain: &str, status| DomainEventStatus {
+        domain: domain.into(),
+        status,
+        topic: "user.events".into(),
+        partition: 3,
+        offset: 41,
+    };
+    EventStatuses {
+        domains: vec![
+            domain("order", EventStatus::Applied),
+            domain("search", EventStatus::Skipped),
+        ],
+    }
 }
 
 fn example_domain() -> DomainConsistency {
@@ -104,17 +286,13 @@ fn example_domain() -> DomainConsistency {
 /// The full name of the gRPC service.
 pub const SERVICE_NAME: &str = consistency_service_server::SERVICE_NAME;
 
-/// The gRPC service, answered from `lag`.
-pub fn service(lag: Lag) -> ConsistencyServiceServer<impl ConsistencyService> {
-    grpc::service!(ConsistencyServiceServer::new(GrpcConsistency { lag }))
-}
-
-struct GrpcConsistency {
-    lag: Lag,
+/// The gRPC service, answered from `parts`.
+pub fn service(parts: Parts) -> ConsistencyServiceServer<impl ConsistencyService> {
+    grpc::service!(ConsistencyServiceServer::new(parts))
 }
 
 #[tonic::async_trait]
-impl ConsistencyService for GrpcConsistency {
+impl ConsistencyService for Parts {
     async fn get_consistency(
         &self,
         request: Request<pb::GetConsistencyRequest>,
@@ -126,6 +304,68 @@ impl ConsistencyService for GrpcConsistency {
         Ok(respond(domains.map(|domains| pb::GetConsistencyResponse {
             domains: domains.into_iter().map(Into::into).collect(),
         })))
+    }
+
+    async fn get_event_status(
+        &self,
+        request: Request<pb::GetEventStatusRequest>,
+    ) -> Result<Response<pb::GetEventStatusResponse>, Status> {
+        let request = request.into_inner();
+        let statuses = self
+            .event_status(&request.event_id, &request.domains, request.wait_seconds)
+            .await?;
+        Ok(Response::new(pb::GetEventStatusResponse {
+            domains: statuses.domains.into_iter().map(Into::into).collect(),
+        }))
+    }
+
+    async fn compare_tokens(
+        &self,
+        request: Request<pb::CompareTokensRequest>,
+    ) -> Result<Response<pb::CompareTokensResponse>, Status> {
+        let request = request.into_inner();
+        let order = self.compare(&request.a, &request.b).await?;
+        Ok(Response::new(pb::CompareTokensResponse {
+            order: pb::TokenOrder::from(order).into(),
+        }))
+    }
+
+    async fn join_tokens(
+        &self,
+        request: Request<pb::JoinTokensRequest>,
+    ) -> Result<Response<pb::JoinTokensResponse>, Status> {
+        let token = self.join(&request.into_inner().tokens).await?;
+        Ok(Response::new(pb::JoinTokensResponse { token }))
+    }
+}
+
+impl From<TokenOrder> for pb::TokenOrder {
+    fn from(order: TokenOrder) -> Self {
+        match order {
+            TokenOrder::Before => Self::Before,
+            TokenOrder::After => Self::After,
+            TokenOrder::Equal => Self::Equal,
+            TokenOrder::Concurrent => Self::Concurrent,
+        }
+    }
+}
+
+impl From<DomainEventStatus> for pb::DomainEventStatus {
+    fn from(status: DomainEventStatus) -> Self {
+        let word = match status.status {
+            EventStatus::Applied => pb::EventStatus::Applied,
+            EventStatus::Pending => pb::EventStatus::Pending,
+            EventStatus::DeadLettered => pb::EventStatus::DeadLettered,
+            EventStatus::Skipped => pb::EventStatus::Skipped,
+        };
+        Self {
+            domain: status.domain,
+            status: word.into(),
+            topic: status.topic,
+            // Kafka numbers partitions by 32 bits with a sign.
+            partition: status.partition.cast_signed(),
+            offset: status.offset,
+        }
     }
 }
 

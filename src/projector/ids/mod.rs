@@ -376,8 +376,8 @@ fn event_of(entry: &[u8]) -> SeenEvent {
     }
 }
 
-/// The last application of an id in a block.
-fn find(block: &[u8], hash: Uuid) -> Option<SeenEvent> {
+/// The last application of an id in a block of a run, if the block holds it.
+pub fn find(block: &[u8], hash: Uuid) -> Option<SeenEvent> {
     let (entries, _) = block.as_chunks::<ENTRY>();
     let kept = &hash.as_bytes()[..HASH];
     let first = entries.partition_point(|entry| &entry[..HASH] < kept);
