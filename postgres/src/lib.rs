@@ -188,6 +188,44 @@ impl Postgres {
         Ok(())
     }
 
+    /// Starts a hot standby, which streams from this server, on a free port. This server is down for a moment: its data are copied.
+    ///
+    /// # Errors
+    /// The data can't be copied, or one of the two does not start.
+    pub async fn standby(&mut self) -> anyhow::Result<Self> {
+        self.kill();
+        let data_dir = self.data_dir.with_extension("standby");
+        let copied = Command::new("cp")
+            .arg("-a")
+            .args([&self.data_dir, &data_dir])
+            .status()
+            .context("cp")?;
+        if !copied.success() {
+            bail!("{} could not be copied", self.data_dir.display());
+        }
+        fs::remove_file(data_dir.join("postmaster.pid")).ok();
+        self.write(&data_dir.join("standby.signal"), "")?;
+        self.start_again().await?;
+        let primary = format!(
+            "host=127.0.0.1 port={} user=postgres password={}",
+            self.port, self.password
+        );
+        let mut settings = self.settings.clone();
+        settings.push(("primary_conninfo".to_owned(), primary));
+        let mut standby = Self {
+            installation: self.installation.clone(),
+            data_dir,
+            temporary: true,
+            port: free_port()?,
+            password: self.password.clone(),
+            settings,
+            owner: self.owner,
+            running: None,
+        };
+        standby.start_again().await?;
+        Ok(standby)
+    }
+
     /// Stops the server, waits for its end, and removes a temporary directory.
     pub async fn stop(self) {
         tokio::task::spawn_blocking(move || drop(self)).await.ok();

@@ -100,6 +100,7 @@ impl Settings {
                 .database_url("database_direct_url")?
                 .unwrap_or_else(|| database_url.clone()),
             database_url,
+            database_read_urls: self.database_read_urls()?,
             database_max_connections: self.number("database_max_connections", 1, 10_000)?,
             database_transactions: self.number("database_transactions", 1, 1_000)?,
             kafka_brokers: match self.given.get("kafka_brokers") {
@@ -216,6 +217,17 @@ impl Settings {
         let url = given.text()?;
         secret::check_database_url(&url).map_err(|problem| given.error(problem))?;
         Ok(Some(Secret::new(url)))
+    }
+
+    fn database_read_urls(&self) -> Result<Vec<Secret>, ConfigError> {
+        let Some(given) = self.given.get("database_read_urls") else {
+            return Ok(Vec::new());
+        };
+        let urls = given.list()?.into_iter().map(|url| {
+            secret::check_database_url(&url).map_err(|problem| given.error(problem))?;
+            Ok(Secret::new(url))
+        });
+        urls.collect()
     }
 
     fn audit_key(&self) -> Result<Option<Secret>, ConfigError> {

@@ -31,6 +31,8 @@ pub struct Config {
     /// Postgres without the pooler, for projectors, operations and migrations. Defaults to
     /// `database_url`.
     pub database_direct_url: Secret,
+    /// Read replicas of that database.
+    pub database_read_urls: Vec<Secret>,
     /// Largest number of connections of the read pool.
     pub database_max_connections: u32,
     /// How many transactions of projectors run at once.
@@ -195,6 +197,11 @@ impl Config {
             "database_direct_url",
             self.database_direct_url.masked().into(),
         );
+        let replicas = self.database_read_urls.iter();
+        let replicas: Vec<toml::Value> = replicas.map(|url| url.masked().into()).collect();
+        if !replicas.is_empty() {
+            put("database_read_urls", replicas.into());
+        }
         put(
             "database_max_connections",
             self.database_max_connections.into(),
@@ -683,6 +690,8 @@ mod tests {
             "postgres://db/x",
             "--kafka-brokers",
             "a:1,b",
+            "--database-read-urls",
+            "postgres://replica/x,postgres://other/x",
         ];
         let printed = load(&flags).unwrap().to_toml();
         let toml = file(&printed);

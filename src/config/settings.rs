@@ -60,6 +60,12 @@ pub(super) const SETTINGS: &[Setting] = &[
         "URL",
         "Postgres without the pooler, for projectors, operations and migrations; defaults to the database URL",
     ),
+    secret(
+        "database_read_urls",
+        "database_read_urls_file",
+        "URL,…",
+        "Read replicas of the database: reads go there when they are fresh enough",
+    ),
     setting(
         "database_max_connections",
         "NUMBER",

@@ -74,6 +74,18 @@ pub fn caller_pool(options: PgConnectOptions, max_connections: u32) -> PgPool {
     )
 }
 
+/// A pool for reads of a replica, which takes no writes.
+pub fn replica_pool(options: PgConnectOptions, max_connections: u32) -> PgPool {
+    pool_of(
+        options,
+        max_connections,
+        CALLER_ACQUIRE_TIMEOUT,
+        READ_STATEMENT_TIMEOUT,
+        Plans::InIndexOrder,
+        false,
+    )
+}
+
 /// The pool that operations write through, past any pooler. An operation that waits for a progress
 /// row then takes no connection from the projectors.
 pub fn operation_pool(options: PgConnectOptions, max_connections: u32) -> PgPool {
@@ -123,12 +135,31 @@ enum Plans {
     InIndexOrder,
 }
 
+/// A pool for a server that has to take writes.
 fn pool(
     options: PgConnectOptions,
     max_connections: u32,
     acquire_timeout: Duration,
     statement_timeout: &'static str,
     plans: Plans,
+) -> PgPool {
+    pool_of(
+        options,
+        max_connections,
+        acquire_timeout,
+        statement_timeout,
+        plans,
+        true,
+    )
+}
+
+fn pool_of(
+    options: PgConnectOptions,
+    max_connections: u32,
+    acquire_timeout: Duration,
+    statement_timeout: &'static str,
+    plans: Plans,
+    must_write: bool,
 ) -> PgPool {
     let (plan_cache_mode, enable_seqscan, enable_bitmapscan) = match plans {
         Plans::Any => ("auto", "on", "on"),
@@ -142,8 +173,12 @@ fn pool(
         .acquire_slow_level(LevelFilter::Debug)
         // The check below takes the place of sqlx's ping.
         .test_before_acquire(false)
-        .before_acquire(|connection, _| {
+        .before_acquire(move |connection, _| {
             Box::pin(async move {
+                if !must_write {
+                    within(ANSWER_TIMEOUT, connection.ping()).await?;
+                    return Ok(true);
+                }
                 let refused = within(ANSWER_TIMEOUT, refuse_read_only(connection)).await;
                 match refused {
                     Err(error) if !is_read_only(&error) => Err(error),
@@ -183,7 +218,10 @@ fn pool(
                 .bind(enable_bitmapscan)
                 .execute(&mut *connection)
                 .await?;
-                refuse_read_only(connection).await
+                if must_write {
+                    refuse_read_only(connection).await?;
+                }
+                Ok(())
             })
         })
         .connect_lazy_with(options)

@@ -60,6 +60,8 @@ pub struct Rows {
     pub log_count: i32,
     /// The ids under which there are open dead letters.
     pub lacking: Vec<i64>,
+    /// One of these dead letters of each.
+    pub dead_letters: Vec<Uuid>,
     /// All logs of the view, or at least those that rows are made from.
     pub logs: Vec<i32>,
     /// Their positions.
@@ -80,8 +82,8 @@ pub struct Found {
     pub offsets: Vec<i64>,
     /// Whether the view has once been complete.
     pub is_ready: bool,
-    /// Whether there are open dead letters under the id.
-    pub lacks_dead_letters: bool,
+    /// An open dead letter under the user's id, if there is one.
+    pub dead_letter: Option<Uuid>,
 }
 
 impl Rows {
@@ -94,9 +96,9 @@ impl Rows {
             })
             .collect();
         let index = |number: i64| usize::try_from(number - 1).unwrap_or(usize::MAX);
-        for number in self.lacking {
+        for (number, dead_letter) in self.lacking.into_iter().zip(self.dead_letters) {
             if let Some(found) = found.get_mut(index(number)) {
-                found.lacks_dead_letters = true;
+                found.dead_letter = Some(dead_letter);
             }
         }
         let rows = self.numbers.into_iter().zip(self.documents);
@@ -139,6 +141,8 @@ struct State {
 /// The slots, and what waits for them.
 pub struct Lookups {
     pool: PgPool,
+    /// Whether a server that takes no writes is refused: it may be a former primary.
+    must_write: bool,
     state: Mutex<State>,
     /// Notified where look-ups wait and a slot may be free.
     waiting: Notify,
@@ -146,10 +150,11 @@ pub struct Lookups {
 }
 
 impl Lookups {
-    /// Look-ups through this pool.
-    pub fn new(pool: PgPool) -> Self {
+    /// Look-ups through this pool. With `must_write`, none on a server that takes no writes: it may be a former primary.
+    pub fn new(pool: PgPool, must_write: bool) -> Self {
         Self {
             pool,
+            must_write,
             state: Mutex::default(),
             waiting: Notify::new(),
             started: Once::new(),
@@ -295,7 +300,7 @@ struct UsedSlot<'l> {
 
 impl UsedSlot<'_> {
     async fn run(&mut self, lookup: &Lookup, ids: &[String]) -> sqlx::Result<Vec<Found>> {
-        self.slot.run(&self.lookups.pool, lookup, ids).await
+        self.slot.run(self.lookups, lookup, ids).await
     }
 }
 
@@ -327,16 +332,16 @@ impl Slot {
 
     async fn run(
         &mut self,
-        pool: &PgPool,
+        lookups: &Lookups,
         lookup: &Lookup,
         ids: &[String],
     ) -> sqlx::Result<Vec<Found>> {
         let keys: Vec<Uuid> = ids.iter().map(|id| hash16(id.as_bytes())).collect();
         let is_used = self.0.is_some();
-        match self.try_to_run(pool, lookup, &keys, ids).await {
+        match self.try_to_run(lookups, lookup, &keys, ids).await {
             // The server may have been restarted since the connection was used last.
             Err(error) if is_used && db::classify(&error) == ErrorClass::Transient => {
-                self.try_to_run(pool, lookup, &keys, ids).await
+                self.try_to_run(lookups, lookup, &keys, ids).await
             }
             done => done,
         }
@@ -345,7 +350,7 @@ impl Slot {
     /// Runs the look-up. Where it fails, the connection is given back, and checked before it is used again.
     async fn try_to_run(
         &mut self,
-        pool: &PgPool,
+        lookups: &Lookups,
         lookup: &Lookup,
         keys: &[Uuid],
         ids: &[String],
@@ -353,14 +358,16 @@ impl Slot {
         let mut connected = match self.0.take() {
             Some(connected) => connected,
             None => Connected {
-                connection: pool.acquire().await?,
+                connection: lookups.pool.acquire().await?,
                 checked: Instant::now(),
                 used: Instant::now(),
             },
         };
         let run = async {
             if connected.checked.elapsed() > CHECK_INTERVAL {
-                db::refuse_read_only(&mut *connected.connection).await?;
+                if lookups.must_write {
+                    db::refuse_read_only(&mut *connected.connection).await?;
+                }
                 connected.checked = Instant::now();
             }
             (lookup.run)(&mut connected.connection, lookup.domain, keys, ids).await
@@ -386,6 +393,7 @@ mod tests {
             row_logs: vec![2, 2, 1],
             log_count: 2,
             lacking: vec![2],
+            dead_letters: vec![Uuid::nil()],
             logs: vec![7, 8],
             offsets: vec![70, 80],
             ready: true,
@@ -398,7 +406,7 @@ mod tests {
                     found.document,
                     found.logs,
                     found.offsets,
-                    found.lacks_dead_letters,
+                    found.dead_letter.is_some(),
                 )
             })
             .collect();

@@ -51,6 +51,13 @@ impl Database {
         Self::of_private(start(Some(certificate)).await)
     }
 
+    /// A database in a private server, and the same in a hot standby that streams from it.
+    pub async fn with_standby() -> (Database, Database) {
+        let mut server = start(None).await;
+        let standby = server.standby().await.expect("a standby starts");
+        (Self::of_private(server), Self::of_private(standby))
+    }
+
     fn of_private(server: Postgres) -> Database {
         Database {
             url: server.url(),
