@@ -28,6 +28,8 @@ use crate::config::{self, Config};
 use crate::domains::{self, Domain};
 use crate::error::Error;
 use crate::kafka::consumer::Buffers;
+use crate::kafka::ends::EndsReader;
+use crate::kafka::offsets::TopicStates;
 use crate::kafka::{group, monitor};
 use crate::operations::Operations;
 use crate::projector::announcements::Announcements;
@@ -107,7 +109,28 @@ pub async fn serve_on(listeners: Listeners, config: Config) -> anyhow::Result<Ex
         restores: restore_check(&config, pools.operations.clone()),
         stop: stop.clone(),
     };
-    let services = Services::new(&served, &pools, retrier.clone(), work);
+    let kafka = group::connection_config(&config.kafka_brokers, &config.kafka_properties);
+    // Starts the threads that read the topics' states and, when a read demands them, the ends of their logs.
+    let topic_states = monitor::start(kafka.clone(), config.kafka_topics.clone(), stop.clone());
+    let ends = EndsReader::start(kafka.clone(), topic_states.clone(), stop.clone());
+    let reads = Reads::new(
+        pools.reads.clone(),
+        pools.replicas.clone(),
+        work,
+        Some(ends),
+        config.kafka_settle,
+    );
+    supervisor.spawn_lasting("replicas", {
+        let reads = reads.clone();
+        move |stop| {
+            let reads = reads.clone();
+            async move {
+                stop.run_until_cancelled(compare_replicas(&reads)).await;
+                Ok(())
+            }
+        }
+    });
+    let services = Services::new(&served, reads, retrier.clone());
 
     let counts = Arc::new(Counts::default());
 
@@ -150,13 +173,23 @@ pub async fn serve_on(listeners: Listeners, config: Config) -> anyhow::Result<Ex
         ),
     );
     if config.role.projects() {
+        let announcements = retrier.announcements.clone();
+        let shared = pools.shared.clone();
+        let projector = projector(&config, shared, announcements, topic_states, stop);
+        let maintained = Maintained {
+            retrier,
+            policy: DeadLetterPolicy {
+                retention: chrono::TimeDelta::days(config.dead_letter_retention_days.into()),
+                publish_values: config.dead_letter_topic_values,
+            },
+            counts,
+        };
         project(
             &supervisor,
-            &config,
             &served,
             &pools,
-            retrier,
-            counts,
+            projector,
+            maintained,
             &migrated,
         );
     }
@@ -237,6 +270,8 @@ async fn bind(chosen_by: &str, address: &mut SocketAddr) -> anyhow::Result<TcpLi
 #[derive(Clone)]
 struct Pools {
     reads: PgPool,
+    /// Of read replicas.
+    replicas: Vec<PgPool>,
     /// Of each domain, in the order of the domains.
     projectors: Vec<PgPool>,
     /// As `projectors`.
@@ -253,7 +288,12 @@ impl Pools {
         let direct = db::options(&config.database_direct_url)?;
         let of_each_domain =
             |pool: &dyn Fn() -> PgPool| config.domains.iter().map(|_| pool()).collect();
+        let replicas = config.database_read_urls.iter().map(|url| {
+            let options = db::options(url)?;
+            Ok(db::replica_pool(options, config.database_max_connections))
+        });
         Ok(Self {
+            replicas: replicas.collect::<anyhow::Result<_>>()?,
             reads: db::caller_pool(pooled, config.database_max_connections),
             projectors: of_each_domain(&|| {
                 db::projector_pool(direct.clone(), PROJECTOR_CONNECTIONS)
@@ -303,12 +343,11 @@ struct Services {
 }
 
 impl Services {
-    fn new(served: &[&'static dyn Domain], pools: &Pools, retrier: Retrier, work: Work) -> Self {
+    fn new(served: &[&'static dyn Domain], reads: Reads, retrier: Retrier) -> Self {
         let domains = Domains {
             served: domain_names(served),
             known: domains::names(),
         };
-        let reads = Reads::new(pools.reads.clone(), work);
         let code_versions = served
             .iter()
             .map(|domain| (domain.domain(), domain.code_version()));
@@ -343,6 +382,7 @@ fn serve_api(
     } = services;
     let grpc = server::grpc::Parts {
         services: grpc_services(served, &reads),
+        reads: reads.clone(),
         names: served.iter().map(|domain| domain.grpc_service()).collect(),
         domains: domains.clone(),
         lag: lag.clone(),
@@ -400,6 +440,14 @@ async fn readiness(pool: &PgPool, migrated: bool) -> admin::Checks {
         ("database_writable", schema.is_some()),
         ("migrations", migrated && schema.unwrap_or(false)),
     ]
+}
+
+/// Compares read replicas with the primary every second, for as long as it runs.
+async fn compare_replicas(reads: &Reads) {
+    loop {
+        reads.replicas().compare(reads.primary()).await;
+        tokio::time::sleep(GAUGES_INTERVAL).await;
+    }
 }
 
 /// Brings the schema up to date or, where `migrate` is false, waits until another process did. Sets
@@ -488,22 +536,26 @@ async fn prepare_schema(pool: &PgPool, migrate: bool) -> anyhow::Result<Schema> 
 /// Starts a task of the projectors. It ends when `stop` of its projector is cancelled.
 type RunTask = Box<dyn Fn(Projector) -> BoxFuture<'static, ()> + Send>;
 
+/// What maintenance needs beside the projector.
+struct Maintained {
+    retrier: Retrier,
+    policy: DeadLetterPolicy,
+    counts: Arc<Counts>,
+}
+
 /// Starts everything that projects, once the migrations are applied.
 fn project(
     supervisor: &Supervisor,
-    config: &Config,
     served: &[&'static dyn Domain],
     pools: &Pools,
-    retrier: Retrier,
-    counts: Arc<Counts>,
+    projector: Projector,
+    Maintained {
+        retrier,
+        policy,
+        counts,
+    }: Maintained,
     migrated: &watch::Receiver<bool>,
 ) {
-    let projector = projector(
-        config,
-        pools.shared.clone(),
-        retrier.announcements.clone(),
-        supervisor.stop(),
-    );
     // Heartbeats have a connection of their own: a process whose other connections are all busy
     // must not count as dead.
     let heartbeats = Projector {
@@ -514,10 +566,6 @@ fn project(
         .into_iter()
         .zip(pools.maintenance.iter().cloned())
         .collect();
-    let policy = DeadLetterPolicy {
-        retention: chrono::TimeDelta::days(config.dead_letter_retention_days.into()),
-        publish_values: config.dead_letter_topic_values,
-    };
     let mut tasks: Vec<(String, Projector, RunTask)> = vec![
         (
             "heartbeats".to_owned(),
@@ -564,15 +612,15 @@ fn project(
     }
 }
 
-/// What the projectors of this process share. Starts the thread that reads the topics' offsets.
+/// What the projectors of this process share.
 fn projector(
     config: &Config,
     pool: PgPool,
     announcements: Announcements,
+    topic_states: watch::Receiver<Option<TopicStates>>,
     stop: &CancellationToken,
 ) -> Projector {
     let kafka = group::connection_config(&config.kafka_brokers, &config.kafka_properties);
-    let topic_states = monitor::start(kafka.clone(), config.kafka_topics.clone(), stop.clone());
     Projector {
         pool,
         other_versions: Arc::new(Semaphore::new((config.database_transactions / 2).max(1))),
@@ -652,6 +700,7 @@ fn set_pool_gauges(pools: &Pools) {
         .collect();
     for (name, pools) in [
         ("reads", vec![&pools.reads]),
+        ("replicas", pools.replicas.iter().collect()),
         ("projectors", of_projectors),
         ("operations", of_operations),
         ("work", vec![&pools.work]),

@@ -32,12 +32,19 @@ pub const STATE_HEADER: HeaderName = HeaderName::from_static("sightline-state");
 pub const LAG_SECONDS_HEADER: HeaderName = HeaderName::from_static("sightline-lag-seconds");
 /// The header and metadata key that name what is missing from the answer about a user.
 pub const INCOMPLETE_HEADER: HeaderName = HeaderName::from_static("sightline-incomplete");
+/// The header and metadata key that say why an answer is older than was demanded, with the reason of the error that the caller
+/// would have got otherwise.
+pub const STALE_HEADER: HeaderName = HeaderName::from_static("sightline-stale");
+/// The header and metadata key of the number of keys that are parked in the view, where a demanding read is about many.
+pub const PARKED_KEYS_HEADER: HeaderName = HeaderName::from_static("sightline-parked-keys");
 /// What an answer says of itself, in all of its headers.
-pub const POSITION_HEADERS: [HeaderName; 4] = [
+pub const POSITION_HEADERS: [HeaderName; 6] = [
     TOKEN_HEADER,
     STATE_HEADER,
     LAG_SECONDS_HEADER,
     INCOMPLETE_HEADER,
+    STALE_HEADER,
+    PARKED_KEYS_HEADER,
 ];
 
 /// Names and values of headers of REST, which are the same as those of gRPC's metadata.
@@ -142,6 +149,18 @@ codes! {
     /// The chains of the audit log were made with another key than this process has.
     AuditKeyDiffers = "AUDIT_KEY_DIFFERS", FailedPrecondition, CONFLICT,
         "Give the process the key with which the log is written.";
+    /// The record that is demanded is a dead letter of the domain.
+    DeadLettered = "DEAD_LETTERED", FailedPrecondition, CONFLICT,
+        "Retry or discard the dead letter that `detail` names, or read with `eventual`.";
+    /// A key on which the answer depends is parked behind a dead letter.
+    KeyParked = "KEY_PARKED", FailedPrecondition, CONFLICT,
+        "Retry or discard the dead letter that `detail` names, or read with `eventual`.";
+    /// What is demanded does not come until an operator acts: the domain is paused, or a partition has failed.
+    ProjectionStopped = "PROJECTION_STOPPED", FailedPrecondition, CONFLICT,
+        "Wait until an operator has resumed the domain, or read with `eventual`.";
+    /// What is demanded is in a partition that was added to its topic, and waits.
+    PartitionWaits = "PARTITION_WAITS", FailedPrecondition, CONFLICT,
+        "Try again after `Retry-After`, or read with `eventual`.";
     /// The view was rebuilt and changes have moved, so that the cursor would miss them: read from
     /// the beginning.
     Resync = "RESYNC", FailedPrecondition, GONE,
@@ -149,6 +168,9 @@ codes! {
     /// The request accepts none of the encodings that the gateway can send.
     NotAcceptable = "NOT_ACCEPTABLE", InvalidArgument, NOT_ACCEPTABLE,
         "Allow `gzip`, `zstd` or `identity` in `Accept-Encoding`.";
+    /// A watcher took nothing for so long that its stream was ended. Its last cursor is still valid.
+    ReaderTooSlow = "READER_TOO_SLOW", ResourceExhausted, REQUEST_TIMEOUT,
+        "Watch again from the last cursor, and read faster.";
     /// The request body is larger than allowed.
     PayloadTooLarge = "PAYLOAD_TOO_LARGE", ResourceExhausted, PAYLOAD_TOO_LARGE,
         "Send at most 1 MiB: ask in several requests.";
@@ -159,9 +181,9 @@ codes! {
     /// A bug of sightline. The gateway's log has the cause under the request's id.
     Internal = "INTERNAL", Internal, INTERNAL_SERVER_ERROR,
         "Report it with the `X-Request-Id`: the gateway's log has the cause under it.";
-    /// The gateway does not offer the demanded consistency.
+    /// The call is not a read of a view, so no consistency can be demanded of it.
     ConsistencyUnsupported = "CONSISTENCY_UNSUPPORTED", Unimplemented, NOT_IMPLEMENTED,
-        "Leave `Sightline-Consistency` out, or ask for `eventual`.";
+        "Leave `Sightline-Consistency` out: this call does not read a view.";
     /// The process already answers as many calls as it allows at once.
     Overloaded = "OVERLOADED", ResourceExhausted, SERVICE_UNAVAILABLE,
         "Try again after `Retry-After`.";
@@ -434,6 +456,12 @@ impl Error {
             reason: self.0.code.reason().into(),
             fields: self.0.fields.clone(),
         }
+    }
+
+    /// The body of this error in a stream of REST that has begun, whose status can't say it any more.
+    pub fn into_problem(self) -> Problem {
+        self.log();
+        self.problem()
     }
 
     /// Logs the cause. Called once, where the error becomes an answer; the span of the request

@@ -1,10 +1,11 @@
 //! The code generated from `proto/`, and the descriptors that gRPC reflection serves.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use prost::Message;
 use prost_types::FileDescriptorSet;
+use prost_types::method_options::IdempotencyLevel;
 
 #[allow(missing_docs, clippy::all)]
 mod packages {
@@ -17,23 +18,39 @@ pub use packages::sightline::*;
 /// The encoded descriptors of all services and their imports, with comments.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
-/// The path of a method in `proto/`, such as `/sightline.order.v1.OrderService/GetCustomer`, if `path` is one. Any other path is
-/// the caller's text and must not become a label.
-pub fn method(path: &str) -> Option<&'static str> {
-    static PATHS: LazyLock<HashSet<String>> = LazyLock::new(|| {
+/// A method in `proto/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Method {
+    /// Its path, such as `/sightline.order.v1.OrderService/GetCustomer`.
+    pub path: &'static str,
+    /// Whether it answers once from a domain's view: the proto says that it has no side effects.
+    pub reads: bool,
+}
+
+/// The method of a path, if it is one in `proto/`. Any other path is the caller's text and must not become a label.
+pub fn method(path: &str) -> Option<Method> {
+    static METHODS: LazyLock<HashMap<String, bool>> = LazyLock::new(|| {
         let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap_or_default();
-        let mut paths = HashSet::new();
+        let mut methods = HashMap::new();
         for file in &set.file {
             for service in &file.service {
                 for method in &service.method {
                     let (package, service) = (file.package(), service.name());
-                    paths.insert(format!("/{package}.{service}/{}", method.name()));
+                    let options = method.options.as_ref();
+                    let level = options.map(|options| options.idempotency_level());
+                    let reads = level == Some(IdempotencyLevel::NoSideEffects)
+                        && !method.server_streaming();
+                    methods.insert(format!("/{package}.{service}/{}", method.name()), reads);
                 }
             }
         }
-        paths
+        methods
     });
-    PATHS.get(path).map(String::as_str)
+    let (path, reads) = METHODS.get_key_value(path)?;
+    Some(Method {
+        path,
+        reads: *reads,
+    })
 }
 
 #[cfg(test)]
@@ -41,7 +58,12 @@ mod tests {
     #[test]
     fn methods_are_known_by_their_path() {
         let path = "/sightline.order.v1.OrderService/GetCustomer";
-        assert_eq!(super::method(path), Some(path));
+        assert_eq!(
+            super::method(path),
+            Some(super::Method { path, reads: true })
+        );
+        let lease = "/sightline.notification.v1.NotificationService/LeaseNotifications";
+        assert!(super::method(lease).is_some_and(|method| !method.reads));
         assert_eq!(super::method("/sightline.order.v1.OrderService/Get"), None);
     }
 }

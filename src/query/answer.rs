@@ -57,7 +57,11 @@ impl From<ConsistencyToken> for Position {
 impl Position {
     /// The headers of REST and the metadata of gRPC that say it.
     pub fn metadata(&self) -> Metadata {
-        let mut metadata = vec![(TOKEN_HEADER, self.token.to_string())];
+        let mut metadata = Vec::new();
+        // A part of a token would be one of fewer partitions.
+        if self.token.fits() {
+            metadata.push((TOKEN_HEADER, self.token.to_string()));
+        }
         if let Some(status) = &self.status {
             metadata.push((STATE_HEADER, status.state.as_str().to_owned()));
             if let Some(seconds) = status.lag_seconds {

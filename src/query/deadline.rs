@@ -1,6 +1,7 @@
 //! How long a caller waits: `grpc-timeout` on gRPC, `Request-Timeout` (seconds) on REST.
 //!
-//! The default is 10 s, of some calls longer, the maximum 10 minutes; longer timeouts are cut to it.
+//! The default is 10 s, of some calls longer, and longer by what the call demands to wait; the maximum is 10 minutes, to which
+//! longer timeouts are cut.
 
 use std::time::{Duration, Instant};
 
@@ -12,8 +13,14 @@ use crate::error::Error;
 pub const DEFAULT: Duration = Duration::from_secs(10);
 /// The longest timeout of a call.
 pub const MAX: Duration = Duration::from_secs(600);
-/// Longer timeouts of calls that name none, by the ends of their paths on both surfaces.
-const LONGER_DEFAULTS: [(&str, &str, Duration); 2] = [
+/// Longer timeouts of calls that name none, by the beginnings or ends of their paths on REST and gRPC.
+const LONGER_DEFAULTS: [(&str, &str, Duration); 3] = [
+    // May wait for an event.
+    (
+        "/v1/consistency/events/",
+        "/GetEventStatus",
+        Duration::from_secs(40),
+    ),
     // May wait for work: longer than the longest wait.
     (":lease", "/LeaseNotifications", Duration::from_secs(30)),
     // Reads the whole log.
@@ -39,28 +46,36 @@ pub fn left() -> Duration {
         .unwrap_or(MAX)
 }
 
-/// How long the caller of a gRPC method waits.
+/// How long the caller of a gRPC method waits; `wait` longer than usual where the caller does not say.
 ///
 /// # Errors
 /// INVALID_ARGUMENT: the value is malformed or given more than once.
-pub fn of_grpc(headers: &HeaderMap, path: &str) -> Result<Duration, Error> {
+pub fn of_grpc(headers: &HeaderMap, path: &str, wait: Duration) -> Result<Duration, Error> {
     of(
         headers,
         path,
+        wait,
         "grpc-timeout",
         grpc_timeout,
         "must be 1 to 8 digits followed by one of H, M, S, m, u, n",
     )
 }
 
-/// How long the caller of a REST method waits.
+/// How long the caller of a gRPC stream waits for all of it; `None` for any time. [`MAX`] is not for streams.
+pub fn of_stream(headers: &HeaderMap) -> Option<Duration> {
+    // A malformed one was refused before.
+    grpc_timeout(headers.get("grpc-timeout")?.to_str().ok()?)
+}
+
+/// How long the caller of a REST method waits; `wait` longer than usual where the caller does not say.
 ///
 /// # Errors
 /// INVALID_ARGUMENT: the value is malformed, zero, or given more than once.
-pub fn of_rest(headers: &HeaderMap, path: &str) -> Result<Duration, Error> {
+pub fn of_rest(headers: &HeaderMap, path: &str, wait: Duration) -> Result<Duration, Error> {
     of(
         headers,
         path,
+        wait,
         "Request-Timeout",
         |text| seconds(text).filter(|time| !time.is_zero()),
         "must be a number of seconds greater than 0, such as 2 or 0.25",
@@ -70,6 +85,7 @@ pub fn of_rest(headers: &HeaderMap, path: &str) -> Result<Duration, Error> {
 fn of(
     headers: &HeaderMap,
     path: &str,
+    wait: Duration,
     name: &str,
     parse: fn(&str) -> Option<Duration>,
     rule: &str,
@@ -77,8 +93,11 @@ fn of(
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else {
         let mut longer = LONGER_DEFAULTS.iter();
-        let longer = longer.find(|(rest, grpc, _)| path.ends_with(rest) || path.ends_with(grpc));
-        return Ok(longer.map_or(DEFAULT, |(_, _, time)| *time));
+        let longer = longer.find(|(rest, grpc, _)| {
+            path.starts_with(rest) || path.ends_with(rest) || path.ends_with(grpc)
+        });
+        let time = longer.map_or(DEFAULT, |(_, _, time)| *time);
+        return Ok((time + wait).min(MAX));
     };
     if values.next().is_some() {
         return Err(Error::invalid(name, "must be given once"));
@@ -194,25 +213,42 @@ mod tests {
     #[test]
     fn absent_long_and_repeated() {
         let mut headers = HeaderMap::new();
-        assert_eq!(of_rest(&headers, "/v1/version").unwrap(), DEFAULT);
+        assert_eq!(
+            of_rest(&headers, "/v1/version", Duration::ZERO).unwrap(),
+            DEFAULT
+        );
         for (path, seconds) in [
             ("/v1/notification/notifications:lease", 30),
             ("/s.S/LeaseNotifications", 30),
+            ("/v1/consistency/events/a", 40),
+            ("/s.S/GetEventStatus", 40),
             ("/v1/audit/entries:verify", 600),
             ("/s.S/VerifyEntries", 600),
         ] {
             let time = Duration::from_secs(seconds);
-            assert_eq!(of_rest(&headers, path).unwrap(), time, "{path}");
+            assert_eq!(
+                of_rest(&headers, path, Duration::ZERO).unwrap(),
+                time,
+                "{path}"
+            );
         }
         headers.insert("request-timeout", "3600".parse().unwrap());
-        assert_eq!(of_rest(&headers, "/v1/version").unwrap(), MAX);
+        assert_eq!(
+            of_rest(&headers, "/v1/version", Duration::ZERO).unwrap(),
+            MAX
+        );
         headers.insert("request-timeout", "9999999999".parse().unwrap());
-        assert_eq!(of_rest(&headers, "/v1/version").unwrap(), MAX);
+        assert_eq!(
+            of_rest(&headers, "/v1/version", Duration::ZERO).unwrap(),
+            MAX
+        );
         headers.append("request-timeout", "1".parse().unwrap());
-        let repeated = of_rest(&headers, "/v1/version").unwrap_err().to_string();
+        let repeated = of_rest(&headers, "/v1/version", Duration::ZERO)
+            .unwrap_err()
+            .to_string();
         assert!(repeated.contains("must be given once"), "{repeated}");
         headers.insert("request-timeout", "0".parse().unwrap());
-        assert!(of_rest(&headers, "/v1/version").is_err());
+        assert!(of_rest(&headers, "/v1/version", Duration::ZERO).is_err());
     }
 
     proptest! {

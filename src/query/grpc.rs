@@ -6,7 +6,9 @@ use prost_types::Timestamp;
 
 use super::answer::Answer;
 use super::check_past;
+use super::deadline;
 use super::page::PageRequest;
+use super::watch::Limits;
 use crate::error::{Error, add_metadata};
 
 /// Sets the size limit and the compression of a service. It is a macro because the generated types
@@ -29,6 +31,14 @@ pub fn respond<T>(answer: Answer<T>) -> tonic::Response<T> {
     let mut response = tonic::Response::new(answer.body);
     add_metadata(response.metadata_mut(), &answer.position.metadata());
     response
+}
+
+/// What ends a stream from outside: the caller's deadline, and the connection.
+pub fn limits<T>(request: &tonic::Request<T>) -> Limits {
+    Limits {
+        time: deadline::of_stream(request.metadata().as_ref()),
+        closing: request.extensions().get().cloned(),
+    }
 }
 
 /// The protobuf form of an instant.

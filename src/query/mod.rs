@@ -7,22 +7,28 @@ pub mod answer;
 pub mod consistency;
 pub mod cursor;
 pub mod deadline;
+pub mod events;
 pub mod grpc;
 pub mod ids;
 pub mod lag;
 pub mod lookups;
 pub mod page;
+pub mod place;
 pub mod reads;
+pub mod replicas;
 pub mod rest;
+pub mod seen;
 pub mod status;
 pub mod token;
 pub mod users;
+pub mod watch;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 pub use self::answer::{Answer, Position};
 pub use self::ids::{check_id, distinct_ids, uuid};
 pub use self::reads::{Reads, Work};
+pub use self::seen::Subject;
 pub use self::token::ConsistencyToken;
 use crate::error::Error;
 

@@ -10,10 +10,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer::{Answer, Position};
 use super::cursor::{Cursor, Fingerprint};
-use super::lookups::{Lookup, Lookups};
+use super::lookups::Lookup;
+use super::replicas::{Replicas, Source};
+use super::seen::{self, Seen, Subject};
 use super::status::Statuses;
 use super::token::{ConsistencyToken, TopicIdentity, TopicRef};
+use super::watch::registry::Watches;
 use crate::error::Error;
+use crate::kafka::ends::EndsReader;
 use crate::kafka::offsets::UNKNOWN_TOPIC_ID;
 use crate::projector::announcements::Announcements;
 use crate::projector::restores::RestoreCheck;
@@ -26,9 +30,14 @@ const PROVISIONAL: Duration = Duration::from_secs(5);
 pub struct Reads(Arc<Inner>);
 
 struct Inner {
-    pool: PgPool,
+    primary: Source,
+    replicas: Replicas,
     work: Work,
-    lookups: Arc<Lookups>,
+    /// Reads the ends of the logs; `None` only where there is no Kafka.
+    ends: Option<EndsReader>,
+    /// How long a partition that was added waits at least.
+    settle: Duration,
+    watches: Watches,
     /// Rows of `sightline.logs`, which never change once the topic's id is known.
     logs: RwLock<HashMap<i32, Log>>,
     /// From the last reading of the lag; `None` before the first.
@@ -46,6 +55,21 @@ pub struct Work {
     pub restores: RestoreCheck,
     /// Cancelled when the process begins to stop: requests for work then wait no longer.
     pub stop: CancellationToken,
+}
+
+/// What a partition that a token names is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FoundLog {
+    /// A log, by its id.
+    Known(i32),
+    /// The topic is not projected.
+    NoTopic,
+    /// The topic is, but no partition of this number.
+    NoPartition,
+    /// The topic was deleted and created again since.
+    Outdated,
+    /// A topic of this name, but of another cluster, or of another database's.
+    Foreign,
 }
 
 /// One partition of one incarnation of a topic.
@@ -80,12 +104,21 @@ pub struct Resume {
 }
 
 impl Reads {
-    /// Reads through `pool`, whose connections must set a `statement_timeout`.
-    pub fn new(pool: PgPool, work: Work) -> Self {
+    /// Reads through `pool` and from `replicas`, whose connections must set a `statement_timeout`.
+    pub fn new(
+        pool: PgPool,
+        replicas: Vec<PgPool>,
+        work: Work,
+        ends: Option<EndsReader>,
+        settle: Duration,
+    ) -> Self {
         Self(Arc::new(Inner {
             work,
-            lookups: Arc::new(Lookups::new(pool.clone())),
-            pool,
+            ends,
+            settle,
+            primary: Source::primary(pool),
+            replicas: Replicas::new(replicas),
+            watches: Watches::default(),
             logs: RwLock::default(),
             statuses: RwLock::default(),
         }))
@@ -96,9 +129,38 @@ impl Reads {
         &self.0.work
     }
 
-    /// The pool for reads.
+    /// Reads the ends of the logs; `None` only where there is no Kafka.
+    pub fn ends(&self) -> Option<&EndsReader> {
+        self.0.ends.as_ref()
+    }
+
+    /// How long a partition that was added waits at least.
+    pub fn settle(&self) -> Duration {
+        self.0.settle
+    }
+
+    /// The replicas of the database.
+    pub fn replicas(&self) -> &Replicas {
+        &self.0.replicas
+    }
+
+    /// The streams of this process, and what those of one feed share.
+    pub fn watches(&self) -> &Watches {
+        &self.0.watches
+    }
+
+    /// The pool for the current read: of a replica, if it runs on one.
     pub fn pool(&self) -> &PgPool {
-        &self.0.pool
+        &self.source().pool
+    }
+
+    /// The pool of the primary, which knows what replicas may not know yet.
+    pub fn primary(&self) -> &PgPool {
+        &self.0.primary.pool
+    }
+
+    fn source(&self) -> &Source {
+        self.0.replicas.chosen().unwrap_or(&self.0.primary)
     }
 
     /// Begins a read of several statements, which see one snapshot of a domain's live view: each statement alone would see one of
@@ -128,14 +190,14 @@ impl Reads {
         lookup: &'static Lookup,
         id: &str,
     ) -> Result<Answer<Option<String>>, Error> {
-        let found = self.0.lookups.find(lookup, id).await?;
+        let found = self.source().lookups.find(lookup, id).await?;
         let position = self
             .position(
                 lookup.domain,
                 &found.logs,
                 &found.offsets,
                 found.is_ready,
-                found.lacks_dead_letters,
+                Subject::User(found.dead_letter),
             )
             .await?;
         Ok(Answer {
@@ -166,25 +228,89 @@ impl Reads {
         log_ids: &[i32],
         next_offsets: &[i64],
         is_ready: bool,
-        lacks_dead_letters: bool,
+        subject: Subject,
     ) -> Result<Position, Error> {
         let token = self.token(log_ids, next_offsets).await?;
-        let statuses = self
-            .0
-            .statuses
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        Ok(Position {
+        let position = Position {
             token,
-            status: statuses
-                .as_ref()
-                .and_then(|statuses| statuses.of(domain, log_ids)),
+            status: self.with_statuses(|statuses| statuses.of(domain, log_ids)),
             is_ready,
-            lacks_dead_letters,
+            lacks_dead_letters: matches!(subject, Subject::User(Some(_))),
+        };
+        seen::note(|| Seen {
+            domain: domain.to_owned(),
+            logs: log_ids
+                .iter()
+                .copied()
+                .zip(next_offsets.iter().copied())
+                .collect(),
+            subject,
+            position: position.clone(),
+        });
+        Ok(position)
+    }
+
+    /// What the last reading of the lag says; `None` before the first.
+    pub fn with_statuses<T>(&self, f: impl FnOnce(&Statuses) -> Option<T>) -> Option<T> {
+        let statuses = &self.0.statuses;
+        let statuses = statuses.read().unwrap_or_else(PoisonError::into_inner);
+        statuses.as_ref().and_then(f)
+    }
+
+    /// The log of a partition that a token names, of the topic as it is now.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn log(&self, topic: &TopicRef, partition: u32) -> Result<FoundLog, Error> {
+        let mut topic = topic.clone();
+        if topic.identity.is_none() {
+            // As Kafka has it now: this process may not have heard of a topic that was created again.
+            let state = self.ends().and_then(|ends| ends.topic(&topic.topic));
+            let identity = state.map(|state| state.identity.clone());
+            topic.identity = identity
+                .map(|identity| TopicIdentity::of(&identity.cluster_id, identity.stored()));
+        }
+        match self.known_log(&topic, partition) {
+            FoundLog::Known(log_id) => Ok(FoundLog::Known(log_id)),
+            _ => {
+                self.load(None).await?;
+                Ok(self.known_log(&topic, partition))
+            }
+        }
+    }
+
+    fn known_log(&self, topic: &TopicRef, partition: u32) -> FoundLog {
+        let logs = self.0.logs.read().unwrap_or_else(PoisonError::into_inner);
+        let of_topic = logs
+            .iter()
+            .filter(|(_, log)| log.topic.topic == topic.topic);
+        // Ids of logs ascend: those of the last incarnation of a topic are the highest.
+        let Some((_, last)) = of_topic.clone().max_by_key(|(log_id, _)| **log_id) else {
+            return FoundLog::NoTopic;
+        };
+        let current = &last.topic;
+        if topic.identity.is_some() && topic.identity != current.identity {
+            let mut of_topic = of_topic;
+            let was_known = of_topic.any(|(_, log)| log.topic.identity == topic.identity);
+            return if was_known {
+                FoundLog::Outdated
+            } else {
+                FoundLog::Foreign
+            };
+        }
+        let mut of_topic = of_topic;
+        let found = of_topic.find(|(_, log)| log.topic == *current && log.partition == partition);
+        found.map_or(FoundLog::NoPartition, |(log_id, _)| {
+            FoundLog::Known(*log_id)
         })
     }
 
-    async fn token(
+    /// A token of positions in logs.
+    ///
+    /// # Errors
+    /// INTERNAL: the lists differ in length, or an offset is negative. The database failed while a log that is new to this
+    /// process was looked up.
+    pub async fn token(
         &self,
         log_ids: &[i32],
         next_offsets: &[i64],
@@ -291,7 +417,7 @@ impl Reads {
              FROM sightline.logs WHERE $1::integer[] IS NULL OR log_id = ANY($1)",
         )
         .bind(log_ids)
-        .fetch_all(self.pool())
+        .fetch_all(self.primary())
         .await
         .map_err(|e| Error::from(e).in_statement("query/logs"))?;
         let mut logs = self.0.logs.write().unwrap_or_else(PoisonError::into_inner);

@@ -146,6 +146,13 @@ impl Query {
         named.map(|(_, value)| value.clone()).collect()
     }
 
+    /// The values of a parameter that is separated by commas or repeated.
+    pub fn list(&self, name: &str) -> Vec<String> {
+        let values = self.0.iter().filter(|(key, _)| key == name);
+        let values = values.flat_map(|(_, value)| value.split(','));
+        values.map(|value| value.trim().to_owned()).collect()
+    }
+
     /// The value of a parameter that may be given once.
     ///
     /// # Errors

@@ -59,6 +59,8 @@ pub struct ViewStatus {
     pub lag_seconds: Option<f64>,
     /// The time until all are caught up; `None` if it is unknown for a partition.
     pub eta: Option<f64>,
+    /// The age in seconds of the reading of the log end offset; `None` if it is unknown for a partition.
+    pub end_read_seconds: Option<f64>,
 }
 
 impl ViewStatus {
@@ -68,6 +70,7 @@ impl ViewStatus {
             state: self.state.max(other.state),
             lag_seconds: larger(self.lag_seconds, other.lag_seconds),
             eta: larger(self.eta, other.eta),
+            end_read_seconds: larger(self.end_read_seconds, other.end_read_seconds),
         }
     }
 
@@ -119,7 +122,17 @@ impl Statuses {
             state: domain.state,
             lag_seconds: None,
             eta: None,
+            end_read_seconds: None,
         }))
+    }
+
+    /// How old these logs' oldest record that is not applied and the readings of their ends are now, at most, in a domain.
+    /// `None` where that is not known.
+    pub fn lag_bound(&self, domain: &str, log_ids: &[i32]) -> Option<Duration> {
+        let status = self.of(domain, log_ids)?;
+        let seconds = status.lag_seconds?.max(status.end_read_seconds?);
+        let then = Duration::try_from_secs_f64(seconds).ok()?;
+        Some(then + self.read_at.elapsed())
     }
 }
 
@@ -132,6 +145,7 @@ mod tests {
             state,
             lag_seconds,
             eta: lag_seconds,
+            end_read_seconds: Some(1.0),
         }
     }
 
@@ -153,8 +167,16 @@ mod tests {
         assert_eq!(of(&[1, 2]), Some(status(CatchingUp, Some(2.5))));
         assert_eq!(of(&[2, 1, 3]), Some(status(Failed, None)));
         assert_eq!(of(&[1, 4]), Some(status(CaughtUp, Some(0.0))));
-        assert_eq!(of(&[4]), Some(status(Stalled, None)));
-        assert_eq!(of(&[]), Some(status(Stalled, None)));
+        let unknown = ViewStatus {
+            end_read_seconds: None,
+            ..status(Stalled, None)
+        };
+        assert_eq!(of(&[4]), Some(unknown));
+        assert_eq!(of(&[]), Some(unknown));
+        let bound = |logs: &[i32]| statuses.lag_bound("order", logs).map(|b| b.as_secs());
+        assert_eq!(bound(&[1]), Some(1));
+        assert_eq!(bound(&[1, 2]), Some(2));
+        assert_eq!((bound(&[3]), bound(&[4])), (None, None));
         assert_eq!(statuses.of("audit", &[1]), None);
     }
 

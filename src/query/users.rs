@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::answer::Answer;
 use super::lookups::{Found, Lookup, Rows};
 use super::reads::Reads;
+use super::seen::Subject;
 use crate::error::Error;
 use crate::event::hash16;
 use crate::fold::history::{self, HistoryEntry};
@@ -41,7 +42,7 @@ struct OfOneLog {
     log_id: i32,
     next_offset: i64,
     ready: bool,
-    lacks_dead_letters: bool,
+    dead_letter: Option<Uuid>,
 }
 
 /// What is found of each user. Almost every row is made from one log, and the statement for these takes a third of the time
@@ -66,7 +67,7 @@ async fn find_each(
                 logs: vec![row.log_id],
                 offsets: vec![row.next_offset],
                 is_ready: row.ready,
-                lacks_dead_letters: row.lacks_dead_letters,
+                dead_letter: row.dead_letter,
             });
         }
     }
@@ -119,7 +120,7 @@ struct Row {
     logs: Vec<i32>,
     offsets: Vec<i64>,
     ready: bool,
-    lacks_dead_letters: bool,
+    dead_letter: Option<Uuid>,
 }
 
 /// A user of a domain as of an instant.
@@ -145,7 +146,7 @@ pub async fn as_of<F: DeserializeOwned>(
             &row.logs,
             &row.offsets,
             row.ready,
-            row.lacks_dead_letters,
+            Subject::User(row.dead_letter),
         )
         .await?;
     let body = UserAsOf {

@@ -16,9 +16,12 @@ use tonic_health::server::HealthReporter;
 use super::connections::{self, HttpVersions};
 use super::consistency;
 use super::domains::Domains;
-use super::layers::{self, Surface};
+use super::layers;
+use super::surface::Surface;
+use super::waits::Waits;
 use crate::operations::{self, Operations};
 use crate::proto;
+use crate::query::Reads;
 use crate::query::lag::{Lag, not_served};
 
 /// The delay between the health status NOT_SERVING and closing: clients that watch health receive
@@ -31,6 +34,8 @@ pub struct Parts {
     pub services: Routes,
     /// Their full names (`sightline.order.v1.OrderService`), for health.
     pub names: Vec<&'static str>,
+    /// The database access of those services.
+    pub reads: Reads,
     /// The domains that exist and those that this process serves.
     pub domains: Domains,
     /// Lag of the views.
@@ -85,14 +90,19 @@ pub(super) fn router(
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
     let shared = health
-        .add_service(consistency::service(parts.lag))
+        .add_service(consistency::service(consistency::Parts {
+            lag: parts.lag,
+            reads: parts.reads.clone(),
+            domains: parts.domains.clone(),
+        }))
         .add_service(operations::service(parts.operations))
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
     let router = Router::new()
         .merge(parts.services.into_axum_router().reset_fallback())
         .merge(shared.into_axum_router().reset_fallback());
-    let router = layers::apply_to_routes(router, Surface::Grpc)
+    let waits = Waits::new(Surface::Grpc, parts.reads, &parts.domains.served);
+    let router = layers::apply_to_routes(router, Surface::Grpc, waits)
         .fallback_service(unknown.with_state(parts.domains));
     Ok(layers::apply(router, Surface::Grpc, loopback_only))
 }

@@ -15,8 +15,10 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::connections::{self, HttpVersions};
 use super::domains::Domains;
-use super::layers::{self, Surface};
+use super::layers;
 use super::openapi::QueryParameters;
+use super::surface::Surface;
+use super::waits::Waits;
 use super::{admin, consistency, docs, openapi, version};
 use crate::error::{Code, Error};
 use crate::operations::{self, Operations};
@@ -67,15 +69,20 @@ pub fn router(parts: Parts, loopback_only: bool) -> Result<Router, Error> {
         .merge(version::routes().split_for_parts().0)
         .merge(docs::routes())
         .with_state(parts.domains.clone())
-        .merge(routes.with_state(parts.reads))
-        .merge(consistency::router(parts.lag))
+        .merge(routes.with_state(parts.reads.clone()))
+        .merge(consistency::router(consistency::Parts {
+            lag: parts.lag,
+            reads: parts.reads.clone(),
+            domains: parts.domains.clone(),
+        }))
         .merge(operations::router(parts.operations))
         .route(
             "/openapi.json",
             get(|| async { ([(header::CONTENT_TYPE, "application/json")], document) }),
         )
         .layer(from_fn_with_state(known, check_parameters));
-    let router = layers::apply_to_routes(router, Surface::Rest)
+    let waits = Waits::new(Surface::Rest, parts.reads, &parts.domains.served);
+    let router = layers::apply_to_routes(router, Surface::Rest, waits)
         .method_not_allowed_fallback(async || layers::method_not_allowed())
         .fallback_service(unknown.with_state(parts.domains));
     let router = layers::apply(router, Surface::Rest, loopback_only);

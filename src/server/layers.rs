@@ -15,7 +15,7 @@
 //! 8. compression (REST; gRPC compresses each message itself)
 //! 9. a POST (REST) is taken only as JSON, which a page of another site can't send, and only uncompressed (gRPC decompresses
 //!    each message itself)
-//! 10. a demanded consistency that is not supported is refused
+//! 10. a read that demands a consistency waits for it, and is run again (`waits.rs`)
 //! 11. If-None-Match is answered (REST)
 //! 12. what the answer says of itself moves into the trailers (gRPC)
 //!
@@ -30,21 +30,24 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Frame;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 use tower::ServiceBuilder;
 use tower_http::compression::CompressionLayer;
 use tracing::Instrument;
 
+use super::surface::{GRPC_STATUS, Surface, overloaded};
+use super::waits::Waits;
 use crate::error::{Code, Error, POSITION_HEADERS, PROBLEM_JSON};
-use crate::query::consistency::check_demand;
+use crate::query::consistency::Demand;
 use crate::query::deadline;
+use crate::query::place::Place;
 use crate::{proto, telemetry};
 
 /// Concurrent calls on one surface. Reads are short, so that more calls mean that something is
@@ -53,67 +56,36 @@ const MAX_CALLS: usize = 1024;
 /// The id of a request, given by the caller or made here. Log lines of the call carry it.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 const GRPC_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 
-/// The surface that a call came in on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Surface {
-    /// gRPC.
-    Grpc,
-    /// REST: HTTP/JSON.
-    Rest,
-}
-
-impl Surface {
-    /// The error as a response of this surface.
-    pub fn refuse(self, error: Error) -> Response {
-        match self {
-            Self::Grpc => tonic::Status::from(error).into_http(),
-            Self::Rest => error.into_response(),
-        }
-    }
-
-    fn label(self) -> &'static str {
-        match self {
-            Self::Grpc => "grpc",
-            Self::Rest => "http",
-        }
-    }
-}
-
 /// Puts around each route of `router` what its calls pass last. The caller adds the fallbacks
 /// afterwards.
-pub fn apply_to_routes(router: Router, surface: Surface) -> Router {
+pub fn apply_to_routes(router: Router, surface: Surface, waits: Waits) -> Router {
     match surface {
         Surface::Rest => router.layer(
             ServiceBuilder::new()
                 .layer(CompressionLayer::new())
-                .layer(from_fn(pass_rest_route)),
+                .layer(from_fn_with_state(waits, pass_rest_route)),
         ),
-        Surface::Grpc => router.layer(from_fn(pass_grpc_route)),
+        Surface::Grpc => router.layer(from_fn_with_state(waits, pass_grpc_route)),
     }
 }
 
-async fn pass_rest_route(request: Request, next: Next) -> Response {
+async fn pass_rest_route(State(waits): State<Waits>, request: Request, next: Next) -> Response {
     if let Some(refusal) = refuse_media_type(&request) {
         return refusal;
     }
-    if let Err(error) = check_demand(request.headers()) {
-        return error.into_response();
-    }
-    answer_conditionally(request, next).await
+    let known = known_etags(&request);
+    not_modified(waits.answer(request, next).await, &known)
 }
 
-async fn pass_grpc_route(request: Request, next: Next) -> Response {
+async fn pass_grpc_route(State(waits): State<Waits>, request: Request, next: Next) -> Response {
     // Answers of reflection and health are not read from a view, and an unknown method has none.
-    if proto::method(request.uri().path()).is_some()
-        && let Err(error) = check_demand(request.headers())
-    {
-        return Surface::Grpc.refuse(error);
+    if proto::method(request.uri().path()).is_none() {
+        return next.run(request).await;
     }
-    trail_position(next.run(request).await)
+    trail_position(waits.answer(request, next).await)
 }
 
 /// Puts around all routes and fallbacks of `router` what every call passes first. With
@@ -136,22 +108,23 @@ struct Gate {
 }
 
 impl Gate {
-    /// A permit for a call, and how long it may take.
-    fn admit(&self, request: &Request) -> Result<(SemaphorePermit<'_>, Duration), Error> {
+    /// A place for a call, and how long it may take.
+    fn admit(&self, request: &Request) -> Result<(Place, Duration), Error> {
         check_host(self.loopback_only, request)?;
-        let permit = self.permits.try_acquire().map_err(|_| overloaded())?;
+        let place = Place::take(&self.permits).ok_or_else(overloaded)?;
         let path = request.uri().path();
+        let wait = Demand::longest_wait(request.headers());
         let time = match self.surface {
-            Surface::Grpc => deadline::of_grpc(request.headers(), path)?,
-            Surface::Rest => deadline::of_rest(request.headers(), path)?,
+            Surface::Grpc => deadline::of_grpc(request.headers(), path, wait)?,
+            Surface::Rest => deadline::of_rest(request.headers(), path, wait)?,
         };
-        Ok((permit, time))
+        Ok((place, time))
     }
 
     async fn answer(&self, request: Request, next: Next) -> Response {
         let admitted = self.admit(&request);
         let answer = match admitted {
-            Ok((_permit, time)) => deadline::keep(time, next.run(request))
+            Ok((place, time)) => deadline::keep(time, place.hold(next.run(request)))
                 .await
                 .ok_or_else(Error::deadline_exceeded),
             Err(error) => Err(error),
@@ -302,9 +275,9 @@ impl Drop for InFlight {
 
 /// The path of a known gRPC method, or the template of the route. Anything else is `unknown`, so
 /// that callers can't add metric labels.
-fn route(method: Option<&'static str>, request: &Request) -> Cow<'static, str> {
+fn route(method: Option<proto::Method>, request: &Request) -> Cow<'static, str> {
     if let Some(method) = method {
-        return method.into();
+        return method.path.into();
     }
     match request.extensions().get::<MatchedPath>() {
         Some(template) => template.as_str().to_owned().into(),
@@ -423,14 +396,6 @@ pub(super) fn host_not_allowed() -> Error {
     )
 }
 
-pub(super) fn overloaded() -> Error {
-    Error::new(
-        Code::Overloaded,
-        "The gateway has reached its limit of concurrent calls. Try again later.",
-    )
-    .with_retry_after(Duration::from_secs(1))
-}
-
 pub(super) fn unsupported_media_type() -> Error {
     Error::new(
         Code::UnsupportedMediaType,
@@ -526,8 +491,9 @@ fn is_json(headers: &HeaderMap) -> bool {
         .is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case("application/json"))
 }
 
-async fn answer_conditionally(request: Request, next: Next) -> Response {
-    let known: Vec<HeaderValue> = match *request.method() {
+/// The ETags of answers that the caller of a read has.
+fn known_etags(request: &Request) -> Vec<HeaderValue> {
+    match *request.method() {
         Method::GET | Method::HEAD => request
             .headers()
             .get_all(header::IF_NONE_MATCH)
@@ -535,8 +501,11 @@ async fn answer_conditionally(request: Request, next: Next) -> Response {
             .cloned()
             .collect(),
         _ => Vec::new(),
-    };
-    let mut response = next.run(request).await;
+    }
+}
+
+/// The response without its body, if the caller has it.
+fn not_modified(mut response: Response, known: &[HeaderValue]) -> Response {
     let matches = response.status() == StatusCode::OK
         && response.headers().get(header::ETAG).is_some_and(|etag| {
             known

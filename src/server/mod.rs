@@ -13,9 +13,12 @@ pub mod grpc;
 pub mod http;
 pub mod layers;
 pub mod openapi;
+mod surface;
 mod version;
+mod waits;
 
 pub use domains::Domains;
+pub use waits::Waits;
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::StatusCode;
 use serde_json::{Value, json};
 use utoipa::openapi::example::ExampleBuilder;
 use utoipa::openapi::header::HeaderBuilder;
@@ -18,13 +18,15 @@ use utoipa::openapi::{
     OpenApiBuilder, Ref, RefOr, Required, Response, ResponseBuilder, Schema, Server, Type,
 };
 use utoipa::{PartialSchema, ToSchema};
+use uuid::Uuid;
 
-use super::{consistency, layers, version};
+use super::{consistency, layers, surface, version};
 use crate::error::{Code, Error, FieldViolation, PROBLEM_JSON, Problem};
 use crate::operations;
-use crate::query::consistency::check_demand;
+use crate::query::consistency as demand;
 use crate::query::lag::not_served;
 use crate::query::rest::DomainName;
+use crate::query::watch::sse::EVENT_STREAM;
 use crate::query::{ConsistencyToken, Position};
 
 /// The whole document. `domains` is the documentation of the domains' routes, `names` are the names
@@ -57,7 +59,11 @@ pub fn document(domains: OpenApi, names: &[&str]) -> OpenApi {
                 } else {
                     source
                 };
-                complete(operation, reads, source);
+                // Work that is handed out, and streams, have positions, and are no reads.
+                let demands = source == Source::View
+                    && (reads || path.ends_with(":batchGet"))
+                    && !is_stream(operation);
+                complete(operation, reads, source, demands);
             }
         }
     }
@@ -346,9 +352,33 @@ const CONSISTENCY: Header = Header {
     component: "Consistency",
     name: "Sightline-Consistency",
     description: "How current the answer must be. `eventual`, the default, accepts the current state of the view; \
-         `at-least`, `latest` and `max-lag=<seconds>` are not supported yet and refused with 501.",
-    example: "eventual",
+         `at-least` demands what `Sightline-Consistency-Token` names; `max-lag=<seconds>` an answer that is at most so old; \
+         `latest` the end of the log at the time of the call.",
+    example: "at-least",
 };
+const DEMANDED_TOKEN: Header = Header {
+    component: "DemandedToken",
+    name: "Sightline-Consistency-Token",
+    description: "What the answer must not be older than, with `at-least`: the token of another answer (of any domain), the \
+         Kafka acknowledgement of a record as `topic/partition@offset`, or `event:` and a percent-encoded event id. Several are \
+         separated by commas.",
+    example: "user.events/3@41",
+};
+const WAIT: Header = Header {
+    component: "Wait",
+    name: "Sightline-Wait",
+    description: "How many seconds to wait for what is demanded, from 0 to 30; 1 by default. Then the answer is 504.",
+    example: "2.5",
+};
+const ON_TIMEOUT: Header = Header {
+    component: "OnTimeout",
+    name: "Sightline-On-Timeout",
+    description: "`serve-stale` asks for the answer that there is, if what is demanded does not come in time; the answer then has \
+         `Sightline-Stale`. `fail` is the default.",
+    example: "serve-stale",
+};
+/// What demands are made with.
+const DEMANDS: [&Header; 4] = [&CONSISTENCY, &DEMANDED_TOKEN, &WAIT, &ON_TIMEOUT];
 /// What reads by GET of what has a position read in addition.
 const IF_NONE_MATCH: Header = Header {
     component: "IfNoneMatch",
@@ -384,6 +414,20 @@ const INCOMPLETE: Header = Header {
          something that happened is missing from it. Absent otherwise.",
     example: "dead-letters",
 };
+const STALE: Header = Header {
+    component: "Stale",
+    name: "Sightline-Stale",
+    description: "The answer is older than was demanded, as `Sightline-On-Timeout: serve-stale` allows: the reason of the error \
+         that the caller would have got otherwise, such as `DEADLINE_EXCEEDED`. Absent otherwise.",
+    example: "DEADLINE_EXCEEDED",
+};
+const PARKED_KEYS: Header = Header {
+    component: "ParkedKeys",
+    name: "Sightline-Parked-Keys",
+    description: "How many keys are parked behind dead letters, so that events of them are missing; on answers about many users, \
+         where more than `eventual` was demanded.",
+    example: "0",
+};
 const ETAG: Header = Header {
     component: "ETag",
     name: "ETag",
@@ -413,14 +457,12 @@ const ANY: &[Code] = &[
     Code::DeadlineExceeded,
 ];
 /// Errors that any read of a domain's view may return in addition.
-const OF_VIEW: &[Code] = &[Code::ConsistencyUnsupported];
+const OF_VIEW: &[Code] = &[Code::DeadLettered, Code::KafkaUnavailable];
 /// Errors that any operation with a request body may return in addition.
 const WITH_BODY: &[Code] = &[Code::PayloadTooLarge, Code::UnsupportedMediaType];
 
 /// One error of each code of [`ANY`], [`OF_VIEW`] and [`WITH_BODY`], made as at runtime.
 fn examples() -> Vec<Error> {
-    let mut unsupported = HeaderMap::new();
-    unsupported.insert("sightline-consistency", HeaderValue::from_static("latest"));
     let incomplete = Position {
         is_ready: false,
         ..ConsistencyToken::default().into()
@@ -432,11 +474,18 @@ fn examples() -> Vec<Error> {
         Error::payload_too_large(),
         layers::unsupported_media_type(),
         Error::internal(""),
-        layers::overloaded(),
+        surface::overloaded(),
         sqlx::Error::PoolTimedOut.into(),
         Error::deadline_exceeded(),
     ];
-    examples.extend(check_demand(&unsupported).err());
+    let letter = Uuid::from_u128(0x0192_6f3e_7c1a_7b2e_9d35_4f5a_6b7c_8d9e);
+    examples.extend([
+        demand::dead_lettered("order", letter),
+        demand::key_parked("order", letter),
+        demand::stopped("order", "is paused (maintenance)"),
+        demand::partition_waits(Some(412.0)),
+        demand::kafka_unavailable(),
+    ]);
     examples.extend(incomplete.check_ready().err());
     examples
 }
@@ -474,7 +523,11 @@ fn shared() -> Components {
     ] {
         shared.schemas.insert(schema.0.into_owned(), schema.1);
     }
-    for header in REQUEST_HEADERS.iter().chain([&CONSISTENCY, &IF_NONE_MATCH]) {
+    for header in REQUEST_HEADERS
+        .iter()
+        .chain(DEMANDS)
+        .chain([&IF_NONE_MATCH])
+    {
         // Pages would send an example of an optional parameter with every call that is tried.
         let description = format!("{} For example `{}`.", header.description, header.example);
         let parameter = ParameterBuilder::new()
@@ -491,6 +544,8 @@ fn shared() -> Components {
         STATE,
         LAG_SECONDS,
         INCOMPLETE,
+        STALE,
+        PARKED_KEYS,
         ETAG,
         REQUEST_ID,
         RETRY_AFTER,
@@ -508,7 +563,10 @@ fn shared() -> Components {
             .description(status.canonical_reason().unwrap_or_default())
             .content(PROBLEM_JSON, problem(status))
             .header_ref(REQUEST_ID.name, REQUEST_ID.reference());
-        if matches!(code, Code::Overloaded | Code::DeadlineExceeded) {
+        if matches!(
+            code,
+            Code::Overloaded | Code::DeadlineExceeded | Code::KafkaUnavailable
+        ) {
             response = response.header_ref(RETRY_AFTER.name, RETRY_AFTER.reference());
         }
         let response = RefOr::T(response.build());
@@ -523,16 +581,22 @@ fn component_of(code: Code) -> String {
     title.split(' ').collect()
 }
 
-/// Adds to an operation what all have in common. `reads`: it is a GET.
-fn complete(operation: &mut Operation, reads: bool, source: Source) {
+/// Whether an operation answers with Server-Sent Events, which have no ETag.
+fn is_stream(operation: &Operation) -> bool {
+    let response = operation.responses.responses.get("200");
+    matches!(response, Some(RefOr::T(response)) if response.content.contains_key(EVENT_STREAM))
+}
+
+/// Adds to an operation what all have in common. `reads`: it is a GET. `demands`: a consistency can be demanded of it.
+fn complete(operation: &mut Operation, reads: bool, source: Source, demands: bool) {
     let has_position = source != Source::Other;
-    let conditional = reads && has_position;
+    let conditional = reads && has_position && !is_stream(operation);
     let parameters = operation.parameters.get_or_insert_default();
-    let consistency = (source == Source::View).then_some(&CONSISTENCY);
+    let demand_headers: &[&Header] = if demands { &DEMANDS } else { &[] };
     let if_none_match = conditional.then_some(&IF_NONE_MATCH);
     for header in REQUEST_HEADERS
         .iter()
-        .chain(consistency)
+        .chain(demand_headers.iter().copied())
         .chain(if_none_match)
     {
         let reference = Ref::new(format!("#/components/parameters/{}", header.component));
@@ -554,6 +618,14 @@ fn complete(operation: &mut Operation, reads: bool, source: Source) {
         responses.insert("304".into(), RefOr::T(not_modified));
     }
     let of_view: &[&Header] = match source {
+        Source::View if demands => &[
+            &TOKEN,
+            &STATE,
+            &LAG_SECONDS,
+            &INCOMPLETE,
+            &STALE,
+            &PARKED_KEYS,
+        ],
         Source::View => &[&TOKEN, &STATE, &LAG_SECONDS, &INCOMPLETE],
         Source::Lag => &[&TOKEN],
         Source::Other => &[],
@@ -585,7 +657,7 @@ fn complete(operation: &mut Operation, reads: bool, source: Source) {
             response.headers.insert(header.name.into(), reference);
         }
     }
-    let of_view: &[Code] = if source == Source::View { OF_VIEW } else { &[] };
+    let of_view: &[Code] = if demands { OF_VIEW } else { &[] };
     let with_body = if reads { &[] } else { WITH_BODY };
     for code in ANY.iter().chain(of_view).chain(with_body) {
         let reference: RefOr<Response> = RefOr::Ref(Ref::from_response_name(component_of(*code)));

@@ -446,19 +446,4 @@ async fn parameters_that_say_nothing_are_refused() {
         .await
         .expect_err("not a country");
     assert_eq!(refused.code(), Code::InvalidArgument);
-    let unsupported = running
-        .rest
-        .send(
-            Method::GET,
-            &customer_path("u-1"),
-            &[("sightline-consistency", "latest")],
-            &[],
-        )
-        .await;
-    assert_eq!(unsupported.status, 501);
-    let detail = unsupported.json()["detail"]
-        .as_str()
-        .expect("text")
-        .to_owned();
-    assert!(detail.contains("eventual only"), "{detail}");
 }

@@ -316,6 +316,10 @@ async fn assert_tried_reads_answer(rest: &Rest) {
         let Some(parameters) = item["get"]["parameters"].as_array() else {
             continue;
         };
+        // Streams have no end, and the page does not try them.
+        if item["get"]["responses"]["200"]["content"]["text/event-stream"].is_object() {
+            continue;
+        }
         let (mut path, mut query) = (template.clone(), Vec::new());
         for parameter in parameters.iter().filter(|p| p["required"] == true) {
             let name = parameter["name"].as_str().expect("a name");

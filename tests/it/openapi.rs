@@ -87,6 +87,8 @@ fn every_operation_is_documented() {
         "/v1/order/customers:batchGet",
         "/v1/order/customers/{userId}/addresses",
         "/v1/order/address-changes",
+        "/v1/order/address-changes:watch",
+        "/v1/fulfillment/addresses:watch",
         "/v1/fulfillment/users/{userId}/addresses",
         "/v1/fulfillment/users/{userId}/default-address",
         "/v1/fulfillment/addresses/{addressId}",
@@ -315,6 +317,19 @@ impl Contract {
         let answer = rest.get(path).await;
         self.check(&Method::GET, template, &answer);
         answer
+    }
+
+    /// Opens a stream of events, which has no end to wait for. Its first event stands for the body.
+    async fn watch(&mut self, rest: &Rest, template: &str) {
+        let mut events = rest.watch(template, &[]).await.expect("a stream");
+        let first = events.next().await.expect("an event");
+        let answer = Answer {
+            status: 200,
+            headers: events.headers.clone(),
+            body: json!(first.event).to_string().into(),
+            trailers: http::HeaderMap::new(),
+        };
+        self.check(&Method::GET, template, &answer);
     }
 
     async fn post(&mut self, rest: &Rest, template: &str, path: &str, body: Value) -> Answer {
@@ -546,6 +561,12 @@ async fn answers_are_as_the_document_says() {
         .await;
     let last = format!("{changes}?userId=nobody");
     contract.get(rest, changes, &last).await;
+    for watched in [
+        "/v1/order/address-changes:watch",
+        "/v1/fulfillment/addresses:watch",
+    ] {
+        contract.watch(rest, watched).await;
+    }
     let found = "/v1/fulfillment/addresses";
     let page = contract
         .get(rest, found, &format!("{found}?pageSize=1000"))
@@ -640,9 +661,29 @@ async fn answers_are_as_the_document_says() {
         ("/v1/consistency", "/v1/consistency"),
         ("/v1/consistency/{domain}", "/v1/consistency/order"),
         ("/v1/consistency/{domain}", "/v1/consistency/nothing"),
+        (
+            "/v1/consistency/events/{eventId}",
+            "/v1/consistency/events/newcomer-0",
+        ),
+        (
+            "/v1/consistency/events/{eventId}",
+            "/v1/consistency/events/nothing",
+        ),
         ("/v1/projections", "/v1/projections"),
     ] {
         contract.get(rest, template, path).await;
+    }
+    let (compare, join) = (
+        "/v1/consistency/tokens:compare",
+        "/v1/consistency/tokens:join",
+    );
+    for token in ["AQ", "nothing"] {
+        contract
+            .post(rest, compare, compare, json!({"a": token, "b": "AQ"}))
+            .await;
+        contract
+            .post(rest, join, join, json!({"tokens": [token]}))
+            .await;
     }
     // An unknown parameter is refused by each of them.
     let gets: Vec<String> = contract.answered.keys().cloned().collect();

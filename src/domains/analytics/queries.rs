@@ -14,7 +14,7 @@ use crate::db;
 use crate::error::{Error, FieldViolation};
 use crate::query::lookups::Lookup;
 use crate::query::page::ResponseSize;
-use crate::query::{self, Answer, Position, Reads, users};
+use crate::query::{self, Answer, Position, Reads, Subject, users};
 
 /// The most days of daily metrics.
 const MAX_DAYS: i64 = 3_660;
@@ -102,7 +102,13 @@ pub async fn get_daily_metrics(
     .await
     .map_err(|error| Error::from(error).in_statement("analytics/get_daily_metrics"))?;
     let position = reads
-        .position("analytics", &row.logs, &row.offsets, row.ready, false)
+        .position(
+            "analytics",
+            &row.logs,
+            &row.offsets,
+            row.ready,
+            Subject::Many,
+        )
         .await?;
     let numbers = row.metrics.iter().zip(row.breakdowns).zip(row.counts);
     let mut numbers = row.days.into_iter().zip(numbers).peekable();
@@ -166,7 +172,13 @@ pub async fn get_funnel(reads: &Reads, range: DayRange) -> Result<Answer<Funnel>
     .await
     .map_err(|error| Error::from(error).in_statement("analytics/get_funnel"))?;
     let position = reads
-        .position("analytics", &row.logs, &row.offsets, row.ready, false)
+        .position(
+            "analytics",
+            &row.logs,
+            &row.offsets,
+            row.ready,
+            Subject::Many,
+        )
         .await?;
     let counts: HashMap<i16, i64> = row.steps.into_iter().zip(row.counts).collect();
     let mut middles: HashMap<i16, Vec<i64>> = HashMap::new();
@@ -231,7 +243,13 @@ pub async fn get_retention(
     .await
     .map_err(|error| Error::from(error).in_statement("analytics/get_retention"))?;
     let position = reads
-        .position("analytics", &row.logs, &row.offsets, row.ready, false)
+        .position(
+            "analytics",
+            &row.logs,
+            &row.offsets,
+            row.ready,
+            Subject::Many,
+        )
         .await?;
     let cells = row.retained_cohorts.into_iter().zip(row.retained_weeks);
     let retained: HashMap<(i32, i16), i64> = cells.zip(row.retained_counts).collect();

@@ -8,7 +8,7 @@ use serde::Serialize;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::model::{FoundAddresses, ShippingAddress, ShippingAddresses};
+use super::model::{FoundAddresses, ShippingAddress, ShippingAddressChange, ShippingAddresses};
 use super::rules::country_key;
 use super::state::{Fact, Recipient, RecipientState};
 use super::validation::ValidationStatus;
@@ -17,9 +17,12 @@ use crate::error::Error;
 use crate::event::hash16;
 use crate::fold::addresses::{DefaultKind, Source};
 use crate::fold::history::{self, HistoryEntry};
+use crate::projector::FeedPosition;
 use crate::query::lookups::{Found, Lookup, Rows};
 use crate::query::page::{Page, PageRequest};
-use crate::query::{self, Answer, Position, Reads, users};
+use crate::query::reads::Resume;
+use crate::query::watch::{self, Feed, FeedPage, FeedRow, Limits, WatchStream};
+use crate::query::{self, Answer, Position, Reads, Subject, users};
 
 /// A user's addresses, now or as of an instant. A deleted user has none.
 ///
@@ -148,7 +151,13 @@ pub async fn get_address(
             .await
             .map_err(|error| Error::from(error).in_statement("fulfillment/get_address_as_of"))?;
             let position = reads
-                .position("fulfillment", &row.logs, &row.offsets, row.ready, false)
+                .position(
+                    "fulfillment",
+                    &row.logs,
+                    &row.offsets,
+                    row.ready,
+                    Subject::Many,
+                )
                 .await?;
             let facts = history::entries(row.times, row.log_ids, row.record_offsets, &row.facts)?;
             let facts = row.user_ids.into_iter().zip(facts);
@@ -236,7 +245,13 @@ pub async fn search_addresses(
     .await
     .map_err(|error| Error::from(error).in_statement("fulfillment/search_addresses"))?;
     let position = reads
-        .position("fulfillment", &row.logs, &row.offsets, row.ready, false)
+        .position(
+            "fulfillment",
+            &row.logs,
+            &row.offsets,
+            row.ready,
+            Subject::Many,
+        )
         .await?;
     if row.addresses.is_empty() && page.after.is_none() {
         position.check_ready()?;
@@ -255,4 +270,95 @@ pub async fn search_addresses(
         },
         position,
     })
+}
+
+/// All addresses in the order of their last changes, to be watched. Of several changes of an address the last one is left, so that
+/// whoever reads them from the beginning gets each address as it is.
+#[derive(Clone, Default)]
+pub struct AddressesFeed;
+
+impl Feed for AddressesFeed {
+    const DOMAIN: &'static str = "fulfillment";
+    type Change = ShippingAddressChange;
+
+    fn passes(&self, _: &ShippingAddressChange) -> bool {
+        true
+    }
+
+    fn is_in_snapshot(change: &ShippingAddressChange) -> bool {
+        !change.deleted
+    }
+
+    async fn read(
+        &self,
+        reads: &Reads,
+        resume: &Resume,
+        limit: i64,
+    ) -> Result<FeedPage<ShippingAddressChange>, Error> {
+        let row = sqlx::query_file!(
+            "src/domains/fulfillment/sql/watch_addresses.sql",
+            &resume.log_ids,
+            &resume.next_offsets,
+            &resume.sequences,
+            limit,
+            resume.view_version,
+            watch::MAX_BYTES,
+        )
+        .fetch_one(reads.pool())
+        .await
+        .map_err(|error| Error::from(error).in_statement("fulfillment/watch_addresses"))?;
+        let reflects = reads
+            .position(
+                "fulfillment",
+                &row.logs,
+                &row.offsets,
+                row.ready,
+                Subject::Many,
+            )
+            .await?;
+        let positions = row.next_offsets.into_iter().zip(row.sequences);
+        let ids = row.user_ids.into_iter().zip(row.address_ids);
+        let addresses = row.addresses.iter().zip(ids);
+        let changes = addresses.zip(row.log_ids).zip(positions);
+        let rows = changes.map(
+            |(((address, (user_id, address_id)), log_id), (next_offset, sequence))| {
+                let parse = |address: &String| db::of_document(address, "shipping_addresses");
+                Ok(FeedRow {
+                    log_id,
+                    position: FeedPosition {
+                        next_offset,
+                        sequence,
+                    },
+                    bytes: address.as_ref().map_or(0, String::len),
+                    change: ShippingAddressChange {
+                        cursor: String::new(),
+                        user_id,
+                        address_id,
+                        deleted: address.is_none(),
+                        address: address.as_ref().map(parse).transpose()?,
+                    },
+                })
+            },
+        );
+        Ok(FeedPage {
+            view_version: row.version,
+            must_resync: row.resync,
+            rows: rows.collect::<Result<_, sqlx::Error>>()?,
+            logs: row.logs,
+            offsets: row.offsets,
+            reflects,
+        })
+    }
+}
+
+/// Every address as it is, and then each change of one as it is committed; after a cursor, changes only.
+///
+/// # Errors
+/// As [`watch::watch`].
+pub async fn watch_addresses(
+    reads: &Reads,
+    after: (&str, Option<&str>),
+    limits: Limits,
+) -> Result<Answer<WatchStream<ShippingAddressChange>>, Error> {
+    watch::watch(reads, AddressesFeed, after, limits).await
 }

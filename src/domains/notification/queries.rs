@@ -10,7 +10,7 @@ use crate::db;
 use crate::error::Error;
 use crate::event::hash16;
 use crate::query::page::{Page, PageRequest};
-use crate::query::{self, Answer, Reads};
+use crate::query::{self, Answer, Reads, Subject};
 
 /// The notification with this id.
 ///
@@ -35,7 +35,7 @@ pub async fn get_notification(
             &row.logs,
             &row.offsets,
             row.ready,
-            row.lacks_dead_letters,
+            Subject::User(row.dead_letter),
         )
         .await?;
     match row.notifications()?.pop() {
@@ -109,7 +109,7 @@ pub async fn list_notifications(
             &row.logs,
             &row.offsets,
             row.ready,
-            row.lacks_dead_letters,
+            Subject::of(filter.user_id.is_some(), row.dead_letter),
         )
         .await?;
     let notifications = row.notifications()?;
@@ -194,7 +194,7 @@ struct Rows {
     expires: Vec<DateTime<Utc>>,
     last_errors: Vec<Option<String>>,
     ready: bool,
-    lacks_dead_letters: bool,
+    dead_letter: Option<Uuid>,
     logs: Vec<i32>,
     offsets: Vec<i64>,
 }

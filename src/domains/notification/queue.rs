@@ -21,7 +21,7 @@ use crate::db;
 use crate::error::{Code, Error};
 use crate::projector::Projection;
 use crate::projector::restores::CheckError;
-use crate::query::{self, Answer, Reads, Work, deadline};
+use crate::query::{self, Answer, Reads, Subject, Work, deadline};
 
 /// How many statements lease at once.
 const TASKS: usize = 2;
@@ -499,7 +499,7 @@ impl Queue {
                     &first.logs,
                     &first.offsets,
                     first.ready,
-                    false,
+                    Subject::Many,
                 )
                 .await?;
             let next_due = first.next_due_seconds.map(|seconds| {

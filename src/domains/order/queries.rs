@@ -18,10 +18,14 @@ use crate::projector::FeedPosition;
 use crate::query::cursor::{self, Cursor};
 use crate::query::lookups::Lookup;
 use crate::query::page::{Page, PageRequest, ResponseSize};
-use crate::query::{self, Answer, Reads, users};
+use crate::query::reads::Resume;
+use crate::query::watch::{self, Feed, FeedPage, FeedRow, Limits, WatchStream};
+use crate::query::{self, Answer, Position, Reads, Subject, users};
 
 /// The most ids in one request.
 pub const MAX_BATCH: usize = 1_000;
+/// The text that is read for a page of the feed, in bytes. An answer holds 3 MiB; this is more than that.
+const LIST_BYTES: i64 = 8 * 1024 * 1024;
 
 /// The customer with this id.
 ///
@@ -67,7 +71,13 @@ pub async fn batch_get_customers(
         .await
         .map_err(|error| Error::from(error).in_statement(CUSTOMERS.statement))?;
     let position = reads
-        .position("order", &rows.logs, &rows.offsets, rows.ready, false)
+        .position(
+            "order",
+            &rows.logs,
+            &rows.offsets,
+            rows.ready,
+            Subject::Many,
+        )
         .await?;
     let mut found: HashMap<String, Customer> = HashMap::with_capacity(rows.documents.len());
     for state in &rows.documents {
@@ -160,30 +170,8 @@ pub async fn list_address_changes(
     let page: Page<Cursor> = Page::of(page, &("order/address-changes", filter))?;
     let (field, begin) = first_cursor(&page, filter)?;
     let resume = reads.resume(field, &begin).await?;
-    let row = sqlx::query_file!(
-        "src/domains/order/sql/list_address_changes.sql",
-        &resume.log_ids,
-        &resume.next_offsets,
-        &resume.sequences,
-        page.limit(),
-        filter.user_id.as_ref().map(|id| hash16(id.as_bytes())),
-        filter.significant,
-        filter.since,
-        resume.view_version,
-        filter.user_id.as_deref(),
-    )
-    .fetch_one(reads.pool())
-    .await
-    .map_err(|error| Error::from(error).in_statement("order/list_address_changes"))?;
-    let position = reads
-        .position(
-            "order",
-            &row.logs,
-            &row.offsets,
-            row.ready,
-            row.lacks_dead_letters,
-        )
-        .await?;
+    let row = read_changes(reads, filter, &resume, page.limit(), LIST_BYTES).await?;
+    let position = row.position(reads, filter).await?;
     if row.resync {
         return Err(cursor::resync().with_metadata(position.metadata()));
     }
@@ -217,6 +205,125 @@ pub async fn list_address_changes(
         },
         position,
     })
+}
+
+/// What the statement of the feed returns.
+struct ChangesRow {
+    log_ids: Vec<i32>,
+    next_offsets: Vec<i64>,
+    sequences: Vec<i64>,
+    changes: Vec<String>,
+    version: i32,
+    ready: bool,
+    dead_letter: Option<Uuid>,
+    resync: bool,
+    logs: Vec<i32>,
+    offsets: Vec<i64>,
+}
+
+impl ChangesRow {
+    async fn position(&self, reads: &Reads, filter: &ChangesFilter) -> Result<Position, Error> {
+        let subject = Subject::of(filter.user_id.is_some(), self.dead_letter);
+        reads
+            .position("order", &self.logs, &self.offsets, self.ready, subject)
+            .await
+    }
+}
+
+/// Changes that pass a filter, after its cursor: up to `limit`, until they have so many bytes.
+async fn read_changes(
+    reads: &Reads,
+    filter: &ChangesFilter,
+    resume: &Resume,
+    limit: i64,
+    bytes: i64,
+) -> Result<ChangesRow, Error> {
+    sqlx::query_file_as!(
+        ChangesRow,
+        "src/domains/order/sql/list_address_changes.sql",
+        &resume.log_ids,
+        &resume.next_offsets,
+        &resume.sequences,
+        limit,
+        filter.user_id.as_ref().map(|id| hash16(id.as_bytes())),
+        filter.significant,
+        filter.since,
+        resume.view_version,
+        filter.user_id.as_deref(),
+        bytes,
+    )
+    .fetch_one(reads.pool())
+    .await
+    .map_err(|error| Error::from(error).in_statement("order/list_address_changes"))
+}
+
+/// The feed of address changes, to be watched. Of the filter, user and significance count.
+#[derive(Clone, Default)]
+pub struct ChangesFeed(ChangesFilter);
+
+impl Feed for ChangesFeed {
+    const DOMAIN: &'static str = "order";
+    type Change = AddressChange;
+
+    fn passes(&self, change: &AddressChange) -> bool {
+        let Self(filter) = self;
+        let is_of = |user_id: &String| change.user_id == *user_id;
+        let is_so = |significant| change.significant == significant;
+        filter.user_id.as_ref().is_none_or(is_of) && filter.significant.is_none_or(is_so)
+    }
+
+    async fn read(
+        &self,
+        reads: &Reads,
+        resume: &Resume,
+        limit: i64,
+    ) -> Result<FeedPage<AddressChange>, Error> {
+        let row = read_changes(reads, &self.0, resume, limit, watch::MAX_BYTES).await?;
+        let reflects = row.position(reads, &self.0).await?;
+        let positions = row.next_offsets.into_iter().zip(row.sequences);
+        let changes = row.changes.iter().zip(row.log_ids).zip(positions);
+        let rows = changes.map(|((change, log_id), (next_offset, sequence))| {
+            Ok(FeedRow {
+                log_id,
+                position: FeedPosition {
+                    next_offset,
+                    sequence,
+                },
+                bytes: change.len(),
+                change: db::of_document(change, "address_changes")?,
+            })
+        });
+        Ok(FeedPage {
+            view_version: row.version,
+            must_resync: row.resync,
+            rows: rows.collect::<Result<_, sqlx::Error>>()?,
+            logs: row.logs,
+            offsets: row.offsets,
+            reflects,
+        })
+    }
+}
+
+/// The changes of the feed as they are committed, after a cursor or from the beginning.
+///
+/// # Errors
+/// INVALID_ARGUMENT if the user's id is invalid; otherwise as [`watch::watch`].
+pub async fn watch_address_changes(
+    reads: &Reads,
+    user_id: Option<String>,
+    significant: Option<bool>,
+    after: (&str, Option<&str>),
+    limits: Limits,
+) -> Result<Answer<WatchStream<AddressChange>>, Error> {
+    if let Some(user_id) = &user_id {
+        query::check_id("userId", user_id)?;
+    }
+    let filter = ChangesFilter {
+        user_id,
+        significant,
+        ..ChangesFilter::default()
+    };
+    watch::watch(reads, ChangesFeed(filter), after, limits).await
 }
 
 /// The cursor at which a page begins, and the parameter that it is from. The first page begins at

@@ -12,7 +12,7 @@ use crate::db;
 use crate::error::{Error, FieldViolation};
 use crate::query::lookups::Lookup;
 use crate::query::page::{Page, PageRequest};
-use crate::query::{self, Answer, Reads, users};
+use crate::query::{self, Answer, Reads, Subject, users};
 
 /// The most preferences in one request.
 pub const MAX_PREFERENCES: usize = 10;
@@ -124,7 +124,13 @@ pub async fn list_segment(
     .await
     .map_err(|error| Error::from(error).in_statement("personalization/list_segment"))?;
     let position = reads
-        .position("personalization", &row.logs, &row.offsets, row.ready, false)
+        .position(
+            "personalization",
+            &row.logs,
+            &row.offsets,
+            row.ready,
+            Subject::Many,
+        )
         .await?;
     if row.user_ids.is_empty() && page.after.is_none() {
         position.check_ready()?;

@@ -13,7 +13,7 @@ use crate::db;
 use crate::error::Error;
 use crate::event::hash16;
 use crate::query::page::{Page, PageRequest, ResponseSize};
-use crate::query::{Answer, Reads};
+use crate::query::{Answer, Reads, Subject};
 
 /// The most statuses of a search.
 const MAX_STATUSES: usize = 100;
@@ -216,7 +216,7 @@ impl Search<'_> {
                 &reflected.logs,
                 &reflected.offsets,
                 reflected.ready,
-                false,
+                Subject::Many,
             )
             .await?;
         Ok(Answer {

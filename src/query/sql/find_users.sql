@@ -3,7 +3,7 @@
 -- under a user's id are missing from the answer.
 SELECT coalesce(c.numbers, '{}') AS numbers, coalesce(c.documents, '{}') AS documents,
        coalesce(c.log_ids, '{}') AS log_ids, coalesce(c.row_logs, '{}') AS row_logs, v.logs AS log_count,
-       coalesce(d.numbers, '{}') AS lacking, coalesce(p.logs, '{}') AS logs, coalesce(p.offsets, '{}') AS offsets,
+       coalesce(d.numbers, '{}') AS lacking, coalesce(d.ids, '{}') AS dead_letters, coalesce(p.logs, '{}') AS logs, coalesce(p.offsets, '{}') AS offsets,
        v.ready AS ready
 FROM {domain}_live.view_version v
 CROSS JOIN LATERAL (
@@ -14,10 +14,10 @@ CROSS JOIN LATERAL (
     CROSS JOIN LATERAL (SELECT * FROM {domain}_live.users WHERE user_key = a.key AND user_id = a.id LIMIT 1) u
 ) c
 CROSS JOIN LATERAL (
-    SELECT array_agg(a.number) AS numbers
+    SELECT array_agg(a.number) AS numbers, array_agg(d.id) AS ids
     FROM unnest($1::uuid[]) WITH ORDINALITY AS a (key, number)
     CROSS JOIN LATERAL (
-        SELECT FROM sightline.dead_letters
+        SELECT id FROM sightline.dead_letters
         WHERE domain = '{domain}' AND version = v.version AND key_hash = a.key AND state IN ('parked', 'retrying')
         LIMIT 1
     ) d

@@ -1,9 +1,9 @@
 -- Users by the hashes ($1) and the ids ($2) of users, of those whose rows are made from one log, and the position of that log, in
 -- one snapshot. Open dead letters under a user's id are missing from the answer.
 SELECT a.number, u.state::text AS document, p.log_id, p.next_offset, v.ready,
-       EXISTS (SELECT FROM sightline.dead_letters d
+       (SELECT d.id FROM sightline.dead_letters d
                WHERE d.domain = '{domain}' AND d.version = v.version AND d.key_hash = a.key
-                 AND d.state IN ('parked', 'retrying')) AS lacks_dead_letters
+                 AND d.state IN ('parked', 'retrying') LIMIT 1) AS dead_letter
 FROM {domain}_live.view_version v
 CROSS JOIN unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS a (key, id, number)
 JOIN {domain}_live.users u ON u.user_key = a.key AND u.user_id = a.id AND u.logs = v.logs

@@ -3,9 +3,9 @@
 SELECT u.state::text, coalesce(h.times, '{}') AS times, coalesce(h.log_ids, '{}') AS log_ids,
        coalesce(h.record_offsets, '{}') AS record_offsets, coalesce(h.facts::text[], '{}') AS facts,
        coalesce(p.logs, '{}') AS logs, coalesce(p.offsets, '{}') AS offsets, v.ready AS ready,
-       EXISTS (SELECT FROM sightline.dead_letters d
+       (SELECT d.id FROM sightline.dead_letters d
                WHERE d.domain = '{domain}' AND d.version = v.version AND d.key_hash = $1
-                 AND d.state IN ('parked', 'retrying')) AS lacks_dead_letters
+                 AND d.state IN ('parked', 'retrying') LIMIT 1) AS dead_letter
 FROM {domain}_live.view_version v
 LEFT JOIN {domain}_live.users u ON u.user_key = $1 AND u.user_id = $3
 CROSS JOIN LATERAL (

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use http::{HeaderMap, Request};
 use http_body_util::BodyExt;
 use prost::Message;
@@ -14,7 +15,7 @@ use tonic::service::Routes;
 use tonic_types::StatusExt;
 use tower::ServiceExt;
 
-use super::{domains, find, lag, operations, token};
+use super::{domains, find, lag, operations, reads, token};
 use crate::error::Error;
 use crate::proto::consistency::v1 as consistency;
 use crate::proto::operations::v1 as operations_pb;
@@ -28,6 +29,9 @@ struct ExampleOrders;
 
 #[tonic::async_trait]
 impl OrderService for ExampleOrders {
+    type WatchAddressChangesStream =
+        BoxStream<'static, Result<pb::WatchAddressChangesResponse, tonic::Status>>;
+
     async fn get_customer(
         &self,
         request: tonic::Request<pb::GetCustomerRequest>,
@@ -61,12 +65,20 @@ impl OrderService for ExampleOrders {
     ) -> Result<tonic::Response<pb::ListAddressChangesResponse>, tonic::Status> {
         Err(Error::internal("not called by the tests").into())
     }
+
+    async fn watch_address_changes(
+        &self,
+        _: tonic::Request<pb::WatchAddressChangesRequest>,
+    ) -> Result<tonic::Response<Self::WatchAddressChangesStream>, tonic::Status> {
+        Err(Error::internal("not called by the tests").into())
+    }
 }
 
 fn parts() -> grpc::Parts {
     grpc::Parts {
         services: Routes::new(service!(OrderServiceServer::new(ExampleOrders))),
         names: vec!["sightline.order.v1.OrderService"],
+        reads: reads(),
         domains: domains(),
         lag: lag(),
         operations: operations(),
@@ -150,8 +162,8 @@ async fn every_refusal_has_the_reason_that_rest_gives() {
             GET_CUSTOMER,
             &[("sightline-consistency", "latest")],
             request_for("a"),
-            tonic::Code::Unimplemented,
-            "CONSISTENCY_UNSUPPORTED",
+            tonic::Code::Unavailable,
+            "KAFKA_UNAVAILABLE",
         ),
         (
             GET_CUSTOMER,
@@ -206,6 +218,13 @@ async fn every_refusal_has_the_reason_that_rest_gives() {
             GET_CUSTOMER,
             &[("sightline-consistency", "at-least")],
             request_for("a"),
+            tonic::Code::InvalidArgument,
+            "INVALID_ARGUMENT",
+        ),
+        (
+            "/sightline.consistency.v1.ConsistencyService/GetConsistency",
+            &[("sightline-consistency", "latest")],
+            vec![],
             tonic::Code::Unimplemented,
             "CONSISTENCY_UNSUPPORTED",
         ),

@@ -186,6 +186,13 @@ async fn every_refusal_has_a_reason() {
             "GET",
             "/v1/order/things/a",
             &[("sightline-consistency", "latest")],
+            503,
+            "KAFKA_UNAVAILABLE",
+        ),
+        (
+            "GET",
+            "/v1/version",
+            &[("sightline-consistency", "latest")],
             501,
             "CONSISTENCY_UNSUPPORTED",
         ),

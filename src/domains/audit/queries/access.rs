@@ -14,7 +14,7 @@ use crate::domains::audit::state::{ChangedValue, Facts};
 use crate::error::Error;
 use crate::event::{EventType, hash16};
 use crate::query::page::ResponseSize;
-use crate::query::{self, Answer, Reads};
+use crate::query::{self, Answer, Reads, Subject};
 
 /// The most holders of a role that are read: more don't fit into an answer, even with the shortest ids.
 const MOST_HOLDERS: i64 = 1_000_000;
@@ -57,7 +57,7 @@ pub async fn get_user_access(
             &user.logs,
             &user.offsets,
             user.ready,
-            user.lacks_dead_letters,
+            Subject::User(user.dead_letter),
         )
         .await?;
     if !user.known {
@@ -100,7 +100,13 @@ pub async fn get_role(
     }
     let facts = facts.facts;
     let position = reads
-        .position("audit", &role.logs, &role.offsets, role.ready, false)
+        .position(
+            "audit",
+            &role.logs,
+            &role.offsets,
+            role.ready,
+            Subject::Many,
+        )
         .await?;
     if !role.known {
         return Err(position.not_found("role"));

@@ -12,7 +12,7 @@ use crate::domains::audit::model::{Alert, AlertKind, Alerts};
 use crate::error::Error;
 use crate::event::hash16;
 use crate::query::page::{Page, PageRequest};
-use crate::query::{Answer, Reads};
+use crate::query::{Answer, Reads, Subject};
 
 /// The text of the statements that list alerts.
 const LIST_ALERTS: &str = include_str!("../sql/list_alerts.sql");
@@ -94,7 +94,13 @@ pub async fn list_alerts(
             .await
             .map_err(|error| Error::from(error).in_statement("audit/list_alerts"))?;
         let position = reads
-            .position("audit", &rows.logs, &rows.offsets, rows.ready, false)
+            .position(
+                "audit",
+                &rows.logs,
+                &rows.offsets,
+                rows.ready,
+                Subject::Many,
+            )
             .await?;
         let horizon = rows.horizon;
         let mut alerts = rows.alerts()?;

@@ -13,7 +13,7 @@ use crate::domains::audit::state::{ChangedValue, Facts};
 use crate::error::Error;
 use crate::event::{EventType, hash16};
 use crate::query::page::{Page, PageRequest};
-use crate::query::{self, Answer, Reads};
+use crate::query::{self, Answer, Reads, Subject};
 
 /// The text of the statements that list entries.
 const LIST_ENTRIES: &str = include_str!("../sql/list_entries.sql");
@@ -275,7 +275,7 @@ impl EntryWalk {
                 &rows.logs,
                 &rows.offsets,
                 rows.ready,
-                rows.lacks_dead_letters,
+                Subject::of(filter.user_id.is_some(), rows.dead_letter),
             )
             .await?;
         let logs = reads.partitions(&rows.log_ids).await?;
@@ -362,7 +362,7 @@ struct EntryRows {
     user_agents: Vec<Option<String>>,
     changed_values: Vec<Option<String>>,
     ready: bool,
-    lacks_dead_letters: bool,
+    dead_letter: Option<Uuid>,
     logs: Vec<i32>,
     offsets: Vec<i64>,
 }

@@ -1,9 +1,9 @@
 -- Whether entries concern a user ($1 is the hash, $2 the id as it is in facts), whether the user was deleted until a time ($3), and
 -- the positions of all logs.
 SELECT v.ready AS "ready!", k.known AS "known!", k.deleted AS "deleted!",
-       EXISTS (SELECT FROM sightline.dead_letters d
+       (SELECT d.id FROM sightline.dead_letters d
                WHERE d.domain = 'audit' AND d.version = v.version AND d.key_hash = $1
-                 AND d.state IN ('parked', 'retrying')) AS "lacks_dead_letters!",
+                 AND d.state IN ('parked', 'retrying') LIMIT 1) AS dead_letter,
        coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!"
 FROM audit_live.view_version v
 CROSS JOIN LATERAL (

@@ -52,9 +52,9 @@ SELECT coalesce(f.log_ids, '{}') AS log_ids, coalesce(f.actions, '{}') AS action
        coalesce(f.ip_addresses, '{}') AS ip_addresses, coalesce(f.user_agents, '{}') AS user_agents,
        coalesce(f.changed_values, '{}') AS changed_values,
        v.ready AS ready,
-       EXISTS (SELECT FROM sightline.dead_letters d
+       (SELECT d.id FROM sightline.dead_letters d
                WHERE d.domain = 'audit' AND d.version = v.version AND d.key_hash = $8
-                 AND d.state IN ('parked', 'retrying')) AS lacks_dead_letters,
+                 AND d.state IN ('parked', 'retrying') LIMIT 1) AS dead_letter,
        coalesce(p.logs, '{}') AS logs, coalesce(p.offsets, '{}') AS offsets
 FROM audit_live.view_version v
 CROSS JOIN found f

@@ -7,7 +7,7 @@ SELECT coalesce(f.notification_ids, '{}') AS "notification_ids!", coalesce(f.eve
        coalesce(f.statuses, '{}') AS "statuses!", coalesce(f.attempts, '{}') AS "attempts!",
        coalesce(f.created, '{}') AS "created!", coalesce(f.expires, '{}') AS "expires!",
        coalesce(f.last_errors, '{}') AS "last_errors!: Vec<Option<String>>",
-       v.ready AS "ready!", coalesce(f.lacks_dead_letters, false) AS "lacks_dead_letters!",
+       v.ready AS "ready!", f.dead_letter,
        coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!"
 FROM notification_live.view_version v
 CROSS JOIN LATERAL (
@@ -17,10 +17,10 @@ CROSS JOIN LATERAL (
            array_agg(notification.status(d.state, d.due_at, n.expires_at, n.recipient)) AS statuses,
            array_agg(d.attempts) AS attempts, array_agg(n.created_at) AS created, array_agg(n.expires_at) AS expires,
            array_agg(d.last_error) AS last_errors,
-           bool_or(EXISTS (
-               SELECT FROM sightline.dead_letters l
+           (array_agg((
+               SELECT l.id FROM sightline.dead_letters l
                WHERE l.domain = 'notification' AND l.version = v.version AND l.key_hash = n.user_key
-                 AND l.state IN ('parked', 'retrying'))) AS lacks_dead_letters
+                 AND l.state IN ('parked', 'retrying') LIMIT 1)))[1] AS dead_letter
     FROM notification_live.notifications n
     JOIN notification.deliveries d USING (notification_id)
     WHERE n.notification_id = $1

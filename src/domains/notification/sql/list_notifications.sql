@@ -72,9 +72,9 @@ SELECT coalesce(f.notification_ids, '{}') AS "notification_ids!", coalesce(f.eve
        coalesce(f.created, '{}') AS "created!", coalesce(f.expires, '{}') AS "expires!",
        coalesce(f.last_errors, '{}') AS "last_errors!: Vec<Option<String>>",
        v.ready AS "ready!",
-       EXISTS (SELECT FROM sightline.dead_letters l
+       (SELECT l.id FROM sightline.dead_letters l
                WHERE l.domain = 'notification' AND l.version = v.version AND l.key_hash = $6
-                 AND l.state IN ('parked', 'retrying')) AS "lacks_dead_letters!",
+                 AND l.state IN ('parked', 'retrying') LIMIT 1) AS dead_letter,
        coalesce(p.logs, '{}') AS "logs!", coalesce(p.offsets, '{}') AS "offsets!"
 FROM notification_live.view_version v
 CROSS JOIN found f

@@ -1,0 +1,375 @@
+//! Reads that demand more than eventual consistency: one layer for all reads of all domains on both surfaces.
+//!
+//! It runs the read and compares what the answer reflects with what is demanded. Where something is missing, it gives the call's
+//! place among the running ones back, waits for the commits that bring it, and runs the read again: a request that waits holds
+//! neither a place nor a connection to the database. It waits for as long as the caller said, and at most until shortly before
+//! the caller's deadline.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{MatchedPath, Request};
+use axum::middleware::Next;
+use axum::response::Response;
+use futures_util::future::{join_all, select_all};
+use http::request::Parts;
+use http::{HeaderValue, Method, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::surface::{GRPC_STATUS, Surface, overloaded};
+use crate::error::{Code, Error, PARKED_KEYS_HEADER, STALE_HEADER};
+use crate::proto;
+use crate::query::consistency::{
+    Demand, Level, Stops, Targets, Unmet, check_parked, check_progress,
+};
+use crate::query::seen::{Seen, Subject, observe};
+use crate::query::status::ViewStatus;
+use crate::query::{MAX_REQUEST_BYTES, Reads, deadline, place};
+
+/// How many requests may wait at once on a surface. Each holds some kilobytes.
+const MAX_WAITING: usize = 20_000;
+/// What is left of the caller's deadline when a wait ends, for the answer.
+const MARGIN: Duration = Duration::from_millis(200);
+/// What is not there yet although something was committed is looked for so often at most.
+const LOOK_PAUSE: Duration = Duration::from_millis(10);
+
+/// The layer of a surface.
+#[derive(Clone)]
+pub struct Waits {
+    surface: Surface,
+    reads: Reads,
+    /// The domains that this process serves.
+    served: Arc<[&'static str]>,
+    waiting: Arc<Semaphore>,
+    stops: Arc<Stops>,
+}
+
+/// Why a demand was not met.
+struct Missed {
+    error: Error,
+    /// The answer that is too old, if there is one already.
+    answer: Option<Response>,
+}
+
+impl From<Error> for Missed {
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            answer: None,
+        }
+    }
+}
+
+impl Missed {
+    /// Whether an answer now is only too old.
+    fn is_of_time(&self) -> bool {
+        matches!(
+            self.error.code(),
+            Code::DeadlineExceeded
+                | Code::ProjectionStopped
+                | Code::PartitionWaits
+                | Code::KafkaUnavailable
+        )
+    }
+}
+
+/// A request that may be run several times.
+struct Call {
+    parts: Parts,
+    body: Bytes,
+    next: Next,
+}
+
+impl Call {
+    async fn run(&self) -> Response {
+        let body = Body::from(self.body.clone());
+        let request = Request::from_parts(self.parts.clone(), body);
+        self.next.clone().run(request).await
+    }
+}
+
+impl Waits {
+    /// The layer of a surface, whose reads are of these domains.
+    pub fn new(surface: Surface, reads: Reads, served: &[&'static str]) -> Self {
+        Self {
+            surface,
+            reads,
+            served: served.into(),
+            waiting: Arc::new(Semaphore::new(MAX_WAITING)),
+            stops: Arc::default(),
+        }
+    }
+
+    /// Answers a call with what it demands.
+    pub(super) async fn answer(&self, request: Request, next: Next) -> Response {
+        let demand = match Demand::of(request.headers()) {
+            Ok(demand) => demand,
+            Err(error) => return self.surface.refuse(error),
+        };
+        if demand.level == Level::Eventual {
+            return self.answer_at_once(request, next).await;
+        }
+        let Some(domains) = self.domains(&request) else {
+            return self.surface.refuse(unsupported());
+        };
+        let until = Instant::now() + demand.wait.min(deadline::left().saturating_sub(MARGIN));
+        let call = match buffered(request, next).await {
+            Ok(call) => call,
+            Err(error) => return self.surface.refuse(error),
+        };
+        match self.reach(&demand.level, &domains, &call, until).await {
+            Ok(response) => response,
+            Err(missed) if demand.serves_stale && missed.is_of_time() => {
+                let mut response = match missed.answer {
+                    Some(response) => response,
+                    None => call.run().await,
+                };
+                let reason = HeaderValue::from_static(missed.error.code().reason());
+                response.headers_mut().insert(STALE_HEADER, reason);
+                response
+            }
+            Err(missed) => self.surface.refuse(missed.error),
+        }
+    }
+
+    /// The answer that there is now: of a replica, or of the primary where no replica has one.
+    async fn answer_at_once(&self, request: Request, next: Next) -> Response {
+        let replica = self.reads.replicas().next();
+        let Some(replica) = replica.filter(|_| self.domains(&request).is_some()) else {
+            return next.run(request).await;
+        };
+        let call = match buffered(request, next).await {
+            Ok(call) => call,
+            Err(error) => return self.surface.refuse(error),
+        };
+        let response = self.reads.replicas().on(replica, call.run()).await;
+        if self.is_answer(&response) {
+            response
+        } else {
+            call.run().await
+        }
+    }
+
+    /// Whether a replica has answered: it may be behind the primary, but it has not failed.
+    fn is_answer(&self, response: &Response) -> bool {
+        match (self.surface, response.headers().get(GRPC_STATUS)) {
+            (Surface::Grpc, None) => true,
+            (Surface::Grpc, Some(status)) => matches!(
+                tonic::Code::from_bytes(status.as_bytes()),
+                tonic::Code::Ok | tonic::Code::NotFound | tonic::Code::InvalidArgument
+            ),
+            (Surface::Rest, _) => matches!(
+                response.status(),
+                StatusCode::OK
+                    | StatusCode::NOT_MODIFIED
+                    | StatusCode::NOT_FOUND
+                    | StatusCode::BAD_REQUEST
+            ),
+        }
+    }
+
+    /// Runs a call on a replica, if one is fresh. Returns its answer where that is what is demanded.
+    async fn try_replica(
+        &self,
+        targets: &mut Targets,
+        domains: &[&'static str],
+        call: &Call,
+    ) -> Result<Option<(Response, Option<i64>)>, Error> {
+        let replicas = self.reads.replicas();
+        let Some(replica) = replicas.next().filter(|_| !targets.is_by_age()) else {
+            return Ok(None);
+        };
+        let (response, seen) = replicas.on(replica, observe(call.run())).await;
+        let lacks = |seen: &Seen| matches!(seen.subject, Subject::User(Some(_)));
+        if seen.is_empty() || seen.iter().any(lacks) || !self.is_answer(&response) {
+            return Ok(None);
+        }
+        // Which logs the views have. How far they are is known of the primary only.
+        let logs = targets.reached(&self.reads.work().announcements, domains);
+        let logs = logs.into_keys().map(|log| (log, i64::MIN)).collect();
+        if !targets.unmet(&self.reads, &seen, &logs).await?.is_empty() {
+            return Ok(None);
+        }
+        let parked = targets.check_dead_letters(&self.reads, &seen).await?;
+        Ok(Some((response, parked)))
+    }
+
+    /// The domains from whose views a call is answered; `None` if it reads no view.
+    fn domains(&self, request: &Request) -> Option<Vec<&'static str>> {
+        let path = request.uri().path();
+        let area = match self.surface {
+            Surface::Grpc => {
+                let method = proto::method(path).filter(|method| method.reads)?;
+                method.path.strip_prefix("/sightline.")?.split('.').next()?
+            }
+            Surface::Rest => {
+                let template = request.extensions().get::<MatchedPath>()?.as_str();
+                let is_read = match *request.method() {
+                    Method::GET | Method::HEAD => !template.ends_with(":watch"),
+                    _ => template.ends_with(":batchGet"),
+                };
+                let area = path.strip_prefix("/v1/").filter(|_| is_read)?;
+                area.split('/').next()?
+            }
+        };
+        // `users` are read from the views of several domains.
+        if area == "users" {
+            return Some(self.served.to_vec());
+        }
+        let mut served = self.served.iter();
+        served
+            .find(|domain| **domain == area)
+            .map(|domain| vec![*domain])
+    }
+
+    /// Runs a call until its answer is as demanded, or the time is over.
+    async fn reach(
+        &self,
+        level: &Level,
+        domains: &[&'static str],
+        call: &Call,
+        until: Instant,
+    ) -> Result<Response, Missed> {
+        let announcements = &self.reads.work().announcements;
+        let mut targets = Targets::of(&self.reads, level).await?;
+        let mut commits: Vec<watch::Receiver<()>> = Vec::new();
+        if targets.has_unseen() {
+            let subscribe = |domain: &&'static str| announcements.subscribe(domain);
+            // Any domain may be the first to see them.
+            commits = self.served.iter().map(subscribe).collect();
+        }
+        let mut has_read = false;
+        loop {
+            for commit in &mut commits {
+                commit.mark_unchanged();
+            }
+            if targets.has_unseen() {
+                targets.find_events(&self.reads, &self.served).await?;
+            }
+            let is_over = Instant::now() >= until;
+            // A read is not run before it can be what is demanded.
+            let reached = targets.reached(announcements, domains);
+            let mut unmet = match domains {
+                [domain] if !is_over => targets.known_unmet(domain, &reached),
+                _ => Vec::new(),
+            };
+            let mut answer = None;
+            if (unmet.is_empty() && !targets.has_unseen()) || is_over {
+                if !targets.has_unseen() {
+                    let found = self.try_replica(&mut targets, domains, call).await?;
+                    if let Some((response, parked)) = found {
+                        return Ok(with_parked_keys(response, parked));
+                    }
+                }
+                let (response, seen) = observe(call.run()).await;
+                // It was refused, or failed, before it read anything.
+                if seen.is_empty() {
+                    return Ok(response);
+                }
+                check_parked(&self.reads, &seen).await?;
+                unmet = targets.unmet(&self.reads, &seen, &reached).await?;
+                if unmet.is_empty() && !targets.has_unseen() {
+                    let parked = targets.check_dead_letters(&self.reads, &seen).await?;
+                    return Ok(with_parked_keys(response, parked));
+                }
+                if is_over {
+                    return Err(Missed {
+                        error: too_late(&seen),
+                        answer: Some(response),
+                    });
+                }
+                answer = Some(response);
+                // What was announced and is not there, because the database was restored, is not asked for without a pause.
+                if std::mem::replace(&mut has_read, true) {
+                    sleep(LOOK_PAUSE).await;
+                }
+            }
+            let waited = self.wait(&unmet, &mut commits, until).await;
+            waited.map_err(|error| Missed { error, answer })?;
+        }
+    }
+
+    /// Waits until the views may have reached what they lack, or the time is over.
+    async fn wait(
+        &self,
+        unmet: &[Unmet],
+        commits: &mut [watch::Receiver<()>],
+        until: Instant,
+    ) -> Result<(), Error> {
+        let _waiting = self.waiting.try_acquire().map_err(|_| overloaded())?;
+        let announcements = &self.reads.work().announcements;
+        let reached = async {
+            if unmet.is_empty() {
+                // Any commit may be that of an event which is not known yet.
+                let changes = commits
+                    .iter_mut()
+                    .map(|commits| Box::pin(commits.changed()));
+                let _ = select_all(changes).await;
+                sleep(LOOK_PAUSE).await;
+                return;
+            }
+            let all = unmet
+                .iter()
+                .map(|unmet| announcements.reach(&unmet.domain, unmet.log_id, unmet.next_offset));
+            join_all(all).await;
+        };
+        let may_come = async {
+            check_progress(&self.reads, &self.stops, unmet).await?;
+            std::future::pending().await
+        };
+        let wait = async {
+            tokio::select! {
+                () = reached => Ok(()),
+                stopped = may_come => stopped,
+                () = sleep_until(until) => Ok(()),
+            }
+        };
+        place::leave_for(wait).await
+    }
+}
+
+/// A request with its whole body.
+async fn buffered(request: Request, next: Next) -> Result<Call, Error> {
+    let (parts, body) = request.into_parts();
+    let body = Limited::new(body, MAX_REQUEST_BYTES).collect().await;
+    let body = body.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            Error::payload_too_large()
+        } else {
+            Error::invalid("body", "was not received completely")
+        }
+    })?;
+    let body = body.to_bytes();
+    Ok(Call { parts, body, next })
+}
+
+fn with_parked_keys(mut response: Response, parked: Option<i64>) -> Response {
+    if let Some(keys) = parked {
+        let headers = response.headers_mut();
+        headers.insert(PARKED_KEYS_HEADER, keys.into());
+    }
+    response
+}
+
+/// The error for a view that has not reached in time what is demanded. It has the token that the view has reached.
+fn too_late(seen: &[Seen]) -> Error {
+    let detail = "The view has not reached what is demanded within the time to wait. Try again, wait longer, or accept an older answer.";
+    let error = Error::new(Code::DeadlineExceeded, detail);
+    let Some(seen) = seen.first() else {
+        return error.with_retry_after(Duration::from_secs(1));
+    };
+    let eta = seen.position.status.and_then(|status| status.eta);
+    error
+        .with_retry_after(ViewStatus::retry_after(eta))
+        .with_metadata(seen.position.metadata())
+}
+
+/// The refusal of a demand on a call that reads no view.
+pub(super) fn unsupported() -> Error {
+    let detail =
+        "A consistency can be demanded of reads of a domain's view only, and this call is none.";
+    Error::new(Code::ConsistencyUnsupported, detail)
+}
