@@ -12,13 +12,14 @@ use axum::http::{StatusCode, Uri};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::serve::ListenerExt;
+use futures_util::stream::BoxStream;
 use prost::Message;
 use serde_json::json;
 use sightline::proto::order::v1::order_service_server::{OrderService, OrderServiceServer};
 use sightline::proto::order::v1::{
     BatchGetCustomersRequest, BatchGetCustomersResponse, GetCustomerRequest, GetCustomerResponse,
     ListAddressChangesRequest, ListAddressChangesResponse, ListCustomerAddressesRequest,
-    ListCustomerAddressesResponse,
+    ListCustomerAddressesResponse, WatchAddressChangesRequest, WatchAddressChangesResponse,
 };
 use sightline_testing::app::{App, Running};
 use sightline_testing::client::customer_path;
@@ -185,6 +186,9 @@ impl Floor {
 
 #[tonic::async_trait]
 impl OrderService for Floor {
+    type WatchAddressChangesStream =
+        BoxStream<'static, Result<WatchAddressChangesResponse, Status>>;
+
     async fn get_customer(
         &self,
         request: Request<GetCustomerRequest>,
@@ -218,6 +222,13 @@ impl OrderService for Floor {
         &self,
         _: Request<ListAddressChangesRequest>,
     ) -> Result<Response<ListAddressChangesResponse>, Status> {
+        Err(Status::unimplemented("not measured"))
+    }
+
+    async fn watch_address_changes(
+        &self,
+        _: Request<WatchAddressChangesRequest>,
+    ) -> Result<Response<Self::WatchAddressChangesStream>, Status> {
         Err(Status::unimplemented("not measured"))
     }
 }

@@ -22,6 +22,7 @@ mod rebuild;
 mod report;
 mod rows;
 mod topic;
+mod waits;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -37,7 +38,7 @@ use report::Report;
 use topic::Domains;
 
 /// What can be measured.
-const SECTIONS: [&str; 9] = [
+const SECTIONS: [&str; 10] = [
     "backlog",
     "freshness",
     "ids",
@@ -47,6 +48,7 @@ const SECTIONS: [&str; 9] = [
     "leases",
     "audit",
     "rebuild",
+    "waits",
 ];
 
 /// Measures sightline.
@@ -311,6 +313,11 @@ async fn main() {
     if bench.settings.wants("rebuild") {
         let mut report = Report::new("rebuild");
         rebuild::run(&bench, &mut report).await;
+        report.finish();
+    }
+    if bench.settings.wants("waits") {
+        let mut report = Report::new("waits");
+        waits::run(&bench, &mut report).await;
         report.finish();
     }
     bench.postgres.stop().await;

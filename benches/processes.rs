@@ -30,9 +30,18 @@ pub fn family_processor_time(parent: u32, without: Option<u32>) -> Duration {
 
 /// The most memory that a process has had resident so far, in MiB.
 pub fn peak_memory(process: u32) -> f64 {
+    status(process, "VmHWM:")
+}
+
+/// The memory that a process has resident, in MiB.
+pub fn memory(process: u32) -> f64 {
+    status(process, "VmRSS:")
+}
+
+fn status(process: u32, name: &str) -> f64 {
     let status = read(&format!("/proc/{process}/status")).expect("the process runs");
     let kib = status.lines().find_map(|line| {
-        let kib = line.strip_prefix("VmHWM:")?.strip_suffix("kB")?;
+        let kib = line.strip_prefix(name)?.strip_suffix("kB")?;
         kib.trim().parse::<f64>().ok()
     });
     kib.expect("Linux reports it") / 1024.0
