@@ -19,7 +19,7 @@ help:
 	@echo 'make bench  measure backlog, freshness and reads against the same written by hand, and what storage costs; needs wrk and h2load'
 	@echo 'make lint   check the format and run clippy, warnings denied; .ci/run checks more'
 	@echo 'make audit  check licences, sources and advisories of dependencies with cargo-deny'
-	@echo 'make extra  check what callers see, with tools that CI lacks: API linters, generated clients, pictures of /docs'
+	@echo 'make extra  check what callers see, with tools that CI lacks: API linters, generated clients, examples, pictures of /docs'
 	@echo 'make sqlx   write .sqlx, with which SQL is checked without a database'
 
 # ARGS goes to the program: make run ARGS='--rate 100'. The shell replaces itself with the program, so that

@@ -131,6 +131,16 @@ pub fn sightline_at(program: &Path, arguments: &[&str]) -> Command {
     command
 }
 
+/// The same, for a program of `examples/`. `cargo test` builds it; with `--test it` it is the one that was built last.
+pub fn example(name: &str) -> Command {
+    let program = crate::build_directory().join("examples").join(name);
+    assert!(
+        program.exists(),
+        "{name} is not built: run cargo build --example {name} with the features of the tests"
+    );
+    sightline_at(&program, &[])
+}
+
 /// Runs a command to its end.
 pub async fn finish(mut command: Command) -> Output {
     let output = tokio::task::spawn_blocking(move || command.output().expect("the program starts"));
@@ -259,6 +269,13 @@ pub struct Running {
     pub app: App,
     addresses: Addresses,
     clients: Clients,
+}
+
+impl Running {
+    /// The gRPC port, for programs that call it: `host:port`.
+    pub fn grpc_address(&self) -> &str {
+        &self.addresses.grpc
+    }
 }
 
 impl Deref for Running {
