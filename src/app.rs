@@ -42,7 +42,7 @@ use crate::query::lag::{Lag, PartitionConsistency};
 use crate::query::{Reads, Work};
 use crate::server::{self, Domains, admin};
 use crate::task::{Signals, Supervisor};
-use crate::{db, telemetry};
+use crate::{db, telemetry, users};
 
 /// Connections for what is no domain's own: heartbeats and added partitions.
 const SHARED_CONNECTIONS: u32 = 1;
@@ -207,9 +207,10 @@ pub fn openapi_json() -> Result<String, Error> {
 }
 
 fn rest_routes(domains: &[&'static dyn Domain]) -> OpenApiRouter<Reads> {
-    domains.iter().fold(OpenApiRouter::new(), |routes, domain| {
+    let of_domains = domains.iter().fold(OpenApiRouter::new(), |routes, domain| {
         routes.merge(domain.rest())
-    })
+    });
+    of_domains.merge(users::routes(domains))
 }
 
 fn grpc_services(domains: &[&'static dyn Domain], reads: &Reads) -> Routes {
@@ -217,6 +218,7 @@ fn grpc_services(domains: &[&'static dyn Domain], reads: &Reads) -> Routes {
     for domain in domains {
         domain.add_grpc(reads.clone(), &mut services);
     }
+    services.add_service(users::service(reads.clone(), domains));
     services.routes()
 }
 
@@ -383,7 +385,11 @@ fn serve_api(
     let grpc = server::grpc::Parts {
         services: grpc_services(served, &reads),
         reads: reads.clone(),
-        names: served.iter().map(|domain| domain.grpc_service()).collect(),
+        names: served
+            .iter()
+            .map(|domain| domain.grpc_service())
+            .chain([users::SERVICE_NAME])
+            .collect(),
         domains: domains.clone(),
         lag: lag.clone(),
         operations: operations.clone(),

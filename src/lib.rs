@@ -25,3 +25,4 @@ pub mod query;
 pub mod server;
 pub mod task;
 pub mod telemetry;
+pub mod users;

@@ -8,12 +8,16 @@ pub mod order;
 pub mod personalization;
 pub mod search;
 
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+use sqlx::PgConnection;
 use tonic::service::RoutesBuilder;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::config::Config;
+use crate::error::Error;
 use crate::projector::Projection;
-use crate::query::Reads;
+use crate::query::{Answer, Reads};
 
 /// A downstream domain: a projection that makes its view, and the two surfaces that answer from it.
 pub trait Domain: Projection {
@@ -25,6 +29,15 @@ pub trait Domain: Projection {
 
     /// The REST routes, with their documentation.
     fn rest(&self) -> OpenApiRouter<Reads>;
+
+    /// Reads what the view holds of a user, on the connection of a snapshot ([`Reads::snapshot`]): a JSON object, or `None` where
+    /// the view knows nothing of the user. The id is one that [`check_id`](crate::query::check_id) accepts.
+    fn read_user<'r>(
+        &self,
+        reads: &'r Reads,
+        snapshot: &'r mut PgConnection,
+        user_id: &'r str,
+    ) -> BoxFuture<'r, Result<Answer<Option<Value>>, Error>>;
 
     /// The domain with the settings of a process, if it has any.
     fn with_settings(&self, _config: &Config) -> Option<&'static dyn Domain> {

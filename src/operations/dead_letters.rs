@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sqlx::PgConnection;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -212,15 +213,16 @@ impl Operations {
         check_known_reason(filter.reason.as_deref())?;
         let key = filter.key.as_deref().map(hash16);
         let state = filter.state.map(DeadLetterState::as_str);
+        let states = state.map(|state| vec![state]);
         let filters = ("dead-letters", &filter.domain, key, &filter.reason, state);
         let page: Page<Uuid> = Page::of(page, &filters)?;
         let rows = sqlx::query_file_as!(
             DeadLetterRow,
             "src/operations/sql/dead_letters.sql",
-            &domains,
+            &domains as _,
             key,
             filter.reason,
-            state,
+            states.as_deref() as _,
             page.limit(),
             page.after,
         )
@@ -265,6 +267,33 @@ impl Operations {
             DeadLetterState::Applied | DeadLetterState::Discarded => Err(dead_letter_closed()),
         }
     }
+}
+
+/// The first open dead letters of a domain under a user's id, the oldest first, on the connection of a snapshot.
+///
+/// # Errors
+/// The database failed.
+pub async fn open_dead_letters(
+    snapshot: &mut PgConnection,
+    domain: &'static str,
+    user_id: &str,
+    limit: i64,
+) -> Result<Vec<DeadLetter>, Error> {
+    let open = [DeadLetterState::Parked, DeadLetterState::Retrying].map(DeadLetterState::as_str);
+    let rows = sqlx::query_file_as!(
+        DeadLetterRow,
+        "src/operations/sql/dead_letters.sql",
+        &[domain] as _,
+        Some(hash16(user_id.as_bytes())),
+        None::<&str>,
+        &open[..] as _,
+        limit,
+        None::<Uuid>,
+    )
+    .fetch_all(snapshot)
+    .await
+    .map_err(|error| Error::from(error).in_statement("operations/dead_letters"))?;
+    Ok(rows.into_iter().map(DeadLetter::from).collect())
 }
 
 /// The error for a dead letter that does not exist.

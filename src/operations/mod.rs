@@ -11,6 +11,7 @@ mod projections;
 mod rest;
 mod retries;
 
+pub use self::dead_letters::{DeadLetter, open_dead_letters};
 pub use self::grpc::{SERVICE_NAME, service};
 pub use self::handle::Operations;
 pub use self::rest::{router, routes};

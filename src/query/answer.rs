@@ -2,6 +2,9 @@
 
 use std::fmt::Display;
 
+use serde::Serialize;
+use serde_json::Value;
+
 use super::status::ViewStatus;
 use super::token::ConsistencyToken;
 use crate::error::{
@@ -24,6 +27,19 @@ impl<T> Answer<T> {
             body: f(self.body),
             position: self.position,
         }
+    }
+}
+
+impl<T: Serialize> Answer<Option<T>> {
+    /// The same answer as JSON.
+    ///
+    /// # Errors
+    /// INTERNAL: the body is not serializable.
+    pub fn into_json(self) -> Result<Answer<Option<Value>>, Error> {
+        Ok(Answer {
+            body: self.body.map(serde_json::to_value).transpose()?,
+            position: self.position,
+        })
     }
 }
 
@@ -55,6 +71,25 @@ impl From<ConsistencyToken> for Position {
 }
 
 impl Position {
+    /// What an answer reflects that is made from several views: no more than all of them do.
+    pub fn of_all<'p>(positions: impl IntoIterator<Item = &'p Self>) -> Self {
+        let mut all: Option<Self> = None;
+        for position in positions {
+            let Some(all) = &mut all else {
+                all = Some(position.clone());
+                continue;
+            };
+            all.token.lower(&position.token);
+            all.status = all
+                .status
+                .zip(position.status)
+                .map(|(one, other)| one.worst(other));
+            all.is_ready &= position.is_ready;
+            all.lacks_dead_letters |= position.lacks_dead_letters;
+        }
+        all.unwrap_or_else(|| ConsistencyToken::default().into())
+    }
+
     /// The headers of REST and the metadata of gRPC that say it.
     pub fn metadata(&self) -> Metadata {
         let mut metadata = Vec::new();

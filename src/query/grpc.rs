@@ -2,7 +2,8 @@
 //! read.
 
 use chrono::{DateTime, Utc};
-use prost_types::Timestamp;
+use prost_types::value::Kind;
+use prost_types::{ListValue, Struct, Timestamp, Value};
 
 use super::answer::Answer;
 use super::check_past;
@@ -50,6 +51,55 @@ pub fn timestamp(time: DateTime<Utc>) -> Timestamp {
     }
 }
 
+/// How deep a `google.protobuf.Struct` is nested at most. Clients refuse messages that are nested deeper than 100 levels, and
+/// each level of JSON takes three.
+const MAX_NESTING: usize = 24;
+/// The largest integer up to which a double holds each.
+const MAX_EXACT: u64 = 1 << 53;
+
+/// The protobuf form of a JSON object. Integers that a double can't hold, and values that are nested too deep, become texts.
+pub fn structure(object: serde_json::Value) -> Struct {
+    match value(object, 0).kind {
+        Some(Kind::StructValue(structure)) => structure,
+        _ => Struct::default(),
+    }
+}
+
+fn value(json: serde_json::Value, depth: usize) -> Value {
+    use serde_json::Value as Json;
+    let kind = match json {
+        Json::Array(_) | Json::Object(_) if depth == MAX_NESTING => {
+            Kind::StringValue(json.to_string())
+        }
+        Json::Null => Kind::NullValue(0),
+        Json::Bool(truth) => Kind::BoolValue(truth),
+        Json::Number(number) => {
+            let integer = number.as_i64().map(i64::unsigned_abs).or(number.as_u64());
+            match number.as_f64() {
+                Some(double) if integer.is_none_or(|integer| integer <= MAX_EXACT) => {
+                    Kind::NumberValue(double)
+                }
+                _ => Kind::StringValue(number.to_string()),
+            }
+        }
+        Json::String(text) => Kind::StringValue(text),
+        Json::Array(items) => {
+            let values = items.into_iter().map(|item| value(item, depth + 1));
+            Kind::ListValue(ListValue {
+                values: values.collect(),
+            })
+        }
+        Json::Object(fields) => {
+            let fields = fields.into_iter();
+            let fields = fields.map(|(name, field)| (name, value(field, depth + 1)));
+            Kind::StructValue(Struct {
+                fields: fields.collect(),
+            })
+        }
+    };
+    Value { kind: Some(kind) }
+}
+
 /// The page that the fields `page_size` and `page_token` ask for.
 pub fn page(size: i32, token: String) -> PageRequest {
     PageRequest { size, token }
@@ -81,4 +131,42 @@ pub fn time(field: &str, time: Option<Timestamp>) -> Result<Option<DateTime<Utc>
 pub fn past_time(field: &str, time: Option<Timestamp>) -> Result<Option<DateTime<Utc>>, Error> {
     let time = self::time(field, time)?;
     time.map(|time| check_past(field, time)).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn json_keeps_its_values_as_a_struct() {
+        let object = json!({"text": "a", "flag": false, "none": null, "list": [1, -0.5, {}], "large": 9_007_199_254_740_993_u64});
+        let found = structure(object).fields;
+        let kind = |name: &str| found[name].kind.clone().unwrap();
+        assert_eq!(kind("text"), Kind::StringValue("a".into()));
+        assert_eq!(kind("flag"), Kind::BoolValue(false));
+        assert_eq!(kind("none"), Kind::NullValue(0));
+        assert_eq!(kind("large"), Kind::StringValue("9007199254740993".into()));
+        let Kind::ListValue(list) = kind("list") else {
+            panic!("not a list");
+        };
+        assert_eq!(list.values[0].kind, Some(Kind::NumberValue(1.0)));
+        assert_eq!(list.values[1].kind, Some(Kind::NumberValue(-0.5)));
+        assert_eq!(
+            list.values[2].kind,
+            Some(Kind::StructValue(Struct::default()))
+        );
+    }
+
+    #[test]
+    fn what_is_nested_deep_stays_readable() {
+        use prost::Message;
+        let mut deep = json!({"end": true});
+        for _ in 0..200 {
+            deep = json!({"in": deep});
+        }
+        let bytes = structure(deep).encode_to_vec();
+        assert!(Struct::decode(bytes.as_slice()).is_ok());
+    }
 }

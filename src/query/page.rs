@@ -118,10 +118,30 @@ impl<P: Serialize + DeserializeOwned> Page<P> {
         &self,
         rows: impl IntoIterator<Item = (R, P)>,
     ) -> Result<(Vec<R>, Option<String>), Error> {
+        self.fill_while(rows, |_| true)
+    }
+
+    /// Fills the page as [`fill`](Self::fill) does, up to half of an answer: the rest is for what the answer has beside it.
+    ///
+    /// # Errors
+    /// As [`fill`](Self::fill).
+    pub fn fill_half<R: Serialize>(
+        &self,
+        rows: impl IntoIterator<Item = (R, P)>,
+    ) -> Result<(Vec<R>, Option<String>), Error> {
+        self.fill_while(rows, |size| !size.is_half_full())
+    }
+
+    fn fill_while<R: Serialize>(
+        &self,
+        rows: impl IntoIterator<Item = (R, P)>,
+        has_room: impl Fn(&ResponseSize) -> bool,
+    ) -> Result<(Vec<R>, Option<String>), Error> {
         let mut size = ResponseSize::default();
         let (mut filled, mut last) = (Vec::new(), None);
         for (row, position) in rows {
-            if filled.len() == self.size || !size.add(&row)? {
+            let is_first = filled.is_empty();
+            if filled.len() == self.size || !size.add(&row)? || !(is_first || has_room(&size)) {
                 let token = last.map(|position| self.next(&position)).transpose()?;
                 return Ok((filled, token));
             }
@@ -240,6 +260,22 @@ mod tests {
         assert_eq!(fill(&[9 * quarter]), (1, None));
         assert_eq!(fill(&[9 * quarter, 1]), (1, Some(0)));
         assert_eq!(fill(&[1, 9 * quarter, 1]), (1, Some(0)));
+    }
+
+    #[test]
+    fn a_page_may_leave_room_for_others() {
+        let page = page(0, "", "").unwrap();
+        let fill = |lengths: &[usize]| {
+            let rows = lengths.iter().zip(0..);
+            let rows = rows.map(|(length, n)| ("x".repeat(*length), (n, String::new())));
+            let (filled, token) = page.fill_half(rows).unwrap();
+            (filled.len(), token.is_some())
+        };
+        let quarter = MAX_RESPONSE_BYTES / 4;
+        assert_eq!(fill(&[quarter - 3; 2]), (2, false));
+        assert_eq!(fill(&[quarter - 3; 3]), (2, true));
+        assert_eq!(fill(&[3 * quarter]), (1, false));
+        assert_eq!(fill(&[3 * quarter, 1]), (1, true));
     }
 
     proptest! {

@@ -5,18 +5,19 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use sqlx::{AssertSqlSafe, PgPool, PgTransaction};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, PgTransaction};
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{Answer, Position};
 use super::cursor::{Cursor, Fingerprint};
-use super::lookups::Lookup;
+use super::lookups::{Found, Lookup};
 use super::replicas::{Replicas, Source};
 use super::seen::{self, Seen, Subject};
 use super::status::Statuses;
 use super::token::{ConsistencyToken, TopicIdentity, TopicRef};
 use super::watch::registry::Watches;
 use crate::error::Error;
+use crate::event::hash16;
 use crate::kafka::ends::EndsReader;
 use crate::kafka::offsets::UNKNOWN_TOPIC_ID;
 use crate::projector::announcements::Announcements;
@@ -163,16 +164,25 @@ impl Reads {
         self.0.replicas.chosen().unwrap_or(&self.0.primary)
     }
 
-    /// Begins a read of several statements, which see one snapshot of a domain's live view: each statement alone would see one of
-    /// its own. They are planned for their values, may use bitmaps, and wait for no parallel workers to start.
+    /// Begins a read of several statements, which see one snapshot of the live views of domains: each statement alone would see
+    /// one of its own. They are planned for their values, may use bitmaps, and wait for no parallel workers to start.
     ///
     /// # Errors
     /// The database failed.
-    pub async fn snapshot(&self, domain: &'static str) -> Result<PgTransaction<'static>, Error> {
-        // A switch holds this lock while it renames schemas. Postgres takes the snapshot with the first statement after it.
+    pub async fn snapshot(
+        &self,
+        domains: &[&'static str],
+    ) -> Result<PgTransaction<'static>, Error> {
+        // A switch holds such a lock while it renames schemas. Postgres takes the snapshot with the first statement after them.
+        // A switch is of one view only, so that the order of the locks can't make two transactions wait for each other.
+        let versions: Vec<String> = domains
+            .iter()
+            .map(|domain| format!("{domain}_live.view_version"))
+            .collect();
+        let versions = versions.join(", ");
         let begin = format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
-             LOCK TABLE {domain}_live.view_version IN ACCESS SHARE MODE;
+             LOCK TABLE {versions} IN ACCESS SHARE MODE;
              SET LOCAL plan_cache_mode = force_custom_plan;
              SET LOCAL enable_bitmapscan = on;
              SET LOCAL max_parallel_workers_per_gather = 0"
@@ -191,6 +201,27 @@ impl Reads {
         id: &str,
     ) -> Result<Answer<Option<String>>, Error> {
         let found = self.source().lookups.find(lookup, id).await?;
+        self.found(lookup, found).await
+    }
+
+    /// Looks a row up as [`find`](Self::find) does, on the connection of a snapshot.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn find_in(
+        &self,
+        snapshot: &mut PgConnection,
+        lookup: &'static Lookup,
+        id: &str,
+    ) -> Result<Answer<Option<String>>, Error> {
+        let (keys, ids) = ([hash16(id.as_bytes())], [id.to_owned()]);
+        let found = (lookup.run)(snapshot, lookup.domain, &keys, &ids).await;
+        let found = found.map_err(|error| Error::from(error).in_statement(lookup.statement))?;
+        let found = found.into_iter().next().unwrap_or_default();
+        self.found(lookup, found).await
+    }
+
+    async fn found(&self, lookup: &Lookup, found: Found) -> Result<Answer<Option<String>>, Error> {
         let position = self
             .position(
                 lookup.domain,
@@ -267,8 +298,8 @@ impl Reads {
             // As Kafka has it now: this process may not have heard of a topic that was created again.
             let state = self.ends().and_then(|ends| ends.topic(&topic.topic));
             let identity = state.map(|state| state.identity.clone());
-            topic.identity = identity
-                .map(|identity| TopicIdentity::of(&identity.cluster_id, identity.stored()));
+            topic.identity =
+                identity.map(|identity| TopicIdentity::of(&identity.cluster_id, identity.stored()));
         }
         match self.known_log(&topic, partition) {
             FoundLog::Known(log_id) => Ok(FoundLog::Known(log_id)),

@@ -64,7 +64,8 @@ pub struct ViewStatus {
 }
 
 impl ViewStatus {
-    fn worst(self, other: Self) -> Self {
+    /// The worst of two.
+    pub fn worst(self, other: Self) -> Self {
         let larger = |a: Option<f64>, b: Option<f64>| Some(a?.max(b?));
         Self {
             state: self.state.max(other.state),

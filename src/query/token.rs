@@ -135,6 +135,15 @@ impl ConsistencyToken {
             || Self::parse(&self.to_string()).is_ok_and(|kept| kept == *self)
     }
 
+    /// Adds the partitions of another token, and lowers positions to those of the other one: what both promise.
+    pub fn lower(&mut self, other: &Self) {
+        for (topic, partition, next_offset) in other.iter() {
+            let positions = self.positions.entry(topic.clone()).or_default();
+            let position = positions.entry(partition).or_insert(next_offset);
+            *position = next_offset.min(*position);
+        }
+    }
+
     /// All components, in order: topic, partition, next offset.
     pub fn iter(&self) -> impl Iterator<Item = (&TopicRef, u32, u64)> {
         self.positions
@@ -328,6 +337,21 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_two_promise_is_the_lowest_of_each_partition(one in tokens(), other in tokens()) {
+            let mut both = one.clone();
+            both.lower(&other);
+            let position = |token: &ConsistencyToken, topic: &TopicRef, partition| {
+                token.positions.get(topic)?.get(&partition).copied()
+            };
+            for (topic, partition, next_offset) in one.iter().chain(other.iter()) {
+                let of_each = [&one, &other].map(|token| position(token, topic, partition));
+                let lowest = of_each.into_iter().flatten().min();
+                prop_assert_eq!(position(&both, topic, partition), lowest);
+                prop_assert!(Some(next_offset) >= lowest);
+            }
+        }
+
         #[test]
         fn what_is_written_is_read(token in tokens()) {
             let text = token.to_string();

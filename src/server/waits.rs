@@ -27,7 +27,7 @@ use crate::query::consistency::{
 };
 use crate::query::seen::{Seen, Subject, observe};
 use crate::query::status::ViewStatus;
-use crate::query::{MAX_REQUEST_BYTES, Reads, deadline, place};
+use crate::query::{MAX_REQUEST_BYTES, Position, Reads, deadline, place};
 
 /// How many requests may wait at once on a surface. Each holds some kilobytes.
 const MAX_WAITING: usize = 20_000;
@@ -358,13 +358,14 @@ fn with_parked_keys(mut response: Response, parked: Option<i64>) -> Response {
 fn too_late(seen: &[Seen]) -> Error {
     let detail = "The view has not reached what is demanded within the time to wait. Try again, wait longer, or accept an older answer.";
     let error = Error::new(Code::DeadlineExceeded, detail);
-    let Some(seen) = seen.first() else {
+    if seen.is_empty() {
         return error.with_retry_after(Duration::from_secs(1));
-    };
-    let eta = seen.position.status.and_then(|status| status.eta);
+    }
+    let position = Position::of_all(seen.iter().map(|seen| &seen.position));
+    let eta = position.status.and_then(|status| status.eta);
     error
         .with_retry_after(ViewStatus::retry_after(eta))
-        .with_metadata(seen.position.metadata())
+        .with_metadata(position.metadata())
 }
 
 /// The refusal of a demand on a call that reads no view.

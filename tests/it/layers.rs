@@ -9,11 +9,12 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 /// From the top down. Modules of one layer don't name each other, but for [`BESIDE`].
-const LAYERS: [&[&str]; 10] = [
+const LAYERS: [&[&str]; 11] = [
     &["main"],
     &["cli"],
     &["dev"],
     &["app"],
+    &["users"],
     &["domains", "server"],
     &["operations", "query"],
     &["fold"],

@@ -59,6 +59,7 @@ fn every_operation_is_documented() {
                 "/v1/analytics/retention",
                 "/v1/audit/users/{userId}/access",
                 "/v1/audit/roles/{roleId}",
+                "/v1/users/{userId}",
             ]
             .contains(&path.as_str());
             let bad_request = &responses["400"]["content"]["application/problem+json"]["examples"];
@@ -527,6 +528,7 @@ async fn answers_are_as_the_document_says() {
                 "/v1/fulfillment/users/{userId}/default-address",
                 format!("/v1/fulfillment/users/{user}/default-address?kind=shipping"),
             ),
+            ("/v1/users/{userId}", format!("/v1/users/{user}")),
             (
                 "/v1/personalization/users/{userId}",
                 format!("/v1/personalization/users/{user}"),
@@ -654,6 +656,16 @@ async fn answers_are_as_the_document_says() {
     let verify = "/v1/audit/entries:verify";
     for body in [json!({}), json!({"expectedHead": "nothing"})] {
         contract.post(rest, verify, verify, body).await;
+    }
+
+    let users = "/v1/users/{userId}";
+    for path in [
+        "/v1/users/audited",
+        "/v1/users/audited?domains=order,audit",
+        "/v1/users/nothing",
+        "/v1/users/u-1001?domains=nothing",
+    ] {
+        contract.get(rest, users, path).await;
     }
 
     for (template, path) in [

@@ -468,7 +468,7 @@ async fn rebuild(world: &World, rest: &Rest) {
 /// Two changes, and a dead letter between them.
 async fn with_dead_letter(world: &World) -> Running {
     let too_large = json!({
-        "addressId": "a-2", "addressType": "home", "country": "DE", "isDefaultShipping": false, "isDefaultBilling": false,
+        "addressId": "a-2", "addressType": "home", "country": "DE", "isDefaultShipping": true, "isDefaultBilling": false,
         "padding": "x".repeat(MAX_VALUE_BYTES),
     });
     let log = [

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 
 use chrono::{NaiveDate, TimeDelta};
 use serde::Serialize;
+use serde_json::Value;
+use sqlx::PgConnection;
 
 use super::contribution::WEEKS;
 use super::metric::Metric;
@@ -291,12 +293,29 @@ pub async fn get_user_activity(
 ) -> Result<Answer<UserActivity>, Error> {
     query::check_id("userId", user_id)?;
     let Answer { body, position } = reads.find(&USERS, user_id).await?;
-    let state = body.map(|state| db::of_document::<ActivityState>(&state, "users"));
-    match state.transpose()? {
-        Some(state) if !state.is_deleted => Ok(Answer {
-            body: state.activity.into(),
-            position,
-        }),
-        _ => Err(position.not_found("user")),
+    match activity(body)? {
+        Some(body) => Ok(Answer { body, position }),
+        None => Err(position.not_found("user")),
     }
+}
+
+/// What the view holds of a user, in a snapshot: the activity.
+///
+/// # Errors
+/// The database's errors.
+pub async fn read_user(
+    reads: &Reads,
+    snapshot: &mut PgConnection,
+    user_id: &str,
+) -> Result<Answer<Option<Value>>, Error> {
+    let Answer { body, position } = reads.find_in(snapshot, &USERS, user_id).await?;
+    let body = activity(body)?;
+    Answer { body, position }.into_json()
+}
+
+/// The activity of a stored state; a deleted user has none.
+fn activity(state: Option<String>) -> Result<Option<UserActivity>, Error> {
+    let state = state.map(|state| db::of_document::<ActivityState>(&state, "users"));
+    let state = state.transpose()?.filter(|state| !state.is_deleted);
+    Ok(state.map(|state| state.activity.into()))
 }

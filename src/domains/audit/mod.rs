@@ -15,14 +15,18 @@ mod settings;
 mod state;
 mod verify;
 
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+use sqlx::PgConnection;
 use tonic::service::RoutesBuilder;
 use utoipa_axum::router::OpenApiRouter;
 
 use self::settings::Settings;
 use super::{Domain, FirstReads};
 use crate::config::Config;
+use crate::error::Error;
 use crate::proto::audit::v1::audit_service_server::SERVICE_NAME;
-use crate::query::Reads;
+use crate::query::{Answer, Reads};
 
 /// The audit domain.
 pub struct Audit {
@@ -52,6 +56,15 @@ impl Domain for Audit {
     fn with_settings(&self, config: &Config) -> Option<&'static dyn Domain> {
         let settings = Settings::of(config);
         Some(Box::leak(Box::new(Self { settings })))
+    }
+
+    fn read_user<'r>(
+        &self,
+        reads: &'r Reads,
+        snapshot: &'r mut PgConnection,
+        user_id: &'r str,
+    ) -> BoxFuture<'r, Result<Answer<Option<Value>>, Error>> {
+        Box::pin(queries::read_user(reads, snapshot, user_id))
     }
 
     fn first_reads(&self) -> FirstReads {

@@ -364,6 +364,16 @@ pub struct Access {
     pub permissions: Vec<HeldPermission>,
 }
 
+/// What the view holds of a user.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct UserAudit {
+    /// The last entries that concern the user.
+    #[serde(flatten)]
+    pub entries: Entries,
+    /// The user's roles and permissions.
+    pub access: Access,
+}
+
 /// A role that a user holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

@@ -13,12 +13,16 @@ mod state;
 mod tests;
 mod validation;
 
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+use sqlx::PgConnection;
 use tonic::service::RoutesBuilder;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{Domain, FirstReads};
+use crate::error::Error;
 use crate::proto::fulfillment::v1::fulfillment_service_server::SERVICE_NAME;
-use crate::query::Reads;
+use crate::query::{Answer, Reads};
 
 /// The fulfillment domain.
 pub struct Fulfillment;
@@ -34,6 +38,15 @@ impl Domain for Fulfillment {
 
     fn rest(&self) -> OpenApiRouter<Reads> {
         rest::routes()
+    }
+
+    fn read_user<'r>(
+        &self,
+        reads: &'r Reads,
+        snapshot: &'r mut PgConnection,
+        user_id: &'r str,
+    ) -> BoxFuture<'r, Result<Answer<Option<Value>>, Error>> {
+        Box::pin(queries::read_user(reads, snapshot, user_id))
     }
 
     fn first_reads(&self) -> FirstReads {

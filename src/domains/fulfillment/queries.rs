@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -89,12 +90,32 @@ async fn get_recipient(
     })
 }
 
-/// Parses a user's state. A user of whom there were only deletions is not found.
+/// What the view holds of a user, in a snapshot: the addresses.
+///
+/// # Errors
+/// The database's errors.
+pub async fn read_user(
+    reads: &Reads,
+    snapshot: &mut PgConnection,
+    user_id: &str,
+) -> Result<Answer<Option<Value>>, Error> {
+    let Answer { body, position } = reads.find_in(snapshot, &USERS, user_id).await?;
+    let body = parsed(body)?.map(|state| ShippingAddresses {
+        addresses: state.recipient.addresses(user_id),
+    });
+    Answer { body, position }.into_json()
+}
+
+/// A user's state, who must be known.
 fn known(state: Option<String>, position: &Position) -> Result<RecipientState, Error> {
+    parsed(state)?.ok_or_else(|| position.not_found("user"))
+}
+
+/// Parses a user's state. A user of whom there were only deletions is not known.
+fn parsed(state: Option<String>) -> Result<Option<RecipientState>, Error> {
     let state = state.map(|state| db::of_document(&state, "users"));
     let state: Option<RecipientState> = state.transpose()?;
-    let state = state.filter(|state| state.is_known);
-    state.ok_or_else(|| position.not_found("user"))
+    Ok(state.filter(|state| state.is_known))
 }
 
 /// Users by their ids.

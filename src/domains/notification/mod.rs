@@ -17,6 +17,9 @@ mod tests;
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+use sqlx::PgConnection;
 use tonic::service::RoutesBuilder;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -24,8 +27,9 @@ use self::queue::Queue;
 use self::settings::Settings;
 use super::{Domain, FirstReads};
 use crate::config::Config;
+use crate::error::Error;
 use crate::proto::notification::v1::notification_service_server::SERVICE_NAME;
-use crate::query::Reads;
+use crate::query::{Answer, Reads};
 
 /// The notification domain.
 pub struct Notification {
@@ -59,6 +63,15 @@ impl Domain for Notification {
     fn with_settings(&self, config: &Config) -> Option<&'static dyn Domain> {
         let settings = Settings::of(config);
         Some(Box::leak(Box::new(Self { settings })))
+    }
+
+    fn read_user<'r>(
+        &self,
+        reads: &'r Reads,
+        snapshot: &'r mut PgConnection,
+        user_id: &'r str,
+    ) -> BoxFuture<'r, Result<Answer<Option<Value>>, Error>> {
+        Box::pin(queries::read_user(reads, snapshot, user_id))
     }
 
     fn first_reads(&self) -> FirstReads {

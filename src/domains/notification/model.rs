@@ -200,6 +200,16 @@ pub struct Notifications {
     pub next_page_token: Option<String>,
 }
 
+/// What the view holds of a user.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UserNotifications {
+    /// The last ones, newest first.
+    pub notifications: Vec<Notification>,
+    /// Whether there are older ones.
+    pub has_more: bool,
+}
+
 /// A notification that a worker holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

@@ -3,14 +3,20 @@
 
 use chrono::{DateTime, Datelike, Utc};
 use serde::Serialize;
+use serde_json::Value;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::model::{Channel, Notification, Notifications, Status, Template};
+use super::model::{Channel, Notification, Notifications, Status, Template, UserNotifications};
+use super::state::UserFacts;
 use crate::db;
 use crate::error::Error;
 use crate::event::hash16;
 use crate::query::page::{Page, PageRequest};
-use crate::query::{self, Answer, Reads, Subject};
+use crate::query::{self, Answer, Reads, Subject, users};
+
+/// The most notifications in what the view holds of a user.
+const MOST_OF_USER: i32 = 1_000;
 
 /// The notification with this id.
 ///
@@ -128,6 +134,57 @@ pub async fn list_notifications(
         },
         position,
     })
+}
+
+/// What the view holds of a user, in a snapshot: the last notifications to the user, also none where the view has only the
+/// user's address.
+///
+/// # Errors
+/// The database's errors.
+pub async fn read_user(
+    reads: &Reads,
+    snapshot: &mut PgConnection,
+    user_id: &str,
+) -> Result<Answer<Option<Value>>, Error> {
+    let page: Page<()> = Page::of(
+        &PageRequest {
+            size: MOST_OF_USER,
+            token: String::new(),
+        },
+        &(),
+    )?;
+    let row = sqlx::query_file_as!(
+        Rows,
+        "src/domains/notification/sql/list_last_notifications.sql",
+        hash16(user_id.as_bytes()),
+        user_id,
+        page.limit(),
+    )
+    .fetch_one(&mut *snapshot)
+    .await
+    .map_err(|error| Error::from(error).in_statement("notification/list_last_notifications"))?;
+    let (logs, offsets) = (row.logs.clone(), row.offsets.clone());
+    let (is_ready, subject) = (row.ready, Subject::User(row.dead_letter));
+    let rows = row.notifications()?;
+    let is_known = !rows.is_empty() || is_known(snapshot, user_id).await?;
+    let (notifications, next) = page.fill_half(rows.into_iter().map(|row| (row, ())))?;
+    let body = is_known.then_some(UserNotifications {
+        notifications,
+        has_more: next.is_some(),
+    });
+    let position = reads.position("notification", &logs, &offsets, is_ready, subject);
+    let position = position.await?;
+    Answer { body, position }.into_json()
+}
+
+/// Whether the view has anything of a user to whom there are no notifications.
+async fn is_known(snapshot: &mut PgConnection, user_id: &str) -> Result<bool, Error> {
+    let (keys, ids) = ([hash16(user_id.as_bytes())], [user_id.to_owned()]);
+    let rows = users::find(snapshot, "notification", &keys, &ids).await;
+    let rows = rows.map_err(|error| Error::from(error).in_statement("notification/find_users"))?;
+    let state = rows.documents.first();
+    let state = state.map(|state| db::of_document::<UserFacts>(state, "users"));
+    Ok(state.transpose()?.is_some_and(|state| !state.is_deleted))
 }
 
 /// The values of a filter, each once and in one order; all if none is chosen.

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use serde_json::Value;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::model::{AddressChange, AddressChanges, Addresses, Customer, Customers};
@@ -51,6 +53,21 @@ async fn get_state(reads: &Reads, user_id: &str) -> Result<Answer<CustomerState>
         }),
         None => Err(position.not_found("user")),
     }
+}
+
+/// What the view holds of a user, in a snapshot: the customer.
+///
+/// # Errors
+/// The database's errors.
+pub async fn read_user(
+    reads: &Reads,
+    snapshot: &mut PgConnection,
+    user_id: &str,
+) -> Result<Answer<Option<Value>>, Error> {
+    let Answer { body, position } = reads.find_in(snapshot, &CUSTOMERS, user_id).await?;
+    let state = body.map(|state| db::of_document::<CustomerState>(&state, "users"));
+    let body = state.transpose()?.map(CustomerState::into_customer);
+    Answer { body, position }.into_json()
 }
 
 /// Up to [`MAX_BATCH`] customers, each once, in the order of the request.

@@ -13,12 +13,16 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+use sqlx::PgConnection;
 use tonic::service::RoutesBuilder;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{Domain, FirstReads};
+use crate::error::Error;
 use crate::proto::personalization::v1::personalization_service_server::SERVICE_NAME;
-use crate::query::Reads;
+use crate::query::{Answer, Reads};
 
 /// The personalization domain.
 pub struct Personalization;
@@ -34,6 +38,15 @@ impl Domain for Personalization {
 
     fn rest(&self) -> OpenApiRouter<Reads> {
         rest::routes()
+    }
+
+    fn read_user<'r>(
+        &self,
+        reads: &'r Reads,
+        snapshot: &'r mut PgConnection,
+        user_id: &'r str,
+    ) -> BoxFuture<'r, Result<Answer<Option<Value>>, Error>> {
+        Box::pin(queries::read_user(reads, snapshot, user_id))
     }
 
     fn first_reads(&self) -> FirstReads {

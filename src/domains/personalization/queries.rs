@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::model::{Profile, Segment};
@@ -28,14 +30,32 @@ static USERS: Lookup = users::lookup("personalization", "personalization/find_us
 pub async fn get_profile(reads: &Reads, user_id: &str) -> Result<Answer<Profile>, Error> {
     query::check_id("userId", user_id)?;
     let Answer { body, position } = reads.find(&USERS, user_id).await?;
-    let state = body.map(|state| db::of_document::<ProfileState>(&state, "users"));
-    let profile = state
-        .transpose()?
-        .and_then(|state| state.into_profile(user_id));
-    match profile {
+    match profile(body, user_id)? {
         Some(body) => Ok(Answer { body, position }),
         None => Err(position.not_found("user")),
     }
+}
+
+/// What the view holds of a user, in a snapshot: the profile.
+///
+/// # Errors
+/// The database's errors.
+pub async fn read_user(
+    reads: &Reads,
+    snapshot: &mut PgConnection,
+    user_id: &str,
+) -> Result<Answer<Option<Value>>, Error> {
+    let Answer { body, position } = reads.find_in(snapshot, &USERS, user_id).await?;
+    let body = profile(body, user_id)?;
+    Answer { body, position }.into_json()
+}
+
+/// The profile that a stored state makes; a deleted user has none.
+fn profile(state: Option<String>, user_id: &str) -> Result<Option<Profile>, Error> {
+    let state = state.map(|state| db::of_document::<ProfileState>(&state, "users"));
+    Ok(state
+        .transpose()?
+        .and_then(|state| state.into_profile(user_id)))
 }
 
 /// Which users a segment has: those who match all that is given.

@@ -3,17 +3,20 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::PgTransaction;
+use serde_json::Value;
+use sqlx::{PgConnection, PgTransaction};
 use uuid::Uuid;
 
 use super::model::{FoundUser, FoundUsers, Suggestion, Suggestions};
 use super::similar::{Pieces, end_of_prefix, nearest};
+use super::state::UserDocumentState;
 use super::words::{MatchClass, QueryWords};
 use crate::db;
 use crate::error::Error;
 use crate::event::hash16;
+use crate::query::lookups::Lookup;
 use crate::query::page::{Page, PageRequest, ResponseSize};
-use crate::query::{Answer, Reads, Subject};
+use crate::query::{Answer, Reads, Subject, users};
 
 /// The most statuses of a search.
 const MAX_STATUSES: usize = 100;
@@ -136,6 +139,24 @@ pub async fn suggest(reads: &Reads, q: &str, limit: i32) -> Result<Answer<Sugges
     })
 }
 
+/// Users by their ids.
+static USERS: Lookup = users::lookup("search", "search/find_users");
+
+/// What the view holds of a user, in a snapshot: the document that searches find.
+///
+/// # Errors
+/// The database's errors.
+pub async fn read_user(
+    reads: &Reads,
+    snapshot: &mut PgConnection,
+    user_id: &str,
+) -> Result<Answer<Option<Value>>, Error> {
+    let Answer { body, position } = reads.find_in(snapshot, &USERS, user_id).await?;
+    let state = body.map(|state| db::of_document::<UserDocumentState>(&state, "users"));
+    let body = state.transpose()?.and_then(|state| state.user);
+    Answer { body, position }.into_json()
+}
+
 /// A search for the first users in the order of class and user id.
 struct Search<'w> {
     words: Option<&'w QueryWords>,
@@ -165,7 +186,7 @@ impl Search<'_> {
             Some((class, user_id)) => (class, Some(user_id)),
             None => (MatchClass::Exact, None),
         };
-        let mut snapshot = reads.snapshot("search").await?;
+        let mut snapshot = reads.snapshot(&["search"]).await?;
         let mut counts = match self.words {
             Some(words) => Some(count_documents(&mut snapshot, words).await?),
             None => None,

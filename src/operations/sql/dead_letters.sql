@@ -1,5 +1,5 @@
 -- A page of the dead letters of the domains ($1) in the versions that are shown: those that match
--- key, reason and state ($2 to $4, null matches all), after the id $6 where it is not null. Columns
+-- key, reason and one of the states ($2 to $4, null matches all), after the id $6 where it is not null. Columns
 -- that may be large are left out.
 SELECT d.id, d.domain, l.topic, l.partition, d.record_offset,
        CASE WHEN octet_length(d.record_key) <= 4096 THEN d.record_key END AS record_key, d.event_id, d.event_type, d.reason, d.field,
@@ -11,7 +11,7 @@ JOIN sightline.logs AS l USING (log_id)
 WHERE shown.domain = ANY ($1::text[])
   AND ($2::uuid IS NULL OR d.key_hash = $2)
   AND ($3::text IS NULL OR d.reason = $3)
-  AND ($4::text IS NULL OR d.state = $4)
+  AND ($4::text[] IS NULL OR d.state = ANY ($4))
   AND ($6::uuid IS NULL OR d.id > $6)
 ORDER BY d.id
 LIMIT $5

@@ -3,13 +3,13 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
-use sqlx::PgTransaction;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::entries::in_facts;
+use super::entries::{in_facts, last_entries};
 use crate::db;
 use crate::domains::audit::access::{self, Description, Fact, Moment, What};
-use crate::domains::audit::model::{Access, Action, Role};
+use crate::domains::audit::model::{Access, Action, Role, UserAudit};
 use crate::domains::audit::state::{ChangedValue, Facts};
 use crate::error::Error;
 use crate::event::{EventType, hash16};
@@ -30,9 +30,46 @@ pub async fn get_user_access(
     as_of: Option<DateTime<Utc>>,
 ) -> Result<Answer<Access>, Error> {
     query::check_id("userId", user_id)?;
+    let mut snapshot = reads.snapshot(&["audit"]).await?;
+    let Answer { body, position } = user_access(reads, &mut snapshot, user_id, as_of).await?;
+    match body {
+        Some(body) => {
+            check_size("userId", &body)?;
+            Ok(Answer { body, position })
+        }
+        None => Err(position.not_found("user")),
+    }
+}
+
+/// What the view holds of a user, in a snapshot: the last entries that concern the user, and what the user may do.
+///
+/// # Errors
+/// The database's errors.
+pub async fn read_user(
+    reads: &Reads,
+    snapshot: &mut PgConnection,
+    user_id: &str,
+) -> Result<Answer<Option<Value>>, Error> {
+    let Answer { body, position } = user_access(reads, snapshot, user_id, None).await?;
+    let body = match body {
+        Some(access) => Some(UserAudit {
+            entries: last_entries(reads, snapshot, user_id).await?,
+            access,
+        }),
+        None => None,
+    };
+    Answer { body, position }.into_json()
+}
+
+/// A user's roles and permissions, in a snapshot; `None` where no event has named the user.
+async fn user_access(
+    reads: &Reads,
+    snapshot: &mut PgConnection,
+    user_id: &str,
+    as_of: Option<DateTime<Utc>>,
+) -> Result<Answer<Option<Access>>, Error> {
     let key = hash16(user_id.as_bytes());
     let in_user = in_facts("userId", user_id);
-    let mut snapshot = reads.snapshot("audit").await?;
     let user = sqlx::query_file!("src/domains/audit/sql/find_user.sql", key, in_user, as_of)
         .fetch_one(&mut *snapshot)
         .await
@@ -60,11 +97,7 @@ pub async fn get_user_access(
             Subject::User(user.dead_letter),
         )
         .await?;
-    if !user.known {
-        return Err(position.not_found("user"));
-    }
-    let body = access::of_user(&facts, user_id);
-    check_size("userId", &body)?;
+    let body = user.known.then(|| access::of_user(&facts, user_id));
     Ok(Answer { body, position })
 }
 
@@ -81,14 +114,14 @@ pub async fn get_role(
     query::check_id("roleId", role_id)?;
     let key = hash16(role_id.as_bytes());
     let in_role = in_facts("roleId", role_id);
-    let mut snapshot = reads.snapshot("audit").await?;
+    let mut snapshot = reads.snapshot(&["audit"]).await?;
     let role = sqlx::query_file!("src/domains/audit/sql/find_role.sql", key, in_role)
         .fetch_one(&mut *snapshot)
         .await
         .map_err(|error| Error::from(error).in_statement("audit/find_role"))?;
     let mut facts = FactReader {
         reads,
-        snapshot,
+        snapshot: &mut snapshot,
         as_of,
         facts: Vec::new(),
     };
@@ -186,7 +219,7 @@ fn codes(types: &[EventType]) -> Vec<i16> {
 /// Reads facts about access in one snapshot.
 struct FactReader<'r> {
     reads: &'r Reads,
-    snapshot: PgTransaction<'static>,
+    snapshot: &'r mut PgConnection,
     /// Later ones are not read.
     as_of: Option<DateTime<Utc>>,
     facts: Vec<Fact>,

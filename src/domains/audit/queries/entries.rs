@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use chrono::{DateTime, Datelike, Utc};
 use serde::Serialize;
 use serde_json::Value;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::db;
@@ -17,6 +18,9 @@ use crate::query::{self, Answer, Reads, Subject};
 
 /// The text of the statements that list entries.
 const LIST_ENTRIES: &str = include_str!("../sql/list_entries.sql");
+
+/// The most entries in what the view holds of a user.
+const MOST_OF_USER: i32 = 1_000;
 
 /// Which entries to list.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -67,6 +71,34 @@ pub async fn list_entries(
             next_page_token,
         },
         position: answer.position,
+    })
+}
+
+/// The last entries that concern a user, on the connection of a snapshot. The token is that of the next page of
+/// [`list_entries`] for the user.
+///
+/// # Errors
+/// The database's errors.
+pub(super) async fn last_entries(
+    reads: &Reads,
+    snapshot: &mut PgConnection,
+    user_id: &str,
+) -> Result<Entries, Error> {
+    let filter = EntryFilter {
+        user_id: Some(user_id.to_owned()),
+        ..EntryFilter::default()
+    };
+    let request = PageRequest {
+        size: MOST_OF_USER,
+        token: String::new(),
+    };
+    let page: Page<EntryPosition> = Page::of(&request, &("audit/entries", &filter))?;
+    let walk = EntryWalk::of(reads, &filter).await?;
+    let rows = walk.read(snapshot, None, page.limit()).await?;
+    let (entries, next_page_token) = page.fill_half(rows.entries(reads).await?)?;
+    Ok(Entries {
+        entries,
+        next_page_token,
     })
 }
 
@@ -238,6 +270,28 @@ impl EntryWalk {
         after: Option<EntryPosition>,
         limit: i64,
     ) -> Result<Answer<Vec<(Entry, EntryPosition)>>, Error> {
+        let mut connection = reads.pool().acquire().await?;
+        let rows = self.read(&mut connection, after, limit).await?;
+        drop(connection);
+        let position = reads
+            .position(
+                "audit",
+                &rows.logs,
+                &rows.offsets,
+                rows.ready,
+                Subject::of(self.filter.user_id.is_some(), rows.dead_letter),
+            )
+            .await?;
+        let body = rows.entries(reads).await?;
+        Ok(Answer { body, position })
+    }
+
+    async fn read(
+        &self,
+        connection: &mut PgConnection,
+        after: Option<EntryPosition>,
+        limit: i64,
+    ) -> Result<EntryRows, Error> {
         let filter = &self.filter;
         // Before `to` means after anything that happens then.
         let end = (filter.to, i32::MIN, i64::MIN, i32::MIN);
@@ -247,7 +301,7 @@ impl EntryWalk {
             None => end,
         };
         let in_facts = |name, value: &Option<String>| value.as_ref().map(|v| in_facts(name, v));
-        let rows: EntryRows = sqlx::query_as(self.index.statement())
+        sqlx::query_as(self.index.statement())
             .bind(&self.codes)
             .bind(after.0)
             .bind(after.1)
@@ -266,21 +320,9 @@ impl EntryWalk {
             .bind(&filter.ip_address)
             // A type that nobody knows may be written like an action.
             .bind(&filter.action)
-            .fetch_one(reads.pool())
+            .fetch_one(connection)
             .await
-            .map_err(|error| Error::from(error).in_statement("audit/list_entries"))?;
-        let position = reads
-            .position(
-                "audit",
-                &rows.logs,
-                &rows.offsets,
-                rows.ready,
-                Subject::of(filter.user_id.is_some(), rows.dead_letter),
-            )
-            .await?;
-        let logs = reads.partitions(&rows.log_ids).await?;
-        let body = rows.entries(logs)?;
-        Ok(Answer { body, position })
+            .map_err(|error| Error::from(error).in_statement("audit/list_entries"))
     }
 }
 
@@ -368,8 +410,9 @@ struct EntryRows {
 }
 
 impl EntryRows {
-    /// The entries with their positions. `logs` are topics and partitions of the entries' logs.
-    fn entries(self, logs: Vec<(String, u32)>) -> Result<Vec<(Entry, EntryPosition)>, Error> {
+    /// The entries with their positions.
+    async fn entries(self, reads: &Reads) -> Result<Vec<(Entry, EntryPosition)>, Error> {
+        let logs = reads.partitions(&self.log_ids).await?;
         let places = self.partitions.into_iter().zip(self.record_offsets);
         let places = places.zip(self.log_ids).zip(logs);
         let times = self.occurred.into_iter().zip(self.recorded);

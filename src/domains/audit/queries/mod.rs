@@ -4,6 +4,6 @@ mod access;
 mod alerts;
 mod entries;
 
-pub use access::{get_role, get_user_access, too_large};
+pub use access::{get_role, get_user_access, read_user, too_large};
 pub use alerts::{AlertFilter, list_alerts};
 pub use entries::{EntryFilter, EntryPosition, EntryWalk, list_entries};
