@@ -67,30 +67,7 @@ async fn main() -> anyhow::Result<()> {
     println!("published an address: {acknowledged}");
     let order = match place_order(&mut orders, &user, &acknowledged).await {
         Ok(order) => order,
-        Err(status) => match reason(&status).as_str() {
-            // The view is still behind after all tries. The order waits; a page shows what there is, and says so.
-            "DEADLINE_EXCEEDED" => {
-                let page = serve_stale(request(&user), &acknowledged);
-                match orders.get_customer(page).await {
-                    Ok(page) => {
-                        let why = said(page.metadata(), "sightline-stale");
-                        println!("no order yet: the page is stale ({why})");
-                    }
-                    Err(status) => println!("no order yet, and no page: {}", reason(&status)),
-                }
-                return Ok(());
-            }
-            // Something that happened to the user is not in the view, and does not come by waiting. Without the demand the
-            // view would be answered as it is, but nothing should be shipped by it: the message has the dead letter's id.
-            reason @ ("DEAD_LETTERED" | "KEY_PARKED") => {
-                println!(
-                    "the order is held for support ({reason}): {}",
-                    status.message()
-                );
-                return Ok(());
-            }
-            reason => bail!("{reason}: {}", status.message()),
-        },
+        Err(status) => return no_order(&mut orders, &user, &acknowledged, status).await,
     };
     println!("ordered, ships to {}", order.ships_to);
 
@@ -103,6 +80,40 @@ async fn main() -> anyhow::Result<()> {
     let changes = count_changes(&mut orders, &order.token).await?;
     println!("{changes} address changes, this one among them");
     Ok(())
+}
+
+/// What to do instead of an order, by the reason of the refusal.
+async fn no_order(
+    orders: &mut Orders,
+    user: &str,
+    acknowledged: &str,
+    refusal: Status,
+) -> anyhow::Result<()> {
+    match reason(&refusal).as_str() {
+        // The view is still behind after all tries. The order waits; its page shows what there is, and says so.
+        "DEADLINE_EXCEEDED" => {
+            let request = serve_stale(request(user), acknowledged);
+            let page = match orders.get_customer(request).await {
+                Ok(page) => format!(
+                    "the page is stale ({})",
+                    said(page.metadata(), "sightline-stale")
+                ),
+                Err(status) => format!("no page ({})", reason(&status)),
+            };
+            println!("no order yet: {page}");
+            Ok(())
+        }
+        // Something that happened to the user is not in the view, and does not come by waiting. Without the demand the view
+        // would be answered as it is, but nothing should be shipped by it. The message has the dead letter's id.
+        reason @ ("DEAD_LETTERED" | "KEY_PARKED") => {
+            println!(
+                "the order is held for support ({reason}): {}",
+                refusal.message()
+            );
+            Ok(())
+        }
+        reason => bail!("{reason}: {}", refusal.message()),
+    }
 }
 
 /// Publishes what the user entered, and returns where: `topic/partition@offset`, which is the token of the write.
