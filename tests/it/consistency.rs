@@ -468,7 +468,7 @@ async fn what_is_in_an_added_partition_that_waits_is_refused() {
         let offsets = world
             .broker
             .writer()
-            .try_write(&world.topic, &[record.clone()])
+            .try_write(&world.topic, std::slice::from_ref(&record))
             .await;
         offsets.map_err(|error| error.to_string())
     })

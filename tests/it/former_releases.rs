@@ -25,6 +25,7 @@ BEGIN
     END LOOP;
 END $$;
 DROP SCHEMA notification, audit CASCADE;
+DROP INDEX sightline.dead_letters_by_event;
 DROP FUNCTION sightline.create_id_tables();
 SELECT sightline.in_every_version(domain, $$
     ALTER TABLE users ALTER state TYPE jsonb USING state::jsonb;

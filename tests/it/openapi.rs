@@ -954,3 +954,25 @@ async fn operate_projections(contract: &mut Contract, rest: &Rest) {
         .await;
     }
 }
+
+#[test]
+fn every_reference_leads_somewhere() {
+    fn references<'v>(value: &'v Value, found: &mut Vec<&'v str>) {
+        match value {
+            Value::Object(fields) => {
+                found.extend(fields.get("$ref").and_then(Value::as_str));
+                fields.values().for_each(|value| references(value, found));
+            }
+            Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+            _ => {}
+        }
+    }
+    let contract = Contract::new();
+    let mut found = Vec::new();
+    references(&contract.document, &mut found);
+    assert!(found.len() > 100);
+    for reference in found {
+        let place = reference.trim_start_matches('#');
+        assert!(contract.document.pointer(place).is_some(), "{reference}");
+    }
+}

@@ -61,7 +61,7 @@ fn range(query: &Query) -> Result<DayRange, Error> {
     tag = "analytics",
     params(
         RangeParameters,
-        ("metrics" = Option<Vec<Metric>>, Query,
+        ("metrics" = inline(Option<Vec<Metric>>), Query,
             description = "Only these metrics; repeated, or separated by commas. The range may have 3,660 days"),
     ),
     responses(
