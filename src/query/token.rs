@@ -130,9 +130,12 @@ impl ConsistencyToken {
 
     /// Whether all components fit into the token's text.
     pub fn fits(&self) -> bool {
-        // Topic and identity once each, three numbers of ten bytes at most each: most tokens need no count.
-        self.positions.values().map(BTreeMap::len).sum::<usize>() < 100
-            || Self::parse(&self.to_string()).is_ok_and(|kept| kept == *self)
+        // What each takes at most: a topic its name, the identity and two numbers; a partition two numbers.
+        let topics = self.positions.iter();
+        let most: usize = topics
+            .map(|(topic, positions)| topic.topic.len() + 21 + 15 * positions.len())
+            .sum();
+        most < MAX_BYTES || Self::parse(&self.to_string()).is_ok_and(|kept| kept == *self)
     }
 
     /// Adds the partitions of another token, and lowers positions to those of the other one: what both promise.
@@ -414,6 +417,32 @@ mod tests {
             let token = ConsistencyToken::parse(&format!("user.events/{partition}@{offset}")).unwrap();
             let components: Vec<_> = token.iter().map(|(t, p, o)| (t.topic.as_str(), t.identity, p, o)).collect();
             prop_assert_eq!(components, [("user.events", None, partition, offset + 1)]);
+        }
+    }
+
+    #[test]
+    fn a_token_of_too_much_does_not_fit() {
+        for (topics, partitions, fits) in [
+            (1, 256, true),
+            (1, 2_000, false),
+            (11, 1, true),
+            (12, 1, false),
+        ] {
+            let mut token = ConsistencyToken::default();
+            for topic in 0..topics {
+                for partition in 0..partitions {
+                    let topic = TopicRef {
+                        topic: format!("{topic:0>249}"),
+                        identity: Some(TopicIdentity([7; 8])),
+                    };
+                    token.advance(topic, partition, 1 << 30);
+                }
+            }
+            assert_eq!(
+                token.fits(),
+                fits,
+                "{topics} topics, {partitions} partitions"
+            );
         }
     }
 
