@@ -452,11 +452,12 @@ async fn a_mirror_of_all_addresses_is_exact() {
 }
 
 /// Rebuilds the view of order from the whole topic, and makes the new version live.
-async fn rebuild(world: &World, rest: &Rest) {
-    project(rest, "order", "rebuild", json!({})).await;
-    built(rest, "order", world.broker.end(&world.topic, 0)).await;
+async fn rebuild(world: &World, rest: &Rest, domain: &str) {
+    project(rest, domain, "rebuild", json!({})).await;
+    built(rest, domain, world.broker.end(&world.topic, 0)).await;
+    let switch = format!("/v1/projections/{domain}/switch");
     wait_until(LONG, "the switch", async || {
-        let answer = rest.post("/v1/projections/order/switch", &json!({})).await;
+        let answer = rest.post(&switch, &json!({})).await;
         match answer.status {
             200 => Ok(()),
             _ => Err(answer.text()),
@@ -491,7 +492,7 @@ async fn a_stream_goes_on_over_restarts_and_switches() {
     let second = events.next_change().await.expect("a change");
     next_caught_up(&mut events).await;
     // In the new version it is the same dead letter, and nothing has moved.
-    rebuild(&world, &running.rest).await;
+    rebuild(&world, &running.rest, "order").await;
     write(&world, &[added("c", "c-1", "e-3", "Paris")]).await;
     assert_eq!(next_changes(&mut events, 1).await, ["e-3"]);
     project(&running.rest, "order", "drop", json!({})).await;
@@ -516,7 +517,7 @@ async fn a_stream_goes_on_over_restarts_and_switches() {
     retry_all(&running.rest, "order").await;
     assert_eq!(next_changes(&mut events, 1).await, ["e-1"]);
     // In the next version it is in its turn. The stream has sent it, and goes on; a former cursor would miss it.
-    rebuild(&world, &running.rest).await;
+    rebuild(&world, &running.rest, "order").await;
     write(&world, &[added("d", "d-1", "e-4", "Rome")]).await;
     assert_eq!(next_changes(&mut events, 1).await, ["e-4"]);
     let refused = running
@@ -551,7 +552,7 @@ async fn a_stream_that_would_miss_a_change_of_a_new_version_says_so() {
             .expect("an event");
     }
     // In the new version, the dead letter is applied in its turn, which both streams have passed.
-    rebuild(&world, &running.rest).await;
+    rebuild(&world, &running.rest, "order").await;
     let failed = events.next_change().await.expect("an event");
     assert_eq!((failed.event.as_str(), failed.id), ("error", None));
     assert_eq!(
@@ -578,6 +579,53 @@ async fn a_stream_that_would_miss_a_change_of_a_new_version_says_so() {
     );
     let mut again = watch(&running.rest, CHANGES, &[]).await;
     assert_eq!(next_changes(&mut again, 3).await, ["e-0", "e-1", "e-2"]);
+}
+
+/// A feed that keeps the last state of each address only: in the new version, an address holds more at the same place.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_a_new_version_knows_better_is_not_missed() {
+    let mut world = World::shared(1).await;
+    let changed = json!({"addressId": "a-1", "updatedFields": {"postalCode": "20095"}, "padding": "x".repeat(MAX_VALUE_BYTES)});
+    let mut too_large = event(0, "a", "e-1", "UserAddressUpdated", changed);
+    // Without a key it parks none, and the next event is applied without it.
+    too_large.key = None;
+    let log = [
+        added("a", "a-1", "e-0", "Berlin"),
+        too_large,
+        moved("a", "a-1", "e-2", "Hamburg"),
+    ];
+    write(&world, &log).await;
+    let mut running = world.serve().await;
+    projected(&world, &running.rest).await;
+    running.app.process.kill();
+    world.set(
+        "SIGHTLINE_MAX_VALUE_BYTES",
+        &(MAX_VALUE_BYTES * 2).to_string(),
+    );
+    let running = world.serve().await;
+    let mut events = watch(&running.rest, ADDRESSES, &[]).await;
+    let known = events.next_change().await.expect("an address");
+    assert_eq!(known.data["address"]["postalCode"], "10115");
+    let caught_up = next_caught_up(&mut events).await;
+    rebuild(&world, &running.rest, "fulfillment").await;
+    let failed = events.next_change().await.expect("an event");
+    assert_eq!(failed.data["reason"], "RESYNC");
+    let last = caught_up.id.as_deref().expect("a cursor");
+    let refused = running
+        .rest
+        .watch(ADDRESSES, &[("last-event-id", last)])
+        .await;
+    let refused = refused.err().expect("refused");
+    assert!(refused.starts_with("410"), "{refused}");
+    let mut again = watch(&running.rest, ADDRESSES, &[]).await;
+    let known = again.next_change().await.expect("an address");
+    assert_eq!(
+        (
+            &known.data["address"]["postalCode"],
+            &known.data["address"]["city"]
+        ),
+        (&json!("20095"), &json!("Hamburg"))
+    );
 }
 
 /// A metric of a process, summed over the series whose labels contain a text.
