@@ -163,13 +163,18 @@ impl<P: Serialize + DeserializeOwned> Page<P> {
 }
 
 /// The size of an answer that is being put together, in bytes of JSON. Its protobuf form is not larger: there a field
-/// has a number where JSON has a name.
+/// has a number where JSON has a name, unless it is a `google.protobuf.Struct`.
 #[derive(Debug, Default)]
 pub struct ResponseSize {
     bytes: usize,
 }
 
 impl ResponseSize {
+    /// The size of an answer of so many bytes.
+    pub fn of(bytes: usize) -> Self {
+        Self { bytes }
+    }
+
     /// Adds a row, and returns whether the answer may hold it. It may always hold the first one, which can't be
     /// requested in a smaller answer.
     ///

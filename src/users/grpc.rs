@@ -1,5 +1,6 @@
 //! The gRPC surface of what is held about a user: unpacks requests, calls `queries`, packs answers.
 
+use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::Served;
@@ -10,6 +11,7 @@ use crate::proto::users::v1 as pb;
 use crate::proto::users::v1::user_service_server::{self, UserService, UserServiceServer};
 use crate::query::Reads;
 use crate::query::grpc::{self, respond, structure};
+use crate::query::page::ResponseSize;
 
 /// The full name of the service.
 pub const SERVICE_NAME: &str = user_service_server::SERVICE_NAME;
@@ -36,13 +38,19 @@ impl UserService for UserGrpc {
     ) -> Result<Response<pb::GetUserResponse>, Status> {
         let pb::GetUserRequest { user_id, domains } = request.into_inner();
         let answer = queries::get_user(&self.reads, &self.served, &user_id, &domains).await?;
-        Ok(respond(answer.map(|user| {
+        let answer = answer.map(|user| {
             let parts = user.domains.into_iter();
             pb::GetUserResponse {
                 user_id: user.user_id,
                 domains: parts.map(|(name, part)| (name, part.into())).collect(),
             }
-        })))
+        });
+        // A Struct can be several times as large as its JSON.
+        if !ResponseSize::of(answer.body.encoded_len()).fits() {
+            let refusal = queries::too_large();
+            return Err(refusal.with_metadata(answer.position.metadata()).into());
+        }
+        Ok(respond(answer))
     }
 }
 

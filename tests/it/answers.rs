@@ -278,6 +278,8 @@ async fn refuses_absence(running: &Running) {
         "/v1/audit/alerts",
         "/v1/audit/users/u-1/access",
         "/v1/audit/roles/r-1?asOf=2026-10-02T00:00:00Z",
+        "/v1/users/u-1",
+        "/v1/users/u-1?domains=search",
     ] {
         let answer = running.rest.get(path).await;
         assert_eq!(answer.status, 503, "{path}: {}", answer.text());

@@ -13,6 +13,7 @@ use sightline_testing::broker::Record;
 use sightline_testing::check::{Ends, caught_up};
 use sightline_testing::client::{Answer, Rest, escape};
 use sightline_testing::operations::dead_letters;
+use tonic_types::StatusExt;
 
 const ALL: [&str; 7] = [
     "order",
@@ -278,6 +279,55 @@ async fn what_is_not_there_is_refused() {
             .expect_err("a refusal");
         assert_eq!(refused.code(), code, "{user} {domains:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_than_one_answer_holds_is_refused() {
+    let mut world = World::shared(1).await;
+    world.set("SIGHTLINE_MAX_VALUE_BYTES", "2000000");
+    let running = serve(&mut world, &["fulfillment", "personalization"]).await;
+    // As JSON each number takes two bytes, in a Struct more than ten.
+    let numbers = json!(vec![1; 30_000]);
+    let preferences = json!({"profileId": "p-1", "updatedFields": {"preferences": {"new": {"numbers": numbers}}}});
+    let mut records = vec![
+        event("numbers", "e-0", "UserProfileUpdated", preferences),
+        registered("numbers", "e-1", "a@b.org"),
+    ];
+    for n in 0..7 {
+        let user = if n < 3 { "numbers" } else { "texts" };
+        let address = json!({
+            "profileId": "p-1", "addressId": format!("a-{n}"), "addressType": "shipping", "isDefaultShipping": false,
+            "isDefaultBilling": false, "country": "GB",
+            "fullAddress": {"streetLine1": "1 Road", "country": "GB", "additionalNotes": "x".repeat(990_000)},
+        });
+        records.push(event(user, &format!("t-{n}"), "UserAddressAdded", address));
+    }
+    let ends = write(&world, &records).await;
+    caught_up(&running.rest, &ends).await;
+
+    let domains = "domains=fulfillment,personalization";
+    let refused = running
+        .rest
+        .get(&format!("/v1/users/texts?{domains}"))
+        .await;
+    assert_eq!(reason(&refused), (400, "RESPONSE_TOO_LARGE".to_owned()));
+    assert!(!refused.token().is_empty());
+    let answer = running
+        .rest
+        .get(&format!("/v1/users/numbers?{domains}"))
+        .await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    for user in ["texts", "numbers"] {
+        let refused = by_grpc(&running, user, &["fulfillment", "personalization"])
+            .await
+            .expect_err("a refusal");
+        let details = refused.get_error_details();
+        let reason = details.error_info().expect("a reason").reason.clone();
+        assert_eq!(reason, "RESPONSE_TOO_LARGE", "{user}: {refused:?}");
+    }
+    // By itself, each domain's part is small enough.
+    let preferences = by_grpc(&running, "numbers", &["personalization"]).await;
+    assert!(preferences.is_ok(), "{preferences:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
