@@ -35,7 +35,8 @@ const MIGRATION_LOCK_TIMEOUT: &str = "5s";
 /// time.
 const CALLER_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 const PROJECTOR_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
-
+/// For so long a connection counts as checked that is free: it is checked when it is given back.
+const CHECKED: Duration = Duration::from_millis(250);
 /// How long the server behind an open connection has to answer. A connection whose server is gone without a word (a fail-over by
 /// a moving address) is closed after it; the operating system would take a quarter of an hour.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -173,26 +174,13 @@ fn pool_of(
         .acquire_slow_level(LevelFilter::Debug)
         // The check below takes the place of sqlx's ping.
         .test_before_acquire(false)
-        .before_acquire(move |connection, _| {
+        .before_acquire(move |connection, metadata| {
             Box::pin(async move {
-                if !must_write {
-                    within(ANSWER_TIMEOUT, connection.ping()).await?;
-                    return Ok(true);
-                }
-                let refused = within(ANSWER_TIMEOUT, refuse_read_only(connection)).await;
-                match refused {
-                    Err(error) if !is_read_only(&error) => Err(error),
-                    refused => Ok(refused.is_ok()),
-                }
+                Ok(metadata.idle_for < CHECKED || check(connection, must_write).await?)
             })
         })
         // A call that was given up leaves its connection in the middle of a statement.
-        .after_release(|connection, _| {
-            Box::pin(async move {
-                within(ANSWER_TIMEOUT, connection.ping()).await?;
-                Ok(true)
-            })
-        })
+        .after_release(move |connection, _| Box::pin(check(connection, must_write)))
         .after_connect(move |connection, _| {
             Box::pin(async move {
                 sqlx::query(
@@ -225,6 +213,18 @@ fn pool_of(
             })
         })
         .connect_lazy_with(options)
+}
+
+/// Whether the server behind a connection answers, and takes writes if it has to.
+async fn check(connection: &mut PgConnection, must_write: bool) -> Result<bool, sqlx::Error> {
+    if !must_write {
+        within(ANSWER_TIMEOUT, connection.ping()).await?;
+        return Ok(true);
+    }
+    match within(ANSWER_TIMEOUT, refuse_read_only(connection)).await {
+        Err(error) if !is_read_only(&error) => Err(error),
+        refused => Ok(refused.is_ok()),
+    }
 }
 
 /// Waits for the database, but not for ever.
