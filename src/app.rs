@@ -114,6 +114,7 @@ pub async fn serve_on(listeners: Listeners, config: Config) -> anyhow::Result<Ex
     let topic_states = monitor::start(kafka.clone(), config.kafka_topics.clone(), stop.clone());
     let ends = EndsReader::start(kafka.clone(), topic_states.clone(), stop.clone());
     let reads = Reads::new(
+        domain_names(&served),
         pools.reads.clone(),
         pools.replicas.clone(),
         work,

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer::{Answer, Position};
 use super::cursor::{Cursor, Fingerprint};
+use super::event_lookups::EventLookups;
 use super::lookups::{Found, Lookup};
 use super::replicas::{Replicas, Source};
 use super::seen::{self, Seen, Subject};
@@ -39,6 +40,7 @@ struct Inner {
     /// How long a partition that was added waits at least.
     settle: Duration,
     watches: Watches,
+    event_lookups: EventLookups,
     /// Rows of `sightline.logs`, which never change once the topic's id is known.
     logs: RwLock<HashMap<i32, Log>>,
     /// From the last reading of the lag; `None` before the first.
@@ -105,8 +107,9 @@ pub struct Resume {
 }
 
 impl Reads {
-    /// Reads through `pool` and from `replicas`, whose connections must set a `statement_timeout`.
+    /// Reads of the views of `served` through `pool` and from `replicas`, whose connections must set a `statement_timeout`.
     pub fn new(
+        served: Vec<&'static str>,
         pool: PgPool,
         replicas: Vec<PgPool>,
         work: Work,
@@ -117,12 +120,18 @@ impl Reads {
             work,
             ends,
             settle,
+            event_lookups: EventLookups::new(pool.clone(), served),
             primary: Source::primary(pool),
             replicas: Replicas::new(replicas),
             watches: Watches::default(),
             logs: RwLock::default(),
             statuses: RwLock::default(),
         }))
+    }
+
+    /// The domains that this process serves.
+    pub fn served(&self) -> &[&'static str] {
+        self.0.event_lookups.domains()
     }
 
     /// What work queues need.
@@ -148,6 +157,11 @@ impl Reads {
     /// The streams of this process, and what those of one feed share.
     pub fn watches(&self) -> &Watches {
         &self.0.watches
+    }
+
+    /// The look-ups of events.
+    pub fn event_lookups(&self) -> &EventLookups {
+        &self.0.event_lookups
     }
 
     /// The pool for the current read: of a replica, if it runs on one.

@@ -17,7 +17,8 @@ use crate::proto::consistency::v1::consistency_service_server::{
     self, ConsistencyService, ConsistencyServiceServer,
 };
 use crate::query::consistency as demand;
-use crate::query::events::{self, DomainEventStatus, EventStatus, EventStatuses};
+use crate::query::event_lookups::EventStatus;
+use crate::query::events::{self, DomainEventStatus, EventStatuses};
 use crate::query::grpc::{self, respond, timestamp};
 use crate::query::lag::{Consistency, DomainConsistency, Lag, PartitionConsistency};
 use crate::query::rest::{DomainName, Json, NotServed, Path, Query};
@@ -61,15 +62,15 @@ impl Parts {
         }
         let asked = self.domains.chosen(domains)?;
         let wait = Duration::from_secs(wait_seconds.unsigned_abs().into());
-        events::status(&self.reads, &self.domains.served, &asked, event_id, wait).await
+        events::status(&self.reads, &asked, event_id, wait).await
     }
 
     async fn compare(&self, a: &str, b: &str) -> Result<TokenOrder, Error> {
-        demand::compare(&self.reads, &self.domains.served, a, b).await
+        demand::compare(&self.reads, a, b).await
     }
 
     async fn join(&self, tokens: &[String]) -> Result<String, Error> {
-        let joined = demand::join(&self.reads, &self.domains.served, tokens).await?;
+        let joined = demand::join(&self.reads, tokens).await?;
         Ok(joined.to_string())
     }
 }

@@ -101,7 +101,7 @@ pub(super) fn router(
     let router = Router::new()
         .merge(parts.services.into_axum_router().reset_fallback())
         .merge(shared.into_axum_router().reset_fallback());
-    let waits = Waits::new(Surface::Grpc, parts.reads, &parts.domains.served);
+    let waits = Waits::new(Surface::Grpc, parts.reads);
     let router = layers::apply_to_routes(router, Surface::Grpc, waits)
         .fallback_service(unknown.with_state(parts.domains));
     Ok(layers::apply(router, Surface::Grpc, loopback_only))

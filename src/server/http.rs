@@ -81,7 +81,7 @@ pub fn router(parts: Parts, loopback_only: bool) -> Result<Router, Error> {
             get(|| async { ([(header::CONTENT_TYPE, "application/json")], document) }),
         )
         .layer(from_fn_with_state(known, check_parameters));
-    let waits = Waits::new(Surface::Rest, parts.reads, &parts.domains.served);
+    let waits = Waits::new(Surface::Rest, parts.reads);
     let router = layers::apply_to_routes(router, Surface::Rest, waits)
         .method_not_allowed_fallback(async || layers::method_not_allowed())
         .fallback_service(unknown.with_state(parts.domains));

@@ -36,7 +36,7 @@ fn reads() -> Reads {
         },
         stop: CancellationToken::new(),
     };
-    Reads::new(pool, vec![], work, None, Duration::ZERO)
+    Reads::new(vec!["order"], pool, vec![], work, None, Duration::ZERO)
 }
 
 fn lag() -> Lag {

@@ -12,7 +12,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{MatchedPath, Request};
 use axum::middleware::Next;
 use axum::response::Response;
-use futures_util::future::{join_all, select_all};
+use futures_util::future::join_all;
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -22,12 +22,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::surface::{GRPC_STATUS, Surface, overloaded};
 use crate::error::{Code, Error, PARKED_KEYS_HEADER, STALE_HEADER};
 use crate::proto;
-use crate::query::consistency::{
-    Demand, Level, Stops, Targets, Unmet, check_parked, check_progress,
-};
+use crate::query::consistency::{Demand, Level, Obstacles, Targets, Unmet};
 use crate::query::seen::{Seen, Subject, observe};
 use crate::query::status::ViewStatus;
-use crate::query::{MAX_REQUEST_BYTES, Position, Reads, deadline, place};
+use crate::query::{MAX_REQUEST_BYTES, Position, Reads, deadline, events, place};
 
 /// How many requests may wait at once on a surface. Each holds some kilobytes.
 const MAX_WAITING: usize = 20_000;
@@ -41,10 +39,8 @@ const LOOK_PAUSE: Duration = Duration::from_millis(10);
 pub struct Waits {
     surface: Surface,
     reads: Reads,
-    /// The domains that this process serves.
-    served: Arc<[&'static str]>,
     waiting: Arc<Semaphore>,
-    stops: Arc<Stops>,
+    obstacles: Obstacles,
 }
 
 /// Why a demand was not met.
@@ -92,14 +88,14 @@ impl Call {
 }
 
 impl Waits {
-    /// The layer of a surface, whose reads are of these domains.
-    pub fn new(surface: Surface, reads: Reads, served: &[&'static str]) -> Self {
+    /// The layer of a surface.
+    pub fn new(surface: Surface, reads: Reads) -> Self {
+        let obstacles = Obstacles::new(reads.primary().clone(), reads.settle());
         Self {
             surface,
             reads,
-            served: served.into(),
             waiting: Arc::new(Semaphore::new(MAX_WAITING)),
-            stops: Arc::default(),
+            obstacles,
         }
     }
 
@@ -193,7 +189,7 @@ impl Waits {
         if !targets.unmet(&self.reads, &seen, &logs).await?.is_empty() {
             return Ok(None);
         }
-        let parked = targets.check_dead_letters(&self.reads, &seen).await?;
+        let parked = targets.check_dead_letters(&self.obstacles, &seen).await?;
         Ok(Some((response, parked)))
     }
 
@@ -217,9 +213,9 @@ impl Waits {
         };
         // `users` are read from the views of several domains.
         if area == "users" {
-            return Some(self.served.to_vec());
+            return Some(self.reads.served().to_vec());
         }
-        let mut served = self.served.iter();
+        let mut served = self.reads.served().iter();
         served
             .find(|domain| **domain == area)
             .map(|domain| vec![*domain])
@@ -233,13 +229,14 @@ impl Waits {
         call: &Call,
         until: Instant,
     ) -> Result<Response, Missed> {
+        let began = Instant::now();
         let announcements = &self.reads.work().announcements;
         let mut targets = Targets::of(&self.reads, level).await?;
         let mut commits: Vec<watch::Receiver<()>> = Vec::new();
         if targets.has_unseen() {
             let subscribe = |domain: &&'static str| announcements.subscribe(domain);
             // Any domain may be the first to see them.
-            commits = self.served.iter().map(subscribe).collect();
+            commits = self.reads.served().iter().map(subscribe).collect();
         }
         let mut has_read = false;
         loop {
@@ -247,7 +244,7 @@ impl Waits {
                 commit.mark_unchanged();
             }
             if targets.has_unseen() {
-                targets.find_events(&self.reads, &self.served).await?;
+                targets.find_events(&self.reads).await?;
             }
             let is_over = Instant::now() >= until;
             // A read is not run before it can be what is demanded.
@@ -269,10 +266,10 @@ impl Waits {
                 if seen.is_empty() {
                     return Ok(response);
                 }
-                check_parked(&self.reads, &seen).await?;
+                self.obstacles.check_parked(&seen).await?;
                 unmet = targets.unmet(&self.reads, &seen, &reached).await?;
                 if unmet.is_empty() && !targets.has_unseen() {
-                    let parked = targets.check_dead_letters(&self.reads, &seen).await?;
+                    let parked = targets.check_dead_letters(&self.obstacles, &seen).await?;
                     return Ok(with_parked_keys(response, parked));
                 }
                 if is_over {
@@ -287,7 +284,7 @@ impl Waits {
                     sleep(LOOK_PAUSE).await;
                 }
             }
-            let waited = self.wait(&unmet, &mut commits, until).await;
+            let waited = self.wait(&unmet, &mut commits, (began, until)).await;
             waited.map_err(|error| Missed { error, answer })?;
         }
     }
@@ -297,19 +294,14 @@ impl Waits {
         &self,
         unmet: &[Unmet],
         commits: &mut [watch::Receiver<()>],
-        until: Instant,
+        (began, until): (Instant, Instant),
     ) -> Result<(), Error> {
         let _waiting = self.waiting.try_acquire().map_err(|_| overloaded())?;
         let announcements = &self.reads.work().announcements;
         let reached = async {
             if unmet.is_empty() {
                 // Any commit may be that of an event which is not known yet.
-                let changes = commits
-                    .iter_mut()
-                    .map(|commits| Box::pin(commits.changed()));
-                let _ = select_all(changes).await;
-                sleep(LOOK_PAUSE).await;
-                return;
+                return events::any_commit(commits, began).await;
             }
             let all = unmet
                 .iter()
@@ -317,7 +309,7 @@ impl Waits {
             join_all(all).await;
         };
         let may_come = async {
-            check_progress(&self.reads, &self.stops, unmet).await?;
+            self.obstacles.check_progress(unmet).await?;
             std::future::pending().await
         };
         let wait = async {

@@ -3,13 +3,17 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
+use http::Method;
 use serde_json::{Value, json};
 use sightline::proto::consistency::v1 as pb;
-use sightline_testing::app::{Running, World};
-use sightline_testing::broker::Record;
+use sightline_testing::app::{Running, SOON, World};
+use sightline_testing::broker::{Broker, Record};
 use sightline_testing::check::{Ends, caught_up};
 use sightline_testing::client::escape;
+use sightline_testing::database::Database;
 use sightline_testing::operations::project;
+use sightline_testing::wait_until;
 
 const ALL: &str = "order,fulfillment,search,personalization,analytics,notification,audit";
 
@@ -271,4 +275,109 @@ async fn tokens_are_compared_and_joined() {
         .post("/v1/consistency/tokens:join", &json!({"tokens": []}))
         .await;
     assert_eq!(none.status, 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_in_a_topic_that_is_gone_is_not_waited_for() {
+    let Some(broker) = Broker::real() else { return };
+    let mut world = World::new(broker, Database::create().await, 1).await;
+    world.set("SIGHTLINE_DOMAINS", "order,search");
+    let running = world.serve().await;
+    let rest = &running.rest;
+    let writer = world.broker.writer();
+    project(rest, "search", "pause", json!({"reason": "a test"})).await;
+    let payload = json!({"email": "a@b.org", "status": "active"});
+    let first = event(0, "u", "first", "UserRegistered", payload);
+    writer
+        .write(&world.topic, std::slice::from_ref(&first))
+        .await;
+    let applied = "/v1/consistency/events/first?domains=order&waitSeconds=20";
+    let applied = rest.get(applied).await;
+    assert_eq!(applied.json()["domains"][0]["status"], "applied");
+    assert_eq!(
+        statuses(&running, "first").await["search"]["status"],
+        "pending"
+    );
+    let token = rest.get("/v1/order/customers/u").await.token().to_owned();
+
+    world.broker.delete_topic(&world.topic).await;
+    world.broker.create_topic(&world.topic, 1).await;
+    let mut second = first;
+    second.value = event(0, "v", "second", "UserRegistered", json!({})).value;
+    writer.write(&world.topic, &[second]).await;
+    for domain in ["order", "search"] {
+        wait_until(SOON, "the topic is found to be another one", async || {
+            let answer = rest.get(&format!("/v1/consistency/{domain}")).await;
+            match answer.json()["partitions"][0]["failure"].as_str() {
+                Some("topic_recreated") => Ok(()),
+                _ => Err(answer.text()),
+            }
+        })
+        .await;
+        project(rest, domain, "resume", json!({"acceptLoss": true})).await;
+    }
+    caught_up(rest, &Ends::from([(0, 1)])).await;
+
+    let of_first = statuses(&running, "first").await;
+    assert_eq!(of_first["order"]["status"], "applied");
+    assert_eq!(of_first["search"]["status"], "skipped");
+    let search = async |token: &str| {
+        let demand = [
+            ("sightline-consistency", "at-least"),
+            ("sightline-consistency-token", token),
+        ];
+        rest.send(Method::GET, "/v1/search/users?q=a", &demand, &[])
+            .await
+    };
+    let found = search("event:first").await;
+    assert_eq!(found.status, 200, "{}", found.text());
+    let outdated = search(&token).await;
+    assert_eq!(outdated.status, 400);
+    assert!(
+        outdated.text().contains("is outdated"),
+        "{}",
+        outdated.text()
+    );
+    for old in ["event:first", &token] {
+        let body = json!({"a": old, "b": "event:second"});
+        let refused = rest.post("/v1/consistency/tokens:compare", &body).await;
+        assert_eq!(refused.status, 400);
+        assert!(refused.text().contains("is outdated"), "{}", refused.text());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_wait_for_events_that_are_not_produced_yet() {
+    const COUNT: usize = 500;
+    let mut world = World::shared(2).await;
+    world.set("SIGHTLINE_DOMAINS", "order,audit");
+    let running = world.serve().await;
+    let registered = |n: usize| {
+        let payload = json!({"email": format!("{n}@b.org"), "status": "active"});
+        let (user, id) = (format!("u-{n}"), format!("e-{n}"));
+        event((n % 2) as i32, &user, &id, "UserRegistered", payload)
+    };
+    let reads = (0..COUNT).map(|n| {
+        let rest = &running.rest;
+        async move {
+            let token = format!("event:e-{n}");
+            let demand = [
+                ("sightline-consistency", "at-least"),
+                ("sightline-consistency-token", token.as_str()),
+                ("sightline-wait", "25"),
+                ("request-timeout", "60"),
+            ];
+            let path = format!("/v1/order/customers/u-{n}");
+            let answer = rest.send(Method::GET, &path, &demand, &[]).await;
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            assert_eq!(answer.json()["email"], format!("{n}@b.org"));
+        }
+    });
+    let write = async {
+        let writer = world.broker.writer();
+        for n in 0..COUNT {
+            writer.write(&world.topic, &[registered(n)]).await;
+        }
+    };
+    tokio::join!(join_all(reads), write);
 }

@@ -65,7 +65,14 @@ async fn every_domain_finds_users_by_the_shared_statements() {
         },
         stop: CancellationToken::new(),
     };
-    let reads = Reads::new(pool.clone(), vec![], work, None, Duration::ZERO);
+    let reads = Reads::new(
+        domains::names(),
+        pool.clone(),
+        vec![],
+        work,
+        None,
+        Duration::ZERO,
+    );
     // Audit has no rows of users.
     let with_users = domains::names().into_iter();
     for domain in with_users.filter(|domain| *domain != "audit") {

@@ -14,8 +14,7 @@ mod tokens;
 
 pub use self::demand::{Demand, Level, MAX_WAIT};
 pub use self::obstacles::{
-    Stops, Unmet, check_parked, check_progress, dead_lettered, kafka_unavailable, key_parked,
-    partition_waits, stopped,
+    Obstacles, Unmet, dead_lettered, kafka_unavailable, key_parked, partition_waits, stopped,
 };
 pub use self::targets::Targets;
 pub use self::tokens::{compare, join};

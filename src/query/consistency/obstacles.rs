@@ -1,19 +1,16 @@
 //! What keeps a view from reaching what is demanded, or an answer from being complete there: dead letters, pauses, failures.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Shared};
+use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::error::{Code, Error, Hint};
-use crate::query::reads::Reads;
+use crate::query::gather::Gather;
 use crate::query::seen::{Seen, Subject};
-
-/// Reads that begin to wait within so long share a reading of the stops.
-const GATHER: Duration = Duration::from_millis(5);
 
 /// A position that a view has not reached.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,50 +23,154 @@ pub struct Unmet {
     pub next_offset: i64,
 }
 
-/// The dead letter that the record at an offset of a log is in the live view of a domain, unless it was applied since.
-pub(super) async fn dead_letter_at(
-    reads: &Reads,
-    domain: &str,
+/// Why a log does not progress in the live view of a domain.
+#[derive(Debug, sqlx::FromRow)]
+struct Stop {
+    domain: String,
     log_id: i32,
-    offset: i64,
-) -> Result<Option<Uuid>, Error> {
-    sqlx::query_scalar(include_str!("../sql/dead_letter_at.sql"))
-        .bind(domain)
-        .bind(log_id)
-        .bind(offset)
-        .fetch_optional(reads.primary())
-        .await
-        .map_err(|error| Error::from(error).in_statement("query/dead_letter_at"))
+    pause_reason: Option<String>,
+    failure: Option<String>,
+    waits: bool,
+    added_age: Option<f64>,
 }
 
-/// How many keys are parked in the live view of a domain.
-pub(super) async fn parked_keys(reads: &Reads, domain: &str) -> Result<i64, Error> {
+/// Looks up what keeps views from reaching what is demanded, and answers from being complete. Reads that wait share look-ups.
+#[derive(Clone)]
+pub struct Obstacles {
+    pool: PgPool,
+    /// How long a partition that was added waits at least.
+    settle: Duration,
+    /// The dead letter that the record at an offset of a log is in the live view of a domain, unless it was applied since.
+    dead_letters: Gather<(String, i32, i64), Option<Uuid>>,
+    /// How many keys are parked in the live view of a domain.
+    parked_keys: Gather<String, i64>,
+    /// Why logs of a domain do not progress.
+    stops: Gather<String, Arc<Vec<Stop>>>,
+}
+
+impl Obstacles {
+    /// Looks up through the primary's pool.
+    pub fn new(pool: PgPool, settle: Duration) -> Self {
+        Self {
+            settle,
+            dead_letters: Gather::new({
+                let pool = pool.clone();
+                move |records| read_dead_letters(pool.clone(), records).boxed()
+            }),
+            parked_keys: Gather::new({
+                let pool = pool.clone();
+                move |domains| read_parked_keys(pool.clone(), domains).boxed()
+            }),
+            stops: Gather::new({
+                let pool = pool.clone();
+                move |domains| read_stops(pool.clone(), domains).boxed()
+            }),
+            pool,
+        }
+    }
+
+    /// The dead letter that a record is, unless it was applied since.
+    pub(super) async fn dead_letter_at(
+        &self,
+        domain: &str,
+        log_id: i32,
+        offset: i64,
+    ) -> Result<Option<Uuid>, Error> {
+        let record = (domain.to_owned(), log_id, offset);
+        self.dead_letters.find(record).await
+    }
+
+    /// How many keys are parked in the live view of a domain.
+    pub(super) async fn parked_keys(&self, domain: &str) -> Result<i64, Error> {
+        self.parked_keys.find(domain.to_owned()).await
+    }
+
+    /// Refuses an answer about a user whose key is parked.
+    ///
+    /// # Errors
+    /// KEY_PARKED. The database failed.
+    pub async fn check_parked(&self, seen: &[Seen]) -> Result<(), Error> {
+        for seen in seen {
+            let Subject::User(Some(dead_letter)) = seen.subject else {
+                continue;
+            };
+            let first: Option<Uuid> = sqlx::query_scalar(include_str!("../sql/parking_letter.sql"))
+                .bind(dead_letter)
+                .fetch_optional(&self.pool)
+                .await
+                .map_err(|error| Error::from(error).in_statement("query/parking_letter"))?;
+            if let Some(id) = first {
+                return Err(key_parked(&seen.domain, id).with_metadata(seen.position.metadata()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses to wait for positions that do not come until an operator acts, or for longer than a caller waits.
+    ///
+    /// # Errors
+    /// PROJECTION_STOPPED, PARTITION_WAITS. The database failed.
+    pub async fn check_progress(&self, unmet: &[Unmet]) -> Result<(), Error> {
+        for Unmet { domain, log_id, .. } in unmet {
+            let stops = self.stops.find(domain.clone()).await?;
+            let Some(stop) = stops.iter().find(|stop| stop.log_id == *log_id) else {
+                continue;
+            };
+            let why = match (&stop.pause_reason, &stop.failure) {
+                (_, Some(failure)) => format!("has failed ({failure})"),
+                (Some(reason), None) => format!("is paused ({reason})"),
+                (None, None) if stop.waits => {
+                    let settle = self.settle.as_secs_f64();
+                    return Err(partition_waits(stop.added_age.map(|age| settle - age)));
+                }
+                (None, None) => continue,
+            };
+            return Err(stopped(domain, &why));
+        }
+        Ok(())
+    }
+}
+
+async fn read_dead_letters(
+    pool: PgPool,
+    records: Vec<(String, i32, i64)>,
+) -> Result<Vec<Option<Uuid>>, Error> {
+    let (mut domains, mut log_ids, mut offsets) = (Vec::new(), Vec::new(), Vec::new());
+    for (domain, log_id, offset) in records {
+        domains.push(domain);
+        log_ids.push(log_id);
+        offsets.push(offset);
+    }
+    sqlx::query_scalar(include_str!("../sql/dead_letters_at.sql"))
+        .bind(domains)
+        .bind(log_ids)
+        .bind(offsets)
+        .fetch_all(&pool)
+        .await
+        .map_err(|error| Error::from(error).in_statement("query/dead_letters_at"))
+}
+
+async fn read_parked_keys(pool: PgPool, domains: Vec<String>) -> Result<Vec<i64>, Error> {
     sqlx::query_scalar(include_str!("../sql/parked_keys.sql"))
-        .bind(domain)
-        .fetch_one(reads.primary())
+        .bind(domains)
+        .fetch_all(&pool)
         .await
         .map_err(|error| Error::from(error).in_statement("query/parked_keys"))
 }
 
-/// Refuses an answer about a user whose key is parked.
-///
-/// # Errors
-/// KEY_PARKED. The database failed.
-pub async fn check_parked(reads: &Reads, seen: &[Seen]) -> Result<(), Error> {
-    for seen in seen {
-        let Subject::User(Some(dead_letter)) = seen.subject else {
-            continue;
-        };
-        let first: Option<Uuid> = sqlx::query_scalar(include_str!("../sql/parking_letter.sql"))
-            .bind(dead_letter)
-            .fetch_optional(reads.primary())
-            .await
-            .map_err(|error| Error::from(error).in_statement("query/parking_letter"))?;
-        if let Some(id) = first {
-            return Err(key_parked(&seen.domain, id).with_metadata(seen.position.metadata()));
-        }
+async fn read_stops(pool: PgPool, domains: Vec<String>) -> Result<Vec<Arc<Vec<Stop>>>, Error> {
+    let rows: Result<Vec<Stop>, sqlx::Error> = sqlx::query_as(include_str!("../sql/stops.sql"))
+        .bind(&domains)
+        .fetch_all(&pool)
+        .await;
+    let mut stops: HashMap<String, Vec<Stop>> = HashMap::new();
+    for stop in rows.map_err(|error| Error::from(error).in_statement("query/stops"))? {
+        stops.entry(stop.domain.clone()).or_default().push(stop);
     }
-    Ok(())
+    let stops = domains
+        .iter()
+        .map(|domain| stops.remove(domain).unwrap_or_default());
+    Ok(stops.map(Arc::new).collect())
 }
 
 /// The error for an answer about a user whose key is parked.
@@ -87,80 +188,6 @@ pub fn dead_lettered(domain: &str, id: Uuid) -> Error {
         "The record is the dead letter {id} of {domain}: the view goes on without it until it is retried."
     );
     Error::new(Code::DeadLettered, detail).with_hint(Hint::ListDeadLetters)
-}
-
-/// Why a log does not progress in the live view of a domain.
-#[derive(Debug, sqlx::FromRow)]
-pub struct Stop {
-    log_id: i32,
-    pause_reason: Option<String>,
-    failure: Option<String>,
-    waits: bool,
-    added_age: Option<f64>,
-}
-
-/// A reading of a domain's stops that is about to begin: who comes until then shares it.
-type Reading = Shared<BoxFuture<'static, Result<Arc<Vec<Stop>>, Error>>>;
-
-/// The readings of domains' stops that are about to begin.
-#[derive(Default)]
-pub struct Stops(Mutex<HashMap<String, Reading>>);
-
-impl Stops {
-    /// Why logs of a domain do not progress, read at some time after this call began.
-    async fn of(self: &Arc<Self>, reads: &Reads, domain: &str) -> Result<Arc<Vec<Stop>>, Error> {
-        let reading = {
-            let mut begins = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let begin = begins.entry(domain.to_owned());
-            let read = || Arc::clone(self).read(reads.clone(), domain.to_owned());
-            begin.or_insert_with(|| read().boxed().shared()).clone()
-        };
-        reading.await
-    }
-
-    async fn read(self: Arc<Self>, reads: Reads, domain: String) -> Result<Arc<Vec<Stop>>, Error> {
-        tokio::time::sleep(GATHER).await;
-        {
-            let mut begins = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            begins.remove(&domain);
-        }
-        let stops: Result<Vec<Stop>, sqlx::Error> =
-            sqlx::query_as(include_str!("../sql/stops.sql"))
-                .bind(&domain)
-                .fetch_all(reads.primary())
-                .await;
-        stops
-            .map(Arc::new)
-            .map_err(|error| Error::from(error).in_statement("query/stops"))
-    }
-}
-
-/// Refuses to wait for positions that do not come until an operator acts, or for longer than a caller waits.
-///
-/// # Errors
-/// PROJECTION_STOPPED, PARTITION_WAITS. The database failed.
-pub async fn check_progress(
-    reads: &Reads,
-    stops: &Arc<Stops>,
-    unmet: &[Unmet],
-) -> Result<(), Error> {
-    for Unmet { domain, log_id, .. } in unmet {
-        let stops = stops.of(reads, domain).await?;
-        let Some(stop) = stops.iter().find(|stop| stop.log_id == *log_id) else {
-            continue;
-        };
-        let why = match (&stop.pause_reason, &stop.failure) {
-            (_, Some(failure)) => format!("has failed ({failure})"),
-            (Some(reason), None) => format!("is paused ({reason})"),
-            (None, None) if stop.waits => {
-                let settle = reads.settle().as_secs_f64();
-                return Err(partition_waits(stop.added_age.map(|age| settle - age)));
-            }
-            (None, None) => continue,
-        };
-        return Err(stopped(domain, &why));
-    }
-    Ok(())
 }
 
 /// The error for what a view does not reach until an operator acts; `why` says what it `is` or `has`.

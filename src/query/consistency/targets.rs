@@ -5,13 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::demand::{Level, Reference, TOKEN};
-use super::obstacles::{
-    Unmet, dead_letter_at, dead_lettered, kafka_unavailable, parked_keys, partition_waits,
-};
+use super::obstacles::{Obstacles, Unmet, dead_lettered, kafka_unavailable, partition_waits};
 use crate::error::{Code, Error, Hint};
 use crate::kafka::ends::Ends;
 use crate::projector::announcements::Announcements;
-use crate::query::events::{self, EventStatus};
+use crate::query::event_lookups::EventStatus;
 use crate::query::reads::{FoundLog, Reads};
 use crate::query::seen::{Seen, Subject};
 use crate::query::token::{ConsistencyToken, TopicIdentity, TopicRef};
@@ -156,14 +154,10 @@ impl Targets {
     ///
     /// # Errors
     /// The database failed.
-    pub async fn find_events(
-        &mut self,
-        reads: &Reads,
-        served: &[&'static str],
-    ) -> Result<(), Error> {
+    pub async fn find_events(&mut self, reads: &Reads) -> Result<(), Error> {
         let mut unseen = Vec::new();
         for id in std::mem::take(&mut self.unseen) {
-            let Some(places) = events::find(reads, served, &id).await? else {
+            let Some(places) = reads.event_lookups().find(&id).await? else {
                 unseen.push(id);
                 continue;
             };
@@ -242,7 +236,7 @@ impl Targets {
     /// DEAD_LETTERED, KEY_PARKED. The database failed.
     pub async fn check_dead_letters(
         &self,
-        reads: &Reads,
+        obstacles: &Obstacles,
         seen: &[Seen],
     ) -> Result<Option<i64>, Error> {
         let mut parked = None;
@@ -252,13 +246,13 @@ impl Targets {
                 .filter(|record| record.is_record)
             {
                 let offset = record.next_offset.saturating_sub(1);
-                let found = dead_letter_at(reads, &seen.domain, record.log_id, offset);
+                let found = obstacles.dead_letter_at(&seen.domain, record.log_id, offset);
                 if let Some(id) = found.await? {
                     return Err(dead_lettered(&seen.domain, id));
                 }
             }
             if let Subject::Many = seen.subject {
-                let keys = parked_keys(reads, &seen.domain).await?;
+                let keys = obstacles.parked_keys(&seen.domain).await?;
                 *parked.get_or_insert(0) += keys;
             }
         }

@@ -3,7 +3,6 @@
 use super::demand::{MAX_TOKENS, Reference};
 use super::targets::resolve;
 use crate::error::Error;
-use crate::query::events;
 use crate::query::reads::Reads;
 use crate::query::token::{ConsistencyToken, TokenOrder};
 
@@ -12,14 +11,9 @@ use crate::query::token::{ConsistencyToken, TokenOrder};
 /// # Errors
 /// INVALID_ARGUMENT, naming the field: one is malformed, foreign or outdated, or names an event that no domain knows. The
 /// database failed.
-pub async fn compare(
-    reads: &Reads,
-    served: &[&'static str],
-    a: &str,
-    b: &str,
-) -> Result<TokenOrder, Error> {
-    let a = read(reads, served, "a", a).await?;
-    let b = read(reads, served, "b", b).await?;
+pub async fn compare(reads: &Reads, a: &str, b: &str) -> Result<TokenOrder, Error> {
+    let a = read(reads, "a", a).await?;
+    let b = read(reads, "b", b).await?;
     Ok(a.compare(&b))
 }
 
@@ -27,17 +21,13 @@ pub async fn compare(
 ///
 /// # Errors
 /// As [`compare`]; INVALID_ARGUMENT also where there are none or too many, or they name more partitions than one token holds.
-pub async fn join(
-    reads: &Reads,
-    served: &[&'static str],
-    tokens: &[String],
-) -> Result<ConsistencyToken, Error> {
+pub async fn join(reads: &Reads, tokens: &[String]) -> Result<ConsistencyToken, Error> {
     if tokens.is_empty() || tokens.len() > MAX_TOKENS {
         return Err(Error::invalid("tokens", "must be 1 to 100 tokens"));
     }
     let mut joined = ConsistencyToken::default();
     for (n, token) in tokens.iter().enumerate() {
-        joined.join(&read(reads, served, &format!("tokens[{n}]"), token).await?);
+        joined.join(&read(reads, &format!("tokens[{n}]"), token).await?);
     }
     if !joined.fits() {
         return Err(Error::invalid(
@@ -49,16 +39,11 @@ pub async fn join(
 }
 
 /// A token whose partitions are those of the topics as they are now.
-async fn read(
-    reads: &Reads,
-    served: &[&'static str],
-    field: &str,
-    text: &str,
-) -> Result<ConsistencyToken, Error> {
+async fn read(reads: &Reads, field: &str, text: &str) -> Result<ConsistencyToken, Error> {
     let token = match Reference::parse(text, field)? {
         Reference::Token(token) => token,
         Reference::Event(id) => {
-            let places = events::find(reads, served, &id).await?;
+            let places = reads.event_lookups().find(&id).await?;
             let place = places.and_then(|places| places.into_iter().next());
             let place = place.ok_or_else(|| {
                 Error::invalid(
@@ -67,7 +52,7 @@ async fn read(
                 )
             })?;
             let next_offset = place.offset.saturating_add(1);
-            return reads.token(&[place.log_id], &[next_offset]).await;
+            reads.token(&[place.log_id], &[next_offset]).await?
         }
     };
     let (mut log_ids, mut next_offsets) = (Vec::new(), Vec::new());

@@ -1,0 +1,167 @@
+//! Look-ups that share statements: one runs at a time, and who comes meanwhile shares the next. So their cost does not grow with
+//! the number of reads that wait.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+
+use crate::error::Error;
+
+/// Look-ups of one kind. Cheap to clone.
+pub struct Gather<K, V> {
+    run: Run<K, V>,
+    /// The one that has not begun.
+    next: Arc<Mutex<Option<Next<K, V>>>>,
+    running: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// Finds what there is under each of some keys.
+type Run<K, V> = Arc<dyn Fn(Vec<K>) -> BoxFuture<'static, Result<Vec<V>, Error>> + Send + Sync>;
+
+struct Next<K, V> {
+    /// The keys that it is for, by their order.
+    keys: HashMap<K, usize>,
+    found: Shared<BoxFuture<'static, Result<Arc<Vec<V>>, Error>>>,
+}
+
+impl<K, V> Clone for Gather<K, V> {
+    fn clone(&self) -> Self {
+        Self {
+            run: Arc::clone(&self.run),
+            next: Arc::clone(&self.next),
+            running: Arc::clone(&self.running),
+        }
+    }
+}
+
+impl<K, V> Gather<K, V>
+where
+    K: Hash + Eq + Send + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    /// Look-ups that `run` makes: it returns one value for each key, in their order.
+    pub fn new(
+        run: impl Fn(Vec<K>) -> BoxFuture<'static, Result<Vec<V>, Error>> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            run: Arc::new(run),
+            next: Arc::default(),
+            running: Arc::default(),
+        }
+    }
+
+    /// What there is under a key, looked up at some time after this call began.
+    ///
+    /// # Errors
+    /// Those of the look-up.
+    pub async fn find(&self, key: K) -> Result<V, Error> {
+        let (index, found) = {
+            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+            let next = next.get_or_insert_with(|| Next {
+                keys: HashMap::new(),
+                found: self.clone().run_next().boxed().shared(),
+            });
+            let count = next.keys.len();
+            let index = *next.keys.entry(key).or_insert(count);
+            (index, next.found.clone())
+        };
+        let found = found.await?;
+        let value = found.get(index).cloned();
+        value.ok_or_else(|| Error::internal("a look-up returned nothing"))
+    }
+
+    async fn run_next(self) -> Result<Arc<Vec<V>>, Error> {
+        let _running = self.running.lock().await;
+        let begun = {
+            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+            next.take()
+        };
+        let keys = begun.map(|begun| begun.keys).unwrap_or_default();
+        let mut keys: Vec<(K, usize)> = keys.into_iter().collect();
+        keys.sort_by_key(|(_, index)| *index);
+        let keys = keys.into_iter().map(|(key, _)| key).collect();
+        (self.run)(keys).await.map(Arc::new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::Semaphore;
+
+    /// Squares of numbers. A look-up waits for a permit, and notes what was asked together.
+    struct Squares {
+        gather: Gather<u32, u32>,
+        runs: Arc<Mutex<Vec<Vec<u32>>>>,
+        permits: Arc<Semaphore>,
+    }
+
+    fn squares() -> Squares {
+        let (runs, permits) = (Arc::default(), Arc::new(Semaphore::new(0)));
+        let (noted, wanted) = (Arc::clone(&runs), Arc::clone(&permits));
+        let gather = Gather::new(move |keys: Vec<u32>| {
+            let (noted, wanted): (Arc<Mutex<Vec<_>>>, _) =
+                (Arc::clone(&noted), Arc::clone(&wanted));
+            async move {
+                noted.lock().unwrap().push(keys.clone());
+                wanted.acquire().await.expect("open").forget();
+                if keys.contains(&0) {
+                    return Err(Error::internal("zero"));
+                }
+                Ok(keys.into_iter().map(|key| key * key).collect())
+            }
+            .boxed()
+        });
+        Squares {
+            gather,
+            runs,
+            permits,
+        }
+    }
+
+    #[tokio::test]
+    async fn who_comes_while_one_runs_shares_the_next() {
+        let Squares {
+            gather,
+            runs,
+            permits,
+        } = squares();
+        let ask = async |key| gather.find(key).await.expect("a square");
+        let first = ask(3);
+        let later = async { tokio::join!(ask(5), ask(7), ask(5)) };
+        let release = async { permits.add_permits(2) };
+        // They are polled in this order, so that the first one runs when the others come.
+        let (first, later, ()) = tokio::join!(biased; first, later, release);
+        assert_eq!((first, later), (9, (25, 49, 25)));
+        assert_eq!(*runs.lock().unwrap(), [vec![3], vec![5, 7]]);
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_gives_up_holds_nobody_up() {
+        let Squares {
+            gather,
+            runs,
+            permits,
+        } = squares();
+        // It begins, and is given up.
+        assert!(gather.find(3).now_or_never().is_none());
+        assert!(gather.find(4).now_or_never().is_none());
+        permits.add_permits(1);
+        assert_eq!(gather.find(5).await.expect("a square"), 25);
+        let runs = runs.lock().unwrap();
+        assert!(runs.last().is_some_and(|keys| keys.contains(&5)));
+    }
+
+    #[tokio::test]
+    async fn an_error_is_of_those_who_shared_it() {
+        let Squares {
+            gather, permits, ..
+        } = squares();
+        permits.add_permits(3);
+        assert!(gather.find(0).await.is_err());
+        assert_eq!(gather.find(2).await.expect("a square"), 4);
+    }
+}
