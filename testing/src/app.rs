@@ -38,8 +38,10 @@ impl World {
     pub async fn new(broker: Broker, database: Database, partitions: i32) -> World {
         let topic = unique("user.events");
         broker.create_topic(&topic, partitions).await;
+        let pooled = database.pooled_url();
         let settings = [
-            ("SIGHTLINE_DATABASE_URL", database.url.as_str()),
+            ("SIGHTLINE_DATABASE_URL", pooled.as_str()),
+            ("SIGHTLINE_DATABASE_DIRECT_URL", &database.url),
             ("SIGHTLINE_KAFKA_BROKERS", &broker.address),
             ("SIGHTLINE_KAFKA_TOPICS", &topic),
             ("SIGHTLINE_KAFKA_GROUP_PREFIX", &unique("group")),

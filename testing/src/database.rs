@@ -2,7 +2,7 @@
 //!
 //! `SIGHTLINE_TEST_DATABASE_URL` names a server and a superuser; otherwise the tests start one, like
 //! `sightline dev`. All tests share the server and use databases of their own; a test that kills its server
-//! starts a private one.
+//! starts a private one. `SIGHTLINE_TEST_POOLER_URL` names a pooler in front of that server, through which the program then reads.
 
 use sightline_postgres::{Options, Postgres, ServerCertificate};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -38,6 +38,14 @@ impl Database {
         Database {
             url: server.database_url(&name),
             server: None,
+        }
+    }
+
+    /// Where the program reads: through the pooler, where there is one in front of the server.
+    pub fn pooled_url(&self) -> String {
+        match std::env::var("SIGHTLINE_TEST_POOLER_URL") {
+            Ok(pooler) if self.server.is_none() => with_database(&pooler, database_of(&self.url)),
+            _ => self.url.clone(),
         }
     }
 
@@ -197,6 +205,13 @@ async fn create(server: &str, options: &str) -> String {
 }
 
 /// The URL with its path, the database, replaced.
+/// What a URL names behind the server: the database and options.
+fn database_of(url: &str) -> &str {
+    let path = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let path = path.split_once('/').map_or("", |(_, path)| path);
+    path.split('?').next().unwrap_or(path)
+}
+
 fn with_database(url: &str, name: &str) -> String {
     let (base, options) = url
         .split_once('?')

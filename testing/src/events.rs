@@ -65,6 +65,24 @@ impl Events {
         tokio::time::timeout(time, self.read()).await
     }
 
+    /// Reads until so many events of a name have come, without looking into them. Returns how many have, when the stream ends
+    /// earlier.
+    pub async fn count(&mut self, name: &str, most: usize) -> usize {
+        let line = format!("event: {name}");
+        let mut count = 0;
+        while count < most {
+            let whole = self.unread.iter().rposition(|byte| *byte == b'\n');
+            let lines = self.unread.drain(..whole.map_or(0, |end| end + 1));
+            let lines = lines.collect::<Vec<u8>>();
+            let lines = lines.split(|byte| *byte == b'\n');
+            count += lines.filter(|other| *other == line.as_bytes()).count();
+            if count < most && !self.receive().await {
+                break;
+            }
+        }
+        count
+    }
+
     async fn read(&mut self) -> Option<Sent> {
         loop {
             let end = self.unread.windows(2).position(|two| two == b"\n\n");
@@ -72,18 +90,26 @@ impl Events {
                 let text: Vec<u8> = self.unread.drain(..end + 2).collect();
                 return Some(parse(&String::from_utf8(text).expect("UTF-8")));
             }
-            match self.body.frame().await {
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        self.unread.extend_from_slice(&data);
-                    }
-                }
-                Some(Err(_)) => {
-                    self.is_cut = true;
-                    return None;
-                }
-                None => return None,
+            if !self.receive().await {
+                return None;
             }
+        }
+    }
+
+    /// Receives more. Returns false at the end.
+    async fn receive(&mut self) -> bool {
+        match self.body.frame().await {
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    self.unread.extend_from_slice(&data);
+                }
+                true
+            }
+            Some(Err(_)) => {
+                self.is_cut = true;
+                false
+            }
+            None => false,
         }
     }
 }
