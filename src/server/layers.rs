@@ -66,13 +66,17 @@ pub fn apply_to_routes(router: Router, surface: Surface, waits: Waits) -> Router
         Surface::Rest => router.layer(
             ServiceBuilder::new()
                 .layer(CompressionLayer::new())
-                .layer(from_fn_with_state(waits, pass_rest_route)),
+                .layer(from_fn_with_state(Arc::new(waits), pass_rest_route)),
         ),
-        Surface::Grpc => router.layer(from_fn_with_state(waits, pass_grpc_route)),
+        Surface::Grpc => router.layer(from_fn_with_state(Arc::new(waits), pass_grpc_route)),
     }
 }
 
-async fn pass_rest_route(State(waits): State<Waits>, request: Request, next: Next) -> Response {
+async fn pass_rest_route(
+    State(waits): State<Arc<Waits>>,
+    request: Request,
+    next: Next,
+) -> Response {
     if let Some(refusal) = refuse_media_type(&request) {
         return refusal;
     }
@@ -80,7 +84,11 @@ async fn pass_rest_route(State(waits): State<Waits>, request: Request, next: Nex
     not_modified(waits.answer(request, next).await, &known)
 }
 
-async fn pass_grpc_route(State(waits): State<Waits>, request: Request, next: Next) -> Response {
+async fn pass_grpc_route(
+    State(waits): State<Arc<Waits>>,
+    request: Request,
+    next: Next,
+) -> Response {
     // Answers of reflection and health are not read from a view, and an unknown method has none.
     if proto::method(request.uri().path()).is_none() {
         return next.run(request).await;
@@ -124,9 +132,12 @@ impl Gate {
     async fn answer(&self, request: Request, next: Next) -> Response {
         let admitted = self.admit(&request);
         let answer = match admitted {
-            Ok((place, time)) => deadline::keep(time, place.hold(next.run(request)))
-                .await
-                .ok_or_else(Error::deadline_exceeded),
+            Ok((place, time)) => {
+                // Boxed, because each future around it would hold its size twice, for as long as the call waits.
+                let call = place.hold(Box::pin(next.run(request)));
+                let answer = deadline::keep(time, call).await;
+                answer.ok_or_else(Error::deadline_exceeded)
+            }
             Err(error) => Err(error),
         };
         answer.unwrap_or_else(|error| self.surface.refuse(error))
@@ -140,7 +151,8 @@ async fn pass(State(gate): State<Gate>, request: Request, next: Next) -> Respons
     let is_ours = path.starts_with("/sightline.");
     let method = proto::method(path);
     let route = route(method, &request);
-    let answered = async {
+    // Boxed, as in `Gate::answer`.
+    let answered = Box::pin(async {
         let answered = AssertUnwindSafe(gate.answer(request, next)).catch_unwind();
         let response = answered
             .await
@@ -150,7 +162,7 @@ async fn pass(State(gate): State<Gate>, request: Request, next: Next) -> Respons
             Surface::Grpc if is_ours => explain_grpc(response, method.is_some()),
             Surface::Grpc => response,
         }
-    };
+    });
     let mut response = observe(surface, route, &ids, answered).await;
     ids.add_to(response.headers_mut());
     response

@@ -3,9 +3,8 @@
 //! It runs the read and compares what the answer reflects with what is demanded. Where something is missing, it gives the call's
 //! place among the running ones back, waits for the commits that bring it, and runs the read again: a request that waits holds
 //! neither a place nor a connection to the database. It waits for as long as the caller said, and at most until shortly before
-//! the caller's deadline.
+//! the caller's deadline. What a request may do before and after it is boxed, so that it holds no memory for that while it waits.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -35,11 +34,10 @@ const MARGIN: Duration = Duration::from_millis(200);
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
 
 /// The layer of a surface.
-#[derive(Clone)]
 pub struct Waits {
     surface: Surface,
     reads: Reads,
-    waiting: Arc<Semaphore>,
+    waiting: Semaphore,
     obstacles: Obstacles,
 }
 
@@ -94,7 +92,7 @@ impl Waits {
         Self {
             surface,
             reads,
-            waiting: Arc::new(Semaphore::new(MAX_WAITING)),
+            waiting: Semaphore::new(MAX_WAITING),
             obstacles,
         }
     }
@@ -106,7 +104,11 @@ impl Waits {
             Err(error) => return self.surface.refuse(error),
         };
         if demand.level == Level::Eventual {
-            return self.answer_at_once(request, next).await;
+            let replica = self.reads.replicas().next();
+            return match replica.filter(|_| self.domains(&request).is_some()) {
+                Some(replica) => Box::pin(self.answer_at_once(replica, request, next)).await,
+                None => next.run(request).await,
+            };
         }
         let Some(domains) = self.domains(&request) else {
             return self.surface.refuse(unsupported());
@@ -116,7 +118,8 @@ impl Waits {
             Ok(call) => call,
             Err(error) => return self.surface.refuse(error),
         };
-        match self.reach(&demand.level, &domains, &call, until).await {
+        let reached = Box::pin(self.reach(&demand.level, &domains, &call, until)).await;
+        match reached {
             Ok(response) => response,
             Err(missed) if demand.serves_stale && missed.is_of_time() => {
                 let mut response = match missed.answer {
@@ -131,12 +134,8 @@ impl Waits {
         }
     }
 
-    /// The answer that there is now: of a replica, or of the primary where no replica has one.
-    async fn answer_at_once(&self, request: Request, next: Next) -> Response {
-        let replica = self.reads.replicas().next();
-        let Some(replica) = replica.filter(|_| self.domains(&request).is_some()) else {
-            return next.run(request).await;
-        };
+    /// The answer that there is now: of a replica, or of the primary where that has none.
+    async fn answer_at_once(&self, replica: usize, request: Request, next: Next) -> Response {
         let call = match buffered(request, next).await {
             Ok(call) => call,
             Err(error) => return self.surface.refuse(error),
@@ -256,12 +255,12 @@ impl Waits {
             let mut answer = None;
             if (unmet.is_empty() && !targets.has_unseen()) || is_over {
                 if !targets.has_unseen() {
-                    let found = self.try_replica(&mut targets, domains, call).await?;
+                    let found = Box::pin(self.try_replica(&mut targets, domains, call)).await?;
                     if let Some((response, parked)) = found {
                         return Ok(with_parked_keys(response, parked));
                     }
                 }
-                let (response, seen) = observe(call.run()).await;
+                let (response, seen) = observe(Box::pin(call.run())).await;
                 // It was refused, or failed, before it read anything.
                 if seen.is_empty() {
                     return Ok(response);
@@ -312,13 +311,13 @@ impl Waits {
             self.obstacles.check_progress(unmet).await?;
             std::future::pending().await
         };
-        let wait = async {
+        let wait = Box::pin(async {
             tokio::select! {
                 () = reached => Ok(()),
                 stopped = may_come => stopped,
                 () = sleep_until(until) => Ok(()),
             }
-        };
+        });
         place::leave_for(wait).await
     }
 }
