@@ -52,13 +52,33 @@ pub fn generate(events: usize, partitions: i32) -> Vec<Record> {
 
 /// Events that happen now, in partitions by chance: each registers a user, which concerns every domain.
 pub fn new_users(events: usize, partitions: i32) -> Vec<Record> {
+    now(events, partitions, |_, id, timestamp| {
+        ("UserRegistered", registered(&id[..8], timestamp))
+    })
+}
+
+/// Events that happen now, in partitions by chance: each adds the address of a user.
+pub fn new_addresses(events: usize, partitions: i32) -> Vec<Record> {
+    now(events, partitions, |rng, id, timestamp| {
+        let address_id = uuid(rng);
+        let payload = address_added(rng, id, &address_id, true, timestamp);
+        ("UserAddressAdded", payload)
+    })
+}
+
+/// Events that happen now, each of a new user. `happening` makes the type and the payload, from the user's id and the time.
+fn now(
+    events: usize,
+    partitions: i32,
+    happening: impl Fn(&mut Rng, &str, i64) -> (&'static str, Value),
+) -> Vec<Record> {
     let mut rng = Rng::new();
     let timestamp = Utc::now().timestamp_millis();
     let mut record = |n| {
         let id = uuid(&mut rng);
-        let mut payload = registered(&id[..8], timestamp);
+        let (kind, mut payload) = happening(&mut rng, &id, timestamp);
         payload["userId"] = id.as_str().into();
-        let (headers, value) = written(&mut rng, n, "UserRegistered", &id, timestamp, payload);
+        let (headers, value) = written(&mut rng, n, kind, &id, timestamp, payload);
         Record {
             partition: rng.i32(0..partitions),
             key: Some(id.into_bytes()),

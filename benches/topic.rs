@@ -70,8 +70,14 @@ impl Topic {
 
     /// Starts `sightline serve` on a migrated database; its ports may not be open yet.
     pub fn serve(&self, build: &Build, domains: Domains, database: &str) -> App {
+        self.serve_as("all", build, domains, database)
+    }
+
+    /// The same in one of the roles.
+    pub fn serve_as(&self, role: &str, build: &Build, domains: Domains, database: &str) -> App {
         let mut command = build.command(&["serve"]);
         command.envs([
+            ("SIGHTLINE_ROLE", role),
             ("SIGHTLINE_DATABASE_URL", database),
             ("SIGHTLINE_KAFKA_BROKERS", &self.broker.address),
             ("SIGHTLINE_KAFKA_TOPICS", &self.name),
