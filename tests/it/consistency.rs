@@ -144,6 +144,43 @@ async fn a_producer_reads_its_own_write_from_any_instance() {
     assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
+/// What was revoked is gone by the token of the record that revokes it, also where that is in another partition than what gave it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_permission_that_was_revoked_is_gone_from_access_at_once() {
+    let mut world = World::shared(3).await;
+    world.set("SIGHTLINE_DOMAINS", "audit");
+    let projector = world.serve().await;
+    let gateway = gateway(&mut world).await;
+    let (user, role, permission) = ("u", "r", "p");
+    let of_role = json!({"roleId": role, "roleName": "editor", "permissionId": permission, "permissionName": "WRITE",
+        "assignedBy": "root", "removedBy": "root"});
+    let path = format!("/v1/audit/users/{user}/access");
+    let writer = world.broker.prompt_writer();
+    let assigned = event(user, "assigned", "UserRoleAssigned", of_role.clone());
+    writer.write(&world.topic, &[assigned]).await;
+    for n in 0..20 {
+        for (happened, partition, kind) in [
+            ("given", 1, "PermissionAssignedToRole"),
+            ("revoked", 1 + n % 2, "PermissionRemovedFromRole"),
+        ] {
+            let id = format!("{happened}-{n}");
+            let record = Record {
+                partition,
+                ..event(role, &id, kind, of_role.clone())
+            };
+            let offset = writer.write(&world.topic, &[record]).await[0];
+            let token = format!("{}/{partition}@{offset}", world.topic);
+            for rest in [&gateway.rest, &projector.rest] {
+                let answer = at_least(rest, &path, &token).await;
+                assert_eq!(answer.status, 200, "{}", answer.text());
+                let permissions = answer.json()["permissions"].as_array().map(Vec::len);
+                let expected = usize::from(happened == "given");
+                assert_eq!(permissions, Some(expected), "{n}: {}", answer.text());
+            }
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_is_waited_for_by_its_id() {
     let mut world = World::shared(2).await;
