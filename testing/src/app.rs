@@ -41,7 +41,6 @@ impl World {
         let pooled = database.pooled_url();
         let settings = [
             ("SIGHTLINE_DATABASE_URL", pooled.as_str()),
-            ("SIGHTLINE_DATABASE_DIRECT_URL", &database.url),
             ("SIGHTLINE_KAFKA_BROKERS", &broker.address),
             ("SIGHTLINE_KAFKA_TOPICS", &topic),
             ("SIGHTLINE_KAFKA_GROUP_PREFIX", &unique("group")),
@@ -52,9 +51,14 @@ impl World {
             ("SIGHTLINE_DATABASE_MAX_CONNECTIONS", "4"),
             ("SIGHTLINE_DOMAINS", &DOMAINS.join(",")),
         ];
-        let settings = settings
+        let mut settings: BTreeMap<String, String> = settings
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .into();
+        // Without a pooler, a test that changes the one URL changes the other.
+        if pooled != database.url {
+            let name = "SIGHTLINE_DATABASE_DIRECT_URL".to_owned();
+            settings.insert(name, database.url.clone());
+        }
         World {
             broker,
             database,
