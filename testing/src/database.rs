@@ -5,6 +5,7 @@
 //! starts a private one. `SIGHTLINE_TEST_POOLER_URL` names a pooler in front of that server, through which the program then reads.
 
 use sightline_postgres::{Options, Postgres, ServerCertificate};
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::sync::{Mutex, OnceCell};
 
@@ -44,7 +45,10 @@ impl Database {
     /// Where the program reads: through the pooler, where there is one in front of the server.
     pub fn pooled_url(&self) -> String {
         match std::env::var("SIGHTLINE_TEST_POOLER_URL") {
-            Ok(pooler) if self.server.is_none() => with_database(&pooler, database_of(&self.url)),
+            Ok(pooler) if self.server.is_none() => {
+                let options: PgConnectOptions = self.url.parse().expect("a URL of Postgres");
+                with_database(&pooler, options.get_database().expect("a database"))
+            }
             _ => self.url.clone(),
         }
     }
@@ -205,13 +209,6 @@ async fn create(server: &str, options: &str) -> String {
 }
 
 /// The URL with its path, the database, replaced.
-/// What a URL names behind the server: the database and options.
-fn database_of(url: &str) -> &str {
-    let path = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let path = path.split_once('/').map_or("", |(_, path)| path);
-    path.split('?').next().unwrap_or(path)
-}
-
 fn with_database(url: &str, name: &str) -> String {
     let (base, options) = url
         .split_once('?')

@@ -451,7 +451,7 @@ async fn a_mirror_of_all_addresses_is_exact() {
     assert_eq!(mirror, expected);
 }
 
-/// Rebuilds the view of order from the whole topic, and makes the new version live.
+/// Rebuilds the view of a domain from the whole topic, and makes the new version live.
 async fn rebuild(world: &World, rest: &Rest, domain: &str) {
     project(rest, domain, "rebuild", json!({})).await;
     built(rest, domain, world.broker.end(&world.topic, 0)).await;
