@@ -48,17 +48,13 @@ pub struct EventPlace {
 }
 
 /// Look-ups of events in the live views of some domains.
-pub struct EventLookups {
-    domains: Vec<&'static str>,
-    gather: Gather<String, Option<Vec<EventPlace>>>,
-}
+pub struct EventLookups(Gather<String, Option<Vec<EventPlace>>>);
 
 impl EventLookups {
     /// Looks events of `domains` up through `pool`.
     pub fn new(pool: PgPool, domains: Vec<&'static str>) -> Self {
-        let of = domains.clone();
-        let gather = Gather::new(move |ids: Vec<String>| {
-            let (pool, domains) = (pool.clone(), of.clone());
+        Self(Gather::new(move |ids: Vec<String>| {
+            let (pool, domains) = (pool.clone(), domains.clone());
             async move {
                 let mut found = Vec::with_capacity(ids.len());
                 for ids in ids.chunks(MOST) {
@@ -67,13 +63,7 @@ impl EventLookups {
                 Ok(found)
             }
             .boxed()
-        });
-        Self { domains, gather }
-    }
-
-    /// The domains whose views know of events.
-    pub fn domains(&self) -> &[&'static str] {
-        &self.domains
+        }))
     }
 
     /// Looks an event up in all domains, in one snapshot that is taken after this call began. Returns one element for each
@@ -82,7 +72,7 @@ impl EventLookups {
     /// # Errors
     /// The database failed.
     pub async fn find(&self, event_id: &str) -> Result<Option<Vec<EventPlace>>, Error> {
-        self.gather.find(event_id.to_owned()).await
+        self.0.find(event_id.to_owned()).await
     }
 }
 

@@ -57,19 +57,11 @@ pub async fn status(
     wait: Duration,
 ) -> Result<EventStatuses, Error> {
     check_id("eventId", event_id)?;
-    let began = Instant::now();
-    let until = began + wait.min(deadline::left().saturating_sub(MARGIN));
-    let announcements = &reads.work().announcements;
+    let until = Instant::now() + wait.min(deadline::left().saturating_sub(MARGIN));
     // A domain that is not asked for may be the one that says where the record lies.
-    let mut commits: Vec<_> = reads
-        .served()
-        .iter()
-        .map(|domain| announcements.subscribe(domain))
-        .collect();
+    let mut commits = Commits::subscribe(reads);
     loop {
-        for commit in &mut commits {
-            commit.mark_unchanged();
-        }
+        commits.mark_seen();
         let places = reads.event_lookups().find(event_id).await?;
         let places = places.map(|places| {
             let is_asked = |place: &EventPlace| asked.contains(&place.domain);
@@ -85,7 +77,7 @@ pub async fn status(
         let stop = reads.work().stop.cancelled();
         place::leave_for(async {
             tokio::select! {
-                () = any_commit(&mut commits, began) => {}
+                () = commits.next() => {}
                 () = sleep_until(until) => {}
                 () = stop => {}
             }
@@ -97,13 +89,41 @@ pub async fn status(
     }
 }
 
-/// Waits for a commit that may be the one of an event that was waited for since `began`.
-pub async fn any_commit(commits: &mut [watch::Receiver<()>], began: Instant) {
-    let changes = commits
-        .iter_mut()
-        .map(|commits| Box::pin(commits.changed()));
-    let _ = select_all(changes).await;
-    sleep(LOOK_PAUSE.max(began.elapsed() / 10)).await;
+/// Commits in all domains that this process serves: any of them may be the one of an event that was not found yet, and any
+/// domain the first to see it.
+pub struct Commits {
+    domains: Vec<watch::Receiver<()>>,
+    /// Since when the event is waited for.
+    began: Instant,
+}
+
+impl Commits {
+    /// Begins to wait.
+    pub fn subscribe(reads: &Reads) -> Self {
+        let announcements = &reads.work().announcements;
+        let domains = reads.served().iter();
+        Self {
+            domains: domains
+                .map(|domain| announcements.subscribe(domain))
+                .collect(),
+            began: Instant::now(),
+        }
+    }
+
+    /// Notes that what was committed until now is about to be looked at.
+    pub fn mark_seen(&mut self) {
+        for domain in &mut self.domains {
+            domain.mark_unchanged();
+        }
+    }
+
+    /// Waits for a commit since then, and for the pause between two looks.
+    pub async fn next(&mut self) {
+        let changes = self.domains.iter_mut();
+        let changes = changes.map(|commits| Box::pin(commits.changed()));
+        let _ = select_all(changes).await;
+        sleep(LOOK_PAUSE.max(self.began.elapsed() / 10)).await;
+    }
 }
 
 /// The error for an event that no domain knows.

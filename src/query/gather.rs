@@ -1,40 +1,33 @@
-//! Look-ups that share statements: one runs at a time, and who comes meanwhile shares the next. So their cost does not grow with
-//! the number of reads that wait.
+//! Look-ups that reads share. A commit wakes thousands of reads at the same moment, and each looks the same things up. A [`Gather`]
+//! runs one statement at a time, for all keys that reads have asked for while the last one ran, so that the database answers a
+//! few statements, however many reads there are.
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 
 use crate::error::Error;
 
-/// Look-ups of one kind. Cheap to clone.
-pub struct Gather<K, V> {
-    run: Run<K, V>,
+/// Look-ups of one kind.
+pub struct Gather<K, V>(Arc<Inner<K, V>>);
+
+struct Inner<K, V> {
+    run: Box<Run<K, V>>,
     /// The one that has not begun.
-    next: Arc<Mutex<Option<Next<K, V>>>>,
-    running: Arc<tokio::sync::Mutex<()>>,
+    next: Mutex<Option<Next<K, V>>>,
+    running: tokio::sync::Mutex<()>,
 }
 
 /// Finds what there is under each of some keys.
-type Run<K, V> = Arc<dyn Fn(Vec<K>) -> BoxFuture<'static, Result<Vec<V>, Error>> + Send + Sync>;
+type Run<K, V> = dyn Fn(Vec<K>) -> BoxFuture<'static, Result<Vec<V>, Error>> + Send + Sync;
 
 struct Next<K, V> {
-    /// The keys that it is for, by their order.
+    /// The keys that it is for, with their places in the order of what is found.
     keys: HashMap<K, usize>,
     found: Shared<BoxFuture<'static, Result<Arc<Vec<V>>, Error>>>,
-}
-
-impl<K, V> Clone for Gather<K, V> {
-    fn clone(&self) -> Self {
-        Self {
-            run: Arc::clone(&self.run),
-            next: Arc::clone(&self.next),
-            running: Arc::clone(&self.running),
-        }
-    }
 }
 
 impl<K, V> Gather<K, V>
@@ -46,11 +39,11 @@ where
     pub fn new(
         run: impl Fn(Vec<K>) -> BoxFuture<'static, Result<Vec<V>, Error>> + Send + Sync + 'static,
     ) -> Self {
-        Self {
-            run: Arc::new(run),
-            next: Arc::default(),
-            running: Arc::default(),
-        }
+        Self(Arc::new(Inner {
+            run: Box::new(run),
+            next: Mutex::default(),
+            running: tokio::sync::Mutex::default(),
+        }))
     }
 
     /// What there is under a key, looked up at some time after this call began.
@@ -59,10 +52,10 @@ where
     /// Those of the look-up.
     pub async fn find(&self, key: K) -> Result<V, Error> {
         let (index, found) = {
-            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut next = self.0.next();
             let next = next.get_or_insert_with(|| Next {
                 keys: HashMap::new(),
-                found: self.clone().run_next().boxed().shared(),
+                found: Arc::clone(&self.0).run_next().boxed().shared(),
             });
             let count = next.keys.len();
             let index = *next.keys.entry(key).or_insert(count);
@@ -72,13 +65,16 @@ where
         let value = found.get(index).cloned();
         value.ok_or_else(|| Error::internal("a look-up returned nothing"))
     }
+}
 
-    async fn run_next(self) -> Result<Arc<Vec<V>>, Error> {
+impl<K, V> Inner<K, V> {
+    fn next(&self) -> MutexGuard<'_, Option<Next<K, V>>> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn run_next(self: Arc<Self>) -> Result<Arc<Vec<V>>, Error> {
         let _running = self.running.lock().await;
-        let begun = {
-            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-            next.take()
-        };
+        let begun = self.next().take();
         let keys = begun.map(|begun| begun.keys).unwrap_or_default();
         let mut keys: Vec<(K, usize)> = keys.into_iter().collect();
         keys.sort_by_key(|(_, index)| *index);

@@ -32,6 +32,8 @@ const PROVISIONAL: Duration = Duration::from_secs(5);
 pub struct Reads(Arc<Inner>);
 
 struct Inner {
+    /// The domains that this process serves.
+    served: Vec<&'static str>,
     primary: Source,
     replicas: Replicas,
     work: Work,
@@ -120,7 +122,8 @@ impl Reads {
             work,
             ends,
             settle,
-            event_lookups: EventLookups::new(pool.clone(), served),
+            event_lookups: EventLookups::new(pool.clone(), served.clone()),
+            served,
             primary: Source::primary(pool),
             replicas: Replicas::new(replicas),
             watches: Watches::default(),
@@ -131,7 +134,7 @@ impl Reads {
 
     /// The domains that this process serves.
     pub fn served(&self) -> &[&'static str] {
-        self.0.event_lookups.domains()
+        &self.0.served
     }
 
     /// What work queues need.

@@ -15,16 +15,17 @@ use futures_util::future::join_all;
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::surface::{GRPC_STATUS, Surface, overloaded};
 use crate::error::{Code, Error, PARKED_KEYS_HEADER, STALE_HEADER};
 use crate::proto;
 use crate::query::consistency::{Demand, Level, Obstacles, Targets, Unmet};
+use crate::query::events::Commits;
 use crate::query::seen::{Seen, Subject, observe};
 use crate::query::status::ViewStatus;
-use crate::query::{MAX_REQUEST_BYTES, Position, Reads, deadline, events, place};
+use crate::query::{MAX_REQUEST_BYTES, Position, Reads, deadline, place};
 
 /// How many requests may wait at once on a surface. Each holds some kilobytes.
 const MAX_WAITING: usize = 20_000;
@@ -228,21 +229,14 @@ impl Waits {
         call: &Call,
         until: Instant,
     ) -> Result<Response, Missed> {
-        let began = Instant::now();
         let announcements = &self.reads.work().announcements;
         let mut targets = Targets::of(&self.reads, level).await?;
-        let mut commits: Vec<watch::Receiver<()>> = Vec::new();
-        if targets.has_unseen() {
-            let subscribe = |domain: &&'static str| announcements.subscribe(domain);
-            // Any domain may be the first to see them.
-            commits = self.reads.served().iter().map(subscribe).collect();
-        }
+        let has_unseen = targets.has_unseen();
+        let mut commits = has_unseen.then(|| Commits::subscribe(&self.reads));
         let mut has_read = false;
         loop {
-            for commit in &mut commits {
-                commit.mark_unchanged();
-            }
-            if targets.has_unseen() {
+            if let Some(commits) = &mut commits {
+                commits.mark_seen();
                 targets.find_events(&self.reads).await?;
             }
             let is_over = Instant::now() >= until;
@@ -283,7 +277,7 @@ impl Waits {
                     sleep(LOOK_PAUSE).await;
                 }
             }
-            let waited = self.wait(&unmet, &mut commits, (began, until)).await;
+            let waited = self.wait(&unmet, commits.as_mut(), until).await;
             waited.map_err(|error| Missed { error, answer })?;
         }
     }
@@ -292,15 +286,14 @@ impl Waits {
     async fn wait(
         &self,
         unmet: &[Unmet],
-        commits: &mut [watch::Receiver<()>],
-        (began, until): (Instant, Instant),
+        commits: Option<&mut Commits>,
+        until: Instant,
     ) -> Result<(), Error> {
         let _waiting = self.waiting.try_acquire().map_err(|_| overloaded())?;
         let announcements = &self.reads.work().announcements;
         let reached = async {
-            if unmet.is_empty() {
-                // Any commit may be that of an event which is not known yet.
-                return events::any_commit(commits, began).await;
+            if let (Some(commits), []) = (commits, unmet) {
+                return commits.next().await;
             }
             let all = unmet
                 .iter()

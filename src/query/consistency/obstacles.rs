@@ -35,7 +35,6 @@ struct Stop {
 }
 
 /// Looks up what keeps views from reaching what is demanded, and answers from being complete. Reads that wait share look-ups.
-#[derive(Clone)]
 pub struct Obstacles {
     pool: PgPool,
     /// How long a partition that was added waits at least.
