@@ -72,7 +72,7 @@ impl EventLookups {
     /// # Errors
     /// The database failed.
     pub async fn find(&self, event_id: &str) -> Result<Option<Vec<EventPlace>>, Error> {
-        self.0.find(event_id.to_owned()).await
+        self.0.ask(event_id.to_owned()).await
     }
 }
 

@@ -1,6 +1,6 @@
-//! Look-ups that reads share. A commit wakes thousands of reads at the same moment, and each looks the same things up. A [`Gather`]
-//! runs one statement at a time, for all keys that reads have asked for while the last one ran, so that the database answers a
-//! few statements, however many reads there are.
+//! Statements that calls share. A commit wakes thousands of reads at the same moment, and each looks the same things up; hundreds of
+//! workers acknowledge one notification each. A [`Gather`] runs one statement at a time, for all that calls have asked for while the
+//! last one ran, so that the database runs a few statements, and commits a few times, however many calls there are.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -11,7 +11,7 @@ use futures_util::future::{BoxFuture, Shared};
 
 use crate::error::Error;
 
-/// Look-ups of one kind.
+/// Statements of one kind.
 pub struct Gather<K, V>(Arc<Inner<K, V>>);
 
 struct Inner<K, V> {
@@ -21,13 +21,13 @@ struct Inner<K, V> {
     running: tokio::sync::Mutex<()>,
 }
 
-/// Finds what there is under each of some keys.
+/// Answers each of some keys.
 type Run<K, V> = dyn Fn(Vec<K>) -> BoxFuture<'static, Result<Vec<V>, Error>> + Send + Sync;
 
 struct Next<K, V> {
-    /// The keys that it is for, with their places in the order of what is found.
+    /// The keys that it is for, with their places in the order of the answers.
     keys: HashMap<K, usize>,
-    found: Shared<BoxFuture<'static, Result<Arc<Vec<V>>, Error>>>,
+    answers: Shared<BoxFuture<'static, Result<Arc<Vec<V>>, Error>>>,
 }
 
 impl<K, V> Gather<K, V>
@@ -35,7 +35,7 @@ where
     K: Hash + Eq + Send + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// Look-ups that `run` makes: it returns one value for each key, in their order.
+    /// Statements that `run` runs: it returns one answer for each key, in their order.
     pub fn new(
         run: impl Fn(Vec<K>) -> BoxFuture<'static, Result<Vec<V>, Error>> + Send + Sync + 'static,
     ) -> Self {
@@ -46,24 +46,24 @@ where
         }))
     }
 
-    /// What there is under a key, looked up at some time after this call began.
+    /// The answer for a key, of a statement that began after this call.
     ///
     /// # Errors
-    /// Those of the look-up.
-    pub async fn find(&self, key: K) -> Result<V, Error> {
-        let (index, found) = {
+    /// Those of the statement.
+    pub async fn ask(&self, key: K) -> Result<V, Error> {
+        let (index, answers) = {
             let mut next = self.0.next();
             let next = next.get_or_insert_with(|| Next {
                 keys: HashMap::new(),
-                found: Arc::clone(&self.0).run_next().boxed().shared(),
+                answers: Arc::clone(&self.0).run_next().boxed().shared(),
             });
             let count = next.keys.len();
             let index = *next.keys.entry(key).or_insert(count);
-            (index, next.found.clone())
+            (index, next.answers.clone())
         };
-        let found = found.await?;
-        let value = found.get(index).cloned();
-        value.ok_or_else(|| Error::internal("a look-up returned nothing"))
+        let answers = answers.await?;
+        let answer = answers.get(index).cloned();
+        answer.ok_or_else(|| Error::internal("a statement did not answer all keys"))
     }
 }
 
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
     use tokio::sync::Semaphore;
 
-    /// Squares of numbers. A look-up waits for a permit, and notes what was asked together.
+    /// Squares of numbers. A statement waits for a permit, and notes what was asked together.
     struct Squares {
         gather: Gather<u32, u32>,
         runs: Arc<Mutex<Vec<Vec<u32>>>>,
@@ -125,7 +125,7 @@ mod tests {
             runs,
             permits,
         } = squares();
-        let ask = async |key| gather.find(key).await.expect("a square");
+        let ask = async |key| gather.ask(key).await.expect("a square");
         let first = ask(3);
         let later = async { tokio::join!(ask(5), ask(7), ask(5)) };
         let release = async { permits.add_permits(2) };
@@ -143,10 +143,10 @@ mod tests {
             permits,
         } = squares();
         // It begins, and is given up.
-        assert!(gather.find(3).now_or_never().is_none());
-        assert!(gather.find(4).now_or_never().is_none());
+        assert!(gather.ask(3).now_or_never().is_none());
+        assert!(gather.ask(4).now_or_never().is_none());
         permits.add_permits(1);
-        assert_eq!(gather.find(5).await.expect("a square"), 25);
+        assert_eq!(gather.ask(5).await.expect("a square"), 25);
         let runs = runs.lock().unwrap();
         assert!(runs.last().is_some_and(|keys| keys.contains(&5)));
     }
@@ -157,7 +157,7 @@ mod tests {
             gather, permits, ..
         } = squares();
         permits.add_permits(3);
-        assert!(gather.find(0).await.is_err());
-        assert_eq!(gather.find(2).await.expect("a square"), 4);
+        assert!(gather.ask(0).await.is_err());
+        assert_eq!(gather.ask(2).await.expect("a square"), 4);
     }
 }

@@ -94,7 +94,7 @@ impl NotificationService for NotificationGrpc {
         let items = request.into_inner().items.into_iter();
         let items = items.map(|item| (item.notification_id, item.lease_token));
         let items = HeldNotification::all(items)?;
-        let settled = queue::acknowledge(&self.reads, &items).await?;
+        let settled = self.queue.acknowledge(&self.reads, &items).await?;
         Ok(Response::new(pb::AckNotificationsResponse {
             outcomes: outcomes(settled),
         }))

@@ -2,13 +2,16 @@
 //!
 //! Requests for leases wait in line, and a few tasks serve them: each takes all requests that want the same, leases for them
 //! together in one statement, and divides what it got in the order of the requests. So many workers cost hardly more than one.
-//! Requests that got nothing are tried again when a commit is announced or a lease runs out; nothing polls.
+//! Requests that got nothing are tried again when a commit is announced or a lease runs out; nothing polls. Acknowledgements of one
+//! notification each are noted together, too.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
+use futures_util::FutureExt;
+use sqlx::PgPool;
 use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
 
@@ -21,6 +24,7 @@ use crate::db;
 use crate::error::{Code, Error};
 use crate::projector::Projection;
 use crate::projector::restores::CheckError;
+use crate::query::gather::Gather;
 use crate::query::{self, Answer, Reads, Subject, Work, deadline};
 
 /// How many statements lease at once.
@@ -52,7 +56,7 @@ pub struct LeaseRequest {
 }
 
 /// A notification, and the lease under which it is held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct HeldNotification {
     /// The notification's id.
     pub notification_id: Uuid,
@@ -126,7 +130,7 @@ impl FailedNotification {
     }
 }
 
-/// Requests for leases. One for each surface.
+/// Requests for leases, and what settles them. One for each surface.
 pub struct Queue {
     settings: Settings,
     /// The domain's: it stores how far a state of the database had come that was lost.
@@ -139,6 +143,8 @@ pub struct Queue {
     /// Notified where a request has joined a line, whose deadline may be the next one.
     has_joined: Notify,
     started: Once,
+    /// Acknowledgements of one notification each.
+    acknowledgements: OnceLock<Gather<HeldNotification, SettledNotification>>,
 }
 
 /// What requests in one line have in common.
@@ -305,6 +311,7 @@ impl Queue {
             has_work: Notify::new(),
             has_joined: Notify::new(),
             started: Once::new(),
+            acknowledgements: OnceLock::new(),
         })
     }
 
@@ -519,6 +526,30 @@ impl Queue {
         }
     }
 
+    /// Notes that a worker has sent notifications.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT: there are too many or no items, or one twice. The database failed.
+    pub async fn acknowledge(
+        &self,
+        reads: &Reads,
+        items: &[HeldNotification],
+    ) -> Result<SettledNotifications, Error> {
+        check_items(items)?;
+        let pool = &reads.work().pool;
+        let outcomes = match items {
+            [one] => {
+                let shared = self.acknowledgements.get_or_init(|| {
+                    let pool = pool.clone();
+                    Gather::new(move |items| acknowledge(pool.clone(), items).boxed())
+                });
+                vec![shared.ask(*one).await?]
+            }
+            items => acknowledge(pool.clone(), items.to_vec()).await?,
+        };
+        Ok(SettledNotifications { outcomes })
+    }
+
     /// Notes that a worker could not send notifications.
     ///
     /// # Errors
@@ -529,7 +560,8 @@ impl Queue {
         items: &[FailedNotification],
     ) -> Result<SettledNotifications, Error> {
         let held: Vec<HeldNotification> = items.iter().map(|item| item.held).collect();
-        let (ids, tokens) = checked(&held)?;
+        check_items(&held)?;
+        let (ids, tokens) = columns(&held);
         let reasons: Vec<&str> = items.iter().map(|item| item.reason.as_str()).collect();
         let rows = sqlx::query_file_as!(
             SettledRow,
@@ -573,27 +605,22 @@ async fn give_back(reads: &Reads, leased: &[LeasedNotification]) {
     }
 }
 
-/// Notes that a worker has sent notifications.
-///
-/// # Errors
-/// INVALID_ARGUMENT: there are too many or no items, or one twice. The database failed.
-pub async fn acknowledge(
-    reads: &Reads,
-    items: &[HeldNotification],
-) -> Result<SettledNotifications, Error> {
-    let (ids, tokens) = checked(items)?;
+/// Notes that notifications were sent. Some may be named twice, under different leases.
+async fn acknowledge(
+    pool: PgPool,
+    items: Vec<HeldNotification>,
+) -> Result<Vec<SettledNotification>, Error> {
+    let (ids, tokens) = columns(&items);
     let rows = sqlx::query_file_as!(
         SettledRow,
         "src/domains/notification/sql/acknowledge.sql",
         &ids,
         &tokens
     )
-    .fetch_all(&reads.work().pool)
+    .fetch_all(&pool)
     .await
     .map_err(|error| Error::from(error).in_statement("notification/acknowledge"))?;
-    Ok(SettledNotifications {
-        outcomes: rows.into_iter().map(SettledRow::outcome).collect(),
-    })
+    Ok(rows.into_iter().map(SettledRow::outcome).collect())
 }
 
 /// Extends a lease.
@@ -713,17 +740,24 @@ impl SettledRow {
     }
 }
 
-/// Ids and tokens, column by column.
-fn checked(items: &[HeldNotification]) -> Result<(Vec<Uuid>, Vec<Uuid>), Error> {
+fn check_items(items: &[HeldNotification]) -> Result<(), Error> {
     if items.is_empty() || items.len() > MOST_OF_REQUEST.unsigned_abs() as usize {
         let problem = format!("must have 1 to {MOST_OF_REQUEST} entries");
         return Err(Error::invalid("items", problem));
     }
-    let ids: Vec<Uuid> = items.iter().map(|item| item.notification_id).collect();
-    if ids.iter().collect::<HashSet<_>>().len() < ids.len() {
+    let ids: HashSet<Uuid> = items.iter().map(|item| item.notification_id).collect();
+    if ids.len() < items.len() {
         return Err(Error::invalid("items", "must name each notification once"));
     }
-    Ok((ids, items.iter().map(|item| item.lease_token).collect()))
+    Ok(())
+}
+
+/// Ids and tokens, column by column.
+fn columns(items: &[HeldNotification]) -> (Vec<Uuid>, Vec<Uuid>) {
+    let columns = items
+        .iter()
+        .map(|item| (item.notification_id, item.lease_token));
+    columns.unzip()
 }
 
 fn check_lease_seconds(seconds: i32) -> Result<(), Error> {

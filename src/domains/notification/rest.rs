@@ -219,12 +219,13 @@ struct AckNotificationsRequest {
 )]
 async fn ack_notifications(
     State(reads): State<Reads>,
+    Extension(queue): Extension<Arc<Queue>>,
     Json(request): Json<AckNotificationsRequest>,
 ) -> Result<Json<SettledNotifications>, Error> {
     let items = request.items.into_iter();
     let items = items.map(|item| (item.notification_id, item.lease_token));
     let items = HeldNotification::all(items)?;
-    queue::acknowledge(&reads, &items).await.map(Json)
+    queue.acknowledge(&reads, &items).await.map(Json)
 }
 
 /// A notification that could not be sent.
@@ -311,11 +312,12 @@ struct AckNotificationRequest {
 )]
 async fn ack_notification(
     State(reads): State<Reads>,
+    Extension(queue): Extension<Arc<Queue>>,
     Path(path): Path<NotificationPath>,
     Json(request): Json<AckNotificationRequest>,
 ) -> Result<Json<SettledNotification>, Error> {
     let item = HeldNotification::of("", &path.notification_id, &request.lease_token)?;
-    let outcomes = queue::acknowledge(&reads, &[item]).await?;
+    let outcomes = queue.acknowledge(&reads, &[item]).await?;
     queue::single(outcomes).map(Json)
 }
 

@@ -76,12 +76,12 @@ impl Obstacles {
         offset: i64,
     ) -> Result<Option<Uuid>, Error> {
         let record = (domain.to_owned(), log_id, offset);
-        self.dead_letters.find(record).await
+        self.dead_letters.ask(record).await
     }
 
     /// How many keys are parked in the live view of a domain.
     pub(super) async fn parked_keys(&self, domain: &str) -> Result<i64, Error> {
-        self.parked_keys.find(domain.to_owned()).await
+        self.parked_keys.ask(domain.to_owned()).await
     }
 
     /// Refuses an answer about a user whose key is parked.
@@ -111,7 +111,7 @@ impl Obstacles {
     /// PROJECTION_STOPPED, PARTITION_WAITS. The database failed.
     pub async fn check_progress(&self, unmet: &[Unmet]) -> Result<(), Error> {
         for Unmet { domain, log_id, .. } in unmet {
-            let stops = self.stops.find(domain.clone()).await?;
+            let stops = self.stops.ask(domain.clone()).await?;
             let Some(stop) = stops.iter().find(|stop| stop.log_id == *log_id) else {
                 continue;
             };
