@@ -59,6 +59,9 @@ metric_list! {
     gauge STALLED_VERSIONS = "sightline_stalled_versions", Count, "Versions of the view that have been behind or failed for a day without a commit [domain]";
     gauge PARKED_KEYS = "sightline_parked_keys", Count, "Keys whose later events wait behind a dead letter [domain, topic, partition]";
 
+    gauge QUEUE_READY = "sightline_queue_ready", Count, "Items of the work queue that workers can lease, counted up to 100,000 [domain]";
+    gauge QUEUE_OLDEST_SECONDS = "sightline_queue_oldest_seconds", Seconds, "Age of the oldest item of the work queue that workers can lease, 0 if there is none [domain]";
+
     counter REQUESTS = "sightline_requests_total", Count, "Requests answered [protocol: grpc or http, route, code]";
     histogram REQUEST_SECONDS = "sightline_request_seconds", Seconds, "Time to answer a request [protocol, route]";
     gauge REQUESTS_IN_FLIGHT = "sightline_requests_in_flight", Count, "Requests being answered [protocol]";

@@ -32,14 +32,17 @@ pub struct DeadLetterPolicy {
     pub publish_values: bool,
 }
 
-/// What maintenance counts every ten minutes, as it was counted last, by gauge and domain. `None`: the count failed.
+/// The pause between two counts of work queues.
+const COUNT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What maintenance counts from time to time, as it was counted last, by gauge and domain. `None`: the count failed.
 #[derive(Debug, Default)]
 pub struct Counts(Mutex<BTreeMap<(&'static str, &'static str), Option<i64>>>);
 
 impl Counts {
-    fn note(&self, gauge: &'static str, domain: &'static str, counted: &Result<i64, sqlx::Error>) {
+    fn note(&self, gauge: &'static str, domain: &'static str, counted: Option<i64>) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.insert((gauge, domain), counted.as_ref().ok().copied());
+        counts.insert((gauge, domain), counted);
     }
 
     /// Sets the gauges of all that was counted. A domain that is not `current` has NaN, because the database does not answer.
@@ -98,7 +101,7 @@ async fn maintain(
     policy: &DeadLetterPolicy,
     counts: &Counts,
 ) {
-    let mut expire_at = Instant::now();
+    let (mut expire_at, mut count_at) = (Instant::now(), Instant::now());
     let mut outages = Outages::default();
     let mut tick = tokio::time::interval(INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -108,6 +111,10 @@ async fn maintain(
         let domain = projection.domain();
         if tokio::time::timeout(DEADLINE, round).await.is_err() {
             tracing::debug!(domain, "a round of maintenance took too long");
+        }
+        if Instant::now() >= count_at {
+            count_queued(projection, &retrier.pool, counts, &mut outages).await;
+            count_at = Instant::now() + COUNT_INTERVAL;
         }
         if Instant::now() >= expire_at {
             let expired = expire(projector, projection, retrier, policy, counts, &mut outages);
@@ -153,6 +160,24 @@ async fn maintain_once(
     outages.follow(domain, "doing what time brings about", &maintained);
 }
 
+/// Counts what waits in the domain's work queue, if it has one.
+async fn count_queued(
+    projection: &'static dyn Projection,
+    pool: &PgPool,
+    counts: &Counts,
+    outages: &mut Outages,
+) {
+    let (domain, queued) = (projection.domain(), projection.queued(pool).await);
+    // A domain without a queue has no gauges, and can't fail.
+    if let Some(queued) = queued.as_ref().map(Option::as_ref).transpose() {
+        let queued = queued.ok();
+        counts.note(telemetry::QUEUE_READY, domain, queued.map(|q| q.ready));
+        let oldest = queued.map(|q| q.oldest_seconds);
+        counts.note(telemetry::QUEUE_OLDEST_SECONDS, domain, oldest);
+    }
+    outages.follow(domain, "counting a work queue", &queued.map(drop));
+}
+
 /// Deletes bytes and event ids that have expired, and notes which versions stand still. Returns whether the counts are
 /// known.
 async fn expire(
@@ -165,11 +190,13 @@ async fn expire(
 ) -> bool {
     let (domain, pool) = (projection.domain(), &retrier.pool);
     let expiring = expire_bytes(pool, domain, policy.retention).await;
-    counts.note(telemetry::DEAD_LETTERS_EXPIRING, domain, &expiring);
+    let counted = expiring.as_ref().ok().copied();
+    counts.note(telemetry::DEAD_LETTERS_EXPIRING, domain, counted);
     let erased = expiring.map(drop);
     outages.follow(domain, "erasing bytes of dead letters", &erased);
     let stalled = versions::note_stalled(pool, domain).await;
-    counts.note(telemetry::STALLED_VERSIONS, domain, &stalled);
+    let counted = stalled.as_ref().ok().copied();
+    counts.note(telemetry::STALLED_VERSIONS, domain, counted);
     let noted = stalled.map(drop);
     outages.follow(domain, "reading stalled versions", &noted);
     let expired = ids::maintenance::expire(&projector.pool, domain, projector.dedupe).await;
@@ -205,9 +232,8 @@ mod tests {
     #[test]
     fn counts_are_unknown_while_the_database_does_not_answer() {
         let counts = Counts::default();
-        counts.note(telemetry::STALLED_VERSIONS, "order", &Ok(2));
-        let failed = Err(sqlx::Error::PoolTimedOut);
-        counts.note(telemetry::DEAD_LETTERS_EXPIRING, "order", &failed);
+        counts.note(telemetry::STALLED_VERSIONS, "order", Some(2));
+        counts.note(telemetry::DEAD_LETTERS_EXPIRING, "order", None);
         let recorder = PrometheusBuilder::new().build_recorder();
         let shown = |is_current: bool| {
             metrics::with_local_recorder(&recorder, || counts.set_gauges(|_| is_current));

@@ -135,6 +135,23 @@ pub trait Projection: Send + Sync + 'static {
     async fn maintain(&self, _pool: &PgPool) -> Result<bool, sqlx::Error> {
         Ok(false)
     }
+
+    /// What waits in the domain's work queue; `None` if it has none. Maintenance calls it every few seconds, for gauges.
+    ///
+    /// # Errors
+    /// The database's.
+    async fn queued(&self, _pool: &PgPool) -> Result<Option<Queued>, sqlx::Error> {
+        Ok(None)
+    }
+}
+
+/// What waits in a work queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queued {
+    /// How many items workers can lease. Counted up to 100,000, so that counting stays cheap.
+    pub ready: i64,
+    /// How long ago the oldest of them was created, in seconds; 0 if there is none.
+    pub oldest_seconds: i64,
 }
 
 /// In debug builds the variable `SIGHTLINE_TEST_CODE_VERSION`, with which tests run one binary as several releases.

@@ -282,6 +282,17 @@ impl Running {
     pub fn grpc_address(&self) -> &str {
         &self.addresses.grpc
     }
+
+    /// A metric, summed over the series whose labels contain a text; `None` if there is none.
+    pub async fn metric(&self, name: &str, labels: &str) -> Option<f64> {
+        let text = self.admin.get("/metrics").await.text();
+        let lines = text
+            .lines()
+            .filter(|line| line.starts_with(name) && line.contains(labels));
+        lines
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .reduce(|one, other| one + other)
+    }
 }
 
 impl Deref for Running {

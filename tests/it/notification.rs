@@ -1025,6 +1025,29 @@ async fn a_lease_waits_for_notifications() {
     assert_eq!(leased.expect("no panic"), Some(1));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_see_what_waits_in_the_queue() {
+    let log = [registered("u1", "r1", 600), password_changed("u1", "p1", 0)];
+    let (_world, running) = projected(&log, &[]).await;
+    let gauges = async || {
+        let ready = running.metric("sightline_queue_ready", "notification");
+        let oldest = running.metric("sightline_queue_oldest_seconds", "notification");
+        (ready.await, oldest.await)
+    };
+    wait_until(SOON, "all that is pending", async || match gauges().await {
+        (Some(3.0), Some(age)) if (600.0..700.0).contains(&age) => Ok(()),
+        gauges => Err(format!("{gauges:?}")),
+    })
+    .await;
+    let leased = lease(&running.rest, json!({"max": 2, "leaseSeconds": 60})).await;
+    assert_eq!(leased.len(), 2);
+    wait_until(SOON, "what is left", async || match gauges().await {
+        (Some(1.0), Some(age)) if age < 100.0 => Ok(()),
+        gauges => Err(format!("{gauges:?}")),
+    })
+    .await;
+}
+
 /// A dead letter under a user's key may hide a notification of that user, or the deletion.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_lacks_dead_letters_says_so() {

@@ -19,10 +19,12 @@ use sqlx::Connection;
 use tokio_stream::StreamExt;
 use tonic_types::StatusExt;
 
-/// Gauges of what is counted every ten minutes.
-const COUNTED: [&str; 2] = [
-    "sightline_dead_letters_expiring",
-    "sightline_stalled_versions",
+/// Gauges of what is counted from time to time, each with a domain that has it.
+const COUNTED: [(&str, &str); 4] = [
+    ("sightline_dead_letters_expiring", "order"),
+    ("sightline_stalled_versions", "order"),
+    ("sightline_queue_ready", "notification"),
+    ("sightline_queue_oldest_seconds", "notification"),
 ];
 const GET_CUSTOMER: &str = "/sightline.order.v1.OrderService/GetCustomer";
 
@@ -1354,7 +1356,7 @@ async fn without_a_database_reads_answer_503_and_lag_is_the_last_known() {
         let metrics = running.admin.try_get("/metrics").await?.text();
         let wrong = metrics.lines().find(|line| {
             let is_of_partition = line.starts_with("sightline_") && line.contains("partition=");
-            let is_counted = COUNTED.iter().any(|gauge| line.starts_with(gauge));
+            let is_counted = COUNTED.iter().any(|(gauge, _)| line.starts_with(gauge));
             (is_of_partition || is_counted) && !line.ends_with(" NaN")
         });
         match wrong {
@@ -1395,8 +1397,9 @@ async fn without_a_database_reads_answer_503_and_lag_is_the_last_known() {
 async fn counted(running: &Running) {
     wait_until(SOON, "the counts", async || {
         let metrics = running.admin.try_get("/metrics").await?.text();
-        let has_value =
-            |gauge: &&str| metrics.contains(&format!("{gauge}{{domain=\"order\"}} 0\n"));
+        let has_value = |(gauge, domain): &(&str, &str)| {
+            metrics.contains(&format!("{gauge}{{domain=\"{domain}\"}} 0\n"))
+        };
         if COUNTED.iter().all(has_value) {
             Ok(())
         } else {

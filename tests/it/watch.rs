@@ -628,17 +628,6 @@ async fn an_address_that_a_new_version_knows_better_is_not_missed() {
     );
 }
 
-/// A metric of a process, summed over the series whose labels contain a text.
-async fn metric(running: &Running, name: &str, labels: &str) -> f64 {
-    let text = running.admin.get("/metrics").await.text();
-    let lines = text
-        .lines()
-        .filter(|line| line.starts_with(name) && line.contains(labels));
-    lines
-        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-        .sum()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_watchers_cost_a_read_for_each_change() {
     let world = World::shared(1).await;
@@ -653,15 +642,16 @@ async fn a_hundred_watchers_cost_a_read_for_each_change() {
         next_caught_up(&mut events).await;
         streams.push(events);
     }
-    assert_eq!(metric(&running, "sightline_watchers", "order").await, 100.0);
+    assert_eq!(
+        running.metric("sightline_watchers", "order").await,
+        Some(100.0)
+    );
     let reads = async || {
         let (name, of) = ("sightline_feed_reads_total", |reader: &str| {
             format!("reader=\"{reader}\"")
         });
-        (
-            metric(&running, name, &of("own")).await,
-            metric(&running, name, &of("shared")).await,
-        )
+        let reads = async |reader| running.metric(name, &of(reader)).await.expect("a counter");
+        (reads("own").await, reads("shared").await)
     };
     let (own, shared) = reads().await;
     let begun = Instant::now();
@@ -683,9 +673,9 @@ async fn a_hundred_watchers_cost_a_read_for_each_change() {
     );
     drop(streams);
     wait_until(SOON, "the streams end", async || {
-        match metric(&running, "sightline_watchers", "order").await {
-            0.0 => Ok(()),
-            watchers => Err(format!("{watchers} watchers")),
+        match running.metric("sightline_watchers", "order").await {
+            Some(0.0) => Ok(()),
+            watchers => Err(format!("{watchers:?} watchers")),
         }
     })
     .await;

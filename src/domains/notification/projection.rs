@@ -12,7 +12,10 @@ use super::state::{UserFacts, changed};
 use crate::db;
 use crate::event::{EventType, Payload, TypeName, hash16};
 use crate::fold::users::{self, Folded, UserState};
-use crate::projector::{NewEvent, Projection, Target};
+use crate::projector::{NewEvent, Projection, Queued, Target};
+
+/// How many notifications are counted at most.
+const MOST_COUNTED: i64 = 100_000;
 
 #[async_trait]
 impl Projection for Notification {
@@ -99,6 +102,17 @@ impl Projection for Notification {
                 return Ok(is_anything_ready);
             }
         }
+    }
+
+    async fn queued(&self, pool: &PgPool) -> Result<Option<Queued>, sqlx::Error> {
+        let counted =
+            sqlx::query_file!("src/domains/notification/sql/count_ready.sql", MOST_COUNTED)
+                .fetch_one(pool)
+                .await?;
+        Ok(Some(Queued {
+            ready: counted.ready,
+            oldest_seconds: counted.oldest_seconds.unwrap_or_default().max(0),
+        }))
     }
 }
 
