@@ -49,5 +49,19 @@ fn check_past(field: &str, instant: DateTime<Utc>) -> Result<DateTime<Utc>, Erro
     Ok(instant)
 }
 
+/// The one of a closed set that a request names.
+///
+/// # Errors
+/// INVALID_ARGUMENT, naming `field` and the words of all: it names none of them.
+pub fn one_of<T: Copy, const N: usize>(
+    field: &str,
+    all: [T; N],
+    word: impl Fn(T) -> &'static str,
+    is_named: impl Fn(T) -> bool,
+) -> Result<T, Error> {
+    let named = all.into_iter().find(|one| is_named(*one));
+    named.ok_or_else(|| Error::not_one_of(field, &all.map(word)))
+}
+
 /// The largest request body of REST, and the largest message of gRPC, in bytes: 1,000 ids fit.
 pub const MAX_REQUEST_BYTES: usize = 1024 * 1024;

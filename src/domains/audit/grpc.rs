@@ -12,8 +12,8 @@ use super::verify;
 use crate::error::Error;
 use crate::proto::audit::v1 as pb;
 use crate::proto::audit::v1::audit_service_server::{AuditService, AuditServiceServer};
-use crate::query::Reads;
 use crate::query::grpc::{self, respond, timestamp};
+use crate::query::{self, Reads};
 
 /// The service, over `reads`. `key` is that of the chains.
 pub fn service(reads: Reads, key: Key) -> AuditServiceServer<impl AuditService> {
@@ -37,9 +37,9 @@ impl AuditService for AuditGrpc {
             actor: given("actor", request.actor)?,
             role_id: given("roleId", request.role_id)?,
             ip_address: given("ipAddress", request.ip_address)?,
-            category: category(request.category)?,
+            category: request.category.map(category).transpose()?,
             action: given("action", request.action)?,
-            outcome: outcome(request.outcome)?,
+            outcome: request.outcome.map(outcome).transpose()?,
             from: grpc::time("from", request.from)?,
             to: grpc::time("to", request.to)?,
         };
@@ -57,7 +57,7 @@ impl AuditService for AuditGrpc {
     ) -> Result<Response<pb::ListAlertsResponse>, Status> {
         let request = request.into_inner();
         let filter = AlertFilter {
-            kind: kind(request.kind)?,
+            kind: request.kind.map(kind).transpose()?,
             key: given("key", request.key)?,
             from: grpc::time("from", request.from)?,
             to: grpc::time("to", request.to)?,
@@ -110,42 +110,36 @@ fn given(field: &str, text: Option<String>) -> Result<Option<String>, Error> {
     }
 }
 
-/// The word of a filter with this number. Refused are an unspecified one, and a number that only newer clients know.
-fn word<T: Copy, const N: usize>(
-    field: &str,
-    number: Option<i32>,
-    all: [T; N],
-    named: impl Fn(T) -> (i32, &'static str),
-) -> Result<Option<T>, Error> {
-    let Some(number) = number else {
-        return Ok(None);
-    };
-    let found = all.into_iter().find(|word| named(*word).0 == number);
-    let names = all.map(|word| named(word).1);
-    found
-        .map(Some)
-        .ok_or_else(|| Error::not_one_of(field, &names))
+// Refused are an unspecified word, and a number that only newer clients know.
+
+fn category(number: i32) -> Result<Category, Error> {
+    let word = |category| pb::Category::from(category);
+    query::one_of(
+        "category",
+        Category::ALL,
+        |category| word(category).as_str_name(),
+        |category| i32::from(word(category)) == number,
+    )
 }
 
-fn category(number: Option<i32>) -> Result<Option<Category>, Error> {
-    word("category", number, Category::ALL, |category| {
-        let category = pb::Category::from(category);
-        (category.into(), category.as_str_name())
-    })
+fn outcome(number: i32) -> Result<Outcome, Error> {
+    let word = |outcome| pb::Outcome::from(outcome);
+    query::one_of(
+        "outcome",
+        Outcome::ALL,
+        |outcome| word(outcome).as_str_name(),
+        |outcome| i32::from(word(outcome)) == number,
+    )
 }
 
-fn outcome(number: Option<i32>) -> Result<Option<Outcome>, Error> {
-    word("outcome", number, Outcome::ALL, |outcome| {
-        let outcome = pb::Outcome::from(outcome);
-        (outcome.into(), outcome.as_str_name())
-    })
-}
-
-fn kind(number: Option<i32>) -> Result<Option<AlertKind>, Error> {
-    word("kind", number, AlertKind::ALL, |kind| {
-        let kind = pb::AlertKind::from(kind);
-        (kind.into(), kind.as_str_name())
-    })
+fn kind(number: i32) -> Result<AlertKind, Error> {
+    let word = |kind| pb::AlertKind::from(kind);
+    query::one_of(
+        "kind",
+        AlertKind::ALL,
+        |kind| word(kind).as_str_name(),
+        |kind| i32::from(word(kind)) == number,
+    )
 }
 
 impl From<Category> for pb::Category {
@@ -383,17 +377,15 @@ mod tests {
     #[test]
     fn every_word_has_its_number() {
         for number in 1..=4 {
-            let code = kind(Some(number)).unwrap().map(AlertKind::code);
-            assert_eq!(code.map(i32::from), Some(number));
-            assert!(category(Some(number)).unwrap().is_some());
+            assert_eq!(i32::from(kind(number).unwrap().code()), number);
+            assert!(category(number).is_ok());
         }
-        assert_eq!(outcome(Some(2)).unwrap(), Some(Outcome::Failure));
-        assert_eq!(outcome(None).unwrap(), None);
+        assert_eq!(outcome(2).unwrap(), Outcome::Failure);
         for number in [0, -1, 5] {
-            let error = kind(Some(number)).unwrap_err();
+            let error = kind(number).unwrap_err();
             assert_eq!(error.fields()[0].field, "kind");
             assert!(error.fields()[0].problem.contains("ALERT_KIND_BRUTE_FORCE"));
-            assert!(category(Some(number)).is_err() && outcome(Some(number)).is_err());
+            assert!(category(number).is_err() && outcome(number).is_err());
         }
     }
 }

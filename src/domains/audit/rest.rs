@@ -19,7 +19,7 @@ use super::queries::{self, AlertFilter, EntryFilter};
 use super::verify;
 use crate::error::{Error, PROBLEM_JSON, Problem};
 use crate::query::rest::{self, AsOfParameter, Json, PageParameters, Path, Query, UserPath};
-use crate::query::{Answer, Reads};
+use crate::query::{self, Answer, Reads};
 
 /// The routes, with their documentation. `key` is that of the chains.
 pub fn routes(key: Key) -> OpenApiRouter<Reads> {
@@ -45,13 +45,9 @@ fn word<T: Copy, const N: usize>(
     all: [T; N],
     as_str: fn(T) -> &'static str,
 ) -> Result<Option<T>, Error> {
-    let Some(text) = query.text(name)? else {
-        return Ok(None);
-    };
-    let found = all.into_iter().find(|word| as_str(*word) == text);
-    found
-        .map(Some)
-        .ok_or_else(|| Error::not_one_of(name, &all.map(as_str)))
+    let text = query.text(name)?;
+    let named = |text: String| query::one_of(name, all, as_str, |word| as_str(word) == text);
+    text.map(named).transpose()
 }
 
 /// Entries, newest first

@@ -128,31 +128,28 @@ impl NotificationService for NotificationGrpc {
 
 /// The statuses of a filter. Refused are an unspecified one, and a number that only newer clients know.
 fn statuses(numbers: &[i32]) -> Result<Vec<NotificationStatus>, Error> {
-    let number_of = |status| i32::from(pb::NotificationStatus::from(status));
+    let word = |status| pb::NotificationStatus::from(status);
     let of_one = |number: &i32| {
-        let mut all = NotificationStatus::ALL.into_iter();
-        all.find(|status| number_of(*status) == *number)
-            .ok_or_else(|| {
-                let names = NotificationStatus::ALL
-                    .map(|status| pb::NotificationStatus::from(status).as_str_name());
-                Error::not_one_of("status", &names)
-            })
+        query::one_of(
+            "status",
+            NotificationStatus::ALL,
+            |status| word(status).as_str_name(),
+            |status| i32::from(word(status)) == *number,
+        )
     };
     numbers.iter().map(of_one).collect()
 }
 
 /// The templates of a list. Refused are an unspecified one, and a number that only newer clients know.
 fn templates(field: &str, numbers: &[i32]) -> Result<Vec<Template>, Error> {
-    let number_of = |template| i32::from(pb::Template::from(template));
+    let word = |template| pb::Template::from(template);
     let of_one = |number: &i32| {
-        let mut all = Template::ALL.into_iter();
-        all.find(|template| number_of(*template) == *number)
-            .ok_or_else(|| {
-                Error::not_one_of(
-                    field,
-                    &Template::ALL.map(|template| pb::Template::from(template).as_str_name()),
-                )
-            })
+        query::one_of(
+            field,
+            Template::ALL,
+            |template| word(template).as_str_name(),
+            |template| i32::from(word(template)) == *number,
+        )
     };
     numbers.iter().map(of_one).collect()
 }

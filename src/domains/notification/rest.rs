@@ -87,8 +87,9 @@ async fn list_notifications(
 ) -> Result<Answer<Notifications>, Error> {
     let statuses = query.all("status");
     let statuses = statuses.iter().map(|word| {
-        Status::named(word)
-            .ok_or_else(|| Error::not_one_of("status", &Status::ALL.map(Status::as_str)))
+        query::one_of("status", Status::ALL, Status::as_str, |status| {
+            status.as_str() == word
+        })
     });
     let templates = query.all("template");
     let templates = templates.iter().map(|word| template("template", word));
@@ -411,8 +412,9 @@ async fn extend_lease(
 }
 
 fn template(field: &str, word: &str) -> Result<Template, Error> {
-    Template::named(word)
-        .ok_or_else(|| Error::not_one_of(field, &Template::ALL.map(Template::as_str)))
+    query::one_of(field, Template::ALL, Template::as_str, |template| {
+        template.as_str() == word
+    })
 }
 
 const EXAMPLE_ID: &str = "1843308f-fe5b-8029-a8d4-ceae93f1970e";
