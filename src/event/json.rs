@@ -126,6 +126,11 @@ fn parse_within_limits(bytes: &[u8]) -> Result<Value, Bad> {
 /// Whether more than `max` arrays and objects are open at once. Exact for valid JSON. For other
 /// bytes, the count is at least the depth that a parser reaches before it fails.
 fn is_deeper_than(bytes: &[u8], max: usize) -> bool {
+    // Counting is several times as fast as following strings, and nearly all records have few of them.
+    let opened = bytes.iter().filter(|byte| matches!(byte, b'[' | b'{'));
+    if opened.count() <= max {
+        return false;
+    }
     let mut depth = 0usize;
     let mut in_string = false;
     let mut bytes = bytes.iter();
