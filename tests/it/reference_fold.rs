@@ -463,11 +463,9 @@ fn random_logs_hold_every_envelope_and_wrapping() {
     for record in generate(seed(), shape) {
         let verdict = fold.take(&record);
         let value = record.value.unwrap_or_default();
-        let holds = |part: &str| {
-            value
-                .windows(part.len())
-                .any(|bytes| bytes == part.as_bytes())
-        };
+        // Text is searched in optimized code, also in a debug build.
+        let text = String::from_utf8_lossy(&value);
+        let holds = |part: &str| text.contains(part);
         let has_header = |name: &str| record.headers.iter().any(|(header, _)| header == name);
         for (what, is) in [
             ("framing", value.starts_with(b"\0")),
