@@ -1,9 +1,9 @@
 //! A transaction for the batches of one or several partitions of a version: read, judged, applied, and committed together
 //! with their positions.
 //!
-//! The batches of several partitions are applied together or not at all. Where the database or the fold refuses that, each
-//! is tried by itself, and halved under savepoints until the bad records stand alone. Each half is judged again from the
-//! state before it, because a judgement depends on what became of the records before.
+//! Batches are applied together or not at all, without savepoints, which few need. Where the database or the fold refuses that,
+//! each is tried by itself, and halved under savepoints until the bad records stand alone. Each half is judged again from
+//! the state before it, because a judgement depends on what became of the records before.
 
 use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
@@ -58,7 +58,7 @@ pub enum BatchEnd {
 /// Why a transaction has failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// Nothing was written: the batches can't be projected together, but perhaps each by itself.
+    /// Nothing was written: the batches can't be projected together, but each by itself.
     #[error("the batches can't be projected together")]
     NotTogether,
     /// The caller claims the partitions again before it tries again: a COMMIT whose answer was lost may have gone through.
@@ -67,8 +67,9 @@ pub enum Failure {
 }
 
 /// Projects the batches of partitions of one version, claimed under one schema, in one transaction, and moves each `owned` to
-/// the end of its batch. Returns how each of them ended; `None`, of several, where the progress row is locked, or not as it
-/// was claimed: nothing was written of that one.
+/// the end of its batch. With `isolates` there is one partition, and what can't be applied of its batch becomes dead letters.
+/// Returns how each of them ended; `None`, of several, where the progress row is locked, or not as it was claimed: nothing was
+/// written of that one.
 ///
 /// # Errors
 /// See [`Failure`].
@@ -78,6 +79,7 @@ pub async fn project(
     projection: &dyn Projection,
     view: &View,
     parts: &mut [Part<'_>],
+    isolates: bool,
 ) -> Result<Vec<Option<BatchEnd>>, Failure> {
     let candidates: Vec<Vec<Candidate<'_>>> = parts
         .iter()
@@ -116,7 +118,10 @@ pub async fn project(
 
     let mut judged = judges(projector, projection, parts, &candidates);
     judged.retain(|one| locked.contains(&one.claim.log_id));
-    apply(&mut transaction, &mut judged).await?;
+    match judged.as_mut_slice() {
+        [one] if isolates => apply_isolating(&mut transaction, one).await?,
+        all => apply(&mut transaction, all).await?,
+    }
 
     let written = judged.iter().map(|one| (one.claim, &one.judge.judgement));
     let remembered = write_bookkeeping(&mut transaction, view, written).await?;
@@ -322,23 +327,22 @@ impl Judged<'_> {
     }
 }
 
-/// Judges and applies batches, in a transaction that holds their progress rows.
-async fn apply(connection: &mut PgConnection, judged: &mut [Judged<'_>]) -> Result<(), Failure> {
-    if let [one] = judged {
-        if let ([candidate], true) = (one.candidates, one.batch.gives_up) {
-            give_up(&mut one.judge, candidate, &Cause::bug(FAILED));
-        } else {
-            one.read_again = apply_one(
-                connection,
-                one.claim,
-                one.runs,
-                &mut one.judge,
-                one.candidates,
-            )
-            .await?;
-        }
+/// Judges and applies a batch, in a transaction that holds its progress row. What can't be applied becomes dead letters.
+async fn apply_isolating(
+    connection: &mut PgConnection,
+    one: &mut Judged<'_>,
+) -> Result<(), sqlx::Error> {
+    if let ([candidate], true) = (one.candidates, one.batch.gives_up) {
+        give_up(&mut one.judge, candidate, &Cause::bug(FAILED));
         return Ok(());
     }
+    let Judged { claim, runs, .. } = *one;
+    one.read_again = apply_one(connection, claim, runs, &mut one.judge, one.candidates).await?;
+    Ok(())
+}
+
+/// Judges and applies batches, in a transaction that holds their progress rows.
+async fn apply(connection: &mut PgConnection, judged: &mut [Judged<'_>]) -> Result<(), Failure> {
     let asked: Vec<Asked<'_>> = judged
         .iter()
         .map(|one| asked(one.claim, one.runs, one.candidates))

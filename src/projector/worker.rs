@@ -84,7 +84,7 @@ struct Memory {
     /// Whether a batch was committed since the last claim.
     committed: bool,
     batch_limit: BatchLimit,
-    /// Whether the next batch is projected by itself, because it failed together with others.
+    /// Whether the next batch is projected by itself, because one failed that was not.
     is_alone: bool,
     /// What was delivered and not committed when the last claim ended.
     kept: Option<Kept>,
@@ -472,6 +472,7 @@ impl Worker {
         loop {
             if let [record] = turn.batch.records.as_slice() {
                 turn.batch.gives_up = memory.batch_limit.blames(record.offset);
+                turn.is_alone |= turn.batch.gives_up;
             }
             let (returned, outcome) = self.queue.project(turn).await?;
             turn = returned;

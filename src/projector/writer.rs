@@ -63,7 +63,7 @@ pub struct Turn {
     pub end: Option<i64>,
     /// How many records the batch may have.
     pub most: usize,
-    /// Whether it is projected by itself, because it could not be together with others.
+    /// Whether it is projected by itself, and its bad records are isolated: it could not be projected as it was.
     pub is_alone: bool,
 }
 
@@ -112,7 +112,7 @@ fn size(record: &Record) -> usize {
 pub enum Outcome {
     /// It was committed, or fenced.
     Ended(BatchEnd),
-    /// Nothing was written: it could not be projected together with others.
+    /// Nothing was written: it has to be projected by itself.
     NotTogether,
     /// The transaction with others has failed. Whether it was committed shows the next claim.
     Unknown,
@@ -244,6 +244,7 @@ async fn project(
     view: &View,
     tickets: &mut [Ticket],
 ) -> Vec<Outcome> {
+    let isolates = tickets.iter().all(|ticket| ticket.turn.is_alone);
     let mut parts: Vec<Part<'_>> = tickets
         .iter_mut()
         .map(|ticket| Part {
@@ -253,7 +254,14 @@ async fn project(
         .collect();
     let projected = async {
         let mut connection = projector.pool.acquire().await?;
-        let projected = batch::project(&mut connection, projector, projection, view, &mut parts);
+        let projected = batch::project(
+            &mut connection,
+            projector,
+            projection,
+            view,
+            &mut parts,
+            isolates,
+        );
         // The pool closes a connection that does not answer when it is given back.
         db::within(DEADLINE, projected).await
     };
