@@ -10,7 +10,7 @@ features = $(if $(FEATURES),--features $(FEATURES))
 SQLX ?= .sqlx
 built = $${CARGO_TARGET_DIR:-target}/debug
 
-.PHONY: help run test chaos bench lint audit extra sqlx
+.PHONY: help run test chaos bench lint audit extra sqlx openapi
 
 help:
 	@echo 'make run    build and start sightline with its own Kafka, Postgres and sample users'
@@ -21,6 +21,7 @@ help:
 	@echo 'make audit  check licences, sources and advisories of dependencies with cargo-deny'
 	@echo 'make extra  check what callers see, with tools that CI lacks: API linters, generated clients, examples, pictures of /docs'
 	@echo 'make sqlx   write .sqlx, with which SQL is checked without a database'
+	@echo 'make openapi  write openapi/openapi.json, as the program has it'
 
 # ARGS goes to the program: make run ARGS='--rate 100'. The shell replaces itself with the program, so that
 # Ctrl-C reaches the program and nothing else.
@@ -57,6 +58,10 @@ audit:
 # Needs npm, Java, Maven, Python, promtool and Chromium; installs what it may, and ends with a list of what it checked.
 extra:
 	FEATURES='$(FEATURES)' scripts/extra/run
+
+openapi:
+	$(CARGO) build $(features)
+	$(built)/sightline openapi > openapi/openapi.json
 
 # --workspace gives dependencies the same features as in every other build, so that they are built once.
 sqlx:

@@ -21,7 +21,6 @@ use sqlx::{Connection, PgConnection};
 const DEMAND: &str = "sightline-consistency";
 const TOKEN: &str = "sightline-consistency-token";
 const WAIT: &str = "sightline-wait";
-const ALL: &str = "order,fulfillment,search,personalization,analytics,notification,audit";
 
 fn event(user: &str, id: &str, event_type: &str, mut payload: Value) -> Record {
     payload["userId"] = json!(user);
@@ -184,7 +183,7 @@ async fn a_permission_that_was_revoked_is_gone_from_access_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_is_waited_for_by_its_id() {
     let mut world = World::shared(2).await;
-    world.set("SIGHTLINE_DOMAINS", ALL);
+    world.set("SIGHTLINE_DOMAINS", "all");
     let running = world.serve().await;
     for n in 0..5 {
         let user = format!("u-{n}");
@@ -538,7 +537,7 @@ async fn what_is_in_an_added_partition_that_waits_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_read_forgets_what_is_demanded() {
     let mut world = World::shared(2).await;
-    world.set("SIGHTLINE_DOMAINS", ALL);
+    world.set("SIGHTLINE_DOMAINS", "all");
     let running = world.serve().await;
     produce(&world, registered("u-1001", "a@b.org")).await;
     let ends = Ends::from([(0, 1), (1, 0)]);

@@ -16,18 +16,6 @@ use sightline_testing::app::{App, Running, SOON, sightline};
 use sightline_testing::client::{Rest, escape};
 use sightline_testing::wait_until;
 
-const PAGES: &[&str] = &[
-    "README.md",
-    "docs/clients.md",
-    "docs/order.md",
-    "docs/fulfillment.md",
-    "docs/notification.md",
-    "docs/search.md",
-    "docs/personalization.md",
-    "docs/analytics.md",
-    "docs/audit.md",
-    "docs/operations.md",
-];
 /// The first words of the commands that are examples. The others build, install or start something.
 const PROGRAMS: &[&str] = &["curl", "grpcurl", "echo", "sightline"];
 
@@ -251,8 +239,13 @@ async fn every_example_gives_the_printed_answer() {
     }
     assert_tried_reads_answer(&runner.running.rest).await;
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for page in PAGES {
-        let path: PathBuf = root.join(page);
+    let domains = sightline::domains::names().into_iter();
+    let pages = ["README.md", "docs/clients.md", "docs/operations.md"].map(str::to_owned);
+    for page in pages
+        .into_iter()
+        .chain(domains.map(|domain| format!("docs/{domain}.md")))
+    {
+        let path: PathBuf = root.join(&page);
         let examples = examples(&fs::read_to_string(&path).expect("a page"));
         assert!(!examples.is_empty(), "{page} has no example");
         for Example {

@@ -30,7 +30,7 @@ async fn the_committed_document_is_up_to_date() {
     let printed = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(
         printed == committed(),
-        "openapi/openapi.json is out of date: sightline openapi > openapi/openapi.json"
+        "openapi/openapi.json is out of date: make openapi"
     );
 }
 

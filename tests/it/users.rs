@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use http::Method;
 use prost_types::value::Kind;
 use serde_json::{Map, Value, json};
+use sightline::domains::names;
 use sightline::proto::users::v1 as pb;
 use sightline::proto::users::v1::user_service_client::UserServiceClient;
 use sightline::query::ConsistencyToken;
@@ -14,16 +15,6 @@ use sightline_testing::check::{Ends, caught_up};
 use sightline_testing::client::{Answer, Rest, escape};
 use sightline_testing::operations::dead_letters;
 use tonic_types::StatusExt;
-
-const ALL: [&str; 7] = [
-    "order",
-    "fulfillment",
-    "search",
-    "personalization",
-    "analytics",
-    "notification",
-    "audit",
-];
 
 fn event(user: &str, id: &str, event_type: &str, mut payload: Value) -> Record {
     payload["userId"] = json!(user);
@@ -168,7 +159,7 @@ async fn own_reads(rest: &Rest, user: &str) -> BTreeMap<&'static str, Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_is_what_each_domain_answers() {
     let mut world = World::shared(1).await;
-    let running = serve(&mut world, &ALL).await;
+    let running = serve(&mut world, &names()).await;
     let user = "u/1";
     let address = json!({
         "profileId": "p-1", "addressId": "a-1", "addressType": "shipping", "isDefaultShipping": true, "isDefaultBilling": false,
@@ -200,7 +191,7 @@ async fn a_user_is_what_each_domain_answers() {
     let found = answer.json();
     assert_eq!(found["userId"], user);
     let own = own_reads(&running.rest, user).await;
-    for domain in ALL {
+    for domain in names() {
         let part = &found["domains"][domain];
         assert_eq!(part["data"], own[domain], "{domain}");
         assert_eq!(part["deadLetters"], json!([]), "{domain}");
@@ -383,7 +374,7 @@ async fn all_parts_are_of_one_moment() {
     const DOMAINS: &str = "order,search,notification,audit";
     const USER: &str = "u-1";
     let mut world = World::shared(1).await;
-    let running = serve(&mut world, &ALL).await;
+    let running = serve(&mut world, &names()).await;
     let writer = world.broker.prompt_writer();
     let path = format!("/v1/users/{USER}?domains={DOMAINS}");
     let first = registered(USER, "e-0", "0@example.org");
