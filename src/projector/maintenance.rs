@@ -14,6 +14,7 @@ use super::dead_letters::retry::{Retrier, RetryError};
 use super::outages::Outages;
 use super::versions::{self, VersionError, Which};
 use super::{Projection, Projector, ids};
+use crate::db;
 use crate::telemetry;
 
 /// The pause between two rounds.
@@ -34,6 +35,8 @@ pub struct DeadLetterPolicy {
 
 /// The pause between two counts of work queues.
 const COUNT_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a count may take.
+const COUNT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What maintenance counts from time to time, as it was counted last, by gauge and domain. `None`: the count failed.
 #[derive(Debug, Default)]
@@ -167,7 +170,8 @@ async fn count_queued(
     counts: &Counts,
     outages: &mut Outages,
 ) {
-    let (domain, queued) = (projection.domain(), projection.queued(pool).await);
+    let domain = projection.domain();
+    let queued = db::within(COUNT_DEADLINE, projection.queued(pool)).await;
     // A domain without a queue has no gauges, and can't fail.
     if let Some(queued) = queued.as_ref().map(Option::as_ref).transpose() {
         let queued = queued.ok();
