@@ -110,8 +110,8 @@ fn given(field: &str, text: Option<String>) -> Result<Option<String>, Error> {
     }
 }
 
-// Refused are an unspecified word, and a number that only newer clients know.
-
+/// The category with this number. Refused are an unspecified one, and a number that only newer clients know; so it is with the
+/// other words.
 fn category(number: i32) -> Result<Category, Error> {
     let word = |category| pb::Category::from(category);
     query::one_of(
