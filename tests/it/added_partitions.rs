@@ -131,7 +131,7 @@ async fn records_of_producers_with_old_metadata_come_first_for_every_domain_and_
     waits(&running.rest, 1).await;
 
     // A producer that does not know of the partition yet writes on; another one knows of it.
-    let mut stale: Vec<Record> = (0..60_000)
+    let mut stale: Vec<Record> = (0..20_000)
         .map(|n| {
             let payload = json!({"updatedFields": {"username": format!("stale {n}")}});
             event(

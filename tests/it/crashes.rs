@@ -14,9 +14,9 @@ use sightline_testing::hostile_log::{Shape, generate, seed};
 use sightline_testing::wait_until;
 
 const SHAPE: Shape = Shape {
-    records: 30_000,
+    records: 12_000,
     partitions: 4,
-    users: 600,
+    users: 300,
 };
 
 /// How many records are read, according to a process that is alive.

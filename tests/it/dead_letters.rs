@@ -578,9 +578,9 @@ async fn a_hostile_log_matches_the_reference_fold_after_retries_and_discards() {
 async fn retries_during_live_traffic_lose_and_reorder_nothing() {
     let Some(broker) = Broker::real() else { return };
     let shape = Shape {
-        records: 16_000,
+        records: 8_000,
         partitions: 3,
-        users: 120,
+        users: 100,
     };
     // Without deletions: what they close depends on when dead letters are retried.
     let log = generate_healing(seed() + 12, shape)
@@ -597,7 +597,7 @@ async fn retries_during_live_traffic_lose_and_reorder_nothing() {
     let writer = world.broker.writer();
     let running = world.serve().await;
     // The new process applies what the first one could not, while records are still written.
-    let (first, rest) = log.split_at(4_000);
+    let (first, rest) = log.split_at(2_000);
     writer.write(&world.topic, first).await;
     caught_up(&running.rest, &folded(first, shape.partitions).1).await;
     let mut other = with_larger_limit(&mut world, running).await;

@@ -15,12 +15,12 @@ use sightline_testing::hostile_log::{Shape, generate, seed};
 use sightline_testing::reference::{Books, Customers, Folds};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fifty_thousand_hostile_records_match_the_reference_fold() {
+async fn twenty_thousand_hostile_records_match_the_reference_fold() {
     let Some(broker) = Broker::real() else { return };
     let shape = Shape {
-        records: 50_000,
+        records: 20_000,
         partitions: 6,
-        users: 800,
+        users: 400,
     };
     project_and_compare(broker, shape).await;
 }
@@ -29,9 +29,9 @@ async fn fifty_thousand_hostile_records_match_the_reference_fold() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_small_hostile_log_matches_the_reference_fold() {
     let shape = Shape {
-        records: 6_000,
+        records: 2_500,
         partitions: 3,
-        users: 150,
+        users: 100,
     };
     project_and_compare(Broker::shared(), shape).await;
 }

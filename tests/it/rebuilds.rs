@@ -27,9 +27,9 @@ use tonic_types::StatusExt;
 use crate::feed::{assert_followed, follow};
 
 const SHAPE: Shape = Shape {
-    records: 12_000,
+    records: 6_000,
     partitions: 3,
-    users: 300,
+    users: 200,
 };
 
 /// Switches as soon as the other version has caught up.
