@@ -8,6 +8,7 @@ use prost_types::{ListValue, Struct, Timestamp, Value};
 use super::answer::Answer;
 use super::check_past;
 use super::deadline;
+use super::one_of;
 use super::page::PageRequest;
 use super::watch::Limits;
 use crate::error::{Error, add_metadata};
@@ -49,6 +50,25 @@ pub fn timestamp(time: DateTime<Utc>) -> Timestamp {
         // In chrono a leap second counts nanoseconds beyond 999,999,999, which Timestamp forbids.
         nanos: time.timestamp_subsec_nanos().min(999_999_999) as i32,
     }
+}
+
+/// The one of a closed set that has this number in the protobuf form `P`, whose `name` the error lists. Refused are an unspecified
+/// one, and a number that only newer clients know.
+///
+/// # Errors
+/// INVALID_ARGUMENT, naming `field` and all names: there is none.
+pub fn word<T: Copy, P: From<T> + Into<i32>, const N: usize>(
+    field: &str,
+    number: i32,
+    all: [T; N],
+    name: fn(&P) -> &'static str,
+) -> Result<T, Error> {
+    one_of(
+        field,
+        all,
+        |one| name(&P::from(one)),
+        |one| P::from(one).into() == number,
+    )
 }
 
 /// How deep a `google.protobuf.Struct` is nested at most. Clients refuse messages that are nested deeper than 100 levels, and

@@ -12,8 +12,8 @@ use super::verify;
 use crate::error::Error;
 use crate::proto::audit::v1 as pb;
 use crate::proto::audit::v1::audit_service_server::{AuditService, AuditServiceServer};
+use crate::query::Reads;
 use crate::query::grpc::{self, respond, timestamp};
-use crate::query::{self, Reads};
 
 /// The service, over `reads`. `key` is that of the chains.
 pub fn service(reads: Reads, key: Key) -> AuditServiceServer<impl AuditService> {
@@ -110,36 +110,19 @@ fn given(field: &str, text: Option<String>) -> Result<Option<String>, Error> {
     }
 }
 
-/// The category with this number. Refused are an unspecified one, and a number that only newer clients know; so it is with the
-/// other words.
 fn category(number: i32) -> Result<Category, Error> {
-    let word = |category| pb::Category::from(category);
-    query::one_of(
-        "category",
-        Category::ALL,
-        |category| word(category).as_str_name(),
-        |category| i32::from(word(category)) == number,
-    )
+    let name = pb::Category::as_str_name;
+    grpc::word("category", number, Category::ALL, name)
 }
 
 fn outcome(number: i32) -> Result<Outcome, Error> {
-    let word = |outcome| pb::Outcome::from(outcome);
-    query::one_of(
-        "outcome",
-        Outcome::ALL,
-        |outcome| word(outcome).as_str_name(),
-        |outcome| i32::from(word(outcome)) == number,
-    )
+    let name = pb::Outcome::as_str_name;
+    grpc::word("outcome", number, Outcome::ALL, name)
 }
 
 fn kind(number: i32) -> Result<AlertKind, Error> {
-    let word = |kind| pb::AlertKind::from(kind);
-    query::one_of(
-        "kind",
-        AlertKind::ALL,
-        |kind| word(kind).as_str_name(),
-        |kind| i32::from(word(kind)) == number,
-    )
+    let name = pb::AlertKind::as_str_name;
+    grpc::word("kind", number, AlertKind::ALL, name)
 }
 
 impl From<Category> for pb::Category {

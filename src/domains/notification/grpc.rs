@@ -126,32 +126,20 @@ impl NotificationService for NotificationGrpc {
     }
 }
 
-/// The statuses of a filter. Refused are an unspecified one, and a number that only newer clients know.
 fn statuses(numbers: &[i32]) -> Result<Vec<NotificationStatus>, Error> {
-    let word = |status| pb::NotificationStatus::from(status);
-    let of_one = |number: &i32| {
-        query::one_of(
-            "status",
-            NotificationStatus::ALL,
-            |status| word(status).as_str_name(),
-            |status| i32::from(word(status)) == *number,
-        )
-    };
-    numbers.iter().map(of_one).collect()
+    let name = pb::NotificationStatus::as_str_name;
+    let statuses = numbers
+        .iter()
+        .map(|number| grpc::word("status", *number, NotificationStatus::ALL, name));
+    statuses.collect()
 }
 
-/// The templates of a list. Refused are an unspecified one, and a number that only newer clients know.
 fn templates(field: &str, numbers: &[i32]) -> Result<Vec<Template>, Error> {
-    let word = |template| pb::Template::from(template);
-    let of_one = |number: &i32| {
-        query::one_of(
-            field,
-            Template::ALL,
-            |template| word(template).as_str_name(),
-            |template| i32::from(word(template)) == *number,
-        )
-    };
-    numbers.iter().map(of_one).collect()
+    let name = pb::Template::as_str_name;
+    let templates = numbers
+        .iter()
+        .map(|number| grpc::word(field, *number, Template::ALL, name));
+    templates.collect()
 }
 
 fn outcomes(settled: SettledNotifications) -> Vec<pb::SettledNotification> {
