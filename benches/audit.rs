@@ -14,15 +14,13 @@ use sightline_testing::wait_until;
 use sqlx::PgPool;
 use tokio::time::sleep;
 
-use crate::load::{Pace, wrk};
+use crate::load::{Pace, warm, wrk};
 use crate::report::Report;
 use crate::topic::{Domains, Topic};
 use crate::{Bench, Build, floor, processes};
 
 const DOMAINS: Domains = &[&Audit::DEFAULT];
 const TIME: Duration = Duration::from_secs(3);
-/// How long lists of a kind are read before they are measured.
-const WARMING: Duration = Duration::from_secs(2);
 /// Failed logins of a flood.
 const FLOOD: usize = 100_000;
 /// Different lists of a kind.
@@ -126,8 +124,7 @@ async fn list(bench: &Bench, report: &mut Report) {
             }
             let answer = running.rest.get(&paths[0]).await;
             assert_eq!(answer.status, 200, "{}: {}", paths[0], answer.text());
-            // Each connection plans a statement once, which takes as long as many lists.
-            wrk(&running, &paths, Pace::Connections(16), sleep(WARMING)).await;
+            warm(&running, &paths).await;
             let (load, ()) = wrk(&running, &paths, Pace::Connections(1), sleep(TIME)).await;
             load.add(report, &format!("{entries} entries: {what}"));
         }

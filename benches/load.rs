@@ -10,6 +10,7 @@ use sightline_testing::app::{Running, SOON};
 use sightline_testing::process::Process;
 use sightline_testing::wait_until;
 use tempfile::NamedTempFile;
+use tokio::time::sleep;
 
 use crate::report::{Report, percentiles};
 
@@ -65,6 +66,9 @@ pub fn check_tools() {
         );
     }
 }
+
+/// How long paths are read before they are measured.
+const WARMING: Duration = Duration::from_secs(2);
 
 /// When `wrk` reads.
 #[derive(Clone, Copy)]
@@ -132,6 +136,12 @@ pub async fn wrk<T>(
         report.ok_or(lines.join("\n"))
     });
     (load.await, outcome)
+}
+
+/// Reads paths before they are measured: each of the server's connections to Postgres plans a statement once, which takes as long
+/// as many reads.
+pub async fn warm(server: &Running, paths: &[String]) {
+    wrk(server, paths, Pace::Connections(16), sleep(WARMING)).await;
 }
 
 /// Makes one gRPC call again and again, on 16 streams of 4 connections. h2load does not look at the gRPC status.

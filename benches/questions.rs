@@ -10,7 +10,7 @@ use sightline::domains::search::Search;
 use sightline_testing::client::escape;
 use tokio::time::sleep;
 
-use crate::load::{Pace, wrk};
+use crate::load::{Pace, warm, wrk};
 use crate::people::{People, Person};
 use crate::report::Report;
 use crate::topic::{Domains, Topic};
@@ -49,6 +49,7 @@ pub async fn run(bench: &Bench, report: &mut Report) {
             }
             let answer = running.rest.get(&paths[0]).await;
             assert_eq!(answer.status, 200, "{}: {}", paths[0], answer.text());
+            warm(&running, &paths).await;
             let (load, ()) = wrk(&running, &paths, Pace::Connections(1), sleep(TIME)).await;
             load.add(report, what);
         }
