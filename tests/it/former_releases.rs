@@ -58,16 +58,45 @@ SELECT sightline.in_every_version('order', $$
 $$);
 SELECT sightline.in_every_version('fulfillment', $$ALTER TABLE shipping_addresses ALTER address TYPE jsonb USING address::jsonb$$);
 DROP DOMAIN sightline.document;
+DROP FUNCTION sightline.magnitude(bigint);
 "#;
+
+/// Brings the database back to what migration 0027 found: words once per log.
+const AS_BEFORE_0027: &str = r"
+DELETE FROM sightline._sqlx_migrations WHERE version >= 27;
+SELECT sightline.in_every_version('search', $$
+    DROP TABLE search_words;
+    ALTER TABLE search_word_counts RENAME TO search_words;
+    ALTER INDEX search_word_counts_pkey RENAME TO search_words_pkey;
+    ALTER TABLE search_words
+        ADD length integer NOT NULL GENERATED ALWAYS AS (char_length(word)) STORED,
+        ADD backwards text NOT NULL GENERATED ALWAYS AS (reverse(word)) STORED,
+        ADD middle text NOT NULL GENERATED ALWAYS AS (substr(word, 3)) STORED;
+    CREATE INDEX search_words_by_beginning ON search_words (length, word);
+    CREATE INDEX search_words_by_ending ON search_words (length, backwards);
+    CREATE INDEX search_words_by_middle ON search_words (length, middle, word);
+$$);
+DROP FUNCTION sightline.magnitude(bigint);
+";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_former_release_has_stored_is_converted() {
+    convert(&["order", "fulfillment"], AS_BEFORE_0020).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn words_that_were_counted_by_log_are_found_and_counted_on() {
+    convert(&["search"], AS_BEFORE_0027).await;
+}
+
+/// Projects a log, brings the database back to a former release's, and projects on: what was converted equals what is built anew.
+async fn convert(domains: &[&str], as_before: &'static str) {
     let log = generate(seed() + 6, SHAPE);
     // The later records repeat events of the earlier ones.
     let (some, more) = log.split_at(SHAPE.records * 2 / 3);
     let (fold, ends) = folded(some, SHAPE.partitions);
     let mut world = World::shared(SHAPE.partitions).await;
-    world.set("SIGHTLINE_DOMAINS", "order,fulfillment");
+    world.set("SIGHTLINE_DOMAINS", &domains.join(","));
     let writer = world.broker.writer();
     writer.write(&world.topic, some).await;
     let mut running = world.serve().await;
@@ -76,7 +105,7 @@ async fn what_a_former_release_has_stored_is_converted() {
     let mut connection = PgConnection::connect(&world.database.url)
         .await
         .expect("it answers");
-    sqlx::raw_sql(AS_BEFORE_0020)
+    sqlx::raw_sql(as_before)
         .execute(&mut connection)
         .await
         .expect("a former database");
@@ -89,7 +118,7 @@ async fn what_a_former_release_has_stored_is_converted() {
     let (fold, ends) = folded(&log, SHAPE.partitions);
     assert_books(&caught_up(rest, &ends).await, &fold, &Ends::new());
     assert_answers(&running, &fold, Depth::Thorough).await;
-    for domain in ["order", "fulfillment"] {
+    for domain in domains {
         project(rest, domain, "rebuild", json!({})).await;
         built(rest, domain, ends.values().sum()).await;
         project(rest, domain, "switch", json!({"compare": true})).await;

@@ -634,15 +634,20 @@ async fn answers_carry_token_state_and_etag() {
 
 /// The words that are counted, each with the number of documents and of logs.
 async fn vocabulary(pool: &PgPool) -> BTreeMap<String, (i64, i64)> {
-    let rows: Vec<(String, i64, i64)> = sqlx::query_as(
-        "SELECT word, sum(documents)::bigint, count(*) FROM search_live.search_words GROUP BY word",
+    let rows: Vec<(String, i64, i64, i64)> = sqlx::query_as(
+        "SELECT word, coalesce(sum(c.documents), 0)::bigint, count(c.documents),
+                coalesce(max(w.documents) - sum(sightline.magnitude(c.documents)), -1)::bigint
+         FROM search_live.search_words w FULL JOIN search_live.search_word_counts c USING (word)
+         GROUP BY word",
     )
     .fetch_all(pool)
     .await
     .expect("words");
-    rows.into_iter()
-        .map(|(word, documents, logs)| (word, (documents, logs)))
-        .collect()
+    let words = rows.into_iter().map(|(word, documents, logs, error)| {
+        assert_eq!(error, 0, "the words' own rows follow the counts: {word}");
+        (word, (documents, logs))
+    });
+    words.collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use super::model::{FoundUser, SuggestionField};
 use super::projection::{Effects, WordCounts};
 use super::similar::{Pieces, Ranges, allowed_edits, nearest};
 use super::state::UserDocumentState;
-use super::words::{MAX_USER_WORDS, MatchClass, QueryWords, words};
+use super::words::{KnownWord, MAX_USER_WORDS, MatchClass, QueryWords, words};
 use crate::fold::examples::{assert_states_are_read, event};
 use crate::fold::users::UserState;
 use crate::projector::{NewEvent, Projection};
@@ -95,15 +95,84 @@ fn queries_have_one_to_ten_words() {
 }
 
 #[test]
-fn terms_quote_their_words() {
-    let words = QueryWords::of("q", "a:* & 'b' \\").unwrap();
-    assert_eq!(words.terms(MatchClass::Exact, &[]), ["'a'", "'b'"]);
-    assert_eq!(words.terms(MatchClass::Prefix, &[]), ["'a':*", "'b':*"]);
-    let similar = [vec![], vec!["c".to_owned(), "d".to_owned()]];
-    assert_eq!(
-        words.terms(MatchClass::Fuzzy, &similar),
-        ["('a':*)", "('b':* | 'c' | 'd')"]
-    );
+fn terms_are_quoted_and_name_all_words_if_they_are_known() {
+    let query = QueryWords::of("q", "a:* & 'b' \\").unwrap();
+    let some = |words: &[&str]| {
+        words
+            .iter()
+            .map(|word| (*word).to_owned())
+            .collect::<Vec<_>>()
+    };
+    let nothing = [KnownWord::default(), KnownWord::default()];
+    let known = [
+        KnownWord {
+            exact: 1.0,
+            prefix: 2.0,
+            longer: Some(some(&["a", "ab"])),
+            ..KnownWord::default()
+        },
+        KnownWord {
+            prefix: f64::INFINITY,
+            similar: some(&["c", "d"]),
+            similar_documents: 3.0,
+            ..KnownWord::default()
+        },
+    ];
+    let none_begins = [KnownWord {
+        longer: Some(Vec::new()),
+        ..KnownWord::default()
+    }];
+    for (class, known, expected) in [
+        (
+            MatchClass::Exact,
+            &known[..],
+            &[
+                ("('a')", Some("('a')"), 1, 1.0),
+                ("('b')", Some("('b')"), 1, 0.0),
+            ][..],
+        ),
+        (
+            MatchClass::Prefix,
+            &known,
+            &[
+                ("'a':*", Some("('a' | 'ab')"), 1, 2.0),
+                ("'b':*", None, 1, f64::INFINITY),
+            ],
+        ),
+        (
+            MatchClass::Fuzzy,
+            &known,
+            &[
+                ("'a':*", Some("('a' | 'ab')"), 1, 2.0),
+                ("('b':* | ('c' | 'd'))", None, 3, f64::INFINITY),
+            ],
+        ),
+        (
+            MatchClass::Fuzzy,
+            &nothing,
+            &[("'a':*", None, 1, 0.0), ("'b':*", None, 1, 0.0)],
+        ),
+        (
+            MatchClass::Prefix,
+            &none_begins,
+            &[("'a':*", Some("'a':*"), 1, 0.0), ("'b':*", None, 1, 0.0)],
+        ),
+    ] {
+        let terms = query.terms(class, known);
+        let terms: Vec<_> = terms
+            .iter()
+            .map(|term| {
+                let words = term.words.as_deref();
+                (
+                    term.filter.as_str(),
+                    words,
+                    term.alternatives,
+                    term.documents,
+                )
+            })
+            .collect();
+        assert_eq!(terms, expected, "{class:?}");
+    }
 }
 
 #[test]

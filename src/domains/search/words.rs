@@ -122,21 +122,86 @@ impl QueryWords {
         self.iter().any(|begin| has_word(&words, begin))
     }
 
-    /// The `tsquery` of each word, which finds the users in which it matches as `class` or better. `similar` holds, word by word of
-    /// the query, the words of users that differ by few edits.
-    pub fn terms(&self, class: MatchClass, similar: &[Vec<String>]) -> Vec<String> {
-        // Words are letters and digits, so that nothing in them ends the quotation.
-        let of_word = |(index, word): (usize, &String)| match class {
-            MatchClass::Exact => format!("'{word}'"),
-            MatchClass::Prefix => format!("'{word}':*"),
-            MatchClass::Fuzzy => {
-                let similar = similar.get(index).into_iter().flatten();
-                let similar: String = similar.map(|word| format!(" | '{word}'")).collect();
-                format!("('{word}':*{similar})")
-            }
-        };
-        self.0.iter().enumerate().map(of_word).collect()
+    /// The term of each word, which finds the users in which it matches as `class` or better.
+    pub fn terms(&self, class: MatchClass, known: &[KnownWord]) -> Vec<Term> {
+        let nothing_known = KnownWord::default();
+        let words = self.0.iter().enumerate();
+        let terms = words.map(|(index, word)| {
+            let known = known.get(index).unwrap_or(&nothing_known);
+            Term::of(word, class, known)
+        });
+        terms.collect()
     }
+}
+
+/// What a search knows of a query's word. Numbers of documents are estimates.
+#[derive(Debug, Clone, Default)]
+pub struct KnownWord {
+    /// How many documents have the word itself.
+    pub exact: f64,
+    /// How many have a word that begins with it; infinite for very many.
+    pub prefix: f64,
+    /// The users' words that begin with it; `None` if they are too many.
+    pub longer: Option<Vec<String>>,
+    /// The users' words that differ from it by few edits.
+    pub similar: Vec<String>,
+    /// How many documents have one of these.
+    pub similar_documents: f64,
+}
+
+/// How a query's word is looked for: as a `tsquery`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Term {
+    /// For a user's words.
+    pub filter: String,
+    /// For the index of words, which finds a word faster than a prefix: only words, if all of them are known.
+    pub words: Option<String>,
+    /// How many alternatives the filter has.
+    pub alternatives: usize,
+    /// How many documents it finds; infinite for very many.
+    pub documents: f64,
+}
+
+impl Term {
+    fn of(word: &str, class: MatchClass, known: &KnownWord) -> Self {
+        if class == MatchClass::Exact {
+            let filter = any_of([word].into_iter());
+            return Self {
+                words: Some(filter.clone()),
+                filter,
+                alternatives: 1,
+                documents: known.exact,
+            };
+        }
+        let mut similar: &[String] = &[];
+        let mut documents = known.prefix;
+        if class == MatchClass::Fuzzy {
+            similar = &known.similar;
+            documents += known.similar_documents;
+        }
+        let similar = similar.iter().map(String::as_str);
+        let prefix = format!("'{word}':*");
+        let filter = match similar.len() {
+            0 => prefix,
+            _ => format!("({prefix} | {})", any_of(similar.clone())),
+        };
+        let longer = known.longer.as_ref();
+        let words =
+            longer.map(|longer| any_of(longer.iter().map(String::as_str).chain(similar.clone())));
+        Self {
+            // Of no word, a `tsquery` can't be made.
+            words: words.map(|words| if words == "()" { filter.clone() } else { words }),
+            filter,
+            alternatives: 1 + similar.len(),
+            documents,
+        }
+    }
+}
+
+/// The `tsquery` of any of some words. Words are letters and digits, so that nothing in them ends the quotation.
+fn any_of<'w>(words: impl Iterator<Item = &'w str>) -> String {
+    let words: Vec<String> = words.map(|word| format!("'{word}'")).collect();
+    format!("({})", words.join(" | "))
 }
 
 fn has_word(words: &[String], begin: &str) -> bool {

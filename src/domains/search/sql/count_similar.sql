@@ -1,4 +1,4 @@
--- In how many documents the words are ($2) that are similar to each word of a query (its number, $1).
+-- In about how many documents the words are ($2) that are similar to each word of a query (its number, $1).
 SELECT n.number AS "number!", sum(w.documents)::float8 AS "documents!"
 FROM search_live.view_version v
 CROSS JOIN unnest($1::integer[], $2::text[]) AS n (number, word)

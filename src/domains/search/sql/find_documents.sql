@@ -1,7 +1,7 @@
--- Users in the order of their ids, after one ($6), and the positions of all logs. Their words match a query ($1 and $2), and not a
--- better one ($3); they have one of these statuses ($4), and registered after an instant ($5). NULL leaves a condition out. With $1,
--- the index of words finds all users that match it, and they are sorted: only the operator @@ uses that index. Without $1, the users
--- are read in their order until the page is full, from the index by id alone. The statement is planned for its values.
+-- Users in the order of their ids, after one ($7), and the positions of all logs. Their words match a query ($1, $2 and $3), and not
+-- a better one ($4); they have one of these statuses ($5), and registered after an instant ($6). NULL leaves a condition out. With
+-- $1, the index of words finds all users that match it and $2, and they are sorted: only the operator @@ uses that index. Without
+-- $1, the users are read in their order until the page is full, from the index by id alone. The statement is planned for its values.
 WITH logs AS (
     SELECT p.log_id, p.next_offset
     FROM search_live.view_version v
@@ -11,13 +11,13 @@ WITH logs AS (
      FROM search_live.search_documents d
      WHERE $1::text IS NULL
        AND d.words IS NOT NULL
-       AND ($2::text IS NULL OR ts_match_vq(d.words, $2::text::tsquery))
-       AND ($3::text IS NULL OR NOT ts_match_vq(d.words, $3::text::tsquery))
-       AND ($4::uuid[] IS NULL OR d.status_key = ANY ($4))
-       AND ($5::timestamptz IS NULL OR d.registered_at > $5)
-       AND ($6::text IS NULL OR d.user_id > $6)
+       AND ($3::text IS NULL OR ts_match_vq(d.words, $3::text::tsquery))
+       AND ($4::text IS NULL OR NOT ts_match_vq(d.words, $4::text::tsquery))
+       AND ($5::uuid[] IS NULL OR d.status_key = ANY ($5))
+       AND ($6::timestamptz IS NULL OR d.registered_at > $6)
+       AND ($7::text IS NULL OR d.user_id > $7)
      ORDER BY d.user_id
-     LIMIT $7)
+     LIMIT $8)
     UNION ALL
     (SELECT m.user_id, m.user_key
      FROM (
@@ -27,31 +27,33 @@ WITH logs AS (
          FROM search_live.search_documents d
          WHERE $1::text IS NOT NULL
            AND d.words @@ $1::text::tsquery
-           AND ($2::text IS NULL OR ts_match_vq(d.words, $2::text::tsquery))
-           AND ($3::text IS NULL OR NOT ts_match_vq(d.words, $3::text::tsquery))
-           AND ($4::uuid[] IS NULL OR d.status_key = ANY ($4))
-           AND ($5::timestamptz IS NULL OR d.registered_at > $5)
-           AND ($6::text IS NULL OR d.user_id > $6)
+           AND ($2::text IS NULL OR d.words @@ $2::text::tsquery)
+           AND ($3::text IS NULL OR ts_match_vq(d.words, $3::text::tsquery))
+           AND ($4::text IS NULL OR NOT ts_match_vq(d.words, $4::text::tsquery))
+           AND ($5::uuid[] IS NULL OR d.status_key = ANY ($5))
+           AND ($6::timestamptz IS NULL OR d.registered_at > $6)
+           AND ($7::text IS NULL OR d.user_id > $7)
          OFFSET 0
      ) m
      WHERE m.bytes > 0
      ORDER BY m.user_id
-     LIMIT $7)
+     LIMIT $8)
     UNION ALL
     -- Users with very many words.
     (SELECT d.user_id, d.user_key
      FROM search_live.search_documents d
      WHERE d.many_words IS NOT NULL
        AND ($1::text IS NULL OR d.many_words @@ $1::text::tsquery)
-       AND ($2::text IS NULL OR ts_match_vq(d.many_words, $2::text::tsquery))
-       AND ($3::text IS NULL OR NOT ts_match_vq(d.many_words, $3::text::tsquery))
-       AND ($4::uuid[] IS NULL OR d.status_key = ANY ($4))
-       AND ($5::timestamptz IS NULL OR d.registered_at > $5)
-       AND ($6::text IS NULL OR d.user_id > $6)
+       AND ($2::text IS NULL OR d.many_words @@ $2::text::tsquery)
+       AND ($3::text IS NULL OR ts_match_vq(d.many_words, $3::text::tsquery))
+       AND ($4::text IS NULL OR NOT ts_match_vq(d.many_words, $4::text::tsquery))
+       AND ($5::uuid[] IS NULL OR d.status_key = ANY ($5))
+       AND ($6::timestamptz IS NULL OR d.registered_at > $6)
+       AND ($7::text IS NULL OR d.user_id > $7)
      ORDER BY d.user_id
-     LIMIT $7)
+     LIMIT $8)
     ORDER BY user_id
-    LIMIT $7
+    LIMIT $8
 ), sized AS (
     SELECT p.user_id, d.document,
            sum(octet_length(d.document)) OVER (ORDER BY p.user_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
