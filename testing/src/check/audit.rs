@@ -132,12 +132,30 @@ impl Expected<'_> {
         comparable(settled.collect(), |entry| self.of(entry).1)
     }
 
-    fn listed(&self, how: String, said: Vec<Value>, filters: &Filters) -> Listed {
-        let expected = self.entries.iter().filter(|entry| filters.allow(entry));
+    fn list(&self, filters: Filters) -> List<'_> {
+        let rows = self.entries.iter().filter(|entry| filters.allow(entry));
+        List {
+            expected: self,
+            rows: rows.collect(),
+            filters,
+        }
+    }
+}
+
+/// A list of entries, and the rows that it must have.
+#[derive(Clone)]
+struct List<'v> {
+    expected: &'v Expected<'v>,
+    filters: Filters,
+    rows: Vec<&'v Value>,
+}
+
+impl List<'_> {
+    fn listed(&self, how: String, said: Vec<Value>) -> Listed {
         Listed {
             how,
-            said: self.comparable(said),
-            expected: expected.cloned().collect(),
+            said: self.expected.comparable(said),
+            expected: self.rows.iter().copied().cloned().collect(),
         }
     }
 }
@@ -174,41 +192,26 @@ pub(super) async fn compare(
     let (rest, grpc, view) = (&clients.rest, &clients.grpc, folds.view::<Trail>());
     let expected = &Expected::new(rest, view).await;
     until_erased(rest, expected).await;
-    let all = Filters::default();
-    compare_lists([list(rest, expected, all.clone(), 1000)], wrong).await;
+    let all = &expected.list(Filters::default());
+    compare_lists([get_list(rest, all, 1000)], wrong).await;
     compare_verification(clients, expected.entries.len(), wrong).await;
     let alerts = view.alerts();
     compare_alerts(clients, &alerts, depth, wrong).await;
     compare_access(clients, view, depth, wrong).await;
     if depth == Depth::Thorough {
-        let filters = filters(expected);
-        let whole = filters.iter().cloned();
-        compare_lists(
-            whole.map(|filters| list(rest, expected, filters, 1000)),
-            wrong,
-        )
-        .await;
+        let filters = filters(expected).into_iter();
+        let lists: Vec<List<'_>> = filters.map(|filters| expected.list(filters)).collect();
+        compare_lists(lists.iter().map(|list| get_list(rest, list, 1000)), wrong).await;
         for size in [1, 7] {
-            let few = |filters: &&Filters| {
-                let rows = expected.entries.iter().filter(|entry| filters.allow(entry));
-                rows.count() <= SMALL_PAGES * size
-            };
-            let small = filters.iter().filter(few).cloned();
-            compare_lists(
-                small.map(|filters| list(rest, expected, filters, size)),
-                wrong,
-            )
-            .await;
+            let few = |list: &&List<'_>| list.rows.len() <= SMALL_PAGES * size;
+            let small = lists.iter().filter(few);
+            compare_lists(small.map(|list| get_list(rest, list, size)), wrong).await;
         }
-        compare_lists([list(rest, expected, all.clone(), 97)], wrong).await;
-        compare_lists([call_list(grpc, expected, all, 300)], wrong).await;
-        let called = some(&filters, SAMPLED).cloned();
-        compare_lists(
-            called.map(|filters| call_list(grpc, expected, filters, 500)),
-            wrong,
-        )
-        .await;
-        compare_lists([export(rest, expected)], wrong).await;
+        compare_lists([get_list(rest, all, 97)], wrong).await;
+        compare_lists([call_list(grpc, all, 300)], wrong).await;
+        let called = some(&lists, SAMPLED);
+        compare_lists(called.map(|list| call_list(grpc, list, 500)), wrong).await;
+        compare_lists([export(rest, all)], wrong).await;
         compare_refusals(rest, grpc, wrong).await;
     }
 }
@@ -321,7 +324,8 @@ fn filters(expected: &Expected<'_>) -> Vec<Filters> {
     filters
 }
 
-async fn list(rest: &Rest, expected: &Expected<'_>, filters: Filters, size: usize) -> Listed {
+async fn get_list(rest: &Rest, list: &List<'_>, size: usize) -> Listed {
+    let filters = &list.filters;
     let times = [("from", filters.from), ("to", filters.to)];
     let times = times.map(|(name, at)| (name, at.map(written)));
     let mut query: Vec<(&str, Option<&str>)> = Vec::new();
@@ -334,15 +338,11 @@ async fn list(rest: &Rest, expected: &Expected<'_>, filters: Filters, size: usiz
     query.extend(times.iter().map(|(name, at)| (*name, at.as_deref())));
     let said = pages(rest, ENTRIES, &query, "entries", size).await;
     let how = format!("GET {ENTRIES} {filters:?}, pages of {size}");
-    expected.listed(how, said, &filters)
+    list.listed(how, said)
 }
 
-async fn call_list(
-    grpc: &Grpc,
-    expected: &Expected<'_>,
-    filters: Filters,
-    page_size: i32,
-) -> Listed {
+async fn call_list(grpc: &Grpc, list: &List<'_>, page_size: i32) -> Listed {
+    let filters = &list.filters;
     let text = |name: &str| filters.equal.get(name).cloned();
     let number = |name: &str| text(name).map(|word| audit_number(name, &word));
     let pages = called_pages("entries", async |page_token| {
@@ -363,11 +363,11 @@ async fn call_list(
         called(answer, entries_json)
     });
     let said = rows(pages.await, "entries");
-    expected.listed(format!("ListEntries {filters:?}"), said, &filters)
+    list.listed(format!("ListEntries {filters:?}"), said)
 }
 
 /// All entries as NDJSON.
-async fn export(rest: &Rest, expected: &Expected<'_>) -> Listed {
+async fn export(rest: &Rest, all: &List<'_>) -> Listed {
     let accept = [("accept", "application/x-ndjson")];
     let answer = rest.send(Method::GET, ENTRIES, &accept, &[]).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
@@ -375,7 +375,7 @@ async fn export(rest: &Rest, expected: &Expected<'_>) -> Listed {
     let lines = text.lines().filter(|line| !line.is_empty());
     let said = lines.map(|line| serde_json::from_str(line).expect("JSON"));
     let how = format!("GET {ENTRIES} as NDJSON");
-    expected.listed(how, said.collect(), &Filters::default())
+    all.listed(how, said.collect())
 }
 
 /// All chains must be whole, also up to the head of a former answer.
@@ -592,15 +592,10 @@ async fn compare_access(clients: &Clients, view: &Trail, depth: Depth, wrong: &m
 
 /// Now, and an instant in the middle; thoroughly: also just before, at and just after several events.
 fn instants(view: &Trail, depth: Depth) -> Vec<Option<DateTime<Utc>>> {
-    let mut times: BTreeSet<DateTime<Utc>> = BTreeSet::new();
-    for user in view.users() {
-        times.extend(view.instants(Some(&user), None));
-    }
-    for role in view.roles() {
-        times.extend(view.instants(None, Some(&role)));
-    }
     // What lies ahead is refused.
-    let times: Vec<DateTime<Utc>> = times.into_iter().filter(|at| *at <= now()).collect();
+    let times = view.access_instants().filter(|at| *at <= now());
+    let times: BTreeSet<DateTime<Utc>> = times.collect();
+    let times: Vec<DateTime<Utc>> = times.into_iter().collect();
     let Some(last) = times.last() else {
         return vec![None, Some(DateTime::UNIX_EPOCH)];
     };

@@ -594,17 +594,13 @@ impl<'e> Standing<'e> {
 }
 
 impl Trail {
-    /// When events about a user's access, or about a role's, happened.
-    pub fn instants(&self, user: Option<&str>, role: Option<&str>) -> Vec<DateTime<Utc>> {
-        let about = |event: &&Event| {
-            let is = |field: &str, id: Option<&str>| {
-                id.is_some() && event.known_text(field).as_deref() == id
-            };
-            let is_of_user = is("userId", user) && event.name == "UserDeleted";
-            is_about_access(event.name) && (is("userId", user) || is(ROLE, role)) || is_of_user
-        };
-        let events = self.events.iter().filter(about);
-        events.map(|event| event.occurred_at).collect()
+    /// When events about access, and deletions of users, happened.
+    pub fn access_instants(&self) -> impl Iterator<Item = DateTime<Utc>> {
+        let about = |event: &&Event| is_about_access(event.name) || event.name == "UserDeleted";
+        self.events
+            .iter()
+            .filter(about)
+            .map(|event| event.occurred_at)
     }
 }
 
