@@ -257,6 +257,11 @@ impl AddressBook {
             .map(|(id, address)| (id.as_str(), address))
     }
 
+    /// The same as values.
+    pub fn into_known(self) -> impl Iterator<Item = (String, KnownAddress)> {
+        self.addresses.into_iter()
+    }
+
     /// The address with this id, if it is known.
     pub fn get(&self, address_id: &str) -> Option<&KnownAddress> {
         self.addresses.get(address_id)

@@ -76,7 +76,7 @@ async fn find_each(
     if !others.is_empty() {
         let keys: Vec<Uuid> = others.iter().map(|index| keys[*index]).collect();
         let ids: Vec<String> = others.iter().map(|index| ids[*index].clone()).collect();
-        let rows = find(connection, domain, &keys, &ids).await?;
+        let rows = find_rows(connection, domain, &keys, &ids, true).await?;
         for (index, other) in others.into_iter().zip(rows.by_id(ids.len())) {
             found[index] = Some(other);
         }
@@ -84,7 +84,7 @@ async fn find_each(
     Ok(found.into_iter().flatten().collect())
 }
 
-/// A domain's users by their ids, which are given with their hashes, all in one snapshot.
+/// A domain's users by their ids, which are given with their hashes, all in one snapshot; without their dead letters.
 ///
 /// # Errors
 /// The database failed.
@@ -94,9 +94,20 @@ pub async fn find(
     keys: &[Uuid],
     ids: &[String],
 ) -> sqlx::Result<Rows> {
+    find_rows(connection, domain, keys, ids, false).await
+}
+
+async fn find_rows(
+    connection: &mut PgConnection,
+    domain: &'static str,
+    keys: &[Uuid],
+    ids: &[String],
+    with_dead_letters: bool,
+) -> sqlx::Result<Rows> {
     sqlx::query_as(of_domain(FIND_USERS, domain))
         .bind(keys)
         .bind(ids)
+        .bind(with_dead_letters)
         .fetch_one(connection)
         .await
 }

@@ -115,9 +115,9 @@ pub fn apply(
         AddressFact::Updated { address_id, .. } => (AddressChangeKind::Updated, address_id),
         AddressFact::Deleted { address_id } => (AddressChangeKind::Deleted, address_id),
     };
-    let before = Address::of(book, address_id, false);
+    let before = Address::of(book, address_id);
     let significant = apply_and_judge(book, last_in_use, fact, source);
-    let after = Address::of(book, address_id, false);
+    let after = Address::of(book, address_id);
     if without_time(&before) == without_time(&after) {
         return Vec::new();
     }
@@ -146,7 +146,7 @@ fn change_defaults(
 ) -> Vec<ChangeDetails> {
     let before = DefaultKind::BOTH.map(|default| {
         let id = book.default_id(default).map(str::to_owned);
-        let address = id.as_deref().and_then(|id| Address::of(book, id, false));
+        let address = id.as_deref().and_then(|id| Address::of(book, id));
         (id, address)
     });
     let significant = apply_and_judge(book, last_in_use, fact, source);
@@ -165,7 +165,7 @@ fn change_defaults(
                 affects_default_billing: default == DefaultKind::Billing,
                 significant,
                 before: former,
-                after: Address::of(book, address_id, false),
+                after: Address::of(book, address_id),
             });
         }
     }

@@ -181,38 +181,52 @@ pub struct Addresses {
 impl Addresses {
     /// The addresses and defaults of a book. Of a deleted customer's addresses just ids and
     /// countries remain, and no defaults.
-    pub fn of(book: &AddressBook, is_deleted: bool) -> Self {
-        let default_id = |default| {
-            book.default_id(default)
-                .filter(|_| !is_deleted)
-                .map(str::to_owned)
-        };
+    pub fn of(book: AddressBook, is_deleted: bool) -> Self {
+        let [shipping, billing] =
+            DefaultKind::BOTH.map(|default| book.default_id(default).map(str::to_owned));
+        let addresses = book.into_known().map(|(id, address)| {
+            let is = |default: &Option<String>| default.as_ref() == Some(&id);
+            let defaults = [is(&shipping), is(&billing)];
+            Address::new(id, address, defaults, is_deleted)
+        });
         Self {
-            addresses: book
-                .iter()
-                .map(|(id, _)| id)
-                .filter_map(|id| Address::of(book, id, is_deleted))
-                .collect(),
-            default_shipping_address_id: default_id(DefaultKind::Shipping),
-            default_billing_address_id: default_id(DefaultKind::Billing),
+            addresses: addresses.collect(),
+            default_shipping_address_id: shipping.filter(|_| !is_deleted),
+            default_billing_address_id: billing.filter(|_| !is_deleted),
         }
     }
 }
 
 impl Address {
     /// An address of a book, if it is known.
-    pub fn of(book: &AddressBook, address_id: &str, is_deleted: bool) -> Option<Self> {
+    pub fn of(book: &AddressBook, address_id: &str) -> Option<Self> {
+        let address = book.get(address_id)?.clone();
+        let defaults = DefaultKind::BOTH.map(|default| book.is_default(default, address_id));
+        Some(Self::new(address_id.to_owned(), address, defaults, false))
+    }
+
+    fn new(
+        address_id: String,
+        address: KnownAddress,
+        [is_default_shipping, is_default_billing]: [bool; 2],
+        is_deleted: bool,
+    ) -> Self {
         let KnownAddress {
             address_type,
             parts,
             stale,
             updated,
-        } = book.get(address_id)?.clone();
+        } = address;
         if is_deleted {
-            return Some(Self::without_personal_data(address_id, parts.country));
+            // So much remains of it that orders can still refer to it.
+            return Self {
+                address_id,
+                country: parts.country,
+                ..Self::default()
+            };
         }
-        Some(Self {
-            address_id: address_id.to_owned(),
+        Self {
+            address_id,
             address_type,
             street_line1: parts.street_line1,
             street_line2: parts.street_line2,
@@ -224,19 +238,10 @@ impl Address {
             contact_phone: parts.contact_phone,
             company_name: parts.company_name,
             additional_notes: parts.additional_notes,
-            is_default_shipping: Some(book.is_default(DefaultKind::Shipping, address_id)),
-            is_default_billing: Some(book.is_default(DefaultKind::Billing, address_id)),
+            is_default_shipping: Some(is_default_shipping),
+            is_default_billing: Some(is_default_billing),
             stale_fields: stale,
             updated_at: Some(updated.at),
-        })
-    }
-
-    /// What remains of a deleted customer's address, so that orders can still refer to it.
-    fn without_personal_data(address_id: &str, country: Option<String>) -> Self {
-        Self {
-            address_id: address_id.to_owned(),
-            country,
-            ..Self::default()
         }
     }
 }

@@ -141,7 +141,10 @@ pub async fn list_addresses(
 ) -> Result<Answer<Addresses>, Error> {
     let Some(as_of) = as_of else {
         let answer = get_state(reads, user_id).await?;
-        return Ok(answer.map(|state| Addresses::of(&state.book, state.is_deleted())));
+        return Ok(answer.map(|state| {
+            let is_deleted = state.is_deleted();
+            Addresses::of(state.book, is_deleted)
+        }));
     };
     query::check_id("userId", user_id)?;
     let Answer { body, position } = users::as_of(reads, "order", user_id, as_of).await?;
@@ -153,7 +156,7 @@ pub async fn list_addresses(
     for HistoryEntry { source, fact } in body.facts {
         book.apply(&fact, source);
     }
-    let body = Addresses::of(&book, state.is_deleted());
+    let body = Addresses::of(book, state.is_deleted());
     Ok(Answer { body, position })
 }
 

@@ -33,7 +33,8 @@ impl CustomerState {
 
     /// The customer as answered.
     pub fn into_customer(self) -> Customer {
-        let addresses = Addresses::of(&self.book, self.is_deleted());
+        let is_deleted = self.is_deleted();
+        let addresses = Addresses::of(self.book, is_deleted);
         Customer {
             default_shipping_address_id: addresses.default_shipping_address_id,
             default_billing_address_id: addresses.default_billing_address_id,

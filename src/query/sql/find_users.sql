@@ -1,6 +1,6 @@
 -- Users by the hashes ($1) and the ids ($2) of users, and the positions that the answers reflect, in one snapshot: those of
 -- the logs that the rows are made from, where each was found and is made from one log; else those of all logs. Open dead letters
--- under a user's id are missing from the answer.
+-- under a user's id, which are missing from the answer, are looked for only if that is asked ($3).
 SELECT coalesce(c.numbers, '{}') AS numbers, coalesce(c.documents, '{}') AS documents,
        coalesce(c.log_ids, '{}') AS log_ids, coalesce(c.row_logs, '{}') AS row_logs, v.logs AS log_count,
        coalesce(d.numbers, '{}') AS lacking, coalesce(d.ids, '{}') AS dead_letters, coalesce(p.logs, '{}') AS logs, coalesce(p.offsets, '{}') AS offsets,
@@ -21,6 +21,7 @@ CROSS JOIN LATERAL (
         WHERE domain = '{domain}' AND version = v.version AND key_hash = a.key AND state IN ('parked', 'retrying')
         LIMIT 1
     ) d
+    WHERE $3::boolean
 ) d
 CROSS JOIN LATERAL (
     SELECT array_agg(log_id) AS logs, array_agg(next_offset) AS offsets
