@@ -350,6 +350,12 @@ impl Fold {
         }
     }
 
+    /// The open dead letters of a partition, by record number.
+    pub fn open(&self, partition: i32) -> impl Iterator<Item = i64> {
+        let partition = self.partitions.get(&partition).into_iter();
+        partition.flat_map(|partition| partition.dead_letters.keys().copied())
+    }
+
     /// The books of a partition.
     pub fn books(&self, partition: i32) -> Books {
         self.partitions
