@@ -284,6 +284,26 @@ fn is_read_only(error: &sqlx::Error) -> bool {
     }
 }
 
+/// The database does not have a domain: the migration that creates its view has not run yet. A caller may try again.
+#[derive(Debug, thiserror::Error)]
+#[error("the database lacks the domain: not all migrations have run")]
+pub struct LacksDomain;
+
+impl LacksDomain {
+    fn is(error: &sqlx::Error) -> bool {
+        match error {
+            sqlx::Error::Io(error) => error.get_ref().is_some_and(|error| error.is::<Self>()),
+            _ => false,
+        }
+    }
+}
+
+impl From<LacksDomain> for sqlx::Error {
+    fn from(error: LacksDomain) -> Self {
+        sqlx::Error::Io(io::Error::other(error))
+    }
+}
+
 /// Applies the migrations that are missing. Several processes may call it at once: one migrates,
 /// the others wait.
 ///
@@ -540,6 +560,7 @@ pub fn is_lock_timeout(error: &sqlx::Error) -> bool {
 pub fn describe(error: &sqlx::Error) -> String {
     match error {
         error if is_read_only(error) => ReadOnlyServer.to_string(),
+        error if LacksDomain::is(error) => LacksDomain.to_string(),
         sqlx::Error::Database(database) => {
             let sqlstate = database.code().unwrap_or("unknown".into());
             let mut text = format!("SQLSTATE {sqlstate}");
@@ -646,11 +667,10 @@ impl From<sqlx::Error> for Error {
             ("57014", _) => Error::deadline_exceeded().with_cause(cause),
             // A schema, table, column, function or type does not exist; or a table does that this release creates, because an
             // older release's function created it for a new version.
-            ("3F000" | "42P01" | "42703" | "42883" | "42704" | "42P07", _) => unavailable(
-                "The database does not have the schema of this release: it is missing, older or newer. `sightline migrate` \
-                 brings it up to date, and so does `sightline serve` as it starts, unless --no-migrate is given.",
-                cause,
-            ),
+            ("3F000" | "42P01" | "42703" | "42883" | "42704" | "42P07", _) => {
+                unavailable(LACKS_SCHEMA, cause)
+            }
+            _ if LacksDomain::is(&error) => unavailable(LACKS_SCHEMA, cause),
             // The role or the database does not exist yet, or the password is another one.
             ("28000" | "28P01" | "3D000", _) => unavailable(
                 "The database refuses the gateway, whose log has the reason. Try again when it does not.",
@@ -664,6 +684,9 @@ impl From<sqlx::Error> for Error {
         }
     }
 }
+
+const LACKS_SCHEMA: &str = "The database does not have the schema of this release: it is missing, older or newer. \
+    `sightline migrate` brings it up to date, and so does `sightline serve` as it starts, unless --no-migrate is given.";
 
 fn unavailable(detail: &'static str, cause: String) -> Error {
     Error::new(Code::DatabaseUnavailable, detail)

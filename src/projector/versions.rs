@@ -9,7 +9,7 @@ use chrono::TimeDelta;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 
 use super::{FeedPosition, Projection};
-use crate::db;
+use crate::db::{self, LacksDomain};
 
 /// Why nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -759,13 +759,18 @@ pub async fn fence(
 /// Locks the versions of a domain: one change at a time, and none while partitions are added.
 ///
 /// # Errors
-/// The database failed.
+/// The database failed, or lacks the domain ([`LacksDomain`]): a change would be one of nothing.
 pub async fn lock(connection: &mut PgConnection, domain: &str) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "SELECT pg_advisory_xact_lock(hashtextextended('sightline.progress.' || $1, 0))",
+    let is_there = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM sightline.domains WHERE domain = $1) AS "is_there!"
+           FROM pg_advisory_xact_lock(hashtextextended('sightline.progress.' || $1, 0))"#,
         domain
     )
-    .execute(connection)
-    .await
-    .map(drop)
+    .fetch_one(connection)
+    .await?;
+    if is_there {
+        Ok(())
+    } else {
+        Err(LacksDomain.into())
+    }
 }

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sightline_testing::app::{DOMAINS, SOON, World, finish, sightline};
 use sightline_testing::broker::Broker;
 use sightline_testing::check::{Depth, Ends, assert_answers, assert_books, caught_up, folded};
@@ -413,6 +413,41 @@ async fn migrate_migrates_and_serve_can_leave_that_out() {
         }
     })
     .await;
+}
+
+/// Brings the database back to where the migration that creates search has not run.
+const WITHOUT_SEARCH: &str = "
+    DELETE FROM sightline._sqlx_migrations WHERE version >= 21;
+    DELETE FROM sightline.views WHERE domain = 'search';
+    DELETE FROM sightline.domains WHERE domain = 'search';
+    DROP SCHEMA search_live CASCADE;";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_operation_succeeds_on_a_domain_that_is_not_there_yet() {
+    let mut world = World::shared(1).await;
+    world.set("SIGHTLINE_DOMAINS", "search");
+    assert!(world.run(&["migrate"]).await.status.success());
+    let mut connection = PgConnection::connect(&world.database.url)
+        .await
+        .expect("it answers");
+    let done = sqlx::raw_sql(WITHOUT_SEARCH).execute(&mut connection);
+    done.await.expect("an unfinished database");
+    let mut command = sightline(&["serve", "--no-migrate"]);
+    world.apply(&mut command);
+    let running = sightline_testing::app::App::start(&command)
+        .listening()
+        .await;
+    for verb in ["rebuild", "pause", "resume"] {
+        let path = format!("/v1/projections/search/{verb}");
+        let answer = running.rest.post(&path, &json!({})).await;
+        let names_the_way_out = answer.text().contains("sightline migrate");
+        assert!(
+            answer.status == 503 && names_the_way_out,
+            "{verb}: {}: {}",
+            answer.status,
+            answer.text()
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
