@@ -200,9 +200,12 @@ impl Search<'_> {
             }
             if let (MatchClass::Fuzzy, Some(words)) = (class, self.words) {
                 find_similar(&mut snapshot, words, &mut known).await?;
-                if reflected.is_some() && known.words.iter().all(|word| word.similar.is_empty()) {
-                    break;
-                }
+            }
+            // The last class is searched in any case where none was: the statement also reads the positions.
+            let is_last = Some(class) == self.classes.last();
+            if known.finds_nothing_more(*class) && !(is_last && reflected.is_none()) {
+                after = None;
+                continue;
             }
             let find = self.find(&mut snapshot, *class, &known, after.take(), left);
             let documents = find.await?;
@@ -275,6 +278,27 @@ struct Known {
     documents: f64,
     /// Of each word of the query.
     words: Vec<KnownWord>,
+}
+
+impl Known {
+    /// Whether a search of a class can't find a user whom no better class has found: the counts of words are estimates, but
+    /// a word that no document has is not counted.
+    fn finds_nothing_more(&self, class: MatchClass) -> bool {
+        let has_none = |documents: f64| documents == 0.0;
+        let mut words = self.words.iter();
+        match class {
+            // Also where there are no words, and all users match.
+            MatchClass::Exact => words.any(|word| has_none(word.exact)),
+            MatchClass::Prefix => words.any(|word| has_none(word.prefix)),
+            MatchClass::Fuzzy => {
+                words.all(|word| word.similar.is_empty())
+                    || self
+                        .words
+                        .iter()
+                        .any(|word| has_none(word.prefix + word.similar_documents))
+            }
+        }
+    }
 }
 
 /// What is known of a query's words, but for similar words.
