@@ -81,19 +81,11 @@ pub async fn project(
     parts: &mut [Part<'_>],
     isolates: bool,
 ) -> Result<Vec<Option<BatchEnd>>, Failure> {
-    let mut candidates: Vec<Vec<Candidate<'_>>> = parts
+    let candidates: Vec<Vec<Candidate<'_>>> = parts
         .iter()
         .map(|part| read(projector, projection, part.batch))
         .collect();
-    let skipped = skip(
-        connection,
-        projector,
-        projection,
-        view,
-        parts,
-        &mut candidates,
-    );
-    if let Some(ends) = skipped.await? {
+    if let Some(ends) = skip(connection, projector, projection, view, parts, &candidates).await? {
         return Ok(ends);
     }
     // A deletion closes its user's dead letters in earlier logs, too.
@@ -124,7 +116,7 @@ pub async fn project(
         return Ok(ends);
     }
 
-    let mut judged = judges(projector, projection, parts, &mut candidates);
+    let mut judged = judges(projector, projection, parts, &candidates);
     judged.retain(|one| locked.contains(&one.claim.log_id));
     match judged.as_mut_slice() {
         [one] if isolates => apply_isolating(&mut transaction, one).await?,
@@ -198,7 +190,7 @@ async fn skip(
     projection: &dyn Projection,
     view: &View,
     parts: &mut [Part<'_>],
-    candidates: &mut [Vec<Candidate<'_>>],
+    candidates: &[Vec<Candidate<'_>>],
 ) -> Result<Option<Vec<Option<BatchEnd>>>, sqlx::Error> {
     let concerns = |candidate: &Candidate<'_>| candidate.reading.concerns_the_view();
     if candidates.iter().flatten().any(concerns) {
@@ -208,7 +200,7 @@ async fn skip(
     for one in &mut judged {
         one.judge.judge(one.candidates);
     }
-    let is_skipped = |one: &Judged<'_, '_>| {
+    let is_skipped = |one: &Judged<'_>| {
         let judgement = &one.judge.judgement;
         let reaches = parts[one.index].owned.ready_offset;
         judgement.dead_letters.is_empty()
@@ -265,12 +257,12 @@ impl OwnedPartition {
 }
 
 /// A judge for each part.
-fn judges<'b, 'r>(
+fn judges<'b>(
     projector: &Projector,
     projection: &'b dyn Projection,
     parts: &'b [Part<'_>],
-    candidates: &'b mut [Vec<Candidate<'r>>],
-) -> Vec<Judged<'b, 'r>> {
+    candidates: &'b [Vec<Candidate<'b>>],
+) -> Vec<Judged<'b>> {
     let parts = parts.iter().zip(candidates).enumerate();
     parts
         .map(|(index, (part, candidates))| {
@@ -306,19 +298,19 @@ fn read<'b>(
 }
 
 /// A batch whose progress row is locked, and what its records have come to.
-struct Judged<'b, 'r> {
+struct Judged<'b> {
     /// Its index among the parts.
     index: usize,
     claim: &'b Claim,
     batch: &'b Batch,
-    candidates: &'b mut Vec<Candidate<'r>>,
+    candidates: &'b [Candidate<'b>],
     judge: Judge<'b>,
     runs: &'b Runs,
     /// The log's runs of ids, if they had to be read again.
     read_again: Option<Runs>,
 }
 
-impl Judged<'_, '_> {
+impl Judged<'_> {
     /// How far the batch has come.
     fn advance(&self) -> Advance {
         let judgement = &self.judge.judgement;
@@ -338,22 +330,19 @@ impl Judged<'_, '_> {
 /// Judges and applies a batch, in a transaction that holds its progress row. What can't be applied becomes dead letters.
 async fn apply_isolating(
     connection: &mut PgConnection,
-    one: &mut Judged<'_, '_>,
+    one: &mut Judged<'_>,
 ) -> Result<(), sqlx::Error> {
-    if let ([candidate], true) = (one.candidates.as_slice(), one.batch.gives_up) {
+    if let ([candidate], true) = (one.candidates, one.batch.gives_up) {
         give_up(&mut one.judge, candidate, &Cause::bug(FAILED));
         return Ok(());
     }
-    let (claim, runs) = (one.claim, one.runs);
+    let Judged { claim, runs, .. } = *one;
     one.read_again = apply_one(connection, claim, runs, &mut one.judge, one.candidates).await?;
     Ok(())
 }
 
 /// Judges and applies batches, in a transaction that holds their progress rows.
-async fn apply(
-    connection: &mut PgConnection,
-    judged: &mut [Judged<'_, '_>],
-) -> Result<(), Failure> {
+async fn apply(connection: &mut PgConnection, judged: &mut [Judged<'_>]) -> Result<(), Failure> {
     let asked: Vec<Asked<'_>> = judged
         .iter()
         .map(|one| asked(one.claim, one.runs, one.candidates))
@@ -364,8 +353,6 @@ async fn apply(
         one.judge.seen = seen;
         one.read_again = runs;
         events.extend(one.judge.judge(one.candidates));
-        // What was read of the records takes several times as much memory as they do, and is in the events now.
-        *one.candidates = Vec::new();
     }
     let Some(Judged { claim, judge, .. }) = judged.first() else {
         return Ok(());
