@@ -202,12 +202,12 @@ impl Search<'_> {
                 find_similar(&mut snapshot, words, &mut known).await?;
             }
             // The last class is searched in any case where none was: the statement also reads the positions.
-            let is_last = Some(class) == self.classes.last();
-            if known.finds_nothing_more(*class) && !(is_last && reflected.is_none()) {
-                after = None;
+            let is_needed = Some(class) == self.classes.last() && reflected.is_none();
+            let after = after.take();
+            if known.finds_nothing_more(*class) && !is_needed {
                 continue;
             }
-            let find = self.find(&mut snapshot, *class, &known, after.take(), left);
+            let find = self.find(&mut snapshot, *class, &known, after, left);
             let documents = find.await?;
             for document in &documents.documents {
                 found.push((*class, db::of_document(document, "search_documents")?));
@@ -284,18 +284,16 @@ impl Known {
     /// Whether a search of a class can't find a user whom no better class has found: the counts of words are estimates, but
     /// a word that no document has is not counted.
     fn finds_nothing_more(&self, class: MatchClass) -> bool {
-        let has_none = |documents: f64| documents == 0.0;
-        let mut words = self.words.iter();
+        let any_has_none = |documents: fn(&KnownWord) -> f64| {
+            let mut words = self.words.iter();
+            words.any(|word| documents(word) == 0.0)
+        };
         match class {
-            // Also where there are no words, and all users match.
-            MatchClass::Exact => words.any(|word| has_none(word.exact)),
-            MatchClass::Prefix => words.any(|word| has_none(word.prefix)),
+            MatchClass::Exact => any_has_none(|word| word.exact),
+            MatchClass::Prefix => any_has_none(|word| word.prefix),
             MatchClass::Fuzzy => {
-                words.all(|word| word.similar.is_empty())
-                    || self
-                        .words
-                        .iter()
-                        .any(|word| has_none(word.prefix + word.similar_documents))
+                self.words.iter().all(|word| word.similar.is_empty())
+                    || any_has_none(|word| word.prefix + word.similar_documents)
             }
         }
     }
@@ -425,10 +423,8 @@ impl Plan {
         let matching = terms
             .iter()
             .fold(all, |left, term| left * term.documents / all);
-        let second = terms.iter().skip(1).position(|term| term.words.is_some());
-        let second = second
-            .filter(|_| terms[0].words.is_some())
-            .map(|index| index + 1);
+        let is_known = |index: usize| terms[index].words.is_some();
+        let second = (1..terms.len()).find(|index| is_known(0) && is_known(*index));
         let rarest = terms.first().map_or(0.0, |term| term.documents);
         let by_one = rarest * (COST_OF_ENTRY + COST_OF_FETCH);
         let by_two = second.map_or(f64::INFINITY, |second| {

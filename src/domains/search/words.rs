@@ -165,7 +165,7 @@ pub struct Term {
 impl Term {
     fn of(word: &str, class: MatchClass, known: &KnownWord) -> Self {
         if class == MatchClass::Exact {
-            let filter = any_of([word].into_iter());
+            let filter = any_of(&[word]);
             return Self {
                 words: Some(filter.clone()),
                 filter,
@@ -173,24 +173,26 @@ impl Term {
                 documents: known.exact,
             };
         }
-        let mut similar: &[String] = &[];
-        let mut documents = known.prefix;
-        if class == MatchClass::Fuzzy {
-            similar = &known.similar;
-            documents += known.similar_documents;
-        }
-        let similar = similar.iter().map(String::as_str);
-        let prefix = format!("'{word}':*");
-        let filter = match similar.len() {
-            0 => prefix,
-            _ => format!("({prefix} | {})", any_of(similar.clone())),
+        let (similar, documents) = match class {
+            MatchClass::Fuzzy => (&known.similar[..], known.prefix + known.similar_documents),
+            _ => (&[][..], known.prefix),
         };
-        let longer = known.longer.as_ref();
-        let words =
-            longer.map(|longer| any_of(longer.iter().map(String::as_str).chain(similar.clone())));
+        let similar: Vec<&str> = similar.iter().map(String::as_str).collect();
+        let prefix = format!("'{word}':*");
+        let filter = match similar.as_slice() {
+            [] => prefix,
+            similar => format!("({prefix} | {})", any_of(similar)),
+        };
+        let words = known.longer.as_ref().map(|longer| {
+            let longer: Vec<&str> = longer.iter().map(String::as_str).collect();
+            match [&longer[..], &similar[..]].concat().as_slice() {
+                // Of no word, a `tsquery` can't be made.
+                [] => filter.clone(),
+                all => any_of(all),
+            }
+        });
         Self {
-            // Of no word, a `tsquery` can't be made.
-            words: words.map(|words| if words == "()" { filter.clone() } else { words }),
+            words,
             filter,
             alternatives: 1 + similar.len(),
             documents,
@@ -199,8 +201,8 @@ impl Term {
 }
 
 /// The `tsquery` of any of some words. Words are letters and digits, so that nothing in them ends the quotation.
-fn any_of<'w>(words: impl Iterator<Item = &'w str>) -> String {
-    let words: Vec<String> = words.map(|word| format!("'{word}'")).collect();
+fn any_of(words: &[&str]) -> String {
+    let words: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
     format!("({})", words.join(" | "))
 }
 

@@ -12,10 +12,11 @@ WITH changed AS (
     RETURNING word, log_id, documents
 )
 INSERT INTO search_words AS w (word, documents)
-SELECT n.word, sum(sightline.magnitude(n.documents) - sightline.magnitude(n.documents - c.change))::bigint AS change
+SELECT n.word, sum(m.change)
 FROM counted n
 JOIN changed c ON c.word = n.word AND c.log_id = n.log_id
+CROSS JOIN LATERAL (SELECT sightline.magnitude(n.documents) - sightline.magnitude(n.documents - c.change) AS change) m
+WHERE m.change <> 0
 GROUP BY n.word
-HAVING sum(sightline.magnitude(n.documents) - sightline.magnitude(n.documents - c.change)) <> 0
 ORDER BY n.word COLLATE "C"
 ON CONFLICT (word) DO UPDATE SET documents = w.documents + EXCLUDED.documents
