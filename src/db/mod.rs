@@ -276,10 +276,15 @@ pub async fn server_is_read_only(pool: &PgPool) -> bool {
 /// Whether an error says that the server is read-only.
 fn is_read_only(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Io(error) => error
-            .get_ref()
-            .is_some_and(|error| error.is::<ReadOnlyServer>()),
         sqlx::Error::Database(error) => error.code().as_deref() == Some("25006"),
+        error => is_own::<ReadOnlyServer>(error),
+    }
+}
+
+/// Whether an error is one of this program's own, which the database does not know.
+fn is_own<E: std::error::Error + 'static>(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(error) => error.get_ref().is_some_and(|error| error.is::<E>()),
         _ => false,
     }
 }
@@ -288,15 +293,6 @@ fn is_read_only(error: &sqlx::Error) -> bool {
 #[derive(Debug, thiserror::Error)]
 #[error("the database lacks the domain: not all migrations have run")]
 pub struct LacksDomain;
-
-impl LacksDomain {
-    fn is(error: &sqlx::Error) -> bool {
-        match error {
-            sqlx::Error::Io(error) => error.get_ref().is_some_and(|error| error.is::<Self>()),
-            _ => false,
-        }
-    }
-}
 
 impl From<LacksDomain> for sqlx::Error {
     fn from(error: LacksDomain) -> Self {
@@ -560,7 +556,7 @@ pub fn is_lock_timeout(error: &sqlx::Error) -> bool {
 pub fn describe(error: &sqlx::Error) -> String {
     match error {
         error if is_read_only(error) => ReadOnlyServer.to_string(),
-        error if LacksDomain::is(error) => LacksDomain.to_string(),
+        error if is_own::<LacksDomain>(error) => LacksDomain.to_string(),
         sqlx::Error::Database(database) => {
             let sqlstate = database.code().unwrap_or("unknown".into());
             let mut text = format!("SQLSTATE {sqlstate}");
@@ -662,15 +658,20 @@ impl From<sqlx::Error> for Error {
             sqlx::Error::Database(error) => error.code().unwrap_or_default().into_owned(),
             _ => String::new(),
         };
+        // A schema, table, column, function or type does not exist; or a table does that this release creates, because an
+        // older release's function created it for a new version.
+        let lacks_schema = matches!(
+            sqlstate.as_str(),
+            "3F000" | "42P01" | "42703" | "42883" | "42704" | "42P07"
+        );
         match (sqlstate.as_str(), classify(&error)) {
             // query_canceled: the statement timeout passed.
             ("57014", _) => Error::deadline_exceeded().with_cause(cause),
-            // A schema, table, column, function or type does not exist; or a table does that this release creates, because an
-            // older release's function created it for a new version.
-            ("3F000" | "42P01" | "42703" | "42883" | "42704" | "42P07", _) => {
-                unavailable(LACKS_SCHEMA, cause)
-            }
-            _ if LacksDomain::is(&error) => unavailable(LACKS_SCHEMA, cause),
+            _ if lacks_schema || is_own::<LacksDomain>(&error) => unavailable(
+                "The database does not have the schema of this release: it is missing, older or newer. `sightline migrate` \
+                 brings it up to date, and so does `sightline serve` as it starts, unless --no-migrate is given.",
+                cause,
+            ),
             // The role or the database does not exist yet, or the password is another one.
             ("28000" | "28P01" | "3D000", _) => unavailable(
                 "The database refuses the gateway, whose log has the reason. Try again when it does not.",
@@ -684,9 +685,6 @@ impl From<sqlx::Error> for Error {
         }
     }
 }
-
-const LACKS_SCHEMA: &str = "The database does not have the schema of this release: it is missing, older or newer. \
-    `sightline migrate` brings it up to date, and so does `sightline serve` as it starts, unless --no-migrate is given.";
 
 fn unavailable(detail: &'static str, cause: String) -> Error {
     Error::new(Code::DatabaseUnavailable, detail)

@@ -257,7 +257,7 @@ impl AddressBook {
             .map(|(id, address)| (id.as_str(), address))
     }
 
-    /// The same as values.
+    /// The known addresses by value, in the order of their ids.
     pub fn into_known(self) -> impl Iterator<Item = (String, KnownAddress)> {
         self.addresses.into_iter()
     }

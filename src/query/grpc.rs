@@ -56,7 +56,7 @@ pub fn timestamp(time: DateTime<Utc>) -> Timestamp {
 /// one, and a number that only newer clients know.
 ///
 /// # Errors
-/// INVALID_ARGUMENT, naming `field` and all names: there is none.
+/// INVALID_ARGUMENT: none has this number. The error names `field`, and lists all names.
 pub fn word<T: Copy, P: From<T> + Into<i32>, const N: usize>(
     field: &str,
     number: i32,

@@ -89,7 +89,8 @@ async fn words_that_were_counted_by_log_are_found_and_counted_on() {
     convert(&["search"], AS_BEFORE_0027).await;
 }
 
-/// Projects a log, brings the database back to a former release's, and projects on: what was converted equals what is built anew.
+/// The program projects part of a log, and `as_before` brings its database back to what a former release has left. Then the program
+/// starts again and projects the rest: what its migrations have converted must equal what it builds anew.
 async fn convert(domains: &[&str], as_before: &'static str) {
     let log = generate(seed() + 6, SHAPE);
     // The later records repeat events of the earlier ones.

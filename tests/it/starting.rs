@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 
 use serde_json::{Value, json};
-use sightline_testing::app::{DOMAINS, SOON, World, finish, sightline};
+use sightline_testing::app::{App, DOMAINS, Running, SOON, World, finish, sightline};
 use sightline_testing::broker::Broker;
 use sightline_testing::check::{Depth, Ends, assert_answers, assert_books, caught_up, folded};
 use sightline_testing::client::customer_path;
@@ -369,16 +369,17 @@ async fn a_port_in_use_is_named() {
     }
 }
 
+/// Starts the program, which serves what the database has.
+async fn serve_without_migrating(world: &World) -> Running {
+    let mut command = sightline(&["serve", "--no-migrate"]);
+    world.apply(&mut command);
+    App::start(&command).listening().await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn migrate_migrates_and_serve_can_leave_that_out() {
     let world = World::shared(1).await;
-    let mut command = sightline(&["serve", "--no-migrate"]);
-    let running = {
-        world.apply(&mut command);
-        sightline_testing::app::App::start(&command)
-            .listening()
-            .await
-    };
+    let running = serve_without_migrating(&world).await;
     assert_eq!(
         running.admin.get("/readyz").await.status,
         503,
@@ -432,11 +433,7 @@ async fn no_operation_succeeds_on_a_domain_that_is_not_there_yet() {
         .expect("it answers");
     let done = sqlx::raw_sql(WITHOUT_SEARCH).execute(&mut connection);
     done.await.expect("an unfinished database");
-    let mut command = sightline(&["serve", "--no-migrate"]);
-    world.apply(&mut command);
-    let running = sightline_testing::app::App::start(&command)
-        .listening()
-        .await;
+    let running = serve_without_migrating(&world).await;
     for verb in ["rebuild", "pause", "resume"] {
         let path = format!("/v1/projections/search/{verb}");
         let answer = running.rest.post(&path, &json!({})).await;

@@ -143,7 +143,6 @@ impl Expected<'_> {
 }
 
 /// A list of entries, and the rows that it must have.
-#[derive(Clone)]
 struct List<'v> {
     expected: &'v Expected<'v>,
     filters: Filters,

@@ -322,7 +322,7 @@ async fn compare_all(
     }
     // All were retried once nothing came any more: one whose event a later record brought is a duplicate.
     folds.retry(HEALING_BYTES, |_| true);
-    // When the others were retried is not known.
+    // When each was retried with success is not known.
     folds.order_is_known = false;
     let holes: Ends = ends
         .iter()
