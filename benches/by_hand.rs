@@ -124,6 +124,7 @@ impl ByHand {
             .bind([0_i64])
             .bind([first.offset])
             .bind(format!("{}_live", domain.domain()))
+            .bind("2s")
             .fetch_one(&mut *connection)
             .await?;
         steps.lap("% of time: progress");

@@ -597,23 +597,37 @@ pub async fn lock(
     schema: &str,
     claims: &[&Claim],
 ) -> Result<HashSet<i32>, sqlx::Error> {
+    let locked = lock_free(connection, view, schema, claims).await?;
+    match claims {
+        // The row is not free, or not as it was claimed.
+        [claim] if locked.is_empty() => {
+            sqlx::query!("SELECT set_config('lock_timeout', $1, true)", LOCK_TIMEOUT)
+                .fetch_one(&mut *connection)
+                .await?;
+            sqlx::query!(
+                "SELECT log_id FROM sightline.progress WHERE domain = $1 AND version = $2 AND log_id = $3 FOR UPDATE",
+                view.domain,
+                view.version,
+                claim.log_id
+            )
+            .fetch_optional(&mut *connection)
+            .await?;
+            lock_free(connection, view, schema, claims).await
+        }
+        _ => Ok(locked),
+    }
+}
+
+/// Locks the progress rows that are free and as they were claimed.
+async fn lock_free(
+    connection: &mut PgConnection,
+    view: &View,
+    schema: &str,
+    claims: &[&Claim],
+) -> Result<HashSet<i32>, sqlx::Error> {
     let log_ids: Vec<i32> = claims.iter().map(|claim| claim.log_id).collect();
     let epochs: Vec<i64> = claims.iter().map(|claim| claim.epoch).collect();
     let positions: Vec<i64> = claims.iter().map(|claim| claim.next_offset).collect();
-    if let [log_id] = log_ids.as_slice() {
-        // A row that another session holds for long must not keep a writer from the other partitions.
-        sqlx::query!("SELECT set_config('lock_timeout', $1, true)", LOCK_TIMEOUT)
-            .fetch_one(&mut *connection)
-            .await?;
-        sqlx::query!(
-            "SELECT log_id FROM sightline.progress WHERE domain = $1 AND version = $2 AND log_id = $3 FOR UPDATE",
-            view.domain,
-            view.version,
-            log_id
-        )
-        .fetch_optional(&mut *connection)
-        .await?;
-    }
     let rows = sqlx::query_file!(
         "src/projector/sql/lock_progress.sql",
         view.domain,
@@ -622,6 +636,7 @@ pub async fn lock(
         &epochs,
         &positions,
         schema,
+        LOCK_TIMEOUT,
     )
     .fetch_all(connection)
     .await?;
