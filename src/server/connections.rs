@@ -1,6 +1,6 @@
 //! Accepts connections and serves HTTP on them, for all three ports.
 //!
-//! A client that sends nothing is disconnected. A connection has a maximum age, so that callers
+//! A client that sends nothing is disconnected, and so is one that takes nothing of its answer. A connection has a maximum age, so that callers
 //! spread over new instances. On shutdown the port accepts no new connections, and open ones finish
 //! the calls that have begun.
 
@@ -16,6 +16,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 
@@ -25,6 +26,8 @@ use crate::query::watch::Closing;
 /// How long a client may take for the first bytes of a connection, and for the head of each HTTP/1
 /// request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a client may take nothing of an answer that is sent to it: the rest of it waits in memory.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The interval of HTTP/2 keepalive pings.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// How long a peer may take to acknowledge a keepalive ping; after that its connection is closed.
@@ -143,8 +146,10 @@ async fn connection(
             }
         })
         .service(router);
-    let connection =
-        builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(WRITE_TIMEOUT));
+    let stream = TokioIo::new(Box::pin(stream));
+    let connection = builder.serve_connection(stream, TowerToHyperService::new(service));
     tokio::pin!(connection);
     let age = MAX_AGE + MAX_AGE.mul_f64(fastrand::f64() / 10.0);
     // An error ends this connection only, and the peer sees it: it is not logged.

@@ -1,6 +1,7 @@
 //! The audit log over both surfaces: entries with every filter, pages, exports, alerts, access, verification, and wrong requests.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use http::Method;
@@ -9,7 +10,7 @@ use sightline::proto::audit::v1::{
     GetRoleRequest, GetUserAccessRequest, ListAlertsRequest, ListEntriesRequest,
     VerifyEntriesRequest,
 };
-use sightline_testing::app::{Clients, Running, SOON, Shared, World};
+use sightline_testing::app::{Clients, LONG, Running, SOON, Shared, World};
 use sightline_testing::broker::Record;
 use sightline_testing::check::{Ends, caught_up, pages};
 use sightline_testing::client::{
@@ -842,7 +843,7 @@ async fn begun_export(rest: &Rest) -> TcpStream {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_export_that_fails_is_cut_off() {
+async fn an_export_that_fails_or_is_not_taken_is_cut_off() {
     // More than sockets hold.
     const EVENTS: usize = 250;
     let text = "x".repeat(200_000);
@@ -855,6 +856,10 @@ async fn an_export_that_fails_is_cut_off() {
         .collect();
     let (world, running) = projected(&log, &[("SIGHTLINE_MAX_VALUE_BYTES", "1000000")]).await;
     let rest = &running.rest;
+
+    // A caller who takes nothing more; what became of it shows the end of the test.
+    let mut waiting_in_vain = begun_export(rest).await;
+    let begun = Instant::now();
 
     // Whole, by a caller who reads slowly.
     let mut stream = begun_export(rest).await;
@@ -912,6 +917,17 @@ async fn an_export_that_fails_is_cut_off() {
         .expect("renamed");
     let all = entries(rest, &[], "1000").await;
     assert_eq!(all.len(), EVENTS);
+
+    wait_until(
+        LONG,
+        "who takes nothing is disconnected",
+        async || match waiting_in_vain.write_all(b" ").await {
+            Ok(()) => Err(format!("connected for {:?}", begun.elapsed())),
+            Err(_) => Ok(()),
+        },
+    )
+    .await;
+    assert!(begun.elapsed() > Duration::from_secs(25));
 }
 
 #[tokio::test(flavor = "multi_thread")]
