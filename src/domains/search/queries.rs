@@ -303,6 +303,7 @@ impl Known {
 async fn know(snapshot: &mut PgTransaction<'static>, words: &QueryWords) -> Result<Known, Error> {
     let first: Vec<&str> = words.iter().collect();
     let last: Vec<String> = words.iter().map(end_of_prefix).collect();
+    plan(snapshot, Plans::Once).await?;
     let row = sqlx::query_file!(
         "src/domains/search/sql/count_documents.sql",
         &first as _,
@@ -312,6 +313,7 @@ async fn know(snapshot: &mut PgTransaction<'static>, words: &QueryWords) -> Resu
     .fetch_one(&mut **snapshot)
     .await
     .map_err(|error| Error::from(error).in_statement("search/count_documents"))?;
+    plan(snapshot, Plans::ForValues).await?;
     let counts = row.exact.into_iter().zip(row.prefix).zip(row.words);
     let words = counts.map(|((exact, prefix), longer)| KnownWord {
         exact,
@@ -335,6 +337,7 @@ async fn find_similar(
     if pieces.is_empty() {
         return Ok(());
     }
+    plan(snapshot, Plans::Once).await?;
     let rows = sqlx::query_file!(
         "src/domains/search/sql/find_words.sql",
         &pieces.beginnings.numbers,
@@ -359,22 +362,40 @@ async fn find_similar(
         numbers.extend(known.similar.iter().map(|_| number));
         similar.extend(known.similar.iter().map(String::as_str));
     }
-    if similar.is_empty() {
-        return Ok(());
-    }
-    let rows = sqlx::query_file!(
-        "src/domains/search/sql/count_similar.sql",
-        &numbers,
-        &similar as _
-    )
-    .fetch_all(&mut **snapshot)
-    .await
-    .map_err(|error| Error::from(error).in_statement("search/count_similar"))?;
-    for row in rows {
-        if let Some(word) = known.words.get_mut(row.number.unsigned_abs() as usize) {
-            word.similar_documents = row.documents;
+    if !similar.is_empty() {
+        let rows = sqlx::query_file!(
+            "src/domains/search/sql/count_similar.sql",
+            &numbers,
+            &similar as _
+        )
+        .fetch_all(&mut **snapshot)
+        .await
+        .map_err(|error| Error::from(error).in_statement("search/count_similar"))?;
+        for row in rows {
+            if let Some(word) = known.words.get_mut(row.number.unsigned_abs() as usize) {
+                word.similar_documents = row.documents;
+            }
         }
     }
+    plan(snapshot, Plans::ForValues).await
+}
+
+/// When Postgres plans a statement.
+#[derive(Clone, Copy)]
+enum Plans {
+    /// Once for each connection: to plan a look-up of words takes longer than to run it.
+    Once,
+    /// Each time, for its values.
+    ForValues,
+}
+
+/// Says how the next statements of a snapshot are planned.
+async fn plan(snapshot: &mut PgTransaction<'static>, plans: Plans) -> Result<(), Error> {
+    let set = match plans {
+        Plans::Once => "SET LOCAL plan_cache_mode = force_generic_plan",
+        Plans::ForValues => "SET LOCAL plan_cache_mode = force_custom_plan",
+    };
+    sqlx::raw_sql(set).execute(&mut **snapshot).await?;
     Ok(())
 }
 
