@@ -1,8 +1,8 @@
 //! Accepts connections and serves HTTP on them, for all three ports.
 //!
-//! A client that sends nothing is disconnected, and so is one that takes nothing of its answer. A connection has a maximum age, so that callers
-//! spread over new instances. On shutdown the port accepts no new connections, and open ones finish
-//! the calls that have begun.
+//! A client that sends nothing is disconnected, and so is one that takes nothing of its answer. A
+//! connection has a maximum age, so that callers spread over new instances. On shutdown the port
+//! accepts no new connections, and open ones finish the calls that have begun.
 
 use std::io;
 use std::time::Duration;

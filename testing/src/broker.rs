@@ -904,6 +904,8 @@ fn keep_first_start(libraries: &Path) {
     let mut server = Server::prepare(libraries.to_owned(), Extra::Nothing);
     server.format();
     copy(&server.storage(), &storage);
+    // Left by a process that was killed here.
+    drop(std::fs::remove_file(&archive));
     let mut java = server.java();
     java.arg(format!("-XX:ArchiveClassesAtExit={}", archive.display()));
     if let Err(output) = server.run_by(java) {
