@@ -857,7 +857,7 @@ async fn an_export_that_fails_or_is_not_taken_is_cut_off() {
     let (world, running) = projected(&log, &[("SIGHTLINE_MAX_VALUE_BYTES", "1000000")]).await;
     let rest = &running.rest;
 
-    // A caller who takes nothing more; what became of it shows the end of the test.
+    // This caller reads nothing more. At the end the test checks that the server has disconnected it.
     let mut waiting_in_vain = begun_export(rest).await;
     let begun = Instant::now();
 

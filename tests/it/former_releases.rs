@@ -90,7 +90,7 @@ async fn words_that_were_counted_by_log_are_found_and_counted_on() {
 }
 
 /// The program projects part of a log, and `as_before` brings its database back to what a former release has left. Then the program
-/// starts again and projects the rest: what its migrations have converted must equal what it builds anew.
+/// starts again, converts that by its migrations, and projects the rest: its view must equal one that it builds anew.
 async fn convert(domains: &[&str], as_before: &'static str) {
     let log = generate(seed() + 6, SHAPE);
     // The later records repeat events of the earlier ones.
