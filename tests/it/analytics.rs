@@ -301,14 +301,19 @@ fn log() -> Vec<Record> {
     // The same event again, later.
     let again = log[3].clone();
     log.push(again);
-    // Verified after so many microseconds, around the edges of buckets.
+    // Verified after so many microseconds: around the edges of buckets, and in one bucket, in several years.
     for (user, day, micros) in [
-        ("m1", "01", 5_000_000),
-        ("m2", "01", 1_000_000),
-        ("m3", "01", 4_000_500_000_i64),
-        ("m4", "02", 7_250_001),
+        ("m1", "2026-05-01", 5_000_000),
+        ("m2", "2026-05-01", 1_000_000),
+        ("m3", "2026-05-01", 4_000_500_000_i64),
+        ("m4", "2026-05-02", 7_250_001),
+        ("n1", "2021-12-31", 8_000_000),
+        ("n2", "2022-02-01", 6_000_000),
+        ("n3", "2022-08-01", 9_000_000),
+        ("n4", "2023-07-01", 7_000_000),
+        ("n5", "2024-01-01", 6_500_000),
     ] {
-        let at = format!("2026-05-{day}T00:00:00Z");
+        let at = format!("{day}T00:00:00Z");
         let registered: chrono::DateTime<chrono::Utc> = at.parse().expect("an instant");
         let verified = registered + chrono::TimeDelta::microseconds(micros);
         let verified = verified.to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
@@ -477,6 +482,8 @@ fn steps(counts: [i64; 4], medians: [Option<f64>; 4]) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_funnel_counts_steps_in_whatever_order_and_gives_exact_medians() {
     let clients = with_activity().await;
+    let verified =
+        |users, median| steps([users, users, 0, 0], [Some(0.0), Some(median), None, None]);
     for (from, to, expected) in [
         (
             "2026-03-01",
@@ -507,10 +514,17 @@ async fn the_funnel_counts_steps_in_whatever_order_and_gives_exact_medians() {
             "1970-01-01",
             "2200-12-31",
             steps(
-                [7, 6, 2, 2],
-                [Some(0.0), Some(18.625_000_5), Some(1_800.0), Some(18_005.0)],
+                [12, 11, 2, 2],
+                [Some(0.0), Some(7.250_001), Some(1_800.0), Some(18_005.0)],
             ),
         ),
+        ("2021-12-31", "2021-12-31", verified(1, 8.0)),
+        ("2021-12-31", "2022-07-31", verified(2, 7.0)),
+        ("2021-12-31", "2022-08-01", verified(3, 8.0)),
+        ("2022-02-02", "2023-07-01", verified(2, 8.0)),
+        ("2022-02-02", "2024-01-01", verified(3, 7.0)),
+        ("2021-12-31", "2024-01-01", verified(5, 7.0)),
+        ("2021-12-31", "2023-12-31", verified(4, 7.5)),
     ] {
         let path = ranged(FUNNEL, from, to);
         assert_eq!(get(&clients.rest, &path).await, expected, "{path}");

@@ -61,7 +61,7 @@ DROP DOMAIN sightline.document;
 DROP FUNCTION sightline.magnitude(bigint);
 "#;
 
-/// Brings the database back to what migration 0027 found: words once per log.
+/// Brings the database back to what migrations 0027 and 0028 found: words once per log, and the times of the funnel by day.
 const AS_BEFORE_0027: &str = r"
 DELETE FROM sightline._sqlx_migrations WHERE version >= 27;
 SELECT sightline.in_every_version('search', $$
@@ -77,6 +77,12 @@ SELECT sightline.in_every_version('search', $$
     CREATE INDEX search_words_by_middle ON search_words (length, middle, word);
 $$);
 DROP FUNCTION sightline.magnitude(bigint);
+SELECT sightline.in_every_version('analytics', $$
+    ALTER TABLE funnel_times
+        DROP CONSTRAINT funnel_times_pkey,
+        DROP registered_in,
+        ADD PRIMARY KEY (step, bucket, registered_on, micros, user_key);
+$$);
 ";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,8 +91,8 @@ async fn what_a_former_release_has_stored_is_converted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn words_that_were_counted_by_log_are_found_and_counted_on() {
-    convert(&["search"], AS_BEFORE_0027).await;
+async fn words_by_log_and_times_by_day_are_found_and_counted_on() {
+    convert(&["search", "analytics"], AS_BEFORE_0027).await;
 }
 
 /// The program projects part of a log, and `as_before` brings its database back to what a former release has left. Then the program

@@ -1,6 +1,7 @@
 -- How many users who registered from day to day ($1, $2) have reached each step, the one or two middle times of each step, and
--- the positions of all logs, in one snapshot. The counts by bucket tell in which bucket the middle lies, so that the exact
--- times of that bucket alone are read.
+-- the positions of all logs, in one snapshot. The counts by bucket tell in which bucket the middle lies, and at which rank. Of that
+-- bucket the exact times are read in their order, up to the middle. The index has them in order within each year of registrations:
+-- those of the first and the last year are merged, and only those of the years between, of which there are seldom any, are sorted.
 WITH logs AS (
     SELECT p.log_id, p.next_offset
     FROM analytics_live.view_version v
@@ -25,10 +26,25 @@ WITH logs AS (
 ), times AS (
     SELECT m.step, t.micros
     FROM middle m
+    CROSS JOIN (SELECT extract(year FROM $1::date)::smallint AS first, extract(year FROM $2::date)::smallint AS last) y
     CROSS JOIN LATERAL (
         SELECT t.micros
-        FROM analytics_live.funnel_times t
-        WHERE t.step = m.step AND t.bucket = m.bucket AND t.registered_on BETWEEN $1 AND $2
+        FROM (
+            (SELECT t.micros
+             FROM analytics_live.funnel_times t
+             WHERE t.step = m.step AND t.bucket = m.bucket AND t.registered_in = y.first AND t.registered_on BETWEEN $1 AND $2
+             ORDER BY t.micros)
+            UNION ALL
+            (SELECT t.micros
+             FROM analytics_live.funnel_times t
+             WHERE t.step = m.step AND t.bucket = m.bucket AND t.registered_in = y.last AND t.registered_on <= $2 AND y.last > y.first
+             ORDER BY t.micros)
+            UNION ALL
+            (SELECT t.micros
+             FROM analytics_live.funnel_times t
+             WHERE t.step = m.step AND t.bucket = m.bucket AND t.registered_in > y.first AND t.registered_in < y.last
+             ORDER BY t.micros)
+        ) t
         ORDER BY t.micros
         OFFSET m.first - 1
         LIMIT m.last - m.first + 1
