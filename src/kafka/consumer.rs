@@ -44,8 +44,9 @@ const RECORD_OVERHEAD: usize = 200;
 const POLL: Duration = Duration::from_millis(50);
 /// How long a poll waits while a partition is held back: as long, at most, as one waits that has room again.
 const POLL_WHILE_HELD: Duration = Duration::from_millis(5);
-/// A partition that is held back for longer is not fetched, and what was fetched of it is dropped.
-const LONGEST_HOLD: Duration = Duration::from_secs(1);
+/// A partition that is held back for longer is not fetched, and what was fetched of it is dropped: memory for a worker that is
+/// stuck. A slow one comes back sooner, and would wait for the same records a second time.
+const LONGEST_HOLD: Duration = Duration::from_secs(10);
 /// After so long the rest of the requests, some of which wait for Kafka, is served after the next polls.
 const REQUESTS_TIME: Duration = Duration::from_millis(200);
 /// How often positions are stored for the commit to Kafka.
