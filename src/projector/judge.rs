@@ -40,8 +40,10 @@ pub enum Attempt {
     Retry {
         stream_time: DateTime<Utc>,
         feed_position: FeedPosition,
-        /// Whether it parks its key: as when it became a dead letter.
+        /// Whether it parks its key already. Once its type is read it may do so, too.
         parks: bool,
+        /// Whether an earlier dead letter that is not judged with it parks its key.
+        waits: bool,
     },
 }
 
@@ -143,8 +145,18 @@ impl<'r> Candidate<'r> {
     fn parks(&self, projection: &dyn Projection) -> bool {
         match self.attempt {
             Attempt::First => projection.parks(self.event_type()),
-            Attempt::Retry { parks, .. } => parks,
+            Attempt::Retry { parks, .. } => {
+                let event_type = self.event_type();
+                parks || event_type.is_some() && projection.parks(event_type)
+            }
         }
+    }
+
+    /// The key that it waits for, if it is one that parks and there are dead letters of it.
+    fn parked(&self, parks: bool, parked: &HashSet<Uuid>) -> Option<Uuid> {
+        let waits = matches!(self.attempt, Attempt::Retry { waits: true, .. });
+        self.key
+            .filter(|key| parks && (waits || parked.contains(key)))
     }
 
     fn event_type(&self) -> Option<&TypeName> {
@@ -353,13 +365,9 @@ impl<'b> Judge<'b> {
             }
             Reading::BytesLost => {
                 let parks = candidate.parks(self.projection);
-                let waits = candidate
-                    .key
-                    .is_some_and(|key| parks && self.judgement.parked.contains(&key));
-                let (reason, class) = if waits {
-                    (BLOCKED, Class::Blocked)
-                } else {
-                    (BYTES_LOST, Class::Data)
+                let (reason, class) = match candidate.parked(parks, &self.judgement.parked) {
+                    Some(_) => (BLOCKED, Class::Blocked),
+                    None => (BYTES_LOST, Class::Data),
                 };
                 self.park(candidate.dead_letter(reason, class, parks), candidate);
             }
@@ -383,9 +391,7 @@ impl<'b> Judge<'b> {
         id: Option<&(String, Uuid)>,
     ) -> Option<NewEvent> {
         let parks = candidate.parks(self.projection);
-        let parked = candidate
-            .key
-            .filter(|key| parks && self.judgement.parked.contains(key));
+        let parked = candidate.parked(parks, &self.judgement.parked);
         let seen = id.is_some_and(|(_, hash)| self.is_seen(*hash, candidate.record.offset));
         if seen && parked.is_none() {
             self.judgement.outcomes.push(Outcome::Duplicate);

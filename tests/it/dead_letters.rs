@@ -683,6 +683,76 @@ async fn a_deletion_closes_and_erases_the_dead_letters_of_its_user() {
     assert_answers(&running, &fold, Depth::Brief).await;
 }
 
+/// Who may do what depends on the order of roles. Of a record that is too large nobody knows that it is about one, until a retry
+/// reads it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_was_too_large_to_be_read_waits_for_its_key_when_it_is_retried() {
+    let named = json!({"roleId": "r", "roleName": "R", "assignedBy": "x", "removedBy": "x"});
+    let role = |kind, user, id| event(kind, user, id, named.clone());
+    let no_role = |user, id| event("UserRoleAssigned", user, id, json!({"roleName": "R"}));
+    let mut world = World::shared(1).await;
+    world.set("SIGHTLINE_DOMAINS", "audit");
+    let log = [
+        no_role("a", "a-0"),
+        large(role("UserRoleAssigned", "a", "a-1")),
+        large(no_role("b", "b-2")),
+        role("UserRoleAssigned", "b", "b-3"),
+        large(role("UserRoleAssigned", "c", "c-4")),
+        no_role("c", "c-5"),
+        large(event("UserLoggedOut", "c", "c-6", json!({}))),
+    ];
+    let writer = world.broker.writer();
+    writer.write(&world.topic, &log).await;
+    let running = world.serve().await;
+    let mut fold = Folds::new(MAX_VALUE_BYTES);
+    fold.take_all(&log);
+    let ends = Ends::from([(0, 7)]);
+    assert_books(&caught_up(&running.rest, &ends).await, &fold, &Ends::new());
+
+    let running = with_larger_limit(&mut world, running).await;
+    let audit = [("domain", Some("audit")), ("state", Some("parked"))];
+    let too_large = dead_letters(&running.rest, &audit).await;
+    // Each by itself, so that none comes after the one that it waits for in the same retry.
+    for dead_letter in too_large
+        .iter()
+        .filter(|letter| letter["reason"] == "too_large")
+    {
+        let path = format!("/v1/dead-letters/{}/retry", id(dead_letter));
+        operate(&running.rest, &path, json!({})).await;
+    }
+    fold.retry(HEALING_BYTES, |_| true);
+    let open = dead_letters(&running.rest, &audit).await;
+    let open: Vec<_> = open
+        .iter()
+        .map(|open| (&open["offset"], &open["class"]))
+        .collect();
+    assert_eq!(
+        json!(open),
+        json!([[0, "data"], [1, "blocked"], [2, "data"], [5, "data"]])
+    );
+    assert_books(&caught_up(&running.rest, &ends).await, &fold, &Ends::new());
+
+    // `b` has a dead letter that parks now.
+    let more = [role("UserRoleRemoved", "b", "b-7")];
+    writer.write(&world.topic, &more).await;
+    fold.take_all(&more);
+    let ends = Ends::from([(0, 8)]);
+    assert_books(&caught_up(&running.rest, &ends).await, &fold, &Ends::new());
+    assert_answers(&running, &fold, Depth::Brief).await;
+    for offset in [0, 2] {
+        let open = dead_letters(&running.rest, &audit).await;
+        let first = open
+            .iter()
+            .find(|open| open["offset"] == offset)
+            .expect("it");
+        let path = format!("/v1/dead-letters/{}/discard", id(first));
+        operate(&running.rest, &path, json!({"reason": "a test"})).await;
+        fold.of_mut("audit").discard(0, offset);
+    }
+    assert_books(&caught_up(&running.rest, &ends).await, &fold, &Ends::new());
+    assert_answers(&running, &fold, Depth::Brief).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_release_retries_dead_letters_of_older_ones() {
     let mut world = World::shared(1).await;

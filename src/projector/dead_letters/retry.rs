@@ -144,14 +144,17 @@ impl RetryProgress {
     /// waits behind such a one.
     fn admit(
         &mut self,
-        stored: StoredDeadLetter,
+        mut stored: StoredDeadLetter,
         restored: Option<Restored>,
     ) -> Option<(StoredDeadLetter, Restored)> {
-        // A single one neither waits for its key nor holds it up.
+        let waits = stored
+            .key_hash
+            .is_some_and(|key| self.waiting.contains(&key));
+        // A single one holds nothing up, and waits for its key only if its type is read now, and parks.
+        stored.waits |= waits;
         let key = stored.key_hash.filter(|_| stored.parks);
-        let waits = key.is_some_and(|key| self.waiting.contains(&key));
         let verdict = match restored {
-            _ if waits => Verdict::Waiting,
+            _ if waits && stored.parks => Verdict::Waiting,
             Some(restored) => return Some((stored, restored)),
             None => Verdict::KafkaUnavailable,
         };
@@ -669,6 +672,7 @@ impl Retrier {
                 stream_time: stored.stream_time.unwrap_or_default(),
                 feed_position: feed_position(claim, index),
                 parks: stored.parks,
+                waits: stored.waits,
             },
             reading,
         }
@@ -709,20 +713,22 @@ fn verdicts<'j>(
             Outcome::Duplicate => Verdict::Duplicate,
             Outcome::Skipped => Verdict::Skipped,
             Outcome::DeadLettered => {
-                let failure = failures
-                    .next()
-                    .filter(|failure| failure.class != Class::Blocked);
-                failed.extend(failure.map(|failure| (stored.id, failure)));
+                let failure = failures.next().expect("one for each of these outcomes");
+                let waits = failure.class == Class::Blocked;
+                // One that waits as before was not tried.
+                if !waits || failure.parks != stored.parks {
+                    failed.push((stored.id, failure));
+                }
                 let closed = judgement.deleted.iter().any(|(key, offset)| {
                     stored.key_hash == Some(*key) && stored.record_offset < *offset
                 });
                 match failure {
                     _ if closed => Verdict::Closed,
-                    Some(failure) => Verdict::Failed {
+                    _ if waits => Verdict::Waiting,
+                    failure => Verdict::Failed {
                         reason: failure.reason.clone().into_owned(),
                         field: failure.field.clone(),
                     },
-                    None => Verdict::Waiting,
                 }
             }
         });
@@ -776,7 +782,7 @@ async fn settle(
     .map(drop)
 }
 
-/// Writes that dead letters failed again, and why.
+/// Writes that dead letters failed again, and why, and which of them park their keys from now on.
 async fn note_failures(
     connection: &mut PgConnection,
     failed: &[(Uuid, &DeadLetter)],
@@ -795,6 +801,7 @@ async fn note_failures(
         .iter()
         .map(|(_, failure)| failure.class.as_str().to_owned())
         .collect();
+    let parks: Vec<bool> = failed.iter().map(|(_, failure)| failure.parks).collect();
     sqlx::query_file!(
         "src/projector/sql/note_failures.sql",
         &ids,
@@ -803,7 +810,8 @@ async fn note_failures(
         &classes,
         code_version,
         BYTES_LOST,
-        CATALOGUE_VERSION
+        CATALOGUE_VERSION,
+        &parks,
     )
     .execute(connection)
     .await

@@ -25,6 +25,9 @@ pub struct StoredDeadLetter {
     pub key_hash: Option<Uuid>,
     /// Whether it parks its key.
     pub parks: bool,
+    /// Whether an earlier dead letter that is not retried with it parks its key. Only where it parks none itself: others
+    /// are retried with their key, from its first one on.
+    pub waits: bool,
     pub size: i64,
     pub headers: Option<Value>,
     pub value: Option<Vec<u8>>,

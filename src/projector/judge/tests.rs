@@ -467,6 +467,17 @@ fn retry(
     parks: bool,
     parked: HashSet<Uuid>,
 ) -> (Judgement, Vec<NewEvent>) {
+    retry_waiting(record, reading, parks, false, parked)
+}
+
+/// The same; `waits` says that it waits for one that is not judged with it.
+fn retry_waiting(
+    record: &Record,
+    reading: Reading<'_>,
+    parks: bool,
+    waits: bool,
+    parked: HashSet<Uuid>,
+) -> (Judgement, Vec<NewEvent>) {
     let feed_position = FeedPosition {
         next_offset: 42,
         sequence: 7 << 32,
@@ -478,6 +489,7 @@ fn retry(
             stream_time: START,
             feed_position,
             parks,
+            waits,
         },
         reading,
     };
@@ -528,14 +540,43 @@ fn lost_bytes_are_the_reason_unless_the_dead_letter_waits_behind_another() {
     }
 }
 
+/// Its type may not have been read before: its value was too large, or a former release could not read it.
 #[test]
-fn a_retried_dead_letter_parks_as_it_did_when_it_became_one() {
-    let record = bad("1", "u");
-    for parks in [true, false] {
+fn a_retried_dead_letter_parks_as_before_or_as_its_type_says() {
+    let bad_of = |event_type| record(Some("u"), body("1", event_type, json!({})));
+    let (parking, single) = ("UserRegistered", "UserLoginFailed");
+    for (event_type, before, expected) in [
+        (parking, true, true),
+        (parking, false, true),
+        (single, true, true),
+        (single, false, false),
+    ] {
+        let record = bad_of(event_type);
         let reading = Reading::of(&record, &View, MAX_VALUE_BYTES);
-        let (judgement, _) = retry(&record, reading, parks, HashSet::new());
-        assert_eq!(judgement.parked.is_empty(), !parks);
-        assert_eq!(judgement.dead_letters[0].parks, parks);
+        let (judgement, _) = retry(&record, reading, before, HashSet::new());
+        assert_eq!(judgement.parked.is_empty(), !expected);
+        assert_eq!(judgement.dead_letters[0].parks, expected);
+    }
+}
+
+#[test]
+fn a_retried_dead_letter_waits_once_its_type_is_known_to_park() {
+    let key = || HashSet::from([hash16(b"u")]);
+    for (event_type, parked, waits, expected) in [
+        ("UserRegistered", HashSet::new(), false, "applied"),
+        ("UserRegistered", key(), false, "blocked"),
+        ("UserRegistered", HashSet::new(), true, "blocked"),
+        ("UserLoginFailed", key(), true, "applied"),
+    ] {
+        let record = event("1", event_type, "u");
+        let reading = Reading::of(&record, &View, MAX_VALUE_BYTES);
+        let judged = retry_waiting(&record, reading, false, waits, parked);
+        let (judgement, events) = judged;
+        assert_eq!(events.is_empty(), expected == "blocked", "{event_type}");
+        let classes = judgement.dead_letters.iter();
+        let classes: Vec<_> = classes.map(|letter| (letter.class, letter.parks)).collect();
+        let blocked = vec![(Class::Blocked, true); usize::from(expected == "blocked")];
+        assert_eq!(classes, blocked, "{event_type}");
     }
 }
 

@@ -34,7 +34,8 @@
 //!   A name is stale until it or one that it lies below gets a value.
 //! - An address becomes known when an event first brings a part of it, UserAddressUpdated included, and again when
 //!   it is added after its deletion. A default that names an unknown address gives no location.
-//! - In audit a dead letter whose type could not be read parks nothing, until a retry reads its type.
+//! - In audit a dead letter whose type could not be read parks nothing, until a retry reads its type: then it parks
+//!   its key if it fails, and waits where an earlier one does.
 //! - UserUpdated may change every string of a user: fields that the catalogue names for UserProfileUpdated, too. Of
 //!   these, a value that is no string changes nothing.
 
@@ -65,7 +66,7 @@ pub use search::{Documents, Index, Query, words};
 pub use validation::{matches, validate};
 
 use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
@@ -295,13 +296,13 @@ impl Fold {
     pub fn retry(&mut self, max_value_bytes: usize, of: impl Fn(&Record) -> bool) {
         self.max_value_bytes = max_value_bytes;
         for partition in self.partitions.values_mut() {
-            let mut failed: BTreeSet<Vec<u8>> = BTreeSet::new();
             for (number, DeadLetter { record, then, .. }) in partition.dead_letters.clone() {
                 // An applied deletion may have closed it.
                 if !of(&record) || !partition.dead_letters.contains_key(&number) {
                     continue;
                 }
-                let parked = record.key.as_ref().is_some_and(|key| failed.contains(key));
+                let key = record.key.as_ref();
+                let parked = key.is_some_and(|key| partition.waits(key, number));
                 let content = Content::of(&record);
                 let read = Read {
                     record: &record,
@@ -314,17 +315,9 @@ impl Fold {
                 if verdict == Verdict::DeadLettered {
                     let parks = view.parks(type_read(&read, max_value_bytes));
                     let mut dead_letter = partition.remove(number);
-                    dead_letter.parks = parks;
+                    dead_letter.parks |= parks;
                     partition.add(number, dead_letter);
-                    failed.extend(record.key.filter(|_| parks));
                     continue;
-                }
-                // A deletion closes the dead letters that have failed.
-                if let Some(key) = &record.key
-                    && failed.contains(key)
-                    && !partition.waits(key, number)
-                {
-                    failed.remove(key);
                 }
                 partition.remove(number);
                 partition.books.dead_lettered -= 1;
