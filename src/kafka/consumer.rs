@@ -44,8 +44,8 @@ const RECORD_OVERHEAD: usize = 200;
 const POLL: Duration = Duration::from_millis(50);
 /// How long a poll waits while a partition is held back: as long, at most, as one waits that has room again.
 const POLL_WHILE_HELD: Duration = Duration::from_millis(5);
-/// A partition that is held back for longer is not fetched, and what was fetched of it is dropped: memory for a worker that is
-/// stuck. A slow one comes back sooner, and would wait for the same records a second time.
+/// A partition that is held back for longer is not fetched, and what was fetched of it is dropped, so that a stuck worker costs
+/// no memory. The worker of a shorter hold is only slow: it would have to wait until the same records are fetched again.
 const LONGEST_HOLD: Duration = Duration::from_secs(10);
 /// After so long the rest of the requests, some of which wait for Kafka, is served after the next polls.
 const REQUESTS_TIME: Duration = Duration::from_millis(200);

@@ -40,7 +40,7 @@ pub enum Attempt {
     Retry {
         stream_time: DateTime<Utc>,
         feed_position: FeedPosition,
-        /// Whether it parks its key already. Once its type is read it may do so, too.
+        /// Whether it has parked its key so far. If a retry reads its type for the first time, it parks its key as that type does.
         parks: bool,
         /// Whether an earlier dead letter that is not judged with it parks its key.
         waits: bool,
@@ -150,13 +150,6 @@ impl<'r> Candidate<'r> {
                 parks || event_type.is_some() && projection.parks(event_type)
             }
         }
-    }
-
-    /// The key that it waits for, if it is one that parks and there are dead letters of it.
-    fn parked(&self, parks: bool, parked: &HashSet<Uuid>) -> Option<Uuid> {
-        let waits = matches!(self.attempt, Attempt::Retry { waits: true, .. });
-        self.key
-            .filter(|key| parks && (waits || parked.contains(key)))
     }
 
     fn event_type(&self) -> Option<&TypeName> {
@@ -365,7 +358,7 @@ impl<'b> Judge<'b> {
             }
             Reading::BytesLost => {
                 let parks = candidate.parks(self.projection);
-                let (reason, class) = match candidate.parked(parks, &self.judgement.parked) {
+                let (reason, class) = match self.parked_key(candidate, parks) {
                     Some(_) => (BLOCKED, Class::Blocked),
                     None => (BYTES_LOST, Class::Data),
                 };
@@ -391,7 +384,7 @@ impl<'b> Judge<'b> {
         id: Option<&(String, Uuid)>,
     ) -> Option<NewEvent> {
         let parks = candidate.parks(self.projection);
-        let parked = candidate.parked(parks, &self.judgement.parked);
+        let parked = self.parked_key(candidate, parks);
         let seen = id.is_some_and(|(_, hash)| self.is_seen(*hash, candidate.record.offset));
         if seen && parked.is_none() {
             self.judgement.outcomes.push(Outcome::Duplicate);
@@ -449,6 +442,13 @@ impl<'b> Judge<'b> {
         };
         offset - applied.offset < DEDUPE_OFFSETS
             || self.judgement.stream_time - applied.applied_time < self.dedupe
+    }
+
+    /// The candidate's key, if an earlier dead letter parks it and the candidate, which would park it too, waits behind that.
+    fn parked_key(&self, candidate: &Candidate<'_>, parks: bool) -> Option<Uuid> {
+        let waits = matches!(candidate.attempt, Attempt::Retry { waits: true, .. });
+        let key = candidate.key.filter(|_| parks)?;
+        (waits || self.judgement.parked.contains(&key)).then_some(key)
     }
 
     /// A record that can't be applied even alone becomes a dead letter.

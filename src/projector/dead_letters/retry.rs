@@ -150,8 +150,8 @@ impl RetryProgress {
         let waits = stored
             .key_hash
             .is_some_and(|key| self.waiting.contains(&key));
-        // A single one holds nothing up, and waits for its key only if its type is read now, and parks.
-        stored.waits |= waits;
+        // A single one holds nothing up. It waits only if the judge reads its type, and that parks its key.
+        stored.waits |= waits && !stored.parks;
         let key = stored.key_hash.filter(|_| stored.parks);
         let verdict = match restored {
             _ if waits && stored.parks => Verdict::Waiting,
@@ -552,12 +552,13 @@ impl Retrier {
         if stored.is_empty() {
             return Ok(false);
         }
+        let keys: Vec<Uuid> = stored.iter().filter_map(|stored| stored.key_hash).collect();
         let waiting = sqlx::query_file_scalar!(
             "src/projector/sql/waiting_keys.sql",
             view.domain,
             view.version,
             scope.log_id,
-            &scope.keys
+            &keys
         );
         progress
             .waiting

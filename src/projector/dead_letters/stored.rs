@@ -25,8 +25,8 @@ pub struct StoredDeadLetter {
     pub key_hash: Option<Uuid>,
     /// Whether it parks its key.
     pub parks: bool,
-    /// Whether an earlier dead letter that is not retried with it parks its key. Only where it parks none itself: others
-    /// are retried with their key, from its first one on.
+    /// Whether an earlier dead letter, which is not retried together with this one, parks its key. Always false for one that
+    /// parks its key: such are retried together, from the key's first one on.
     pub waits: bool,
     pub size: i64,
     pub headers: Option<Value>,

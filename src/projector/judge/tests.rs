@@ -570,8 +570,7 @@ fn a_retried_dead_letter_waits_once_its_type_is_known_to_park() {
     ] {
         let record = event("1", event_type, "u");
         let reading = Reading::of(&record, &View, MAX_VALUE_BYTES);
-        let judged = retry_waiting(&record, reading, false, waits, parked);
-        let (judgement, events) = judged;
+        let (judgement, events) = retry_waiting(&record, reading, false, waits, parked);
         assert_eq!(events.is_empty(), expected == "blocked", "{event_type}");
         let classes = judgement.dead_letters.iter();
         let classes: Vec<_> = classes.map(|letter| (letter.class, letter.parks)).collect();

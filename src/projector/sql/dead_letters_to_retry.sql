@@ -1,6 +1,6 @@
 -- The next open dead letters of some keys ($4) and some single ones ($5), in log order: at most $7, and at most $8 bytes,
 -- of keys, headers and values, but always one. Values longer than $9 are not returned, and do not count. A single one waits
--- where an earlier one parks its key that is of none of these keys, or of an earlier log.
+-- where an earlier one of the log parks its key, unless that key is retried, too.
 WITH next AS (
     SELECT id, row_number() OVER (ORDER BY record_offset) AS number,
            sum(key_and_headers_size + CASE WHEN size <= $9 THEN size ELSE 0 END) OVER (ORDER BY record_offset) AS bytes
@@ -18,10 +18,9 @@ WITH next AS (
 SELECT id, record_offset, record_time, stream_time, record_key, key_hash, parks, size, headers,
        NOT parks AND EXISTS (
            SELECT FROM sightline.dead_letters AS before
-           WHERE before.domain = $1 AND before.version = $2 AND before.key_hash = letter.key_hash
-             AND before.state IN ('parked', 'retrying') AND before.parks
-             AND (before.log_id IN (SELECT of_log FROM sightline.logs_before($1, $2, $3) AS of_log)
-                  OR before.log_id = $3 AND before.record_offset < letter.record_offset AND before.key_hash <> ALL ($4))
+           WHERE before.domain = $1 AND before.version = $2 AND before.log_id = $3 AND before.key_hash = letter.key_hash
+             AND before.record_offset < letter.record_offset AND before.state IN ('parked', 'retrying') AND before.parks
+             AND before.key_hash <> ALL ($4)
        ) AS "waits!",
        CASE WHEN size <= $9 THEN value END AS value,
        (SELECT count(*) FROM next) > (SELECT count(*) FROM chosen) AS "more!"
