@@ -131,20 +131,26 @@ async fn measure(bench: &Bench, rate: usize, build: Option<&Build>, report: &mut
     let is_measured = |at: &&Instant| measured.contains(*at);
     let events = sent.iter().flatten().filter(is_measured).count() as f64;
     report.add(&row, "events/s sent", events / TIME.as_secs_f64());
-    let mut freshness = Vec::new();
+    let mut freshness: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     let mut customers = BTreeMap::new();
     for advance in &advances {
         for offset in advance.offsets.clone() {
             let sent_at = &sent[advance.partition as usize][offset as usize];
             if is_measured(&sent_at) {
-                freshness.push(advance.at.duration_since(*sent_at).as_secs_f64());
+                let of_domain = freshness.entry(&advance.domain).or_default();
+                of_domain.push(advance.at.duration_since(*sent_at).as_secs_f64());
                 if advance.domain == "order" {
                     customers.insert((advance.partition, offset), advance.at);
                 }
             }
         }
     }
-    report.add_percentiles(&row, freshness);
+    report.add_percentiles(&row, freshness.values().flatten().copied().collect());
+    if freshness.len() > 1 {
+        for (domain, seconds) in freshness {
+            report.add_percentiles(&format!("{row}: {domain}"), seconds);
+        }
+    }
     if let Some(checking) = checking {
         for (check, read_at) in checking.await.expect("no panic") {
             if let Some(seen_at) = customers.get(&(check.partition, check.offset)) {

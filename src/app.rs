@@ -633,6 +633,7 @@ fn projector(
         other_versions: Arc::new(Semaphore::new((config.database_transactions / 2).max(1))),
         transactions: Arc::new(Transactions::new(config.database_transactions)),
         kafka,
+        domains: config.domains.len(),
         topics: config.kafka_topics.clone(),
         group_prefix: config.kafka_group_prefix.clone(),
         start: config.kafka_start,

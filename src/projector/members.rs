@@ -101,7 +101,7 @@ async fn run_member(
 ) {
     let group = group_of(&projector.group_prefix, &view);
     let mut assignments = consumer::join(
-        group::member_config(&projector.kafka, &group),
+        group::member_config(&projector.kafka, &group, projector.domains),
         projector.topics.clone(),
         Arc::clone(&projector.buffers),
         projector.topic_states.clone(),

@@ -253,6 +253,8 @@ pub struct Projector {
     pub transactions: Arc<Transactions>,
     /// The connection to Kafka: bootstrap servers and the user's own properties.
     pub kafka: ClientConfig,
+    /// How many domains this process projects.
+    pub domains: usize,
     /// The topics that every view is made from.
     pub topics: Vec<String>,
     /// The prefix of consumer groups, whose names are `<prefix>.<domain>`, with `.v<version>` from the second
