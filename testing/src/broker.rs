@@ -23,6 +23,7 @@ use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde_json::{Value, json};
 
+use super::app::LONG;
 use super::process::{Directory, Process, free_port};
 use super::wait_until;
 
@@ -384,12 +385,26 @@ impl Broker {
         Ok(())
     }
 
-    /// A partition's log end offset.
+    /// A partition's log end offset, as far as transactions have ended.
     pub fn end(&self, topic: &str, partition: i32) -> i64 {
-        self.consumer()
-            .fetch_watermarks(topic, partition, ANSWER)
-            .expect("watermarks")
-            .1
+        end(&self.plain(), topic, partition)
+    }
+
+    /// A partition's log end offset, once all transactions have ended. Kafka aborts one whose producer has gone after a minute.
+    pub async fn last_end(&self, topic: &str, partition: i32) -> i64 {
+        let mut all = self.plain();
+        all.set("isolation.level", "read_uncommitted");
+        wait_until(LONG, "no transaction is open", async || {
+            let (last, ended) = (end(&all, topic, partition), self.end(topic, partition));
+            if ended == last {
+                Ok(last)
+            } else {
+                Err(format!(
+                    "partition {partition} ends at {last}, and a transaction is open at {ended}"
+                ))
+            }
+        })
+        .await
     }
 
     /// Reads the committed records below these log end offsets, with their offsets.
@@ -611,6 +626,12 @@ fn mock() -> Broker {
         address: address.recv().expect("an address"),
         kind: Kind::Mock(sender),
     }
+}
+
+fn end(config: &ClientConfig, topic: &str, partition: i32) -> i64 {
+    let consumer: BaseConsumer = config.create().expect("a client");
+    let watermarks = consumer.fetch_watermarks(topic, partition, ANSWER);
+    watermarks.expect("watermarks").1
 }
 
 fn options() -> AdminOptions {

@@ -51,8 +51,11 @@ async fn the_shared_broker_adds_partitions_deletes_topics_and_has_transactions()
     writer.abort();
     writer.begin();
     assert_eq!(writer.write(&topic, &[record]).await, [2]);
-    writer.commit();
-    assert_eq!(broker.end(&topic, 0), 4);
+    assert_eq!(broker.end(&topic, 0), 2);
+    let commit = async { writer.commit() };
+    // Asks first while the transaction is open.
+    let (last, ()) = tokio::join!(biased; broker.last_end(&topic, 0), commit);
+    assert_eq!((last, broker.end(&topic, 0)), (4, 4));
 }
 
 #[tokio::test(flavor = "multi_thread")]
