@@ -257,7 +257,7 @@ async fn flood(bench: &Bench, accounts: usize, report: &mut Report) {
     topic.events = records.len() as i64;
     let (database, pool) = bench.migrated(&Build::this()).await;
     let app = topic.serve(&Build::this(), DOMAINS, &database);
-    let (_, rate) = topic.projected(DOMAINS, &pool, Instant::now()).await;
+    let rate = topic.projected(DOMAINS, &pool, Instant::now()).await.rate;
     let row = format!("{FLOOD} failed logins of {accounts} accounts");
     report.add(&row, "events/s", rate);
     let used = processes::processor_time(app.process.pid);

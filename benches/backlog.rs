@@ -14,8 +14,11 @@ use tokio::task::JoinHandle;
 
 use crate::by_hand::{BATCH_RECORDS, Batch, ByHand, Steps};
 use crate::report::Report;
-use crate::topic::{Domains, Topic, names};
+use crate::topic::{Domains, Projected, Topic, names};
 use crate::{BY_HAND, Bench, Build, processes};
+
+/// Between the names of domains that are projected together.
+const AND: &str = " and ";
 
 pub async fn run(bench: &Bench, report: &mut Report) {
     let topic = Arc::new(Topic::fill(bench).await);
@@ -46,20 +49,21 @@ pub async fn run(bench: &Bench, report: &mut Report) {
     }
 }
 
-/// Each domain alone, then all of them.
+/// Each domain alone, then all of them, unless `--only` leaves some out.
 fn measured(bench: &Bench) -> Vec<Domains> {
     let all = bench.domains();
     let mut measured: Vec<Domains> = all.iter().map(std::slice::from_ref).collect();
     if all.len() > 1 {
         measured.push(all);
     }
+    measured.retain(|domains| names(domains, AND).contains(&bench.settings.only));
     measured
 }
 
 /// What is measured: a build of the program, or the loop written by hand.
 fn row(domains: Domains, build: Option<&Build>) -> String {
     let name = build.map_or(BY_HAND, |build| build.name);
-    format!("{}: {name}", names(domains, " and "))
+    format!("{}: {name}", names(domains, AND))
 }
 
 /// Projects the topic into a new database, and returns what each view came to. Another build may store it in
@@ -83,12 +87,12 @@ async fn measure(
     match build {
         None => {
             let threads = start_by_hand(topic, domains, &database, &pool).await;
-            add(report, row, topic.projected(domains, &pool, began).await);
+            add(report, row, &topic.projected(domains, &pool, began).await);
             finish_by_hand(threads, report, row).await;
         }
         Some(build) => {
             let app = topic.serve(build, domains, &database);
-            add(report, row, topic.projected(domains, &pool, began).await);
+            add(report, row, &topic.projected(domains, &pool, began).await);
             let memory = processes::peak_memory(app.process.pid);
             report.add(row, "MiB of memory at most", memory);
         }
@@ -130,9 +134,12 @@ async fn outcome(domain: &str, pool: &PgPool) -> (i64, i64, String) {
     .expect("a view")
 }
 
-fn add(report: &mut Report, row: &str, (total, rate): (Duration, f64)) {
-    report.add(row, "events/s, from the first commit on", rate);
-    report.add(row, "s from start to caught up", total.as_secs_f64());
+fn add(report: &mut Report, row: &str, projected: &Projected) {
+    report.add(row, "events/s, from the first commit on", projected.rate);
+    report.add(row, "events/s, the first tenth", projected.first_tenth);
+    report.add(row, "events/s, the last tenth", projected.last_tenth);
+    let took = projected.took.as_secs_f64();
+    report.add(row, "s from start to caught up", took);
 }
 
 /// Starts to project the topic by hand, a thread for each domain and partition.

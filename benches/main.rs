@@ -88,7 +88,8 @@ pub struct Settings {
     /// Entries of the audit log that are listed.
     #[arg(long, default_value_t = 1_000_000)]
     entries: i64,
-    /// Only the alternatives of ids and rows, and the rows of reads and questions, whose name contains this.
+    /// Only the alternatives of ids and rows, and the rows of backlog, reads and questions, whose name contains this. The row of
+    /// all domains together contains ' and '.
     #[arg(long, default_value = "")]
     only: String,
     /// SQL to run on the migrated databases of backlog, freshness, reads, questions and rebuild: to try another index or option.

@@ -29,7 +29,7 @@ pub async fn run(bench: &Bench, report: &mut Report) {
     let (database, pool) = bench.migrated(&Build::this()).await;
     let began = Instant::now();
     let app = topic.serve(&Build::this(), DOMAINS, &database);
-    let (_, rate) = topic.projected(DOMAINS, &pool, began).await;
+    let rate = topic.projected(DOMAINS, &pool, began).await.rate;
     let row = format!("the log, {} people", bench.settings.people);
     report.add(&row, "events", topic.events as f64);
     report.add(&row, "events/s projected", rate);

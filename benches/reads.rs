@@ -278,9 +278,9 @@ async fn read_beside_backlog(
     topic.begun(&pool).await;
     let server = other.unwrap_or(&gateway);
     let projected = topic.projected(ORDER, &pool, Instant::now());
-    let (load, (_, rate)) = wrk(server, customers, Pace::Rate(RATE), projected).await;
+    let (load, projected) = wrk(server, customers, Pace::Rate(RATE), projected).await;
     load.add(report, row);
-    report.add(row, "events/s projected meanwhile", rate);
+    report.add(row, "events/s projected meanwhile", projected.rate);
     drop(gateway);
     pool.close().await;
     bench.drop_database(&database).await;

@@ -106,23 +106,44 @@ impl Topic {
         }
     }
 
-    /// Waits until everything is projected into the domains: how long that took since a moment, and how many of
-    /// the topic's events a second it were from the first commit on.
-    pub async fn projected(
-        &self,
-        domains: Domains,
-        pool: &PgPool,
-        since: Instant,
-    ) -> (Duration, f64) {
+    /// Waits until everything is projected into the domains.
+    pub async fn projected(&self, domains: Domains, pool: &PgPool, since: Instant) -> Projected {
+        let events = |positions| positions as f64 / domains.len() as f64;
         let all = self.events * domains.len() as i64;
         let before = self.begun(pool).await;
         let began = Instant::now();
-        while positions(pool).await < all {
+        let mut seen = vec![(began, before)];
+        let mut done = before;
+        while done < all {
             tokio::time::sleep(POLL).await;
+            done = positions(pool).await;
+            seen.push((Instant::now(), done));
         }
-        let events = (all - before) as f64 / domains.len() as f64;
-        (since.elapsed(), events / began.elapsed().as_secs_f64())
+        // The rate from the first look that found this share done until the one that found another.
+        let rate = |from: f64, to: f64| {
+            let [from, to] = [from, to].map(|share| {
+                let share = before as f64 + (all - before) as f64 * share;
+                seen.iter().find(|(_, done)| *done as f64 >= share)
+            });
+            let ((from, before), (to, after)) = (from.expect("a look"), to.expect("a look"));
+            events(after - before) / (*to - *from).as_secs_f64()
+        };
+        Projected {
+            took: since.elapsed(),
+            rate: rate(0.0, 1.0),
+            first_tenth: rate(0.0, 0.1),
+            last_tenth: rate(0.9, 1.0),
+        }
     }
+}
+
+/// How fast a topic was projected. Rates are of the topic's events in a second, from the first commit on.
+pub struct Projected {
+    /// From a moment before.
+    pub took: Duration,
+    pub rate: f64,
+    pub first_tenth: f64,
+    pub last_tenth: f64,
 }
 
 /// The sum of all positions.
