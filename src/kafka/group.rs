@@ -189,8 +189,8 @@ pub fn member_config(connection: &ClientConfig, group: &str, domains: usize) -> 
     let is_given = |name| connection.get(name).is_some();
     // One of them alone would be another trade than the one that the user has chosen.
     if domains > PROMPT_DOMAINS && !is_given("fetch.wait.max.ms") && !is_given("fetch.min.bytes") {
-        let wait = FETCH_WAIT.as_millis() * domains as u128;
-        config.set("fetch.wait.max.ms", wait.to_string());
+        let wait = FETCH_WAIT * domains as u32;
+        config.set("fetch.wait.max.ms", wait.as_millis().to_string());
         config.set("fetch.min.bytes", FETCH_ENOUGH.to_string());
     }
     config.set("group.id", group);
