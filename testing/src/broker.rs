@@ -387,21 +387,32 @@ impl Broker {
 
     /// A partition's log end offset, as far as transactions have ended.
     pub fn end(&self, topic: &str, partition: i32) -> i64 {
-        end(&self.plain(), topic, partition)
+        end(&self.consumer(), topic, partition)
     }
 
-    /// A partition's log end offset, once all transactions have ended. Kafka aborts one whose producer has gone after a minute.
-    pub async fn last_end(&self, topic: &str, partition: i32) -> i64 {
-        let mut all = self.plain();
-        all.set("isolation.level", "read_uncommitted");
-        wait_until(LONG, "no transaction is open", async || {
-            let (last, ended) = (end(&all, topic, partition), self.end(topic, partition));
-            if ended == last {
-                Ok(last)
+    /// The log end offsets of all partitions, once the transactions have ended that are open. Kafka aborts one whose producer has
+    /// gone after a minute.
+    pub async fn ends(&self, topic: &str) -> BTreeMap<i32, i64> {
+        let all = self
+            .plain()
+            .set("isolation.level", "read_uncommitted")
+            .create();
+        let (all, ended) = (all.expect("a client"), self.consumer());
+        wait_until(LONG, "the transactions have ended", async || {
+            let partitions = 0..self.partitions(topic);
+            if partitions.is_empty() {
+                return Err(format!("{topic} has no leaders"));
+            }
+            let ends = |consumer: &BaseConsumer| -> BTreeMap<i32, i64> {
+                let ends = partitions.clone().map(|p| (p, end(consumer, topic, p)));
+                ends.collect()
+            };
+            // In this order: what is written in between has ended, or is not waited for.
+            let (all, ended) = (ends(&all), ends(&ended));
+            if all.iter().all(|(partition, end)| ended[partition] >= *end) {
+                Ok(ended)
             } else {
-                Err(format!(
-                    "partition {partition} ends at {last}, and a transaction is open at {ended}"
-                ))
+                Err(format!("of {all:?} they have ended up to {ended:?}"))
             }
         })
         .await
@@ -628,8 +639,7 @@ fn mock() -> Broker {
     }
 }
 
-fn end(config: &ClientConfig, topic: &str, partition: i32) -> i64 {
-    let consumer: BaseConsumer = config.create().expect("a client");
+fn end(consumer: &BaseConsumer, topic: &str, partition: i32) -> i64 {
     let watermarks = consumer.fetch_watermarks(topic, partition, ANSWER);
     watermarks.expect("watermarks").1
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sightline_testing::app::{Running, SOON, World};
 use sightline_testing::broker::{Broker, Record};
-use sightline_testing::check::{Ends, caught_up, caught_up_within};
+use sightline_testing::check::{caught_up, caught_up_within};
 use sightline_testing::client::Rest;
 use sightline_testing::database::Database;
 use sightline_testing::operations::{built, dead_letters, operate, project, refused, retry_all};
@@ -75,7 +75,7 @@ fn key_file(key: &str) -> tempfile::NamedTempFile {
 
 async fn write(world: &World, running: &Running, records: &[Record]) {
     world.broker.writer().write(&world.topic, records).await;
-    let ends = Ends::from([(0, world.broker.end(&world.topic, 0))]);
+    let ends = world.broker.ends(&world.topic).await;
     caught_up(&running.rest, &ends).await;
 }
 
@@ -463,7 +463,7 @@ async fn a_process_with_another_key_writes_nothing() {
     project(rest, "audit", "rebuild", json!({})).await;
     built(rest, "audit", 11).await;
     project(rest, "audit", "switch", json!({})).await;
-    let ends = Ends::from([(0, world.broker.end(&world.topic, 0))]);
+    let ends = world.broker.ends(&world.topic).await;
     caught_up_within(SOON, rest, &ends).await;
     assert_valid(rest, 11, None).await;
 

@@ -2,7 +2,7 @@
 //! lies in the future.
 
 use sightline_testing::app::{SOON, World};
-use sightline_testing::check::{Ends, caught_up};
+use sightline_testing::check::caught_up;
 use sightline_testing::hostile_log::{Shape, generate, seed};
 use sightline_testing::wait_until;
 use sqlx::{Connection, PgConnection};
@@ -17,7 +17,7 @@ async fn a_dead_consumer_from_the_future_is_not_caught_up() {
     let mut world = World::shared(shape.partitions).await;
     let log = generate(seed(), shape);
     world.broker.writer().write(&world.topic, &log).await;
-    let ends = Ends::from([(0, world.broker.end(&world.topic, 0))]);
+    let ends = world.broker.ends(&world.topic).await;
     let running = world.serve().await;
     caught_up(&running.rest, &ends).await;
     let mut database = PgConnection::connect(&world.database.url)

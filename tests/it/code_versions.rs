@@ -68,12 +68,6 @@ async fn stalled_by(rest: &Rest, domain: &str, failure: &str) {
     .await;
 }
 
-fn ends_of(world: &World, partitions: i32) -> Ends {
-    (0..partitions)
-        .map(|partition| (partition, world.broker.end(&world.topic, partition)))
-        .collect()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_rolling_deploy_no_partition_goes_back_to_older_code() {
     let Some(broker) = Broker::real() else { return };
@@ -93,7 +87,7 @@ async fn in_a_rolling_deploy_no_partition_goes_back_to_older_code() {
     writer
         .write(&world.topic, parts.next().expect("a part"))
         .await;
-    caught_up(&old.rest, &ends_of(&world, 4)).await;
+    caught_up(&old.rest, &world.broker.ends(&world.topic).await).await;
     // The new release takes some of the partitions, and the old one goes on with the others.
     let new = serve(&mut world, NEW).await;
     for part in parts.by_ref().take(2) {
@@ -108,7 +102,7 @@ async fn in_a_rolling_deploy_no_partition_goes_back_to_older_code() {
         })
         .await;
         writer.write(&world.topic, part).await;
-        caught_up(&new.rest, &ends_of(&world, 4)).await;
+        caught_up(&new.rest, &world.broker.ends(&world.topic).await).await;
     }
     let mixed = folded_by(&mut connection, "order", 1).await;
     assert!(
@@ -157,7 +151,7 @@ async fn in_a_rolling_deploy_no_partition_goes_back_to_older_code() {
         )
         .await;
     }
-    caught_up(&old.rest, &ends_of(&world, 4)).await;
+    caught_up(&old.rest, &world.broker.ends(&world.topic).await).await;
     assert_eq!(projection(&old.rest, "order").await["outdated"], true);
     assert_answers(&old, &folds, Depth::Brief).await;
     project(&old.rest, "order", "rebuild", json!({})).await;
@@ -192,7 +186,7 @@ async fn a_version_that_newer_code_began_is_left_to_it() {
     let writer = world.broker.writer();
     let mut connection = connect(&world).await;
     let old = serve(&mut world, OLD).await;
-    caught_up(&old.rest, &ends_of(&world, 2)).await;
+    caught_up(&old.rest, &world.broker.ends(&world.topic).await).await;
 
     let new = serve(&mut world, NEW).await;
     project(&new.rest, "order", "rebuild", json!({})).await;
@@ -244,7 +238,7 @@ async fn a_rebuild_that_older_code_began_is_left_to_it() {
     let mut connection = connect(&world).await;
     let old = serve(&mut world, OLD).await;
     // While every domain opens its connections, a busy server answers no operation in time.
-    caught_up(&old.rest, &ends_of(&world, 2)).await;
+    caught_up(&old.rest, &world.broker.ends(&world.topic).await).await;
     project(&old.rest, "order", "rebuild", json!({})).await;
     built(&old.rest, "order", first.len() as i64).await;
     drop(old);

@@ -105,9 +105,7 @@ async fn instances_join_leave_freeze_and_die() {
     assert_eq!(second.app.process.wait(SOON), 0);
     writer.write(&world.topic, parts[3]).await;
     let fourth = world.serve().await;
-    let so_far: Ends = (0..SHAPE.partitions)
-        .map(|p| (p, world.broker.end(&world.topic, p)))
-        .collect();
+    let so_far = world.broker.ends(&world.topic).await;
     caught_up(&fourth.rest, &so_far).await;
     third.app.process.signal("CONT");
     writer.write(&world.topic, parts[4]).await;

@@ -135,9 +135,7 @@ async fn a_recreated_topic_fails_the_domain_until_the_loss_is_accepted() {
         project(rest, domain, "resume", json!({"acceptLoss": true})).await;
     }
     // The domain continues with the new topic, from its beginning, on the existing rows.
-    let ends: Ends = (0..2)
-        .map(|p| (p, world.broker.end(&world.topic, p)))
-        .collect();
+    let ends = world.broker.ends(&world.topic).await;
     for (domain, partitions) in caught_up(rest, &ends).await {
         for (number, partition) in partitions {
             assert_eq!(partition["startPosition"], 0, "{domain}");
@@ -174,9 +172,7 @@ async fn a_topic_recreated_while_the_process_is_stopped_can_be_rebuilt_from() {
     project(&running.rest, "order", "drop", json!({})).await;
     let more = renamed("u-new", "later", 7);
     world.broker.writer().write(&world.topic, &[more]).await;
-    let ends: Ends = (0..2)
-        .map(|p| (p, world.broker.end(&world.topic, p)))
-        .collect();
+    let ends = world.broker.ends(&world.topic).await;
     caught_up(&running.rest, &ends).await;
 }
 
@@ -313,9 +309,7 @@ async fn records_deleted_before_projection_are_a_loss_to_be_accepted() {
         project(rest, domain, "resume", json!({"acceptLoss": true})).await;
     }
     // Lost offsets count as holes, and the books balance.
-    let ends: Ends = (0..2)
-        .map(|p| (p, world.broker.end(&world.topic, p)))
-        .collect();
+    let ends = world.broker.ends(&world.topic).await;
     let lag = caught_up(rest, &ends).await;
     for partitions in lag.values() {
         for (number, partition) in partitions {
@@ -376,9 +370,7 @@ async fn a_log_that_lost_its_tail_can_be_continued_by_accepting_the_loss() {
     caught_up(&running.rest, &ends).await;
     let more = renamed("u-late", "late", 0);
     world.broker.writer().write(&world.topic, &[more]).await;
-    let ends: Ends = (0..2)
-        .map(|p| (p, world.broker.end(&world.topic, p)))
-        .collect();
+    let ends = world.broker.ends(&world.topic).await;
     for partitions in caught_up(&running.rest, &ends).await.values() {
         for (number, partition) in partitions {
             assert_eq!(partition["read"], ends[number], "{partition}");
@@ -591,9 +583,7 @@ async fn acknowledge_restore(running: &mut Running, world: &World) {
         if restarted {
             running.app.process.kill();
             *running = world.serve().await;
-            let ends: Ends = (0..2)
-                .map(|p| (p, world.broker.end(&world.topic, p)))
-                .collect();
+            let ends = world.broker.ends(&world.topic).await;
             caught_up(&running.rest, &ends).await;
         }
         let answer = running.rest.get("/v1/consistency").await.json();

@@ -717,9 +717,7 @@ async fn a_reader_that_follows_the_feed_gets_every_change_once() {
             first.app.process.kill();
         }
         if n == 8 {
-            let so_far: Ends = (0..shape.partitions)
-                .map(|p| (p, world.broker.end(&world.topic, p)))
-                .collect();
+            let so_far = world.broker.ends(&world.topic).await;
             caught_up(&second.rest, &so_far).await;
         }
     }

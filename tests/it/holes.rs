@@ -52,9 +52,7 @@ async fn transactions_leave_holes_that_are_counted() {
             fold.take(record);
         }
     }
-    let ends: Ends = (0..2)
-        .map(|p| (p, world.broker.end(&world.topic, p)))
-        .collect();
+    let ends = world.broker.ends(&world.topic).await;
     let holes: Ends = ends
         .iter()
         .map(|(p, end)| (*p, end - fold.read(*p)))
@@ -84,9 +82,7 @@ async fn transactions_leave_holes_that_are_counted() {
         )
         .await;
     writer.abort();
-    let ends: Ends = (0..2)
-        .map(|p| (p, world.broker.end(&world.topic, p)))
-        .collect();
+    let ends = world.broker.ends(&world.topic).await;
     let holes: Ends = ends
         .iter()
         .map(|(p, end)| (*p, end - fold.read(*p)))

@@ -67,7 +67,7 @@ async fn projected(world: &World, records: &[Record]) -> Running {
 
 async fn project_more(world: &World, running: &Running, records: &[Record]) {
     world.broker.writer().write(&world.topic, records).await;
-    let ends = Ends::from([(0, world.broker.end(&world.topic, 0))]);
+    let ends = world.broker.ends(&world.topic).await;
     caught_up(&running.rest, &ends).await;
 }
 

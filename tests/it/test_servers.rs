@@ -1,5 +1,7 @@
 //! The servers of the tests: Kafka keeps its data and address over a SIGKILL, Postgres what was committed.
 
+use std::collections::BTreeMap;
+
 use sightline_testing::broker::{Broker, Record};
 use sightline_testing::database::Database;
 use sightline_testing::unique;
@@ -54,8 +56,8 @@ async fn the_shared_broker_adds_partitions_deletes_topics_and_has_transactions()
     assert_eq!(broker.end(&topic, 0), 2);
     let commit = async { writer.commit() };
     // Asks first while the transaction is open.
-    let (last, ()) = tokio::join!(biased; broker.last_end(&topic, 0), commit);
-    assert_eq!((last, broker.end(&topic, 0)), (4, 4));
+    let (ends, ()) = tokio::join!(biased; broker.ends(&topic), commit);
+    assert_eq!((ends, broker.end(&topic, 0)), (BTreeMap::from([(0, 4)]), 4));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,7 @@ use sightline::proto::order::v1::WatchAddressChangesRequest;
 use sightline_testing::app::{LONG, Running, SOON, World};
 use sightline_testing::broker::{Broker, Record};
 use sightline_testing::check::order::FEED;
-use sightline_testing::check::{Ends, caught_up, folded};
+use sightline_testing::check::{caught_up, folded};
 use sightline_testing::client::{Rest, address_event, change_event, with_query};
 use sightline_testing::database::Database;
 use sightline_testing::events::{Events, Sent};
@@ -59,7 +59,7 @@ async fn write(world: &World, records: &[Record]) {
 }
 
 async fn projected(world: &World, rest: &Rest) {
-    let ends = Ends::from([(0, world.broker.end(&world.topic, 0))]);
+    let ends = world.broker.ends(&world.topic).await;
     caught_up(rest, &ends).await;
 }
 
@@ -365,9 +365,7 @@ async fn readers_of_two_instances_get_every_change_once() {
         if n == 8 {
             first.app.process.kill();
         }
-        let so_far: Ends = (0..shape.partitions)
-            .map(|p| (p, world.broker.end(&world.topic, p)))
-            .collect();
+        let so_far = world.broker.ends(&world.topic).await;
         if n % 5 == 4 {
             caught_up(&second.rest, &so_far).await;
         }

@@ -159,13 +159,7 @@ async fn disturb_and_compare(harness: Arc<Harness>, plan: Plan) {
     harness.diary.note("calm");
     harness.calm().await;
     let topic = &harness.world.topic;
-    let mut ends = Ends::new();
-    for partition in 0..harness.world.broker.partitions(topic) {
-        ends.insert(
-            partition,
-            harness.world.broker.last_end(topic, partition).await,
-        );
-    }
+    let ends = harness.world.broker.ends(topic).await;
     let records = harness.world.broker.read(topic, &ends);
     let discards = harness.discards.lock().unwrap().clone();
     let unknown = users_of_unknown_history(&records, &discards);
