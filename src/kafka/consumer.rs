@@ -242,6 +242,17 @@ impl Records {
         self.received(delivery)
     }
 
+    /// Of a partition of which nothing comes.
+    #[cfg(test)]
+    pub fn none() -> Self {
+        Self {
+            put_back: VecDeque::new(),
+            deliveries: channel::unbounded_channel().1,
+            buffered: Arc::default(),
+            failure: None,
+        }
+    }
+
     /// Puts back what was received last, in its order.
     pub fn put_back(&mut self, records: Vec<Record>, end: Option<i64>) {
         for record in &records {

@@ -154,17 +154,27 @@ impl Waiting {
         }
     }
 
-    /// The first ticket with all that can be projected together with it, and whether a transaction can't hold more.
+    /// The first ticket with all that can be projected together with it, and whether a transaction can't hold more. Nothing, if
+    /// nobody waits any more.
     fn take(&mut self, first: Ticket) -> (Vec<Ticket>, bool) {
         let (mut records, mut bytes) = (BATCH_RECORDS, BATCH_BYTES);
         let mut is_full = false;
         let mut taken: Vec<Ticket> = Vec::new();
         let mut next = Some(first);
         while let Some(mut ticket) = next.take().or_else(|| self.tickets.try_recv().ok()) {
+            // Its worker was stopped: the partition's next owner projects it.
+            if ticket.reply.is_closed() {
+                continue;
+            }
             let turn = &mut ticket.turn;
+            // A partition that was revoked and came back has two workers for a moment. Together both would be applied.
+            let log_id = turn.owned.claim.log_id;
+            let is_taken = taken
+                .iter()
+                .any(|other| other.turn.owned.claim.log_id == log_id);
             if let Some(first) = taken.first()
                 // Claims before and after a switch name two schemas.
-                && (turn.is_alone || first.turn.owned.schema != turn.owned.schema)
+                && (turn.is_alone || is_taken || first.turn.owned.schema != turn.owned.schema)
             {
                 self.next = Some(ticket);
                 break;
@@ -228,6 +238,9 @@ async fn write(
             permit = projector.transactions.full(permit);
         }
         drop(queue);
+        if tickets.is_empty() {
+            continue;
+        }
         let outcomes = project(projector, projection, view, &mut tickets).await;
         drop((permit, other_version));
         for (ticket, outcome) in tickets.into_iter().zip(outcomes) {
@@ -287,5 +300,95 @@ async fn project(
             };
             parts.iter().map(|_| outcome()).collect()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{HashMap, HashSet};
+
+    use chrono::DateTime;
+
+    use super::super::ids::Runs;
+    use super::super::progress::Claim;
+    use super::*;
+
+    type Answer = oneshot::Receiver<(Turn, Outcome)>;
+
+    fn turn(log_id: i32, epoch: i64) -> Turn {
+        Turn {
+            owned: OwnedPartition {
+                claim: Claim {
+                    log_id,
+                    epoch,
+                    next_offset: 0,
+                    stream_time: DateTime::UNIX_EPOCH,
+                    log_count: 1,
+                    is_live: true,
+                },
+                schema: "order_v1".to_owned(),
+                failure: None,
+                ready_offset: None,
+                last_record: None,
+                parked: HashSet::new(),
+                discards: HashMap::new(),
+                runs: Runs::default(),
+            },
+            records: Records::none(),
+            batch: Batch {
+                records: Vec::new(),
+                next_offset: 0,
+                gives_up: false,
+            },
+            end: None,
+            most: BATCH_RECORDS,
+            is_alone: false,
+        }
+    }
+
+    fn queue(turns: impl IntoIterator<Item = Turn>) -> (Waiting, Vec<Answer>) {
+        let (sender, tickets) = mpsc::unbounded_channel();
+        let queued = turns.into_iter().map(|turn| {
+            let (reply, answer) = oneshot::channel();
+            drop(sender.send(Ticket { turn, reply }));
+            answer
+        });
+        let answers = queued.collect();
+        let waiting = Waiting {
+            tickets,
+            next: None,
+        };
+        (waiting, answers)
+    }
+
+    /// The logs and epochs of each transaction, until nothing waits.
+    async fn taken(mut waiting: Waiting) -> Vec<Vec<(i32, i64)>> {
+        let mut transactions = Vec::new();
+        while let Some(first) = waiting.first().await {
+            let (tickets, _) = waiting.take(first);
+            let claims = tickets.iter().map(|ticket| &ticket.turn.owned.claim);
+            transactions.push(claims.map(|claim| (claim.log_id, claim.epoch)).collect());
+        }
+        transactions
+    }
+
+    #[tokio::test]
+    async fn partitions_are_taken_together_in_the_order_of_their_logs() {
+        let (waiting, _answers) = queue([turn(2, 1), turn(1, 1), turn(3, 1)]);
+        assert_eq!(taken(waiting).await, [[(1, 1), (2, 1), (3, 1)]]);
+    }
+
+    /// Both would pass the comparison of the one that has the row's epoch.
+    #[tokio::test]
+    async fn two_owners_of_a_partition_are_not_taken_together() {
+        let (waiting, _answers) = queue([turn(1, 1), turn(2, 1), turn(1, 2)]);
+        assert_eq!(taken(waiting).await, [vec![(1, 1), (2, 1)], vec![(1, 2)]]);
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_is_not_taken() {
+        let (waiting, mut answers) = queue([turn(1, 1), turn(2, 1), turn(1, 2)]);
+        drop(answers.remove(0));
+        assert_eq!(taken(waiting).await, [[(1, 2), (2, 1)]]);
     }
 }
