@@ -343,8 +343,9 @@ impl Worker {
                 records,
             };
             turn.add(delivery);
-            if turn.batch.records.is_empty() {
-                // Ends that follow one another: the last one counts.
+            if turn.batch.records.is_empty() && last_record.is_none() {
+                // Ends that follow one another: the last one counts. Before the last record is compared, what follows an end
+                // may be what was written in its place.
                 turn.fill(1, 1);
             }
             if turn.batch.records.is_empty() {
