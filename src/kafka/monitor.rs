@@ -432,6 +432,7 @@ impl KnownTopic {
             self.error = Some(no_answer());
             return None;
         };
+        let has_id = found.id.is_some();
         let identity = TopicIdentity {
             cluster_id: cluster_id.to_owned(),
             topic_id: found.id.or_else(|| last?.topic_id.clone()),
@@ -452,8 +453,13 @@ impl KnownTopic {
             })
         });
         let count = i32::try_from(found.leaders.len()).unwrap_or(i32::MAX);
-        // A broker that has not learned of added partitions yet describes fewer.
-        if is_later || count > state.partition_count {
+        // A broker that has not learned of added partitions yet describes fewer, be it the first one asked in a round. Without an
+        // id it may as well be another topic.
+        let may_be_fewer = is_later && !has_id;
+        if may_be_fewer
+            || count > state.partition_count
+            || (is_later && count == state.partition_count)
+        {
             Arc::make_mut(state).partition_count = count;
             self.leaders.clone_from(&found.leaders);
         }
@@ -849,6 +855,22 @@ mod tests {
         assert!(gone.is_empty());
         assert_eq!(describe(&mut known, 2, third, "new"), None);
         assert_eq!(known.states().len(), 0);
+    }
+
+    #[test]
+    fn a_broker_that_knows_of_fewer_partitions_takes_none_away() {
+        let mut known = Known::new(&names(&["t"]));
+        let mut next = Instant::now();
+        let mut count = |broker, found: KafkaResult<Option<Topic>>| {
+            next += INTERVAL;
+            known.describe(broker, next, CLUSTER, self::found([("t", found)]));
+            known.states()["t"].partition_count
+        };
+        assert_eq!(count(1, topic("1", &[1, 2])), 2);
+        assert_eq!(count(2, topic("1", &[1, 2, 2])), 3);
+        assert_eq!(count(1, topic("1", &[1, 2])), 3);
+        // One that was created again has as many as it is described with.
+        assert_eq!(count(1, topic("2", &[1])), 1);
     }
 
     #[test]
