@@ -71,6 +71,22 @@ pub fn word<T: Copy, P: From<T> + Into<i32>, const N: usize>(
     )
 }
 
+/// The one of a closed set that a filter names as [`word`] does. An unspecified one counts as absent.
+///
+/// # Errors
+/// As [`word`].
+pub fn word_of_filter<T: Copy, P: From<T> + Into<i32>, const N: usize>(
+    field: &str,
+    number: Option<i32>,
+    all: [T; N],
+    name: fn(&P) -> &'static str,
+) -> Result<Option<T>, Error> {
+    let number = number.filter(|number| *number != 0);
+    number
+        .map(|number| word(field, number, all, name))
+        .transpose()
+}
+
 /// How deep a `google.protobuf.Struct` is nested at most. Clients refuse messages that are nested deeper than 100 levels, and
 /// each level of JSON takes three.
 const MAX_NESTING: usize = 24;

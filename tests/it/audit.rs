@@ -1142,9 +1142,15 @@ async fn wrong_requests_name_the_field() {
         }
     }
     let mut grpc = clients.grpc.audit();
+    let unspecified = ListEntriesRequest {
+        category: Some(0),
+        outcome: Some(0),
+        ..Default::default()
+    };
+    grpc.list_entries(unspecified).await.expect("no filter");
     for request in [
         ListEntriesRequest {
-            category: Some(0),
+            category: Some(9),
             ..Default::default()
         },
         ListEntriesRequest {

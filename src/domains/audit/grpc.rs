@@ -37,9 +37,9 @@ impl AuditService for AuditGrpc {
             actor: given("actor", request.actor)?,
             role_id: given("roleId", request.role_id)?,
             ip_address: given("ipAddress", request.ip_address)?,
-            category: request.category.map(category).transpose()?,
+            category: category(request.category)?,
             action: given("action", request.action)?,
-            outcome: request.outcome.map(outcome).transpose()?,
+            outcome: outcome(request.outcome)?,
             from: grpc::time("from", request.from)?,
             to: grpc::time("to", request.to)?,
         };
@@ -57,7 +57,7 @@ impl AuditService for AuditGrpc {
     ) -> Result<Response<pb::ListAlertsResponse>, Status> {
         let request = request.into_inner();
         let filter = AlertFilter {
-            kind: request.kind.map(kind).transpose()?,
+            kind: kind(request.kind)?,
             key: given("key", request.key)?,
             from: grpc::time("from", request.from)?,
             to: grpc::time("to", request.to)?,
@@ -110,19 +110,19 @@ fn given(field: &str, text: Option<String>) -> Result<Option<String>, Error> {
     }
 }
 
-fn category(number: i32) -> Result<Category, Error> {
+fn category(number: Option<i32>) -> Result<Option<Category>, Error> {
     let name = pb::Category::as_str_name;
-    grpc::word("category", number, Category::ALL, name)
+    grpc::word_of_filter("category", number, Category::ALL, name)
 }
 
-fn outcome(number: i32) -> Result<Outcome, Error> {
+fn outcome(number: Option<i32>) -> Result<Option<Outcome>, Error> {
     let name = pb::Outcome::as_str_name;
-    grpc::word("outcome", number, Outcome::ALL, name)
+    grpc::word_of_filter("outcome", number, Outcome::ALL, name)
 }
 
-fn kind(number: i32) -> Result<AlertKind, Error> {
+fn kind(number: Option<i32>) -> Result<Option<AlertKind>, Error> {
     let name = pb::AlertKind::as_str_name;
-    grpc::word("kind", number, AlertKind::ALL, name)
+    grpc::word_of_filter("kind", number, AlertKind::ALL, name)
 }
 
 impl From<Category> for pb::Category {
@@ -360,11 +360,16 @@ mod tests {
     #[test]
     fn every_word_has_its_number() {
         for number in 1..=4 {
-            assert_eq!(i32::from(kind(number).unwrap().code()), number);
-            assert!(category(number).is_ok());
+            let found = kind(Some(number)).unwrap().unwrap();
+            assert_eq!(i32::from(found.code()), number);
+            assert!(category(Some(number)).unwrap().is_some());
         }
-        assert_eq!(outcome(2).unwrap(), Outcome::Failure);
-        for number in [0, -1, 5] {
+        assert_eq!(outcome(Some(2)).unwrap(), Some(Outcome::Failure));
+        for absent in [None, Some(0)] {
+            assert_eq!(kind(absent).unwrap(), None);
+            assert!(category(absent).unwrap().is_none() && outcome(absent).unwrap().is_none());
+        }
+        for number in [-1, 5].map(Some) {
             let error = kind(number).unwrap_err();
             assert_eq!(error.fields()[0].field, "kind");
             assert!(error.fields()[0].problem.contains("ALERT_KIND_BRUTE_FORCE"));
