@@ -22,6 +22,8 @@
 //! Each part is one middleware, because each middleware costs a call two allocations and a move of its future.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
+use std::future::ready;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -38,7 +40,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Frame;
 use tokio::sync::Semaphore;
-use tower::ServiceBuilder;
+use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_http::compression::CompressionLayer;
 use tracing::Instrument;
 
@@ -77,6 +79,10 @@ async fn pass_rest_route(
     request: Request,
     next: Next,
 ) -> Response {
+    // Before the call, which may have an effect.
+    if takes_no_encoding(request.headers()).await {
+        return not_acceptable().into_response();
+    }
     if let Some(refusal) = refuse_media_type(&request) {
         return refusal;
     }
@@ -462,6 +468,25 @@ fn is_loopback(host: &str) -> bool {
     !host.contains('@')
         && (name.eq_ignore_ascii_case("localhost")
             || ip.parse().is_ok_and(|ip: IpAddr| ip.is_loopback()))
+}
+
+/// Whether the caller takes none of the encodings in which an answer can be sent. The layer that encodes answers says so itself,
+/// but only when it has one.
+async fn takes_no_encoding(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT_ENCODING);
+    // Only who weighs encodings can refuse one.
+    if !accepted.iter().any(|list| list.as_bytes().contains(&b';')) {
+        return false;
+    }
+    let mut request = Request::new(Body::empty());
+    for list in accepted {
+        request
+            .headers_mut()
+            .append(header::ACCEPT_ENCODING, list.clone());
+    }
+    let empty = service_fn(|_: Request| ready(Ok::<_, Infallible>(Response::new(Body::empty()))));
+    let Ok(answer) = CompressionLayer::new().layer(empty).oneshot(request).await;
+    answer.status() == StatusCode::NOT_ACCEPTABLE
 }
 
 /// The refusal of a POST that is not JSON, or compressed.

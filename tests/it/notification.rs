@@ -724,6 +724,21 @@ async fn a_worker_leases_sends_and_acknowledges() {
     let rest = &running.rest;
     let verb = |notification: &Value, verb: &str| format!("{LIST}/{}/{verb}", id_of(notification));
 
+    // A call whose answer can't be sent is refused before it leases anything.
+    let body = json!({"max": 100, "leaseSeconds": 60}).to_string();
+    let headers = [
+        ("content-type", "application/json"),
+        ("accept-encoding", "identity;q=0"),
+    ];
+    let path = format!("{LIST}:lease");
+    let refused = rest
+        .send(Method::POST, &path, &headers, body.as_bytes())
+        .await;
+    assert_eq!(
+        (refused.status, &refused.json()["reason"]),
+        (406, &json!("NOT_ACCEPTABLE"))
+    );
+
     // The oldest come first, each once, with all that a read says of them.
     let pending = list(rest, &[("status", "pending")], "50").await;
     assert_eq!(pending.len(), 5);

@@ -184,6 +184,13 @@ async fn every_refusal_has_a_reason() {
         ),
         (
             "GET",
+            "/v1/consistency/audit",
+            &[("accept-encoding", "identity;q=0")],
+            406,
+            "NOT_ACCEPTABLE",
+        ),
+        (
+            "GET",
             "/v1/order/things/a",
             &[("sightline-consistency", "latest")],
             503,
