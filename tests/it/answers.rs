@@ -147,9 +147,14 @@ async fn answers_say_how_current_they_are() {
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_about_a_user_say_that_dead_letters_are_missing() {
     let world = World::shared(1).await;
+    let address = json!({
+        "profileId": "p", "addressId": "a-2", "addressType": "home", "country": "DE", "isDefaultShipping": true,
+        "isDefaultBilling": false, "fullAddress": {"city": "Berlin", "country": "DE"},
+    });
     let log = [
         registered("u-1", "e-1"),
         registered("u-2", "e-2"),
+        event("UserAddressAdded", "u-2", "e-5", address),
         broken("u-2", "e-3"),
         broken("u-3", "e-4"),
     ];
@@ -174,6 +179,8 @@ async fn answers_about_a_user_say_that_dead_letters_are_missing() {
         "/v1/order/customers/u-2/addresses?asOf=2026-10-02T00:00:00Z",
         "/v1/order/address-changes?userId=u-2",
         "/v1/fulfillment/users/u-2/addresses",
+        "/v1/fulfillment/addresses/a-2",
+        "/v1/fulfillment/addresses/a-2?asOf=2026-10-02T00:00:00Z",
     ] {
         assert_eq!(incomplete(path).await, (200, yes.clone()), "{path}");
     }

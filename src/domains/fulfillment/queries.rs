@@ -171,18 +171,17 @@ pub async fn get_address(
             .fetch_one(reads.pool())
             .await
             .map_err(|error| Error::from(error).in_statement("fulfillment/get_address_as_of"))?;
-            let position = reads
-                .position(
-                    "fulfillment",
-                    &row.logs,
-                    &row.offsets,
-                    row.ready,
-                    Subject::Many,
-                )
-                .await?;
             let facts = history::entries(row.times, row.log_ids, row.record_offsets, &row.facts)?;
             let facts = row.user_ids.into_iter().zip(facts);
-            (last_mentioned(reads, address_id, facts).await?, position)
+            let address = last_mentioned(reads, address_id, facts).await?;
+            let is_owner =
+                |user_id: &String| address.as_ref().is_some_and(|a| a.user_id == *user_id);
+            let mut lacking = row.lacking.iter().zip(row.dead_letters);
+            let dead_letter = lacking.find(|(user_id, _)| is_owner(user_id));
+            let subject = Subject::User(dead_letter.map(|(_, id)| id));
+            let position =
+                reads.position("fulfillment", &row.logs, &row.offsets, row.ready, subject);
+            (address, position.await?)
         }
     };
     match address {
