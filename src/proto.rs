@@ -25,11 +25,13 @@ pub struct Method {
     pub path: &'static str,
     /// Whether it answers once from a domain's view: the proto says that it has no side effects.
     pub reads: bool,
+    /// Whether its answer is a stream.
+    pub streams: bool,
 }
 
 /// The method of a path, if it is one in `proto/`. Any other path is the caller's text and must not become a label.
 pub fn method(path: &str) -> Option<Method> {
-    static METHODS: LazyLock<HashMap<String, bool>> = LazyLock::new(|| {
+    static METHODS: LazyLock<HashMap<String, (bool, bool)>> = LazyLock::new(|| {
         let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap_or_default();
         let mut methods = HashMap::new();
         for file in &set.file {
@@ -38,18 +40,20 @@ pub fn method(path: &str) -> Option<Method> {
                     let (package, service) = (file.package(), service.name());
                     let options = method.options.as_ref();
                     let level = options.map(|options| options.idempotency_level());
-                    let reads = level == Some(IdempotencyLevel::NoSideEffects)
-                        && !method.server_streaming();
-                    methods.insert(format!("/{package}.{service}/{}", method.name()), reads);
+                    let streams = method.server_streaming();
+                    let reads = level == Some(IdempotencyLevel::NoSideEffects) && !streams;
+                    let path = format!("/{package}.{service}/{}", method.name());
+                    methods.insert(path, (reads, streams));
                 }
             }
         }
         methods
     });
-    let (path, reads) = METHODS.get_key_value(path)?;
+    let (path, &(reads, streams)) = METHODS.get_key_value(path)?;
     Some(Method {
         path,
-        reads: *reads,
+        reads,
+        streams,
     })
 }
 
@@ -58,10 +62,14 @@ mod tests {
     #[test]
     fn methods_are_known_by_their_path() {
         let path = "/sightline.order.v1.OrderService/GetCustomer";
-        assert_eq!(
-            super::method(path),
-            Some(super::Method { path, reads: true })
-        );
+        let expected = super::Method {
+            path,
+            reads: true,
+            streams: false,
+        };
+        assert_eq!(super::method(path), Some(expected));
+        let watch = "/sightline.order.v1.OrderService/WatchAddressChanges";
+        assert!(super::method(watch).is_some_and(|method| method.streams && !method.reads));
         let lease = "/sightline.notification.v1.NotificationService/LeaseNotifications";
         assert!(super::method(lease).is_some_and(|method| !method.reads));
         assert_eq!(super::method("/sightline.order.v1.OrderService/Get"), None);

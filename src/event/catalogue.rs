@@ -5,6 +5,7 @@
 //! an empty string. Fields that a block does not list are ignored. A block has the current
 //! version's form; `versions.rs` turns other versions into it.
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::address::Address;
@@ -17,7 +18,8 @@ use super::fields::Fields;
 pub const CATALOGUE_VERSION: i32 = 1;
 
 /// Whether a deletion erases the user's data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum DeletionType {
     /// The account is closed. Read from `soft`, from any other text, and where the field is absent.
     Soft,

@@ -96,10 +96,15 @@ async fn pass_grpc_route(
     next: Next,
 ) -> Response {
     // Answers of reflection and health are not read from a view, and an unknown method has none.
-    if proto::method(request.uri().path()).is_none() {
+    let Some(method) = proto::method(request.uri().path()) else {
         return next.run(request).await;
+    };
+    let response = waits.answer(request, next).await;
+    // What a stream says of itself is true of its beginning, and its caller would wait for trailers.
+    if method.streams {
+        return response;
     }
-    trail_position(waits.answer(request, next).await)
+    trail_position(response)
 }
 
 /// Puts around all routes and fallbacks of `router` what every call passes first. With

@@ -23,7 +23,8 @@ use sightline::proto::audit::v1::{
 use sightline::proto::consistency::v1::consistency_service_client::ConsistencyServiceClient;
 use sightline::proto::fulfillment::v1::fulfillment_service_client::FulfillmentServiceClient;
 use sightline::proto::fulfillment::v1::{
-    SearchAddressesResponse, ShippingAddress, ValidationStatus, WatchAddressesResponse,
+    SearchAddressesResponse, ShippingAddress, ShippingAddressChangeKind, ValidationStatus,
+    WatchAddressesResponse,
 };
 use sightline::proto::notification::v1::notification_service_client::NotificationServiceClient;
 use sightline::proto::notification::v1::{
@@ -31,7 +32,7 @@ use sightline::proto::notification::v1::{
 };
 use sightline::proto::order::v1::order_service_client::OrderServiceClient;
 use sightline::proto::order::v1::{
-    Address, AddressChange, AddressChangeKind, Customer, ListAddressChangesResponse,
+    Address, AddressChange, AddressChangeKind, Customer, DeletionType, ListAddressChangesResponse,
     ListCustomerAddressesResponse, WatchAddressChangesResponse,
 };
 use sightline::proto::personalization::v1::personalization_service_client::PersonalizationServiceClient;
@@ -318,6 +319,19 @@ pub fn change_event(response: WatchAddressChangesResponse) -> Sent {
             let data = changes_json(response)["changes"][0].clone();
             sent("change", data)
         }
+        Event::CustomerDeleted(deleted) => {
+            let mut json = Fields::default();
+            let deletion_type = match deleted.deletion_type() {
+                DeletionType::Unspecified => "",
+                DeletionType::Soft => "soft",
+                DeletionType::Hard => "hard",
+            };
+            json.always("cursor", deleted.cursor);
+            json.always("userId", deleted.user_id);
+            json.known("deletedAt", deleted.deleted_at.map(instant));
+            json.always("deletionType", deletion_type);
+            sent("customer_deleted", Value::Object(json.0))
+        }
         Event::CaughtUp(at) => sent("caught_up", position(at.cursor, at.consistency_token)),
         Event::Heartbeat(at) => sent("heartbeat", position(at.cursor, at.consistency_token)),
     }
@@ -328,11 +342,16 @@ pub fn address_event(response: WatchAddressesResponse) -> Sent {
     use sightline::proto::fulfillment::v1::watch_addresses_response::Event;
     match response.event.expect("an event") {
         Event::Change(change) => {
+            let kind = match change.kind() {
+                ShippingAddressChangeKind::Unspecified => "",
+                ShippingAddressChangeKind::Current => "current",
+                ShippingAddressChangeKind::Removed => "removed",
+            };
             let mut json = Fields::default();
             json.always("cursor", change.cursor);
             json.always("userId", change.user_id);
             json.always("addressId", change.address_id);
-            json.always("deleted", change.deleted);
+            json.always("kind", kind);
             json.known("address", change.address.map(shipping_json));
             sent("change", Value::Object(json.0))
         }

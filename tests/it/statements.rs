@@ -223,7 +223,10 @@ async fn a_page_reads_hardly_more_rows_than_it_returns() {
         let values = format!(
             "'{{1,2,3,4,5,6}}', array{after:?}, '{{0,0,0,0,0,0}}', {LIMIT}, {user}, NULL, NULL, 1, '1'"
         );
-        let (types, values) = (format!("{types}, bigint"), format!("{values}, 8388608"));
+        let (types, values) = (
+            format!("{types}, bigint, boolean"),
+            format!("{values}, 8388608, false"),
+        );
         let read = rows_read(
             &pool,
             FEED,

@@ -17,6 +17,7 @@ use sightline_testing::database::Database;
 use sightline_testing::events::{Events, Sent};
 use sightline_testing::hostile_log::{MAX_VALUE_BYTES, Shape, generate, seed};
 use sightline_testing::operations::{built, project, retry_all};
+use sightline_testing::reference::Customers;
 use sightline_testing::wait_until;
 use tonic_types::StatusExt;
 
@@ -179,6 +180,77 @@ async fn a_stream_begins_anywhere_and_sends_what_its_filter_passes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn watchers_alone_are_told_who_was_deleted() {
+    let user_deleted = |id, kind| event(0, "a", id, "UserDeleted", json!({"deletionType": kind}));
+    let world = World::shared(1).await;
+    write(
+        &world,
+        &[
+            added("a", "a-1", "e-0", "Berlin"),
+            added("b", "b-1", "e-1", "Bonn"),
+        ],
+    )
+    .await;
+    let running = world.serve().await;
+    let rest = &running.rest;
+    projected(&world, rest).await;
+    let paths = [
+        CHANGES.to_owned(),
+        with_query(CHANGES, &[("userId", Some("a"))]),
+        with_query(CHANGES, &[("significant", Some("true"))]),
+        with_query(CHANGES, &[("userId", Some("b"))]),
+    ];
+    let mut streams = Vec::new();
+    for path in &paths {
+        let mut events = watch(rest, path, &[]).await;
+        while events.next_change().await.expect("an event").event != "caught_up" {}
+        streams.push(events);
+    }
+    write(&world, &[user_deleted("e-2", "soft")]).await;
+    projected(&world, rest).await;
+    let customer = rest.get("/v1/order/customers/a").await.json();
+    // The hard one is an hour later, and does not move the time of the deletion.
+    let mut hard = user_deleted("e-3", "hard");
+    let text = String::from_utf8(hard.value.expect("a value")).expect("UTF-8");
+    hard.value = Some(text.replace("T12:", "T13:").into_bytes());
+    write(&world, &[hard, moved("b", "b-1", "e-4", "Rome")]).await;
+    projected(&world, rest).await;
+    let told = ["soft", "hard"].map(
+        |kind| json!({"userId": "a", "deletedAt": customer["deletedAt"], "deletionType": kind}),
+    );
+    let mut cursors = Vec::new();
+    for events in &mut streams[..3] {
+        for told in &told {
+            let sent = events.next_change().await.expect("a deletion");
+            assert_eq!(sent.event, "customer_deleted");
+            assert_eq!(sent.id.as_deref(), sent.data["cursor"].as_str());
+            cursors.push(sent.id.expect("a cursor"));
+            assert_eq!(deletion(sent.data), ("a".to_owned(), told.clone()));
+        }
+    }
+    assert_eq!(next_changes(&mut streams[0], 1).await, ["e-4"]);
+    assert_eq!(next_changes(&mut streams[3], 1).await, ["e-4"]);
+
+    // Who comes later is told as well, by both surfaces; the list has changes of addresses only.
+    let mut resumed = watch(rest, CHANGES, &[("last-event-id", &cursors[0])]).await;
+    let hard = resumed.next_change().await.expect("a deletion");
+    assert_eq!(deletion(hard.data.clone()).1, told[1]);
+    let request = WatchAddressChangesRequest {
+        after: Some(cursors[0].clone()),
+        ..WatchAddressChangesRequest::default()
+    };
+    let called = running.grpc.order().watch_address_changes(request).await;
+    let called = called.expect("a stream");
+    let token = called.metadata().get("sightline-consistency-token");
+    assert!(token.is_some(), "{:?}", called.metadata());
+    let message = called.into_inner().message().await.expect("a message");
+    assert_eq!(change_event(message.expect("an event")), hard);
+    let list = rest.get(FEED).await.json();
+    let users: Vec<_> = list["changes"].as_array().expect("a list").iter().collect();
+    assert!(users.iter().all(|change| change["userId"] == "b"), "{list}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn addresses_come_as_they_are_and_then_with_each_change() {
     let world = World::shared(1).await;
     write(
@@ -201,7 +273,7 @@ async fn addresses_come_as_they_are_and_then_with_each_change() {
         if sent.event == "caught_up" {
             break sent;
         }
-        assert_eq!(sent.data["deleted"], false);
+        assert_eq!(sent.data["kind"], "current");
         let address = sent.data["address"]["addressId"].as_str().expect("text");
         assert!(snapshot.insert(address.to_owned(), sent).is_none());
     };
@@ -220,14 +292,14 @@ async fn addresses_come_as_they_are_and_then_with_each_change() {
     data.as_object_mut().expect("an object").remove("cursor");
     assert_eq!(
         data,
-        json!({"userId": "a", "addressId": "a-1", "deleted": true})
+        json!({"userId": "a", "addressId": "a-1", "kind": "removed"})
     );
     let user_deleted = json!({"deletionType": "hard"});
     write(&world, &[event(0, "b", "e-6", "UserDeleted", user_deleted)]).await;
     let erased = events.next_change().await.expect("a deletion");
     assert_eq!(
-        (&erased.data["addressId"], &erased.data["deleted"]),
-        (&json!("b-1"), &json!(true))
+        (&erased.data["addressId"], &erased.data["kind"]),
+        (&json!("b-1"), &json!("removed"))
     );
 
     // After a cursor, addresses have their last states; deletions are among them.
@@ -304,10 +376,16 @@ async fn wrong_requests_are_refused_as_everywhere() {
     );
 }
 
-/// Follows the feed over streams that end at any time, until `done` is set and nothing more comes. Returns the changes.
-async fn follow(instances: Vec<Rest>, seed: u64, done: Arc<AtomicBool>) -> Vec<Value> {
+/// Follows the feed over streams that end at any time, until `done` is set and nothing more comes. Returns the changes, and
+/// the deletions by user, without their cursors.
+async fn follow(
+    instances: Vec<Rest>,
+    seed: u64,
+    done: Arc<AtomicBool>,
+) -> (Vec<Value>, BTreeMap<String, Vec<Value>>) {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut read = Vec::new();
+    let mut deletions: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     let mut last: Option<String> = None;
     loop {
         let last_round = done.load(Ordering::Acquire);
@@ -330,15 +408,27 @@ async fn follow(instances: Vec<Rest>, seed: u64, done: Arc<AtomicBool>) -> Vec<V
                     read.push(sent.data);
                     left -= 1;
                 }
+                "customer_deleted" => {
+                    let (user, deletion) = deletion(sent.data);
+                    deletions.entry(user).or_default().push(deletion);
+                    left -= 1;
+                }
                 "caught_up" => has_caught_up = true,
                 "heartbeat" => {}
                 _ => panic!("{:?}", sent.data),
             }
         }
         if last_round && has_caught_up {
-            return read;
+            return (read, deletions);
         }
     }
+}
+
+/// A deletion without its cursor, and whose it is.
+fn deletion(mut data: Value) -> (String, Value) {
+    let cursor = data.as_object_mut().expect("an object").remove("cursor");
+    assert!(cursor.is_some(), "{data}");
+    (data["userId"].as_str().expect("text").to_owned(), data)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -374,9 +464,12 @@ async fn readers_of_two_instances_get_every_change_once() {
     done.store(true, Ordering::Release);
     for reader in readers {
         let read = tokio::time::timeout(LONG, reader).await.expect("an end");
-        let read = read.expect("no panic");
+        let (read, deletions) = read.expect("no panic");
         assert!(read.len() > 300, "{} changes", read.len());
         assert_followed(&read, &folds);
+        let expected = folds.view::<Customers>().told_deletions();
+        assert!(expected.len() > 10, "{} deletions", expected.len());
+        assert_eq!(deletions, expected);
     }
 }
 
@@ -384,7 +477,7 @@ async fn readers_of_two_instances_get_every_change_once() {
 fn mirrored(mirror: &mut BTreeMap<(String, String), Value>, data: &Value) {
     let text = |name: &str| data[name].as_str().expect("text").to_owned();
     let key = (text("userId"), text("addressId"));
-    if data["deleted"] == true {
+    if data["kind"] == "removed" {
         mirror.remove(&key);
     } else {
         mirror.insert(key, data["address"].clone());

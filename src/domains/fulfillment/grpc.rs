@@ -4,7 +4,7 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use tonic::{Request, Response, Status};
 
-use super::model::{ShippingAddress, ShippingAddressChange};
+use super::model::{ShippingAddress, ShippingAddressChange, ShippingAddressChangeKind};
 use super::queries::{self, SearchFilter};
 use super::validation::{AddressProblem, Validation, ValidationStatus};
 use crate::error::Error;
@@ -107,8 +107,9 @@ impl FulfillmentService for FulfillmentGrpc {
         let request = request.into_inner();
         let after = ("after", request.after.as_deref());
         let answer = queries::watch_addresses(&self.reads, after, limits).await?;
-        let events = answer.body.map(|event| Ok(event?.into()));
-        Ok(Response::new(events.boxed()))
+        Ok(respond(answer.map(|events| {
+            events.map(|event| Ok(event?.into())).boxed()
+        })))
     }
 }
 
@@ -122,7 +123,7 @@ impl From<Event<ShippingAddressChange>> for pb::WatchAddressesResponse {
                     cursor,
                     user_id: change.user_id,
                     address_id: change.address_id,
-                    deleted: change.deleted,
+                    kind: pb::ShippingAddressChangeKind::from(change.kind).into(),
                     address: change.address.map(Into::into),
                 })
             }
@@ -130,6 +131,15 @@ impl From<Event<ShippingAddressChange>> for pb::WatchAddressesResponse {
             Event::Heartbeat(position) => Sent::Heartbeat(position.into()),
         };
         Self { event: Some(sent) }
+    }
+}
+
+impl From<ShippingAddressChangeKind> for pb::ShippingAddressChangeKind {
+    fn from(kind: ShippingAddressChangeKind) -> Self {
+        match kind {
+            ShippingAddressChangeKind::Current => Self::Current,
+            ShippingAddressChangeKind::Removed => Self::Removed,
+        }
     }
 }
 

@@ -47,6 +47,16 @@ pub struct ShippingAddress {
     pub validation: Validation,
 }
 
+/// What an address is after it has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ShippingAddressChangeKind {
+    /// It can be shipped to, as it is now.
+    Current,
+    /// It was deleted, by itself or with its user.
+    Removed,
+}
+
 /// The state of an address after it has changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -57,9 +67,8 @@ pub struct ShippingAddressChange {
     pub cursor: String,
     pub user_id: String,
     pub address_id: String,
-    /// Whether the address was deleted, by itself or with its user.
-    pub deleted: bool,
-    /// The address as it is; absent if it was deleted.
+    pub kind: ShippingAddressChangeKind,
+    /// The address as it is; absent if it was removed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<ShippingAddress>,
 }

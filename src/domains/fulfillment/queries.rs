@@ -9,7 +9,10 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::model::{FoundAddresses, ShippingAddress, ShippingAddressChange, ShippingAddresses};
+use super::model::{
+    FoundAddresses, ShippingAddress, ShippingAddressChange, ShippingAddressChangeKind,
+    ShippingAddresses,
+};
 use super::rules::country_key;
 use super::state::{Fact, Recipient, RecipientState};
 use super::validation::ValidationStatus;
@@ -297,6 +300,8 @@ pub async fn search_addresses(
 #[derive(Clone, Default)]
 pub struct AddressesFeed;
 
+impl watch::Change for ShippingAddressChange {}
+
 impl Feed for AddressesFeed {
     const DOMAIN: &'static str = "fulfillment";
     type Change = ShippingAddressChange;
@@ -306,7 +311,7 @@ impl Feed for AddressesFeed {
     }
 
     fn is_in_snapshot(change: &ShippingAddressChange) -> bool {
-        !change.deleted
+        change.kind == ShippingAddressChangeKind::Current
     }
 
     async fn read(
@@ -354,7 +359,10 @@ impl Feed for AddressesFeed {
                         cursor: String::new(),
                         user_id,
                         address_id,
-                        deleted: address.is_none(),
+                        kind: match address {
+                            Some(_) => ShippingAddressChangeKind::Current,
+                            None => ShippingAddressChangeKind::Removed,
+                        },
                         address: address.as_ref().map(parse).transpose()?,
                     },
                 })

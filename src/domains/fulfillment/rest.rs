@@ -168,7 +168,8 @@ async fn search_addresses(
 /// last one is. Nothing else is left out, and nothing is sent twice. The `id` of an event is the cursor to continue from: pass the
 /// last one as `Last-Event-ID` (a browser's `EventSource` does so by itself) or as `after`. Events are
 ///
-/// * `change`: an address as it is now, with `cursor`, `userId`, `addressId`, `deleted`, and `address` unless it was deleted
+/// * `change`: an address as it is now, with `cursor`, `userId`, `addressId`, `kind` (`current` or `removed`), and `address` unless
+///   it was removed
 /// * `caught_up`, once: all addresses as they were are sent; what follows are changes as they are committed. Its data are `cursor` and
 ///   `consistencyToken`: everything up to them was sent
 /// * `heartbeat`: nothing has changed for ten seconds. It has the same data
@@ -201,7 +202,7 @@ fn example_change() -> Value {
         "cursor": "AQEBAgMEBQYHCNQPAA",
         "userId": "u-1001",
         "addressId": "a-1",
-        "deleted": false,
+        "kind": "current",
         "address": example_address(),
     })
 }

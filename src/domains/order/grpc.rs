@@ -4,8 +4,9 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use tonic::{Request, Response, Status};
 
-use super::model::{Address, AddressChange, AddressChangeKind, Customer};
+use super::model::{Address, AddressChange, AddressChangeKind, Customer, WatchedChange};
 use super::queries::{self, ChangesFilter};
+use crate::event::DeletionType;
 use crate::proto::order::v1 as pb;
 use crate::proto::order::v1::order_service_server::{OrderService, OrderServiceServer};
 use crate::query::Reads;
@@ -97,22 +98,33 @@ impl OrderService for OrderGrpc {
         let answer =
             queries::watch_address_changes(&self.reads, user_id, significant, after, limits)
                 .await?;
-        let events = answer.body.map(|event| Ok(event?.into()));
-        Ok(Response::new(events.boxed()))
+        Ok(respond(answer.map(|events| {
+            events.map(|event| Ok(event?.into())).boxed()
+        })))
     }
 }
 
-impl From<Event<AddressChange>> for pb::WatchAddressChangesResponse {
-    fn from(event: Event<AddressChange>) -> Self {
+impl From<Event<WatchedChange>> for pb::WatchAddressChangesResponse {
+    fn from(event: Event<WatchedChange>) -> Self {
         use pb::watch_address_changes_response::Event as Sent;
         let sent = match event {
-            Event::Change(cursor, row) => Sent::Change(
-                AddressChange {
-                    cursor,
-                    ..row.change.clone()
+            Event::Change(cursor, row) => match row.change.clone() {
+                WatchedChange::Address(change) => {
+                    Sent::Change(AddressChange { cursor, ..*change }.into())
                 }
-                .into(),
-            ),
+                WatchedChange::CustomerDeleted(deleted) => {
+                    let deletion_type = match deleted.deletion_type {
+                        DeletionType::Soft => pb::DeletionType::Soft,
+                        DeletionType::Hard => pb::DeletionType::Hard,
+                    };
+                    Sent::CustomerDeleted(pb::CustomerDeleted {
+                        cursor,
+                        user_id: deleted.user_id,
+                        deleted_at: Some(timestamp(deleted.deleted_at)),
+                        deletion_type: deletion_type.into(),
+                    })
+                }
+            },
             Event::CaughtUp(position) => Sent::CaughtUp(position.into()),
             Event::Heartbeat(position) => Sent::Heartbeat(position.into()),
         };

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::event::DeletionType;
 use crate::fold::addresses::{AddressBook, DefaultKind, KnownAddress};
 
 /// A customer: name, contact data, addresses and defaults.
@@ -151,6 +152,26 @@ pub struct AddressChange {
     pub occurred_at: DateTime<Utc>,
     /// The id of the event that made the change.
     pub event_id: String,
+}
+
+/// A customer was deleted: mirrors of addresses forget this customer's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CustomerDeleted {
+    pub user_id: String,
+    /// The customer's `deletedAt`: a hard deletion after a soft one does not move it.
+    // An older release writes it so, beside further fields.
+    #[serde(alias = "occurredAt")]
+    pub deleted_at: DateTime<Utc>,
+    pub deletion_type: DeletionType,
+}
+
+/// What a watch of the feed tells.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum WatchedChange {
+    Address(Box<AddressChange>),
+    CustomerDeleted(CustomerDeleted),
 }
 
 /// A page of the feed.

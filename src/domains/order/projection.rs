@@ -3,12 +3,11 @@
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use serde::Serialize;
 use uuid::Uuid;
 
 use super::Order;
 use super::changes::{self, LastInUse};
-use super::model::{AddressChange, Customer};
+use super::model::{AddressChange, Customer, CustomerDeleted, WatchedChange};
 use super::state::CustomerState;
 use crate::db;
 use crate::event::{Change, Changes, DeletionType, EventType, Payload, TypeName};
@@ -71,29 +70,11 @@ pub struct FeedEntry {
     pub log_id: i32,
     pub feed_position: FeedPosition,
     pub occurred_at: DateTime<Utc>,
-    pub content: FeedContent,
-}
-
-/// What a row of the feed says.
-pub enum FeedContent {
-    AddressChanged(Box<AddressChange>),
-    /// Readers that mirror addresses have to erase this user's.
-    CustomerDeleted(CustomerDeleted),
-}
-
-/// The document of a row that reports a deletion.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct CustomerDeleted {
-    kind: &'static str,
-    user_id: String,
-    deletion_type: &'static str,
-    occurred_at: DateTime<Utc>,
-    event_id: String,
+    pub content: WatchedChange,
 }
 
 impl FeedEntry {
-    fn new(new_event: &NewEvent, content: FeedContent) -> Self {
+    fn new(new_event: &NewEvent, content: WatchedChange) -> Self {
         Self {
             log_id: new_event.log_id,
             feed_position: new_event.feed_position,
@@ -207,14 +188,15 @@ impl FeedColumns {
         entry: &FeedEntry,
         index: i64,
     ) -> Result<(), sqlx::Error> {
-        let (significant, deletion_type, document) = match &entry.content {
-            FeedContent::AddressChanged(change) => {
-                (change.significant, None, db::to_document(change)?)
-            }
-            FeedContent::CustomerDeleted(deleted) => {
-                let document = db::to_document(deleted)?;
-                (false, Some(deleted.deletion_type), document)
-            }
+        let (significant, deletion_type) = match &entry.content {
+            WatchedChange::Address(change) => (change.significant, None),
+            WatchedChange::CustomerDeleted(deleted) => (
+                false,
+                Some(match deleted.deletion_type {
+                    DeletionType::Soft => "soft",
+                    DeletionType::Hard => "hard",
+                }),
+            ),
         };
         self.log_ids.push(entry.log_id);
         self.next_offsets.push(entry.feed_position.next_offset);
@@ -224,7 +206,7 @@ impl FeedColumns {
         self.significant.push(significant);
         self.deletion_types.push(deletion_type);
         self.occurred_at.push(entry.occurred_at);
-        self.changes.push(document);
+        self.changes.push(db::to_document(&entry.content)?);
         Ok(())
     }
 }
@@ -242,17 +224,12 @@ impl UserState for CustomerState {
         }
         if let Payload::UserDeleted(deleted) = &event.payload {
             let deletion_type = deleted.deletion_type;
-            if self.delete(deletion_type, event.occurred_at) {
+            if let Some(deleted_at) = self.delete(deletion_type, event.occurred_at) {
                 effects.deletion = Some(deletion_type);
-                let content = FeedContent::CustomerDeleted(CustomerDeleted {
-                    kind: "customer_deleted",
+                let content = WatchedChange::CustomerDeleted(CustomerDeleted {
                     user_id: self.customer.user_id.clone(),
-                    deletion_type: match deletion_type {
-                        DeletionType::Soft => "soft",
-                        DeletionType::Hard => "hard",
-                    },
-                    occurred_at: event.occurred_at,
-                    event_id: event.id.clone(),
+                    deleted_at,
+                    deletion_type,
                 });
                 effects.feed.push(FeedEntry::new(new_event, content));
             }
@@ -268,7 +245,7 @@ impl UserState for CustomerState {
         };
         let source = Source::from(new_event);
         for change in changes::apply(&mut self.book, &mut self.last_in_use, &fact, source) {
-            let content = FeedContent::AddressChanged(Box::new(AddressChange {
+            let content = WatchedChange::Address(Box::new(AddressChange {
                 cursor: String::new(),
                 user_id: self.customer.user_id.clone(),
                 address_id: change.address_id,
@@ -288,12 +265,12 @@ impl UserState for CustomerState {
 }
 
 impl CustomerState {
-    /// Deletes the user. Returns whether this changed anything: a second deletion does only if it
+    /// Deletes the user. Returns the time of the first deletion, if this one has changed anything: a second one does only if it
     /// is the first hard one.
-    fn delete(&mut self, deletion_type: DeletionType, at: DateTime<Utc>) -> bool {
+    fn delete(&mut self, deletion_type: DeletionType, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let is_hard = deletion_type == DeletionType::Hard;
         if self.is_erased || (self.is_deleted() && !is_hard) {
-            return false;
+            return None;
         }
         let customer = std::mem::take(&mut self.customer);
         self.customer = Customer {
@@ -312,7 +289,7 @@ impl CustomerState {
         // It holds personal data, and no change follows that would be compared with it.
         self.last_in_use = LastInUse::default();
         self.is_erased = is_hard;
-        true
+        self.customer.deleted_at
     }
 }
 

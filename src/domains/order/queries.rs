@@ -9,7 +9,7 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::model::{AddressChange, AddressChanges, Addresses, Customer, Customers};
+use super::model::{AddressChange, AddressChanges, Addresses, Customer, Customers, WatchedChange};
 use super::state::CustomerState;
 use crate::db;
 use crate::error::Error;
@@ -190,7 +190,7 @@ pub async fn list_address_changes(
     let page: Page<Cursor> = Page::of(page, &("order/address-changes", filter))?;
     let (field, begin) = first_cursor(&page, filter)?;
     let resume = reads.resume(field, &begin).await?;
-    let row = read_changes(reads, filter, &resume, page.limit(), LIST_BYTES).await?;
+    let row = read_changes(reads, filter, &resume, page.limit(), LIST_BYTES, false).await?;
     let position = row.position(reads, filter).await?;
     if row.resync {
         return Err(cursor::resync().with_metadata(position.metadata()));
@@ -233,6 +233,7 @@ struct ChangesRow {
     next_offsets: Vec<i64>,
     sequences: Vec<i64>,
     changes: Vec<String>,
+    are_deletions: Vec<bool>,
     version: i32,
     ready: bool,
     dead_letter: Option<Uuid>,
@@ -250,13 +251,15 @@ impl ChangesRow {
     }
 }
 
-/// Changes that pass a filter, after its cursor: up to `limit`, until they have so many bytes.
+/// Changes that pass a filter, after its cursor: up to `limit`, until they have so many bytes. Deletions of customers are among
+/// them only if that is asked.
 async fn read_changes(
     reads: &Reads,
     filter: &ChangesFilter,
     resume: &Resume,
     limit: i64,
     bytes: i64,
+    with_deletions: bool,
 ) -> Result<ChangesRow, Error> {
     sqlx::query_file_as!(
         ChangesRow,
@@ -271,25 +274,43 @@ async fn read_changes(
         resume.view_version,
         filter.user_id.as_deref(),
         bytes,
+        with_deletions,
     )
     .fetch_one(reads.pool())
     .await
     .map_err(|error| Error::from(error).in_statement("order/list_address_changes"))
 }
 
-/// The feed of address changes, to be watched. Of the filter, user and significance count.
+impl watch::Change for WatchedChange {
+    fn event(&self) -> &'static str {
+        match self {
+            Self::Address(_) => "change",
+            Self::CustomerDeleted(_) => "customer_deleted",
+        }
+    }
+}
+
+/// The feed of address changes and deletions of customers, to be watched. Of the filter, user and significance count; a deletion is
+/// significant to all.
 #[derive(Clone, Default)]
 pub struct ChangesFeed(ChangesFilter);
 
 impl Feed for ChangesFeed {
     const DOMAIN: &'static str = "order";
-    type Change = AddressChange;
+    type Change = WatchedChange;
 
-    fn passes(&self, change: &AddressChange) -> bool {
+    fn passes(&self, change: &WatchedChange) -> bool {
         let Self(filter) = self;
-        let is_of = |user_id: &String| change.user_id == *user_id;
-        let is_so = |significant| change.significant == significant;
-        filter.user_id.as_ref().is_none_or(is_of) && filter.significant.is_none_or(is_so)
+        let (user_id, is_significant) = match change {
+            WatchedChange::Address(change) => (&change.user_id, Some(change.significant)),
+            WatchedChange::CustomerDeleted(deleted) => (&deleted.user_id, None),
+        };
+        let is_of_user = filter.user_id.as_ref().is_none_or(|of| of == user_id);
+        let is_so = match (filter.significant, is_significant) {
+            (Some(asked), Some(is)) => asked == is,
+            _ => true,
+        };
+        is_of_user && is_so
     }
 
     async fn read(
@@ -297,22 +318,29 @@ impl Feed for ChangesFeed {
         reads: &Reads,
         resume: &Resume,
         limit: i64,
-    ) -> Result<FeedPage<AddressChange>, Error> {
-        let row = read_changes(reads, &self.0, resume, limit, watch::MAX_BYTES).await?;
+    ) -> Result<FeedPage<WatchedChange>, Error> {
+        let row = read_changes(reads, &self.0, resume, limit, watch::MAX_BYTES, true).await?;
         let reflects = row.position(reads, &self.0).await?;
         let positions = row.next_offsets.into_iter().zip(row.sequences);
-        let changes = row.changes.iter().zip(row.log_ids).zip(positions);
-        let rows = changes.map(|((change, log_id), (next_offset, sequence))| {
-            Ok(FeedRow {
-                log_id,
-                position: FeedPosition {
-                    next_offset,
-                    sequence,
-                },
-                bytes: change.len(),
-                change: db::of_document(change, "address_changes")?,
-            })
-        });
+        let changes = row.changes.iter().zip(row.are_deletions);
+        let changes = changes.zip(row.log_ids).zip(positions);
+        let rows = changes.map(
+            |(((change, is_deletion), log_id), (next_offset, sequence))| {
+                Ok(FeedRow {
+                    log_id,
+                    position: FeedPosition {
+                        next_offset,
+                        sequence,
+                    },
+                    bytes: change.len(),
+                    change: if is_deletion {
+                        WatchedChange::CustomerDeleted(db::of_document(change, "address_changes")?)
+                    } else {
+                        WatchedChange::Address(db::of_document(change, "address_changes")?)
+                    },
+                })
+            },
+        );
         Ok(FeedPage {
             view_version: row.version,
             must_resync: row.resync,
@@ -334,7 +362,7 @@ pub async fn watch_address_changes(
     significant: Option<bool>,
     after: (&str, Option<&str>),
     limits: Limits,
-) -> Result<Answer<WatchStream<AddressChange>>, Error> {
+) -> Result<Answer<WatchStream<WatchedChange>>, Error> {
     if let Some(user_id) = &user_id {
         query::check_id("userId", user_id)?;
     }

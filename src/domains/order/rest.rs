@@ -204,6 +204,8 @@ async fn list_address_changes(
 /// as `Last-Event-ID` (a browser's `EventSource` does so by itself) or as `after`. Events are
 ///
 /// * `change`: a change, as in the list
+/// * `customer_deleted`: forget this customer's addresses. Its data are `cursor`, `userId`, `deletedAt` and `deletionType` (`soft` or
+///   `hard`). A watch of significant changes has it, too; the list leaves it out
 /// * `caught_up`, once: all changes that were in the feed are sent; what follows are changes as they are committed. Its data are
 ///   `cursor` and `consistencyToken`: everything up to them was sent
 /// * `heartbeat`: nothing has changed for ten seconds. It has the same data

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::model::{Address, AddressChangeKind, Addresses};
-use super::projection::{Effects, FeedContent, FeedEntry};
+use super::model::{Address, AddressChangeKind, Addresses, CustomerDeleted, WatchedChange};
+use super::projection::{Effects, FeedEntry};
 use super::state::CustomerState;
 use crate::fold::addresses::{AddressBook, AddressFact, Source};
 use crate::fold::examples::{assert_states_are_read, event};
@@ -150,7 +150,7 @@ proptest! {
             state.apply(event, &mut effects);
             if state.is_deleted() {
                 let is_deletion =
-                    |entry: &FeedEntry| matches!(entry.content, FeedContent::CustomerDeleted(_));
+                    |entry: &FeedEntry| matches!(entry.content, WatchedChange::CustomerDeleted(_));
                 prop_assert!(effects.feed.iter().all(is_deletion), "no address change after a deletion");
                 prop_assert_eq!(effects.feed.len(), usize::from(effects.deletion.is_some()));
                 prop_assert!(was_deleted || effects.deletion.is_some());
@@ -158,7 +158,7 @@ proptest! {
             }
             for entry in effects.feed {
                 prop_assert_eq!(entry.feed_position, event.feed_position);
-                let FeedContent::AddressChanged(change) = entry.content else {
+                let WatchedChange::Address(change) = entry.content else {
                     panic!("the customer was not deleted")
                 };
                 if change.kind == AddressChangeKind::DefaultChanged {
@@ -229,8 +229,8 @@ fn changes_of(
     let mut effects = Effects::default();
     state.apply(&event(number, event_type, payload), &mut effects);
     let changes = effects.feed.into_iter().map(|entry| match entry.content {
-        FeedContent::AddressChanged(change) => (change.kind, change.significant),
-        FeedContent::CustomerDeleted(_) => panic!("the customer was not deleted"),
+        WatchedChange::Address(change) => (change.kind, change.significant),
+        WatchedChange::CustomerDeleted(_) => panic!("the customer was not deleted"),
     });
     changes.collect()
 }
@@ -323,5 +323,19 @@ fn states_of_former_releases_are_read() {
         newest,
         i64::from(current),
         "add a state of this code version"
+    );
+}
+
+#[test]
+fn deletions_of_former_releases_are_read() {
+    let stored = r#"{"kind": "customer_deleted", "userId": "u-8", "deletionType": "hard",
+        "occurredAt": "2025-11-23T07:30:00Z", "eventId": "e-9"}"#;
+    let read: CustomerDeleted = serde_json::from_str(stored).expect("a deletion");
+    let written =
+        json!({"userId": "u-8", "deletedAt": "2025-11-23T07:30:00Z", "deletionType": "hard"});
+    assert_eq!(serde_json::to_value(&read).expect("JSON"), written);
+    assert_eq!(
+        serde_json::from_value::<CustomerDeleted>(written).expect("a deletion"),
+        read
     );
 }

@@ -10,12 +10,20 @@ use crate::query::reads::{Reads, Resume};
 /// The most bytes of documents of one read. One document may be larger.
 pub const MAX_BYTES: i64 = 256 * 1024;
 
+/// A change of a feed, without its cursor.
+pub trait Change: Serialize + Send + Sync + 'static {
+    /// The name of its event over REST.
+    fn event(&self) -> &'static str {
+        "change"
+    }
+}
+
 /// A feed of a domain, with the filter of one watch. The default passes everything.
 pub trait Feed: Clone + Default + Send + Sync + 'static {
     /// The domain whose commits the changes are in.
     const DOMAIN: &'static str;
-    /// A change, without its cursor.
-    type Change: Serialize + Send + Sync + 'static;
+    /// What it tells.
+    type Change: Change;
 
     /// Whether the filter lets a change pass.
     fn passes(&self, change: &Self::Change) -> bool;

@@ -12,7 +12,7 @@ mod ring;
 pub mod sse;
 mod stream;
 
-pub use self::feed::{Feed, FeedPage, FeedRow, MAX_BYTES};
+pub use self::feed::{Change, Feed, FeedPage, FeedRow, MAX_BYTES};
 pub use self::stream::{Closing, Event, Limits, WatchPosition, WatchStream, watch};
 
 #[cfg(test)]

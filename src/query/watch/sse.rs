@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::IntoParams;
 
+use super::feed::Change;
 use super::stream::{Closing, Event, Limits, WatchPosition, WatchStream};
 use crate::error::{Error, add_headers};
 use crate::query::answer::Answer;
@@ -95,13 +96,10 @@ pub fn example(data: &Value) -> String {
 }
 
 /// The stream as a response.
-pub fn respond<C>(answer: Answer<WatchStream<C>>) -> Response
-where
-    C: Serialize + Send + Sync + 'static,
-{
+pub fn respond<C: Change>(answer: Answer<WatchStream<C>>) -> Response {
     let events = answer.body.map(|event| {
         let text = match event {
-            Ok(Event::Change(cursor, row)) => change(&cursor, row.json()),
+            Ok(Event::Change(cursor, row)) => change(row.change.event(), &cursor, row.json()),
             Ok(Event::CaughtUp(position)) => positioned("caught_up", &position),
             Ok(Event::Heartbeat(position)) => positioned("heartbeat", &position),
             Err(error) => written(None, "error", &json(&error.into_problem())),
@@ -117,11 +115,11 @@ where
 }
 
 /// A change has its cursor as the first field, as in the list.
-fn change(cursor: &str, json: &str) -> String {
+fn change(event: &str, cursor: &str, json: &str) -> String {
     let fields = json.strip_prefix('{').unwrap_or_default();
     // A cursor consists of characters that JSON does not escape.
     let data = format!("{{\"cursor\":\"{cursor}\",{fields}");
-    written(Some(cursor), "change", &data)
+    written(Some(cursor), event, &data)
 }
 
 fn positioned(event: &str, position: &WatchPosition) -> String {

@@ -44,6 +44,8 @@ struct Customer {
 struct Deletion {
     at: DateTime<Utc>,
     hard: bool,
+    /// Whether it was soft first.
+    was_soft: bool,
 }
 
 impl View for Customers {
@@ -112,6 +114,24 @@ impl Customers {
         Some(self.customers.get(user)?.deleted?.hard)
     }
 
+    /// What a watch of the feed tells of deleted users, by user and in order, without cursors.
+    pub fn told_deletions(&self) -> BTreeMap<String, Vec<Value>> {
+        let mut told: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+        for (user, customer) in &self.customers {
+            let Some(deletion) = customer.deleted else {
+                continue;
+            };
+            let was_soft = deletion.was_soft || !deletion.hard;
+            for (is_told, kind) in [(was_soft, "soft"), (deletion.hard, "hard")] {
+                if is_told {
+                    let one = json!({"userId": user, "deletedAt": instant(deletion.at), "deletionType": kind});
+                    told.entry(user.clone()).or_default().push(one);
+                }
+            }
+        }
+        told
+    }
+
     /// The times of a user's events.
     pub fn instants(&self, user: &str) -> Vec<DateTime<Utc>> {
         let customer = self.customers.get(user);
@@ -170,6 +190,7 @@ impl Customer {
         if let Some(deletion) = &mut self.deleted {
             if event.name == "UserDeleted" && hard && !deletion.hard {
                 deletion.hard = true;
+                deletion.was_soft = true;
                 self.history.clear();
                 self.addresses = Addresses::default();
                 self.updated_at = at;
@@ -220,7 +241,11 @@ impl Customer {
                     fields: email_less,
                     registered_at: self.registered_at,
                     updated_at: at,
-                    deleted: Some(Deletion { at, hard }),
+                    deleted: Some(Deletion {
+                        at,
+                        hard,
+                        was_soft: false,
+                    }),
                     ..if hard {
                         Customer::default()
                     } else {
