@@ -148,6 +148,14 @@ impl Announcements {
         logs.get(domain)?.get(&log_id)?.reached()
     }
 
+    /// How far the live view of a domain is known to be in each of its logs.
+    pub fn all_reached(&self, domain: &str) -> Vec<(i32, i64)> {
+        let logs = lock(&self.0.logs);
+        let logs = logs.get(domain).into_iter().flatten();
+        let reached = logs.filter_map(|(log_id, log)| Some((*log_id, log.reached()?)));
+        reached.collect()
+    }
+
     /// Waits until the live view of a domain is known to have reached a position in a log, or until those who wait for the log
     /// are released.
     pub async fn reach(&self, domain: &str, log_id: i32, next_offset: i64) {
@@ -376,8 +384,10 @@ mod tests {
         let mut waits = pin!(announcements.reach("order", 7, 2));
         assert!(poll!(&mut waits).is_pending());
         assert_eq!(announcements.reached("order", 7), None);
+        assert!(announcements.all_reached("order").is_empty());
         announcements.read("order", 7, 0);
         assert_eq!(announcements.reached("order", 7), Some(0));
+        assert_eq!(announcements.all_reached("order"), [(7, 0)]);
         assert!(poll!(&mut waits).is_pending());
     }
 

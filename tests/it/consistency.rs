@@ -285,6 +285,40 @@ async fn what_does_not_come_in_time_is_refused_or_answered_as_stale() {
     assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
+/// A read of one user waits for the user's own partition only, also where it demands an age.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lag_of_another_partition_is_not_of_the_answer() {
+    let world = World::shared(2).await;
+    let running = world.serve().await;
+    let rest = &running.rest;
+    // Rows that are written before the view has all partitions depend on all.
+    caught_up(rest, &Ends::from([(0, 0), (1, 0)])).await;
+    let own = produce(&world, registered("own", "a@b.org")).await;
+    let in_other = |user: &str| Record {
+        partition: 1,
+        ..registered(user, "o@b.org")
+    };
+    let other = produce(&world, in_other("other")).await;
+    for (user, token) in [("own", &own), ("other", &other)] {
+        let answer = at_least(rest, &customer_path(user), token).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    // From now on the other partition has a record that is not applied.
+    project(rest, "order", "pause", json!({"reason": "a test"})).await;
+    produce(&world, in_other("later")).await;
+    // So young that no reading of the lag proves it: the ends are read for it.
+    for demand in ["max-lag=0.001", "latest"] {
+        let headers = [(DEMAND, demand), (WAIT, "20")];
+        let answer = get(rest, &customer_path("own"), &headers).await;
+        assert_eq!(answer.status, 200, "{demand}: {}", answer.text());
+        for path in ["/v1/order/address-changes", &customer_path("other")] {
+            let answer = get(rest, path, &headers).await;
+            let expected = (409, "PROJECTION_STOPPED".to_owned());
+            assert_eq!(refusal(&answer), expected, "{demand}: {path}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_position_is_not_met_by_a_dead_letter() {
     let world = World::shared(1).await;

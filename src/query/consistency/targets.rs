@@ -106,15 +106,21 @@ impl Targets {
         Ok(())
     }
 
-    /// The logs whose positions have to be known before a read, because its answer need not depend on them.
+    /// The logs whose positions have to be known before a read, because its answer need not depend on them. Where an age is
+    /// demanded, the ends may be read only after the read: any log may be one of these.
     pub fn reached(&self, announcements: &Announcements, domains: &[&str]) -> Reached {
         let mut reached = Reached::new();
-        let logs = self.records.iter().map(|record| record.log_id);
-        for log_id in logs.chain(self.positions.keys().copied()) {
-            for domain in domains {
-                if let Some(position) = announcements.reached(domain, log_id) {
-                    reached.insert(((*domain).to_owned(), log_id), position);
-                }
+        for domain in domains {
+            let known: Vec<(i32, i64)> = if self.is_by_age() {
+                announcements.all_reached(domain)
+            } else {
+                let logs = self.records.iter().map(|record| record.log_id);
+                let logs = logs.chain(self.positions.keys().copied());
+                logs.filter_map(|log_id| Some((log_id, announcements.reached(domain, log_id)?)))
+                    .collect()
+            };
+            for (log_id, position) in known {
+                reached.insert(((*domain).to_owned(), log_id), position);
             }
         }
         reached
@@ -404,6 +410,27 @@ mod tests {
         assert_eq!(lacks(&targets, &[(3, 42)], &[(3, 1)]), [4]);
         // An answer about many depends on all.
         assert_eq!(lacks(&targets, &[(3, 42), (5, 1)], &known), [4]);
+    }
+
+    #[test]
+    fn an_age_is_demanded_of_the_logs_that_the_answer_depends_on() {
+        let announcements = Announcements::default();
+        announcements.announce_positions("order", [(3, 42), (4, 1)]);
+        announcements.announce_positions("audit", [(5, 1)]);
+        let mut targets = Targets {
+            max_lag: Some(Duration::from_secs(1)),
+            ..Targets::default()
+        };
+        let reached = targets.reached(&announcements, &["order"]);
+        // The ends are read after the read.
+        targets.positions = BTreeMap::from([(3, 42), (4, 7)]);
+        let unmet = targets.compare(&[seen(&[(3, 42)])], &reached);
+        assert!(unmet.is_empty(), "{unmet:?}");
+        // A log that the view did not have before the read may hold events of the user.
+        targets.positions = BTreeMap::from([(3, 42), (5, 7)]);
+        let unmet = targets.compare(&[seen(&[(3, 42)])], &reached);
+        let logs: Vec<i32> = unmet.into_iter().map(|unmet| unmet.log_id).collect();
+        assert_eq!(logs, [5]);
     }
 
     #[test]
