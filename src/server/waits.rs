@@ -2,8 +2,9 @@
 //!
 //! It runs the read and compares what the answer reflects with what is demanded. Where something is missing, it gives the call's
 //! place among the running ones back, waits for the commits that bring it, and runs the read again: a request that waits holds
-//! neither a place nor a connection to the database. It waits for as long as the caller said, and at most until shortly before
-//! the caller's deadline. What a request may do before and after it is boxed, so that it holds no memory for that while it waits.
+//! neither a place nor a connection to the database. While the record that is demanded is known to be missing, the read is run only
+//! once, to find out whether it is about a parked key. It waits for as long as the caller said, and at most until shortly before the
+//! caller's deadline. What a request may do before and after it is boxed, so that it holds no memory for that while it waits.
 
 use std::time::Duration;
 
@@ -33,6 +34,9 @@ const MAX_WAITING: usize = 20_000;
 const MARGIN: Duration = Duration::from_millis(200);
 /// What is not there yet although something was committed is looked for so often at most.
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
+/// After so long a read that can't be what is demanded yet is run once, because it may be about a parked key. Not before: most
+/// waits are shorter, and calls that come in a burst queue for their places then, while a new call that finds none is refused.
+const CHECK_AFTER: Duration = Duration::from_millis(50);
 
 /// The layer of a surface.
 pub struct Waits {
@@ -233,22 +237,26 @@ impl Waits {
         let mut targets = Targets::of(&self.reads, level).await?;
         let has_unseen = targets.has_unseen();
         let mut commits = has_unseen.then(|| Commits::subscribe(&self.reads));
+        let check_at = Instant::now() + CHECK_AFTER;
         let mut has_read = false;
         loop {
             if let Some(commits) = &mut commits {
                 commits.mark_seen();
                 targets.find_events(&self.reads).await?;
             }
-            let is_over = Instant::now() >= until;
-            // A read is not run before it can be what is demanded.
+            let now = Instant::now();
+            let is_over = now >= until;
             let reached = targets.reached(announcements, domains);
             let mut unmet = match domains {
                 [domain] if !is_over => targets.known_unmet(domain, &reached),
                 _ => Vec::new(),
             };
+            // A read is not run before it can be what is demanded, except once, to find a parked key.
+            let is_early = !unmet.is_empty() || targets.has_unseen();
+            let is_check = !has_read && now >= check_at;
             let mut answer = None;
-            if (unmet.is_empty() && !targets.has_unseen()) || is_over {
-                if !targets.has_unseen() {
+            if !is_early || is_check || is_over {
+                if !is_early {
                     let found = Box::pin(self.try_replica(&mut targets, domains, call)).await?;
                     if let Some((response, parked)) = found {
                         return Ok(with_parked_keys(response, parked));
@@ -271,18 +279,20 @@ impl Waits {
                         answer: Some(response),
                     });
                 }
-                answer = Some(response);
+                // One that was too early is not kept during the wait: thousands may wait.
+                answer = (!is_early).then_some(response);
                 // What was announced and is not there, because the database was restored, is not asked for without a pause.
                 if std::mem::replace(&mut has_read, true) {
                     sleep(LOOK_PAUSE).await;
                 }
             }
-            let waited = self.wait(&unmet, commits.as_mut(), until).await;
+            let wake_at = if has_read { until } else { until.min(check_at) };
+            let waited = self.wait(&unmet, commits.as_mut(), wake_at).await;
             waited.map_err(|error| Missed { error, answer })?;
         }
     }
 
-    /// Waits until the views may have reached what they lack, or the time is over.
+    /// Waits until the views may have reached what they lack, or until a point in time.
     async fn wait(
         &self,
         unmet: &[Unmet],

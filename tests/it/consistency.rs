@@ -397,6 +397,36 @@ async fn a_position_is_not_met_by_a_dead_letter() {
     assert_eq!(refusal(&answer), (409, "DEAD_LETTERED".to_owned()));
 }
 
+/// Also where what is demanded has not come yet: waiting for it would not make the answer complete.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parked_key_is_reported_without_a_wait() {
+    let world = World::shared(1).await;
+    let running = world.serve().await;
+    let rest = &running.rest;
+    produce(&world, bad("parked", "bad-1")).await;
+    let after = produce(&world, registered("other", "o@b.org")).await;
+    let other = at_least(rest, &customer_path("other"), &after).await;
+    assert_eq!(other.status, 200, "{}", other.text());
+    let letters = dead_letters(rest, &[("domain", Some("order"))]).await;
+    let id = letters[0]["id"].as_str().expect("an id");
+    let future = format!("{}/0@999999999", world.topic);
+    let both = format!("{future}, event:unseen");
+    for token in ["event:unseen", &future, &both] {
+        let headers = [(DEMAND, "at-least"), (TOKEN, token), (WAIT, "20")];
+        let began = Instant::now();
+        let answer = get(rest, &customer_path("parked"), &headers).await;
+        let took = began.elapsed();
+        let expected = (409, "KEY_PARKED".to_owned());
+        assert_eq!(refusal(&answer), expected, "{token}");
+        assert!(answer.text().contains(id), "{}", answer.text());
+        assert!(took < Duration::from_secs(5), "{token}: {took:?}");
+    }
+    // Others are waited for.
+    let headers = [(DEMAND, "at-least"), (TOKEN, &*future), (WAIT, "0.3")];
+    let answer = get(rest, &customer_path("other"), &headers).await;
+    assert_eq!(refusal(&answer), (504, "DEADLINE_EXCEEDED".to_owned()));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_the_log_is_unknown_without_kafka() {
     let Some(broker) = Broker::private() else {
