@@ -34,8 +34,9 @@ const MAX_WAITING: usize = 20_000;
 const MARGIN: Duration = Duration::from_millis(200);
 /// What is not there yet although something was committed is looked for so often at most.
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
-/// After so long a read that can't be what is demanded yet is run once, because it may be about a parked key. Not before: most
-/// waits are shorter, and calls that come in a burst queue for their places then, while a new call that finds none is refused.
+/// After so long a read that can't be what is demanded yet is run once, because a wait is in vain if it is about a parked key, or
+/// one of several records is a dead letter. Not before: most waits are shorter, and calls that come in a burst queue for their places
+/// then, while a new call that finds none is refused.
 const CHECK_AFTER: Duration = Duration::from_millis(50);
 
 /// The layer of a surface.
@@ -251,7 +252,7 @@ impl Waits {
                 [domain] if !is_over => targets.known_unmet(domain, &reached),
                 _ => Vec::new(),
             };
-            // A read is not run before it can be what is demanded, except once, to find a parked key.
+            // A read is not run before it can be what is demanded, except once, to find what no wait helps.
             let is_early = !unmet.is_empty() || targets.has_unseen();
             let is_check = !has_read && now >= check_at;
             let mut answer = None;
@@ -269,9 +270,14 @@ impl Waits {
                 }
                 self.obstacles.check_parked(&seen).await?;
                 unmet = targets.unmet(&self.reads, &seen, &reached).await?;
-                if unmet.is_empty() && !targets.has_unseen() {
+                let is_met = unmet.is_empty() && !targets.has_unseen();
+                let is_first = !std::mem::replace(&mut has_read, true);
+                // Of several records, one may be a dead letter while others are still to come.
+                if is_met || is_first || is_over {
                     let parked = targets.check_dead_letters(&self.obstacles, &seen).await?;
-                    return Ok(with_parked_keys(response, parked));
+                    if is_met {
+                        return Ok(with_parked_keys(response, parked));
+                    }
                 }
                 if is_over {
                     return Err(Missed {
@@ -282,7 +288,7 @@ impl Waits {
                 // One that was too early is not kept during the wait: thousands may wait.
                 answer = (!is_early).then_some(response);
                 // What was announced and is not there, because the database was restored, is not asked for without a pause.
-                if std::mem::replace(&mut has_read, true) {
+                if !is_first {
                     sleep(LOOK_PAUSE).await;
                 }
             }

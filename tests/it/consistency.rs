@@ -399,11 +399,11 @@ async fn a_position_is_not_met_by_a_dead_letter() {
 
 /// Also where what is demanded has not come yet: waiting for it would not make the answer complete.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_parked_key_is_reported_without_a_wait() {
+async fn dead_letters_are_reported_without_a_wait() {
     let world = World::shared(1).await;
     let running = world.serve().await;
     let rest = &running.rest;
-    produce(&world, bad("parked", "bad-1")).await;
+    let dead = produce(&world, bad("parked", "bad-1")).await;
     let after = produce(&world, registered("other", "o@b.org")).await;
     let other = at_least(rest, &customer_path("other"), &after).await;
     assert_eq!(other.status, 200, "{}", other.text());
@@ -411,18 +411,29 @@ async fn a_parked_key_is_reported_without_a_wait() {
     let id = letters[0]["id"].as_str().expect("an id");
     let future = format!("{}/0@999999999", world.topic);
     let both = format!("{future}, event:unseen");
-    for token in ["event:unseen", &future, &both] {
+    let one_is_dead = format!("{future}, {dead}");
+    for (user, token, reason) in [
+        ("parked", "event:unseen", "KEY_PARKED"),
+        ("parked", future.as_str(), "KEY_PARKED"),
+        ("parked", both.as_str(), "KEY_PARKED"),
+        ("other", one_is_dead.as_str(), "DEAD_LETTERED"),
+        ("other", "event:unseen, event:bad-1", "DEAD_LETTERED"),
+    ] {
         let headers = [(DEMAND, "at-least"), (TOKEN, token), (WAIT, "20")];
         let began = Instant::now();
-        let answer = get(rest, &customer_path("parked"), &headers).await;
+        let answer = get(rest, &customer_path(user), &headers).await;
         let took = began.elapsed();
-        let expected = (409, "KEY_PARKED".to_owned());
+        let expected = (409, reason.to_owned());
         assert_eq!(refusal(&answer), expected, "{token}");
         assert!(answer.text().contains(id), "{}", answer.text());
         assert!(took < Duration::from_secs(5), "{token}: {took:?}");
     }
     // Others are waited for.
-    let headers = [(DEMAND, "at-least"), (TOKEN, &*future), (WAIT, "0.3")];
+    let headers = [
+        (DEMAND, "at-least"),
+        (TOKEN, future.as_str()),
+        (WAIT, "0.3"),
+    ];
     let answer = get(rest, &customer_path("other"), &headers).await;
     assert_eq!(refusal(&answer), (504, "DEADLINE_EXCEEDED".to_owned()));
 }
