@@ -81,7 +81,8 @@ impl EndsReader {
         Self { calls, states }
     }
 
-    /// The ends at some time after this call began. `None` if Kafka does not answer.
+    /// The ends at some time after this call began. `None` if Kafka does not answer within about a second. A caller that has
+    /// less time drops the future; the reading goes on for the others.
     pub async fn read(&self) -> Option<Arc<Ends>> {
         let (answer, answered) = oneshot::channel();
         match self.calls.try_send(answer) {

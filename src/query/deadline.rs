@@ -13,6 +13,8 @@ use crate::error::Error;
 pub const DEFAULT: Duration = Duration::from_secs(10);
 /// The longest timeout of a call.
 pub const MAX: Duration = Duration::from_secs(600);
+/// What is left of the caller's deadline when a wait ends, for the answer.
+pub const MARGIN: Duration = Duration::from_millis(200);
 /// Longer timeouts of calls that name none, by the beginnings or ends of their paths on REST and gRPC.
 const LONGER_DEFAULTS: [(&str, &str, Duration); 3] = [
     // May wait for an event.
@@ -44,6 +46,11 @@ pub fn left() -> Duration {
     UNTIL
         .try_with(|until| until.saturating_duration_since(Instant::now()))
         .unwrap_or(MAX)
+}
+
+/// For how long the current call may wait, so that time is left for its answer.
+pub fn left_to_wait() -> Duration {
+    left().saturating_sub(MARGIN)
 }
 
 /// How long the caller of a gRPC method waits; `wait` longer than usual where the caller does not say.

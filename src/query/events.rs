@@ -16,8 +16,6 @@ use crate::error::{Code, Error};
 
 /// How long a caller may ask to wait, in seconds.
 pub const MAX_WAIT_SECONDS: i32 = 30;
-/// What is left of the caller's deadline when a wait ends, for the answer.
-const MARGIN: Duration = Duration::from_millis(200);
 /// An event is looked up so often at most, and less often the longer it is waited for: any commit may be its own.
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
 
@@ -57,7 +55,7 @@ pub async fn status(
     wait: Duration,
 ) -> Result<EventStatuses, Error> {
     check_id("eventId", event_id)?;
-    let until = Instant::now() + wait.min(deadline::left().saturating_sub(MARGIN));
+    let until = Instant::now() + wait.min(deadline::left_to_wait());
     // A domain that is not asked for may be the one that says where the record lies.
     let mut commits = Commits::subscribe(reads);
     loop {

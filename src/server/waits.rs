@@ -30,8 +30,6 @@ use crate::query::{MAX_REQUEST_BYTES, Position, Reads, deadline, place};
 
 /// How many requests may wait at once on a surface. Each holds some kilobytes.
 const MAX_WAITING: usize = 20_000;
-/// What is left of the caller's deadline when a wait ends, for the answer.
-const MARGIN: Duration = Duration::from_millis(200);
 /// What is not there yet although something was committed is looked for so often at most.
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
 /// After so long a read that can't be what is demanded yet is run once, because a wait is in vain if it is about a parked key, or
@@ -119,7 +117,7 @@ impl Waits {
         let Some(domains) = self.domains(&request) else {
             return self.surface.refuse(unsupported());
         };
-        let until = Instant::now() + demand.wait.min(deadline::left().saturating_sub(MARGIN));
+        let until = Instant::now() + demand.wait.min(deadline::left_to_wait());
         let call = match buffered(request, next).await {
             Ok(call) => call,
             Err(error) => return self.surface.refuse(error),
@@ -235,7 +233,7 @@ impl Waits {
         until: Instant,
     ) -> Result<Response, Missed> {
         let announcements = &self.reads.work().announcements;
-        let mut targets = Targets::of(&self.reads, level).await?;
+        let mut targets = Targets::of(&self.reads, level, until.into_std()).await?;
         let has_unseen = targets.has_unseen();
         let mut commits = has_unseen.then(|| Commits::subscribe(&self.reads));
         let check_at = Instant::now() + CHECK_AFTER;

@@ -4,15 +4,21 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::time::timeout;
+
 use super::demand::{Level, Reference, TOKEN};
 use super::obstacles::{Obstacles, Unmet, dead_lettered, kafka_unavailable, partition_waits};
 use crate::error::{Code, Error, Hint};
 use crate::kafka::ends::Ends;
 use crate::projector::announcements::Announcements;
+use crate::query::deadline;
 use crate::query::event_lookups::EventStatus;
 use crate::query::reads::{FoundLog, Reads};
 use crate::query::seen::{Seen, Subject};
 use crate::query::token::{ConsistencyToken, TopicIdentity, TopicRef};
+
+/// How long Kafka is asked for the ends at least, also for a caller that does not wait: unless it is away, it answers sooner.
+const LEAST_TIME: Duration = Duration::from_millis(200);
 
 /// What an answer must not be older than, in logs and offsets.
 #[derive(Debug, Default)]
@@ -27,6 +33,8 @@ pub struct Targets {
     max_lag: Option<Duration>,
     /// When `positions` were read from Kafka; `None` where they are from tokens.
     asked: Option<Instant>,
+    /// Until when the caller waits.
+    until: Option<Instant>,
 }
 
 /// The position behind a record, or of a token of one partition.
@@ -50,13 +58,16 @@ impl Record {
 pub type Reached = HashMap<(String, i32), i64>;
 
 impl Targets {
-    /// What a level means now.
+    /// What a level means now, to a caller that waits until then.
     ///
     /// # Errors
     /// INVALID_ARGUMENT: a token is of another cluster, of a topic that is not projected, or of one that no longer exists.
     /// KAFKA_UNAVAILABLE: the end of the log can't be read. The database failed.
-    pub async fn of(reads: &Reads, level: &Level) -> Result<Self, Error> {
-        let mut targets = Self::default();
+    pub async fn of(reads: &Reads, level: &Level, until: Instant) -> Result<Self, Error> {
+        let mut targets = Self {
+            until: Some(until),
+            ..Self::default()
+        };
         match level {
             Level::Eventual => {}
             Level::AtLeast(references) => {
@@ -94,10 +105,14 @@ impl Targets {
         Ok(())
     }
 
-    /// Demands what the logs hold now.
+    /// Demands what the logs hold now. The reading is shared: it goes on for others when this caller has waited long enough.
     async fn read_ends(&mut self, reads: &Reads) -> Result<(), Error> {
+        let wait = self
+            .until
+            .map(|until| until.saturating_duration_since(Instant::now()));
+        let time = time_for_ends(wait.unwrap_or_default(), deadline::left());
         let ends = match reads.ends() {
-            Some(ends) => ends.read().await,
+            Some(ends) => timeout(time, ends.read()).await.ok().flatten(),
             None => None,
         };
         let ends = ends.ok_or_else(kafka_unavailable)?;
@@ -266,6 +281,13 @@ impl Targets {
     }
 }
 
+/// How long a call waits for the ends if it may wait for `wait` for the view, and `left` is the time until its deadline.
+fn time_for_ends(wait: Duration, left: Duration) -> Duration {
+    // Where little more than the margin is left, half of it is for Kafka, so that it is asked at all, and half for the answer.
+    let most = left.saturating_sub(deadline::MARGIN).max(left / 2);
+    most.min(wait.max(LEAST_TIME))
+}
+
 fn position_in(seen: &Seen, log_id: i32) -> Option<i64> {
     let mut logs = seen.logs.iter();
     logs.find(|(log, _)| *log == log_id)
@@ -431,6 +453,24 @@ mod tests {
         let unmet = targets.compare(&[seen(&[(3, 42)])], &reached);
         let logs: Vec<i32> = unmet.into_iter().map(|unmet| unmet.log_id).collect();
         assert_eq!(logs, [5]);
+    }
+
+    #[test]
+    fn kafka_is_asked_for_as_long_as_the_caller_waits() {
+        for (wait, left, time) in [
+            (1_000, 10_000, 1_000),
+            (250, 10_000, 250),
+            (0, 10_000, 200),
+            (1_000, 500, 300),
+            (0, 500, 200),
+            (0, 300, 150),
+            (0, 100, 50),
+            (0, 0, 0),
+        ] {
+            let found =
+                time_for_ends(Duration::from_millis(wait), Duration::from_millis(left)).as_millis();
+            assert_eq!(found, time, "{wait}, {left}");
+        }
     }
 
     #[test]
