@@ -35,7 +35,7 @@ impl Moment {
     }
 }
 
-/// What happened, with its ids. A name is `None` if the event does not tell one.
+/// What happened, with its ids. A name or description is `None` if the event does not tell one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
     RoleCreated {
@@ -46,9 +46,8 @@ pub enum What {
     },
     RoleUpdated {
         role: String,
-        name: Option<String>,
-        /// `None` if the event does not tell whether there is one.
-        description: Option<Description>,
+        name: Option<NewText>,
+        description: Option<NewText>,
     },
     RoleDeleted {
         role: String,
@@ -75,7 +74,7 @@ pub enum What {
     },
     PermissionUpdated {
         permission: String,
-        name: Option<String>,
+        name: Option<NewText>,
     },
     PermissionDeleted {
         permission: String,
@@ -93,11 +92,20 @@ pub enum What {
     },
 }
 
-/// What an update says of a description.
+/// What an update makes of a name or a description.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Description {
+pub enum NewText {
     Text(String),
     Cleared,
+}
+
+impl NewText {
+    fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Cleared => None,
+        }
+    }
 }
 
 /// Something that happened.
@@ -145,10 +153,8 @@ pub fn of_role(facts: &[Fact], role_id: &str) -> Role {
         return answer;
     };
     answer.role_name = role.name();
-    answer.description = match latest(&role.descriptions) {
-        Some(Description::Text(text)) => Some(text.clone()),
-        Some(Description::Cleared) | None => None,
-    };
+    let description = latest(&role.descriptions).copied().flatten();
+    answer.description = description.map(str::to_owned);
     answer.deleted_at = role.life.deleted_at();
     answer.permissions = known
         .permissions_of(role_id)
@@ -242,10 +248,11 @@ impl Life<'_> {
 #[derive(Default)]
 struct KnownRole<'f> {
     life: Life<'f>,
-    names: Said<'f, &'f str>,
+    /// By events of its own; `None` where an update clears it.
+    names: Said<'f, Option<&'f str>>,
     /// By assignments, for a role that no event of its own names.
     assigned_names: Said<'f, &'f str>,
-    descriptions: Said<'f, Description>,
+    descriptions: Said<'f, Option<&'f str>>,
     /// By user: whether it was assigned; else it was removed.
     holders: BTreeMap<&'f str, Said<'f, bool>>,
     /// The same by permission.
@@ -254,14 +261,23 @@ struct KnownRole<'f> {
 
 impl KnownRole<'_> {
     fn name(&self) -> Option<String> {
-        let name = latest(&self.names).or_else(|| latest(&self.assigned_names));
-        name.map(|name| (*name).to_owned())
+        latest_name(&self.names, &self.assigned_names)
     }
 
     fn is_held_by(&self, user: &str) -> bool {
         let said = self.holders.get(user);
         !self.life.is_deleted() && said.is_some_and(|said| holds(said, &[&self.life]))
     }
+}
+
+/// The name of a role or permission: as its own events say last, which may have cleared it. That of assignments counts only where
+/// no event of its own says one.
+fn latest_name(own: &Said<'_, Option<&str>>, assigned: &Said<'_, &str>) -> Option<String> {
+    let name = match latest(own) {
+        Some(name) => *name,
+        None => latest(assigned).copied(),
+    };
+    name.map(str::to_owned)
 }
 
 /// Whether the last word is an assignment, which no later deletion has cancelled.
@@ -273,7 +289,7 @@ fn holds(said: &Said<'_, bool>, lives: &[&Life<'_>]) -> bool {
 #[derive(Default)]
 struct KnownPermission<'f> {
     life: Life<'f>,
-    names: Said<'f, &'f str>,
+    names: Said<'f, Option<&'f str>>,
     assigned_names: Said<'f, &'f str>,
 }
 
@@ -304,10 +320,10 @@ impl<'f> Known<'f> {
                 }
                 let role = self.roles.entry(role).or_default();
                 role.life.said.push((at, false));
-                role.names.extend(name.iter().map(|name| (at, &**name)));
-                let description = description.clone().map(Description::Text);
+                role.names
+                    .extend(name.iter().map(|name| (at, Some(&**name))));
                 role.descriptions
-                    .extend(description.map(|description| (at, description)));
+                    .extend(description.iter().map(|text| (at, Some(&**text))));
                 for permission in permissions {
                     let said = role.permissions.entry(permission).or_default();
                     said.push((at, true));
@@ -319,15 +335,15 @@ impl<'f> Known<'f> {
                 description,
             } => {
                 let role = self.roles.entry(role).or_default();
-                role.names.extend(name.iter().map(|name| (at, &**name)));
-                let description = description.clone();
+                role.names.extend(name.iter().map(|name| (at, name.text())));
                 role.descriptions
-                    .extend(description.map(|description| (at, description)));
+                    .extend(description.iter().map(|text| (at, text.text())));
             }
             What::RoleDeleted { role, name } => {
                 let role = self.roles.entry(role).or_default();
                 role.life.said.push((at, true));
-                role.names.extend(name.iter().map(|name| (at, &**name)));
+                role.names
+                    .extend(name.iter().map(|name| (at, Some(&**name))));
             }
             What::RoleAssigned { role, user, name } | What::RoleRemoved { role, user, name } => {
                 let assigned = matches!(what, What::RoleAssigned { .. });
@@ -348,13 +364,13 @@ impl<'f> Known<'f> {
                 permission.life.said.push((at, deleted));
                 permission
                     .names
-                    .extend(name.iter().map(|name| (at, &**name)));
+                    .extend(name.iter().map(|name| (at, Some(&**name))));
             }
             What::PermissionUpdated { permission, name } => {
                 let permission = self.permissions.entry(permission).or_default();
                 permission
                     .names
-                    .extend(name.iter().map(|name| (at, &**name)));
+                    .extend(name.iter().map(|name| (at, name.text())));
             }
             What::PermissionAssigned {
                 permission,
@@ -405,10 +421,7 @@ impl<'f> Known<'f> {
 
     fn held_permission(&self, id: &str) -> HeldPermission {
         let known = self.permissions.get(id);
-        let name = known.and_then(|known| {
-            let name = latest(&known.names).or_else(|| latest(&known.assigned_names));
-            name.map(|name| (*name).to_owned())
-        });
+        let name = known.and_then(|known| latest_name(&known.names, &known.assigned_names));
         HeldPermission {
             permission_id: id.to_owned(),
             permission_name: name,
@@ -432,8 +445,9 @@ mod tests {
         }
     }
 
-    /// What happens, in short: `role+`, `role-` (created, deleted), `role=name`, `role:text` and `role:` (updated),
-    /// `role>user`, `role<user`, `perm+`, `perm-`, `role>>perm`, `role<<perm`, `role+perm` (created with it).
+    /// What happens, in short: `role+`, `role-` (created, deleted), `role=name`, `role:text`, and `role=` and `role:` (updated, and
+    /// cleared), `role>user`, `role<user`, `perm+`, `perm-`, `perm=name`, `perm=`, `role>>perm`, `role<<perm`, `role+perm` (created
+    /// with it).
     fn what(text: &str) -> What {
         let split = |by: &str| {
             let (left, right) = text.split_once(by)?;
@@ -468,22 +482,29 @@ mod tests {
                 name: Some("removed".into()),
             };
         }
-        if let Some((role, name)) = split("=") {
-            return What::RoleUpdated {
-                role,
-                name: Some(name),
-                description: None,
+        let new = |text: String| match text.as_str() {
+            "" => Some(NewText::Cleared),
+            _ => Some(NewText::Text(text)),
+        };
+        if let Some((id, name)) = split("=") {
+            return if id.starts_with('p') {
+                What::PermissionUpdated {
+                    permission: id,
+                    name: new(name),
+                }
+            } else {
+                What::RoleUpdated {
+                    role: id,
+                    name: new(name),
+                    description: None,
+                }
             };
         }
         if let Some((role, text)) = split(":") {
-            let description = match text.as_str() {
-                "" => Description::Cleared,
-                _ => Description::Text(text),
-            };
             return What::RoleUpdated {
                 role,
                 name: None,
-                description: Some(description),
+                description: new(text),
             };
         }
         match (split("+"), split("-")) {
@@ -597,6 +618,13 @@ mod tests {
             (&["r>u", "r<u"], Some("removed"), None),
             (&["r=new", "r>u"], Some("new"), None),
             (&["r>>p"], None, None),
+            // A cleared name stays away until an event of the role's own brings one.
+            (&["r+", "r="], None, Some("first")),
+            (&["r+", "r=", "r>u"], None, Some("first")),
+            (&["r>u", "r="], None, None),
+            (&["r=", "r:text"], None, Some("text")),
+            (&["r+", "r=", "r=new"], Some("new"), Some("first")),
+            (&["r=", "r-"], Some("name"), None),
         ] {
             let role = role(facts);
             let found = (role.role_name.as_deref(), role.description.as_deref());
@@ -606,6 +634,18 @@ mod tests {
         let names = named.permissions.iter();
         let names: Vec<_> = names.map(|p| p.permission_name.as_deref()).collect();
         assert_eq!(names, [Some("name"), None, Some("assigned")]);
+        for (facts, name) in [
+            (&["r>>p", "p=new"][..], Some("new")),
+            (&["p+", "r>>p", "p="], None),
+            (&["r>>p", "p=", "r>>p"], None),
+            (&["p+", "p=", "p=new", "r>>p"], Some("new")),
+        ] {
+            let role = role(facts);
+            let [permission] = &role.permissions[..] else {
+                panic!("{facts:?}: {role:?}");
+            };
+            assert_eq!(permission.permission_name.as_deref(), name, "{facts:?}");
+        }
     }
 
     #[test]
@@ -640,9 +680,9 @@ mod tests {
     }
 
     fn facts() -> impl Strategy<Value = Vec<Fact>> {
-        const TEXTS: [&str; 14] = [
-            "r+", "r-", "r+p", "r>u", "r<u", "r>v", "r=a", "r:b", "r:", "p+", "p-", "r>>p", "r<<p",
-            "s>u",
+        const TEXTS: [&str; 17] = [
+            "r+", "r-", "r+p", "r>u", "r<u", "r>v", "r=a", "r=", "r:b", "r:", "p+", "p-", "p=a",
+            "p=", "r>>p", "r<<p", "s>u",
         ];
         let fact = (0..TEXTS.len(), 1..4_i32, 0..5_i64);
         prop::collection::vec(fact, 0..14).prop_map(|facts| {

@@ -460,8 +460,7 @@ impl<'e> Standing<'e> {
                     Change::Cleared => None,
                     Change::Unknown => continue,
                 };
-                // A name can't be cleared: that of before stays.
-                if field == name && text.is_some() {
+                if field == name {
                     says(name, true, text);
                 } else if field == "description" && kind == ROLE {
                     says("description", true, text);

@@ -928,7 +928,10 @@ fn names_are_the_last_that_are_known() {
         7,
         update(json!({"roleName": null, "description": null})),
     );
-    assert_eq!(says(&example), "R -");
+    assert_eq!(says(&example), "- -");
+    // An assignment does not name it again.
+    example.event("r", "UserRoleAssigned", 70, of_user("r"));
+    assert_eq!(says(&example), "- -");
     example.event(
         "r",
         "RoleUpdated",
@@ -953,6 +956,17 @@ fn names_are_the_last_that_are_known() {
     example.event("p", "PermissionUpdated", 1, update);
     example.event("r", "PermissionAssignedToRole", 20, of_role("p"));
     assert_eq!(name(&example), "N");
+    for cleared in [Value::Null, json!("")] {
+        let update = json!({"permissionId": "p", "updatedBy": "a", "updatedFields": ["permissionName"],
+            "newValues": {"permissionName": cleared}});
+        example.event("p", "PermissionUpdated", 1, update);
+        assert_eq!(name(&example), Value::Null);
+        example.event("r", "PermissionAssignedToRole", 30, of_role("p"));
+        assert_eq!(name(&example), Value::Null);
+        let created = permission("p");
+        example.event("p", "PermissionCreated", 1, created);
+        assert_eq!(name(&example), "Q");
+    }
 }
 
 /// Steps of the form (partition, type, time, payload), and then what `u` may do and how `r` reads.

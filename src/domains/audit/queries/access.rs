@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::entries::{in_facts, last_entries};
 use crate::db;
-use crate::domains::audit::access::{self, Description, Fact, Moment, What};
+use crate::domains::audit::access::{self, Fact, Moment, NewText, What};
 use crate::domains::audit::model::{Access, Action, Role, UserAudit};
 use crate::domains::audit::state::{ChangedValue, Facts};
 use crate::error::Error;
@@ -401,9 +401,11 @@ impl FactRow {
                 .find(|(name, _)| *name == field)
                 .and_then(|(_, value)| value.new))
         };
-        let text = |field| -> Result<Option<String>, Error> {
+        let text = |field| -> Result<Option<NewText>, Error> {
             Ok(match new(field)? {
-                Some(Value::String(text)) => Some(text),
+                Some(Value::String(text)) => Some(NewText::Text(text)),
+                // An event clears a field by null or an empty text, and both are stored as null.
+                Some(Value::Null) => Some(NewText::Cleared),
                 _ => None,
             })
         };
@@ -426,11 +428,7 @@ impl FactRow {
             EventType::RoleUpdated => What::RoleUpdated {
                 role,
                 name: text("roleName")?,
-                description: match new("description")? {
-                    Some(Value::String(text)) => Some(Description::Text(text)),
-                    Some(Value::Null) => Some(Description::Cleared),
-                    _ => None,
-                },
+                description: text("description")?,
             },
             EventType::RoleDeleted => What::RoleDeleted {
                 role,
