@@ -195,8 +195,10 @@ pub fn unnamed(facts: &[Fact]) -> (BTreeSet<&str>, BTreeSet<&str>) {
 type Said<'f, T> = Vec<(&'f Moment, T)>;
 
 /// What was said last: in each log the last, between logs the latest of these.
-fn latest_said<'s, 'f, T>(said: &'s Said<'f, T>) -> Option<&'s (&'f Moment, T)> {
-    let mut last: HashMap<i32, &(&Moment, T)> = HashMap::new();
+fn latest_said<'s, 'f: 's, T: 's>(
+    said: impl IntoIterator<Item = &'s (&'f Moment, T)>,
+) -> Option<&'s (&'f Moment, T)> {
+    let mut last: HashMap<i32, &'s (&'f Moment, T)> = HashMap::new();
     for one in said {
         let last = last.entry(one.0.log_id).or_insert(one);
         if one.0.offset >= last.0.offset {
@@ -238,10 +240,18 @@ impl Life<'_> {
             .map(|(at, _)| at.occurred_at)
     }
 
-    /// Whether it was deleted after a moment.
-    fn ends_after(&self, moment: &Moment) -> bool {
+    /// Whether something that was assigned at a moment is lost: it was deleted then, or has been since. What lives again has no
+    /// former assignments, and none of the time between.
+    fn cancels(&self, moment: &Moment) -> bool {
         let mut deletions = self.said.iter().filter(|(_, deleted)| *deleted);
-        deletions.any(|(at, _)| at.is_later_than(moment))
+        deletions.any(|(at, _)| at.is_later_than(moment)) || self.is_deleted_at(moment)
+    }
+
+    /// Whether it was deleted at a moment. What was never created was there all the time.
+    fn is_deleted_at(&self, moment: &Moment) -> bool {
+        let said = self.said.iter();
+        let until_then = said.filter(|(at, _)| !at.is_later_than(moment));
+        latest_said(until_then).is_some_and(|(_, deleted)| *deleted)
     }
 }
 
@@ -280,10 +290,10 @@ fn latest_name(own: &Said<'_, Option<&str>>, assigned: &Said<'_, &str>) -> Optio
     name.map(str::to_owned)
 }
 
-/// Whether the last word is an assignment, which no later deletion has cancelled.
+/// Whether the last word is an assignment that no deletion of either side has cancelled.
 fn holds(said: &Said<'_, bool>, lives: &[&Life<'_>]) -> bool {
     latest_said(said)
-        .is_some_and(|(at, assigned)| *assigned && !lives.iter().any(|life| life.ends_after(at)))
+        .is_some_and(|(at, assigned)| *assigned && !lives.iter().any(|life| life.cancels(at)))
 }
 
 #[derive(Default)]
@@ -568,7 +578,15 @@ mod tests {
             (&["r+", "r>u", "r-", "r+", "r>u"], &["r"]),
             // Neither an assignment nor an update brings it back.
             (&["r-", "r>u", "r=x"], &[]),
+            // What was assigned while the role was deleted counts neither then nor when it is created again.
+            (&["r+", "r-", "r>u", "r+"], &[]),
+            (&["r-", "r>u", "r+"], &[]),
+            (&["r+", "r>u", "r-", "r>u", "r+"], &[]),
+            (&["r-", "r>u", "r+", "r>u"], &["r"]),
+            (&["r-", "r+", "r>u", "r+"], &["r"]),
+            // A creation with no deletion before it cancels nothing.
             (&["r>u", "r+"], &["r"]),
+            (&["r>u", "r+", "r+"], &["r"]),
         ] {
             assert_eq!(roles(&log(facts)), held, "{facts:?}");
         }
@@ -586,7 +604,13 @@ mod tests {
             (&["r>u", "r>>p", "p-", "p+"], &[]),
             (&["r>u", "r>>p", "p-", "p+", "r>>p"], &["p"]),
             (&["r>u", "p-", "r>>p"], &[]),
+            (&["r>u", "p-", "r>>p", "p+"], &[]),
+            (&["r>u", "p-", "r+p", "p+"], &[]),
+            (&["r>u", "p-", "r>>p", "p+", "r>>p"], &["p"]),
+            (&["r>u", "r>>p", "p+"], &["p"]),
             (&["r>>p", "r-", "r+", "r>u"], &[]),
+            (&["r-", "r>>p", "r+", "r>u"], &[]),
+            (&["r-", "r>>p", "r+", "r>>p", "r>u"], &["p"]),
             (&["r>>p", "r-", "r+p", "r>u"], &["p"]),
             (&["r>>p"], &[]),
         ] {
@@ -677,6 +701,16 @@ mod tests {
             roles(&[fact(1, 1, 8, "r>u"), facts[1].clone(), facts[2].clone()]),
             ["r"]
         );
+        // Between the deletion and the creation in another log, it is assigned in vain.
+        let facts = |assigned| {
+            [
+                fact(1, 1, assigned, "r>u"),
+                fact(2, 1, 6, "r-"),
+                fact(2, 2, 8, "r+"),
+            ]
+        };
+        assert!(roles(&facts(7)).is_empty());
+        assert_eq!(roles(&facts(9)), ["r"]);
     }
 
     fn facts() -> impl Strategy<Value = Vec<Fact>> {
@@ -696,6 +730,35 @@ mod tests {
     }
 
     proptest! {
+        /// In one log, each event acts on what is there when it happens.
+        #[test]
+        fn in_one_log_it_is_a_fold_of_one_event_after_another(
+            texts in prop::collection::vec(
+                prop::sample::select(vec![
+                    "r+", "r-", "r+p", "r>u", "r<u", "p+", "p-", "r>>p", "r<<p",
+                ]),
+                0..12,
+            )
+        ) {
+            let (mut role, mut permission, mut held, mut given) = (true, true, false, false);
+            for text in &texts {
+                match *text {
+                    "r+" => role = true,
+                    "r+p" => (role, given) = (true, permission),
+                    "r-" => (role, held, given) = (false, false, false),
+                    "p+" => permission = true,
+                    "p-" => (permission, given) = (false, false),
+                    "r>u" => held = role,
+                    "r<u" => held = false,
+                    "r>>p" => given = role && permission,
+                    _ => given = false,
+                }
+            }
+            let found = of_role(&log(&texts), "r");
+            prop_assert_eq!(found.holders == ["u"], held);
+            prop_assert_eq!(found.permissions.len() == 1, given);
+        }
+
         #[test]
         fn the_order_in_which_facts_are_given_does_not_matter(
             (facts, shuffled) in facts().prop_flat_map(|facts| {

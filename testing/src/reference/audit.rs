@@ -504,20 +504,22 @@ impl<'e> Standing<'e> {
         deletions.last().map(|event| event.occurred_at)
     }
 
-    /// Whether the last event of a pair assigns, and no deletion of either side has ended that since.
+    /// Whether the last event of a pair assigns while both sides are there, and no deletion of either has ended that since.
     fn is_assigned(&self, events: &[&Event], sides: &[(&'static str, &str)]) -> bool {
         let Some(last) = last_of(events.iter(), |event| event) else {
             return false;
         };
         let is_ended = |(kind, id): &(&'static str, &str)| {
-            let mut life = self
-                .lives
-                .get(&(*kind, (*id).to_owned()))
-                .into_iter()
-                .flatten();
-            life.any(|event| {
-                event.name.ends_with("Deleted") && precedence(event, last) == Ordering::Greater
-            })
+            let life = self.lives.get(&(*kind, (*id).to_owned()));
+            let life = life.map_or(&[][..], Vec::as_slice);
+            let is_later = |event: &Event| precedence(event, last) == Ordering::Greater;
+            let is_deletion = |event: &Event| event.name.ends_with("Deleted");
+            let before = life.iter().filter(|event| !is_later(event));
+            let was_gone = last_of(before, |event| event).is_some_and(|event| is_deletion(event));
+            was_gone
+                || life
+                    .iter()
+                    .any(|event| is_deletion(event) && is_later(event))
         };
         let is_gone = |(kind, id): &(&'static str, &str)| self.deleted_at(kind, id).is_some();
         !last.name.contains("Removed") && !sides.iter().any(is_ended) && !sides.iter().any(is_gone)

@@ -1052,7 +1052,7 @@ fn a_deleted_role_gives_nothing_and_comes_back_bare() {
             ": ",
             at(5),
         ),
-        // Created again, it has no former holders, but those since its deletion.
+        // Created again, it has no former holders, and none of the time when it was deleted.
         (
             vec![
                 (0, assigned, 1, of_user("r")),
@@ -1068,7 +1068,37 @@ fn a_deleted_role_gives_nothing_and_comes_back_bare() {
                 (0, assigned, 3, of_user("r")),
                 (0, back, 4, created(json!(["p"]))),
             ],
+            ": ",
+            none.clone(),
+        ),
+        (
+            vec![
+                (0, back, 1, created(json!(null))),
+                (0, gone, 2, role_deleted()),
+                (0, assigned, 3, of_user("r")),
+                (0, back, 4, created(json!(null))),
+            ],
+            ": ",
+            none.clone(),
+        ),
+        (
+            vec![
+                (0, gone, 2, role_deleted()),
+                (0, assigned, 3, of_user("r")),
+                (0, back, 4, created(json!(["p"]))),
+                (0, assigned, 5, of_user("r")),
+            ],
             "r: p",
+            none.clone(),
+        ),
+        // Also where both are on another partition than the assignment.
+        (
+            vec![
+                (0, assigned, 3, of_user("r")),
+                (1, gone, 2, role_deleted()),
+                (1, back, 4, created(json!(["p"]))),
+            ],
+            ": ",
             none.clone(),
         ),
         // A creation alone ends nothing.
@@ -1205,7 +1235,25 @@ fn a_permission_is_given_by_assignment_and_by_creation() {
                 (0, given, 1, of_role("p")),
                 (0, back, 3, permission("p")),
             ],
+            "",
+        ),
+        (
+            vec![
+                (0, gone, 2, permission("p")),
+                (0, given, 1, of_role("p")),
+                (0, back, 3, permission("p")),
+                (0, given, 4, of_role("p")),
+            ],
             "p",
+        ),
+        // By a creation, too, nothing comes of a permission that is deleted.
+        (
+            vec![
+                (0, gone, 2, permission("p")),
+                (0, "RoleCreated", 3, created(json!(["p", "q"]))),
+                (0, back, 4, permission("p")),
+            ],
+            "q",
         ),
         (
             vec![(0, gone, 2, permission("p")), (0, given, 3, of_role("p"))],
@@ -1224,6 +1272,15 @@ fn a_permission_is_given_by_assignment_and_by_creation() {
                 (0, "RoleCreated", 1, created(json!(["p"]))),
                 (0, "RoleDeleted", 2, role_deleted()),
                 (0, "RoleCreated", 3, created(json!(["q"]))),
+            ],
+            "q",
+        ),
+        // Nor does what is given to a deleted role.
+        (
+            vec![
+                (0, "RoleDeleted", 2, role_deleted()),
+                (0, given, 3, of_role("p")),
+                (0, "RoleCreated", 4, created(json!(["q"]))),
             ],
             "q",
         ),
