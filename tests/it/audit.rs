@@ -964,6 +964,17 @@ async fn alerts_of_each_kind() {
     log.extend((0..5).map(|n| login_failed(&format!("z{n}"), user(ODD), "203.0.113.4", 900 + n)));
     log.push(logged_in("in2", ODD, "203.0.113.9", 1_199));
     log.push(logged_in("in3", ODD, "203.0.113.9", 1_200));
+    // 12:25: two other accounts whose text is u1, and a login of the user u1 in whose name only four failed.
+    for name in ["attemptedUsername", "attemptedEmail"] {
+        log.extend((0..5).map(|n| {
+            let id = format!("{name}{n}");
+            login_failed(&id, json!({name: "u1"}), "203.0.113.5", 1_500 + n)
+        }));
+    }
+    log.extend(
+        (0..4).map(|n| login_failed(&format!("k{n}"), user("u1"), "203.0.113.5", 1_510 + n)),
+    );
+    log.push(logged_in("in4", "u1", "203.0.113.9", 1_520));
     let (_world, running) = projected(&log, &[]).await;
     let rest = &running.rest;
 
@@ -987,6 +998,8 @@ async fn alerts_of_each_kind() {
     assert_eq!(
         summary,
         [
+            (1_500, "brute_force", "u1", 5),
+            (1_500, "brute_force", "u1", 5),
             (900, "brute_force", ODD, 5),
             (900, "login_after_failures", ODD, 1),
             (600, "brute_force", ODD, 5),
@@ -999,22 +1012,24 @@ async fn alerts_of_each_kind() {
     );
     let at = |seconds| json!(beginning() + TimeDelta::seconds(seconds));
     assert_eq!(
-        all[7],
+        all[9],
         json!({
             "kind": "login_after_failures", "key": "u1", "windowStart": at(0), "windowEnd": at(300), "count": 2,
             "firstEventAt": at(5), "lastEventAt": at(100), "eventIds": ["in0", "in1"],
         })
     );
     assert_eq!(
-        all[6],
+        all[8],
         json!({
             "kind": "brute_force", "key": "u1", "windowStart": at(0), "windowEnd": at(300), "count": 6,
             "firstEventAt": at(10), "lastEventAt": at(15), "eventIds": ["b0", "b1", "b2", "b3", "b4", "b5"],
         })
     );
-    assert_eq!(all[4]["eventIds"].as_array().map(Vec::len), Some(11));
+    assert_eq!(all[6]["eventIds"].as_array().map(Vec::len), Some(11));
+    assert_ne!(all[0]["eventIds"], all[1]["eventIds"]);
 
-    let starts = [0, 600, 900].map(|seconds| written(beginning() + TimeDelta::seconds(seconds)));
+    let starts =
+        [0, 600, 900, 1_500].map(|seconds| written(beginning() + TimeDelta::seconds(seconds)));
     let matching = |filters: &[(&str, &str)]| -> Vec<Value> {
         let matches = |alert: &&Value| {
             filters.iter().all(|(name, value)| {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::model::AlertKind;
 use super::settings::Settings;
-use super::state::account;
+use super::state::Account;
 use crate::config::AlertThreshold;
 use crate::db;
 use crate::event::{Payload, hash16, text};
@@ -48,29 +48,33 @@ impl<'e> Batch<'e> {
         for new_event in events {
             match &new_event.event.payload {
                 Payload::UserLoginFailed(failed) => {
-                    let Some(account) = account(failed) else {
+                    let Some(account) = Account::of(failed) else {
                         continue;
                     };
                     batch.add(
                         AlertKind::BruteForce,
                         settings.brute_force,
-                        account,
+                        (account.text(), account.key_hash()),
                         new_event,
                         1,
                     );
                     if let Some(ip) = &failed.ip_address {
-                        let threshold = settings.credential_stuffing;
-                        let window =
-                            batch.add(AlertKind::CredentialStuffing, threshold, ip, new_event, 0);
-                        batch.accounts.insert((window, hash16(account.as_bytes())));
+                        let window = batch.add(
+                            AlertKind::CredentialStuffing,
+                            settings.credential_stuffing,
+                            (ip.as_str(), hash16(ip.as_bytes())),
+                            new_event,
+                            0,
+                        );
+                        batch.accounts.insert((window, account.key_hash()));
                     }
                 }
                 Payload::MfaChallengeFailed(failed) => {
-                    let threshold = settings.mfa_fatigue;
+                    let user_id = &failed.user_id;
                     batch.add(
                         AlertKind::MfaFatigue,
-                        threshold,
-                        &failed.user_id,
+                        settings.mfa_fatigue,
+                        (user_id.as_str(), hash16(user_id.as_bytes())),
                         new_event,
                         1,
                     );
@@ -85,14 +89,14 @@ impl<'e> Batch<'e> {
         &mut self,
         kind: AlertKind,
         threshold: AlertThreshold,
-        key: &'e str,
+        (key, key_hash): (&'e str, Uuid),
         new_event: &NewEvent,
         count: i64,
     ) -> WindowKey {
         let at = new_event.event.occurred_at;
         let length = i64::from(threshold.window_seconds);
         let begins = at.timestamp().div_euclid(length) * length;
-        let window = (kind.code(), hash16(key.as_bytes()), begins);
+        let window = (kind.code(), key_hash, begins);
         let seen = self.windows.entry(window).or_insert_with(|| Seen {
             key,
             threshold,
@@ -213,5 +217,55 @@ impl Columns {
         .execute(connection)
         .await
         .map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::fold::examples::event;
+
+    #[test]
+    fn accounts_of_different_kinds_are_counted_apart() {
+        let events: Vec<NewEvent> = [
+            "attemptedUserId",
+            "attemptedEmail",
+            "attemptedUsername",
+            "attemptedUsername",
+        ]
+        .into_iter()
+        .enumerate()
+        .map(|(number, name)| {
+            let payload = json!({"reason": "r", "ipAddress": "i", name: "x"});
+            event(number, "UserLoginFailed", payload)
+        })
+        .collect();
+        let five_minutes = AlertThreshold {
+            count: 10,
+            window_seconds: 300,
+        };
+        let settings = Settings {
+            brute_force: five_minutes,
+            credential_stuffing: five_minutes,
+            ..Settings::NONE
+        };
+        let batch = Batch::of(&events, &settings);
+        let brute_force = AlertKind::BruteForce.code();
+        let mut counts: Vec<(&str, Uuid, i64)> = batch
+            .windows
+            .iter()
+            .filter(|((kind, ..), _)| *kind == brute_force)
+            .map(|((_, key_hash, _), seen)| (seen.key, *key_hash, seen.count))
+            .collect();
+        let [user_id, email, username] = Account::all("x").map(Account::key_hash);
+        let mut expected = vec![("x", user_id, 1), ("x", email, 1), ("x", username, 2)];
+        counts.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(counts, expected);
+        // From one address, three accounts.
+        let accounts: BTreeSet<Uuid> = batch.accounts.iter().map(|(_, account)| *account).collect();
+        assert_eq!(accounts, BTreeSet::from([user_id, email, username]));
     }
 }

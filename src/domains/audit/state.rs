@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
+use uuid::Uuid;
 
-use crate::event::{Change, Changes, Event, Payload, UserLoginFailed};
+use crate::event::{Change, Changes, Event, Payload, UserLoginFailed, hash16};
 
 /// What an entry keeps for ever, beside its columns.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -72,13 +73,44 @@ pub struct Personal {
     pub changed_values: Vec<ChangedValue>,
 }
 
-/// The account that a failed login tried.
-pub fn account(event: &UserLoginFailed) -> Option<&str> {
-    event
-        .attempted_user_id
-        .as_deref()
-        .or(event.attempted_email.as_deref())
-        .or(event.attempted_username.as_deref())
+/// The account that a failed login tried. Accounts of different kinds are different ones, whatever their texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Account<'e> {
+    UserId(&'e str),
+    Email(&'e str),
+    Username(&'e str),
+}
+
+impl<'e> Account<'e> {
+    /// The account by the first of its names that the event has.
+    pub fn of(event: &'e UserLoginFailed) -> Option<Self> {
+        let user_id = event.attempted_user_id.as_deref().map(Self::UserId);
+        let email = event.attempted_email.as_deref().map(Self::Email);
+        let username = event.attempted_username.as_deref().map(Self::Username);
+        user_id.or(email).or(username)
+    }
+
+    /// The accounts of all kinds with this text.
+    pub fn all(text: &'e str) -> [Self; 3] {
+        [Self::UserId(text), Self::Email(text), Self::Username(text)]
+    }
+
+    /// The name, without its kind.
+    pub fn text(self) -> &'e str {
+        match self {
+            Self::UserId(text) | Self::Email(text) | Self::Username(text) => text,
+        }
+    }
+
+    /// The hash by which windows of the account are found. That of a user's id is the one by which the user's entries are found,
+    /// so that logins are looked up by it. No text of an event has the NUL character that tells the other kinds apart.
+    pub fn key_hash(self) -> Uuid {
+        match self {
+            Self::UserId(id) => hash16(id.as_bytes()),
+            Self::Email(email) => hash16(format!("email\0{email}").as_bytes()),
+            Self::Username(name) => hash16(format!("username\0{name}").as_bytes()),
+        }
+    }
 }
 
 /// Splits an event into what is kept for ever and what is erased with the user.
@@ -106,7 +138,9 @@ pub fn split(event: &Event) -> (Facts, Personal) {
         }
         Payload::UserLoginFailed(event) => {
             facts.reason = Some(event.reason.clone());
-            account(event).iter().for_each(|id| named(id));
+            Account::of(event)
+                .iter()
+                .for_each(|account| named(account.text()));
             personal.ip_address.clone_from(&event.ip_address);
             personal.user_agent.clone_from(&event.user_agent);
         }
@@ -189,5 +223,52 @@ fn keep_changes(changes: &Changes, facts: &mut Facts, personal: &mut Personal) {
                 Change::Unknown => None,
             },
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_is_the_first_name_that_a_failed_login_has() {
+        let given = |name: &str| Some(name.to_owned());
+        for (user_id, email, username, expected) in [
+            (
+                given("i"),
+                given("e"),
+                given("n"),
+                Some(Account::UserId("i")),
+            ),
+            (None, given("e"), given("n"), Some(Account::Email("e"))),
+            (None, None, given("n"), Some(Account::Username("n"))),
+            (None, None, None, None),
+        ] {
+            let event = UserLoginFailed {
+                attempted_user_id: user_id,
+                attempted_email: email,
+                attempted_username: username,
+                reason: "r".to_owned(),
+                ip_address: None,
+                user_agent: None,
+            };
+            assert_eq!(Account::of(&event), expected, "{event:?}");
+        }
+    }
+
+    #[test]
+    fn accounts_of_one_text_have_different_hashes() {
+        let [user_id, email, username] = Account::all("x").map(Account::key_hash);
+        assert!(user_id != email && email != username && username != user_id);
+        assert_eq!(user_id, hash16(b"x"));
+        // What looks like the kind of another account is text.
+        assert_ne!(Account::UserId("email\u{fffd}x").key_hash(), email);
+        assert_ne!(Account::UserId("emailx").key_hash(), email);
+        assert!(
+            Account::all("x")
+                .map(Account::text)
+                .iter()
+                .all(|text| *text == "x")
+        );
     }
 }

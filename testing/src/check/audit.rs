@@ -437,10 +437,19 @@ impl Kept {
         };
         Listed {
             how,
-            said: said.into_iter().map(normal).collect(),
-            expected: alerts.iter().filter(is_kept).cloned().map(normal).collect(),
+            said: in_one_order(said.into_iter().map(normal).collect()),
+            expected: in_one_order(alerts.iter().filter(is_kept).cloned().map(normal).collect()),
         }
     }
+}
+
+/// Alerts of one kind, window and key are of accounts of different kinds. They stand side by side, in any order.
+fn in_one_order(mut alerts: Vec<Value>) -> Vec<Value> {
+    let place = |alert: &Value| ["windowStart", "kind", "key"].map(|name| alert[name].clone());
+    for of_one_place in alerts.chunk_by_mut(|a, b| place(a) == place(b)) {
+        of_one_place.sort_by_cached_key(|alert| alert["eventIds"].to_string());
+    }
+    alerts
 }
 
 fn window_start(alert: &Value) -> DateTime<Utc> {

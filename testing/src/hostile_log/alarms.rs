@@ -50,7 +50,7 @@ impl Generator {
     fn many_failures(&mut self, user: usize) -> Vec<Happening> {
         let id = self.users[user].id.clone();
         let number = self.rng.u32(0..500);
-        // Accounts are compared as text, whatever they are.
+        // An id may also be tried as a username, which is another account.
         let (name, account) = match self.rng.u32(0..6) {
             0..3 => ("attemptedUserId", id),
             3 => ("attemptedEmail", format!("who{number}@example.com")),

@@ -241,10 +241,18 @@ fn snake_case(name: &str) -> String {
     snake
 }
 
+/// The kind of account that logins are of.
+const USER_ID: &str = "attemptedUserId";
+
+/// An account's kind, and its name.
+type Account = (&'static str, String);
+
 /// The account of a failed login.
-fn account(event: &Event) -> Option<String> {
-    let names = ["attemptedUserId", "attemptedEmail", "attemptedUsername"];
-    names.into_iter().find_map(|name| event.text(name))
+fn account(event: &Event) -> Option<Account> {
+    let kinds = [USER_ID, "attemptedEmail", "attemptedUsername"];
+    kinds
+        .into_iter()
+        .find_map(|kind| Some((kind, event.text(kind)?)))
 }
 
 fn actor(event: &Event) -> Option<String> {
@@ -252,7 +260,7 @@ fn actor(event: &Event) -> Option<String> {
         return event.text(by);
     }
     let other = match event.name {
-        "UserLoginFailed" => return account(event),
+        "UserLoginFailed" => return account(event).map(|(_, name)| name),
         "UserAccountStatusChanged" => event.text("changedBy"),
         "MfaStatusChanged" => event.text("changedBy").filter(|by| by != "user"),
         _ => None,
@@ -287,11 +295,11 @@ fn window(at: DateTime<Utc>) -> i64 {
 }
 
 impl Trail {
-    /// All alerts, in the order of their list.
+    /// All alerts, in the order of their list. Where accounts of different kinds have one name, which comes first is not said.
     pub fn alerts(&self) -> Vec<Value> {
-        // By key and window.
-        let mut failures: BTreeMap<(String, i64), Vec<Seen>> = BTreeMap::new();
-        let mut from_ip: BTreeMap<(String, i64), (BTreeSet<String>, Vec<Seen>)> = BTreeMap::new();
+        // By key and window; accounts have a kind, too.
+        let mut failures: BTreeMap<(Account, i64), Vec<Seen>> = BTreeMap::new();
+        let mut from_ip: BTreeMap<(String, i64), (BTreeSet<Account>, Vec<Seen>)> = BTreeMap::new();
         let mut challenges: BTreeMap<(String, i64), Vec<Seen>> = BTreeMap::new();
         let mut logins: BTreeMap<(String, i64), Vec<Seen>> = BTreeMap::new();
         for event in &self.events {
@@ -316,11 +324,12 @@ impl Trail {
             }
         }
         let mut alerts = Vec::new();
-        for (place, events) in failures {
+        for (((kind, name), window), events) in failures {
             if events.len() < BRUTE_FORCE {
                 continue;
             }
-            if let Some(logins) = logins.get(&place) {
+            let place = (name, window);
+            if let Some(logins) = logins.get(&place).filter(|_| kind == USER_ID) {
                 alerts.push((3, place.clone(), logins.len(), logins.clone()));
             }
             alerts.push((0, place, events.len(), events));

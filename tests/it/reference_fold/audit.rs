@@ -763,15 +763,19 @@ fn alerts_are_counted_in_fixed_windows() {
     }
     example.event("u", "UserLoggedIn", 310, json!({"userId": "u"}));
     assert_eq!(alerts(&example), Vec::<String>::new());
-    // The fifth, on another partition and by another name of the same text.
+    // Of another account of the same text.
     let by_name = json!({"reason": "r", "attemptedUserId": "", "attemptedUsername": "u"});
-    example.on(1, "u", "UserLoginFailed", 350, by_name);
+    example.on(1, "u", "UserLoginFailed", 360, by_name);
+    assert_eq!(alerts(&example), Vec::<String>::new());
+    // The fifth, on another partition.
+    let fifth = json!({"reason": "r", "attemptedUserId": "u", "attemptedUsername": "v"});
+    example.on(1, "u", "UserLoginFailed", 350, fifth);
     example.event("v", "UserLoggedIn", 310, json!({"userId": "v"}));
     example.event("u", "UserLoggedIn", 300, json!({"userId": "u"}));
     example.event("u", "UserLoggedIn", 600, json!({"userId": "u"}));
     let seen = [
-        "brute_force u 300: 5 300-599 2 4 8 5 3",
-        "login_after_failures u 300: 2 300-310 10 7",
+        "brute_force u 300: 5 300-599 2 4 9 5 3",
+        "login_after_failures u 300: 2 300-310 11 7",
     ];
     assert_eq!(alerts(&example), seen);
     // They stay after deletions, and without a name nothing counts.
@@ -785,6 +789,36 @@ fn alerts_are_counted_in_fixed_windows() {
         example.event("i", "UserLoginFailed", 900, failed(Value::Null, json!("i")));
     }
     assert_eq!(alerts(&example), seen);
+}
+
+#[test]
+fn accounts_of_different_kinds_are_different_ones() {
+    let mut example = Example::new();
+    let failed =
+        |kind: &str, n: i64| json!({"reason": "r", kind: format!("x{n}"), "ipAddress": "i"});
+    for kind in ["attemptedUsername", "attemptedEmail"] {
+        for at in 1..6 {
+            example.event("u", "UserLoginFailed", at, failed(kind, 0));
+        }
+    }
+    example.event("u", "UserLoggedIn", 9, json!({"userId": "x0"}));
+    // Nobody failed by the user's id, so the login follows no failures.
+    let expected = [
+        "brute_force x0 0: 5 1-5 6 7 8 9 10",
+        "brute_force x0 0: 5 1-5 1 2 3 4 5",
+    ];
+    assert_eq!(alerts(&example), expected);
+    // Five texts are fifteen accounts.
+    for n in 0..5 {
+        for kind in ["attemptedUserId", "attemptedUsername", "attemptedEmail"] {
+            example.event("u", "UserLoginFailed", 300 + n, failed(kind, n));
+        }
+    }
+    let stuffing = alerts(&example).remove(0);
+    assert!(
+        stuffing.starts_with("credential_stuffing i 300: 15 "),
+        "{stuffing}"
+    );
 }
 
 #[test]

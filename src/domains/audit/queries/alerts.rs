@@ -9,8 +9,8 @@ use uuid::Uuid;
 use super::entries::{check_text, foreign_token, is_stored};
 use crate::db;
 use crate::domains::audit::model::{Alert, AlertKind, Alerts};
+use crate::domains::audit::state::Account;
 use crate::error::Error;
-use crate::event::hash16;
 use crate::query::page::{Page, PageRequest};
 use crate::query::{Answer, Reads, Subject};
 
@@ -34,20 +34,31 @@ const MOST_WINDOWS: i64 = 1_000;
 /// Above the codes of all kinds: a position behind all alerts of a window.
 const AFTER_ALL_KINDS: i16 = i16::MAX;
 
-/// Where an alert stands in the list: its window, kind, key's beginning and hash.
+/// Where an alert stands in the list: its window, kind, key's beginning and hash. The hash tells accounts of one text apart.
 type AlertPosition = (DateTime<Utc>, i16, String, Uuid);
 
 /// The statement that lists alerts, of one key or of all.
 fn alert_statement(of_one_key: bool) -> &'static str {
     static STATEMENTS: LazyLock<[String; 2]> = LazyLock::new(|| {
         [
-            ("true", "w.window_start DESC, w.key_start, w.key_hash"),
             (
-                "w.key_hash = $9::uuid AND w.key = $10::text",
+                "(VALUES (NULL::uuid))",
+                "true",
+                "true",
+                "w.window_start DESC, w.key_start, w.key_hash",
+            ),
+            (
+                "unnest($9::uuid[])",
+                "w.key_hash = h.key_hash AND w.key = $10::text",
+                "w.key_hash = ($9::uuid[])[1] AND w.key = $10::text",
                 "w.window_start DESC",
             ),
         ]
-        .map(|(key, order)| LIST_ALERTS.replace("{key}", key).replace("{order}", order))
+        .map(|(hashes, key, user, order)| {
+            let statement = LIST_ALERTS.replace("{hashes}", hashes);
+            let statement = statement.replace("{key}", key).replace("{user}", user);
+            statement.replace("{order}", order)
+        })
     });
     &STATEMENTS[usize::from(of_one_key)]
 }
@@ -72,6 +83,9 @@ pub async fn list_alerts(
     let kinds = AlertKind::ALL.into_iter();
     let kinds = kinds.filter(|kind| filter.kind.is_none_or(|only| only == *kind));
     let kinds: Vec<i16> = kinds.map(AlertKind::code).collect();
+    // IP addresses and the users of second factors have the hash of a user's id.
+    let hashes = filter.key.as_deref().map(Account::all);
+    let hashes = hashes.map(|accounts| accounts.map(Account::key_hash).to_vec());
     let mut after = page.after.clone();
     loop {
         let rows: AlertRows = sqlx::query_as(alert_statement(filter.key.is_some()))
@@ -87,7 +101,7 @@ pub async fn list_alerts(
                     .map_or(Uuid::nil(), |(.., key_hash)| *key_hash),
             )
             .bind(page.limit())
-            .bind(filter.key.as_ref().map(|key| hash16(key.as_bytes())))
+            .bind(&hashes)
             .bind(&filter.key)
             .bind(MOST_WINDOWS)
             .fetch_one(reads.pool())

@@ -1,16 +1,19 @@
 -- A page of alerts, the newest window first, in a window by kind and key, and the positions of all logs, in one snapshot: those of
 -- these kinds ($1) whose windows begin in a time ($2 to $3), after the last one of the page before ($4 to $7). queries.rs makes two
--- statements of this text: for all keys, and for one ($9, $10). The alerts of a kind are read in the order of an index: first those
--- in the last window of the page before, then those before it.
+-- statements of this text: for all keys, and for one ($10), which may be the text of several accounts. Their hashes ($9, that of the
+-- user's id first) are read one by one ({hashes}). The alerts of a kind are read in the order of an index: first those in the last
+-- window of the page before, then those before it.
 -- Logins after failures (4) are looked for in the windows of brute force (1): after the last window of a page that the other kinds
 -- fill, else until so many ($11) windows are read ("horizon"), because there may be many windows without a login.
+-- The hash of a window is that of a user of entries only where its account is a user's id. For one key, {user} reads no other windows.
 WITH logs AS (
     SELECT p.log_id, p.next_offset
     FROM audit_live.view_version v
     JOIN sightline.progress p ON p.domain = 'audit' AND p.version = v.version
 ), others AS (
-    SELECT *
+    SELECT k.alert_kind, w.*
     FROM unnest($1::smallint[]) AS k (alert_kind)
+    CROSS JOIN {hashes} AS h (key_hash)
     CROSS JOIN LATERAL (
         (SELECT w.*
          FROM audit_live.alert_windows w
@@ -35,7 +38,7 @@ WITH logs AS (
            CASE WHEN count(*) < $8 AND 4 = ANY ($1) THEN (
                SELECT w.window_start
                FROM audit_live.alert_windows w
-               WHERE w.is_alert AND w.kind = 1 AND {key}
+               WHERE w.is_alert AND w.kind = 1 AND {user}
                  AND w.window_start >= coalesce($2, '-infinity') AND w.window_start < least(coalesce($3, 'infinity'), $4)
                ORDER BY {order}
                OFFSET $11::bigint LIMIT 1)
@@ -49,7 +52,7 @@ WITH logs AS (
         FROM (
             (SELECT w.*
              FROM audit_live.alert_windows w
-             WHERE w.is_alert AND w.kind = 1 AND {key} AND 4 = ANY ($1) AND $5 <= 4 AND w.window_start = $4
+             WHERE w.is_alert AND w.kind = 1 AND {user} AND 4 = ANY ($1) AND $5 <= 4 AND w.window_start = $4
                AND (w.key_start, w.key_hash) > (CASE $5 WHEN 4 THEN $6 ELSE '' END,
                                                 CASE $5 WHEN 4 THEN $7 ELSE '00000000-0000-0000-0000-000000000000' END)
                AND w.window_start > coalesce(ends.last, '-infinity')
@@ -57,7 +60,7 @@ WITH logs AS (
             UNION ALL
             (SELECT w.*
              FROM audit_live.alert_windows w
-             WHERE w.is_alert AND w.kind = 1 AND {key} AND 4 = ANY ($1)
+             WHERE w.is_alert AND w.kind = 1 AND {user} AND 4 = ANY ($1)
                AND w.window_start >= coalesce(ends.horizon, $2, '-infinity') AND w.window_start > coalesce(ends.last, '-infinity')
                AND w.window_start < least(coalesce($3, 'infinity'), $4)
              ORDER BY {order})
