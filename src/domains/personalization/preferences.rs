@@ -3,6 +3,9 @@
 //! A name (`preferences.privacy.tracking`) is known or stale by itself: a value makes it and all
 //! names below it known, and says nothing about the names above it. Null and an empty string are no
 //! value, at any depth: such a preference is not there. What is in an array is left as it is.
+//!
+//! An event is refused where it brings an object that is too large or too deep. Stale names are
+//! never a reason to refuse one: where they are too many, the object as a whole is stale.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::event::{Bad, Change, Changes};
 
-/// The most bytes of an object, as compact JSON, and of the stale names in it.
+/// The most bytes of an object, as compact JSON, and of the names that are stale in it.
 const MAX_BYTES: usize = 64 * 1024;
 /// How deep an object may be nested. No event holds a deeper one, but dotted names might build it.
 /// The answer is one level deeper, and many parsers read no more than 127.
@@ -62,6 +65,7 @@ impl Preferences {
                 self.change(&name, &change.new)?;
             }
         }
+        self.bound_stale_names();
         Ok(())
     }
 
@@ -91,21 +95,30 @@ impl Preferences {
         Ok(())
     }
 
+    /// Replaces the stale names of an object by the object's own, where they are too long together.
+    /// That is stale until a value for the whole object comes, so what is unknown stays marked.
+    fn bound_stale_names(&mut self) {
+        for object in [PREFERENCES, COMMUNICATION_PREFERENCES] {
+            let is_in =
+                |stale: &str| Name::parse(stale).is_some_and(|stale| stale.object == object);
+            let names = self.stale.iter().filter(|stale| is_in(stale));
+            if names.map(String::len).sum::<usize>() > MAX_BYTES {
+                self.stale.retain(|stale| !is_in(stale));
+                self.stale.insert(object.to_owned());
+            }
+        }
+    }
+
     fn check_sizes(&self) -> Result<(), Bad> {
         for (name, object) in [
             (PREFERENCES, &self.preferences),
             (COMMUNICATION_PREFERENCES, &self.communication_preferences),
         ] {
-            let stale = self
-                .stale
-                .iter()
-                .filter(|stale| Name::parse(stale).is_some_and(|stale| stale.object == name));
-            let stale: usize = stale.map(String::len).sum();
             let size = object.as_ref().map_or(Ok(0), |object| {
                 serde_json::to_vec(object).map(|json| json.len())
             });
             // Every object that was parsed or put together from parsed ones is JSON.
-            if size.unwrap_or(usize::MAX).max(stale) > MAX_BYTES {
+            if size.unwrap_or(usize::MAX) > MAX_BYTES {
                 return Err(Bad::object_too_large(name));
             }
         }

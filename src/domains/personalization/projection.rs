@@ -21,7 +21,7 @@ impl Projection for Personalization {
     }
 
     fn declared_code_version(&self) -> i32 {
-        1
+        2
     }
 
     fn is_interested(&self, event_type: &TypeName) -> bool {

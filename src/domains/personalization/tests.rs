@@ -1,6 +1,7 @@
 //! Properties of the personalization domain's fold over random events, and its rules by examples.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -12,7 +13,7 @@ use super::state::ProfileState;
 use crate::event::Bad;
 use crate::fold::examples::{assert_states_are_read, event};
 use crate::fold::users::UserState;
-use crate::projector::{NewEvent, RefusedEvent};
+use crate::projector::{NewEvent, Projection, RefusedEvent};
 
 /// Marks what the view must not store, or must erase.
 const PERSONAL: &str = "personal";
@@ -397,11 +398,9 @@ fn what_would_be_too_large_or_too_deep_is_refused() {
                 ("object_too_large", "preferences"),
             ],
         ),
-        // The names of what is stale are bounded, too.
-        (
-            vec![updated(json!(many))],
-            vec![("object_too_large", "preferences")],
-        ),
+        // Names of what is stale are no reason.
+        (vec![updated(json!(many))], vec![]),
+        (vec![filling(LIMIT), updated(json!(many))], vec![]),
         (vec![updated(json!({"preferences": deep(120)}))], vec![]),
         (vec![dots(126)], vec![]),
         (vec![dots(127)], vec![("too_deep", "preferences")]),
@@ -418,6 +417,83 @@ fn what_would_be_too_large_or_too_deep_is_refused() {
         let read: ProfileState = crate::db::of_document(&document, "users").expect("readable");
         assert_eq!(read, state);
     }
+}
+
+#[test]
+fn where_stale_names_are_too_long_together_the_whole_object_is_stale() {
+    const LIMIT: usize = 65_536;
+    // 100 bytes each behind the dot.
+    let names = |object: &str, numbers: Range<u32>| -> Vec<String> {
+        numbers.map(|n| format!("{object}.{n:0>100}")).collect()
+    };
+    let stale = |names: Vec<String>| updated(json!(names));
+    let long = |bytes: usize| {
+        let object = "preferences.";
+        vec![format!("{object}{}", "x".repeat(bytes - object.len()))]
+    };
+    let whole = || vec!["preferences".to_owned()];
+    let few = || names("communicationPreferences", 0..3);
+    for (events, expected) in [
+        (vec![stale(names("preferences", 0..700))], whole()),
+        (vec![stale(long(LIMIT))], long(LIMIT)),
+        (vec![stale(long(LIMIT + 1))], whole()),
+        // The sum counts, over several events.
+        (
+            vec![stale(names("preferences", 0..500))],
+            names("preferences", 0..500),
+        ),
+        (
+            vec![
+                stale(names("preferences", 0..500)),
+                stale(names("preferences", 500..700)),
+            ],
+            whole(),
+        ),
+        // The names of the other object are left as they are.
+        (
+            vec![stale(few()), stale(names("preferences", 0..700))],
+            [few(), whole()].concat(),
+        ),
+        // The object stays stale until it comes as a whole.
+        (
+            vec![
+                stale(names("preferences", 0..700)),
+                updated(json!({"preferences.x": 1})),
+            ],
+            whole(),
+        ),
+        (
+            vec![
+                stale(names("preferences", 0..700)),
+                stale(vec!["preferences.x".to_owned()]),
+            ],
+            [whole(), vec!["preferences.x".to_owned()]].concat(),
+        ),
+        (
+            vec![
+                stale(names("preferences", 0..700)),
+                updated(json!({"preferences": {"x": 1}})),
+            ],
+            vec![],
+        ),
+        (
+            vec![
+                stale(names("preferences", 0..700)),
+                updated(json!({"preferences": null})),
+            ],
+            vec![],
+        ),
+    ] {
+        let profile = folded(events).into_profile("u").expect("known");
+        assert_eq!(profile.stale_fields, expected);
+    }
+    // What is known stays.
+    let before = updated(json!({"preferences.a": 1}));
+    let profile = profile([before, stale(names("preferences", 0..700))]);
+    assert_eq!(
+        profile,
+        json!({"preferences": {"a": 1}, "staleFields": ["preferences"]})
+    );
 }
 
 #[test]
@@ -461,7 +537,12 @@ fn facets_are_countries_cities_languages_and_scalar_preferences() {
 fn states_of_released_code_are_read() {
     let stored = include_str!("../../../tests/fixtures/states/personalization.jsonl");
     let versions = assert_states_are_read::<ProfileState>(stored);
-    assert!(versions.contains(&1));
+    let current = super::Personalization.declared_code_version();
+    assert_eq!(
+        versions.last(),
+        Some(&i64::from(current)),
+        "add a state of this code version"
+    );
 }
 
 /// The type and the payload of an event of one user.

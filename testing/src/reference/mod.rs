@@ -31,7 +31,8 @@
 //! - An event that names the present default does not change it and makes no feed entry.
 //! - `preferences` and `communicationPreferences` each have the limit of 64 KiB. Below them, a value goes where its
 //!   dotted name leads: what is no object on the way is replaced by one; clearing a member keeps what held it.
-//!   A name is stale until it or one that it lies below gets a value.
+//!   A name is stale until it or one that it lies below gets a value. Where the stale names of an object are longer
+//!   than 64 KiB together, the object as a whole is stale instead.
 //! - An address becomes known when an event first brings a part of it, UserAddressUpdated included, and again when
 //!   it is added after its deletion. A default that names an unknown address gives no location.
 //! - In audit a dead letter whose type could not be read parks nothing, until a retry reads its type: then it parks

@@ -11,7 +11,7 @@ use super::fields::Fields;
 use super::text::folded;
 use super::{View, instant};
 
-/// How long each of the two objects may be in compact JSON, in bytes.
+/// How long each of the two objects may be in compact JSON, and the stale names in it together, in bytes.
 const OBJECT_BYTES: usize = 65_536;
 
 const TEXTS: [&str; 4] = [
@@ -144,6 +144,15 @@ impl Preferences {
             match value {
                 Some(value) => put(&mut self.objects, &path, value),
                 None => remove(&mut self.objects, &path),
+            }
+        }
+        for object in OBJECTS {
+            let is_in = |name: &str| name.split('.').next() == Some(object);
+            let names = self.stale.iter().filter(|name| is_in(name));
+            let bytes: usize = names.map(String::len).sum();
+            if bytes > OBJECT_BYTES {
+                self.stale.retain(|name| !is_in(name));
+                self.stale.insert(object.to_owned());
             }
         }
     }

@@ -195,6 +195,35 @@ fn preferences_grow_to_64_kib() {
 }
 
 #[test]
+fn many_stale_names_make_the_whole_object_stale() {
+    let mut example = Example::new(Profiles::default());
+    updated(&mut example, json!({"preferences.a": 1}));
+    updated(&mut example, json!(["communicationPreferences.b"]));
+    // 112 bytes each.
+    let names = |count: u32| -> Vec<String> {
+        (0..count)
+            .map(|n| format!("preferences.{n:0>100}"))
+            .collect()
+    };
+    for (count, listed) in [(585, 586), (586, 2)] {
+        let fields = json!(names(count));
+        assert_eq!(updated(&mut example, fields), Verdict::Applied);
+        let answer = answer(&example);
+        assert_eq!(answer["staleFields"].as_array().map(Vec::len), Some(listed));
+        assert_eq!(answer["preferences"], json!({"a": 1}));
+    }
+    let both = json!(["communicationPreferences.b", "preferences"]);
+    assert_eq!(answer(&example)["staleFields"], both);
+    updated(&mut example, json!({"preferences.c": 2}));
+    assert_eq!(answer(&example)["staleFields"], both);
+    updated(&mut example, json!({"preferences": {"new": {}}}));
+    assert_eq!(
+        answer(&example)["staleFields"],
+        json!(["communicationPreferences.b"])
+    );
+}
+
+#[test]
 fn the_location_is_the_default_address_or_the_one_known_last() {
     let mut example = Example::new(Profiles::default());
     let city = |example: &Example| {
