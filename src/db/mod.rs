@@ -41,6 +41,14 @@ const CHECKED: Duration = Duration::from_millis(250);
 /// How long the server behind an open connection has to answer. A connection whose server is gone without a word (a fail-over by
 /// a moving address) is closed after it; the operating system would take a quarter of an hour.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a step of maintenance may take: a short transaction, with its wait for a connection. One that takes longer has a
+/// server that is gone without a word; the pool closes its connection when it is given back.
+pub const STEP_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a transaction may take that does as much as it may. A single statement is canceled earlier, so one that takes longer
+/// has too much to do, or its server is gone without a word.
+pub const TRANSACTION_DEADLINE: Duration = Duration::from_secs(75);
+/// How long one may take that would be tried again with as much: longer than a slow server needs.
+pub const LONG_TRANSACTION_DEADLINE: Duration = Duration::from_secs(300);
 
 /// The oldest usable version of Postgres, as `server_version_num` writes it.
 const OLDEST_POSTGRES: i32 = 150_000;

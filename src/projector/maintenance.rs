@@ -19,7 +19,7 @@ use crate::telemetry;
 
 /// The pause between two rounds.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// How long a round may take.
+/// How long a round may take. Each of its steps has a deadline of its own, so it ends earlier unless there is much to do.
 const DEADLINE: Duration = Duration::from_secs(600);
 /// The pause between two searches for bytes and event ids that have expired.
 const EXPIRE_INTERVAL: Duration = Duration::from_secs(600);
@@ -61,8 +61,8 @@ impl Counts {
     }
 }
 
-/// Maintains the views of some domains until the process stops, each through a pool of its own: an outbox holds its transaction
-/// while Kafka acknowledges, and delays nothing else by that.
+/// Maintains the views of some domains until the process stops, each through a pool of its own: an outbox holds a connection
+/// while Kafka acknowledges, and delays no other domain by that.
 pub async fn run(
     projector: Projector,
     projections: Vec<(&'static dyn Projection, PgPool)>,
@@ -132,7 +132,7 @@ async fn maintain(
     }
 }
 
-/// Retries, erases and drops what is due.
+/// Erases, retries and drops what is due.
 async fn maintain_once(
     projector: &Projector,
     projection: &'static dyn Projection,
@@ -140,14 +140,14 @@ async fn maintain_once(
     outages: &mut Outages,
 ) {
     let (domain, pool) = (projection.domain(), &retrier.pool);
+    let erased = erase_deleted_users(pool, domain).await;
+    outages.follow(domain, "erasing dead letters of deleted users", &erased);
     let retried = match retry_due(retrier, projection, projector.instance).await {
         Err(RetryError::Database(error)) => Err(error),
         // Nothing is left to retry here.
         Ok(()) | Err(RetryError::Gone | RetryError::OtherCode) => Ok(()),
     };
     outages.follow(domain, "retrying dead letters", &retried);
-    let erased = erase_deleted_users(pool, domain).await;
-    outages.follow(domain, "erasing dead letters of deleted users", &erased);
     let dropped = drop_overdue(retrier, projection).await;
     outages.follow(domain, "dropping a retired version", &dropped);
     let merged = ids::maintenance::merge(&projector.pool, domain).await;
@@ -198,7 +198,7 @@ async fn expire(
     counts.note(telemetry::DEAD_LETTERS_EXPIRING, domain, counted);
     let erased = expiring.map(drop);
     outages.follow(domain, "erasing bytes of dead letters", &erased);
-    let stalled = versions::note_stalled(pool, domain).await;
+    let stalled = db::within(db::STEP_DEADLINE, versions::note_stalled(pool, domain)).await;
     let counted = stalled.as_ref().ok().copied();
     counts.note(telemetry::STALLED_VERSIONS, domain, counted);
     let noted = stalled.map(drop);

@@ -127,8 +127,8 @@ pub trait Projection: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Changes what depends on the time alone. Maintenance calls it every two seconds. Returns whether requests that wait for the
-    /// domain's commits may find something.
+    /// Changes what depends on the time alone. Maintenance calls it every two seconds. Each of its transactions has a deadline
+    /// (`db::within`). Returns whether requests that wait for the domain's commits may find something.
     ///
     /// # Errors
     /// The database's.

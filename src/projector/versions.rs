@@ -251,6 +251,21 @@ pub async fn remove(
     which: Which,
 ) -> Result<i32, VersionError> {
     let domain = projection.domain();
+    let marked = mark_dropped(pool, domain, which);
+    let (version, schema) = db::within(db::STEP_DEADLINE, marked).await?;
+    if let Err(error) = delete(pool, projection, version, &schema).await {
+        let error = db::describe(&error);
+        tracing::info!(domain, version, error, "a dropped version is deleted later");
+    }
+    Ok(version)
+}
+
+/// Marks a version as dropped, so that it is projected no longer. Returns its number and its schema.
+async fn mark_dropped(
+    pool: &PgPool,
+    domain: &str,
+    which: Which,
+) -> Result<(i32, String), VersionError> {
     let mut transaction = pool.begin().await?;
     // Without a version of that kind, which is the usual case, no lock is taken.
     let found = find(&mut transaction, domain, which).await?;
@@ -269,11 +284,7 @@ pub async fn remove(
     .execute(&mut *transaction)
     .await?;
     transaction.commit().await?;
-    if let Err(error) = delete(pool, projection, version, &schema).await {
-        let error = db::describe(&error);
-        tracing::info!(domain, version, error, "a dropped version is deleted later");
-    }
-    Ok(version)
+    Ok((version, schema))
 }
 
 /// Notes since when each partition has been behind without a commit. Returns the number of versions for which that has been a
@@ -303,9 +314,8 @@ pub async fn delete_dropped(pool: &PgPool, projection: &dyn Projection) -> Resul
         "SELECT version, schema_name FROM sightline.views WHERE domain = $1 AND state = 'dropped'",
         projection.domain()
     )
-    .fetch_all(pool)
-    .await?;
-    for row in dropped {
+    .fetch_all(pool);
+    for row in db::within(db::STEP_DEADLINE, dropped).await? {
         delete(pool, projection, row.version, &row.schema_name).await?;
     }
     Ok(())
@@ -326,12 +336,24 @@ async fn delete(
             domain,
             version
         )
-        .execute(pool)
-        .await?;
+        .execute(pool);
+        let deleted = db::within(db::STEP_DEADLINE, deleted).await?;
         if deleted.rows_affected() == 0 {
             break;
         }
     }
+    // The server deletes the files of large tables behind the commit, also where nobody waits for its answer any longer.
+    let deleted = delete_tables(pool, projection, version, schema);
+    db::within(db::STEP_DEADLINE, deleted).await
+}
+
+/// Deletes tables and progress of a version that was dropped.
+async fn delete_tables(
+    pool: &PgPool,
+    projection: &dyn Projection,
+    version: i32,
+    schema: &str,
+) -> Result<(), sqlx::Error> {
     let mut transaction = pool.begin().await?;
     limit_lock_waits(&mut transaction).await?;
     // Names of domains are the code's own, versions are numbers.
@@ -342,7 +364,7 @@ async fn delete(
     .await?;
     sqlx::query!(
         "DELETE FROM sightline.views WHERE domain = $1 AND version = $2 AND state = 'dropped'",
-        domain,
+        projection.domain(),
         version
     )
     .execute(&mut *transaction)

@@ -21,7 +21,7 @@ use uuid::Uuid;
 use self::ends::{EndStep, Probe, judge_end};
 use super::batch::{Batch, BatchEnd};
 use super::batch_limit::BatchLimit;
-use super::claims::Claims;
+use super::claims::{self, Claims};
 use super::dead_letters::record_time;
 use super::judge::Reading;
 use super::pause;
@@ -486,8 +486,9 @@ impl Worker {
                     {
                         let (pool, log_id) = (&self.projector.pool, turn.owned.claim.log_id);
                         let others = progress::others_committed(pool, &self.view, log_id);
+                        let others = db::within(claims::DEADLINE, others).await;
                         // Where the database does not even answer this, nothing is the record's fault.
-                        let others = others.await.unwrap_or_default();
+                        let others = others.unwrap_or_default();
                         let records = turn.batch.records.len();
                         memory.batch_limit.hit(first.offset, records, others);
                     }
@@ -510,7 +511,8 @@ impl Worker {
             reason,
             "projection pauses itself until an operator resumes it"
         );
-        pause::pause_piled_up(&self.projector.pool, &self.view, reason).await
+        let paused = pause::pause_piled_up(&self.projector.pool, &self.view, reason);
+        db::within(claims::DEADLINE, paused).await
     }
 
     /// Begins the counters at 0 where they have not begun: Prometheus sees no increase in a series that appears with its

@@ -4,8 +4,6 @@
 //! writer, and a free writer takes all that queue, up to the size of a batch, each with all that was delivered by then.
 //! While a partition is in a writer's hands, its worker waits.
 
-use std::time::Duration;
-
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit, mpsc, oneshot};
 
 use super::batch::{self, Batch, BatchEnd, Failure, Part};
@@ -20,9 +18,6 @@ pub const BATCH_RECORDS: usize = 2_000;
 const BATCH_BYTES: usize = 4 << 20;
 /// How many transactions of a version run at once, at most.
 const WRITERS: usize = 4;
-/// How long a transaction may take. A single statement is canceled earlier, so one that takes longer has too many records, or
-/// its server is gone without a word.
-const DEADLINE: Duration = Duration::from_secs(75);
 
 /// Permits for transactions of all domains.
 ///
@@ -276,7 +271,7 @@ async fn project(
             isolates,
         );
         // The pool closes a connection that does not answer when it is given back.
-        db::within(DEADLINE, projected).await
+        db::within(db::TRANSACTION_DEADLINE, projected).await
     };
     match projected.await {
         Ok(ends) => {

@@ -8,6 +8,7 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::chain;
+use crate::db;
 use crate::event::{DeletionType, Payload, hash16};
 use crate::projector::NewEvent;
 
@@ -79,10 +80,9 @@ pub async fn sweep(pool: &PgPool) -> Result<(), sqlx::Error> {
     let versions = sqlx::query_scalar!(
         "SELECT version FROM sightline.views WHERE domain = 'audit' AND state <> 'dropped' ORDER BY version"
     )
-    .fetch_all(pool)
-    .await?;
-    for version in versions {
-        while sweep_some(pool, version).await? {}
+    .fetch_all(pool);
+    for version in db::within(db::STEP_DEADLINE, versions).await? {
+        while db::within(db::LONG_TRANSACTION_DEADLINE, sweep_some(pool, version)).await? {}
     }
     Ok(())
 }

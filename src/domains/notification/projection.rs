@@ -95,8 +95,8 @@ impl Projection for Notification {
         let mut is_anything_ready = false;
         loop {
             let swept = sqlx::query_file!("src/domains/notification/sql/sweep_deliveries.sql")
-                .fetch_one(pool)
-                .await?;
+                .fetch_one(pool);
+            let swept = db::within(db::STEP_DEADLINE, swept).await?;
             is_anything_ready |= swept.ready > 0;
             if swept.all == 0 {
                 return Ok(is_anything_ready);

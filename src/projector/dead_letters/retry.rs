@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::stored::{Log, Refetched, Restored, StoredDeadLetter};
 use super::{BYTES_LOST, Class, DeadLetter, row};
+use crate::db;
 use crate::event::CATALOGUE_VERSION;
 use crate::projector::announcements::Announcements;
 use crate::projector::ids::Runs;
@@ -251,29 +252,41 @@ impl Retrier {
         let mut progress = RetryProgress::default();
         loop {
             let refetched = self.refetch(view, scope, progress.after).await?;
-            let code_version = projection.code_version();
-            let mut transaction = self.begin(view, scope.log_id, code_version).await?;
-            let connection = &mut transaction;
-            let more = self.retry_some(
-                connection,
-                projection,
-                view,
-                scope,
-                &refetched,
-                &mut progress,
-            );
-            let more = more.await?;
+            let next = self.retry_next(projection, view, scope, dry_run, &refetched, &mut progress);
+            let more = db::within(db::LONG_TRANSACTION_DEADLINE, next).await?;
             if dry_run {
-                transaction.rollback().await?;
                 return Ok(progress.retried);
             }
-            transaction.commit().await?;
             self.announcements.announce(view.domain);
             if !more || until.is_some_and(|until| Instant::now() >= until) {
                 return Ok(progress.retried);
             }
             tokio::time::sleep(RETRY_PAUSE).await;
         }
+    }
+
+    /// Retries the next dead letters of the scope in a transaction, which is rolled back in a dry run. Returns whether there
+    /// may be more.
+    async fn retry_next(
+        &self,
+        projection: &dyn Projection,
+        view: &View,
+        scope: &RetryScope,
+        dry_run: bool,
+        refetched: &Refetched,
+        progress: &mut RetryProgress,
+    ) -> Result<bool, RetryError> {
+        let code_version = projection.code_version();
+        let mut transaction = self.begin(view, scope.log_id, code_version).await?;
+        let connection = &mut transaction;
+        let more = self.retry_some(connection, projection, view, scope, refetched, progress);
+        let more = more.await?;
+        if dry_run {
+            transaction.rollback().await?;
+        } else {
+            transaction.commit().await?;
+        }
+        Ok(more)
     }
 
     /// Discards a dead letter in every version of the view, in one transaction, and retries what waited behind it. What has
@@ -509,12 +522,13 @@ impl Retrier {
             MAX_BYTES,
             self.max_value_bytes(),
         )
-        .fetch_all(&self.pool)
-        .await?;
+        .fetch_all(&self.pool);
+        let offsets = db::within(db::STEP_DEADLINE, offsets).await?;
         if offsets.is_empty() {
             return Ok(Refetched::default());
         }
-        let log = log_of(&self.pool, scope.log_id).await?;
+        let log = log_of(&self.pool, scope.log_id);
+        let log = db::within(db::STEP_DEADLINE, log).await?;
         Ok(log.refetch(self.kafka.clone(), offsets).await)
     }
 

@@ -1,5 +1,7 @@
 //! Merges runs of remembered event ids, so that a log has few, and deletes those whose ids no record can repeat any longer.
 //! Neither needs a progress row's lock: a merge changes no id, and what expires is decided by a position that has passed.
+//!
+//! All domains share a connection for it, so that one merge at a time needs memory.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +9,7 @@ use chrono::TimeDelta;
 use sqlx::{PgConnection, PgPool};
 
 use super::{DEDUPE_OFFSETS, ENTRY, HASH, NewRun, write};
+use crate::db;
 use crate::projector::{View, progress};
 
 /// So many runs of like size are merged into one.
@@ -22,36 +25,45 @@ const LARGEST: i32 = 262_144;
 /// The database failed. What was merged before stays so.
 pub async fn merge(pool: &PgPool, domain: &'static str) -> Result<(), sqlx::Error> {
     for view in views(pool, domain).await? {
-        let mut transaction = pool.begin().await?;
-        if !hold(&mut transaction, &view).await? {
-            continue;
-        }
-        let rows = sqlx::query!(
-            r#"SELECT log_id, run, ids_count, octet_length(filter) = 0 AS "is_unfiltered!" FROM event_id_runs
-               WHERE ids_count < $1 OR octet_length(filter) = 0 ORDER BY log_id, last_offset"#,
-            FINAL
-        )
-        .fetch_all(&mut *transaction)
-        .await?;
-        transaction.commit().await?;
-        let mut sizes: BTreeMap<i32, Vec<(i64, i32)>> = BTreeMap::new();
-        let mut chosen: Vec<(i32, Vec<i64>)> = Vec::new();
-        for row in rows {
-            if row.is_unfiltered {
-                chosen.push((row.log_id, vec![row.run]));
-            } else {
-                let sizes = sizes.entry(row.log_id).or_default();
-                sizes.push((row.run, row.ids_count));
-            }
-        }
-        for (log_id, sizes) in sizes {
-            chosen.extend(alike(&sizes).into_iter().map(|runs| (log_id, runs)));
-        }
-        for (log_id, runs) in chosen {
-            merge_some(pool, &view, log_id, &runs).await?;
+        for (log_id, runs) in db::within(db::STEP_DEADLINE, choose(pool, &view)).await? {
+            db::within(
+                db::TRANSACTION_DEADLINE,
+                merge_some(pool, &view, log_id, &runs),
+            )
+            .await?;
         }
     }
     Ok(())
+}
+
+/// The runs of a version that are to be merged together, each time with their log.
+async fn choose(pool: &PgPool, view: &View) -> Result<Vec<(i32, Vec<i64>)>, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    if !hold(&mut transaction, view).await? {
+        return Ok(Vec::new());
+    }
+    let rows = sqlx::query!(
+        r#"SELECT log_id, run, ids_count, octet_length(filter) = 0 AS "is_unfiltered!" FROM event_id_runs
+           WHERE ids_count < $1 OR octet_length(filter) = 0 ORDER BY log_id, last_offset"#,
+        FINAL
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    let mut sizes: BTreeMap<i32, Vec<(i64, i32)>> = BTreeMap::new();
+    let mut chosen: Vec<(i32, Vec<i64>)> = Vec::new();
+    for row in rows {
+        if row.is_unfiltered {
+            chosen.push((row.log_id, vec![row.run]));
+        } else {
+            let sizes = sizes.entry(row.log_id).or_default();
+            sizes.push((row.run, row.ids_count));
+        }
+    }
+    for (log_id, sizes) in sizes {
+        chosen.extend(alike(&sizes).into_iter().map(|runs| (log_id, runs)));
+    }
+    Ok(chosen)
 }
 
 /// Which runs, given with their sizes, are to be merged: those of like size, if there are enough of them, up to [`LARGEST`].
@@ -116,19 +128,25 @@ pub async fn expire(
     dedupe: TimeDelta,
 ) -> Result<(), sqlx::Error> {
     for view in views(pool, domain).await? {
-        let mut transaction = pool.begin().await?;
-        if hold(&mut transaction, &view).await? {
-            sqlx::query_file!(
-                "src/projector/sql/expire_event_ids.sql",
-                view.domain,
-                view.version,
-                dedupe as _,
-                DEDUPE_OFFSETS
-            )
-            .execute(&mut *transaction)
-            .await?;
-            transaction.commit().await?;
-        }
+        let expired = expire_of(pool, &view, dedupe);
+        db::within(db::TRANSACTION_DEADLINE, expired).await?;
+    }
+    Ok(())
+}
+
+async fn expire_of(pool: &PgPool, view: &View, dedupe: TimeDelta) -> Result<(), sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    if hold(&mut transaction, view).await? {
+        sqlx::query_file!(
+            "src/projector/sql/expire_event_ids.sql",
+            view.domain,
+            view.version,
+            dedupe as _,
+            DEDUPE_OFFSETS
+        )
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
     }
     Ok(())
 }
@@ -138,8 +156,9 @@ async fn views(pool: &PgPool, domain: &'static str) -> Result<Vec<View>, sqlx::E
         "SELECT version FROM sightline.views WHERE domain = $1 AND state <> 'dropped' ORDER BY version",
         domain
     );
-    let versions = versions.fetch_all(pool).await?.into_iter();
-    Ok(versions.map(|version| View { domain, version }).collect())
+    let versions = db::within(db::STEP_DEADLINE, versions.fetch_all(pool)).await?;
+    let views = versions.into_iter();
+    Ok(views.map(|version| View { domain, version }).collect())
 }
 
 /// Points the transaction's unqualified names at the version's tables, and keeps switches from renaming their schema until it
