@@ -1,6 +1,7 @@
 //! Publishes dead letters to the topic `<topic>.dlq.<domain>`. The table is the outbox: a dead letter is marked as published
 //! after Kafka has acknowledged it, so each arrives at least once, and perhaps again after a crash. One that Kafka refuses is
-//! tried again later, and the others go on. Each domain has its own outbox, so that the time-outs of one delay no other.
+//! tried again later, and the others go on. Each domain has its own outbox, so that the time-outs of one delay no other. No
+//! transaction is open while Kafka is waited for: the server would end its session.
 //!
 //! Headers are those that Kafka Streams gives to dead letters (KIP-1034), and some of our own. Key and value are personal
 //! data: they are published only if the settings say so.
@@ -14,7 +15,8 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
-use sqlx::PgPool;
+use sqlx::pool::PoolConnection;
+use sqlx::{PgConnection, PgPool, Postgres};
 use uuid::Uuid;
 
 use crate::db;
@@ -25,6 +27,9 @@ const MAX_DEAD_LETTERS: i64 = 200;
 const MAX_BYTES: i64 = 16 << 20;
 /// How long it pauses between two passes.
 const INTERVAL: Duration = Duration::from_secs(2);
+/// The server ends the session of a process that is frozen for so long, so that another one publishes. Where Kafka only took
+/// that long, the next pass marks what was acknowledged.
+const IDLE_SESSION_TIMEOUT: &str = "30s";
 
 /// Publishes the dead letters of a domain.
 pub struct Outbox {
@@ -35,6 +40,9 @@ pub struct Outbox {
     producer: Option<FutureProducer>,
     /// The topics that were found or created.
     topics: HashSet<String>,
+    /// Dead letters that Kafka has acknowledged and that are not marked as published yet. The next pass marks them first,
+    /// so that a database which fails meanwhile makes none of them published again and again.
+    acknowledged: Vec<Uuid>,
     /// Whether the last pass failed: a failure is logged once, not at every pass.
     troubled: bool,
 }
@@ -64,6 +72,54 @@ struct Pass {
     failed_topics: Vec<String>,
     /// The last error of those that Kafka refused.
     refused: Option<KafkaError>,
+}
+
+/// What lets one process publish a domain's dead letters at a time: a lock of its session. Unless it is released, the
+/// connection is closed, so that none comes back to the pool with the lock.
+struct Lock {
+    connection: PoolConnection<Postgres>,
+    may_be_held: bool,
+}
+
+impl Lock {
+    /// `None` while another process has it.
+    async fn take(pool: &PgPool, domain: &str) -> Result<Option<Self>, sqlx::Error> {
+        let mut lock = Lock {
+            connection: pool.acquire().await?,
+            may_be_held: true,
+        };
+        lock.may_be_held = sqlx::query_scalar(
+            "SELECT CASE WHEN pg_try_advisory_lock(hashtextextended('sightline.outbox.' || $1, 0))
+                    THEN set_config('idle_session_timeout', $2, false) IS NOT NULL
+                    ELSE false END",
+        )
+        .bind(domain)
+        .bind(IDLE_SESSION_TIMEOUT)
+        .fetch_one(&mut *lock.connection)
+        .await?;
+        Ok(lock.may_be_held.then_some(lock))
+    }
+
+    /// Gives the lock and the connection back.
+    async fn release(mut self, domain: &str) -> Result<(), sqlx::Error> {
+        sqlx::query("RESET idle_session_timeout")
+            .execute(&mut *self.connection)
+            .await?;
+        sqlx::query("SELECT pg_advisory_unlock(hashtextextended('sightline.outbox.' || $1, 0))")
+            .bind(domain)
+            .execute(&mut *self.connection)
+            .await?;
+        self.may_be_held = false;
+        Ok(())
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if self.may_be_held {
+            self.connection.close_on_drop();
+        }
+    }
 }
 
 impl Pass {
@@ -98,6 +154,7 @@ impl Outbox {
             with_values,
             producer: None,
             topics: HashSet::new(),
+            acknowledged: Vec::new(),
             troubled: false,
         }
     }
@@ -130,7 +187,13 @@ impl Outbox {
     }
 
     async fn publish_all(&mut self, pass: &mut Pass) -> Result<(), PublishError> {
-        while self.publish_some(pass).await? {}
+        let taken = Lock::take(&self.pool, self.domain);
+        let Some(mut lock) = db::within(db::STEP_DEADLINE, taken).await? else {
+            return Ok(());
+        };
+        db::within(db::STEP_DEADLINE, self.mark(&mut lock.connection)).await?;
+        while self.publish_some(&mut lock.connection, pass).await? {}
+        db::within(db::STEP_DEADLINE, lock.release(self.domain)).await?;
         match pass.refused.take() {
             Some(error) => Err(error.into()),
             None => Ok(()),
@@ -138,19 +201,12 @@ impl Outbox {
     }
 
     /// Publishes the next dead letters. Returns whether there may be more.
-    async fn publish_some(&mut self, pass: &mut Pass) -> Result<bool, sqlx::Error> {
-        // The lock lets one process publish at a time, without locking rows while Kafka acknowledges.
-        let mut transaction = self.pool.begin().await?;
-        let ours = sqlx::query_scalar!(
-            r#"SELECT pg_try_advisory_xact_lock(hashtextextended('sightline.outbox.' || $1, 0)) AS "ours!""#,
-            self.domain
-        )
-        .fetch_one(&mut *transaction)
-        .await?;
-        if !ours {
-            return Ok(false);
-        }
-        let dead_letters = sqlx::query_file_as!(
+    async fn publish_some(
+        &mut self,
+        connection: &mut PgConnection,
+        pass: &mut Pass,
+    ) -> Result<bool, sqlx::Error> {
+        let read = sqlx::query_file_as!(
             UnpublishedDeadLetter,
             "src/projector/sql/dead_letters_to_publish.sql",
             self.domain,
@@ -160,22 +216,32 @@ impl Outbox {
             pass.after,
             &pass.failed_topics
         )
-        .fetch_all(&mut *transaction)
-        .await?;
+        .fetch_all(&mut *connection);
+        let dead_letters = db::within(db::STEP_DEADLINE, read).await?;
         let Some(last) = dead_letters.last() else {
             return Ok(false);
         };
         pass.after = last.id;
-        let published = self.send_all(&dead_letters, pass).await;
+        self.acknowledged = self.send_all(&dead_letters, pass).await;
+        let published = self.acknowledged.len();
+        db::within(db::STEP_DEADLINE, self.mark(connection)).await?;
+        pass.published += published;
+        Ok(true)
+    }
+
+    /// Marks as published what Kafka has acknowledged.
+    async fn mark(&mut self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        if self.acknowledged.is_empty() {
+            return Ok(());
+        }
         sqlx::query!(
             "UPDATE sightline.dead_letters SET published_at = now() WHERE id = ANY ($1)",
-            &published
+            &self.acknowledged
         )
-        .execute(&mut *transaction)
+        .execute(connection)
         .await?;
-        transaction.commit().await?;
-        pass.published += published.len();
-        Ok(true)
+        self.acknowledged.clear();
+        Ok(())
     }
 
     /// Sends dead letters. Returns the ids of those that Kafka acknowledged.
