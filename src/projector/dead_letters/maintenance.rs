@@ -4,19 +4,22 @@
 
 use std::time::{Duration, Instant};
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::retry::{Retried, Retrier, RetryError, RetryScope, Verdict};
+use crate::db;
 use crate::event::CATALOGUE_VERSION;
 use crate::projector::{Projection, View};
 
 /// After so long the rest of a log's dead letters is left to the next round.
 const RETRY_BUDGET: Duration = Duration::from_secs(10);
-/// How long after a user's deletion the dead letters in other logs are erased: longer than a transaction lasts that was adding
-/// one then.
+/// How long after a user's deletion the dead letters in other logs are erased, when most transactions that were adding one then
+/// have ended. It is also how long the deletion's commit may follow the time that was noted.
 const ERASURE_DELAY: Duration = Duration::from_secs(15);
+/// For how long they are erased again: until every transaction has ended that began before the deletion was committed.
+const ERASURE_END: Duration = Duration::from_secs(db::TRANSACTION_DEADLINE.as_secs() + 45);
 /// How long before open dead letters lose their bytes a warning is logged.
 const WARNING: TimeDelta = TimeDelta::days(7);
 
@@ -38,8 +41,8 @@ pub async fn retry_due(
         CATALOGUE_VERSION,
         instance
     )
-    .fetch_all(&retrier.pool)
-    .await?;
+    .fetch_all(&retrier.pool);
+    let logs = db::within(db::STEP_DEADLINE, logs).await?;
     let mut failed_once = Ok(());
     for log in logs {
         let scope = RetryScope {
@@ -51,7 +54,7 @@ pub async fn retry_due(
             domain,
             version: log.version,
         };
-        mark_retrying(retrier, &view, &scope).await?;
+        db::within(db::STEP_DEADLINE, mark_retrying(retrier, &view, &scope)).await?;
         let until = Some(Instant::now() + RETRY_BUDGET);
         let retried = retrier.retry_in(projection, &view, &scope, false, until);
         let mut retried = match retried.await {
@@ -111,56 +114,79 @@ async fn mark_retrying(
 }
 
 /// Closes and erases the dead letters that deleted users have in other logs than that of their deletion. Each log has a
-/// transaction of its own, which holds its progress row and fences its owner, and those of later logs: their keys are live
-/// again.
+/// transaction of its own.
 ///
 /// # Errors
-/// The database failed. What earlier transactions did stays.
+/// The database failed. What was done in other logs stays.
 pub async fn erase_deleted_users(pool: &PgPool, domain: &str) -> Result<(), sqlx::Error> {
     let due = sqlx::query_file!(
         "src/projector/sql/erasures_due.sql",
         domain,
         ERASURE_DELAY.as_secs_f64()
     )
-    .fetch_all(pool)
-    .await?;
-    for log in due {
-        let mut transaction = pool.begin().await?;
-        sqlx::query!(
-            "UPDATE sightline.progress SET epoch = epoch + 1 WHERE domain = $1 AND version = $2 AND log_id = $3",
-            domain,
-            log.version,
-            log.log_id
-        )
-        .execute(&mut *transaction)
-        .await?;
-        sqlx::query_file!(
-            "src/projector/sql/fence_later_logs.sql",
-            domain,
-            &[log.version],
-            log.log_id
-        )
-        .execute(&mut *transaction)
-        .await?;
-        sqlx::query_file!(
-            "src/projector/sql/erase_dead_letters.sql",
+    .fetch_all(pool);
+    let mut failed_once = Ok(());
+    for log in db::within(db::STEP_DEADLINE, due).await? {
+        let erased = erase_in(
+            pool,
             domain,
             log.version,
             log.log_id,
-            &log.keys
-        )
-        .execute(&mut *transaction)
-        .await?;
-        transaction.commit().await?;
+            (&log.keys, &log.until),
+        );
+        if let Err(error) = db::within(db::STEP_DEADLINE, erased).await {
+            // Another log's dead letters don't wait for this one's.
+            failed_once = Err(error);
+        }
     }
-    sqlx::query_file!(
+    let ended = sqlx::query_file!(
         "src/projector/sql/end_erasures.sql",
         domain,
+        ERASURE_END.as_secs_f64(),
         ERASURE_DELAY.as_secs_f64()
     )
-    .execute(pool)
-    .await
-    .map(drop)
+    .execute(pool);
+    db::within(db::STEP_DEADLINE, ended).await?;
+    failed_once
+}
+
+/// Closes and erases dead letters of these keys, each until a time, in a transaction that holds the log's progress row and fences its owner, and
+/// those of later logs: the keys are live again.
+async fn erase_in(
+    pool: &PgPool,
+    domain: &str,
+    version: i32,
+    log_id: i32,
+    (keys, until): (&[Uuid], &[DateTime<Utc>]),
+) -> Result<(), sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    sqlx::query!(
+        "UPDATE sightline.progress SET epoch = epoch + 1 WHERE domain = $1 AND version = $2 AND log_id = $3",
+        domain,
+        version,
+        log_id
+    )
+    .execute(&mut *transaction)
+    .await?;
+    sqlx::query_file!(
+        "src/projector/sql/fence_later_logs.sql",
+        domain,
+        &[version],
+        log_id
+    )
+    .execute(&mut *transaction)
+    .await?;
+    sqlx::query_file!(
+        "src/projector/sql/erase_dead_letters.sql",
+        domain,
+        version,
+        log_id,
+        keys,
+        until
+    )
+    .execute(&mut *transaction)
+    .await?;
+    transaction.commit().await
 }
 
 /// Erases bytes that were kept for the retention, and warns of open dead letters that are next. Returns how many those are.
@@ -179,9 +205,8 @@ pub async fn expire_bytes(
             "src/projector/sql/erase_dead_letter_bytes.sql",
             days(retention)
         )
-        .execute(pool)
-        .await?
-        .rows_affected();
+        .execute(pool);
+        let done = db::within(db::STEP_DEADLINE, done).await?.rows_affected();
         if done == 0 {
             break;
         }
@@ -198,8 +223,8 @@ pub async fn expire_bytes(
         domain,
         days(retention - WARNING)
     )
-    .fetch_one(pool)
-    .await?;
+    .fetch_one(pool);
+    let expiring = db::within(db::STEP_DEADLINE, expiring).await?;
     if expiring > 0 {
         tracing::warn!(
             domain,
