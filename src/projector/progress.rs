@@ -780,27 +780,52 @@ pub async fn note_lost_tail(
     .map(drop)
 }
 
-/// Stores that the database was restored to an earlier state, and raises the epochs of all versions. `projected` is a log and the
-/// offset that the state which was lost had reached in it, if that is known. Returns whether it is new that the database was
-/// restored.
+/// A log whose progress row shows that the database was restored to an earlier state.
+pub struct WentBack {
+    pub log_id: i32,
+    /// The epoch of the row when that was found.
+    pub epoch: i64,
+    /// The offset that the state which was lost had reached, if that is known.
+    pub projected: Option<i64>,
+}
+
+/// Stores that the database was restored to an earlier state, as some logs of a version show. Raises the epochs of all versions,
+/// unless that was done for the same restore: each partition finds it by itself. Returns whether it is new that the database
+/// was restored.
 ///
 /// # Errors
 /// The database failed.
 pub async fn note_went_back(
     pool: &PgPool,
     projection: &dyn Projection,
-    projected: Option<(i32, i64)>,
+    version: i32,
+    logs: &[WentBack],
 ) -> Result<bool, sqlx::Error> {
     let domain = projection.domain();
+    let log_ids: Vec<i32> = logs.iter().map(|log| log.log_id).collect();
+    let epochs: Vec<i64> = logs.iter().map(|log| log.epoch).collect();
     let mut transaction = pool.begin().await?;
     versions::lock(&mut transaction, domain).await?;
-    sqlx::query_file!("src/projector/sql/raise_epochs.sql", domain)
-        .execute(&mut *transaction)
-        .await?;
-    if let Some((log_id, projected)) = projected {
-        projection
-            .on_restore(&mut transaction, log_id, projected)
+    let is_due = sqlx::query_file_scalar!(
+        "src/projector/sql/raise_is_due.sql",
+        domain,
+        version,
+        &log_ids,
+        &epochs
+    )
+    .fetch_one(&mut *transaction)
+    .await?;
+    if is_due {
+        sqlx::query_file!("src/projector/sql/raise_epochs.sql", domain)
+            .execute(&mut *transaction)
             .await?;
+    }
+    for log in logs {
+        if let Some(projected) = log.projected {
+            projection
+                .on_restore(&mut transaction, log.log_id, projected)
+                .await?;
+        }
     }
     let noted = sqlx::query!(
         "UPDATE sightline.domains SET database_went_back_at = now() WHERE domain = $1 AND database_went_back_at IS NULL",

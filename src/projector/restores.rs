@@ -6,7 +6,8 @@ use rdkafka::error::KafkaError;
 use rdkafka::{ClientConfig, TopicPartitionList};
 use sqlx::PgPool;
 
-use super::{Projection, View, members, progress};
+use super::progress::{self, WentBack};
+use super::{Projection, View, members};
 use crate::db;
 use crate::kafka::consumer::{self, TopicPartition};
 use crate::kafka::group;
@@ -85,7 +86,7 @@ impl RestoreCheck {
         let (logs, offsets): (Vec<i32>, Vec<i64>) = committed.into_iter().unzip();
         // Positions are read after the offsets, which follow them.
         let passed = sqlx::query!(
-            r#"SELECT c.log_id AS "log_id!", c.projected AS "projected!"
+            r#"SELECT c.log_id AS "log_id!", p.epoch, c.projected AS "projected!"
                FROM sightline.progress p
                JOIN unnest($3::integer[], $4::bigint[]) AS c (log_id, projected) USING (log_id)
                WHERE p.domain = $1 AND p.version = $2 AND c.projected > p.next_offset"#,
@@ -96,14 +97,21 @@ impl RestoreCheck {
         )
         .fetch_all(&self.pool)
         .await?;
-        for log in passed {
-            let reached = Some((log.log_id, log.projected));
-            if progress::note_went_back(&self.pool, projection, reached).await? {
-                tracing::error!(
-                    domain,
-                    "the database was restored to an earlier state: projecting again what it lacks"
-                );
-            }
+        let passed: Vec<WentBack> = passed
+            .into_iter()
+            .map(|row| WentBack {
+                log_id: row.log_id,
+                epoch: row.epoch,
+                projected: Some(row.projected),
+            })
+            .collect();
+        if !passed.is_empty()
+            && progress::note_went_back(&self.pool, projection, version, &passed).await?
+        {
+            tracing::error!(
+                domain,
+                "the database was restored to an earlier state: projecting again what it lacks"
+            );
         }
         Ok(())
     }

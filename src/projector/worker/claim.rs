@@ -11,7 +11,7 @@ use crate::config::StartAt;
 use crate::db;
 use crate::kafka::offsets::{self, TopicState};
 use crate::projector::claims;
-use crate::projector::progress::{self, ClaimOutcome, OwnedPartition, Starts};
+use crate::projector::progress::{self, ClaimOutcome, OwnedPartition, Starts, WentBack};
 
 /// The pause before a failed partition is tried again, which may have been resolved.
 const FAILED_PAUSE: Duration = Duration::from_secs(5);
@@ -146,7 +146,8 @@ impl Worker {
         end: i64,
     ) -> Result<(), sqlx::Error> {
         let pool = &self.projector.pool;
-        progress::note_lost_tail(pool, &self.view, &owned.claim, end).await?;
+        let noted = progress::note_lost_tail(pool, &self.view, &owned.claim, end);
+        db::within(claims::DEADLINE, noted).await?;
         let claimed = [(owned.claim.log_id, owned.claim.epoch)];
         self.fail(&claimed, TAIL_LOST).await
     }
@@ -155,7 +156,8 @@ impl Worker {
     /// on, and waits a while.
     async fn fail(&self, logs: &[(i32, i64)], failure: &'static str) -> Result<(), sqlx::Error> {
         let pool = &self.projector.pool;
-        if progress::set_failure(pool, &self.view, logs, failure).await? {
+        let stored = progress::set_failure(pool, &self.view, logs, failure);
+        if db::within(claims::DEADLINE, stored).await? {
             tracing::error!(
                 domain = self.view.domain,
                 version = self.view.version,
@@ -199,10 +201,13 @@ impl Worker {
         };
         let was_further = projected.is_some_and(|projected| is_new || projected > next_offset);
         let went_back = was_further || memory.epoch_fell;
-        let reached = projected.map(|projected| (log_id, projected));
-        if went_back
-            && progress::note_went_back(&self.projector.pool, self.projection, reached).await?
-        {
+        let found = [WentBack {
+            log_id,
+            epoch: owned.claim.epoch,
+            projected,
+        }];
+        let (pool, version) = (&self.projector.pool, self.view.version);
+        if went_back && progress::note_went_back(pool, self.projection, version, &found).await? {
             tracing::error!(
                 domain = self.view.domain,
                 version = self.view.version,
@@ -215,7 +220,7 @@ impl Worker {
         }
         memory.projected = Some((log_id, next_offset));
         memory.epoch_fell = false;
-        // The epoch that was claimed is raised then.
+        // The epoch that was claimed may have been raised then.
         Ok(!went_back)
     }
 
