@@ -990,6 +990,32 @@ async fn a_worker_goes_by_grpc() {
 
 /// A lease that finds nothing waits, and is answered as soon as something is pending.
 #[tokio::test(flavor = "multi_thread")]
+async fn what_has_failed_is_leased_again_oldest_first() {
+    let log = [registered("u1", "r1", 60), registered("u2", "r2", 40)];
+    let settings = [("SIGHTLINE_NOTIFICATION_BACKOFF_SECONDS", "1")];
+    let (_world, running) = projected(&log, &settings).await;
+    let rest = &running.rest;
+    let leased = lease(rest, json!({"max": 100, "leaseSeconds": 60})).await;
+    assert!(leased.len() > 2, "{leased:?}");
+    // The pause of the oldest is over last.
+    for one in leased.iter().rev() {
+        let body = json!({"leaseToken": one["leaseToken"], "reason": "busy"});
+        let answer = rest
+            .post(&format!("{LIST}/{}/fail", id_of(one)), &body)
+            .await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    // All pauses are over, and maintenance need not have come by.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let mut again = Vec::new();
+    for _ in &leased {
+        again.extend(lease(rest, json!({"max": 1, "leaseSeconds": 60})).await);
+    }
+    let ids = |leased: &[Value]| leased.iter().map(id_of).collect::<Vec<_>>();
+    assert_eq!(ids(&again), ids(&leased));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lease_waits_for_notifications() {
     let (world, running) = projected(&[registered("u1", "r1", 60)], &[]).await;
     let rest = &running.rest;

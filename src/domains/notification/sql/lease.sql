@@ -34,12 +34,20 @@ WITH logs AS (
         FOR UPDATE SKIP LOCKED
     ) d
 ), due AS (
+    -- Those of which maintenance makes ready ones within seconds (sweep_deliveries.sql).
     SELECT d.notification_id, d.created_at
-    FROM notification.deliveries d
-    WHERE d.due_at <= now() AND d.expires_at > now() AND ($3::text[] IS NULL OR d.template = ANY ($3))
-    ORDER BY d.due_at
+    FROM (
+        SELECT notification_id
+        FROM notification.deliveries
+        WHERE due_at <= now() AND expires_at > now() AND ($3::text[] IS NULL OR template = ANY ($3))
+        ORDER BY due_at
+        LIMIT 2000
+    ) f
+    JOIN notification.deliveries d USING (notification_id)
+    WHERE d.due_at <= now()
+    ORDER BY d.created_at, d.notification_id
     LIMIT coalesce((SELECT $1::bigint FROM guard WHERE NOT is_held AND NOT is_unknown), 0)
-    FOR UPDATE SKIP LOCKED
+    FOR UPDATE OF d SKIP LOCKED
 ), chosen AS (
     SELECT notification_id
     FROM (SELECT * FROM ready UNION ALL SELECT * FROM ready_of_template UNION ALL SELECT * FROM due) AS c
