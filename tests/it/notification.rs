@@ -17,6 +17,7 @@ use sightline_testing::broker::Record;
 use sightline_testing::check::{Ends, caught_up, pages};
 use sightline_testing::client::{Rest, notification_json, notifications_json, with_query};
 use sightline_testing::wait_until;
+use sqlx::{Connection, PgConnection};
 use tonic::Code;
 use tonic_types::StatusExt;
 
@@ -993,7 +994,7 @@ async fn a_worker_goes_by_grpc() {
 async fn what_has_failed_is_leased_again_oldest_first() {
     let log = [registered("u1", "r1", 60), registered("u2", "r2", 40)];
     let settings = [("SIGHTLINE_NOTIFICATION_BACKOFF_SECONDS", "1")];
-    let (_world, running) = projected(&log, &settings).await;
+    let (world, running) = projected(&log, &settings).await;
     let rest = &running.rest;
     let leased = lease(rest, json!({"max": 100, "leaseSeconds": 60})).await;
     assert!(leased.len() > 2, "{leased:?}");
@@ -1005,8 +1006,22 @@ async fn what_has_failed_is_leased_again_oldest_first() {
             .await;
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
-    // All pauses are over, and maintenance need not have come by.
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    // Maintenance need not have come by then.
+    let mut database = PgConnection::connect(&world.database.url)
+        .await
+        .expect("it answers");
+    wait_until(SOON, "all pauses are over", async || {
+        let paused: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM notification.deliveries WHERE due_at > now()")
+                .fetch_one(&mut database)
+                .await
+                .expect("a count");
+        match paused {
+            0 => Ok(()),
+            _ => Err(format!("{paused} are paused")),
+        }
+    })
+    .await;
     let mut again = Vec::new();
     for _ in &leased {
         again.extend(lease(rest, json!({"max": 1, "leaseSeconds": 60})).await);
