@@ -342,7 +342,7 @@ async fn delete(
             break;
         }
     }
-    // The server deletes the files of large tables behind the commit, also where nobody waits for its answer any longer.
+    // After the commit the server deletes the files of large tables, even if this process has given up its answer.
     let deleted = delete_tables(pool, projection, version, schema);
     db::within(db::STEP_DEADLINE, deleted).await
 }

@@ -150,7 +150,7 @@ impl Waiting {
     }
 
     /// The first ticket with all that can be projected together with it, and whether a transaction can't hold more. Nothing, if
-    /// nobody waits any more.
+    /// the workers of all tickets were stopped.
     fn take(&mut self, first: Ticket) -> (Vec<Ticket>, bool) {
         let (mut records, mut bytes) = (BATCH_RECORDS, BATCH_BYTES);
         let mut is_full = false;

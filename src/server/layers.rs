@@ -479,7 +479,7 @@ fn is_loopback(host: &str) -> bool {
 /// but only when it has one.
 async fn takes_no_encoding(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT_ENCODING);
-    // Only who weighs encodings can refuse one.
+    // A list without weights refuses no encoding.
     if !accepted.iter().any(|list| list.as_bytes().contains(&b';')) {
         return false;
     }

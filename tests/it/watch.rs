@@ -231,7 +231,7 @@ async fn watchers_alone_are_told_who_was_deleted() {
     assert_eq!(next_changes(&mut streams[0], 1).await, ["e-4"]);
     assert_eq!(next_changes(&mut streams[3], 1).await, ["e-4"]);
 
-    // Who comes later is told as well, by both surfaces; the list has changes of addresses only.
+    // A watch that begins later is told as well, on both surfaces; the list has changes of addresses only.
     let mut resumed = watch(rest, CHANGES, &[("last-event-id", &cursors[0])]).await;
     let hard = resumed.next_change().await.expect("a deletion");
     assert_eq!(deletion(hard.data.clone()).1, told[1]);

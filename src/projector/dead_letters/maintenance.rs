@@ -150,8 +150,8 @@ pub async fn erase_deleted_users(pool: &PgPool, domain: &str) -> Result<(), sqlx
     failed_once
 }
 
-/// Closes and erases dead letters of these keys, each until a time, in a transaction that holds the log's progress row and fences its owner, and
-/// those of later logs: the keys are live again.
+/// Closes and erases the dead letters of these keys that were added until a time of each, in a transaction that holds the log's
+/// progress row and fences its owner, and those of later logs: the keys are live again.
 async fn erase_in(
     pool: &PgPool,
     domain: &str,

@@ -802,7 +802,7 @@ fn accounts_of_different_kinds_are_different_ones() {
         }
     }
     example.event("u", "UserLoggedIn", 9, json!({"userId": "x0"}));
-    // Nobody failed by the user's id, so the login follows no failures.
+    // No login failed by the user's id, so this one follows no failures.
     let expected = [
         "brute_force x0 0: 5 1-5 6 7 8 9 10",
         "brute_force x0 0: 5 1-5 1 2 3 4 5",

@@ -1,5 +1,5 @@
 -- The facts until an instant of every user whose events have named an address id, an open dead letter of each of these users
--- who has some, and the positions of all logs, in one snapshot.
+-- that has any, and the positions of all logs, in one snapshot.
 SELECT coalesce(h.user_ids, '{}') AS "user_ids!", coalesce(h.times, '{}') AS "times!", coalesce(h.log_ids, '{}') AS "log_ids!",
        coalesce(h.record_offsets, '{}') AS "record_offsets!", coalesce(h.facts::text[], '{}') AS "facts!",
        coalesce(d.user_ids, '{}') AS "lacking!", coalesce(d.ids, '{}') AS "dead_letters!",

@@ -34,7 +34,7 @@ WITH logs AS (
         FOR UPDATE SKIP LOCKED
     ) d
 ), due AS (
-    -- Those of which maintenance makes ready ones within seconds (sweep_deliveries.sql).
+    -- Maintenance makes these ready within seconds (sweep_deliveries.sql). Until then the oldest of them are leased from here.
     SELECT d.notification_id, d.created_at
     FROM (
         SELECT notification_id
