@@ -12,7 +12,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{MatchedPath, Request};
 use axum::middleware::Next;
 use axum::response::Response;
-use futures_util::future::join_all;
+use futures_util::future::try_join_all;
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -307,12 +307,21 @@ impl Waits {
         let announcements = &self.reads.work().announcements;
         let reached = async {
             if let (Some(commits), []) = (commits, unmet) {
-                return commits.next().await;
+                commits.next().await;
+                return Ok(());
             }
-            let all = unmet
-                .iter()
-                .map(|unmet| announcements.reach(&unmet.domain, unmet.log_id, unmet.next_offset));
-            join_all(all).await;
+            let all = unmet.iter().map(async |lacking: &Unmet| {
+                let (domain, log_id) = (&lacking.domain, lacking.log_id);
+                let next_offset = lacking.next_offset;
+                announcements.reach(domain, log_id, next_offset).await;
+                // Of several records, one may become a dead letter while others are still to come.
+                if lacking.is_record && unmet.len() > 1 {
+                    let checked = self.obstacles.check_record(domain, log_id, next_offset);
+                    checked.await?;
+                }
+                Ok(())
+            });
+            try_join_all(all).await.map(drop)
         };
         let may_come = async {
             self.obstacles.check_progress(unmet).await?;
@@ -320,7 +329,7 @@ impl Waits {
         };
         let wait = Box::pin(async {
             tokio::select! {
-                () = reached => Ok(()),
+                reached = reached => reached,
                 stopped = may_come => stopped,
                 () = sleep_until(until) => Ok(()),
             }

@@ -428,6 +428,19 @@ async fn dead_letters_are_reported_without_a_wait() {
         assert!(answer.text().contains(id), "{}", answer.text());
         assert!(took < Duration::from_secs(5), "{token}: {took:?}");
     }
+    // Also one that becomes a dead letter while it is waited for, with another one.
+    let next = format!("{}/0@2, {future}", world.topic);
+    let headers = [(DEMAND, "at-least"), (TOKEN, next.as_str()), (WAIT, "25")];
+    let path = customer_path("other");
+    let began = Instant::now();
+    let producing = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        produce(&world, bad("third", "bad-2")).await
+    };
+    let (answer, produced) = tokio::join!(get(rest, &path, &headers), producing);
+    assert_eq!(produced, format!("{}/0@2", world.topic));
+    assert_eq!(refusal(&answer), (409, "DEAD_LETTERED".to_owned()));
+    assert!(began.elapsed() < Duration::from_secs(15));
     // Others are waited for.
     let headers = [
         (DEMAND, "at-least"),

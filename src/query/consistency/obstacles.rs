@@ -21,6 +21,8 @@ pub struct Unmet {
     pub log_id: i32,
     /// The position that is demanded.
     pub next_offset: i64,
+    /// Whether it is that of a record, which may be a dead letter.
+    pub is_record: bool,
 }
 
 /// Why a log does not progress in the live view of a domain.
@@ -68,15 +70,21 @@ impl Obstacles {
         }
     }
 
-    /// The dead letter that a record is, unless it was applied since.
-    pub(super) async fn dead_letter_at(
+    /// Refuses the position behind a record that is a dead letter, unless it was applied since.
+    ///
+    /// # Errors
+    /// DEAD_LETTERED. The database failed.
+    pub async fn check_record(
         &self,
         domain: &str,
         log_id: i32,
-        offset: i64,
-    ) -> Result<Option<Uuid>, Error> {
-        let record = (domain.to_owned(), log_id, offset);
-        self.dead_letters.ask(record).await
+        next_offset: i64,
+    ) -> Result<(), Error> {
+        let record = (domain.to_owned(), log_id, next_offset.saturating_sub(1));
+        match self.dead_letters.ask(record).await? {
+            Some(id) => Err(dead_lettered(domain, id)),
+            None => Ok(()),
+        }
     }
 
     /// How many keys are parked in the live view of a domain.

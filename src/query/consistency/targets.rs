@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 use super::demand::{Level, Reference, TOKEN};
-use super::obstacles::{Obstacles, Unmet, dead_lettered, kafka_unavailable, partition_waits};
+use super::obstacles::{Obstacles, Unmet, kafka_unavailable, partition_waits};
 use crate::error::{Code, Error, Hint};
 use crate::kafka::ends::Ends;
 use crate::projector::announcements::Announcements;
@@ -151,6 +151,7 @@ impl Targets {
             domain: domain.to_owned(),
             log_id: record.log_id,
             next_offset: record.next_offset,
+            is_record: record.is_record,
         });
         unmet.collect()
     }
@@ -222,18 +223,19 @@ impl Targets {
     fn compare(&self, seen: &[Seen], reached: &Reached) -> Vec<Unmet> {
         let mut unmet = BTreeSet::new();
         for seen in seen {
-            let mut lacks = |log_id, next_offset| {
+            let mut lacks = |log_id, next_offset, is_record| {
                 unmet.insert(Unmet {
                     domain: seen.domain.clone(),
                     log_id,
                     next_offset,
+                    is_record,
                 });
             };
             let known = |log_id| reached.get(&(seen.domain.clone(), log_id)).copied();
             for record in self.records_of(&seen.domain) {
                 let position = position_in(seen, record.log_id).or_else(|| known(record.log_id));
                 if position.is_none_or(|position| position < record.next_offset) {
-                    lacks(record.log_id, record.next_offset);
+                    lacks(record.log_id, record.next_offset, record.is_record);
                 }
             }
             for (log_id, next_offset) in &self.positions {
@@ -243,7 +245,7 @@ impl Targets {
                     None => seen.logs.len() == 1 && known(*log_id).is_some(),
                 };
                 if !is_reached && *next_offset > 0 {
-                    lacks(*log_id, *next_offset);
+                    lacks(*log_id, *next_offset, false);
                 }
             }
         }
@@ -266,11 +268,9 @@ impl Targets {
                 .records_of(&seen.domain)
                 .filter(|record| record.is_record)
             {
-                let offset = record.next_offset.saturating_sub(1);
-                let found = obstacles.dead_letter_at(&seen.domain, record.log_id, offset);
-                if let Some(id) = found.await? {
-                    return Err(dead_lettered(&seen.domain, id));
-                }
+                let checked =
+                    obstacles.check_record(&seen.domain, record.log_id, record.next_offset);
+                checked.await?;
             }
             if let Subject::Many = seen.subject {
                 let keys = obstacles.parked_keys(&seen.domain).await?;
