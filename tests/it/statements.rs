@@ -89,13 +89,18 @@ async fn every_domain_finds_users_by_the_shared_statements() {
 
         let mut connection = pool.acquire().await.expect("a connection");
         let (keys, ids) = ([Uuid::nil(), key], ["unknown".into(), "user-1".into()]);
-        let rows = users::find(&mut connection, domain, &keys, &ids).await;
-        let rows = rows.unwrap_or_else(|error| panic!("{domain}: {error}"));
-        assert_eq!(
-            (rows.numbers, rows.documents),
-            (vec![2], vec![state.clone()])
-        );
-        assert_eq!((rows.log_ids, rows.logs.len()), (vec![Some(2)], 6));
+        let found = users::find(&mut connection, domain, &keys, &ids).await;
+        let found = found.unwrap_or_else(|error| panic!("{domain}: {error}"));
+        assert_eq!(found.documents, [None, Some(state.clone())]);
+        assert_eq!(found.logs.len(), 6);
+        // Where all are known and made from one log, only these logs count.
+        let found = users::find(&mut connection, domain, &keys[1..], &ids[1..]).await;
+        let found = found.expect("an answer");
+        assert_eq!(found.documents, [Some(state.clone())]);
+        assert_eq!((found.logs, found.offsets), (vec![2], vec![9]));
+        // Another id of the same hash is not the user.
+        let found = users::find(&mut connection, domain, &keys[1..], &["other".into()]).await;
+        assert_eq!(found.expect("an answer").documents, [None]);
 
         let lookup = Box::leak(Box::new(users::lookup(domain, "test")));
         let expected = [("user-1", Some(&state), 1), ("unknown", None, 6)];

@@ -180,10 +180,11 @@ pub async fn read_user(
 /// Whether the view has anything of a user to whom there are no notifications.
 async fn is_known(snapshot: &mut PgConnection, user_id: &str) -> Result<bool, Error> {
     let (keys, ids) = ([hash16(user_id.as_bytes())], [user_id.to_owned()]);
-    let rows = users::find(snapshot, "notification", &keys, &ids).await;
-    let rows = rows.map_err(|error| Error::from(error).in_statement("notification/find_users"))?;
-    let state = rows.documents.first();
-    let state = state.map(|state| db::of_document::<UserFacts>(state, "users"));
+    let found = users::find(snapshot, "notification", &keys, &ids).await;
+    let found =
+        found.map_err(|error| Error::from(error).in_statement("notification/find_users"))?;
+    let state = found.documents.into_iter().flatten().next();
+    let state = state.map(|state| db::of_document::<UserFacts>(&state, "users"));
     Ok(state.transpose()?.is_some_and(|state| !state.is_deleted))
 }
 

@@ -1,8 +1,6 @@
 //! The order domain's queries, for both surfaces: each checks its arguments and runs one statement,
 //! which returns the rows together with the position that they reflect.
 
-use std::collections::HashMap;
-
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
@@ -84,28 +82,25 @@ pub async fn batch_get_customers(
     let keys: Vec<Uuid> = ids.iter().map(|id| hash16(id.as_bytes())).collect();
     let ids: Vec<String> = ids.into_iter().map(str::to_owned).collect();
     let mut connection = reads.pool().acquire().await?;
-    let rows = users::find(&mut connection, CUSTOMERS.domain, &keys, &ids)
-        .await
-        .map_err(|error| Error::from(error).in_statement(CUSTOMERS.statement))?;
+    let found = users::find(&mut connection, CUSTOMERS.domain, &keys, &ids).await;
+    drop(connection);
+    let found = found.map_err(|error| Error::from(error).in_statement(CUSTOMERS.statement))?;
     let position = reads
         .position(
             "order",
-            &rows.logs,
-            &rows.offsets,
-            rows.ready,
+            &found.logs,
+            &found.offsets,
+            found.is_ready,
             Subject::Many,
         )
         .await?;
-    let mut found: HashMap<String, Customer> = HashMap::with_capacity(rows.documents.len());
-    for state in &rows.documents {
-        let customer = db::of_document::<CustomerState>(state, "users")?.into_customer();
-        found.insert(customer.user_id.clone(), customer);
-    }
     let mut body = Customers::default();
     let mut size = ResponseSize::default();
-    for id in ids {
-        let fits = match found.remove(&id) {
-            Some(customer) => {
+    for (id, state) in ids.into_iter().zip(found.documents) {
+        let fits = match state {
+            Some(state) => {
+                let state: CustomerState = db::of_document(&state, "users")?;
+                let customer = state.into_customer();
                 let fits = size.add(&customer)?;
                 body.customers.push(customer);
                 fits
