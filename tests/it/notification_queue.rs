@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use sightline::query::token::ConsistencyToken;
 use sightline_testing::app::{Running, SOON, World};
 use sightline_testing::broker::{Broker, Record};
 use sightline_testing::check::{Ends, caught_up};
@@ -305,6 +306,86 @@ async fn nothing_is_sent_too_late_or_to_a_deleted_user() {
 }
 
 /// Leases and acknowledges all there is: the users, sorted.
+/// Each worker must be able to receive what it holds: gRPC clients refuse messages of more than 4 MiB.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_holds_no_more_than_one_answer() {
+    let mut world = world(Broker::shared(), Database::create().await).await;
+    world.set("SIGHTLINE_MAX_VALUE_BYTES", "1048576");
+    let large = |user: &str| {
+        let payload = json!({
+            "email": format!("{user}@example.org"), "status": "pending_verification", "username": user.repeat(900_000),
+        });
+        event("UserRegistered", user, &format!("r-{user}"), 60, payload)
+    };
+    // Two notifications each.
+    let running = projected(&world, &["a", "b", "c"].map(large)).await;
+    let mut all = BTreeSet::new();
+    for _ in 0..2 {
+        let body = json!({"max": 10, "leaseSeconds": 60});
+        let answer = running.rest.post(LEASE, &body).await;
+        assert_eq!(answer.status, 200);
+        assert!(
+            answer.body.len() <= 3 * 1024 * 1024,
+            "{}",
+            answer.body.len()
+        );
+        let leased = answer.json()["notifications"].clone();
+        let leased = leased.as_array().expect("a list");
+        assert_eq!(leased.len(), 3);
+        for notification in leased {
+            assert_eq!(notification["attempts"], 1);
+            assert!(all.insert(id(notification).to_owned()));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_notification_is_not_held_longer() {
+    let world = world(Broker::shared(), Database::create().await).await;
+    let running = projected(&world, &[registered("a", 60)]).await;
+    let leased = lease_some(&running.rest, 1, 60).await;
+    let extended = settle(&running.rest, "extend", &leased[0]).await;
+    assert_eq!(extended, (200, Value::Null));
+    let ended = "UPDATE notification.deliveries SET expires_at = now() - interval '1 s', due_at = now() - interval '1 s'";
+    execute(&world.database.url, ended).await;
+    let extended = settle(&running.rest, "extend", &leased[0]).await;
+    assert_eq!(extended, (409, json!("LEASE_LOST")));
+}
+
+/// What a user's notifications are depends on the user's own partition only.
+#[tokio::test(flavor = "multi_thread")]
+async fn notifications_of_one_user_reflect_the_partition_of_the_user() {
+    let mut world = World::new(Broker::shared(), Database::create().await, 2).await;
+    world.set("SIGHTLINE_DOMAINS", "notification");
+    let running = world.serve().await;
+    let rest = &running.rest;
+    // Rows that are written before the view has all partitions depend on all.
+    caught_up(rest, &Ends::from([(0, 0), (1, 0)])).await;
+    let in_other = Record {
+        partition: 1,
+        ..registered("b", 60)
+    };
+    project_more(&world, &running, &[registered("a", 60), in_other]).await;
+    let list = rest.get(NOTIFICATIONS).await;
+    let first = list.json()["notifications"][0].clone();
+    let one = format!("{NOTIFICATIONS}/{}", id(&first));
+    for (path, partitions) in [
+        (NOTIFICATIONS, 2),
+        (&format!("{NOTIFICATIONS}?userId=a"), 1),
+        (&format!("{NOTIFICATIONS}?userId=unknown"), 2),
+        (&one, 1),
+    ] {
+        let answer = rest.get(path).await;
+        assert_eq!(answer.status, 200, "{path}");
+        let token = ConsistencyToken::parse(answer.token()).expect("a token");
+        assert_eq!(token.iter().count(), partitions, "{path}");
+    }
+    let all = rest.get("/v1/users/a").await.json();
+    let token = all["domains"]["notification"]["token"].as_str();
+    let token = ConsistencyToken::parse(token.expect("a token")).expect("a token");
+    assert_eq!(token.iter().count(), 1);
+}
+
 async fn send_all(rest: &Rest) -> BTreeSet<String> {
     let leased = lease_some(rest, 100, 60).await;
     let sent = users(&leased).into_iter().map(str::to_owned).collect();

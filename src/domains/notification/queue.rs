@@ -25,6 +25,7 @@ use crate::error::{Code, Error};
 use crate::projector::Projection;
 use crate::projector::restores::CheckError;
 use crate::query::gather::Gather;
+use crate::query::page::ResponseSize;
 use crate::query::{self, Answer, Reads, Subject, Work, deadline};
 
 /// How many statements lease at once.
@@ -430,28 +431,30 @@ impl Queue {
             nothing,
             next_due,
         } = leased;
-        let (mut unserved, mut unwanted) = (Vec::new(), Vec::new());
+        let (mut unserved, mut served) = (Vec::new(), Vec::new());
         let is_stopping = self.lines().is_stopping;
         for request in requests {
-            let count = request.max.min(notifications.len());
-            if count == 0 && request.until > Instant::now() && !is_stopping {
+            if notifications.is_empty() && request.until > Instant::now() && !is_stopping {
                 unserved.push(request);
-                continue;
+            } else {
+                let share = take_some(&mut notifications, request.max);
+                served.push((request, share));
             }
-            let notifications = notifications.drain(..count).collect();
+        }
+        // What did not fit into the answers is given back before they are sent: their workers may ask for more at once.
+        give_back(reads, notifications.make_contiguous()).await;
+        let mut unwanted = Vec::new();
+        for (request, notifications) in served {
             let answer = Answer {
                 body: LeasedNotifications { notifications },
                 position: nothing.position.clone(),
             };
+            // The caller is gone.
             if let Err(Ok(answer)) = request.answer.send(Ok(answer)) {
                 unwanted.extend(answer.body.notifications);
             }
         }
-        // What was leased for callers that are gone is for others.
-        unwanted.extend(notifications);
-        if !unwanted.is_empty() {
-            give_back(reads, &unwanted).await;
-        }
+        give_back(reads, &unwanted).await;
         if !unserved.is_empty() {
             let mut lines = self.lines();
             lines.put_back(kind, unserved, round);
@@ -583,8 +586,25 @@ impl Queue {
     }
 }
 
-/// Gives leases back of which no worker knows.
+/// Takes as many notifications as one answer may hold, and `max` at most.
+fn take_some(
+    notifications: &mut VecDeque<LeasedNotification>,
+    max: usize,
+) -> Vec<LeasedNotification> {
+    let mut size = ResponseSize::default();
+    let fitting = notifications
+        .iter()
+        .take(max)
+        .take_while(|next| size.add(*next).is_ok_and(|fits| fits))
+        .count();
+    notifications.drain(..fitting).collect()
+}
+
+/// Gives leases back, if there are any, of which no worker knows.
 async fn give_back(reads: &Reads, leased: &[LeasedNotification]) {
+    if leased.is_empty() {
+        return;
+    }
     let ids: Vec<Uuid> = leased
         .iter()
         .map(|one| one.notification.notification_id)
@@ -599,7 +619,7 @@ async fn give_back(reads: &Reads, leased: &[LeasedNotification]) {
             let error = db::describe(&error);
             tracing::debug!(
                 error,
-                "leases of callers that are gone could not be given back"
+                "leases of which no worker knows could not be given back"
             );
         }
     }
@@ -671,7 +691,7 @@ pub fn single(outcomes: SettledNotifications) -> Result<SettledNotification, Err
 fn lost() -> Error {
     Error::new(
         Code::LeaseLost,
-        "The lease has ended and was given to another worker, or the notification was settled under it before.",
+        "The lease has ended, and the notification has expired or was given to another worker, or it was settled under the lease before.",
     )
 }
 

@@ -1,5 +1,5 @@
--- A notification by its id ($1), and the positions of all logs, in one snapshot. Open dead letters under its user's id may say
--- more of it: that the user was deleted, for one.
+-- A notification by its id ($1), and the position of the log that its user is made from, else those of all logs, in one snapshot.
+-- Open dead letters under its user's id may say more of it: that the user was deleted, for one.
 SELECT coalesce(f.notification_ids, '{}') AS "notification_ids!", coalesce(f.event_ids, '{}') AS "event_ids!",
        coalesce(f.user_ids, '{}') AS "user_ids!", coalesce(f.templates, '{}') AS "templates!",
        coalesce(f.recipients, '{}') AS "recipients!: Vec<Option<String>>",
@@ -16,17 +16,18 @@ CROSS JOIN LATERAL (
            array_agg(n.data) AS data,
            array_agg(notification.status(d.state, d.due_at, n.expires_at, n.recipient)) AS statuses,
            array_agg(d.attempts) AS attempts, array_agg(n.created_at) AS created, array_agg(n.expires_at) AS expires,
-           array_agg(d.last_error) AS last_errors,
+           array_agg(d.last_error) AS last_errors, min(u.log_id) AS log_id,
            (array_agg((
                SELECT l.id FROM sightline.dead_letters l
                WHERE l.domain = 'notification' AND l.version = v.version AND l.key_hash = n.user_key
                  AND l.state IN ('parked', 'retrying') LIMIT 1)))[1] AS dead_letter
     FROM notification_live.notifications n
     JOIN notification.deliveries d USING (notification_id)
+    LEFT JOIN notification_live.users u ON u.user_key = n.user_key AND u.user_id = n.user_id AND u.logs = v.logs
     WHERE n.notification_id = $1
 ) f
 CROSS JOIN LATERAL (
     SELECT array_agg(log_id) AS logs, array_agg(next_offset) AS offsets
     FROM sightline.progress
-    WHERE domain = 'notification' AND version = v.version
+    WHERE domain = 'notification' AND version = v.version AND log_id = coalesce(f.log_id, log_id)
 ) p

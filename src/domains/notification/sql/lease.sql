@@ -48,18 +48,25 @@ WITH logs AS (
     ORDER BY d.created_at, d.notification_id
     LIMIT coalesce((SELECT $1::bigint FROM guard WHERE NOT is_held AND NOT is_unknown), 0)
     FOR UPDATE OF d SKIP LOCKED
-), chosen AS (
-    SELECT notification_id
+), sized AS (
+    SELECT notification_id, n.event_id, n.user_id, n.recipient, n.data::text AS data,
+           sum(coalesce(octet_length(n.recipient), 0) + coalesce(octet_length(n.data), 0))
+           OVER (ORDER BY c.created_at, notification_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
     FROM (SELECT * FROM ready UNION ALL SELECT * FROM ready_of_template UNION ALL SELECT * FROM due) AS c
-    ORDER BY created_at, notification_id
+    JOIN notification_live.notifications n USING (notification_id)
+    ORDER BY c.created_at, notification_id
     LIMIT $1
+), chosen AS (
+    SELECT *
+    FROM sized
+    -- An answer holds 3 MiB, and several requests share the statement.
+    WHERE coalesce(bytes_before, 0) < 8 * 1024 * 1024
 ), leased AS (
     UPDATE notification.deliveries AS d
     SET state = 'leased', due_at = now() + make_interval(secs => $2), lease_token = gen_random_uuid(), attempts = d.attempts + 1
-    FROM chosen
-    JOIN notification_live.notifications n USING (notification_id)
-    WHERE d.notification_id = chosen.notification_id AND n.recipient IS NOT NULL
-    RETURNING d.notification_id, n.event_id, n.user_id, d.template, n.recipient, n.data::text AS data, d.attempts, d.created_at, d.expires_at,
+    FROM chosen n
+    WHERE d.notification_id = n.notification_id AND n.recipient IS NOT NULL
+    RETURNING d.notification_id, n.event_id, n.user_id, d.template, n.recipient, n.data, d.attempts, d.created_at, d.expires_at,
               d.last_error, d.lease_token, d.due_at
 )
 SELECT l.notification_id AS "notification_id?", l.event_id AS "event_id?", l.user_id AS "user_id?", l.template AS "template?", l.recipient AS "recipient?",

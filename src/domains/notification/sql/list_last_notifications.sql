@@ -1,8 +1,10 @@
--- The last notifications to a user ($1 is the hash, $2 the id), newest first, and the positions of all logs.
+-- The last notifications to a user ($1 is the hash, $2 the id), newest first, and the positions of the log that they
+-- are made from; of all logs, if these are several.
 WITH logs AS (
     SELECT p.log_id, p.next_offset
     FROM notification_live.view_version v
-    JOIN sightline.progress p ON p.domain = 'notification' AND p.version = v.version
+    LEFT JOIN notification_live.users u ON u.user_key = $1 AND u.user_id = $2 AND u.logs = v.logs
+    JOIN sightline.progress p ON p.domain = 'notification' AND p.version = v.version AND p.log_id = coalesce(u.log_id, p.log_id)
 ), page AS (
     SELECT n.*, d.attempts, d.last_error, notification.status(d.state, d.due_at, n.expires_at, n.recipient) AS status
     FROM notification_live.notifications n

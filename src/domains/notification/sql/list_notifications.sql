@@ -1,12 +1,13 @@
--- A page of notifications, oldest first, and the positions of all logs, in one snapshot: those with a status ($1) and a template
+-- A page of notifications, oldest first, and the positions that it reflects, in one snapshot: those with a status ($1) and a template
 -- ($2), after the last one of the page before ($4, $5). One of the first two branches is run: which one depends on whether there
--- is a user ($6, $7). Without one, each state of deliveries that can have one of the statuses ($8) and each template is read
+-- is a user ($6, $7). A user's answer reflects the log that the user's row is made from, if that is one; else all logs. Without one, each state of deliveries that can have one of the statuses ($8) and each template is read
 -- separately, so that an index returns the rows in order. A delivery may be overdue in any state that is not final. If only that
 -- is asked of states ($9), the third branch finds those few by when they expire: maintenance soon makes them final.
 WITH logs AS (
     SELECT p.log_id, p.next_offset
     FROM notification_live.view_version v
-    JOIN sightline.progress p ON p.domain = 'notification' AND p.version = v.version
+    LEFT JOIN notification_live.users u ON u.user_key = $6 AND u.user_id = $7 AND u.logs = v.logs
+    JOIN sightline.progress p ON p.domain = 'notification' AND p.version = v.version AND p.log_id = coalesce(u.log_id, p.log_id)
 ), page AS (
     SELECT *
     FROM (
