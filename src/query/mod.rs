@@ -37,7 +37,7 @@ use crate::error::Error;
 /// How far an instant may lie ahead of this machine's clock: clocks of callers differ.
 const MAX_AHEAD: TimeDelta = TimeDelta::minutes(1);
 
-/// An instant of a request, which lies in the past: the view as of a later one, and the changes since it, are not known.
+/// An instant of a request, which lies in the past: the view as of a later one is not known.
 ///
 /// # Errors
 /// INVALID_ARGUMENT, naming `field`: it lies ahead.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sightline::domains;
 use sightline::proto::fulfillment::v1::SearchAddressesRequest;
 use sightline::proto::order::v1::{
-    BatchGetCustomersRequest, GetCustomerRequest, ListAddressChangesRequest,
+    BatchGetCustomersRequest, GetCustomerRequest, ListCustomerAddressesRequest,
 };
 use sightline_testing::app::{Running, SOON, World};
 use sightline_testing::broker::{Broker, Record};
@@ -392,13 +392,15 @@ async fn parameters_that_say_nothing_are_refused() {
     let world = World::shared(1).await;
     let running = world.serve().await;
     let ahead = (chrono::Utc::now() + chrono::TimeDelta::minutes(3)).format("%Y-%m-%dT%H:%M:%SZ");
-    let addresses = "/v1/order/customers/u-1/addresses";
+    let addresses_path = "/v1/order/customers/u-1/addresses";
     let search = "/v1/fulfillment/addresses";
     for (path, field) in [
-        (format!("{addresses}?asOf="), "asOf"),
-        (format!("{addresses}?as_of=2026-10-01T00:00:00Z"), "as_of"),
-        (format!("{addresses}?asOf={ahead}"), "asOf"),
-        (format!("/v1/order/address-changes?since={ahead}"), "since"),
+        (format!("{addresses_path}?asOf="), "asOf"),
+        (
+            format!("{addresses_path}?as_of=2026-10-01T00:00:00Z"),
+            "as_of",
+        ),
+        (format!("{addresses_path}?asOf={ahead}"), "asOf"),
         (
             format!("{}?asOf=2026-10-01T00:00:00Z", customer_path("u-1")),
             "asOf",
@@ -430,20 +432,22 @@ async fn parameters_that_say_nothing_are_refused() {
         assert_eq!(answer.status, 400, "{path}: {}", answer.text());
         assert_eq!(answer.json()["fields"][0]["field"], field, "{path}");
     }
-    let request = ListAddressChangesRequest {
-        since: Some(timestamp(
+    let request = ListCustomerAddressesRequest {
+        user_id: "u-1".into(),
+        as_of: Some(timestamp(
             chrono::Utc::now() + chrono::TimeDelta::minutes(3),
         )),
-        ..Default::default()
     };
-    let changes = running.grpc.order().list_address_changes(request).await;
-    let refused = changes.expect_err("what happens later is not known");
+    let addresses = running.grpc.order().list_customer_addresses(request).await;
+    let refused = addresses.expect_err("what will be then is not known");
     assert_eq!(refused.code(), Code::InvalidArgument);
-    assert!(refused.message().starts_with("since lies"), "{refused}");
+    assert!(refused.message().starts_with("as_of lies"), "{refused}");
     // Clocks of callers differ.
     let soon = (chrono::Utc::now() + chrono::TimeDelta::seconds(30)).format("%Y-%m-%dT%H:%M:%SZ");
-    let path = format!("/v1/order/address-changes?since={soon}");
-    answers_with(&running, &path, 200).await;
+    answers_with(&running, &format!("{addresses_path}?asOf={soon}"), 404).await;
+    // Changes may lie ahead, so the filter may, too.
+    let path = "/v1/order/address-changes?since=2150-01-01T00:00:00Z";
+    answers_with(&running, path, 200).await;
     let request = SearchAddressesRequest {
         country_code: Some("USA".into()),
         ..Default::default()

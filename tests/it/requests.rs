@@ -911,8 +911,8 @@ async fn each_surface_names_fields_in_its_own_way() {
         (
             "sightline.search.v1.SearchService",
             "SearchUsers",
-            json!({"registeredAfter": "2999-01-01T00:00:00Z"}),
-            "registered_after",
+            json!({"pageToken": "x"}),
+            "page_token",
         ),
         (
             fulfillment,

@@ -491,7 +491,6 @@ async fn hostile_queries_are_answered_or_refused() {
         ("status=", "status"),
         (&statuses[1..], "status"),
         ("registeredAfter=yesterday", "registeredAfter"),
-        ("registeredAfter=2999-01-01T00:00:00Z", "registeredAfter"),
         ("registeredBefore=2026-01-01T00:00:00Z", "registeredBefore"),
         ("pageToken=x", "pageToken"),
         ("limit=3", "limit"),
@@ -500,6 +499,10 @@ async fn hostile_queries_are_answered_or_refused() {
         let problem = assert_problem(&path, &rest.get(&path).await, 400);
         assert_field(&path, &problem, field);
     }
+    // Registrations may lie ahead, so the filter may, too.
+    let ahead = format!("{USERS}?registeredAfter=2150-01-01T00:00:00Z");
+    let answer = rest.get(&ahead).await;
+    assert_eq!((answer.status, &answer.json()["users"]), (200, &json!([])));
 }
 
 /// A gRPC user in the JSON form of REST.

@@ -74,7 +74,7 @@ impl OrderService for OrderGrpc {
         let filter = ChangesFilter {
             user_id: request.user_id,
             significant: request.significant,
-            since: grpc::past_time("since", request.since)?,
+            since: grpc::time("since", request.since)?,
             after: request.after,
         };
         let page = grpc::page(request.page_size, request.page_token);

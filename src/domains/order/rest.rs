@@ -172,7 +172,7 @@ async fn list_customer_addresses(
         ("userId" = Option<String>, Query, max_length = 255, description = "Only changes of this user, such as `u-1001`"),
         ("significant" = Option<bool>, Query, description = "Only significant changes (`true`), or only the others (`false`)"),
         ("since" = Option<DateTime<Utc>>, Query,
-            description = "Only changes that happened at this instant or later (RFC 3339, at most a minute ahead), such as `2025-10-01T00:00:00Z`"),
+            description = "Only changes that happened at this instant or later (RFC 3339), such as `2025-10-01T00:00:00Z`"),
         ("after" = Option<String>, Query, description = "Only changes after this cursor, which is from an earlier answer"),
         PageParameters,
     ),
@@ -191,7 +191,7 @@ async fn list_address_changes(
     let filter = ChangesFilter {
         user_id: query.text("userId")?,
         significant: query.flag("significant")?,
-        since: query.past_time("since")?,
+        since: query.time("since")?,
         after: query.text("after")?,
     };
     queries::list_address_changes(&reads, &filter, &query.page()?).await

@@ -28,7 +28,7 @@ impl SearchService for SearchGrpc {
         let filter = SearchFilter {
             q: request.q,
             status: request.status,
-            registered_after: grpc::past_time("registeredAfter", request.registered_after)?,
+            registered_after: grpc::time("registeredAfter", request.registered_after)?,
         };
         let page = grpc::page(request.page_size, request.page_token);
         let answer = queries::search_users(&self.reads, &filter, &page).await?;

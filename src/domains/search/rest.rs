@@ -41,7 +41,7 @@ pub fn routes() -> OpenApiRouter<Reads> {
         ("status" = Option<Vec<String>>, Query, max_items = 100,
             description = "Only users with this status, such as `active`; may be repeated"),
         ("registeredAfter" = Option<DateTime<Utc>>, Query,
-            description = "Only users who registered after this instant (RFC 3339, at most a minute ahead), such as `2025-10-01T00:00:00Z`"),
+            description = "Only users who registered after this instant (RFC 3339), such as `2025-10-01T00:00:00Z`"),
         PageParameters,
     ),
     responses(
@@ -56,7 +56,7 @@ async fn search_users(
     let filter = SearchFilter {
         q: query.text("q")?,
         status: query.all("status"),
-        registered_after: query.past_time("registeredAfter")?,
+        registered_after: query.time("registeredAfter")?,
     };
     queries::search_users(&reads, &filter, &query.page()?).await
 }
