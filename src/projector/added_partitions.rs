@@ -38,8 +38,8 @@ struct LogRow {
     waits_for: Option<WaitsFor>,
 }
 
-/// Records the partitions of a topic that are not known yet, and the topic's id once it is known. What a partition is, there from the start or added, is decided
-/// once, whichever process sees it first.
+/// Records the partitions of a topic that are not known yet, and the topic's id once it is known. The first process that sees a
+/// partition decides, once, whether it was there from the start or was added.
 ///
 /// # Errors
 /// The database failed.
@@ -172,7 +172,7 @@ async fn compare(
                     tracing::info!(
                         topic,
                         partition = log.partition,
-                        "the settle time of an added partition is over: it waits for what the older ones hold by now"
+                        "the settle time of an added partition is over: it waits until the older ones reach their present log end offsets"
                     );
                 }
             }

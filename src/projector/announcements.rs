@@ -20,13 +20,13 @@ use crate::db;
 
 /// The channel of the notices, whose payloads are `<domain> <process> <log>:<next offset>,…`.
 const CHANNEL: &str = "sightline_commits";
-/// So many positions fit into a notice, whose payload Postgres limits to 8,000 bytes.
+/// How many positions fit into a notice, whose payload Postgres limits to 8,000 bytes.
 const MOST_POSITIONS: usize = 200;
-/// Commits of so long are announced to other processes together.
+/// How long commits are collected before one notice announces them to other processes.
 const PAUSE: Duration = Duration::from_millis(10);
 /// How long sending a notice may take.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// The connection is checked so often, whether its server still answers and takes writes.
+/// How often the listener checks that its server still answers and takes writes.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// The pause before a lost connection is replaced.
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
@@ -47,7 +47,7 @@ struct Inner {
     has_unsent: Notify,
 }
 
-/// How far a live view is known to be in a log, and who waits for more.
+/// How far a live view is known to be in a log, and the waiters for later positions.
 #[derive(Default)]
 struct KnownLog {
     next_offset: i64,
@@ -77,7 +77,7 @@ impl KnownLog {
 
 fn wake_all(waiters: BTreeMap<(i64, u64), oneshot::Sender<()>>) {
     for waiter in waiters.into_values() {
-        // One whose caller is gone hears nothing.
+        // The receiver is gone if its caller is.
         let _ = waiter.send(());
     }
 }
@@ -181,7 +181,7 @@ impl Announcements {
         let _ = woken.await;
     }
 
-    /// Wakes those who wait for positions in a log, because it may not get there: they look why.
+    /// Wakes the waiters for positions in a log, because the view may not reach them: each waiter looks up why.
     pub fn release(&self, domain: &str, log_id: i32) {
         let mut logs = lock(&self.0.logs);
         if let Some(log) = logs.get_mut(domain).and_then(|logs| logs.get_mut(&log_id)) {

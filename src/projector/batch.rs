@@ -68,8 +68,8 @@ pub enum Failure {
 
 /// Projects the batches of partitions of one version, claimed under one schema, in one transaction, and moves each `owned` to
 /// the end of its batch. With `isolates` there is one partition, and what can't be applied of its batch becomes dead letters.
-/// Returns how each of them ended; `None`, of several, where the progress row is locked, or not as it was claimed: nothing was
-/// written of that one.
+/// Returns the end of each batch. `None`, only if there are several: the progress row is locked, or not as it was claimed, and
+/// nothing was written of that partition.
 ///
 /// # Errors
 /// See [`Failure`].
@@ -297,7 +297,7 @@ fn read<'b>(
         .collect()
 }
 
-/// A batch whose progress row is locked, and what its records have come to.
+/// A batch, and the judge of its records.
 struct Judged<'b> {
     /// Its index among the parts.
     index: usize,

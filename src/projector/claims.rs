@@ -1,8 +1,8 @@
 //! The claims of a version's partitions: those that wait are claimed together, in one transaction.
 //!
-//! After an assignment, or a transaction that has failed, many partitions have to be claimed at once. What waits when one
-//! claim has ended comes along in the next. A partition whose row is not free, and each of those that could not be claimed
-//! together, is claimed by itself, so that none holds up another.
+//! After an assignment, or a transaction that has failed, many partitions have to be claimed at once. Requests that arrive
+//! during one transaction are claimed in the next. A partition whose row is not free, and each of those that could not be
+//! claimed together, is claimed by itself, so that none holds up another.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::kafka::offsets::TopicState;
 const MOST: usize = 1_000;
 /// How long a claim may take, its wait for a row's lock included.
 pub const DEADLINE: Duration = Duration::from_secs(15);
-/// How long a partition waits to be claimed, after what was claimed before it.
+/// How long a worker waits for its claim, with the claims that are queued before it.
 const QUEUE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Where the workers of a version claim their partitions. Cheap to clone.

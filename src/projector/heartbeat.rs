@@ -21,8 +21,8 @@ const INTERVAL: Duration = Duration::from_secs(2);
 const GATHER: Duration = Duration::from_millis(50);
 /// How long a heartbeat may take to be written.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// For how long a partition that was given up is still named: the next owner may need that long, and as long readers take an
-/// owner for alive without a heartbeat.
+/// For how long heartbeats still name a partition after its worker ended: the next owner may need that long, and readers wait
+/// as long for a heartbeat before they report an owner as dead.
 const RELEASED: Duration = Duration::from_secs(10);
 /// Over how long a rate is measured.
 const RATE_WINDOW: Duration = Duration::from_secs(10);

@@ -55,7 +55,7 @@ pub enum Reading<'r> {
     /// A dead letter whose bytes are neither in the database nor in the log any longer.
     BytesLost,
     /// The event type can't be read.
-    Illegible(Bad),
+    Unreadable(Bad),
     /// The projection is not interested in the type. `unknown` is its name if the catalogue lacks it.
     Uninteresting {
         unknown: Option<String>,
@@ -73,7 +73,7 @@ impl<'r> Reading<'r> {
             None => Reading::Tombstone,
             Some(value) if value.len() > max_value_bytes => Reading::Oversized,
             Some(_) => match Envelope::read(record) {
-                Err(bad) => Reading::Illegible(bad),
+                Err(bad) => Reading::Unreadable(bad),
                 Ok(envelope) if !projection.is_interested(envelope.event_type()) => {
                     let unknown = match envelope.event_type() {
                         TypeName::Unknown { name } => Some(text::excerpt(name, TYPE_NAME_CHARS)),
@@ -94,8 +94,8 @@ impl<'r> Reading<'r> {
 }
 
 impl Reading<'_> {
-    /// Whether anything but the books may change because of the record. Unless its type is unknown, or an operator has
-    /// discarded it, it is just counted.
+    /// Whether the record may change more than the books. One that does not is only counted, except that an unknown type is
+    /// counted by name, and a discarded record becomes a closed dead letter.
     pub fn concerns_the_view(&self) -> bool {
         !matches!(self, Reading::Tombstone | Reading::Uninteresting { .. })
     }
@@ -232,7 +232,8 @@ impl Judgement {
     }
 }
 
-/// A change of a judgement's maps and of what it holds, with what undoes it. Lists only grow: a checkpoint has their length.
+/// A change of a judgement's maps, or of a dead letter in it, with what undoes the change. Lists only grow: a checkpoint has
+/// their lengths.
 enum Change {
     Parked(Uuid),
     Unparked(Uuid),
@@ -364,7 +365,7 @@ impl<'b> Judge<'b> {
                 };
                 self.park(candidate.dead_letter(reason, class, parks), candidate);
             }
-            Reading::Illegible(bad) => {
+            Reading::Unreadable(bad) => {
                 let parks = candidate.parks(self.projection);
                 let dead_letter = candidate.dead_letter("", Class::Data, parks).because(bad);
                 self.park(dead_letter, candidate);

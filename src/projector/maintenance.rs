@@ -182,7 +182,7 @@ async fn count_queued(
     outages.follow(domain, "counting a work queue", &queued.map(drop));
 }
 
-/// Deletes bytes and event ids that have expired, and notes which versions stand still. Returns whether the counts are
+/// Deletes bytes and event ids that have expired, and counts the versions that are stalled. Returns whether the counts are
 /// known.
 async fn expire(
     projector: &Projector,

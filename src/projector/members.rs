@@ -30,7 +30,7 @@ pub async fn project(projector: Projector, projection: &'static dyn Projection) 
     let mut outages = Outages::default();
     let mut running: HashMap<i32, (DropGuard, JoinHandle<()>)> = HashMap::new();
     loop {
-        // What newer code has begun is left to it, and a rebuild is the work of one fold.
+        // Newer code projects the versions that it began, and a rebuild is projected only by the code that began it.
         let versions = sqlx::query_scalar!(
             "SELECT version FROM sightline.views
              WHERE domain = $1

@@ -1,13 +1,13 @@
-//! Projects logs into views, and keeps the books. It knows the trait [`Projection`] and no domain.
+//! Projects logs into views, and keeps the books. The module knows the trait [`Projection`] and no domain.
 //!
-//! A record takes this path: a member of a consumer group fetches it ([`members`], `kafka::consumer`), the worker of its
-//! partition, which it has claimed (`claims`), queues with it (`worker`), a writer takes what several partitions have
-//! (`writer`), which is judged (`judge`), applied, and committed in one transaction together with the positions (`batch`). That
-//! transaction begins with a comparison of the progress rows (`progress`), so each event counts once. What can't be applied
-//! becomes a dead letter (`dead_letters`).
+//! The path of a record: a member of a consumer group fetches it ([`members`], `kafka::consumer`). The worker of its partition
+//! (`worker`), which has claimed the partition (`claims`), puts it into a queue. A writer (`writer`) takes the records of
+//! several partitions, and commits them with their positions in one transaction (`batch`), which compares the progress rows
+//! first (`progress`), so that each event counts once. In it the judge (`judge`) decides what becomes of each record; one that
+//! can't be applied becomes a dead letter (`dead_letters`).
 //!
-//! Around it: heartbeats ([`heartbeat`]), pauses ([`pause`]), the versions of a view ([`versions`]), what partitions wait for
-//! that were added later ([`added_partitions`]), and what is done from time to time ([`maintenance`]).
+//! Besides: heartbeats ([`heartbeat`]), pauses ([`pause`]), the versions of a view ([`versions`]), partitions that were added
+//! to a topic ([`added_partitions`]), and maintenance ([`maintenance`]).
 
 pub mod added_partitions;
 pub mod announcements;
@@ -69,8 +69,8 @@ pub trait Projection: Send + Sync + 'static {
         true
     }
 
-    /// Whether a new version may be built of a log that has lost records which the live one was made from. A view that is itself the
-    /// only record of them is kept instead.
+    /// Whether a rebuild may go without records that the log has lost. If the view is their only record, the live version is
+    /// kept.
     fn may_lose_records(&self) -> bool {
         true
     }
@@ -83,9 +83,9 @@ pub trait Projection: Send + Sync + 'static {
     /// The database's error, or [`RefusedEvent`]. If the data caused it, the projector isolates the event and makes it a dead letter.
     async fn apply(&self, target: &mut Target<'_>, events: &[NewEvent]) -> Result<(), sqlx::Error>;
 
-    /// What a switch has to do besides, in its transaction, for what the domain keeps outside of the versions of its view. The
-    /// transaction holds the progress rows of both versions, and its search path leads to the tables of the one that becomes
-    /// live; `from` is the number of the other.
+    /// Changes, in the transaction of a switch, what the domain keeps outside of the versions of its view. The transaction
+    /// holds the progress rows of both versions, and its search path leads to the tables of the one that becomes live; `from`
+    /// is the number of the other.
     ///
     /// # Errors
     /// The database's. Nothing is switched then.
@@ -97,7 +97,7 @@ pub trait Projection: Send + Sync + 'static {
         Ok(())
     }
 
-    /// What the removal of a version that is not live has to do besides, in its transaction.
+    /// Changes the same in the transaction that removes a version which is not live.
     ///
     /// # Errors
     /// The database's. The version is removed later then.
@@ -105,8 +105,8 @@ pub trait Projection: Send + Sync + 'static {
         Ok(())
     }
 
-    /// What is to be stored where the database was restored to an earlier state, in the transaction that notes that:
-    /// `projected` is the offset that the state which was lost had reached in a log.
+    /// Stores, in the transaction that notes a restore of the database, what follows from it: `projected` is the offset that
+    /// the state which was lost had reached in a log.
     ///
     /// # Errors
     /// The database's.
@@ -119,7 +119,7 @@ pub trait Projection: Send + Sync + 'static {
         Ok(())
     }
 
-    /// What is to be done when an operator resumes the domain, in that transaction, before `database_went_back` is cleared.
+    /// Changes what an operator's resume has to change, in its transaction, before `database_went_back` is cleared.
     ///
     /// # Errors
     /// The database's. Nothing is resumed then.
@@ -262,7 +262,8 @@ pub struct Projector {
     pub group_prefix: String,
     /// Where a log without progress begins.
     pub start: StartAt,
-    /// How long after a partition was added the older partitions' log end offsets count that it waits for.
+    /// How long an added partition waits before the log end offsets of the older partitions are read, up to which it waits for
+    /// them.
     pub settle: Duration,
     /// A longer value is not parsed. In bytes.
     pub max_value_bytes: usize,
@@ -270,7 +271,7 @@ pub struct Projector {
     pub dedupe: chrono::TimeDelta,
     /// The id of this process in heartbeats.
     pub instance: Uuid,
-    /// What consumers may hold of records that wait for their workers.
+    /// Limits the bytes of records that wait for their workers.
     pub buffers: Arc<Buffers>,
     /// The topics' states, from [`crate::kafka::monitor`].
     pub topic_states: watch::Receiver<Option<TopicStates>>,

@@ -412,7 +412,8 @@ pub async fn claim(
     )
     .fetch_all(&mut *transaction)
     .await?;
-    // What follows is read under the rows' locks. Whatever changes it takes those locks, too, and raises the epochs.
+    // All that follows is read under the rows' locks: every transaction that changes it takes those locks, too, and raises the
+    // epochs.
     let Some((schema, paused)) = version_of(&mut transaction, view).await? else {
         return not_ready();
     };
@@ -585,8 +586,8 @@ pub async fn fence_earlier_logs(
     .map(drop)
 }
 
-/// Begins a transaction for claimed partitions, all in one schema: locks the progress rows that are as they were claimed,
-/// and points unqualified names at the version's tables. Returns the logs whose rows are. For a partition by itself it waits
+/// Begins a transaction for claimed partitions, all in one schema: locks the progress rows that are as they were claimed, and
+/// points unqualified names at the version's tables. Returns the logs of the locked rows. For a partition by itself it waits
 /// until another transaction frees its row; rows of several that are not free are left out.
 ///
 /// # Errors

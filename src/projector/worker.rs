@@ -1,8 +1,8 @@
 //! Workers: one task per assigned partition, which projects it batch by batch until the partition is revoked.
 //!
-//! There is one way to begin, also after an error, a fence or a change of the log: read the topic's state, claim the
-//! partition, seek to the claimed position. Nothing that was judged before is kept. Records that were delivered are, if the
-//! claim finds the position that they begin at: then there is no seek.
+//! There is one way to begin, also after an error, a fence or a change of the log: read the topic's state, claim the partition,
+//! seek to the claimed position. The worker keeps no judgement. It keeps the records that were delivered, if the claim finds
+//! the position at which they begin: then it does not seek.
 
 mod claim;
 mod ends;
@@ -368,7 +368,7 @@ impl Worker {
                     EndStep::Hole(end) => turn.batch.next_offset = end,
                 }
             }
-            self.wait_for_company(&mut turn).await;
+            self.wait_for_tick(&mut turn).await;
             let oldest = turn.batch.records.first().and_then(record_time);
             heartbeats.oldest_unapplied(&self.view, log_id, oldest);
             // A replay of old records, by a rebuild or a first build, says nothing of how fresh answers are.
@@ -434,9 +434,9 @@ impl Worker {
         }
     }
 
-    /// Waits for the next tick as long as no record of the turn concerns the view: such records are counted for all
-    /// partitions together. Where a read waits for the partition, they are counted at once.
-    async fn wait_for_company(&self, turn: &mut Turn) {
+    /// Waits for the next tick while no record of the turn concerns the view, so that one statement counts such records of all
+    /// partitions. Where a read waits for the partition, they are counted at once.
+    async fn wait_for_tick(&self, turn: &mut Turn) {
         let concerns = |record: &Record| {
             let reading = Reading::of(record, self.projection, self.projector.max_value_bytes);
             reading.concerns_the_view()
@@ -603,7 +603,7 @@ fn until_tick() -> Duration {
     SKIP_TICK - Duration::from_millis(u64::try_from(since).unwrap_or_default())
 }
 
-/// The failure as which an error of Kafka is reported, unless Kafka refuses what was asked.
+/// The failure that an error of Kafka is reported as: `kafka_refuses` if Kafka refuses the request, else `otherwise`.
 fn kafka_failure(code: Option<RDKafkaErrorCode>, otherwise: &'static str) -> &'static str {
     if code.is_some_and(is_refusal) {
         "kafka_refuses"

@@ -21,16 +21,16 @@ const WRITERS: usize = 4;
 
 /// Permits for transactions of all domains.
 ///
-/// While little waits, more at once than the database has processors are only smaller: each event costs more, and waits
-/// longer. In a backlog each is as large as it may be, and spends part of its time where no processor works (a commit waits for
-/// the disk, the one side for the other), so twice as many use what is left.
+/// With little to project, more transactions at once than the database has processors are only smaller: each event costs more,
+/// and waits longer. In a backlog each transaction is full, and waits part of its time for the disk or for the other side, so
+/// twice as many keep the processors busy.
 pub struct Transactions {
     usual: Semaphore,
     full: Semaphore,
 }
 
 impl Transactions {
-    /// So many transactions at once, and as many full ones beside them.
+    /// Permits for this many transactions at once, and for as many full ones in addition.
     pub fn new(transactions: usize) -> Self {
         Self {
             usual: Semaphore::new(transactions),
@@ -43,7 +43,8 @@ impl Transactions {
         self.usual.acquire().await.ok()
     }
 
-    /// The permit for a transaction that turned out to be full: it leaves the usual one to the next, while there are others.
+    /// Exchanges the usual permit of a full transaction for one of the additional permits, if one is free: the next one gets
+    /// the usual.
     fn full<'a>(&'a self, usual: Option<SemaphorePermit<'a>>) -> Option<SemaphorePermit<'a>> {
         self.full.try_acquire().ok().or(usual)
     }
@@ -58,7 +59,7 @@ pub struct Turn {
     pub end: Option<i64>,
     /// How many records the batch may have.
     pub most: usize,
-    /// Whether it is projected by itself, and its bad records are isolated: it could not be projected as it was.
+    /// Whether the writer projects it by itself and isolates its bad records: it failed together with others, or hit a limit.
     pub is_alone: bool,
 }
 
@@ -109,9 +110,9 @@ pub enum Outcome {
     Ended(BatchEnd),
     /// Nothing was written: it has to be projected by itself.
     NotTogether,
-    /// The transaction with others has failed. Whether it was committed shows the next claim.
+    /// The transaction with others has failed. The next claim shows whether it was committed.
     Unknown,
-    /// Its own transaction has failed. Whether it was committed shows the next claim.
+    /// Its own transaction has failed. The next claim shows whether it was committed.
     Failed(sqlx::Error),
 }
 

@@ -15,8 +15,8 @@ use crate::projector::{Projection, View};
 
 /// After so long the rest of a log's dead letters is left to the next round.
 const RETRY_BUDGET: Duration = Duration::from_secs(10);
-/// How long after a user's deletion the dead letters in other logs are erased, when most transactions that were adding one then
-/// have ended. It is also how long the deletion's commit may follow the time that was noted.
+/// How long after a user's deletion maintenance first erases the user's dead letters in other logs: most transactions that were
+/// adding one have ended by then. The commit may follow the noted time of the deletion by as much.
 const ERASURE_DELAY: Duration = Duration::from_secs(15);
 /// For how long they are erased again: until every transaction has ended that began before the deletion was committed.
 const ERASURE_END: Duration = Duration::from_secs(db::TRANSACTION_DEADLINE.as_secs() + 45);

@@ -28,7 +28,7 @@ use crate::projector::{FeedPosition, Projection, View, batch};
 /// always one.
 const MAX_DEAD_LETTERS: i64 = 500;
 const MAX_BYTES: i64 = 4 << 20;
-/// The pause between two transactions. Each fences the partition's owner, which gets something done in between.
+/// The pause between two transactions. Each fences the partition's owner, which commits batches in between.
 pub const RETRY_PAUSE: Duration = Duration::from_millis(300);
 
 /// Retries and discards dead letters. Cheap to clone.
@@ -289,9 +289,9 @@ impl Retrier {
         Ok(more)
     }
 
-    /// Discards a dead letter in every version of the view, in one transaction, and retries what waited behind it. What has
-    /// not begun by `until`, and what Kafka does not give now, is left to maintenance, which finds keys that wait behind
-    /// nothing. `resolution` is the operator's reason.
+    /// Discards a dead letter in every version of the view, in one transaction, and retries what waited behind it. Maintenance
+    /// retries what has not begun by `until`, and what Kafka did not return: it finds keys whose open dead letters wait behind
+    /// no other. `resolution` is the operator's reason.
     ///
     /// # Errors
     /// See [`RetryError`]. What earlier transactions did stays.

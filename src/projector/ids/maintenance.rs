@@ -39,7 +39,7 @@ pub async fn merge(pool: &PgPool, domain: &'static str) -> Result<(), sqlx::Erro
 /// The runs of a version that are to be merged together, each time with their log.
 async fn choose(pool: &PgPool, view: &View) -> Result<Vec<(i32, Vec<i64>)>, sqlx::Error> {
     let mut transaction = pool.begin().await?;
-    if !hold(&mut transaction, view).await? {
+    if !lock_schema(&mut transaction, view).await? {
         return Ok(Vec::new());
     }
     let rows = sqlx::query!(
@@ -97,7 +97,7 @@ async fn merge_some(
     runs: &[i64],
 ) -> Result<(), sqlx::Error> {
     let mut transaction = pool.begin().await?;
-    if !hold(&mut transaction, view).await? {
+    if !lock_schema(&mut transaction, view).await? {
         return Ok(());
     }
     // Two processes that merge the same runs get each of them once.
@@ -136,7 +136,7 @@ pub async fn expire(
 
 async fn expire_of(pool: &PgPool, view: &View, dedupe: TimeDelta) -> Result<(), sqlx::Error> {
     let mut transaction = pool.begin().await?;
-    if hold(&mut transaction, view).await? {
+    if lock_schema(&mut transaction, view).await? {
         sqlx::query_file!(
             "src/projector/sql/expire_event_ids.sql",
             view.domain,
@@ -161,9 +161,9 @@ async fn views(pool: &PgPool, domain: &'static str) -> Result<Vec<View>, sqlx::E
     Ok(views.map(|version| View { domain, version }).collect())
 }
 
-/// Points the transaction's unqualified names at the version's tables, and keeps switches from renaming their schema until it
-/// ends. Returns whether that has succeeded.
-async fn hold(connection: &mut PgConnection, view: &View) -> Result<bool, sqlx::Error> {
+/// Points the transaction's unqualified names at the version's tables, and keeps a switch from renaming their schema until the
+/// transaction ends. Returns whether the schema is the version's.
+async fn lock_schema(connection: &mut PgConnection, view: &View) -> Result<bool, sqlx::Error> {
     progress::use_schema(connection, view).await?;
     // A switch may have renamed the schema just before.
     let version = sqlx::query_scalar!("SELECT version FROM view_version");

@@ -13,7 +13,7 @@ use crate::kafka::offsets::{self, TopicState};
 use crate::projector::claims;
 use crate::projector::progress::{self, ClaimOutcome, OwnedPartition, Starts, WentBack};
 
-/// The pause before a failed partition is tried again, which may have been resolved.
+/// The pause before a failed partition is claimed again: an operator may have resolved the failure.
 const FAILED_PAUSE: Duration = Duration::from_secs(5);
 /// The failure of a log that is shorter than what was read of it, or has another record at the last offset that was read.
 /// An operator has to decide.
@@ -24,8 +24,8 @@ const NEWER_CODE: &str = "newer_code";
 const END_READINGS: usize = 3;
 
 impl Worker {
-    /// Claims the partition, if the log is the one that the progress row is of and still holds the position. `None`: not
-    /// yet.
+    /// Claims the partition, if the progress row is of this log and the log still has the position. `None`: the worker has to
+    /// try again.
     pub(super) async fn claim(
         &self,
         state: &Arc<TopicState>,
@@ -220,7 +220,7 @@ impl Worker {
         }
         memory.projected = Some((log_id, next_offset));
         memory.epoch_fell = false;
-        // The epoch that was claimed may have been raised then.
+        // `note_went_back` may have raised the epoch that was claimed.
         Ok(!went_back)
     }
 
