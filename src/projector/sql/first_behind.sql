@@ -21,9 +21,9 @@ WITH other AS (
     FROM live
     LEFT JOIN other USING (log_id)
     WHERE NOT EXISTS (
-        SELECT FROM other anew
-        WHERE anew.accepts_loss AND anew.topic = live.topic
-          AND (anew.cluster_id, anew.topic_identity) <> (live.cluster_id, live.topic_identity))
+        SELECT FROM other recreated
+        WHERE recreated.accepts_loss AND recreated.topic = live.topic
+          AND (recreated.cluster_id, recreated.topic_identity) <> (live.cluster_id, live.topic_identity))
     UNION ALL
     SELECT other.topic, other.partition, other.start_offset, other.next_offset, coalesce(other.log_end_offset, other.next_offset + 1)
     FROM other

@@ -78,7 +78,7 @@ WITH logs AS (
     FROM (SELECT * FROM others UNION ALL SELECT * FROM logins) w
     ORDER BY w.window_start DESC, w.alert_kind, w.key_start, w.key_hash
     LIMIT $8
-), told AS (
+), detailed AS (
     SELECT w.alert_kind, w.key, w.key_start, w.key_hash, w.window_start, w.window_end, coalesce(l.count, w.count) AS count,
            coalesce(l.first, w.first_event_at) AS first_event_at, coalesce(l.last, w.last_event_at) AS last_event_at,
            coalesce(l.ids, (SELECT array_agg(substr(event, 17) ORDER BY number)
@@ -96,7 +96,7 @@ WITH logs AS (
            sum(octet_length(key) + octet_length(to_json(ids)::text))
            OVER (ORDER BY window_start DESC, alert_kind, key_start, key_hash ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
            AS bytes_before
-    FROM told
+    FROM detailed
 ), found AS (
     SELECT array_agg(alert_kind) AS kinds, array_agg(key) AS keys, array_agg(key_start) AS key_starts,
            array_agg(key_hash) AS key_hashes, array_agg(window_start) AS starts, array_agg(window_end) AS ends,
