@@ -42,11 +42,11 @@ const SMALLEST_SHARE: usize = 256 << 10;
 const RECORD_OVERHEAD: usize = 200;
 /// How long a poll waits for a record, and so how long a worker's request waits for the thread.
 const POLL: Duration = Duration::from_millis(50);
-/// How long a poll waits while a partition is held back: as long, at most, as one waits that has room again.
-const POLL_WHILE_HELD: Duration = Duration::from_millis(5);
-/// A partition that is held back for longer is not fetched, and what was fetched of it is dropped, so that a stuck worker costs
-/// no memory. The worker of a shorter hold is only slow: it would have to wait until the same records are fetched again.
-const LONGEST_HOLD: Duration = Duration::from_secs(10);
+/// How long a poll waits while a buffer is full, and so how long a partition waits at most once its buffer has room again.
+const POLL_WHILE_FULL: Duration = Duration::from_millis(5);
+/// A partition whose buffer is full for longer is paused, and librdkafka drops what it has fetched, so that a stuck worker
+/// costs no memory. A worker whose buffer is full for less is only slow, and would have to wait for the same records again.
+const LONGEST_FULL: Duration = Duration::from_secs(10);
 /// After so long the rest of the requests, some of which wait for Kafka, is served after the next polls.
 const REQUESTS_TIME: Duration = Duration::from_millis(200);
 /// How often positions are stored for the commit to Kafka.
@@ -58,6 +58,8 @@ const RIGHTS_INTERVAL: Duration = Duration::from_secs(5);
 const RIGHTS_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause before a broken consumer is replaced.
 const RECREATE_PAUSE: Duration = Duration::from_secs(2);
+/// The syslog severity of warnings.
+const WARNING: i32 = 4;
 
 /// What a worker gets from its partition, in order.
 #[derive(Debug)]
@@ -93,10 +95,8 @@ pub struct Records {
     failure: Option<RDKafkaErrorCode>,
 }
 
-/// The syslog severity of warnings.
-const WARNING: i32 = 4;
-/// What the consumers of a process may hold of records that wait. All assigned partitions have an equal share, of which a
-/// part is for what Kafka's client has fetched ahead.
+/// The bytes that the consumers of a process may buffer. All assigned partitions have an equal share, of which a part is for
+/// what librdkafka fetches ahead.
 #[derive(Debug)]
 pub struct Buffers {
     bytes: usize,
@@ -353,7 +353,7 @@ struct Slot {
     /// Whether it is not fetched.
     paused: bool,
     /// Since when its buffer is full.
-    held: Option<Instant>,
+    full_since: Option<Instant>,
     /// A seek that librdkafka was not ready for yet.
     seek: Option<(i64, oneshot::Sender<Records>)>,
 }
@@ -424,7 +424,7 @@ impl Member {
                     buffered: Arc::clone(&buffered),
                     share: Share::of(&self.buffers),
                     paused: true,
-                    held: None,
+                    full_since: None,
                     seek: None,
                 },
             );
@@ -584,7 +584,7 @@ fn serve(
         }
         answer_committed(consumer, asked);
         seek_waiting(consumer, &events, &member);
-        let holds = release_drained(consumer, &events, &member)?;
+        let any_full = release_drained(consumer, &events, &member)?;
         if store_at.elapsed() >= STORE_INTERVAL {
             store(consumer, &member, &mut stored);
             pass_on(&events, &member);
@@ -595,7 +595,7 @@ fn serve(
             rights_at = Instant::now();
         }
         // Polls all that is fetched, but not so much that a worker's request waits long.
-        let mut wait = if holds { POLL_WHILE_HELD } else { POLL };
+        let mut wait = if any_full { POLL_WHILE_FULL } else { POLL };
         for _ in 0..1_000 {
             match events.poll(wait) {
                 None => break,
@@ -729,8 +729,8 @@ fn handle(
     Ok(())
 }
 
-/// Logs that a log is no longer as it was, for a search in the log. What has become of it is reported once, by whatever reads
-/// the topic's state next: by the monitor that the topic is missing, by the worker that its log is another one.
+/// Logs, for searches, that a log has changed. How it has changed is reported once, after the topic's state is read again: the
+/// monitor reports a missing topic, the worker another log.
 fn note_change(group: &str, scope: &Scope, cause: &dyn fmt::Display) {
     tracing::debug!(group, ?scope, %cause, "the log has changed; reading the topic's state again");
 }
@@ -807,7 +807,7 @@ fn seek_waiting(consumer: &BaseConsumer<Member>, events: &Events<'_>, member: &M
             let (sender, deliveries) = channel::unbounded_channel();
             slot.deliveries = Some(sender);
             slot.paused = false;
-            slot.held = None;
+            slot.full_since = None;
             drop(reply.send(Records {
                 put_back: VecDeque::new(),
                 deliveries,
@@ -818,28 +818,28 @@ fn seek_waiting(consumer: &BaseConsumer<Member>, events: &Events<'_>, member: &M
     }
 }
 
-/// Lets partitions go on whose buffers are half empty. Returns whether others are held back.
+/// Lets partitions continue whose buffers are half empty. Returns whether other buffers are full.
 fn release_drained(
     consumer: &BaseConsumer<Member>,
     events: &Events<'_>,
     member: &Member,
 ) -> KafkaResult<bool> {
     let (mut resumed, mut paused) = (Vec::new(), Vec::new());
-    let mut holds = false;
+    let mut any_full = false;
     for (partition, slot) in member.slots().iter_mut() {
-        let (Some(since), Some(_)) = (slot.held, &slot.deliveries) else {
+        let (Some(since), Some(_)) = (slot.full_since, &slot.deliveries) else {
             continue;
         };
         if !slot.buffered.exceeds(slot.share.bytes() / 2) {
-            slot.held = None;
+            slot.full_since = None;
             events.pass(partition);
             if std::mem::take(&mut slot.paused) {
                 resumed.push(partition.clone());
             }
             continue;
         }
-        holds = true;
-        if !slot.paused && since.elapsed() > LONGEST_HOLD {
+        any_full = true;
+        if !slot.paused && since.elapsed() > LONGEST_FULL {
             slot.paused = true;
             paused.push(partition.clone());
         }
@@ -850,14 +850,14 @@ fn release_drained(
     if !resumed.is_empty() {
         consumer.resume(&list(&resumed))?;
     }
-    Ok(holds)
+    Ok(any_full)
 }
 
-/// Passes on what is fetched of all partitions that are not held back. librdkafka keeps it in their own queues after it has
-/// stopped fetching them, if they were held back before.
+/// Passes on what is fetched of all partitions whose buffers are not full. librdkafka keeps it in their own queues after it has
+/// stopped fetching them, if their buffers were full before.
 fn pass_on(events: &Events<'_>, member: &Member) {
     for (partition, slot) in member.slots().iter() {
-        if slot.held.is_none() {
+        if slot.full_since.is_none() {
             events.pass(partition);
         }
     }
@@ -891,9 +891,9 @@ fn deliver(
         drop(slots);
         return consumer.pause(&list([&partition]));
     }
-    if slot.held.is_none() && slot.buffered.exceeds(slot.share.bytes()) {
-        slot.held = Some(Instant::now());
-        events.hold(&partition);
+    if slot.full_since.is_none() && slot.buffered.exceeds(slot.share.bytes()) {
+        slot.full_since = Some(Instant::now());
+        events.keep_back(&partition);
     }
     Ok(())
 }

@@ -18,13 +18,13 @@ use tokio_util::sync::CancellationToken;
 use super::native::requests::{Answer, Bound, Partition, Requests};
 use super::offsets::{self, INTERVAL, Reader, TopicState, TopicStates};
 
-/// Calls of so long are answered by one reading.
+/// How long calls are collected for one reading.
 const GATHER: Duration = Duration::from_millis(5);
 /// How long a reading may take. A broker that takes longer counts as away.
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// A state of a topic that is older says that Kafka is away.
 const STATE_AGE: Duration = Duration::from_secs(10);
-/// So many calls wait for a reading at most.
+/// The most calls that wait for a reading.
 const MOST_CALLS: usize = 65_536;
 
 /// The ends of all topics.
@@ -130,7 +130,7 @@ fn run(
             (Some(_), _) => None,
         };
         for answer in waiting {
-            // A caller that is gone hears nothing.
+            // The receiver is gone if its caller is.
             let _ = answer.send(ends.clone());
         }
     }

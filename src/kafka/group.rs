@@ -135,13 +135,13 @@ pub fn dead_letters_config(mut connection: ClientConfig, group_prefix: &str) -> 
     connection
 }
 
-/// At so many bytes that were fetched ahead a member does not fetch more: of all its partitions together, and of each that is
-/// held back. With more a backlog is read no faster.
+/// The bytes that librdkafka fetches ahead, of all partitions of a member together, and of each whose buffer is full. With more
+/// a backlog is read no faster.
 pub const PREFETCH: usize = 512 << 10;
 
-/// In a process of more domains than this, a fetch waits for further records. Each record wakes the consumer of each domain: with
-/// few domains that costs less than records would wait, but to answer seven consumers takes Kafka longer than it takes Postgres
-/// to store the record, and views fall behind that could keep up.
+/// In a process of more domains than this, a fetch waits for further records. Each record wakes the consumer of each domain.
+/// With few domains that costs less than the wait; but Kafka takes longer to answer seven consumers than Postgres takes to
+/// store the record, and views fall behind.
 const PROMPT_DOMAINS: usize = 2;
 /// How long it waits for each domain of the process. So where nothing comes, the process asks a broker once in this time, however
 /// many domains it projects.

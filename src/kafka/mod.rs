@@ -1,7 +1,7 @@
-//! What the projector needs of Kafka, in Kafka's own words: members of a consumer group (`consumer`, with the group's
-//! settings in `group`, the check of the user's own in [`properties`], and what is logged of it in `refusals` and
-//! `client_log`), the state and offsets of topics ([`offsets`], read by [`monitor`], and when a call needs them by [`ends`]), records ([`to_record`]), and what
-//! librdkafka can do but its safe wrapper can't (`native`).
+//! What the projector needs of Kafka: members of a consumer group (`consumer`; their settings in `group`, the check of the
+//! user's properties in [`properties`], what they log in `refusals` and `client_log`); the states and offsets of topics
+//! ([`offsets`], which [`monitor`] reads, and [`ends`] when a call needs them); records ([`to_record`]); and what librdkafka
+//! can do but its safe wrapper can't (`native`).
 //!
 //! Nothing here knows of views or of the database. Where a partition begins is the caller's decision.
 

@@ -107,7 +107,7 @@ struct Monitor<'c> {
     /// What each request in flight asks for, and from which broker.
     in_flight: HashMap<usize, (i32, Question)>,
     last_request: usize,
-    known: Known,
+    known: KnownTopics,
     /// Why no broker answers.
     unreachable: Option<KafkaError>,
 }
@@ -143,7 +143,7 @@ impl<'c> Monitor<'c> {
             brokers: BTreeMap::new(),
             in_flight: HashMap::new(),
             last_request: 0,
-            known: Known::new(names),
+            known: KnownTopics::new(names),
             unreachable: None,
         }
     }
@@ -290,7 +290,7 @@ fn no_answer() -> KafkaError {
 }
 
 /// What brokers have answered about the topics.
-struct Known {
+struct KnownTopics {
     topics: BTreeMap<String, KnownTopic>,
 }
 
@@ -311,12 +311,12 @@ struct KnownTopic {
 /// By topic: its identity, and some of its partitions.
 type Led = BTreeMap<String, (TopicIdentity, Vec<i32>)>;
 
-impl Known {
+impl KnownTopics {
     fn new(names: &[String]) -> Self {
         let topics = names
             .iter()
             .map(|name| (name.clone(), KnownTopic::default()));
-        Known {
+        KnownTopics {
             topics: topics.collect(),
         }
     }
@@ -690,7 +690,7 @@ mod tests {
     }
 
     /// Log end offsets of topic `t` by partition.
-    fn ends(known: &Known) -> Vec<(i32, i64)> {
+    fn ends(known: &KnownTopics) -> Vec<(i32, i64)> {
         let states = known.states();
         let offsets = states.get("t").map(|state| state.offsets.clone());
         let offsets = offsets.unwrap_or_default();
@@ -732,7 +732,7 @@ mod tests {
             ("nothing", found([]), vec![]),
         ];
         for (what, found, expected) in cases {
-            let mut known = Known::new(&names(&["t", "u", "v"]));
+            let mut known = KnownTopics::new(&names(&["t", "u", "v"]));
             let led = known.describe(1, Instant::now(), CLUSTER, found);
             let led: Vec<_> = led
                 .iter()
@@ -812,7 +812,7 @@ mod tests {
 
     #[test]
     fn a_topic_is_missing_once_a_broker_has_said_so() {
-        let mut known = Known::new(&names(&["t", "u"]));
+        let mut known = KnownTopics::new(&names(&["t", "u"]));
         assert!(known.missing().is_empty());
         let now = Instant::now();
         let described = found([("t", Ok(None)), ("u", topic("id", &[1]))]);
@@ -827,8 +827,8 @@ mod tests {
     fn offsets_of_another_incarnation_never_look_newer_than_its_change() {
         let first = Instant::now();
         let [second, third] = [1, 2].map(|seconds| first + Duration::from_secs(seconds));
-        let mut known = Known::new(&names(&["t"]));
-        let describe = |known: &mut Known, broker, asked, id| {
+        let mut known = KnownTopics::new(&names(&["t"]));
+        let describe = |known: &mut KnownTopics, broker, asked, id| {
             let led = known.describe(broker, asked, CLUSTER, found([("t", topic(id, &[1, 2]))]));
             led.get("t").map(|(_, led)| led.clone())
         };
@@ -859,7 +859,7 @@ mod tests {
 
     #[test]
     fn a_broker_that_knows_of_fewer_partitions_takes_none_away() {
-        let mut known = Known::new(&names(&["t"]));
+        let mut known = KnownTopics::new(&names(&["t"]));
         let mut next = Instant::now();
         let mut count = |broker, found: KafkaResult<Option<Topic>>| {
             next += INTERVAL;
@@ -885,7 +885,7 @@ mod tests {
                 })),
             )])
         };
-        let mut known = Known::new(&names(&["t"]));
+        let mut known = KnownTopics::new(&names(&["t"]));
         assert!(known.describe(1, now, None, without_id()).is_empty());
         assert!(known.outages(None).contains_key("t"), "no cluster id");
         known.describe(1, now, CLUSTER, found([("t", topic("1", &[1]))]));
@@ -900,13 +900,13 @@ mod tests {
         let refused = failed(RDKafkaErrorCode::TopicAuthorizationFailed);
         let no_leader = failed(RDKafkaErrorCode::LeaderNotAvailable);
         let begun = Instant::now();
-        let mut known = Known::new(&names(&["t"]));
+        let mut known = KnownTopics::new(&names(&["t"]));
         let mut next = begun;
         let mut later = || {
             next += INTERVAL;
             next
         };
-        let outage = |known: &Known| {
+        let outage = |known: &KnownTopics| {
             let outage = known.outages(None).remove("t");
             outage.map(|outage| (outage.partitions, outage.error))
         };

@@ -122,7 +122,7 @@ impl<'c> Events<'c> {
     /// Keeps what is fetched of a partition from now on in its own queue. librdkafka fetches it until that holds
     /// `queued.max.messages.kbytes`. Pausing it instead drops what was fetched, and the broker's thread, which is not woken
     /// when it is resumed, may sleep for a second more.
-    pub fn hold(&self, partition: &TopicPartition) {
+    pub fn keep_back(&self, partition: &TopicPartition) {
         self.forward(partition, ptr::null_mut());
     }
 
