@@ -1,7 +1,7 @@
 //! Where an event is, by its id, and what became of it in each domain.
 //!
 //! A view remembers the ids of the events that it has applied, and its dead letters name theirs. A domain that skips an event
-//! has no trace of it; another one that has, says where its record lies, and whether the domain has passed that place.
+//! has no trace of it; another one that has, says where its record lies, and whether the domain has passed its offset.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +36,7 @@ pub enum EventStatus {
 
 /// What became of an event in a domain, and where its record lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EventPlace {
+pub struct EventOutcome {
     /// The domain.
     pub domain: &'static str,
     /// What became of it.
@@ -48,7 +48,7 @@ pub struct EventPlace {
 }
 
 /// Look-ups of events in the live views of some domains.
-pub struct EventLookups(Gather<String, Option<Vec<EventPlace>>>);
+pub struct EventLookups(Gather<String, Option<Vec<EventOutcome>>>);
 
 impl EventLookups {
     /// Looks events of `domains` up through `pool`.
@@ -67,11 +67,11 @@ impl EventLookups {
     }
 
     /// Looks an event up in all domains, in one snapshot that is taken after this call began. Returns one element for each
-    /// domain, in their order; `None` where none has seen the event, or all have forgotten it since.
+    /// domain, in their order; `None` where no domain has seen the event, or its id has expired in all.
     ///
     /// # Errors
     /// The database failed.
-    pub async fn find(&self, event_id: &str) -> Result<Option<Vec<EventPlace>>, Error> {
+    pub async fn find(&self, event_id: &str) -> Result<Option<Vec<EventOutcome>>, Error> {
         self.0.ask(event_id.to_owned()).await
     }
 }
@@ -93,7 +93,7 @@ async fn read(
     pool: &PgPool,
     domains: &[&'static str],
     ids: &[String],
-) -> Result<Vec<Option<Vec<EventPlace>>>, Error> {
+) -> Result<Vec<Option<Vec<EventOutcome>>>, Error> {
     const PART: &str = include_str!("sql/find_events.sql");
     let parts: Vec<String> = domains
         .iter()
@@ -115,27 +115,27 @@ async fn read(
         }
     }
     let found = traces.into_iter().zip(hashes);
-    let found = found.map(|(traces, hash)| places(domains, &traces, &positions, hash));
+    let found = found.map(|(traces, hash)| outcomes(domains, &traces, &positions, hash));
     Ok(found.collect())
 }
 
 /// What rows say of an event, whose id has this hash.
-fn places(
+fn outcomes(
     domains: &[&'static str],
     traces: &[Row],
     positions: &[Row],
     hash: Uuid,
-) -> Option<Vec<EventPlace>> {
-    let mut own: BTreeMap<&str, EventPlace> = BTreeMap::new();
+) -> Option<Vec<EventOutcome>> {
+    let mut own: BTreeMap<&str, EventOutcome> = BTreeMap::new();
     for domain in domains {
         let of_domain = traces.iter().filter(|row| row.domain == *domain);
         let found = of_domain.filter_map(|row| trace(domain, row, hash));
         // What was applied counts, whatever became of other records of the event.
-        let found = found.min_by_key(|place| {
+        let found = found.min_by_key(|outcome| {
             (
-                place.status != EventStatus::Applied,
-                place.log_id,
-                place.offset,
+                outcome.status != EventStatus::Applied,
+                outcome.log_id,
+                outcome.offset,
             )
         });
         if let Some(found) = found {
@@ -144,10 +144,10 @@ fn places(
     }
     let first = own
         .values()
-        .min_by_key(|place| (place.log_id, place.offset))?
+        .min_by_key(|outcome| (outcome.log_id, outcome.offset))?
         .clone();
-    let place = |domain: &&'static str| match own.get(domain) {
-        Some(place) => place.clone(),
+    let outcome = |domain: &&'static str| match own.get(domain) {
+        Some(outcome) => outcome.clone(),
         None => {
             let mut positions = positions.iter();
             let position =
@@ -155,7 +155,7 @@ fn places(
             let has_passed = position.is_some_and(|row| {
                 row.is_former || row.next_offset.is_some_and(|next| next > first.offset)
             });
-            EventPlace {
+            EventOutcome {
                 domain,
                 status: if has_passed {
                     EventStatus::Skipped
@@ -166,18 +166,18 @@ fn places(
             }
         }
     };
-    Some(domains.iter().map(place).collect())
+    Some(domains.iter().map(outcome).collect())
 }
 
 /// What one row says of an event in a domain.
-fn trace(domain: &'static str, row: &Row, hash: Uuid) -> Option<EventPlace> {
+fn trace(domain: &'static str, row: &Row, hash: Uuid) -> Option<EventOutcome> {
     let (status, offset) = match (&row.block, &row.state) {
         (Some(block), _) => (EventStatus::Applied, ids::find(block, hash)?.offset),
         (None, Some(state)) if state == "applied" => (EventStatus::Applied, row.record_offset?),
         (None, Some(_)) => (EventStatus::DeadLettered, row.record_offset?),
         (None, None) => return None,
     };
-    Some(EventPlace {
+    Some(EventOutcome {
         domain,
         status,
         log_id: row.log_id,
@@ -221,10 +221,10 @@ mod tests {
                 ..position("analytics", 41)
             },
         ];
-        let places = places(&served, &rows[..1], &rows[1..], Uuid::nil()).unwrap();
-        let found: Vec<_> = places
+        let outcomes = outcomes(&served, &rows[..1], &rows[1..], Uuid::nil()).unwrap();
+        let found: Vec<_> = outcomes
             .iter()
-            .map(|place| (place.domain, place.status, place.offset))
+            .map(|outcome| (outcome.domain, outcome.status, outcome.offset))
             .collect();
         let expected = [
             ("analytics", EventStatus::Skipped, 41),
@@ -241,9 +241,9 @@ mod tests {
             letter("order", 41, "discarded"),
             letter("order", 43, "applied"),
         ];
-        let places = places(&["order"], &rows, &[], Uuid::nil()).unwrap();
+        let outcomes = outcomes(&["order"], &rows, &[], Uuid::nil()).unwrap();
         assert_eq!(
-            (places[0].status, places[0].offset),
+            (outcomes[0].status, outcomes[0].offset),
             (EventStatus::Applied, 43)
         );
     }
@@ -251,6 +251,6 @@ mod tests {
     #[test]
     fn an_event_that_nobody_has_seen_is_unknown() {
         let rows = [position("order", 42)];
-        assert_eq!(places(&["order"], &[], &rows, Uuid::nil()), None);
+        assert_eq!(outcomes(&["order"], &[], &rows, Uuid::nil()), None);
     }
 }

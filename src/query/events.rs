@@ -8,10 +8,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use utoipa::ToSchema;
 
-use super::event_lookups::{EventPlace, EventStatus};
+use super::event_lookups::{EventOutcome, EventStatus};
 use super::ids::check_id;
 use super::reads::Reads;
-use super::{deadline, place};
+use super::{deadline, permit};
 use crate::error::{Code, Error};
 
 /// How long a caller may ask to wait, in seconds.
@@ -60,20 +60,20 @@ pub async fn status(
     let mut commits = Commits::subscribe(reads);
     loop {
         commits.mark_seen();
-        let places = reads.event_lookups().find(event_id).await?;
-        let places = places.map(|places| {
-            let is_asked = |place: &EventPlace| asked.contains(&place.domain);
-            places.into_iter().filter(is_asked).collect::<Vec<_>>()
+        let outcomes = reads.event_lookups().find(event_id).await?;
+        let outcomes = outcomes.map(|outcomes| {
+            let is_asked = |outcome: &EventOutcome| asked.contains(&outcome.domain);
+            outcomes.into_iter().filter(is_asked).collect::<Vec<_>>()
         });
-        let is_pending = |place: &EventPlace| place.status == EventStatus::Pending;
-        let is_open = places
+        let is_pending = |outcome: &EventOutcome| outcome.status == EventStatus::Pending;
+        let is_open = outcomes
             .as_ref()
-            .is_none_or(|places| places.iter().any(is_pending));
+            .is_none_or(|outcomes| outcomes.iter().any(is_pending));
         if !is_open || Instant::now() >= until {
-            return described(reads, places).await;
+            return described(reads, outcomes).await;
         }
         let stop = reads.work().stop.cancelled();
-        place::leave_for(async {
+        permit::wait_without_permit(async {
             tokio::select! {
                 () = commits.next() => {}
                 () = sleep_until(until) => {}
@@ -82,7 +82,7 @@ pub async fn status(
         })
         .await;
         if reads.work().stop.is_cancelled() {
-            return described(reads, places).await;
+            return described(reads, outcomes).await;
         }
     }
 }
@@ -130,17 +130,20 @@ pub fn unknown() -> Error {
     Error::new(Code::NotFound, detail)
 }
 
-async fn described(reads: &Reads, places: Option<Vec<EventPlace>>) -> Result<EventStatuses, Error> {
-    let places = places.ok_or_else(unknown)?;
-    let log_ids: Vec<i32> = places.iter().map(|place| place.log_id).collect();
+async fn described(
+    reads: &Reads,
+    outcomes: Option<Vec<EventOutcome>>,
+) -> Result<EventStatuses, Error> {
+    let outcomes = outcomes.ok_or_else(unknown)?;
+    let log_ids: Vec<i32> = outcomes.iter().map(|outcome| outcome.log_id).collect();
     let logs = reads.partitions(&log_ids).await?;
-    let domains = places.into_iter().zip(logs);
-    let domains = domains.map(|(place, (topic, partition))| DomainEventStatus {
-        domain: place.domain.to_owned(),
-        status: place.status,
+    let domains = outcomes.into_iter().zip(logs);
+    let domains = domains.map(|(outcome, (topic, partition))| DomainEventStatus {
+        domain: outcome.domain.to_owned(),
+        status: outcome.status,
         topic,
         partition,
-        offset: place.offset,
+        offset: outcome.offset,
     });
     Ok(EventStatuses {
         domains: domains.collect(),

@@ -25,7 +25,7 @@ struct Inner<K, V> {
 type Run<K, V> = dyn Fn(Vec<K>) -> BoxFuture<'static, Result<Vec<V>, Error>> + Send + Sync;
 
 struct Next<K, V> {
-    /// The keys that it is for, with their places in the order of the answers.
+    /// The keys that it is for, with the index of each one's answer.
     keys: HashMap<K, usize>,
     answers: Shared<BoxFuture<'static, Result<Arc<Vec<V>>, Error>>>,
 }
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_comes_while_one_runs_shares_the_next() {
+    async fn calls_that_arrive_during_a_statement_share_the_next() {
         let Squares {
             gather,
             runs,

@@ -21,9 +21,9 @@ use crate::event::hash16;
 const SLOTS: u32 = 4;
 /// The most rows that one statement returns.
 const MOST: usize = 100;
-/// A slot that has been free for so long gives its connection back.
+/// After how long a free slot gives its connection back.
 const IDLE: Duration = Duration::from_secs(1);
-/// A connection in use is checked so often, whether its server still takes writes.
+/// How often a connection in use is checked for whether its server still takes writes.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A kind of look-up.

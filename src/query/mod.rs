@@ -15,7 +15,7 @@ pub mod ids;
 pub mod lag;
 pub mod lookups;
 pub mod page;
-pub mod place;
+pub mod permit;
 pub mod reads;
 pub mod replicas;
 pub mod rest;

@@ -312,7 +312,7 @@ impl Reads {
     pub async fn log(&self, topic: &TopicRef, partition: u32) -> Result<FoundLog, Error> {
         let mut topic = topic.clone();
         if topic.identity.is_none() {
-            // As Kafka has it now: this process may not have heard of a topic that was created again.
+            // As Kafka has it now: this process may not have read the new row of a topic that was created again.
             let state = self.ends().and_then(|ends| ends.topic(&topic.topic));
             let identity = state.map(|state| state.identity.clone());
             topic.identity =

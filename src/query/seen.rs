@@ -1,4 +1,4 @@
-//! What reads reflect, for a layer around them that holds it against what was demanded.
+//! What reads reflect, so that a layer around them can compare it with what was demanded.
 
 use std::sync::{Mutex, PoisonError};
 

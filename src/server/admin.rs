@@ -33,9 +33,8 @@ pub type Checks = Vec<(&'static str, bool)>;
 /// What the admin port is made from.
 #[derive(Clone)]
 pub struct Parts {
-    /// Checks that the migrations match, the ports are bound and the database answers. Kafka and
-    /// lag don't affect readiness: reads work without either. Answers within 3 s: what has not answered by then does not
-    /// hold.
+    /// Checks that the database answers and takes writes, and that its migrations match. Kafka and lag don't affect readiness:
+    /// reads work without either. Answers within 3 s: a check without a result by then fails.
     pub ready: Arc<dyn Fn() -> BoxFuture<'static, Checks> + Send + Sync>,
     /// Renders the metrics in Prometheus' text format.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,

@@ -49,7 +49,7 @@ use super::waits::Waits;
 use crate::error::{Code, Error, POSITION_HEADERS, PROBLEM_JSON};
 use crate::query::consistency::Demand;
 use crate::query::deadline;
-use crate::query::place::Place;
+use crate::query::permit::CallPermit;
 use crate::{proto, telemetry};
 
 /// Concurrent calls on one surface. Reads are short, so that more calls mean that something is
@@ -127,25 +127,25 @@ struct Gate {
 }
 
 impl Gate {
-    /// A place for a call, and how long it may take.
-    fn admit(&self, request: &Request) -> Result<(Place, Duration), Error> {
+    /// A permit for a call, and how long it may take.
+    fn admit(&self, request: &Request) -> Result<(CallPermit, Duration), Error> {
         check_host(self.loopback_only, request)?;
-        let place = Place::take(&self.permits).ok_or_else(overloaded)?;
+        let permit = CallPermit::take(&self.permits).ok_or_else(overloaded)?;
         let path = request.uri().path();
         let wait = Demand::longest_wait(request.headers());
         let time = match self.surface {
             Surface::Grpc => deadline::of_grpc(request.headers(), path, wait)?,
             Surface::Rest => deadline::of_rest(request.headers(), path, wait)?,
         };
-        Ok((place, time))
+        Ok((permit, time))
     }
 
     async fn answer(&self, request: Request, next: Next) -> Response {
         let admitted = self.admit(&request);
         let answer = match admitted {
-            Ok((place, time)) => {
+            Ok((permit, time)) => {
                 // Boxed, because each future around it would hold its size twice, for as long as the call waits.
-                let call = place.hold(Box::pin(next.run(request)));
+                let call = permit.run(Box::pin(next.run(request)));
                 let answer = deadline::keep(time, call).await;
                 answer.ok_or_else(Error::deadline_exceeded)
             }
@@ -383,8 +383,8 @@ pub(super) fn unknown_path(surface: Surface) -> Error {
     )
 }
 
-/// The refusal of a gRPC call to a port that does not speak gRPC. It is gRPC's own: of any other answer a client of gRPC shows
-/// only that it is not.
+/// The refusal of a gRPC call to a port that does not speak gRPC, as a gRPC status: of any other response a client prints only
+/// that it is not gRPC.
 pub(super) fn refuse_grpc(request: &Request) -> Option<Response> {
     let media_type = request.headers().get(header::CONTENT_TYPE)?;
     let rest = media_type.as_bytes().strip_prefix(b"application/grpc")?;

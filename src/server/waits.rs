@@ -1,10 +1,10 @@
 //! Reads that demand more than eventual consistency: one layer for all reads of all domains on both surfaces.
 //!
-//! It runs the read and compares what the answer reflects with what is demanded. Where something is missing, it gives the call's
-//! place among the running ones back, waits for the commits that bring it, and runs the read again: a request that waits holds
-//! neither a place nor a connection to the database. While the record that is demanded is known to be missing, the read is run only
-//! once, to find out whether it is about a parked key. It waits for as long as the caller said, and at most until shortly before the
-//! caller's deadline. What a request may do before and after it is boxed, so that it holds no memory for that while it waits.
+//! The layer runs the read and compares what the answer reflects with what is demanded. Where something is missing, it returns
+//! the call's permit, waits for the commits that bring it, and runs the read again: a request that waits has neither a permit
+//! nor a connection to the database. While the demanded record is known to be missing, the layer runs the read only once, to
+//! find out whether it is about a parked key. It waits for as long as the caller said, and at most until shortly before the
+//! caller's deadline. The futures before and after the wait are boxed, so that they occupy no memory during it.
 
 use std::time::Duration;
 
@@ -26,15 +26,15 @@ use crate::query::consistency::{Demand, Level, Obstacles, Targets, Unmet};
 use crate::query::events::Commits;
 use crate::query::seen::{Seen, Subject, observe};
 use crate::query::status::ViewStatus;
-use crate::query::{MAX_REQUEST_BYTES, Position, Reads, deadline, place};
+use crate::query::{MAX_REQUEST_BYTES, Position, Reads, deadline, permit};
 
 /// How many requests may wait at once on a surface. Each holds some kilobytes.
 const MAX_WAITING: usize = 20_000;
 /// What is not there yet although something was committed is looked for so often at most.
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
-/// After so long a read that can't be what is demanded yet is run once, because a wait is in vain if it is about a parked key, or
-/// one of several records is a dead letter. Not before: most waits are shorter, and calls that come in a burst queue for their places
-/// then, while a new call that finds none is refused.
+/// After so long a read that can't be what is demanded yet is run once, because a wait is in vain if it is about a parked key,
+/// or one of several records is a dead letter. Not before: most waits are shorter, and calls that come in a burst queue for
+/// their permits then, while a new call that finds none is refused.
 const CHECK_AFTER: Duration = Duration::from_millis(50);
 
 /// The layer of a surface.
@@ -334,7 +334,7 @@ impl Waits {
                 () = sleep_until(until) => Ok(()),
             }
         });
-        place::leave_for(wait).await
+        permit::wait_without_permit(wait).await
     }
 }
 

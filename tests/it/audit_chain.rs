@@ -448,7 +448,7 @@ async fn a_process_with_another_key_writes_nothing() {
         .writer()
         .write(&world.topic, &[logged_in("c", "l-c")])
         .await;
-    wait_until(SOON, "the partition stands still", async || {
+    wait_until(SOON, "the partition is stalled", async || {
         let lag = rest.get("/v1/consistency/audit").await.json();
         let partition = &lag["partitions"][0];
         match (partition["state"].as_str(), partition["failure"].as_str()) {

@@ -204,8 +204,8 @@ struct Chain {
 impl Chain {
     /// A chain as it is stored; one that has not begun where nothing is.
     ///
-    /// A chain is made with one key. With another one the partition stands still, until the process has the key again, or a rebuild
-    /// has begun a new chain.
+    /// A chain is made with one key. With another one the partition is stalled, until the process has the key again, or a
+    /// rebuild has begun a new chain.
     fn read(
         key: &Key,
         sequence: Option<i64>,

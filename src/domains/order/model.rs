@@ -166,7 +166,7 @@ pub struct CustomerDeleted {
     pub deletion_type: DeletionType,
 }
 
-/// What a watch of the feed tells.
+/// What a watch of the feed sends.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum WatchedChange {

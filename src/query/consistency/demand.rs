@@ -104,7 +104,7 @@ impl Demand {
         })
     }
 
-    /// How long the call may wait beside the time that its answer takes.
+    /// How long the call may wait in addition to the time that its answer takes.
     pub fn longest_wait(headers: &HeaderMap) -> Duration {
         match Self::of(headers) {
             Ok(demand) if demand.level != Level::Eventual => demand.wait,

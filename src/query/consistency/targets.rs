@@ -179,17 +179,20 @@ impl Targets {
     pub async fn find_events(&mut self, reads: &Reads) -> Result<(), Error> {
         let mut unseen = Vec::new();
         for id in std::mem::take(&mut self.unseen) {
-            let Some(places) = reads.event_lookups().find(&id).await? else {
+            let Some(outcomes) = reads.event_lookups().find(&id).await? else {
                 unseen.push(id);
                 continue;
             };
             let is_open =
                 |status| matches!(status, EventStatus::Pending | EventStatus::DeadLettered);
-            for place in places.into_iter().filter(|place| is_open(place.status)) {
+            for outcome in outcomes
+                .into_iter()
+                .filter(|outcome| is_open(outcome.status))
+            {
                 self.records.push(Record {
-                    domain: Some(place.domain),
-                    log_id: place.log_id,
-                    next_offset: place.offset.saturating_add(1),
+                    domain: Some(outcome.domain),
+                    log_id: outcome.log_id,
+                    next_offset: outcome.offset.saturating_add(1),
                     is_record: true,
                 });
             }

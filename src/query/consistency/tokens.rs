@@ -43,16 +43,16 @@ async fn read(reads: &Reads, field: &str, text: &str) -> Result<ConsistencyToken
     let token = match Reference::parse(text, field)? {
         Reference::Token(token) => token,
         Reference::Event(id) => {
-            let places = reads.event_lookups().find(&id).await?;
-            let place = places.and_then(|places| places.into_iter().next());
-            let place = place.ok_or_else(|| {
+            let outcomes = reads.event_lookups().find(&id).await?;
+            let outcome = outcomes.and_then(|outcomes| outcomes.into_iter().next());
+            let outcome = outcome.ok_or_else(|| {
                 Error::invalid(
                     field,
                     "names an event that no domain of this gateway has seen",
                 )
             })?;
-            let next_offset = place.offset.saturating_add(1);
-            reads.token(&[place.log_id], &[next_offset]).await?
+            let next_offset = outcome.offset.saturating_add(1);
+            reads.token(&[outcome.log_id], &[next_offset]).await?
         }
     };
     let (mut log_ids, mut next_offsets) = (Vec::new(), Vec::new());

@@ -54,9 +54,9 @@ pub(super) struct PartitionRow {
     pub owner_failure: Option<String>,
     pub open_dead_letters: i64,
     pub parked_keys: i64,
-    /// For how long this process has seen the position stand still before the end of the log.
+    /// For how long this process has seen the position stalled before the log end offset.
     #[sqlx(skip)]
-    pub stuck_for: Duration,
+    pub stalled_for: Duration,
 }
 
 /// A snapshot of all served domains.
@@ -249,7 +249,7 @@ fn state(row: &PartitionRow) -> (DomainState, Option<String>) {
     if waits.is_some() {
         return (DomainState::CatchingUp, waits);
     }
-    if row.next_offset < end && row.stuck_for >= NO_PROGRESS_AFTER {
+    if row.next_offset < end && row.stalled_for >= NO_PROGRESS_AFTER {
         (DomainState::Stalled, Some("no_progress".into()))
     } else if row.next_offset < end {
         (DomainState::CatchingUp, None)
@@ -299,7 +299,7 @@ mod tests {
             owner_failure: None,
             open_dead_letters: 1,
             parked_keys: 1,
-            stuck_for: Duration::ZERO,
+            stalled_for: Duration::ZERO,
         }
     }
 
@@ -348,7 +348,7 @@ mod tests {
         let stuck = |seconds, end| {
             judge(|r| {
                 r.end_offset = Some(end);
-                r.stuck_for = Duration::from_secs(seconds);
+                r.stalled_for = Duration::from_secs(seconds);
             })
         };
         assert_eq!(stuck(59, 43), (CatchingUp, None));
@@ -411,7 +411,7 @@ mod tests {
             |row| row.pause_reason = Some("moving".to_owned()),
             |row| row.failure = Some("log_truncated".to_owned()),
             |row| row.owner_failure = Some("kafka_refuses".to_owned()),
-            |row| row.stuck_for = NO_PROGRESS_AFTER,
+            |row| row.stalled_for = NO_PROGRESS_AFTER,
         ];
         for (n, stop) in stops.into_iter().enumerate() {
             let mut stopped = row();

@@ -131,7 +131,7 @@ impl Lag {
         }
     }
 
-    /// Notes for how long positions have stood still before the end of the log.
+    /// Notes for how long each position has been stalled before the log end offset.
     fn note_positions(&self, rows: &mut [PartitionRow]) {
         let mut positions = self
             .0
@@ -148,7 +148,7 @@ impl Lag {
                 Some((position, since)) if *position == row.next_offset && may_move => *since,
                 _ => Instant::now(),
             };
-            row.stuck_for = since.elapsed();
+            row.stalled_for = since.elapsed();
             now.insert(key, (row.next_offset, since));
         }
         *positions = now;

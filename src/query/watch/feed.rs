@@ -22,7 +22,7 @@ pub trait Change: Serialize + Send + Sync + 'static {
 pub trait Feed: Clone + Default + Send + Sync + 'static {
     /// The domain whose commits the changes are in.
     const DOMAIN: &'static str;
-    /// What it tells.
+    /// A change of the feed.
     type Change: Change;
 
     /// Whether the filter lets a change pass.

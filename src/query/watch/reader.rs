@@ -16,8 +16,8 @@ use crate::telemetry;
 
 /// Changes of one read for all watchers.
 const PAGE: i64 = 500;
-/// Announcements may be lost: the feed is read at least so often. Watchers hear from the reader as often, so this is less than
-/// the time after which they take the database for gone.
+/// The reader reads the feed at least this often, because announcements may be lost. Its batches also show watchers that the
+/// database answers, so this is less than [`stream`](super::stream)'s `SILENCE`.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// The time that a read may take, the wait for a connection included.
 const DEADLINE: Duration = Duration::from_secs(10);

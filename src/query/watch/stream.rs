@@ -29,7 +29,7 @@ const PAGE: i64 = 200;
 const BUFFER: usize = 16;
 /// A stream that has nothing to send says so after this time.
 const HEARTBEAT: Duration = Duration::from_secs(10);
-/// A stream that hears nothing from the database for so long is ended.
+/// A stream ends when its feed could not be read for this long.
 const SILENCE: Duration = Duration::from_secs(30);
 /// A caller who takes nothing for so long is sent nothing more.
 const STALLED: Duration = Duration::from_secs(60);
@@ -239,14 +239,14 @@ impl<F: Feed> Watcher<F> {
     /// Sends batches of the ring from a number on. Returns when the next one is not in it.
     async fn follow(&mut self, mut number: u64) -> Result<(), End> {
         let mut changes = self.shared.subscribe();
-        let mut heard_at = Instant::now();
+        let mut read_at = Instant::now();
         loop {
             changes.borrow_and_update();
             match self.shared.get(number) {
                 Next::Batch(batch) if batch.view_version == self.reading.cursor.view_version => {
                     self.send(&batch).await?;
                     number += 1;
-                    heard_at = Instant::now();
+                    read_at = Instant::now();
                 }
                 Next::Batch(_) | Next::Gone => return Ok(()),
                 Next::NotYet => tokio::select! {
@@ -254,7 +254,7 @@ impl<F: Feed> Watcher<F> {
                     () = sleep_until(self.sent_at + HEARTBEAT) => {
                         self.send_event(Event::Heartbeat(self.position())).await?;
                     }
-                    () = sleep_until(heard_at + SILENCE) => return Err(silent().into()),
+                    () = sleep_until(read_at + SILENCE) => return Err(silent().into()),
                 },
             }
         }
