@@ -44,9 +44,10 @@ use crate::server::{self, Domains, admin};
 use crate::task::{Signals, Supervisor};
 use crate::{db, telemetry, users};
 
-/// Connections for what is no domain's own: heartbeats and added partitions.
+/// Connections that all domains share: for migrations, added partitions, and the maintenance of event ids.
 const SHARED_CONNECTIONS: u32 = 1;
-/// Connections of a domain's projectors: those of four writers, and of what is beside them.
+/// Connections of a domain's projectors: one for each of the four writers, and two for claims and the other statements of
+/// workers.
 const PROJECTOR_CONNECTIONS: u32 = 6;
 /// Connections of operations.
 const OPERATION_CONNECTIONS: u32 = 4;
@@ -430,8 +431,8 @@ fn admin_parts(
     }
 }
 
-/// The conditions under which a process can take calls. One that needs another does not hold without it, and none holds that
-/// was not found to hold in time.
+/// The conditions under which a process can take calls. A check fails where one that it needs fails, or where the database does
+/// not answer in time.
 async fn readiness(pool: &PgPool, migrated: bool) -> admin::Checks {
     let schema = timeout(SCHEMA_TIMEOUT, db::is_migrated(pool)).await;
     let schema = schema.ok().and_then(Result::ok);
@@ -543,7 +544,7 @@ async fn prepare_schema(pool: &PgPool, migrate: bool) -> anyhow::Result<Schema> 
 /// Starts a task of the projectors. It ends when `stop` of its projector is cancelled.
 type RunTask = Box<dyn Fn(Projector) -> BoxFuture<'static, ()> + Send>;
 
-/// What maintenance needs beside the projector.
+/// What maintenance needs besides the projector.
 struct Maintained {
     retrier: Retrier,
     policy: DeadLetterPolicy,

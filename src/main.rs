@@ -6,13 +6,13 @@ use sightline::config::ConfigError;
 use sightline::output::{self, ClosedPipe};
 use sightline::{cli, task};
 
-/// Of what a backlog needs glibc's allocator keeps several times as much, because it makes an arena for each of many threads.
+/// glibc's allocator keeps several times the memory that a backlog needs, because it makes arenas for many threads.
 #[cfg(target_os = "linux")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// jemalloc reads this when it starts: it makes an arena for each processor, and after a second gives memory back to the system
-/// that the process has freed.
+/// jemalloc reads this when it starts: it makes an arena for each processor, and returns freed memory to the system after a
+/// second.
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
 // SAFETY: jemalloc declares `const char *malloc_conf`, and reads it as a string that ends in a zero. No other symbol has the name.

@@ -229,7 +229,7 @@ impl<'g> Outcomes<'g> {
         }
     }
 
-    /// Prints those of a call.
+    /// Prints the outcomes of one call.
     fn print(&mut self, answer: &Value) -> anyhow::Result<()> {
         let outcomes = list(answer, "outcomes");
         self.is_empty &= outcomes.is_empty();
@@ -250,7 +250,7 @@ impl<'g> Outcomes<'g> {
         output::print(&self.table.format(rows))
     }
 
-    /// Says what else is to be said.
+    /// Prints that no dead letter matched, or that the run was dry.
     fn end(&self, dry_run: bool) -> anyhow::Result<()> {
         if self.gateway.json {
             return Ok(());

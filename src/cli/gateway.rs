@@ -37,8 +37,8 @@ impl Gateway {
     /// Sends a request and returns the JSON of a successful response. The gateway has `timeout` to answer.
     ///
     /// # Errors
-    /// The connection fails, the response is not JSON or does not arrive in time, or it is one without success: then what
-    /// its problem says, in the words of the command line.
+    /// The connection fails, or the response is not JSON or does not arrive in time; else the response's problem, with flags in
+    /// place of fields.
     async fn call(
         &self,
         method: Method,
@@ -190,15 +190,18 @@ mod tests {
     use crate::error::{Code, Error};
 
     #[test]
-    fn problems_are_told_in_the_words_of_the_command_line() {
-        let told = |error: Error| sentence(&serde_json::to_value(error.problem()).unwrap());
+    fn problems_name_flags_and_commands() {
+        let printed = |error: Error| sentence(&serde_json::to_value(error.problem()).unwrap());
         for hint in Hint::ALL {
             let error = Error::new(Code::NotFound, "There is none.").with_hint(*hint);
             let wanted = format!("NOT_FOUND: There is none. {}", hint.cli());
-            assert_eq!(told(error), wanted);
+            assert_eq!(printed(error), wanted);
         }
         let error = Error::invalid("keyBase64", "is not base64");
-        assert_eq!(told(error), "INVALID_ARGUMENT: --key-base64 is not base64.");
+        assert_eq!(
+            printed(error),
+            "INVALID_ARGUMENT: --key-base64 is not base64."
+        );
         assert_eq!(sentence(&json!({})), "unknown: unknown");
     }
 }

@@ -112,7 +112,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "kafka_settle_seconds",
         "SECONDS",
         Some("600"),
-        "How long after a partition was added the older ones' ends count that it waits for",
+        "How long after a partition was added the older ones' log end offsets are read, up to which it waits for them",
     ),
     setting(
         "kafka_buffer_bytes",
