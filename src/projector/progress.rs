@@ -655,27 +655,29 @@ pub async fn skip(
     code_version: i32,
     skips: &[(&Claim, Advance)],
 ) -> Result<HashSet<i32>, sqlx::Error> {
-    fn column<T>(skips: &[(&Claim, Advance)], of: impl Fn(&Claim, &Advance) -> T) -> Vec<T> {
-        skips.iter().map(|(claim, a)| of(claim, a)).collect()
-    }
     let rows = sqlx::query_file_scalar!(
         "src/projector/sql/skip_records.sql",
         view.domain,
         view.version,
         code_version,
-        &column(skips, |claim, _| claim.log_id),
-        &column(skips, |claim, _| claim.epoch),
-        &column(skips, |claim, _| claim.next_offset),
-        &column(skips, |_, a| a.next_offset),
-        &column(skips, |_, a| a.stream_time),
-        &column(skips, |_, a| a.books.read),
-        &column(skips, |_, a| a.books.holes),
-        &column(skips, |_, a| a.last_record.map(|(offset, _)| offset)) as _,
-        &column(skips, |_, a| a.last_record.map(|(_, record)| record)) as _,
+        &column(skips, |(claim, _)| claim.log_id),
+        &column(skips, |(claim, _)| claim.epoch),
+        &column(skips, |(claim, _)| claim.next_offset),
+        &column(skips, |(_, a)| a.next_offset),
+        &column(skips, |(_, a)| a.stream_time),
+        &column(skips, |(_, a)| a.books.read),
+        &column(skips, |(_, a)| a.books.holes),
+        &column(skips, |(_, a)| a.last_record.map(|(offset, _)| offset)) as _,
+        &column(skips, |(_, a)| a.last_record.map(|(_, record)| record)) as _,
     )
     .fetch_all(connection)
     .await?;
     Ok(rows.into_iter().collect())
+}
+
+/// One value of each row, for an array that a statement unnests.
+fn column<R, T>(rows: &[R], of: impl Fn(&R) -> T) -> Vec<T> {
+    rows.iter().map(of).collect()
 }
 
 /// Ends a transaction: writes how far it has come to the locked rows, with the version of the code that folded it.
@@ -688,9 +690,6 @@ pub async fn advance(
     code_version: i32,
     advances: &[Advance],
 ) -> Result<(), sqlx::Error> {
-    fn column<T>(advances: &[Advance], of: impl Fn(&Advance) -> T) -> Vec<T> {
-        advances.iter().map(of).collect()
-    }
     sqlx::query_file!(
         "src/projector/sql/advance_progress.sql",
         view.domain,
