@@ -333,7 +333,7 @@ async fn apply_isolating(
     one: &mut Judged<'_>,
 ) -> Result<(), sqlx::Error> {
     if let ([candidate], true) = (one.candidates, one.batch.gives_up) {
-        give_up(&mut one.judge, candidate, &Cause::bug(FAILED));
+        make_dead_letter(&mut one.judge, candidate, &Cause::bug(FAILED));
         return Ok(());
     }
     let Judged { claim, runs, .. } = *one;
@@ -450,7 +450,7 @@ fn apply_by_halves<'f>(
                     attempt += 1;
                     continue;
                 }
-                give_up(judge, candidate, &cause);
+                make_dead_letter(judge, candidate, &cause);
                 return Ok(());
             }
             let (first, second) = candidates.split_at(candidates.len() / 2);
@@ -549,8 +549,8 @@ fn is_shared_user_key(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Encode(cause) if cause.is::<SharedUserKey>())
 }
 
-/// A record that can't be applied even alone becomes a dead letter.
-fn give_up(judge: &mut Judge<'_>, candidate: &Candidate<'_>, cause: &Cause) {
+/// Logs that a record can't be applied even alone, and makes it a dead letter.
+fn make_dead_letter(judge: &mut Judge<'_>, candidate: &Candidate<'_>, cause: &Cause) {
     tracing::error!(
         domain = judge.projection.domain(),
         partition = candidate.record.partition,

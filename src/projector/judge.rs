@@ -91,9 +91,7 @@ impl<'r> Reading<'r> {
             },
         }
     }
-}
 
-impl Reading<'_> {
     /// Whether the record may change more than the books. One that does not is only counted, except that an unknown type is
     /// counted by name, and a discarded record becomes a closed dead letter.
     pub fn concerns_the_view(&self) -> bool {
