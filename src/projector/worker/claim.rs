@@ -9,7 +9,7 @@ use rdkafka::error::KafkaError;
 use super::{Memory, Worker, kafka_failure};
 use crate::config::StartAt;
 use crate::db;
-use crate::kafka::offsets::{self, TopicState};
+use crate::kafka::offsets::{self, PartitionOffsets, TopicState};
 use crate::projector::claims;
 use crate::projector::progress::{self, ClaimOutcome, OwnedPartition, Starts, WentBack};
 
@@ -226,21 +226,13 @@ impl Worker {
 
     /// Where the settings let a topic's partitions begin; `None` while Kafka does not answer.
     async fn configured_starts(&self, state: &TopicState) -> Option<Starts> {
+        let starts = |start: fn(&PartitionOffsets) -> i64| -> Option<Starts> {
+            let offsets = state.offsets.iter();
+            Some(offsets.map(|(id, of)| (*id, start(of))).collect())
+        };
         match self.projector.start {
-            StartAt::Earliest => Some(
-                state
-                    .offsets
-                    .iter()
-                    .map(|(partition, offsets)| (*partition, offsets.log_start))
-                    .collect(),
-            ),
-            StartAt::Latest => Some(
-                state
-                    .offsets
-                    .iter()
-                    .map(|(partition, offsets)| (*partition, offsets.last_stable))
-                    .collect(),
-            ),
+            StartAt::Earliest => starts(|offsets| offsets.log_start),
+            StartAt::Latest => starts(|offsets| offsets.last_stable),
             StartAt::Time(time) => {
                 let (kafka, topic, state) = (
                     self.projector.kafka.clone(),
