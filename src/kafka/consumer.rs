@@ -457,16 +457,8 @@ impl Member {
         consumer.incremental_unassign(&list(partitions))
     }
 
-    /// Ends deliveries: their workers read the topic's state again before they go on.
-    fn cut_off(&self, scope: &Scope) {
-        self.end_deliveries(scope, None);
-    }
-
-    /// Ends deliveries because fetches fail: their workers report that, and seek again.
-    fn fail(&self, scope: &Scope, code: RDKafkaErrorCode) {
-        self.end_deliveries(scope, Some(code));
-    }
-
+    /// Ends deliveries: their workers read the topic's state again before they go on. If fetches fail, with this code, the
+    /// workers report that, and seek again.
     fn end_deliveries(&self, scope: &Scope, failure: Option<RDKafkaErrorCode>) {
         for (partition, slot) in self.slots().iter_mut() {
             if scope.contains(partition)
@@ -668,17 +660,17 @@ fn handle(
             ..
         } => {
             note_change(group, &scope, &code);
-            member.cut_off(&scope);
+            member.end_deliveries(&scope, None);
         }
         Event::Error {
             code,
             scope: scope @ Scope::Partition(_),
             ..
-        } => member.fail(&scope, code),
+        } => member.end_deliveries(&scope, Some(code)),
         Event::Error { code, scope, .. } if is_refusal(code) => {
             if let Scope::Topic(topic) = &scope {
                 refusals.begin(group, Some(Arc::clone(topic)), code);
-                member.fail(&scope, code);
+                member.end_deliveries(&scope, Some(code));
             } else {
                 refusals.begin(group, None, code);
                 // What concerns the membership, as a topic without a name does in KIP-848, concerns no fetch.
@@ -687,7 +679,7 @@ fn handle(
                     RDKafkaErrorCode::GroupAuthorizationFailed
                         | RDKafkaErrorCode::TopicAuthorizationFailed
                 ) {
-                    member.fail(&scope, code);
+                    member.end_deliveries(&scope, Some(code));
                 }
             }
         }
@@ -721,7 +713,7 @@ fn handle(
             if let Some(change) = LogChange::parse(&message) {
                 let scope = change.scope();
                 note_change(group, &scope, &message);
-                member.cut_off(&scope);
+                member.end_deliveries(&scope, None);
             }
         }
         Event::Other => {}
