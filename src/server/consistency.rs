@@ -65,10 +65,6 @@ impl Parts {
         events::status(&self.reads, &asked, event_id, wait).await
     }
 
-    async fn compare(&self, a: &str, b: &str) -> Result<TokenOrder, Error> {
-        demand::compare(&self.reads, a, b).await
-    }
-
     async fn join(&self, tokens: &[String]) -> Result<String, Error> {
         let joined = demand::join(&self.reads, tokens).await?;
         Ok(joined.to_string())
@@ -194,7 +190,7 @@ async fn compare_tokens(
     State(parts): State<Parts>,
     Json(pair): Json<TokenPair>,
 ) -> Result<Json<ComparedTokens>, Error> {
-    let order = parts.compare(&pair.a, &pair.b).await?;
+    let order = demand::compare(&parts.reads, &pair.a, &pair.b).await?;
     Ok(Json(ComparedTokens { order }))
 }
 
@@ -325,7 +321,7 @@ impl ConsistencyService for Parts {
         request: Request<pb::CompareTokensRequest>,
     ) -> Result<Response<pb::CompareTokensResponse>, Status> {
         let request = request.into_inner();
-        let order = self.compare(&request.a, &request.b).await?;
+        let order = demand::compare(&self.reads, &request.a, &request.b).await?;
         Ok(Response::new(pb::CompareTokensResponse {
             order: pb::TokenOrder::from(order).into(),
         }))
