@@ -263,11 +263,7 @@ impl Operations {
     /// # Errors
     /// NO_REBUILD. NOT_FOUND or DOMAIN_NOT_SERVED: of the domain. The database failed.
     pub async fn cancel(&self, domain: &str) -> Result<Projection, Error> {
-        let projection = self.projection(domain)?;
-        let pool = &self.0.retrier.pool;
-        let version = versions::remove(pool, projection, Which::Building)
-            .await
-            .map_err(|error| version_error(error, Which::Building))?;
+        let version = self.remove(domain, Which::Building).await?;
         tracing::info!(domain, version, "an operator cancelled a rebuild");
         self.projection_now(domain).await
     }
@@ -284,7 +280,7 @@ impl Operations {
         number: Option<i32>,
         compare: bool,
     ) -> Result<Projection, Error> {
-        let projection = self.projection(domain)?;
+        self.projection(domain)?;
         let pool = &self.0.retrier.pool;
         let compared = if compare {
             // One at a time: a comparison may take as long as its caller waits, and must not occupy
@@ -294,17 +290,10 @@ impl Operations {
         } else {
             Ok(())
         };
-        let switched = match compared {
-            Ok(()) => {
-                versions::switch(pool, projection, Which::Building, number, switch_ends()).await
-            }
-            Err(error) => Err(error),
-        };
-        let version = match switched {
-            Ok(version) => version,
-            Err(error) => return Err(self.no_switch(domain, Which::Building, number, error).await),
-        };
-        self.0.retrier.announcements.announce(projection.domain());
+        if let Err(error) = compared {
+            return Err(self.no_switch(domain, Which::Building, number, error).await);
+        }
+        let version = self.make_live(domain, Which::Building, number).await?;
         tracing::info!(domain, version, "an operator switched to the new version");
         self.projection_now(domain).await
     }
@@ -315,15 +304,7 @@ impl Operations {
     /// NO_RETIRED_VERSION. NOT_CAUGHT_UP. NOT_FOUND or DOMAIN_NOT_SERVED: of the domain. The
     /// database failed.
     pub async fn rollback(&self, domain: &str, number: Option<i32>) -> Result<Projection, Error> {
-        let projection = self.projection(domain)?;
-        let pool = &self.0.retrier.pool;
-        let switched =
-            versions::switch(pool, projection, Which::Retired, number, switch_ends()).await;
-        let version = match switched {
-            Ok(version) => version,
-            Err(error) => return Err(self.no_switch(domain, Which::Retired, number, error).await),
-        };
-        self.0.retrier.announcements.announce(projection.domain());
+        let version = self.make_live(domain, Which::Retired, number).await?;
         tracing::info!(
             domain,
             version,
@@ -337,13 +318,34 @@ impl Operations {
     /// # Errors
     /// NO_RETIRED_VERSION. NOT_FOUND or DOMAIN_NOT_SERVED: of the domain. The database failed.
     pub async fn drop_retired(&self, domain: &str) -> Result<Projection, Error> {
-        let projection = self.projection(domain)?;
-        let pool = &self.0.retrier.pool;
-        let version = versions::remove(pool, projection, Which::Retired)
-            .await
-            .map_err(|error| version_error(error, Which::Retired))?;
+        let version = self.remove(domain, Which::Retired).await?;
         tracing::info!(domain, version, "an operator dropped the retired version");
         self.projection_now(domain).await
+    }
+
+    /// Makes a version the live one. Returns its number.
+    async fn make_live(
+        &self,
+        domain: &str,
+        which: Which,
+        number: Option<i32>,
+    ) -> Result<i32, Error> {
+        let projection = self.projection(domain)?;
+        let pool = &self.0.retrier.pool;
+        let switched = versions::switch(pool, projection, which, number, switch_ends()).await;
+        let version = match switched {
+            Ok(version) => version,
+            Err(error) => return Err(self.no_switch(domain, which, number, error).await),
+        };
+        self.0.retrier.announcements.announce(projection.domain());
+        Ok(version)
+    }
+
+    /// Removes a version. Returns its number.
+    async fn remove(&self, domain: &str, which: Which) -> Result<i32, Error> {
+        let projection = self.projection(domain)?;
+        let removed = versions::remove(&self.0.retrier.pool, projection, which).await;
+        removed.map_err(|error| version_error(error, which))
     }
 
     /// The error of a switch or a rollback. Where there is no such version, it says to which one it could have led.
