@@ -4,7 +4,6 @@
 //! those that the monitor has read ([`super::monitor`]).
 
 use std::collections::BTreeMap;
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread;
@@ -17,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::native::requests::{Answer, Bound, Partition, Requests};
 use super::offsets::{self, INTERVAL, Reader, TopicState, TopicStates};
+use super::run_thread;
 
 /// How long calls are collected for one reading.
 const GATHER: Duration = Duration::from_millis(5);
@@ -62,22 +62,9 @@ impl EndsReader {
     ) -> Self {
         let (calls, received) = sync_channel(MOST_CALLS);
         let known = states.clone();
-        thread::Builder::new()
-            .name("ends-reader".to_owned())
-            .spawn(move || {
-                while !stop.is_cancelled() {
-                    let run = || run(&config, &known, &received, &stop);
-                    match panic::catch_unwind(AssertUnwindSafe(run)) {
-                        Ok(Ok(())) => {}
-                        Ok(Err(error)) => {
-                            tracing::error!(%error, "librdkafka refuses the Kafka settings: no ends can be read");
-                        }
-                        Err(_) => tracing::error!("reading ends panicked; starting it again"),
-                    }
-                    thread::sleep(INTERVAL);
-                }
-            })
-            .expect("the operating system has a thread left");
+        run_thread("ends-reader", stop, "ends", move |stop| {
+            run(&config, &known, &received, stop)
+        });
         Self { calls, states }
     }
 

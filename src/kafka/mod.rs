@@ -17,7 +17,36 @@ mod refusals;
 
 pub use native::to_record;
 
-use rdkafka::error::RDKafkaErrorCode;
+use std::panic::{self, AssertUnwindSafe};
+use std::thread;
+
+use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
+use tokio_util::sync::CancellationToken;
+
+/// Starts a thread that reads offsets by `run` until cancelled, and begins again after an error or a panic. `what` is the name
+/// of these offsets in the log.
+fn run_thread(
+    name: &str,
+    stop: CancellationToken,
+    what: &'static str,
+    run: impl Fn(&CancellationToken) -> KafkaResult<()> + Send + 'static,
+) {
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            while !stop.is_cancelled() {
+                match panic::catch_unwind(AssertUnwindSafe(|| run(&stop))) {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => {
+                        tracing::error!(%error, "librdkafka refuses the Kafka settings: no {what} can be read");
+                    }
+                    Err(_) => tracing::error!("reading {what} panicked; starting it again"),
+                }
+                thread::sleep(offsets::INTERVAL);
+            }
+        })
+        .expect("the operating system has a thread left");
+}
 
 /// Whether Kafka refuses what was asked of it, for lack of a right or of a valid login. That lasts until an operator changes
 /// one of them.

@@ -9,9 +9,7 @@
 //! was then asked for them. So no offsets of a later incarnation look newer than the change of identity.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
@@ -20,11 +18,11 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::kafka::is_refusal;
 use crate::kafka::native::requests::{Answer, Bound, Offsets, Partition, Requests, Topic, Topics};
 use crate::kafka::offsets::{
     self, INTERVAL, PartitionOffsets, Reader, TIMEOUT, TopicIdentity, TopicState, TopicStates,
 };
+use crate::kafka::{is_refusal, run_thread};
 
 /// How long the first answer waits to be published together with those of other brokers.
 const COLLECT: Duration = Duration::from_millis(50);
@@ -36,22 +34,9 @@ pub fn start(
     stop: CancellationToken,
 ) -> watch::Receiver<Option<TopicStates>> {
     let (sender, receiver) = watch::channel(None);
-    thread::Builder::new()
-        .name("topic-monitor".to_owned())
-        .spawn(move || {
-            while !stop.is_cancelled() {
-                let run = || run(&config, &topics, &stop, &sender);
-                match panic::catch_unwind(AssertUnwindSafe(run)) {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => {
-                        tracing::error!(%error, "librdkafka refuses the Kafka settings: no offsets can be read");
-                    }
-                    Err(_) => tracing::error!("reading the topics' states panicked; starting it again"),
-                }
-                thread::sleep(INTERVAL);
-            }
-        })
-        .expect("the operating system has a thread left");
+    run_thread("topic-monitor", stop, "offsets", move |stop| {
+        run(&config, &topics, stop, &sender)
+    });
     receiver
 }
 
