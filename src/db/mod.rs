@@ -248,6 +248,23 @@ pub async fn within<T, E: From<sqlx::Error>>(
     tokio::time::timeout(limit, future).await.map_err(late)?
 }
 
+/// Sets a parameter of the server until the transaction ends.
+///
+/// # Errors
+/// The database's.
+pub async fn set_local(
+    connection: &mut PgConnection,
+    name: &str,
+    value: &str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT set_config($1, $2, true)")
+        .bind(name)
+        .bind(value)
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
 /// What a connection to a read-only server fails with.
 #[derive(Debug, thiserror::Error)]
 #[error("the server is read-only: a standby, or a primary that was demoted")]

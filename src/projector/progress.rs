@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::dead_letters::{Class, Discard};
 use super::ids::Runs;
 use super::{Projection, View, added_partitions, versions};
+use crate::db;
 use crate::kafka::consumer::TopicPartition;
 use crate::kafka::offsets::TopicState;
 
@@ -602,9 +603,7 @@ pub async fn lock(
     match claims {
         // The row is not free, or not as it was claimed.
         [claim] if locked.is_empty() => {
-            sqlx::query!("SELECT set_config('lock_timeout', $1, true)", LOCK_TIMEOUT)
-                .fetch_one(&mut *connection)
-                .await?;
+            db::set_local(connection, "lock_timeout", LOCK_TIMEOUT).await?;
             sqlx::query!(
                 "SELECT log_id FROM sightline.progress WHERE domain = $1 AND version = $2 AND log_id = $3 FOR UPDATE",
                 view.domain,

@@ -355,7 +355,7 @@ async fn delete_tables(
     schema: &str,
 ) -> Result<(), sqlx::Error> {
     let mut transaction = pool.begin().await?;
-    limit_lock_waits(&mut transaction).await?;
+    db::set_local(&mut transaction, "lock_timeout", LOCK_TIMEOUT).await?;
     // Names of domains are the code's own, versions are numbers.
     sqlx::query(AssertSqlSafe(format!(
         r#"DROP SCHEMA IF EXISTS "{schema}" CASCADE"#
@@ -503,10 +503,10 @@ async fn make_live(
     )
     .execute(&mut *connection)
     .await?;
-    use_schema(&mut *connection, &schema).await?;
-    limit_statements(&mut *connection, ON_SWITCH_TIMEOUT).await?;
+    db::set_local(&mut *connection, "search_path", &schema).await?;
+    db::set_local(&mut *connection, "statement_timeout", ON_SWITCH_TIMEOUT).await?;
     projection.on_switch(&mut *connection, live).await?;
-    limit_lock_waits(&mut *connection).await?;
+    db::set_local(&mut *connection, "lock_timeout", LOCK_TIMEOUT).await?;
     rename_schemas(&mut *connection, domain, live, (version, &schema)).await?;
     // An operator's pause holds for the domain, whichever version is live.
     sqlx::query!(
@@ -721,7 +721,8 @@ async fn checksums(
     for table in tables {
         let left = until.saturating_duration_since(Instant::now());
         // 0 would mean no limit.
-        limit_statements(connection, &format!("{}ms", left.as_millis().max(1))).await?;
+        let left = format!("{}ms", left.as_millis().max(1));
+        db::set_local(connection, "statement_timeout", &left).await?;
         // Made by the database's own format(), with identifiers quoted.
         let (rows, sum) = sqlx::query_as(AssertSqlSafe(table.statement))
             .fetch_one(&mut *connection)
@@ -729,33 +730,6 @@ async fn checksums(
         sums.push((table.name, rows, sum));
     }
     Ok(sums)
-}
-
-/// Points the transaction's unqualified names at the tables of a schema.
-async fn use_schema(connection: &mut PgConnection, schema: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("SELECT set_config('search_path', $1, true)")
-        .bind(schema)
-        .execute(connection)
-        .await
-        .map(drop)
-}
-
-/// Limits how long each later statement of the transaction waits for a lock.
-async fn limit_lock_waits(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    sqlx::query("SELECT set_config('lock_timeout', $1, true)")
-        .bind(LOCK_TIMEOUT)
-        .execute(connection)
-        .await
-        .map(drop)
-}
-
-/// Limits the run time of each later statement of the transaction.
-async fn limit_statements(connection: &mut PgConnection, time: &str) -> Result<(), sqlx::Error> {
-    sqlx::query("SELECT set_config('statement_timeout', $1, true)")
-        .bind(time)
-        .execute(connection)
-        .await
-        .map(drop)
 }
 
 /// Locks the progress rows of versions, in key order as all transactions do that lock several, and fences their owners. It
