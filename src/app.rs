@@ -14,6 +14,7 @@ use anyhow::Context;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use metrics_exporter_prometheus::PrometheusHandle;
+use rdkafka::ClientConfig;
 use sqlx::PgPool;
 use sqlx::migrate::MigrateError;
 use tokio::net::TcpListener;
@@ -103,14 +104,15 @@ pub async fn serve_on(listeners: Listeners, config: Config) -> anyhow::Result<Ex
     let served = served_domains(&config);
     let (migrated_sender, migrated) = watch::channel(false);
     let announcements = Announcements::default();
-    let retrier = retrier(&config, pools.operations.clone(), announcements.clone());
+    let kafka = group::connection_config(&config.kafka_brokers, &config.kafka_properties);
+    let operations = pools.operations.clone();
+    let retrier = retrier(&config, kafka.clone(), operations, announcements.clone());
     let work = Work {
         pool: pools.work.clone(),
         announcements: announcements.clone(),
-        restores: restore_check(&config, pools.operations.clone()),
+        restores: restore_check(&config, kafka.clone(), pools.operations.clone()),
         stop: stop.clone(),
     };
-    let kafka = group::connection_config(&config.kafka_brokers, &config.kafka_properties);
     // Starts the threads that read the topics' states and, when a read demands them, the ends of their logs.
     let topic_states = monitor::start(kafka.clone(), config.kafka_topics.clone(), stop.clone());
     let ends = EndsReader::start(kafka.clone(), topic_states.clone(), stop.clone());
@@ -177,7 +179,7 @@ pub async fn serve_on(listeners: Listeners, config: Config) -> anyhow::Result<Ex
     if config.role.projects() {
         let announcements = retrier.announcements.clone();
         let shared = pools.shared.clone();
-        let projector = projector(&config, shared, announcements, topic_states, stop);
+        let projector = projector(&config, kafka, shared, announcements, topic_states, stop);
         let maintained = Maintained {
             retrier,
             policy: DeadLetterPolicy {
@@ -623,12 +625,12 @@ fn project(
 /// What the projectors of this process share.
 fn projector(
     config: &Config,
+    kafka: ClientConfig,
     pool: PgPool,
     announcements: Announcements,
     topic_states: watch::Receiver<Option<TopicStates>>,
     stop: &CancellationToken,
 ) -> Projector {
-    let kafka = group::connection_config(&config.kafka_brokers, &config.kafka_properties);
     Projector {
         pool,
         other_versions: Arc::new(Semaphore::new((config.database_transactions / 2).max(1))),
@@ -651,11 +653,15 @@ fn projector(
 }
 
 /// Retries dead letters, for maintenance and for operators.
-fn retrier(config: &Config, pool: PgPool, announcements: Announcements) -> Retrier {
-    let connection = group::connection_config(&config.kafka_brokers, &config.kafka_properties);
+fn retrier(
+    config: &Config,
+    kafka: ClientConfig,
+    pool: PgPool,
+    announcements: Announcements,
+) -> Retrier {
     Retrier {
         pool,
-        kafka: group::dead_letters_config(connection, &config.kafka_group_prefix),
+        kafka: group::dead_letters_config(kafka, &config.kafka_group_prefix),
         max_value_bytes: config.max_value_bytes,
         dedupe: chrono::TimeDelta::days(config.dedupe_days.into()),
         announcements,
@@ -663,10 +669,10 @@ fn retrier(config: &Config, pool: PgPool, announcements: Announcements) -> Retri
 }
 
 /// Finds out whether the database was restored, for work queues.
-fn restore_check(config: &Config, pool: PgPool) -> RestoreCheck {
+fn restore_check(config: &Config, kafka: ClientConfig, pool: PgPool) -> RestoreCheck {
     RestoreCheck {
         pool,
-        kafka: group::connection_config(&config.kafka_brokers, &config.kafka_properties),
+        kafka,
         group_prefix: config.kafka_group_prefix.clone(),
     }
 }
