@@ -34,10 +34,10 @@ use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt, stream};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, BodyStream, StreamBody};
 use hyper::body::Frame;
 use tokio::sync::Semaphore;
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
@@ -50,6 +50,7 @@ use crate::error::{Code, Error, POSITION_HEADERS, PROBLEM_JSON};
 use crate::query::consistency::Demand;
 use crate::query::deadline;
 use crate::query::permit::CallPermit;
+use crate::query::watch::Closing;
 use crate::{proto, telemetry};
 
 /// Concurrent calls on one surface. Reads are short, so that more calls mean that something is
@@ -97,7 +98,7 @@ async fn pass_grpc_route(
 ) -> Response {
     // Answers of reflection and health are not read from a view, and an unknown method has none.
     let Some(method) = proto::method(request.uri().path()) else {
-        return next.run(request).await;
+        return answer_until_closing(request, next).await;
     };
     let response = waits.answer(request, next).await;
     // What a stream says of itself is true of its beginning, and its caller would wait for trailers.
@@ -105,6 +106,31 @@ async fn pass_grpc_route(
         return response;
     }
     trail_position(response)
+}
+
+/// Answers a call of health or reflection. Its streams end when the connection takes no more calls: otherwise a process that stops
+/// would wait for their callers.
+async fn answer_until_closing(request: Request, next: Next) -> Response {
+    let Some(Closing(closing)) = request.extensions().get::<Closing>().cloned() else {
+        return next.run(request).await;
+    };
+    let until_closing = |body| BodyStream::new(body).take_until(closing.cancelled_owned());
+    // Reflection ends when its caller asks no more.
+    if request.uri().path().starts_with("/grpc.reflection.") {
+        let request = request.map(|body| Body::new(StreamBody::new(until_closing(body))));
+        return next.run(request).await;
+    }
+    let response = next.run(request).await;
+    // A refusal has its status in the headers, and no trailers.
+    if response.headers().contains_key(GRPC_STATUS) {
+        return response;
+    }
+    response.map(|body| {
+        let trailers = HeaderMap::from_iter([(GRPC_STATUS, HeaderValue::from_static("0"))]);
+        // What ends by itself has trailers, after which nothing is sent.
+        let end = stream::once(ready(Ok(Frame::trailers(trailers))));
+        Body::new(StreamBody::new(until_closing(body).chain(end)))
+    })
 }
 
 /// Puts around all routes and fallbacks of `router` what every call passes first. With

@@ -307,6 +307,7 @@ async fn every_refusal_has_the_reason_that_rest_gives() {
 #[tokio::test]
 async fn shutdown_first_reports_not_serving_then_ends() {
     use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let shutdown = CancellationToken::new();
@@ -316,7 +317,7 @@ async fn shutdown_first_reports_not_serving_then_ends() {
         .connect()
         .await
         .unwrap();
-    let mut health = HealthClient::new(channel);
+    let mut health = HealthClient::new(channel.clone());
     for service in [
         "",
         "sightline.order.v1.OrderService",
@@ -334,9 +335,14 @@ async fn shutdown_first_reports_not_serving_then_ends() {
         .unwrap()
         .into_inner();
     assert_eq!(watch.message().await.unwrap().unwrap().status, 1);
+    // Asks for nothing yet.
+    let mut reflection = ServerReflectionClient::new(channel);
+    let asked = reflection.server_reflection_info(futures_util::stream::pending());
+    let mut described = asked.await.unwrap().into_inner();
     shutdown.cancel();
     assert_eq!(watch.message().await.unwrap().unwrap().status, 2);
-    drop((watch, health));
+    assert_eq!(watch.message().await.unwrap(), None);
+    assert!(described.message().await.unwrap().is_none());
     tokio::time::timeout(Duration::from_secs(5), server)
         .await
         .unwrap()
