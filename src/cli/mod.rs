@@ -51,12 +51,8 @@ pub fn command() -> Command {
                 "the schema is up to date",
                 "the migration failed",
             ))
-            .args(config::args(&[
-                "database_url",
-                "database_direct_url",
-                "log",
-                "log_format",
-            ])),
+            // It uses few of them, but checks all, as `serve` will: also those of a file that both read.
+            .args(config::args(&config::all_keys())),
         Command::new("openapi")
             .about("Print the OpenAPI document of the REST API")
             .after_help(exit_codes(PRINTED, not_printed)),

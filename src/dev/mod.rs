@@ -20,19 +20,19 @@ use crate::config::{self, Config, ConfigError, Role, Secret, Settings, StartAt};
 use crate::domains;
 use crate::{app, client, output};
 
-/// Settings of this mode; the database, the broker and access to the API are fixed.
-const KEYS: &[&str] = &[
-    "domains",
-    "grpc_addr",
-    "http_addr",
-    "admin_addr",
-    "log",
-    "log_format",
-    "shutdown_grace",
-    "max_value_bytes",
-    "dedupe_days",
-    "notification_max_attempts",
-    "notification_backoff_seconds",
+/// Settings that this mode does not take: the database, the broker and access to the API are fixed.
+const FIXED: &[&str] = &[
+    "database_url",
+    "database_direct_url",
+    "database_read_urls",
+    "kafka_brokers",
+    "kafka_topics",
+    "kafka_start",
+    "kafka_properties",
+    "kafka_settle_seconds",
+    "role",
+    "auth",
+    "allow_open",
 ];
 const TOPIC: &str = "user.events";
 
@@ -53,7 +53,9 @@ pub fn args() -> Vec<Arg> {
         .value_parser(clap::value_parser!(u32).range(..=100_000))
         .help("How many events per second the sample users make; 0 stops them");
     let mut args = vec![rate];
-    args.extend(config::args(KEYS));
+    let mut keys = config::all_keys();
+    keys.retain(|key| !FIXED.contains(key));
+    args.extend(config::args(&keys));
     args
 }
 
