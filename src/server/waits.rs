@@ -178,7 +178,7 @@ impl Waits {
         call: &Call,
     ) -> Result<Option<(Response, Option<i64>)>, Error> {
         let replicas = self.reads.replicas();
-        let Some(replica) = replicas.next().filter(|_| !targets.is_by_age()) else {
+        let Some(replica) = replicas.next().filter(|_| targets.can_be_of_replica()) else {
             return Ok(None);
         };
         let (response, seen) = replicas.on(replica, observe(call.run())).await;
@@ -244,7 +244,8 @@ impl Waits {
                 targets.find_events(&self.reads).await?;
             }
             let now = Instant::now();
-            let is_over = now >= until;
+            // A process that stops answers what waits, so that nothing keeps it from stopping.
+            let is_over = now >= until || self.reads.work().stop.is_cancelled();
             let reached = targets.reached(announcements, domains);
             let mut unmet = match domains {
                 [domain] if !is_over => targets.known_unmet(domain, &reached),
@@ -278,8 +279,10 @@ impl Waits {
                     }
                 }
                 if is_over {
+                    // Also to a caller that does not wait.
+                    let hopeless = self.obstacles.check_progress(&unmet).await.err();
                     return Err(Missed {
-                        error: too_late(&seen),
+                        error: hopeless.unwrap_or_else(|| too_late(&seen)),
                         answer: Some(response),
                     });
                 }
@@ -332,6 +335,7 @@ impl Waits {
                 reached = reached => reached,
                 stopped = may_come => stopped,
                 () = sleep_until(until) => Ok(()),
+                () = self.reads.work().stop.cancelled() => Ok(()),
             }
         });
         permit::wait_without_permit(wait).await

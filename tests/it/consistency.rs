@@ -261,6 +261,14 @@ async fn what_does_not_come_in_time_is_refused_or_answered_as_stale() {
     assert_eq!(refusal(&answer), (409, "PROJECTION_STOPPED".to_owned()));
     assert!(answer.text().contains("moving"), "{}", answer.text());
     assert!(began.elapsed() < Duration::from_secs(5));
+    // Nor does it look as if waiting would help, to a caller that does not wait.
+    let answer = get(
+        &running.rest,
+        &path,
+        &[&demand[..], &[(WAIT, "0")]].concat(),
+    )
+    .await;
+    assert_eq!(refusal(&answer), (409, "PROJECTION_STOPPED".to_owned()));
     let stale = [&headers[..], &[("sightline-on-timeout", "serve-stale")]].concat();
     let answer = get(&running.rest, &path, &stale).await;
     assert_eq!(answer.header("sightline-stale"), "PROJECTION_STOPPED");
@@ -449,6 +457,26 @@ async fn dead_letters_are_reported_without_a_wait() {
     ];
     let answer = get(rest, &customer_path("other"), &headers).await;
     assert_eq!(refusal(&answer), (504, "DEADLINE_EXCEEDED".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_stops_answers_what_waits() {
+    let world = World::shared(1).await;
+    let mut running = world.serve().await;
+    let rest = running.rest.clone();
+    caught_up(&rest, &Ends::from([(0, 0)])).await;
+    let future = format!("{}/0@999999999", world.topic);
+    let headers = [(DEMAND, "at-least"), (TOKEN, &*future), (WAIT, "30")];
+    let path = customer_path("u");
+    let began = Instant::now();
+    let stopping = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        running.app.process.signal("TERM");
+    };
+    let (answer, ()) = tokio::join!(get(&rest, &path, &headers), stopping);
+    assert_eq!(refusal(&answer), (504, "DEADLINE_EXCEEDED".to_owned()));
+    assert!(began.elapsed() < Duration::from_secs(15));
+    assert_eq!(running.app.process.wait(SOON), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -87,6 +87,7 @@ async fn a_replica_answers_what_it_is_fresh_enough_for() {
     // Nothing that is demanded is answered with less.
     for demand in [
         &at_least(&second)[..],
+        &at_least("event:r-second"),
         &at_least(answer.token()),
         &[("sightline-consistency", "latest")],
         &[("sightline-consistency", "max-lag=1")],
