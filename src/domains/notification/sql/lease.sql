@@ -48,24 +48,24 @@ WITH logs AS (
     ORDER BY d.created_at, d.notification_id
     LIMIT coalesce((SELECT $1::bigint FROM guard WHERE NOT is_held AND NOT is_unknown), 0)
     FOR UPDATE OF d SKIP LOCKED
-), sized AS (
-    SELECT notification_id, n.event_id, n.user_id, n.recipient, n.data::text AS data,
-           sum(coalesce(octet_length(n.recipient), 0) + coalesce(octet_length(n.data), 0))
-           OVER (ORDER BY c.created_at, notification_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
-    FROM (SELECT * FROM ready UNION ALL SELECT * FROM ready_of_template UNION ALL SELECT * FROM due) AS c
-    JOIN notification_live.notifications n USING (notification_id)
-    ORDER BY c.created_at, notification_id
-    LIMIT $1
 ), chosen AS (
-    SELECT *
-    FROM sized
-    -- An answer holds 3 MiB, and several requests share the statement.
-    WHERE coalesce(bytes_before, 0) < 8 * 1024 * 1024
+    SELECT notification_id, created_at
+    FROM (SELECT * FROM ready UNION ALL SELECT * FROM ready_of_template UNION ALL SELECT * FROM due) AS c
+    ORDER BY created_at, notification_id
+    LIMIT $1
+), sized AS (
+    -- Each by its key: a plan for a new table would join all notifications.
+    SELECT c.notification_id, n.event_id, n.user_id, n.recipient, n.data::text AS data,
+           sum(coalesce(octet_length(n.recipient), 0) + coalesce(octet_length(n.data), 0))
+           OVER (ORDER BY c.created_at, c.notification_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
+    FROM chosen c
+    CROSS JOIN LATERAL (SELECT * FROM notification_live.notifications WHERE notification_id = c.notification_id LIMIT 1) n
 ), leased AS (
     UPDATE notification.deliveries AS d
     SET state = 'leased', due_at = now() + make_interval(secs => $2), lease_token = gen_random_uuid(), attempts = d.attempts + 1
-    FROM chosen n
-    WHERE d.notification_id = n.notification_id AND n.recipient IS NOT NULL
+    FROM sized n
+    -- An answer holds 3 MiB, and several requests share the statement.
+    WHERE d.notification_id = n.notification_id AND n.recipient IS NOT NULL AND coalesce(n.bytes_before, 0) < 8 * 1024 * 1024
     RETURNING d.notification_id, n.event_id, n.user_id, d.template, n.recipient, n.data, d.attempts, d.created_at, d.expires_at,
               d.last_error, d.lease_token, d.due_at
 )
