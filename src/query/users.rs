@@ -139,18 +139,13 @@ pub async fn find(
     }
     // Two statements see two snapshots, so this one finds all.
     let rows = find_rows(connection, domain, keys, ids, false).await?;
-    let mut documents = vec![None; ids.len()];
-    for (number, document) in rows.numbers.into_iter().zip(rows.documents) {
-        let index = usize::try_from(number - 1).unwrap_or(usize::MAX);
-        if let Some(found) = documents.get_mut(index) {
-            *found = Some(document);
-        }
-    }
+    let (logs, offsets, is_ready) = (rows.logs.clone(), rows.offsets.clone(), rows.ready);
+    let found = rows.by_id(ids.len()).into_iter();
     Ok(Users {
-        documents,
-        logs: rows.logs,
-        offsets: rows.offsets,
-        is_ready: rows.ready,
+        documents: found.map(|found| found.document).collect(),
+        logs,
+        offsets,
+        is_ready,
     })
 }
 
