@@ -178,7 +178,7 @@ impl Waits {
         call: &Call,
     ) -> Result<Option<(Response, Option<i64>)>, Error> {
         let replicas = self.reads.replicas();
-        let Some(replica) = replicas.next().filter(|_| targets.can_be_of_replica()) else {
+        let Some(replica) = replicas.next().filter(|_| !targets.is_by_age()) else {
             return Ok(None);
         };
         let (response, seen) = replicas.on(replica, observe(call.run())).await;
@@ -256,7 +256,8 @@ impl Waits {
             let is_check = !has_read && now >= check_at;
             let mut answer = None;
             if !is_early || is_check || is_over {
-                if !is_early {
+                // An answer's positions don't show whether a replica has an event: a retry applies a dead letter without moving them.
+                if !is_early && commits.is_none() {
                     let found = Box::pin(self.try_replica(&mut targets, domains, call)).await?;
                     if let Some((response, parked)) = found {
                         return Ok(with_parked_keys(response, parked));

@@ -29,8 +29,6 @@ pub struct Targets {
     positions: BTreeMap<i32, i64>,
     /// Events that no domain of this process had seen when they were looked up last, by their ids.
     unseen: Vec<String>,
-    /// Whether events are demanded, seen or not.
-    has_events: bool,
     /// How old the answer may be.
     max_lag: Option<Duration>,
     /// When `positions` were read from Kafka; `None` where they are from tokens.
@@ -76,10 +74,7 @@ impl Targets {
                 for reference in references {
                     match reference {
                         Reference::Token(token) => targets.add_token(reads, token).await?,
-                        Reference::Event(id) => {
-                            targets.unseen.push(id.clone());
-                            targets.has_events = true;
-                        }
+                        Reference::Event(id) => targets.unseen.push(id.clone()),
                     }
                 }
             }
@@ -167,15 +162,9 @@ impl Targets {
             .filter(move |record| record.is_of(domain))
     }
 
-    /// Whether the age of the answer is demanded.
-    fn is_by_age(&self) -> bool {
+    /// Whether the age of the answer is demanded. Nobody knows how old a replica's answer is.
+    pub fn is_by_age(&self) -> bool {
         self.max_lag.is_some()
-    }
-
-    /// Whether a replica's positions say that its answer is what is demanded. How old the answer is nobody knows. An event was
-    /// looked up on the primary, and one that was a dead letter is applied without a change of a position.
-    pub fn can_be_of_replica(&self) -> bool {
-        !self.is_by_age() && !self.has_events
     }
 
     /// Whether events are still to be found.
