@@ -108,14 +108,14 @@ async fn pass_grpc_route(
     trail_position(response)
 }
 
-/// Answers a call of health or reflection. Its streams end when the connection takes no more calls: otherwise a process that stops
-/// would wait for their callers.
+/// Answers a call of health or reflection, and ends its stream when the connection takes no more calls. Otherwise a process that
+/// stops would wait until the caller ends the stream.
 async fn answer_until_closing(request: Request, next: Next) -> Response {
     let Some(Closing(closing)) = request.extensions().get::<Closing>().cloned() else {
         return next.run(request).await;
     };
     let until_closing = |body| BodyStream::new(body).take_until(closing.cancelled_owned());
-    // Reflection ends when its caller asks no more.
+    // The service ends its answers after the caller's last question.
     if request.uri().path().starts_with("/grpc.reflection.") {
         let request = request.map(|body| Body::new(StreamBody::new(until_closing(body))));
         return next.run(request).await;
@@ -127,7 +127,7 @@ async fn answer_until_closing(request: Request, next: Next) -> Response {
     }
     response.map(|body| {
         let trailers = HeaderMap::from_iter([(GRPC_STATUS, HeaderValue::from_static("0"))]);
-        // What ends by itself has trailers, after which nothing is sent.
+        // hyper sends nothing after trailers, which the service writes if it ends the stream itself.
         let end = stream::once(ready(Ok(Frame::trailers(trailers))));
         Body::new(StreamBody::new(until_closing(body).chain(end)))
     })
