@@ -58,6 +58,21 @@ async fn get(rest: &Rest, path: &str, headers: &[(&str, &str)]) -> Answer {
     rest.send(Method::GET, path, headers, &[]).await
 }
 
+/// Waits until a request waits for what it demands. One that demands the same and comes later has run out of time then.
+async fn is_waiting(running: &Running, path: &str, demand: &[(&str, &str)]) {
+    wait_until(SOON, "a request is in flight", async || {
+        let in_flight = running.metric("sightline_requests_in_flight", "http").await;
+        match in_flight {
+            Some(1.0..) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    let headers = [demand, &[(WAIT, "0.2")]].concat();
+    let answer = get(&running.rest, path, &headers).await;
+    assert_eq!(refusal(&answer), (504, "DEADLINE_EXCEEDED".to_owned()));
+}
+
 /// Reads what is not older than a token, and waits up to ten seconds for it.
 async fn at_least(rest: &Rest, path: &str, token: &str) -> Answer {
     let headers = [(DEMAND, "at-least"), (TOKEN, token), (WAIT, "10")];
@@ -277,7 +292,7 @@ async fn what_does_not_come_in_time_is_refused_or_answered_as_stale() {
     let long = [&demand[..], &[(WAIT, "25")]].concat();
     let waiting = get(&running.rest, &path, &long);
     let pausing = async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        is_waiting(&running, &path, &demand).await;
         project(&running.rest, "order", "pause", json!({"reason": "moving"})).await;
     };
     let (answer, ()) = tokio::join!(waiting, pausing);
@@ -442,7 +457,7 @@ async fn dead_letters_are_reported_without_a_wait() {
     let path = customer_path("other");
     let began = Instant::now();
     let producing = async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        is_waiting(&running, &path, &headers[..2]).await;
         produce(&world, bad("third", "bad-2")).await
     };
     let (answer, produced) = tokio::join!(get(rest, &path, &headers), producing);
@@ -470,7 +485,7 @@ async fn a_process_that_stops_answers_what_waits() {
     let path = customer_path("u");
     let began = Instant::now();
     let stopping = async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        is_waiting(&running, &path, &headers[..2]).await;
         running.app.process.signal("TERM");
     };
     let (answer, ()) = tokio::join!(get(&rest, &path, &headers), stopping);
