@@ -28,9 +28,10 @@ use uuid::Uuid;
 use crate::config::{self, Config};
 use crate::domains::{self, Domain};
 use crate::error::Error;
-use crate::kafka::consumer::Buffers;
 use crate::kafka::ends::EndsReader;
 use crate::kafka::offsets::TopicStates;
+use crate::kafka::records::Buffers;
+use crate::kafka::shared::SharedConsumer;
 use crate::kafka::{group, monitor};
 use crate::operations::Operations;
 use crate::projector::announcements::Announcements;
@@ -635,8 +636,11 @@ fn projector(
         pool,
         other_versions: Arc::new(Semaphore::new((config.database_transactions / 2).max(1))),
         transactions: Arc::new(Transactions::new(config.database_transactions)),
+        shared: SharedConsumer::start(
+            group::shared_config(&kafka, &config.kafka_group_prefix),
+            stop.child_token(),
+        ),
         kafka,
-        domains: config.domains.len(),
         topics: config.kafka_topics.clone(),
         group_prefix: config.kafka_group_prefix.clone(),
         start: config.kafka_start,

@@ -2,6 +2,7 @@
 //! workers of its partitions, and serves their requests.
 //!
 //! - Workers decide where a partition begins. An assigned partition is paused until its worker seeks.
+//! - A partition that was read to its end is offered to the shared consumer (`shared`), and paused while that delivers it.
 //! - What is fetched of a partition whose buffer is full stays in its own queue, until there is room; polling goes on.
 //! - Rebalances are deltas (KIP-429, KIP-848).
 //! - An error ends the delivery of what it concerns: a partition, or a topic that is missing or refused. The others go on.
@@ -9,15 +10,12 @@
 //!   first new record. Delivery stops at that line, because the offsets belong to another log from there on.
 //! - Offsets are committed to Kafka for lag tools, and to detect a restored database. No partition begins at them.
 
-use std::collections::{HashMap, VecDeque};
-use std::fmt;
+use std::collections::HashMap;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -27,19 +25,16 @@ use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::{mpsc as channel, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::client_log::{LogChange, Warnings};
-use super::group::PREFETCH;
+use super::faults::Faults;
 use super::is_refusal;
 pub use super::native::events::TopicPartition;
-use super::native::events::{Event, Events, Scope};
+use super::native::events::{Event, Events, Scope, list};
 use super::offsets::TopicStates;
+use super::records::{Buffer, Buffers, By, Delivered, Ended, Outlet, Records};
 use super::refusals::Refusals;
+use super::shared::SharedConsumer;
 use crate::event::Record;
 
-/// What a partition may hold at least, in bytes.
-const SMALLEST_SHARE: usize = 256 << 10;
-/// What a record costs in the buffer beyond its bytes.
-const RECORD_OVERHEAD: usize = 200;
 /// How long a poll waits for a record, and so how long a worker's request waits for the thread.
 const POLL: Duration = Duration::from_millis(50);
 /// How long a poll waits while a buffer is full, and so how long a partition waits at most once its buffer has room again.
@@ -49,7 +44,7 @@ const POLL_WHILE_FULL: Duration = Duration::from_millis(5);
 const LONGEST_FULL: Duration = Duration::from_secs(10);
 /// After so long the rest of the requests, some of which wait for Kafka, is served after the next polls.
 const REQUESTS_TIME: Duration = Duration::from_millis(200);
-/// How often positions are stored for the commit to Kafka.
+/// How often positions are stored for the commit to Kafka, and partitions offered to the shared consumer.
 const STORE_INTERVAL: Duration = Duration::from_secs(1);
 const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
 const COMMITTED_TIMEOUT: Duration = Duration::from_secs(2);
@@ -58,17 +53,6 @@ const RIGHTS_INTERVAL: Duration = Duration::from_secs(5);
 const RIGHTS_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause before a broken consumer is replaced.
 const RECREATE_PAUSE: Duration = Duration::from_secs(2);
-/// The syslog severity of warnings.
-const WARNING: i32 = 4;
-
-/// What a worker gets from its partition, in order.
-#[derive(Debug)]
-pub enum Delivery {
-    Record(Record),
-    /// A fetch has reached the end of the partition at this offset. As far as the broker knew that answered it, no record
-    /// lies between the last one delivered and this offset.
-    End(i64),
-}
 
 /// A change of a partition's assignment.
 #[derive(Debug)]
@@ -82,86 +66,15 @@ pub enum Assignment {
 pub struct Partition {
     pub id: TopicPartition,
     requests: mpsc::Sender<Request>,
-    buffered: Arc<Buffered>,
-}
-
-/// Deliveries from the offset to which a worker sought. A failed fetch ends them.
-#[derive(Debug)]
-pub struct Records {
-    /// What was put back, before what is delivered.
-    put_back: VecDeque<Delivery>,
-    deliveries: channel::UnboundedReceiver<Result<Delivery, RDKafkaErrorCode>>,
-    buffered: Arc<Buffered>,
-    failure: Option<RDKafkaErrorCode>,
-}
-
-/// The bytes that the consumers of a process may buffer. All assigned partitions have an equal share, of which a part is for
-/// what librdkafka fetches ahead.
-#[derive(Debug)]
-pub struct Buffers {
-    bytes: usize,
-    partitions: AtomicUsize,
-}
-
-impl Buffers {
-    /// Buffers of so many bytes in all.
-    pub fn new(bytes: usize) -> Self {
-        Self {
-            bytes,
-            partitions: AtomicUsize::new(0),
-        }
-    }
-}
-
-/// An assigned partition's share of the buffers.
-struct Share(Arc<Buffers>);
-
-impl Share {
-    fn of(buffers: &Arc<Buffers>) -> Self {
-        buffers.partitions.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(buffers))
-    }
-
-    /// The buffer is full at so many bytes, and takes more below half of them.
-    fn bytes(&self) -> usize {
-        let partitions = self.0.partitions.load(Ordering::Relaxed).max(1);
-        (self.0.bytes / partitions)
-            .saturating_sub(PREFETCH)
-            .max(SMALLEST_SHARE)
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.0.partitions.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// What was delivered to a worker and not yet received, in bytes.
-#[derive(Debug, Default)]
-struct Buffered(AtomicUsize);
-
-impl Buffered {
-    fn add(&self, bytes: usize) {
-        self.0.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn remove(&self, bytes: usize) {
-        self.0.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
-    fn exceeds(&self, bytes: usize) -> bool {
-        self.0.load(Ordering::Relaxed) >= bytes
-    }
+    buffer: Arc<Buffer>,
 }
 
 #[derive(Debug)]
 enum Request {
     Seek {
         partition: TopicPartition,
-        offset: i64,
-        buffered: Arc<Buffered>,
-        reply: oneshot::Sender<Records>,
+        sought: Sought,
+        buffer: Arc<Buffer>,
     },
     Store {
         partition: TopicPartition,
@@ -169,6 +82,15 @@ enum Request {
         identity: String,
     },
     Committed(Asked),
+}
+
+/// Where a worker has sought.
+#[derive(Debug)]
+struct Sought {
+    offset: i64,
+    /// The incarnation of the topic that the worker has claimed.
+    identity: String,
+    reply: oneshot::Sender<Records>,
 }
 
 /// A question for the offset that was committed for a partition, in this incarnation of its topic.
@@ -180,17 +102,20 @@ struct Asked {
 }
 
 impl Partition {
-    /// Delivers the partition from an offset on. Deliveries of an earlier call that were not received are dropped. `None` if
-    /// the partition was revoked.
-    pub async fn seek(&self, offset: i64) -> Option<Records> {
+    /// Delivers the partition from an offset of this incarnation of the topic on. Deliveries of an earlier call that were not
+    /// received are dropped. `None` if the partition was revoked.
+    pub async fn seek(&self, offset: i64, identity: &str) -> Option<Records> {
         let (reply, records) = oneshot::channel();
-        let buffered = Arc::clone(&self.buffered);
+        let identity = identity.to_owned();
         self.requests
             .send(Request::Seek {
                 partition: self.id.clone(),
-                offset,
-                buffered,
-                reply,
+                sought: Sought {
+                    offset,
+                    identity,
+                    reply,
+                },
+                buffer: Arc::clone(&self.buffer),
             })
             .ok()?;
         records.await.ok()
@@ -223,90 +148,13 @@ impl Partition {
     }
 }
 
-impl Records {
-    /// Waits for the next delivery; `None` if a fetch has failed, or the partition was revoked or sought again.
-    pub async fn next(&mut self) -> Option<Delivery> {
-        if let Some(delivery) = self.put_back.pop_front() {
-            return self.received(Ok(delivery));
-        }
-        let delivery = self.deliveries.recv().await?;
-        self.received(delivery)
-    }
-
-    /// The next delivery, if there is one already.
-    pub fn try_next(&mut self) -> Option<Delivery> {
-        if let Some(delivery) = self.put_back.pop_front() {
-            return self.received(Ok(delivery));
-        }
-        let delivery = self.deliveries.try_recv().ok()?;
-        self.received(delivery)
-    }
-
-    /// Of a partition of which nothing comes.
-    #[cfg(test)]
-    pub fn none() -> Self {
-        Self {
-            put_back: VecDeque::new(),
-            deliveries: channel::unbounded_channel().1,
-            buffered: Arc::default(),
-            failure: None,
-        }
-    }
-
-    /// Puts back what was received last, in its order.
-    pub fn put_back(&mut self, records: Vec<Record>, end: Option<i64>) {
-        for record in &records {
-            self.buffered.add(cost(record));
-        }
-        let deliveries = records.into_iter().map(Delivery::Record);
-        let deliveries = deliveries.chain(end.map(Delivery::End));
-        self.put_back = deliveries.chain(self.put_back.drain(..)).collect();
-    }
-
-    /// Whether more can come: neither did a fetch fail, nor was the partition cut off, revoked, or sought again.
-    pub fn is_live(&self) -> bool {
-        !self.deliveries.is_closed()
-    }
-
-    /// Why a fetch failed, after the last delivery before it.
-    pub fn failure(&self) -> Option<RDKafkaErrorCode> {
-        self.failure
-    }
-
-    fn received(&mut self, delivery: Result<Delivery, RDKafkaErrorCode>) -> Option<Delivery> {
-        match delivery {
-            Ok(delivery) => {
-                if let Delivery::Record(record) = &delivery {
-                    self.buffered.remove(cost(record));
-                }
-                Some(delivery)
-            }
-            Err(code) => {
-                self.failure = Some(code);
-                None
-            }
-        }
-    }
-}
-
-impl Drop for Records {
-    fn drop(&mut self) {
-        self.deliveries.close();
-        while self.try_next().is_some() {}
-    }
-}
-
-/// What a record occupies in a buffer, in bytes.
-fn cost(record: &Record) -> usize {
-    record.value.as_ref().map_or(0, Bytes::len) + record.key_and_headers_size() + RECORD_OVERHEAD
-}
-
 /// Joins the group and serves its partitions until cancelled, in a thread of its own. The receiver gets the assignments. A
 /// consumer that breaks is replaced after its partitions were revoked.
 pub fn join(
     config: ClientConfig,
     topics: Vec<String>,
     buffers: Arc<Buffers>,
+    shared: SharedConsumer,
     topic_states: watch::Receiver<Option<TopicStates>>,
     stop: CancellationToken,
 ) -> channel::UnboundedReceiver<Assignment> {
@@ -315,19 +163,20 @@ pub fn join(
     thread::Builder::new()
         .name(format!("consumer-{group}"))
         .spawn(move || {
-            let mut refusals = Refusals::default();
+            let mut faults = Faults::of(&group);
             while !stop.is_cancelled() {
                 let states = topic_states.clone();
                 let member = |requests| Member {
                     group: group.clone(),
                     topics: topics.clone(),
                     buffers: Arc::clone(&buffers),
+                    shared: shared.clone(),
                     slots: Mutex::default(),
                     assignments: assignments.clone(),
                     requests,
                     topic_states: states,
                 };
-                let run = || run(&config, member, &stop, &mut refusals);
+                let run = || run(&config, member, &stop, &mut faults);
                 match panic::catch_unwind(AssertUnwindSafe(run)) {
                     Ok(Ok(())) => continue,
                     // It was logged when it began.
@@ -346,16 +195,22 @@ pub fn join(
 
 /// A partition as the polling thread sees it.
 struct Slot {
-    /// Receives the records, once the worker has sought.
-    deliveries: Option<channel::UnboundedSender<Result<Delivery, RDKafkaErrorCode>>>,
-    buffered: Arc<Buffered>,
-    share: Share,
+    /// Takes the records, once the worker has sought.
+    outlet: Option<Arc<Outlet>>,
+    buffer: Arc<Buffer>,
     /// Whether it is not fetched.
     paused: bool,
     /// Since when its buffer is full.
     full_since: Option<Instant>,
     /// A seek that librdkafka was not ready for yet.
-    seek: Option<(i64, oneshot::Sender<Records>)>,
+    seek: Option<Sought>,
+}
+
+impl Slot {
+    /// The outlet, while its own group's member delivers to it.
+    fn own_outlet(&self) -> Option<&Arc<Outlet>> {
+        self.outlet.as_ref().filter(|outlet| !outlet.is_shared())
+    }
 }
 
 struct Member {
@@ -363,19 +218,11 @@ struct Member {
     /// In their order.
     topics: Vec<String>,
     buffers: Arc<Buffers>,
+    shared: SharedConsumer,
     slots: Mutex<HashMap<TopicPartition, Slot>>,
     assignments: channel::UnboundedSender<Assignment>,
     requests: mpsc::Sender<Request>,
     topic_states: watch::Receiver<Option<TopicStates>>,
-}
-
-/// A list of partitions, as rdkafka takes it.
-fn list<'p>(partitions: impl IntoIterator<Item = &'p TopicPartition>) -> TopicPartitionList {
-    let mut list = TopicPartitionList::new();
-    for TopicPartition { topic, partition } in partitions {
-        list.add_partition(topic, *partition);
-    }
-    list
 }
 
 impl Member {
@@ -410,19 +257,18 @@ impl Member {
             list.add_partition_offset(
                 &partition.topic,
                 partition.partition,
-                Offset::Offset(self.assigned_offset(partition)),
+                Offset::Offset(self.last_stable_offset(partition).unwrap_or(0)),
             )?;
         }
         consumer.incremental_assign(&list)?;
         consumer.pause(&list)?;
         for partition in partitions {
-            let buffered = Arc::new(Buffered::default());
+            let buffer = Arc::new(Buffer::of(&self.buffers));
             self.slots().insert(
                 partition.clone(),
                 Slot {
-                    deliveries: None,
-                    buffered: Arc::clone(&buffered),
-                    share: Share::of(&self.buffers),
+                    outlet: None,
+                    buffer: Arc::clone(&buffer),
                     paused: true,
                     full_since: None,
                     seek: None,
@@ -431,20 +277,20 @@ impl Member {
             let partition = Partition {
                 id: partition.clone(),
                 requests: self.requests.clone(),
-                buffered,
+                buffer,
             };
             drop(self.assignments.send(Assignment::Assigned(partition)));
         }
         Ok(())
     }
 
-    /// An offset that the log holds, as far as its state was read.
-    fn assigned_offset(&self, of: &TopicPartition) -> i64 {
+    /// The last stable offset of a partition, if it was read.
+    fn last_stable_offset(&self, of: &TopicPartition) -> Option<i64> {
         let states = self.topic_states.borrow();
         let states = states.as_ref();
         let offsets =
             states.and_then(|states| states.get(&*of.topic)?.offsets.get(&of.partition).copied());
-        offsets.map_or(0, |offsets| offsets.last_stable)
+        offsets.map(|offsets| offsets.last_stable)
     }
 
     fn revoked(
@@ -457,23 +303,23 @@ impl Member {
         consumer.incremental_unassign(&list(partitions))
     }
 
-    /// Ends deliveries: their workers read the topic's state again before they go on. If fetches fail, with this code, the
-    /// workers report that, and seek again.
-    fn end_deliveries(&self, scope: &Scope, failure: Option<RDKafkaErrorCode>) {
+    /// Ends deliveries of the partitions that something concerns.
+    fn end_deliveries(&self, scope: &Scope, why: Option<Ended>) {
         for (partition, slot) in self.slots().iter_mut() {
             if scope.contains(partition)
-                && let Some(deliveries) = slot.deliveries.take()
-                && let Some(code) = failure
+                && let Some(outlet) = slot.outlet.take()
             {
-                // A worker that no longer receives seeks again anyway.
-                drop(deliveries.send(Err(code)));
+                outlet.end(why);
             }
         }
     }
 
     fn drop_slots(&self, partitions: &[TopicPartition]) {
         for partition in partitions {
-            if self.slots().remove(partition).is_some() {
+            if let Some(slot) = self.slots().remove(partition) {
+                if let Some(outlet) = slot.outlet {
+                    outlet.end(None);
+                }
                 let revoked = Assignment::Revoked(partition.clone());
                 drop(self.assignments.send(revoked));
             }
@@ -513,7 +359,7 @@ fn run(
     config: &ClientConfig,
     member: impl FnOnce(mpsc::Sender<Request>) -> Member,
     stop: &CancellationToken,
-    refusals: &mut Refusals,
+    faults: &mut Faults,
 ) -> KafkaResult<()> {
     let (sender, requests) = mpsc::channel();
     let member = member(sender);
@@ -525,7 +371,7 @@ fn run(
         .map(String::as_str)
         .collect();
     consumer.subscribe(&topics)?;
-    let outcome = serve(&consumer, stop, &requests, refusals);
+    let outcome = serve(&consumer, stop, &requests, faults);
     let left: Vec<TopicPartition> = consumer.context().slots().keys().cloned().collect();
     consumer.context().drop_slots(&left);
     // Dropping the consumer leaves the group, so that its partitions are assigned again without waiting for the session.
@@ -536,11 +382,10 @@ fn serve(
     consumer: &BaseConsumer<Member>,
     stop: &CancellationToken,
     requests: &mpsc::Receiver<Request>,
-    refusals: &mut Refusals,
+    faults: &mut Faults,
 ) -> KafkaResult<()> {
     let member = Arc::clone(consumer.context());
     let events = Events::of(consumer)?;
-    let mut warnings = Warnings::default();
     let mut stored: HashMap<TopicPartition, (i64, String)> = HashMap::new();
     let (mut store_at, mut rights_at) = (Instant::now(), Instant::now());
     while !stop.is_cancelled() {
@@ -552,16 +397,17 @@ fn serve(
             match request {
                 Request::Seek {
                     partition,
-                    offset,
-                    buffered,
-                    reply,
+                    sought,
+                    buffer,
                 } => {
                     if let Some(slot) = member.slots().get_mut(&partition)
                         // A worker of an earlier assignment may no longer seek.
-                        && Arc::ptr_eq(&slot.buffered, &buffered)
+                        && Arc::ptr_eq(&slot.buffer, &buffer)
                     {
-                        slot.deliveries = None;
-                        slot.seek = Some((offset, reply));
+                        if let Some(former) = slot.outlet.take() {
+                            former.end(None);
+                        }
+                        slot.seek = Some(sought);
                     }
                 }
                 Request::Store {
@@ -576,14 +422,16 @@ fn serve(
         }
         answer_committed(consumer, asked);
         seek_waiting(consumer, &events, &member);
+        pause_shared(consumer, &member)?;
         let any_full = release_drained(consumer, &events, &member)?;
         if store_at.elapsed() >= STORE_INTERVAL {
             store(consumer, &member, &mut stored);
             pass_on(&events, &member);
+            offer(&member);
             store_at = Instant::now();
         }
         if rights_at.elapsed() >= RIGHTS_INTERVAL {
-            follow_rights(consumer, &member, refusals)?;
+            follow_rights(consumer, &member, &mut faults.refusals)?;
             rights_at = Instant::now();
         }
         // Polls all that is fetched, but not so much that a worker's request waits long.
@@ -591,7 +439,7 @@ fn serve(
         for _ in 0..1_000 {
             match events.poll(wait) {
                 None => break,
-                Some(event) => handle(consumer, &events, &member, event, refusals, &mut warnings)?,
+                Some(event) => handle(consumer, &events, &member, event, faults)?,
             }
             wait = Duration::ZERO;
         }
@@ -609,19 +457,15 @@ fn handle(
     events: &Events<'_>,
     member: &Member,
     event: Event,
-    refusals: &mut Refusals,
-    warnings: &mut Warnings,
+    faults: &mut Faults,
 ) -> KafkaResult<()> {
-    let group = member.group.as_str();
     match event {
         Event::Record(record) => deliver(consumer, events, member, record)?,
         Event::EndOfPartition { partition, offset } => {
-            if let Some(Slot {
-                deliveries: Some(deliveries),
-                ..
-            }) = member.slots().get(&partition)
+            if let Some(slot) = member.slots().get(&partition)
+                && let Some(outlet) = slot.own_outlet()
             {
-                drop(deliveries.send(Ok(Delivery::End(offset))));
+                outlet.reached_end(offset);
             }
         }
         Event::Rebalance {
@@ -631,62 +475,14 @@ fn handle(
             member.follow_rebalance(consumer, assigned, &partitions)?;
             if assigned {
                 for partition in &partitions {
-                    refusals.end(group, &partition.topic);
+                    faults.refusals.end(&faults.group, &partition.topic);
                 }
             }
-        }
-        Event::Error {
-            code,
-            is_fatal: true,
-            ..
-        } => {
-            // The event itself says only that something is fatal.
-            let fatal = consumer.client().fatal_error();
-            let code = fatal.map_or(code, |(code, _)| code);
-            if is_refusal(code) {
-                refusals.begin(group, None, code);
-            }
-            return Err(KafkaError::MessageConsumptionFatal(code));
-        }
-        Event::Error {
-            code:
-                code @ (RDKafkaErrorCode::UnknownTopicOrPartition
-                | RDKafkaErrorCode::UnknownTopic
-                | RDKafkaErrorCode::UnknownPartition
-                | RDKafkaErrorCode::UnknownTopicId
-                | RDKafkaErrorCode::AutoOffsetReset
-                | RDKafkaErrorCode::OffsetOutOfRange),
-            scope,
-            ..
-        } => {
-            note_change(group, &scope, &code);
-            member.end_deliveries(&scope, None);
-        }
-        Event::Error {
-            code,
-            scope: scope @ Scope::Partition(_),
-            ..
-        } => member.end_deliveries(&scope, Some(code)),
-        Event::Error { code, scope, .. } if is_refusal(code) => {
-            if let Scope::Topic(topic) = &scope {
-                refusals.begin(group, Some(Arc::clone(topic)), code);
-                member.end_deliveries(&scope, Some(code));
-            } else {
-                refusals.begin(group, None, code);
-                // What concerns the membership, as a topic without a name does in KIP-848, concerns no fetch.
-                if !matches!(
-                    code,
-                    RDKafkaErrorCode::GroupAuthorizationFailed
-                        | RDKafkaErrorCode::TopicAuthorizationFailed
-                ) {
-                    member.end_deliveries(&scope, Some(code));
-                }
-            }
-        }
-        Event::Error { code, scope, .. } => {
-            tracing::debug!(group, ?scope, %code, "librdkafka reports an error and continues");
         }
         Event::Committed(outcomes) => {
+            let Faults {
+                group, refusals, ..
+            } = faults;
             for (TopicPartition { topic, partition }, outcome) in outcomes {
                 match outcome {
                     Ok(()) => refusals.end(group, &topic),
@@ -700,31 +496,13 @@ fn handle(
                 }
             }
         }
-        Event::Log {
-            severity,
-            facility,
-            message,
-        } => {
-            if severity <= WARNING && warnings.is_due(&message) {
-                tracing::warn!(target: "librdkafka", facility, message, group);
-            } else {
-                tracing::debug!(target: "librdkafka", facility, message, group);
-            }
-            if let Some(change) = LogChange::parse(&message) {
-                let scope = change.scope();
-                note_change(group, &scope, &message);
-                member.end_deliveries(&scope, None);
+        event => {
+            if let Some((scope, why)) = faults.follow(consumer, event)? {
+                member.end_deliveries(&scope, why);
             }
         }
-        Event::Other => {}
     }
     Ok(())
-}
-
-/// Logs, for searches, that a log has changed. How it has changed is reported once, after the topic's state is read again: the
-/// monitor reports a missing topic, the worker another log.
-fn note_change(group: &str, scope: &Scope, cause: &dyn fmt::Display) {
-    tracing::debug!(group, ?scope, %cause, "the log has changed; reading the topic's state again");
 }
 
 /// Where the broker assigns partitions (KIP-848), it refuses a member as a whole that may not describe one of its topics: the
@@ -768,8 +546,8 @@ fn seek_waiting(consumer: &BaseConsumer<Member>, events: &Events<'_>, member: &M
         .slots()
         .iter()
         .filter_map(|(partition, slot)| {
-            let (offset, _) = slot.seek.as_ref()?;
-            Some((partition.clone(), Offset::Offset(*offset)))
+            let sought = slot.seek.as_ref()?;
+            Some((partition.clone(), Offset::Offset(sought.offset)))
         })
         .collect();
     for (partition, offset) in waiting {
@@ -794,20 +572,51 @@ fn seek_waiting(consumer: &BaseConsumer<Member>, events: &Events<'_>, member: &M
         // librdkafka drops what was fetched before the seek, by its version.
         events.pass(&partition);
         if let Some(slot) = member.slots().get_mut(&partition)
-            && let Some((_, reply)) = slot.seek.take()
+            && let Some(sought) = slot.seek.take()
         {
-            let (sender, deliveries) = channel::unbounded_channel();
-            slot.deliveries = Some(sender);
+            let (outlet, records) =
+                Outlet::new(partition, sought.identity, sought.offset, &slot.buffer);
+            slot.outlet = Some(outlet);
             slot.paused = false;
             slot.full_since = None;
-            drop(reply.send(Records {
-                put_back: VecDeque::new(),
-                deliveries,
-                buffered: Arc::clone(&slot.buffered),
-                failure: None,
-            }));
+            drop(sought.reply.send(records));
         }
     }
+}
+
+/// Offers the partitions that were read to the end of the log, as far as it was known lately, to the shared consumer.
+/// librdkafka reports an end only when a fetch has waited for records in vain.
+fn offer(member: &Member) {
+    for (partition, slot) in member.slots().iter() {
+        if let Some(outlet) = slot.own_outlet()
+            && let Some(last_stable) = member.last_stable_offset(partition)
+            && outlet.next_offset() >= last_stable
+        {
+            member.shared.offer(Arc::clone(outlet));
+        }
+    }
+}
+
+/// Pauses partitions that the shared consumer delivers.
+fn pause_shared(consumer: &BaseConsumer<Member>, member: &Member) -> KafkaResult<()> {
+    let mut shared = Vec::new();
+    for (partition, slot) in member.slots().iter_mut() {
+        let is_shared = slot
+            .outlet
+            .as_ref()
+            .is_some_and(|outlet| outlet.is_shared());
+        if is_shared {
+            // Its buffer, if it is full, is no longer this member's concern.
+            slot.full_since = None;
+            if !std::mem::replace(&mut slot.paused, true) {
+                shared.push(partition.clone());
+            }
+        }
+    }
+    if shared.is_empty() {
+        return Ok(());
+    }
+    consumer.pause(&list(&shared))
 }
 
 /// Lets partitions continue whose buffers are half empty. Returns whether other buffers are full.
@@ -819,10 +628,10 @@ fn release_drained(
     let (mut resumed, mut paused) = (Vec::new(), Vec::new());
     let mut any_full = false;
     for (partition, slot) in member.slots().iter_mut() {
-        let (Some(since), Some(_)) = (slot.full_since, &slot.deliveries) else {
+        let (Some(since), Some(_)) = (slot.full_since, &slot.outlet) else {
             continue;
         };
-        if !slot.buffered.exceeds(slot.share.bytes() / 2) {
+        if slot.buffer.is_half_empty() {
             slot.full_since = None;
             events.pass(partition);
             if std::mem::take(&mut slot.paused) {
@@ -869,23 +678,25 @@ fn deliver(
     let Some(slot) = slots.get_mut(&partition) else {
         return Ok(());
     };
-    if let Some(deliveries) = &slot.deliveries {
-        let bytes = cost(&record);
-        slot.buffered.add(bytes);
-        if deliveries.send(Ok(Delivery::Record(record))).is_err() {
-            slot.buffered.remove(bytes);
-            slot.deliveries = None;
+    let delivered = match &slot.outlet {
+        Some(outlet) => outlet.deliver(By::Member, &Arc::new(record)),
+        None => Delivered::Closed,
+    };
+    match delivered {
+        Delivered::Room => {}
+        Delivered::Full => {
+            if slot.full_since.is_none() {
+                slot.full_since = Some(Instant::now());
+                events.keep_back(&partition);
+            }
         }
-    }
-    if slot.deliveries.is_none() {
-        // Its worker has stopped receiving; until that seeks again, nothing is to be fetched.
-        slot.paused = true;
-        drop(slots);
-        return consumer.pause(&list([&partition]));
-    }
-    if slot.full_since.is_none() && slot.buffered.exceeds(slot.share.bytes()) {
-        slot.full_since = Some(Instant::now());
-        events.keep_back(&partition);
+        Delivered::Closed => {
+            // Its worker has stopped receiving; until that seeks again, nothing is to be fetched.
+            slot.outlet = None;
+            slot.paused = true;
+            drop(slots);
+            return consumer.pause(&list([&partition]));
+        }
     }
     Ok(())
 }
@@ -942,54 +753,5 @@ fn store(
         && let Err(error) = consumer.store_offsets(&list)
     {
         tracing::debug!(%error, "positions could not be stored for the commit to Kafka");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_put_back_is_received_again_and_counts_as_buffered() {
-        let record = |offset| Record {
-            topic: "user.events".into(),
-            partition: 0,
-            offset,
-            timestamp_ms: None,
-            key: None,
-            headers: Vec::new(),
-            value: None,
-        };
-        let (sender, deliveries) = channel::unbounded_channel();
-        let buffered = Arc::new(Buffered::default());
-        let mut records = Records {
-            put_back: VecDeque::new(),
-            deliveries,
-            buffered: Arc::clone(&buffered),
-            failure: None,
-        };
-        for delivery in [record(0), record(1)].map(Delivery::Record) {
-            buffered.add(RECORD_OVERHEAD);
-            sender.send(Ok(delivery)).unwrap();
-        }
-        sender.send(Ok(Delivery::End(2))).unwrap();
-        sender.send(Err(RDKafkaErrorCode::Unknown)).unwrap();
-        assert_eq!(offsets(&mut records), ["0", "1", "end 2"]);
-        assert!(records.failure().is_some());
-        assert!(!buffered.exceeds(1));
-        records.put_back(vec![record(1)], Some(2));
-        records.put_back(vec![record(0)], None);
-        assert!(buffered.exceeds(2 * RECORD_OVERHEAD));
-        assert_eq!(offsets(&mut records), ["0", "1", "end 2"]);
-        assert!(!buffered.exceeds(1));
-    }
-
-    fn offsets(records: &mut Records) -> Vec<String> {
-        let next = std::iter::from_fn(|| records.try_next());
-        let text = |delivery| match delivery {
-            Delivery::Record(record) => record.offset.to_string(),
-            Delivery::End(offset) => format!("end {offset}"),
-        };
-        next.map(text).collect()
     }
 }

@@ -139,19 +139,17 @@ pub fn dead_letters_config(mut connection: ClientConfig, group_prefix: &str) -> 
 /// a backlog is read no faster.
 pub const PREFETCH: usize = 512 << 10;
 
-/// In a process of more domains than this, a fetch waits for further records. Each record wakes the consumer of each domain.
-/// With few domains that costs less than the wait; but Kafka takes longer to answer seven consumers than Postgres takes to
-/// store the record, and views fall behind.
-const PROMPT_DOMAINS: usize = 2;
-/// How long it waits for each domain of the process. So where nothing comes, the process asks a broker once in this time, however
-/// many domains it projects.
-const FETCH_WAIT: Duration = Duration::from_millis(2);
-/// A fetch of so many bytes waits no longer.
-const FETCH_ENOUGH: usize = 64 << 10;
+/// The settings of the consumer that fetches for several groups. It needs a group id to assign itself partitions, but never joins
+/// the group and commits nothing.
+pub fn shared_config(connection: &ClientConfig, group_prefix: &str) -> ClientConfig {
+    let mut config = member_config(connection, &format!("{group_prefix}.shared-fetches"));
+    config.set("enable.auto.commit", "false");
+    config
+}
 
-/// The settings of a consumer group's member, in a process that projects so many domains: the connection's, and what projection
-/// needs. The user's own properties win, but for the group's name and the debug contexts.
-pub fn member_config(connection: &ClientConfig, group: &str, domains: usize) -> ClientConfig {
+/// The settings of a consumer group's member: the connection's, and what projection needs. The user's own properties win, but for
+/// the group's name and the debug contexts.
+pub fn member_config(connection: &ClientConfig, group: &str) -> ClientConfig {
     let prefetched = (PREFETCH >> 10).to_string();
     // A copy, because `config_map` masks the values of secrets.
     let mut config = consumer_config(connection);
@@ -177,7 +175,7 @@ pub fn member_config(connection: &ClientConfig, group: &str, domains: usize) -> 
     ] {
         set(name, value);
     }
-    // `consumer::LogChange` is parsed from these contexts' lines.
+    // `client_log::LogChange` is parsed from these contexts' lines.
     let mut debug = "metadata,topic".to_owned();
     if let Some(more) = connection.get("debug") {
         debug.push_str(&format!(",{more}"));
@@ -185,13 +183,6 @@ pub fn member_config(connection: &ClientConfig, group: &str, domains: usize) -> 
     // As the session's time-out, it belongs to the classic protocol.
     if !is_kip_848(connection) {
         set("partition.assignment.strategy", "cooperative-sticky");
-    }
-    let is_given = |name| connection.get(name).is_some();
-    // One of them alone would be another trade than the one that the user has chosen.
-    if domains > PROMPT_DOMAINS && !is_given("fetch.wait.max.ms") && !is_given("fetch.min.bytes") {
-        let wait = FETCH_WAIT * domains as u32;
-        config.set("fetch.wait.max.ms", wait.as_millis().to_string());
-        config.set("fetch.min.bytes", FETCH_ENOUGH.to_string());
     }
     config.set("group.id", group);
     config.set("debug", debug);
@@ -302,7 +293,7 @@ mod tests {
         ];
         let properties = given.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let connection = connection_config("localhost:9092", &properties);
-        let config = member_config(&connection, "sightline.order", 1);
+        let config = member_config(&connection, "sightline.order");
         for (name, value) in [
             ("bootstrap.servers", "localhost:9092"),
             ("sasl.password", "secret"),
@@ -314,27 +305,5 @@ mod tests {
         ] {
             assert_eq!(config.get(name), Some(value), "{name}");
         }
-    }
-
-    #[test]
-    fn fetches_of_many_domains_wait_unless_the_user_has_chosen() {
-        let fetches = |given: &[(&str, &str)], domains| {
-            let given = given.iter().copied();
-            let given = given.map(|(name, value)| (name.to_owned(), value.to_owned()));
-            let connection = connection_config("localhost:9092", &given.collect::<Vec<_>>());
-            let config = member_config(&connection, "sightline.order", domains);
-            ["fetch.wait.max.ms", "fetch.min.bytes"].map(|name| config.get(name).map(str::to_owned))
-        };
-        let some = |text: &str| Some(text.to_owned());
-        for domains in [1, 2] {
-            assert_eq!(fetches(&[], domains), [None, None]);
-        }
-        assert_eq!(fetches(&[], 3), [some("6"), some("65536")]);
-        assert_eq!(fetches(&[], 7), [some("14"), some("65536")]);
-        assert_eq!(
-            fetches(&[("fetch.wait.max.ms", "500")], 7),
-            [some("500"), None]
-        );
-        assert_eq!(fetches(&[("fetch.min.bytes", "1")], 7), [None, some("1")]);
     }
 }

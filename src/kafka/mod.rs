@@ -1,5 +1,6 @@
-//! What the projector needs of Kafka: members of a consumer group (`consumer`; their settings in `group`, the check of the
-//! user's properties in [`properties`], what they log in `refusals` and `client_log`); the states and offsets of topics
+//! What the projector needs of Kafka: members of consumer groups (`consumer`), the consumer that they share at the ends of
+//! logs (`shared`), and what both deliver (`records`); their settings (`group`), the check of the user's properties
+//! ([`properties`]), and what their errors and their logs mean (`faults`, `refusals`, `client_log`); the states and offsets of topics
 //! ([`offsets`], which [`monitor`] reads, and [`ends`] when a call needs them); records ([`to_record`]); and what librdkafka
 //! can do but its safe wrapper can't (`native`).
 //!
@@ -8,12 +9,15 @@
 mod client_log;
 pub(crate) mod consumer;
 pub mod ends;
+mod faults;
 pub(crate) mod group;
 pub mod monitor;
 pub(crate) mod native;
 pub mod offsets;
 pub mod properties;
+pub(crate) mod records;
 mod refusals;
+pub(crate) mod shared;
 
 pub use native::to_record;
 

@@ -50,7 +50,7 @@ const HARMLESS_HINTS: [&str; 4] = [
 pub fn check(properties: &[(String, String)]) -> Result<(), String> {
     let mut connection = group::connection_config("", properties);
     connection.remove("bootstrap.servers");
-    let mut member = group::member_config(&connection, "", 1);
+    let mut member = group::member_config(&connection, "");
     // A client without a group has no coordinator to look for.
     member.remove("group.id");
     let Ok(native) = member.create_native_config() else {

@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -31,7 +32,7 @@ const FAILED: &str = "failed";
 /// Records that follow one another in a partition, and the offset at which the log goes on behind them.
 #[derive(Debug)]
 pub struct Batch {
-    pub records: Vec<Record>,
+    pub records: Vec<Arc<Record>>,
     pub next_offset: i64,
     /// Whether its only record is to become a dead letter, because it hit a limit of the database again and again.
     pub gives_up: bool,

@@ -101,9 +101,10 @@ async fn run_member(
 ) {
     let group = group_of(&projector.group_prefix, &view);
     let mut assignments = consumer::join(
-        group::member_config(&projector.kafka, &group, projector.domains),
+        group::member_config(&projector.kafka, &group),
         projector.topics.clone(),
         Arc::clone(&projector.buffers),
+        projector.shared.clone(),
         projector.topic_states.clone(),
         projector.stop.clone(),
     );

@@ -41,8 +41,9 @@ use uuid::Uuid;
 
 use crate::config::StartAt;
 use crate::event::{Bad, Event, TypeName};
-use crate::kafka::consumer::Buffers;
 use crate::kafka::offsets::TopicStates;
+use crate::kafka::records::Buffers;
+use crate::kafka::shared::SharedConsumer;
 use announcements::Announcements;
 pub use writer::Transactions;
 
@@ -253,8 +254,6 @@ pub struct Projector {
     pub transactions: Arc<Transactions>,
     /// The connection to Kafka: bootstrap servers and the user's own properties.
     pub kafka: ClientConfig,
-    /// How many domains this process projects.
-    pub domains: usize,
     /// The topics that every view is made from.
     pub topics: Vec<String>,
     /// The prefix of consumer groups, whose names are `<prefix>.<domain>`, with `.v<version>` from the second
@@ -273,6 +272,8 @@ pub struct Projector {
     pub instance: Uuid,
     /// Limits the bytes of records that wait for their workers.
     pub buffers: Arc<Buffers>,
+    /// Fetches the ends of logs for all versions of all domains.
+    pub shared: SharedConsumer,
     /// The topics' states, from [`crate::kafka::monitor`].
     pub topic_states: watch::Receiver<Option<TopicStates>>,
     /// Where commits are announced.

@@ -30,9 +30,10 @@ use super::writer::{BATCH_RECORDS, Outcome, Queue, Turn};
 use super::{Projection, Projector, View};
 use crate::db::{self, ErrorClass};
 use crate::event::Record;
-use crate::kafka::consumer::{Delivery, Partition, Records};
+use crate::kafka::consumer::Partition;
 use crate::kafka::is_refusal;
 use crate::kafka::offsets::{self, TopicState};
+use crate::kafka::records::{Delivery, Ended, Records};
 use crate::telemetry;
 
 /// The pause before the next attempt: the first, doubling up to the largest.
@@ -262,7 +263,8 @@ impl Worker {
             }
             None => {
                 let begin = last_record.map_or(owned.claim.next_offset, |(offset, _)| offset);
-                let Some(records) = self.partition.seek(begin).await else {
+                let Some(records) = self.partition.seek(begin, state.identity.stored()).await
+                else {
                     return Ok(WorkerEnd::Released);
                 };
                 records
@@ -300,7 +302,7 @@ impl Worker {
                             );
                             // The last record is still to be compared, if it did not come yet.
                             let from = last_record.map_or(next_offset, |(offset, _)| offset);
-                            let Some(sought) = self.partition.seek(from).await else { return Ok(WorkerEnd::Released) };
+                            let Some(sought) = self.partition.seek(from, state.identity.stored()).await else { return Ok(WorkerEnd::Released) };
                             records = sought;
                         }
                         // The log is shorter than what was read of it, unless the offsets were asked for before that.
@@ -314,8 +316,9 @@ impl Worker {
             };
             let Some(delivery) = delivery else {
                 // The next seek makes librdkafka report the end of the partition again, or the error.
-                return Ok(match records.failure() {
-                    Some(code) => WorkerEnd::FetchFailed(code),
+                return Ok(match records.ended() {
+                    Some(Ended::Failed(code)) => WorkerEnd::FetchFailed(code),
+                    Some(Ended::FellBehind) => WorkerEnd::ClaimAgain,
                     None => WorkerEnd::LogChanged,
                 });
             };
@@ -359,7 +362,11 @@ impl Worker {
                         continue;
                     }
                     EndStep::FetchAgain => {
-                        let Some(sought) = self.partition.seek(next_offset).await else {
+                        let Some(sought) = self
+                            .partition
+                            .seek(next_offset, state.identity.stored())
+                            .await
+                        else {
                             return Ok(WorkerEnd::Released);
                         };
                         (owned, records) = (turn.owned, sought);
@@ -369,7 +376,8 @@ impl Worker {
                 }
             }
             self.wait_for_tick(&mut turn).await;
-            let oldest = turn.batch.records.first().and_then(record_time);
+            let first = turn.batch.records.first();
+            let oldest = first.and_then(|record| record_time(record));
             heartbeats.oldest_unapplied(&self.view, log_id, oldest);
             // A replay of old records, by a rebuild or a first build, says nothing of how fresh answers are.
             let is_replay = !turn.owned.claim.is_live || turn.owned.reads_its_backlog();
@@ -426,7 +434,11 @@ impl Worker {
             if let EndStep::FetchAgain =
                 judge_end(end_of_partition, next_offset, &mut unconfirmed_end)
             {
-                let Some(sought) = self.partition.seek(next_offset).await else {
+                let Some(sought) = self
+                    .partition
+                    .seek(next_offset, state.identity.stored())
+                    .await
+                else {
                     return Ok(WorkerEnd::Released);
                 };
                 records = sought;
@@ -437,7 +449,7 @@ impl Worker {
     /// Waits for the next tick while no record of the turn concerns the view, so that one statement counts such records of all
     /// partitions. Where a read waits for the partition, they are counted at once.
     async fn wait_for_tick(&self, turn: &mut Turn) {
-        let concerns = |record: &Record| {
+        let concerns = |record: &Arc<Record>| {
             let reading = Reading::of(record, self.projection, self.projector.max_value_bytes);
             reading.concerns_the_view()
         };

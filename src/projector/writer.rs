@@ -11,7 +11,7 @@ use super::progress::OwnedPartition;
 use super::{Projection, Projector, View};
 use crate::db;
 use crate::event::Record;
-use crate::kafka::consumer::{Delivery, Records};
+use crate::kafka::records::{Delivery, Records};
 
 /// A transaction ends at so many records or bytes: enough to share its cost, few enough to keep it short.
 pub const BATCH_RECORDS: usize = 2_000;
@@ -96,7 +96,7 @@ impl Turn {
     }
 
     fn bytes(&self) -> usize {
-        self.batch.records.iter().map(size).sum()
+        self.batch.records.iter().map(|record| size(record)).sum()
     }
 }
 

@@ -48,6 +48,7 @@ mod requests;
 mod response_sizes;
 mod search;
 mod several_topics;
+mod shared_consumer;
 mod slow_records;
 mod starting;
 mod statements;

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use rdkafka::bindings as sys;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::TopicPartitionList;
 
 use super::{Owned, poll};
 use crate::event::Record;
@@ -23,6 +24,15 @@ pub struct TopicPartition {
     pub topic: Arc<str>,
     /// The number of the partition.
     pub partition: i32,
+}
+
+/// A list of partitions, as rdkafka takes it.
+pub fn list<'p>(partitions: impl IntoIterator<Item = &'p TopicPartition>) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    for TopicPartition { topic, partition } in partitions {
+        list.add_partition(topic, *partition);
+    }
+    list
 }
 
 /// What an error concerns.
