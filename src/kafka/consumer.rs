@@ -434,15 +434,10 @@ fn serve(
             follow_rights(consumer, &member, &mut faults.refusals)?;
             rights_at = Instant::now();
         }
-        // Polls all that is fetched, but not so much that a worker's request waits long.
-        let mut wait = if any_full { POLL_WHILE_FULL } else { POLL };
-        for _ in 0..1_000 {
-            match events.poll(wait) {
-                None => break,
-                Some(event) => handle(consumer, &events, &member, event, faults)?,
-            }
-            wait = Duration::ZERO;
-        }
+        let wait = if any_full { POLL_WHILE_FULL } else { POLL };
+        events.hand_over(wait, |event| {
+            handle(consumer, &events, &member, event, faults)
+        })?;
     }
     store(consumer, &member, &mut stored);
     Ok(())

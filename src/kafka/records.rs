@@ -343,8 +343,7 @@ impl Outlet {
         progress.last.as_ref().map(|record| record.offset)
     }
 
-    /// Lets the shared consumer deliver from now on, and nobody else, if this was the last record that was delivered. Returns
-    /// whether it was.
+    /// From now on takes records from the shared consumer alone, if the last record was this one. Returns whether it was.
     pub fn share_after(&self, record: &Record) -> bool {
         let mut progress = self.progress();
         let last = progress.last.as_ref();

@@ -5,7 +5,8 @@
 //!   the monitor has read last. A partition of which two outlets are offered is fetched.
 //! - An outlet is taken over at a record that both consumers have delivered last, the same by its fingerprint. So what follows
 //!   here follows in the outlet's log, too, and librdkafka's checks of that log (KIP-320) go on from a record it has seen.
-//! - Nobody waits for anybody: an outlet whose buffer is full is left to its group's member again, which seeks.
+//! - No view waits for another: the consumer ends the deliveries of an outlet whose buffer is full, and its worker seeks in its
+//!   own group.
 //! - It never joins a group and commits nothing. What ends deliveries of a member ends them here, and the workers seek in their
 //!   own groups.
 
@@ -27,7 +28,7 @@ use super::records::{By, Delivered, Ended, Outlet};
 use super::run_thread;
 use crate::event::Record;
 
-/// How often it is looked which of the offered outlets can be taken over, and which partitions nobody needs any longer.
+/// How often the consumer takes over the outlets that it can, and stops fetching partitions without outlets.
 const REVIEW: Duration = Duration::from_millis(50);
 /// After so long without an outlet a partition is no longer fetched: those that are offered are far behind.
 const LONGEST_USELESS: Duration = Duration::from_secs(10);
@@ -126,12 +127,18 @@ impl Fetched {
     }
 }
 
-impl Drop for Fetched {
-    /// Members don't fetch what is delivered here: its workers have to seek.
-    fn drop(&mut self) {
+impl Fetched {
+    fn end(&self, why: Option<Ended>) {
         for outlet in &self.outlets {
-            outlet.end(None);
+            outlet.end(why);
         }
+    }
+}
+
+impl Drop for Fetched {
+    /// Ends the deliveries, because no member fetches these partitions: their workers seek then, and the members fetch again.
+    fn drop(&mut self) {
+        self.end(None);
     }
 }
 
@@ -202,7 +209,7 @@ impl Logs {
         }
     }
 
-    /// Stops fetching what nobody needs, and begins to fetch what can be shared.
+    /// Assigns the consumer the partitions of which several outlets are offered, and unassigns those that have none any more.
     fn follow(&mut self, consumer: &BaseConsumer<Quiet>) -> KafkaResult<()> {
         let is_fetched = |partition: &TopicPartition| {
             let log = self.logs.get(partition);
@@ -281,16 +288,14 @@ impl Logs {
         self.logs.retain(|partition, log| {
             let ends = scope.contains(partition);
             if ends && let Some(fetched) = &log.fetched {
-                for outlet in &fetched.outlets {
-                    outlet.end(why);
-                }
+                fetched.end(why);
             }
             !ends
         });
     }
 }
 
-/// What librdkafka calls: nothing of it is needed, because the consumer's log and errors are events.
+/// librdkafka calls it only while the consumer closes; before that, the log and errors are events.
 struct Quiet;
 
 impl ClientContext for Quiet {
@@ -324,14 +329,7 @@ fn run(
             logs.follow(&consumer)?;
             review_at = Instant::now();
         }
-        let mut wait = REVIEW;
-        for _ in 0..1_000 {
-            match events.poll(wait) {
-                None => break,
-                Some(event) => logs.handle(&consumer, event, &mut faults)?,
-            }
-            wait = Duration::ZERO;
-        }
+        events.hand_over(REVIEW, |event| logs.handle(&consumer, event, &mut faults))?;
     }
     Ok(())
 }

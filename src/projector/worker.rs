@@ -256,6 +256,7 @@ impl Worker {
             .last_record
             .filter(|(offset, _)| *offset >= claimed.log_start);
         let kept = kept.filter(|kept| kept.position == position && kept.records.is_live());
+        let seek = |offset| self.partition.seek(offset, state.identity.stored());
         let mut records = match kept {
             Some(kept) => {
                 last_record = kept.last_record;
@@ -263,8 +264,7 @@ impl Worker {
             }
             None => {
                 let begin = last_record.map_or(owned.claim.next_offset, |(offset, _)| offset);
-                let Some(records) = self.partition.seek(begin, state.identity.stored()).await
-                else {
+                let Some(records) = seek(begin).await else {
                     return Ok(WorkerEnd::Released);
                 };
                 records
@@ -302,7 +302,7 @@ impl Worker {
                             );
                             // The last record is still to be compared, if it did not come yet.
                             let from = last_record.map_or(next_offset, |(offset, _)| offset);
-                            let Some(sought) = self.partition.seek(from, state.identity.stored()).await else { return Ok(WorkerEnd::Released) };
+                            let Some(sought) = seek(from).await else { return Ok(WorkerEnd::Released) };
                             records = sought;
                         }
                         // The log is shorter than what was read of it, unless the offsets were asked for before that.
@@ -362,11 +362,7 @@ impl Worker {
                         continue;
                     }
                     EndStep::FetchAgain => {
-                        let Some(sought) = self
-                            .partition
-                            .seek(next_offset, state.identity.stored())
-                            .await
-                        else {
+                        let Some(sought) = seek(next_offset).await else {
                             return Ok(WorkerEnd::Released);
                         };
                         (owned, records) = (turn.owned, sought);
@@ -434,11 +430,7 @@ impl Worker {
             if let EndStep::FetchAgain =
                 judge_end(end_of_partition, next_offset, &mut unconfirmed_end)
             {
-                let Some(sought) = self
-                    .partition
-                    .seek(next_offset, state.identity.stored())
-                    .await
-                else {
+                let Some(sought) = seek(next_offset).await else {
                     return Ok(WorkerEnd::Released);
                 };
                 records = sought;

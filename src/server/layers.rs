@@ -108,8 +108,8 @@ async fn pass_grpc_route(
     trail_position(response)
 }
 
-/// Answers a call of health or reflection, and ends its stream when the connection takes no more calls. Otherwise a process that
-/// stops would wait until the caller ends the stream.
+/// Answers a call of health or reflection, and ends its stream when the connection takes no more calls: a process that stops waits
+/// for open streams, and callers of these two keep them open.
 async fn answer_until_closing(request: Request, next: Next) -> Response {
     let Some(Closing(closing)) = request.extensions().get::<Closing>().cloned() else {
         return next.run(request).await;

@@ -158,6 +158,24 @@ impl<'c> Events<'c> {
         }
     }
 
+    /// Hands over all that there is, but not so much that the caller has no time for anything else. Waits for the first event.
+    ///
+    /// # Errors
+    /// Those of `handle`, which is called no more then.
+    pub fn hand_over(
+        &self,
+        timeout: Duration,
+        mut handle: impl FnMut(Event) -> KafkaResult<()>,
+    ) -> KafkaResult<()> {
+        let mut wait = timeout;
+        for _ in 0..1_000 {
+            let Some(event) = self.poll(wait) else { break };
+            handle(event)?;
+            wait = Duration::ZERO;
+        }
+        Ok(())
+    }
+
     /// The next event; `None` if there was none within `timeout`.
     pub fn poll(&self, timeout: Duration) -> Option<Event> {
         let event = poll(&self.queue, timeout)?;

@@ -162,7 +162,7 @@ impl Targets {
             .filter(move |record| record.is_of(domain))
     }
 
-    /// Whether the age of the answer is demanded. Nobody knows how old a replica's answer is.
+    /// Whether the caller demands an answer that is not older than some time. No replica can show that of its answer.
     pub fn is_by_age(&self) -> bool {
         self.max_lag.is_some()
     }
