@@ -6,7 +6,7 @@
 
 use sightline_postgres::{Options, Postgres, ServerCertificate};
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Transaction};
 use tokio::sync::{Mutex, OnceCell};
 
 use super::unique;
@@ -51,6 +51,27 @@ impl Database {
             }
             _ => self.url.clone(),
         }
+    }
+
+    /// Holds up a partition of a domain's view: a transaction that has locked the progress rows of the partition, in all
+    /// versions, until it is rolled back.
+    pub async fn lock_progress(
+        &self,
+        domain: &str,
+        partition: i32,
+    ) -> Transaction<'static, sqlx::Postgres> {
+        let pool = PgPool::connect(&self.url).await.expect("the database");
+        let mut locked = pool.begin().await.expect("a transaction");
+        sqlx::query(
+            "SELECT FROM sightline.progress JOIN sightline.logs USING (log_id)
+             WHERE domain = $1 AND partition = $2 FOR UPDATE OF progress",
+        )
+        .bind(domain)
+        .bind(partition)
+        .execute(&mut *locked)
+        .await
+        .expect("locked");
+        locked
     }
 
     /// A database in a private server, which the test may kill.

@@ -44,14 +44,7 @@ async fn partitions_are_claimed_together_and_a_locked_one_holds_up_no_other() {
     running.app.process.signal("TERM");
     assert_eq!(running.app.process.wait(SOON), 0);
 
-    let mut locked = pool.begin().await.expect("a transaction");
-    sqlx::query(
-        "SELECT FROM sightline.progress JOIN sightline.logs USING (log_id)
-         WHERE domain = 'order' AND partition = 0 FOR UPDATE OF progress",
-    )
-    .execute(&mut *locked)
-    .await
-    .expect("locked");
+    let locked = world.database.lock_progress("order", 0).await;
     let second: Vec<Record> = records(1).collect();
     writer.write(&world.topic, &second).await;
     let running = world.serve().await;

@@ -8,7 +8,6 @@ use sightline_testing::client::Rest;
 use sightline_testing::database::Database;
 use sightline_testing::proxy::Proxy;
 use sightline_testing::wait_until;
-use sqlx::{Connection, PgConnection};
 
 const DOMAINS: [&str; 3] = ["order", "fulfillment", "search"];
 const PADDING: usize = 2_000;
@@ -92,17 +91,7 @@ async fn shared_until_one_falls_behind(properties: &str) {
     };
     log.is_shared(rest).await;
 
-    let mut connection = PgConnection::connect(&world.database.url)
-        .await
-        .expect("connected");
-    let mut locked = connection.begin().await.expect("a transaction");
-    sqlx::query(
-        "SELECT FROM sightline.progress JOIN sightline.logs USING (log_id)
-         WHERE domain = 'order' FOR UPDATE OF progress",
-    )
-    .execute(&mut *locked)
-    .await
-    .expect("locked");
+    let locked = world.database.lock_progress("order", 0).await;
     let held_at = log.written;
     // Several times what the buffer holds.
     log.write(1_000).await;

@@ -98,17 +98,7 @@ async fn a_progress_row_that_is_locked_holds_up_its_own_partition_only() {
     let first = [0, 1, 2].map(|partition| registered(partition, &format!("first-{partition}")));
     writer.write(&world.topic, &first).await;
     caught_up(rest, &Ends::from([(0, 1), (1, 1), (2, 1)])).await;
-    let mut connection = PgConnection::connect(&world.database.url)
-        .await
-        .expect("connected");
-    let mut transaction = connection.begin().await.expect("begun");
-    sqlx::query(
-        "SELECT FROM sightline.progress JOIN sightline.logs USING (log_id)
-         WHERE domain = 'order' AND partition = 1 FOR UPDATE OF progress",
-    )
-    .execute(&mut *transaction)
-    .await
-    .expect("locked");
+    let transaction = world.database.lock_progress("order", 1).await;
     let second = (0..60).map(|n| registered(n % 3, &format!("second-{n}")));
     writer
         .write(&world.topic, &second.collect::<Vec<_>>())
