@@ -1,7 +1,7 @@
-//! Look-ups of one row by its key. A few slots, each with a connection of its own, run them. A read that finds a free slot
-//! uses it itself. While all slots are busy, reads wait, and the next free slot asks for all rows of one kind in one
-//! statement: the busier the slots are, the more rows each statement returns. A slot keeps its connection while it is in use,
-//! so a look-up is one round trip.
+//! Look-ups of one row by its key. A few slots, each with a connection of its own, run them. A read that finds none in use takes
+//! one itself. While a statement runs, reads wait, and the next one asks for all rows of one kind: the more reads there are, the
+//! more rows each statement returns, and the less each costs. Only beside a statement that takes long another slot is used. A
+//! slot keeps its connection while it is in use, so a look-up is one round trip.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
@@ -21,6 +21,8 @@ use crate::event::hash16;
 const SLOTS: u32 = 4;
 /// The most rows that one statement returns.
 const MOST: usize = 100;
+/// How long reads wait for a statement that runs before the next one runs beside it.
+const PATIENCE: Duration = Duration::from_millis(1);
 /// After how long a free slot gives its connection back.
 const IDLE: Duration = Duration::from_secs(1);
 /// How often a connection in use is checked for whether its server still takes writes.
@@ -133,9 +135,40 @@ struct Request {
 #[derive(Default)]
 struct State {
     free: Vec<Slot>,
+    /// When each of the slots in use began its statement.
+    begun: Vec<Instant>,
     /// Kinds that have requests, the one that is to be next first.
     order: VecDeque<&'static Lookup>,
     requests: HashMap<&'static str, Vec<Request>>,
+}
+
+impl State {
+    /// A free slot, unless a statement runs that may end soon.
+    fn begin(&mut self) -> Result<(Slot, Instant), Wait> {
+        if let Some(youngest) = self.begun.iter().max() {
+            let left = PATIENCE.saturating_sub(youngest.elapsed());
+            if !left.is_zero() {
+                return Err(Wait::AtMost(left));
+            }
+        }
+        let slot = self.free.pop().ok_or(Wait::UntilNotified)?;
+        let begun = Instant::now();
+        self.begun.push(begun);
+        Ok((slot, begun))
+    }
+
+    fn end(&mut self, slot: Slot, begun: Instant) {
+        self.free.push(slot);
+        if let Some(index) = self.begun.iter().position(|other| *other == begun) {
+            self.begun.swap_remove(index);
+        }
+    }
+}
+
+/// For how long a worker waits to be notified.
+enum Wait {
+    AtMost(Duration),
+    UntilNotified,
 }
 
 /// The slots, and what waits for them.
@@ -192,13 +225,16 @@ impl Lookups {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A free slot, unless other look-ups wait for it already.
+    /// A slot for a look-up that comes, unless it has to wait, with others or for them.
     fn free_slot(&self) -> Option<UsedSlot<'_>> {
         let mut state = self.lock();
-        let slot = state.order.is_empty().then(|| state.free.pop()).flatten()?;
+        if !state.order.is_empty() {
+            return None;
+        }
+        let slot = state.begin().ok()?;
         Some(UsedSlot {
             lookups: self,
-            slot,
+            slot: Some(slot),
         })
     }
 
@@ -214,65 +250,65 @@ impl Lookups {
         } = &mut *state;
         let waiting = requests.entry(lookup.statement).or_default();
         if waiting.is_empty() {
+            // Where others wait, a worker sees to it already.
+            if order.is_empty() {
+                self.waiting.notify_one();
+            }
             order.push_back(lookup);
         }
         waiting.push(Request { id, answer });
-        // A slot may have become free since this look-up found none.
-        if !state.free.is_empty() {
-            self.waiting.notify_one();
-        }
         answered
     }
 
-    /// A free slot, and the next requests, all of one kind.
-    fn take(&self) -> Option<(UsedSlot<'_>, &'static Lookup, Vec<Request>)> {
+    /// Gives back the slot of the statement before, and takes one for the next requests, all of one kind.
+    fn next(
+        &self,
+        mut ended: Option<UsedSlot<'_>>,
+    ) -> Result<(UsedSlot<'_>, &'static Lookup, Vec<Request>), Wait> {
         let mut state = self.lock();
-        if state.free.is_empty() {
-            return None;
+        if let Some((slot, begun)) = ended.as_mut().and_then(|used| used.slot.take()) {
+            state.end(slot, begun);
         }
-        let lookup = state.order.pop_front()?;
+        let lookup = *state.order.front().ok_or(Wait::UntilNotified)?;
+        let slot = state.begin()?;
+        state.order.pop_front();
         let requests = state.requests.entry(lookup.statement).or_default();
         let left = requests.split_off(requests.len().min(MOST));
         let taken = std::mem::replace(requests, left);
         if !requests.is_empty() {
             state.order.push_back(lookup);
         }
-        let slot = state.free.pop().unwrap_or_default();
+        if !state.order.is_empty() {
+            self.waiting.notify_one();
+        }
         let used = UsedSlot {
             lookups: self,
-            slot,
+            slot: Some(slot),
         };
-        Some((used, lookup, taken))
+        Ok((used, lookup, taken))
     }
 
     /// Runs look-ups that wait, for as long as the process runs.
     async fn work(self: Arc<Self>) {
+        let mut ended = None;
         loop {
-            while let Some((mut slot, lookup, mut requests)) = self.take() {
-                // Of callers that are gone nothing is read.
-                requests.retain(|request| !request.answer.is_closed());
-                if requests.is_empty() {
+            let (mut slot, lookup, mut requests) = match self.next(ended.take()) {
+                Ok(next) => next,
+                Err(wait) => {
+                    let notified = self.waiting.notified();
+                    match wait {
+                        Wait::AtMost(wait) => drop(tokio::time::timeout(wait, notified).await),
+                        Wait::UntilNotified => notified.await,
+                    }
                     continue;
                 }
-                let ids: Vec<String> = requests
-                    .iter_mut()
-                    .map(|request| std::mem::take(&mut request.id))
-                    .collect();
-                match slot.run(lookup, &ids).await {
-                    Ok(found) => {
-                        for (request, found) in requests.into_iter().zip(found) {
-                            drop(request.answer.send(Ok(found)));
-                        }
-                    }
-                    Err(error) => {
-                        let error = Error::from(error).in_statement(lookup.statement);
-                        for request in requests {
-                            drop(request.answer.send(Err(error.clone())));
-                        }
-                    }
-                }
+            };
+            // Of callers that are gone nothing is read.
+            requests.retain(|request| !request.answer.is_closed());
+            if !requests.is_empty() {
+                slot.answer(lookup, requests).await;
             }
-            self.waiting.notified().await;
+            ended = Some(slot);
         }
     }
 
@@ -292,24 +328,49 @@ impl Lookups {
     }
 }
 
-/// A slot in use. Dropped, also where its caller is gone, it is free again.
+/// A slot in use, and when its statement began. Dropped, also where its caller is gone, it is free again.
 struct UsedSlot<'l> {
     lookups: &'l Lookups,
-    slot: Slot,
+    slot: Option<(Slot, Instant)>,
 }
 
 impl UsedSlot<'_> {
     async fn run(&mut self, lookup: &Lookup, ids: &[String]) -> sqlx::Result<Vec<Found>> {
-        self.slot.run(self.lookups, lookup, ids).await
+        match &mut self.slot {
+            Some((slot, _)) => slot.run(self.lookups, lookup, ids).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn answer(&mut self, lookup: &Lookup, mut requests: Vec<Request>) {
+        let ids: Vec<String> = requests
+            .iter_mut()
+            .map(|request| std::mem::take(&mut request.id))
+            .collect();
+        match self.run(lookup, &ids).await {
+            Ok(found) => {
+                for (request, found) in requests.into_iter().zip(found) {
+                    drop(request.answer.send(Ok(found)));
+                }
+            }
+            Err(error) => {
+                let error = Error::from(error).in_statement(lookup.statement);
+                for request in requests {
+                    drop(request.answer.send(Err(error.clone())));
+                }
+            }
+        }
     }
 }
 
 impl Drop for UsedSlot<'_> {
     fn drop(&mut self) {
-        let mut state = self.lookups.lock();
-        state.free.push(std::mem::take(&mut self.slot));
-        if !state.order.is_empty() {
-            self.lookups.waiting.notify_one();
+        if let Some((slot, begun)) = self.slot.take() {
+            let mut state = self.lookups.lock();
+            state.end(slot, begun);
+            if !state.order.is_empty() {
+                self.lookups.waiting.notify_one();
+            }
         }
     }
 }
@@ -382,6 +443,25 @@ impl Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_statement_runs_beside_others_only_once_they_take_long() {
+        let mut state = State::default();
+        state.free.extend([Slot::default(), Slot::default()]);
+        let first = state.begin();
+        assert!(first.is_ok());
+        assert!(matches!(state.begin(), Err(Wait::AtMost(wait)) if wait <= PATIENCE));
+        if let Ok((slot, begun)) = first {
+            state.end(slot, begun);
+        }
+        for _ in 0..2 {
+            assert!(state.begin().is_ok());
+            for begun in &mut state.begun {
+                *begun -= PATIENCE;
+            }
+        }
+        assert!(matches!(state.begin(), Err(Wait::UntilNotified)));
+    }
 
     #[test]
     fn each_id_gets_its_row_and_the_positions_that_it_reflects() {
