@@ -3,7 +3,7 @@
 //! more rows each statement returns, and the less each costs. Only beside a statement that takes long another slot is used. A
 //! slot keeps its connection while it is in use, so a look-up is one round trip.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -46,30 +46,35 @@ pub type Run = for<'c> fn(
     &'c [String],
 ) -> BoxFuture<'c, sqlx::Result<Vec<Found>>>;
 
-/// What a statement for several ids returns: rows, and the positions that they reflect, in one snapshot. An entry of `numbers`
-/// says for which id, counted from 1, a row was found; the same entry of the other lists belongs to it.
-#[derive(Debug, sqlx::FromRow)]
+/// A row of a statement that finds several ids in one snapshot: a log of the view, what was found of an id, or an open dead
+/// letter under one.
+#[derive(Debug, Clone, Default, sqlx::FromRow)]
+pub struct Row {
+    /// The id; `None` in the row of a log.
+    pub id: Option<String>,
+    /// What was found.
+    pub document: Option<String>,
+    /// The log; beside a document the one that it is made from, `None` if it depends on all.
+    pub log_id: Option<i32>,
+    /// The log's position.
+    pub next_offset: Option<i64>,
+    /// Whether the view has once been complete; in the row of a log.
+    pub ready: Option<bool>,
+    /// An open dead letter under the id.
+    pub dead_letter: Option<Uuid>,
+}
+
+/// What a statement for several ids has found, in one snapshot.
+#[derive(Debug, Default)]
 pub struct Rows {
-    /// The ids for which there are rows.
-    pub numbers: Vec<i64>,
-    /// Their documents.
-    pub documents: Vec<String>,
-    /// The one log that a row is made from; `None` where there were several.
-    pub log_ids: Vec<Option<i32>>,
-    /// From how many logs the view was made when the row was written.
-    pub row_logs: Vec<i32>,
-    /// From how many logs the view is made.
-    pub log_count: i32,
-    /// The ids under which there are open dead letters.
-    pub lacking: Vec<i64>,
-    /// One of these dead letters of each.
-    pub dead_letters: Vec<Uuid>,
-    /// All logs of the view, or at least those that rows are made from.
-    pub logs: Vec<i32>,
-    /// Their positions.
-    pub offsets: Vec<i64>,
     /// Whether the view has once been complete.
-    pub ready: bool,
+    pub is_ready: bool,
+    /// All logs of the view, and their positions.
+    positions: BTreeMap<i32, i64>,
+    /// By id.
+    documents: HashMap<String, Row>,
+    /// By id.
+    dead_letters: HashMap<String, Uuid>,
 }
 
 /// What was found of one id.
@@ -88,40 +93,44 @@ pub struct Found {
     pub dead_letter: Option<Uuid>,
 }
 
-impl Rows {
-    /// What was found of each of so many ids.
-    pub fn by_id(self, count: usize) -> Vec<Found> {
-        let mut found: Vec<Found> = (0..count)
-            .map(|_| Found {
-                is_ready: self.ready,
-                ..Found::default()
-            })
-            .collect();
-        let index = |number: i64| usize::try_from(number - 1).unwrap_or(usize::MAX);
-        for (number, dead_letter) in self.lacking.into_iter().zip(self.dead_letters) {
-            if let Some(found) = found.get_mut(index(number)) {
-                found.dead_letter = Some(dead_letter);
-            }
-        }
-        let rows = self.numbers.into_iter().zip(self.documents);
-        let origins = self.log_ids.into_iter().zip(self.row_logs);
-        for ((number, document), (log_id, logs)) in rows.zip(origins) {
-            let Some(found) = found.get_mut(index(number)) else {
+impl FromIterator<Row> for Rows {
+    fn from_iter<I: IntoIterator<Item = Row>>(rows: I) -> Self {
+        let mut found = Self::default();
+        for mut row in rows {
+            let Some(id) = row.id.take() else {
+                found.is_ready = row.ready.unwrap_or_default();
+                found.positions.extend(row.log_id.zip(row.next_offset));
                 continue;
             };
-            found.document = Some(document);
-            let log_id = log_id.filter(|_| logs == self.log_count);
-            let position = self.logs.iter().position(|log| Some(*log) == log_id);
-            if let Some(position) = position {
-                found.logs.push(self.logs[position]);
-                found.offsets.push(self.offsets[position]);
+            if let Some(dead_letter) = row.dead_letter {
+                found.dead_letters.insert(id.clone(), dead_letter);
+            }
+            if row.document.is_some() {
+                found.documents.insert(id, row);
             }
         }
-        for found in found.iter_mut().filter(|found| found.logs.is_empty()) {
-            found.logs.clone_from(&self.logs);
-            found.offsets.clone_from(&self.offsets);
-        }
         found
+    }
+}
+
+impl Rows {
+    /// What was found of an id.
+    pub fn of(&self, id: &str) -> Found {
+        let row = self.documents.get(id);
+        let position = row
+            .and_then(|row| row.log_id)
+            .and_then(|log_id| self.positions.get_key_value(&log_id));
+        let (logs, offsets) = match position {
+            Some((log_id, next_offset)) => (vec![*log_id], vec![*next_offset]),
+            None => self.positions.iter().unzip(),
+        };
+        Found {
+            document: row.and_then(|row| row.document.clone()),
+            logs,
+            offsets,
+            is_ready: self.is_ready,
+            dead_letter: self.dead_letters.get(id).copied(),
+        }
     }
 }
 
@@ -464,41 +473,48 @@ mod tests {
 
     #[test]
     fn each_id_gets_its_row_and_the_positions_that_it_reflects() {
-        let rows = Rows {
-            numbers: vec![3, 1, 4],
-            documents: vec!["three".into(), "one".into(), "four".into()],
-            // The first row is made from log 8 alone; the second from several logs; the third before logs were added.
-            log_ids: vec![Some(8), None, Some(7)],
-            row_logs: vec![2, 2, 1],
-            log_count: 2,
-            lacking: vec![2],
-            dead_letters: vec![Uuid::nil()],
-            logs: vec![7, 8],
-            offsets: vec![70, 80],
-            ready: true,
+        let log = |log_id, next_offset| Row {
+            log_id: Some(log_id),
+            next_offset: Some(next_offset),
+            ready: Some(true),
+            ..Row::default()
         };
-        let found: Vec<_> = rows
-            .by_id(4)
-            .into_iter()
-            .map(|found| {
-                (
-                    found.document,
-                    found.logs,
-                    found.offsets,
-                    found.dead_letter.is_some(),
-                )
-            })
-            .collect();
-        let all = || (vec![7, 8], vec![70, 80]);
-        let row = |document: Option<&str>, (logs, offsets), lacks| {
-            (document.map(str::to_owned), logs, offsets, lacks)
+        let row = |id: &str, log_id| Row {
+            id: Some(id.to_owned()),
+            document: Some(format!("of {id}")),
+            log_id,
+            ..Row::default()
         };
-        let expected = [
-            row(Some("one"), all(), false),
-            row(None, all(), true),
-            row(Some("three"), (vec![8], vec![80]), false),
-            row(Some("four"), all(), false),
-        ];
-        assert_eq!(found, expected);
+        let dead_letter = |id: &str| Row {
+            id: Some(id.to_owned()),
+            dead_letter: Some(Uuid::nil()),
+            ..Row::default()
+        };
+        let rows: Rows = [
+            log(7, 70),
+            log(8, 80),
+            row("several logs", None),
+            row("one log", Some(8)),
+            dead_letter("one log"),
+            dead_letter("unknown"),
+            row("was not asked for", Some(7)),
+        ]
+        .into_iter()
+        .collect();
+        let all = (vec![7, 8], vec![70, 80]);
+        let one = (vec![8], vec![80]);
+        for (id, document, (logs, offsets), lacks) in [
+            ("several logs", Some("of several logs"), all.clone(), false),
+            ("one log", Some("of one log"), one.clone(), true),
+            ("unknown", None, all, true),
+            // Another caller of the same statement.
+            ("one log", Some("of one log"), one, true),
+        ] {
+            let found = rows.of(id);
+            assert_eq!(found.document.as_deref(), document, "{id}");
+            assert_eq!((found.logs, found.offsets), (logs, offsets), "{id}");
+            assert_eq!(found.dead_letter.is_some(), lacks, "{id}");
+            assert!(found.is_ready, "{id}");
+        }
     }
 }

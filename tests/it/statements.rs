@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use rdkafka::ClientConfig;
 use serde_json::{Value, json};
 use sightline::projector::announcements::Announcements;
 use sightline::projector::restores::RestoreCheck;
+use sightline::query::lookups::Lookup;
 use sightline::query::{Reads, Work, users};
 use sightline::{db, domains};
 use sightline_testing::database::Database;
@@ -109,12 +111,11 @@ async fn every_domain_finds_users_by_the_shared_statements() {
             let reflected = found.position.token.iter().count();
             assert_eq!((found.body.as_ref(), reflected), (document, positions));
         }
+        all_find(&reads, lookup, &state, 1).await;
         // A row that is made from several logs reflects all of them.
         let several = format!("UPDATE {domain}_live.users SET log_id = NULL");
         execute(&database, &several).await;
-        let found = reads.find(lookup, "user-1").await.expect("an answer");
-        let reflected = found.position.token.iter().count();
-        assert_eq!((found.body.as_ref(), reflected), (Some(&state), 6));
+        all_find(&reads, lookup, &state, 6).await;
 
         if !HISTORIES.contains(&domain) {
             continue;
@@ -141,6 +142,16 @@ async fn every_domain_finds_users_by_the_shared_statements() {
             (found.body.document, facts),
             (Some(state), vec!["first".into(), "second".into()])
         );
+    }
+}
+
+/// Callers that look up the same user at once, and share statements, all find this state and so many positions.
+async fn all_find(reads: &Reads, lookup: &'static Lookup, state: &String, positions: usize) {
+    let callers = (0..50).map(|_| reads.find(lookup, "user-1"));
+    for found in join_all(callers).await {
+        let found = found.expect("an answer");
+        let reflected = found.position.token.iter().count();
+        assert_eq!((found.body.as_ref(), reflected), (Some(state), positions));
     }
 }
 

@@ -22,7 +22,7 @@ use crate::event::hash16;
 use crate::fold::addresses::{DefaultKind, Source};
 use crate::fold::history::{self, HistoryEntry};
 use crate::projector::FeedPosition;
-use crate::query::lookups::{Found, Lookup, Rows};
+use crate::query::lookups::{Found, Lookup, Row, Rows};
 use crate::query::page::{Page, PageRequest};
 use crate::query::reads::Resume;
 use crate::query::watch::{self, Feed, FeedPage, FeedRow, Limits, WatchStream};
@@ -128,14 +128,19 @@ static USERS: Lookup = users::lookup("fulfillment", "fulfillment/find_users");
 static ADDRESSES: Lookup = Lookup {
     domain: "fulfillment",
     statement: "fulfillment/find_addresses",
-    run: |connection, _, keys, _| Box::pin(find_addresses(connection, keys)),
+    run: |connection, _, keys, ids| Box::pin(find_addresses(connection, keys, ids)),
 };
 
-async fn find_addresses(connection: &mut PgConnection, keys: &[Uuid]) -> sqlx::Result<Vec<Found>> {
+async fn find_addresses(
+    connection: &mut PgConnection,
+    keys: &[Uuid],
+    ids: &[String],
+) -> sqlx::Result<Vec<Found>> {
     let statement =
-        sqlx::query_file_as!(Rows, "src/domains/fulfillment/sql/find_addresses.sql", keys);
-    let rows = statement.fetch_one(connection).await?;
-    Ok(rows.by_id(keys.len()))
+        sqlx::query_file_as!(Row, "src/domains/fulfillment/sql/find_addresses.sql", keys);
+    let rows = statement.fetch_all(connection).await?;
+    let rows: Rows = rows.into_iter().collect();
+    Ok(ids.iter().map(|id| rows.of(id)).collect())
 }
 
 fn fold(facts: impl IntoIterator<Item = HistoryEntry<Fact>>) -> Recipient {

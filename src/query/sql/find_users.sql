@@ -1,37 +1,21 @@
--- Users by the hashes ($1) and the ids ($2) of users, and the positions that the answers reflect, in one snapshot: those of
--- the logs that the rows are made from, where each was found and is made from one log; else those of all logs. Open dead letters
--- under a user's id, which are missing from the answer, are looked for only if that is asked ($3).
-SELECT coalesce(c.numbers, '{}') AS numbers, coalesce(c.documents, '{}') AS documents,
-       coalesce(c.log_ids, '{}') AS log_ids, coalesce(c.row_logs, '{}') AS row_logs, v.logs AS log_count,
-       coalesce(d.numbers, '{}') AS lacking, coalesce(d.ids, '{}') AS dead_letters, coalesce(p.logs, '{}') AS logs, coalesce(p.offsets, '{}') AS offsets,
-       v.ready AS ready
+-- Users by the hashes ($1) and the ids ($2) of users, in one snapshot: a row for each log of the view, with its position; one for
+-- each user, with the log that it is made from, where that is one, and no logs were added since; and one for each user under whose
+-- id there are open dead letters, which are missing from the answer, where that is asked ($3).
+SELECT NULL::text AS id, NULL::text AS document, p.log_id, p.next_offset, v.ready, NULL::uuid AS dead_letter
 FROM {domain}_live.view_version v
+LEFT JOIN sightline.progress p ON p.domain = '{domain}' AND p.version = v.version
+UNION ALL
+SELECT u.user_id, u.state::text, CASE WHEN u.logs = v.logs THEN u.log_id END, NULL, NULL, NULL
+FROM {domain}_live.view_version v
+CROSS JOIN {domain}_live.users u
+WHERE u.user_key = ANY ($1::uuid[])
+UNION ALL
+SELECT a.id, NULL, NULL, NULL, NULL, d.id
+FROM {domain}_live.view_version v
+CROSS JOIN unnest($1::uuid[], $2::text[]) AS a (key, id)
 CROSS JOIN LATERAL (
-    SELECT array_agg(a.number) AS numbers, array_agg(u.state::text) AS documents, array_agg(u.log_id) AS log_ids,
-           array_agg(u.logs) AS row_logs,
-           coalesce(count(*) = cardinality($1::uuid[]) AND bool_and(u.log_id IS NOT NULL AND u.logs = v.logs), false) AS are_of_one_log
-    FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS a (key, id, number)
-    CROSS JOIN LATERAL (SELECT * FROM {domain}_live.users WHERE user_key = a.key AND user_id = a.id LIMIT 1) u
-) c
-CROSS JOIN LATERAL (
-    SELECT array_agg(a.number) AS numbers, array_agg(d.id) AS ids
-    FROM unnest($1::uuid[]) WITH ORDINALITY AS a (key, number)
-    CROSS JOIN LATERAL (
-        SELECT id FROM sightline.dead_letters
-        WHERE domain = '{domain}' AND version = v.version AND key_hash = a.key AND state IN ('parked', 'retrying')
-        LIMIT 1
-    ) d
-    WHERE $3::boolean
+    SELECT id FROM sightline.dead_letters
+    WHERE domain = '{domain}' AND version = v.version AND key_hash = a.key AND state IN ('parked', 'retrying')
+    LIMIT 1
 ) d
-CROSS JOIN LATERAL (
-    SELECT array_agg(log_id) AS logs, array_agg(next_offset) AS offsets
-    FROM (
-        SELECT log_id, next_offset
-        FROM sightline.progress
-        WHERE c.are_of_one_log AND domain = '{domain}' AND version = v.version AND log_id = ANY (c.log_ids)
-        UNION ALL
-        SELECT log_id, next_offset
-        FROM sightline.progress
-        WHERE NOT c.are_of_one_log AND domain = '{domain}' AND version = v.version
-    ) p
-) p
+WHERE $3
