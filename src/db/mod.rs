@@ -12,8 +12,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use log::LevelFilter;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use sqlx::error::DatabaseError;
 use sqlx::migrate::{Migrate, MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgDatabaseError, PgPool, PgPoolOptions};
@@ -446,8 +445,8 @@ pub fn to_document(value: &impl Serialize) -> Result<String, sqlx::Error> {
 ///
 /// # Errors
 /// [`Unreadable`].
-pub fn of_document<T: DeserializeOwned>(
-    document: &str,
+pub fn of_document<'d, T: Deserialize<'d>>(
+    document: &'d str,
     table: &'static str,
 ) -> Result<T, sqlx::Error> {
     let mut json = serde_json::Deserializer::from_str(document);

@@ -217,10 +217,10 @@ impl DefaultKind {
     pub const BOTH: [Self; 2] = [Self::Shipping, Self::Billing];
 }
 
-/// An address that an event has added or updated.
+/// An address that an event has added or updated. `U` is what is kept of the last such event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct KnownAddress {
+pub struct KnownAddress<U> {
     /// `shipping`, `billing`, `home`, `work`; others occur.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none", default)]
     pub address_type: Option<String>,
@@ -228,18 +228,23 @@ pub struct KnownAddress {
     #[serde(default)]
     pub parts: event::Address,
     /// The parts, and `type`, that changed to an unknown value: names, sorted.
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    #[serde(skip_serializing_if = "Vec::is_empty", default = "Vec::new")]
     pub stale: Vec<String>,
     /// The last event that named the address or changed one of its default flags.
-    pub updated: Source,
+    pub updated: U,
 }
 
-/// A user's addresses and defaults.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub struct AddressBook {
+/// A user's addresses and defaults. `U` is what is kept of each address's last event: its [`Source`], or only when it happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(
+    rename_all = "camelCase",
+    default,
+    deny_unknown_fields,
+    bound(deserialize = "U: Deserialize<'de>")
+)]
+pub struct AddressBook<U> {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    addresses: BTreeMap<String, KnownAddress>,
+    addresses: BTreeMap<String, KnownAddress<U>>,
     /// Ids of deleted addresses, known before or not: a late update does not bring them back.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     gone: BTreeSet<String>,
@@ -249,21 +254,65 @@ pub struct AddressBook {
     default_billing: Option<String>,
 }
 
-impl AddressBook {
+impl<U> Default for AddressBook<U> {
+    fn default() -> Self {
+        Self {
+            addresses: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            default_shipping: None,
+            default_billing: None,
+        }
+    }
+}
+
+impl<U: Copy> AddressBook<U> {
+    /// A book of known addresses by their ids, the ids of deleted ones, and the ids of the defaults, shipping first.
+    pub fn new(
+        addresses: BTreeMap<String, KnownAddress<U>>,
+        gone: BTreeSet<String>,
+        [default_shipping, default_billing]: [Option<String>; 2],
+    ) -> Self {
+        Self {
+            addresses,
+            gone,
+            default_shipping,
+            default_billing,
+        }
+    }
+
+    /// The same book, of which something else is kept of each address's last event.
+    pub fn map<V>(self, f: impl Fn(U) -> V) -> AddressBook<V> {
+        let addresses = self.addresses.into_iter().map(|(id, address)| {
+            let address = KnownAddress {
+                address_type: address.address_type,
+                parts: address.parts,
+                stale: address.stale,
+                updated: f(address.updated),
+            };
+            (id, address)
+        });
+        AddressBook {
+            addresses: addresses.collect(),
+            gone: self.gone,
+            default_shipping: self.default_shipping,
+            default_billing: self.default_billing,
+        }
+    }
+
     /// The known addresses, in the order of their ids.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &KnownAddress)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &KnownAddress<U>)> {
         self.addresses
             .iter()
             .map(|(id, address)| (id.as_str(), address))
     }
 
-    /// The known addresses by value, in the order of their ids.
-    pub fn into_known(self) -> impl Iterator<Item = (String, KnownAddress)> {
-        self.addresses.into_iter()
+    /// The ids of deleted addresses.
+    pub fn gone(&self) -> &BTreeSet<String> {
+        &self.gone
     }
 
     /// The address with this id, if it is known.
-    pub fn get(&self, address_id: &str) -> Option<&KnownAddress> {
+    pub fn get(&self, address_id: &str) -> Option<&KnownAddress<U>> {
         self.addresses.get(address_id)
     }
 
@@ -276,7 +325,7 @@ impl AddressBook {
     }
 
     /// The id and the address of a default, if the address is known.
-    pub fn default_address(&self, default: DefaultKind) -> Option<(&str, &KnownAddress)> {
+    pub fn default_address(&self, default: DefaultKind) -> Option<(&str, &KnownAddress<U>)> {
         let id = self.default_id(default)?;
         Some((id, self.get(id)?))
     }
@@ -287,7 +336,7 @@ impl AddressBook {
     }
 
     /// Applies the next fact, in the order of the log.
-    pub fn apply(&mut self, fact: &AddressFact, source: Source) {
+    pub fn apply(&mut self, fact: &AddressFact, updated: U) {
         match fact {
             AddressFact::Added {
                 address_id,
@@ -302,9 +351,9 @@ impl AddressBook {
                     (DefaultKind::Billing, *is_default_billing),
                 ] {
                     if is_set {
-                        self.set_default(default, Some(address_id), source);
+                        self.set_default(default, Some(address_id), updated);
                     } else if is_known && self.is_default(default, address_id) {
-                        self.set_default(default, None, source);
+                        self.set_default(default, None, updated);
                     }
                 }
                 self.gone.remove(address_id);
@@ -312,7 +361,7 @@ impl AddressBook {
                     address_type: address_type.clone(),
                     parts: address.clone(),
                     stale: Vec::new(),
-                    updated: source,
+                    updated,
                 };
                 self.addresses.insert(address_id.clone(), address);
             }
@@ -320,11 +369,11 @@ impl AddressBook {
                 address_id,
                 address: full_address,
                 changes,
-            } => self.update(address_id, full_address.as_ref(), changes, source),
+            } => self.update(address_id, full_address.as_ref(), changes, updated),
             AddressFact::Deleted { address_id } => {
                 for default in DefaultKind::BOTH {
                     if self.is_default(default, address_id) {
-                        self.set_default(default, None, source);
+                        self.set_default(default, None, updated);
                     }
                 }
                 self.addresses.remove(address_id);
@@ -336,7 +385,7 @@ impl AddressBook {
                     (DefaultKind::Billing, billing),
                 ] {
                     if let Some(address_id) = named {
-                        self.set_default(default, Some(address_id), source);
+                        self.set_default(default, Some(address_id), updated);
                     }
                 }
             }
@@ -348,7 +397,7 @@ impl AddressBook {
         address_id: &str,
         full_address: Option<&event::Address>,
         changes: &BTreeMap<String, TextChange>,
-        source: Source,
+        updated: U,
     ) {
         if self.gone.contains(address_id) {
             return;
@@ -360,9 +409,9 @@ impl AddressBook {
                 address_type: None,
                 parts: event::Address::default(),
                 stale: Vec::new(),
-                updated: source,
+                updated,
             });
-        address.updated = source;
+        address.updated = updated;
         if let Some(full_address) = full_address {
             address.parts.clone_from(full_address);
             // The type, which it does not hold, stays as stale as it was.
@@ -383,9 +432,10 @@ impl AddressBook {
         }
     }
 
-    /// Erases everything but the ids and countries of the known addresses.
-    pub fn erase_personal_data(&mut self) {
+    /// Erases everything but the ids and countries of the known addresses, which this changes for the last time.
+    pub fn erase_personal_data(&mut self, updated: U) {
         for address in self.addresses.values_mut() {
+            address.updated = updated;
             address.address_type = None;
             address.parts = event::Address {
                 country: address.parts.country.take(),
@@ -399,8 +449,8 @@ impl AddressBook {
     }
 
     /// Sets or clears a default. The flags of the former and of the new default change, so both are
-    /// updated by `source`.
-    fn set_default(&mut self, default: DefaultKind, address_id: Option<&str>, source: Source) {
+    /// updated.
+    fn set_default(&mut self, default: DefaultKind, address_id: Option<&str>, updated: U) {
         let named = match default {
             DefaultKind::Shipping => &mut self.default_shipping,
             DefaultKind::Billing => &mut self.default_billing,
@@ -408,7 +458,7 @@ impl AddressBook {
         let former = std::mem::replace(named, address_id.map(str::to_owned));
         for id in [former.as_deref(), address_id].into_iter().flatten() {
             if let Some(address) = self.addresses.get_mut(id) {
-                address.updated = source;
+                address.updated = updated;
             }
         }
     }

@@ -28,6 +28,17 @@ impl<T> Answer<T> {
             position: self.position,
         }
     }
+
+    /// The same position with another body, if that can be made.
+    ///
+    /// # Errors
+    /// That of `f`.
+    pub fn try_map<U, E>(self, f: impl FnOnce(T) -> Result<U, E>) -> Result<Answer<U>, E> {
+        Ok(Answer {
+            body: f(self.body)?,
+            position: self.position,
+        })
+    }
 }
 
 impl<T: Serialize> Answer<Option<T>> {

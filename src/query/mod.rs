@@ -7,6 +7,7 @@ pub mod answer;
 pub mod consistency;
 pub mod cursor;
 pub mod deadline;
+pub mod document;
 pub mod event_lookups;
 pub mod events;
 pub mod gather;
@@ -28,6 +29,7 @@ pub mod watch;
 use chrono::{DateTime, TimeDelta, Utc};
 
 pub use self::answer::{Answer, Position};
+pub use self::document::Document;
 pub use self::ids::{check_id, distinct_ids, uuid};
 pub use self::reads::{Reads, Work};
 pub use self::seen::Subject;

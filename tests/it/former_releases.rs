@@ -56,6 +56,24 @@ SELECT sightline.in_every_version('order', $$
         before = change::jsonb -> 'before', after = change::jsonb -> 'after';
     ALTER TABLE address_changes DROP change;
 $$);
+SELECT sightline.in_every_version('order', $$
+    -- The answer was made when it was read, from the customer without addresses, and the book of these.
+    UPDATE users
+    SET state = jsonb_strip_nulls(jsonb_build_object(
+        'customer', state -> 'answer' || '{"addresses": [], "defaultShippingAddressId": null, "defaultBillingAddressId": null}',
+        'book', jsonb_build_object(
+            'addresses', (
+                SELECT coalesce(jsonb_object_agg(a ->> 'addressId', jsonb_build_object(
+                    'type', a -> 'type', 'stale', a -> 'staleFields',
+                    'parts', a - '{addressId,type,isDefaultShipping,isDefaultBilling,staleFields,updatedAt}'::text[],
+                    'updated', jsonb_build_object('at', coalesce(a ->> 'updatedAt', state #>> '{answer,deletedAt}'),
+                                                  'log', 1, 'offset', 0))), '{}')
+                FROM jsonb_array_elements(state #> '{answer,addresses}') AS a),
+            'gone', state -> 'gone',
+            'defaultShipping', state #> '{answer,defaultShippingAddressId}',
+            'defaultBilling', state #> '{answer,defaultBillingAddressId}'),
+        'lastInUse', state -> 'lastInUse', 'isErased', state -> 'isErased'));
+$$);
 SELECT sightline.in_every_version('fulfillment', $$ALTER TABLE shipping_addresses ALTER address TYPE jsonb USING address::jsonb$$);
 DROP DOMAIN sightline.document;
 DROP FUNCTION sightline.magnitude(bigint);
@@ -128,6 +146,8 @@ async fn convert(domains: &[&str], as_before: &'static str) {
     for domain in domains {
         project(rest, domain, "rebuild", json!({})).await;
         built(rest, domain, ends.values().sum()).await;
-        project(rest, domain, "switch", json!({"compare": true})).await;
+        // Users without an event since have their customers as a former release has written them.
+        let compare = *domain != "order";
+        project(rest, domain, "switch", json!({"compare": compare})).await;
     }
 }

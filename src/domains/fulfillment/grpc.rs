@@ -4,7 +4,9 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use tonic::{Request, Response, Status};
 
-use super::model::{ShippingAddress, ShippingAddressChange, ShippingAddressChangeKind};
+use super::model::{
+    FoundAddresses, ShippingAddress, ShippingAddressChange, ShippingAddressChangeKind,
+};
 use super::queries::{self, SearchFilter};
 use super::validation::{AddressProblem, Validation, ValidationStatus};
 use crate::error::Error;
@@ -72,6 +74,7 @@ impl FulfillmentService for FulfillmentGrpc {
         let request = request.into_inner();
         let as_of = grpc::past_time("asOf", request.as_of)?;
         let answer = queries::get_address(&self.reads, &request.address_id, as_of).await?;
+        let answer = answer.try_map(|address| address.read())?;
         Ok(respond(answer.map(|address| pb::GetAddressResponse {
             address: Some(address.into()),
         })))
@@ -93,10 +96,8 @@ impl FulfillmentService for FulfillmentGrpc {
         };
         let page = grpc::page(request.page_size, request.page_token);
         let answer = queries::search_addresses(&self.reads, filter, &page).await?;
-        Ok(respond(answer.map(|found| pb::SearchAddressesResponse {
-            addresses: found.addresses.into_iter().map(Into::into).collect(),
-            next_page_token: found.next_page_token,
-        })))
+        let answer = answer.try_map(pb::SearchAddressesResponse::try_from)?;
+        Ok(respond(answer))
     }
 
     async fn watch_addresses(
@@ -110,6 +111,19 @@ impl FulfillmentService for FulfillmentGrpc {
         Ok(respond(answer.map(|events| {
             events.map(|event| Ok(event?.into())).boxed()
         })))
+    }
+}
+
+impl TryFrom<FoundAddresses> for pb::SearchAddressesResponse {
+    type Error = Error;
+
+    fn try_from(found: FoundAddresses) -> Result<Self, Error> {
+        let addresses = found.addresses.iter();
+        let addresses = addresses.map(|address| Ok(address.read()?.into()));
+        Ok(Self {
+            addresses: addresses.collect::<Result<_, Error>>()?,
+            next_page_token: found.next_page_token,
+        })
     }
 }
 
@@ -215,7 +229,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::domains::fulfillment::model::FoundAddresses;
+    use crate::query::Document;
 
     /// Answers are measured as JSON: see [`crate::query::page`].
     #[test]
@@ -234,13 +248,16 @@ mod tests {
                 "staleFields": [text, text], "updatedAt": "2026-10-03T09:00:00.123456Z",
                 "validation": {"status": "invalid", "problems": [{"field": text, "problem": "missing"}]},
             });
-            let found: FoundAddresses =
-                serde_json::from_value(json!({"addresses": [bare, full]})).unwrap();
-            let json = serde_json::to_vec(&found).unwrap().len();
-            let message = pb::SearchAddressesResponse {
-                addresses: found.addresses.into_iter().map(Into::into).collect(),
+            let addresses = [bare, full].map(|address| {
+                let address: ShippingAddress = serde_json::from_value(address).unwrap();
+                Document::of(&address).unwrap()
+            });
+            let found = FoundAddresses {
+                addresses: addresses.into(),
                 next_page_token: None,
             };
+            let json = serde_json::to_vec(&found).unwrap().len();
+            let message = pb::SearchAddressesResponse::try_from(found).unwrap();
             assert!(message.encoded_len() <= json, "addresses of {length}");
         }
     }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::validation::Validation;
+use crate::query::Document;
 
 /// An address to ship to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -81,11 +82,12 @@ pub struct ShippingAddresses {
 }
 
 /// A page of the addresses that match a search.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FoundAddresses {
     /// In a stable order.
-    pub addresses: Vec<ShippingAddress>,
+    #[schema(value_type = Vec<ShippingAddress>)]
+    pub addresses: Vec<Document<ShippingAddress>>,
     /// The token of the next page; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_page_token: Option<String>,

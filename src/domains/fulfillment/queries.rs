@@ -26,7 +26,7 @@ use crate::query::lookups::{Found, Lookup, Row, Rows};
 use crate::query::page::{Page, PageRequest};
 use crate::query::reads::Resume;
 use crate::query::watch::{self, Feed, FeedPage, FeedRow, Limits, WatchStream};
-use crate::query::{self, Answer, Position, Reads, Subject, users};
+use crate::query::{self, Answer, Document, Position, Reads, Subject, users};
 
 /// A user's addresses, now or as of an instant. A deleted user has none.
 ///
@@ -162,12 +162,12 @@ pub async fn get_address(
     reads: &Reads,
     address_id: &str,
     as_of: Option<DateTime<Utc>>,
-) -> Result<Answer<ShippingAddress>, Error> {
+) -> Result<Answer<Document<ShippingAddress>>, Error> {
     query::check_id("addressId", address_id)?;
     let (address, position) = match as_of {
         None => {
             let Answer { body, position } = reads.find(&ADDRESSES, address_id).await?;
-            let address = body.map(|address| db::of_document(&address, "shipping_addresses"));
+            let address = body.map(|address| Document::stored(&address, "shipping_addresses"));
             (address.transpose()?, position)
         }
         Some(as_of) => {
@@ -189,6 +189,7 @@ pub async fn get_address(
             let subject = Subject::User(dead_letter.map(|(_, id)| id));
             let position =
                 reads.position("fulfillment", &row.logs, &row.offsets, row.ready, subject);
+            let address = address.as_ref().map(Document::of).transpose()?;
             (address, position.await?)
         }
     };
@@ -286,7 +287,7 @@ pub async fn search_addresses(
     }
     let keys = row.address_keys.into_iter().zip(row.user_keys);
     let addresses = row.addresses.iter().zip(keys).map(|(address, keys)| {
-        let address: ShippingAddress = db::of_document(address, "shipping_addresses")?;
+        let address = Document::stored(address, "shipping_addresses")?;
         Ok((address, keys))
     });
     let addresses: Vec<_> = addresses.collect::<Result<_, sqlx::Error>>()?;

@@ -43,7 +43,7 @@ pub struct Recipient {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     stale: Vec<String>,
     /// The user's addresses and defaults.
-    pub book: AddressBook,
+    pub book: AddressBook<Source>,
 }
 
 /// What an event says about a user's shipping addresses, in the form in which it is stored.
@@ -121,7 +121,7 @@ impl Recipient {
         &self,
         user_id: &str,
         address_id: &str,
-        known: &KnownAddress,
+        known: &KnownAddress<Source>,
     ) -> ShippingAddress {
         let stale_fields = self.stale_fields(known);
         let recipient_name = contact_name(known)
@@ -179,7 +179,7 @@ impl Recipient {
     }
 
     /// The fields of a shipping address that are made from stale data; sorted.
-    fn stale_fields(&self, address: &KnownAddress) -> Vec<String> {
+    fn stale_fields(&self, address: &KnownAddress<Source>) -> Vec<String> {
         let part = |name: &str| address.stale.iter().any(|stale| stale == name);
         let person = |name: &str| self.stale.iter().any(|stale| stale == name);
         // The user's data stand in only where the address has no contact.
@@ -206,7 +206,7 @@ impl Recipient {
 }
 
 /// The address's contact, if the name is not blank.
-fn contact_name(address: &KnownAddress) -> Option<&str> {
+fn contact_name(address: &KnownAddress<Source>) -> Option<&str> {
     let name = address.parts.contact_name.as_deref();
     name.filter(|name| !is_blank(name))
 }

@@ -5,10 +5,11 @@
 //! while its address is known: if it names an unknown address, orders wait for that address instead
 //! of going elsewhere.
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::model::{Address, AddressChangeKind};
-use crate::fold::addresses::{AddressBook, AddressFact, DefaultKind, KnownAddress, Source};
+use super::model::{Address, AddressChangeKind, Book};
+use crate::fold::addresses::{AddressFact, DefaultKind, KnownAddress};
 
 /// A change, without the user and the event that made it.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,7 +72,7 @@ const PARTS: [&str; 5] = [
 ];
 
 impl Destination {
-    fn of(address_id: &str, address: &KnownAddress) -> Self {
+    fn of(address_id: &str, address: &KnownAddress<DateTime<Utc>>) -> Self {
         let mut parts = address.parts.clone();
         let is_part = |name: &&String| PARTS.contains(&name.as_str());
         Self {
@@ -102,21 +103,21 @@ impl LastInUse {
 /// Applies a fact to a book. Returns the changes that it makes: of one address at most one, and
 /// none if just its time is different.
 pub fn apply(
-    book: &mut AddressBook,
+    book: &mut Book,
     last_in_use: &mut LastInUse,
     fact: &AddressFact,
-    source: Source,
+    at: DateTime<Utc>,
 ) -> Vec<ChangeDetails> {
     let (kind, address_id) = match fact {
         AddressFact::DefaultsNamed { .. } => {
-            return change_defaults(book, last_in_use, fact, source);
+            return change_defaults(book, last_in_use, fact, at);
         }
         AddressFact::Added { address_id, .. } => (AddressChangeKind::Added, address_id),
         AddressFact::Updated { address_id, .. } => (AddressChangeKind::Updated, address_id),
         AddressFact::Deleted { address_id } => (AddressChangeKind::Deleted, address_id),
     };
     let before = Address::of(book, address_id);
-    let significant = apply_and_judge(book, last_in_use, fact, source);
+    let significant = apply_and_judge(book, last_in_use, fact, at);
     let after = Address::of(book, address_id);
     if without_time(&before) == without_time(&after) {
         return Vec::new();
@@ -139,17 +140,17 @@ pub fn apply(
 /// Applies a fact about the defaults. Each default that names another address than before is a
 /// change.
 fn change_defaults(
-    book: &mut AddressBook,
+    book: &mut Book,
     last_in_use: &mut LastInUse,
     fact: &AddressFact,
-    source: Source,
+    at: DateTime<Utc>,
 ) -> Vec<ChangeDetails> {
     let before = DefaultKind::BOTH.map(|default| {
         let id = book.default_id(default).map(str::to_owned);
         let address = id.as_deref().and_then(|id| Address::of(book, id));
         (id, address)
     });
-    let significant = apply_and_judge(book, last_in_use, fact, source);
+    let significant = apply_and_judge(book, last_in_use, fact, at);
     let mut changes = Vec::new();
     for ((default, (former_id, former)), significant) in
         DefaultKind::BOTH.into_iter().zip(before).zip(significant)
@@ -175,13 +176,13 @@ fn change_defaults(
 /// Applies a fact. Returns for each default whether unshipped orders that use it would now go
 /// elsewhere.
 fn apply_and_judge(
-    book: &mut AddressBook,
+    book: &mut Book,
     last_in_use: &mut LastInUse,
     fact: &AddressFact,
-    source: Source,
+    at: DateTime<Utc>,
 ) -> [bool; 2] {
     let was_in_use = DefaultKind::BOTH.map(|default| book.default_address(default).is_some());
-    book.apply(fact, source);
+    book.apply(fact, at);
     let mut significant = [false; 2];
     for ((default, was_in_use), significant) in DefaultKind::BOTH
         .into_iter()

@@ -4,8 +4,9 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use tonic::{Request, Response, Status};
 
-use super::model::{Address, AddressChange, AddressChangeKind, Customer, WatchedChange};
+use super::model::{Address, AddressChange, AddressChangeKind, Customer, Customers, WatchedChange};
 use super::queries::{self, ChangesFilter};
+use crate::error::Error;
 use crate::event::DeletionType;
 use crate::proto::order::v1 as pb;
 use crate::proto::order::v1::order_service_server::{OrderService, OrderServiceServer};
@@ -33,6 +34,7 @@ impl OrderService for OrderGrpc {
     ) -> Result<Response<pb::GetCustomerResponse>, Status> {
         let user_id = request.into_inner().user_id;
         let answer = queries::get_customer(&self.reads, &user_id).await?;
+        let answer = answer.try_map(|customer| customer.read())?;
         Ok(respond(answer.map(|customer| pb::GetCustomerResponse {
             customer: Some(customer.into()),
         })))
@@ -44,10 +46,8 @@ impl OrderService for OrderGrpc {
     ) -> Result<Response<pb::BatchGetCustomersResponse>, Status> {
         let user_ids = request.into_inner().user_ids;
         let answer = queries::batch_get_customers(&self.reads, &user_ids).await?;
-        Ok(respond(answer.map(|found| pb::BatchGetCustomersResponse {
-            customers: found.customers.into_iter().map(Into::into).collect(),
-            missing: found.missing,
-        })))
+        let answer = answer.try_map(pb::BatchGetCustomersResponse::try_from)?;
+        Ok(respond(answer))
     }
 
     async fn list_customer_addresses(
@@ -141,6 +141,19 @@ impl From<WatchPosition> for pb::WatchPosition {
     }
 }
 
+impl TryFrom<Customers> for pb::BatchGetCustomersResponse {
+    type Error = Error;
+
+    fn try_from(found: Customers) -> Result<Self, Error> {
+        let customers = found.customers.iter();
+        let customers = customers.map(|customer| Ok(customer.read()?.into()));
+        Ok(Self {
+            customers: customers.collect::<Result<_, Error>>()?,
+            missing: found.missing,
+        })
+    }
+}
+
 impl From<Customer> for pb::Customer {
     fn from(customer: Customer) -> Self {
         Self {
@@ -222,7 +235,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::domains::order::model::{AddressChanges, Customers};
+    use crate::domains::order::model::AddressChanges;
+    use crate::query::Document;
 
     fn address(text: &str) -> Value {
         json!({
@@ -239,7 +253,7 @@ mod tests {
     fn protobuf_is_not_larger_than_json() {
         for length in [0, 1, 127, 128, 20_000] {
             let text = "x".repeat(length);
-            let customers: Vec<Value> = vec![
+            let customers = [
                 json!({"userId": text, "staleFields": [], "addresses": []}),
                 json!({
                     "userId": text, "email": text, "emailVerified": false, "username": text, "firstName": text,
@@ -250,15 +264,16 @@ mod tests {
                     "addresses": [address(&text), {"addressId": text}],
                 }),
             ];
+            let customers = customers.map(|customer| {
+                let customer: Customer = serde_json::from_value(customer).unwrap();
+                Document::of(&customer).unwrap()
+            });
             let found = Customers {
-                customers: serde_json::from_value(json!(customers)).unwrap(),
+                customers: customers.into(),
                 missing: vec![text.clone(), text.clone()],
             };
             let json = serde_json::to_vec(&found).unwrap().len();
-            let message = pb::BatchGetCustomersResponse {
-                customers: found.customers.into_iter().map(Into::into).collect(),
-                missing: found.missing,
-            };
+            let message = pb::BatchGetCustomersResponse::try_from(found).unwrap();
             assert!(message.encoded_len() <= json, "customers of {length}");
 
             let change = json!({

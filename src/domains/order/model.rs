@@ -4,8 +4,12 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::event::DeletionType;
+use crate::event::{self, DeletionType};
 use crate::fold::addresses::{AddressBook, DefaultKind, KnownAddress};
+use crate::query::Document;
+
+/// A customer's addresses and defaults, and when each address changed last.
+pub type Book = AddressBook<DateTime<Utc>>;
 
 /// A customer: name, contact data, addresses and defaults.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -100,10 +104,11 @@ pub struct Address {
 }
 
 /// The requested customers that are known, and the ids of the others.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
 pub struct Customers {
     /// In the order of the request.
-    pub customers: Vec<Customer>,
+    #[schema(value_type = Vec<Customer>)]
+    pub customers: Vec<Document<Customer>>,
     /// The ids of unknown users.
     pub missing: Vec<String>,
 }
@@ -202,53 +207,43 @@ pub struct Addresses {
 impl Addresses {
     /// The addresses and defaults of a book. Of a deleted customer's addresses just ids and
     /// countries remain, and no defaults.
-    pub fn of(book: AddressBook, is_deleted: bool) -> Self {
+    pub fn of(book: &Book, is_deleted: bool) -> Self {
+        if is_deleted {
+            // So much remains of them that orders can still refer to them.
+            let remaining = book.iter().map(|(id, address)| Address {
+                address_id: id.to_owned(),
+                country: address.parts.country.clone(),
+                ..Address::default()
+            });
+            return Self {
+                addresses: remaining.collect(),
+                ..Self::default()
+            };
+        }
         let [shipping, billing] =
             DefaultKind::BOTH.map(|default| book.default_id(default).map(str::to_owned));
-        let addresses = book.into_known().map(|(id, address)| {
-            let is = |default: &Option<String>| default.as_ref() == Some(&id);
-            let defaults = [is(&shipping), is(&billing)];
-            Address::new(id, address, defaults, is_deleted)
-        });
+        let addresses = book.iter();
+        let addresses = addresses.map(|(id, address)| Address::new(book, id, address));
         Self {
             addresses: addresses.collect(),
-            default_shipping_address_id: shipping.filter(|_| !is_deleted),
-            default_billing_address_id: billing.filter(|_| !is_deleted),
+            default_shipping_address_id: shipping,
+            default_billing_address_id: billing,
         }
     }
 }
 
 impl Address {
     /// An address of a book, if it is known.
-    pub fn of(book: &AddressBook, address_id: &str) -> Option<Self> {
-        let address = book.get(address_id)?.clone();
-        let defaults = DefaultKind::BOTH.map(|default| book.is_default(default, address_id));
-        Some(Self::new(address_id.to_owned(), address, defaults, false))
+    pub fn of(book: &Book, address_id: &str) -> Option<Self> {
+        let address = book.get(address_id)?;
+        Some(Self::new(book, address_id, address))
     }
 
-    fn new(
-        address_id: String,
-        address: KnownAddress,
-        [is_default_shipping, is_default_billing]: [bool; 2],
-        is_deleted: bool,
-    ) -> Self {
-        let KnownAddress {
-            address_type,
-            parts,
-            stale,
-            updated,
-        } = address;
-        if is_deleted {
-            // So much remains of it that orders can still refer to it.
-            return Self {
-                address_id,
-                country: parts.country,
-                ..Self::default()
-            };
-        }
+    fn new(book: &Book, address_id: &str, address: &KnownAddress<DateTime<Utc>>) -> Self {
+        let parts = address.parts.clone();
         Self {
-            address_id,
-            address_type,
+            address_id: address_id.to_owned(),
+            address_type: address.address_type.clone(),
             street_line1: parts.street_line1,
             street_line2: parts.street_line2,
             city: parts.city,
@@ -259,10 +254,35 @@ impl Address {
             contact_phone: parts.contact_phone,
             company_name: parts.company_name,
             additional_notes: parts.additional_notes,
-            is_default_shipping: Some(is_default_shipping),
-            is_default_billing: Some(is_default_billing),
-            stale_fields: stale,
-            updated_at: Some(updated.at),
+            is_default_shipping: Some(book.is_default(DefaultKind::Shipping, address_id)),
+            is_default_billing: Some(book.is_default(DefaultKind::Billing, address_id)),
+            stale_fields: address.stale.clone(),
+            updated_at: Some(address.updated),
         }
+    }
+
+    /// The address as a book has it, with its id. That of a deleted customer was last changed by the deletion.
+    pub fn into_known(
+        self,
+        deleted_at: Option<DateTime<Utc>>,
+    ) -> (String, KnownAddress<DateTime<Utc>>) {
+        let known = KnownAddress {
+            address_type: self.address_type,
+            parts: event::Address {
+                street_line1: self.street_line1,
+                street_line2: self.street_line2,
+                city: self.city,
+                state_or_province: self.state_or_province,
+                postal_code: self.postal_code,
+                country: self.country,
+                contact_name: self.contact_name,
+                contact_phone: self.contact_phone,
+                company_name: self.company_name,
+                additional_notes: self.additional_notes,
+            },
+            stale: self.stale_fields,
+            updated: self.updated_at.or(deleted_at).unwrap_or_default(),
+        };
+        (self.address_id, known)
     }
 }

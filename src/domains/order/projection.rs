@@ -7,11 +7,11 @@ use uuid::Uuid;
 
 use super::Order;
 use super::changes::{self, LastInUse};
-use super::model::{AddressChange, Customer, CustomerDeleted, WatchedChange};
+use super::model::{AddressChange, Book, Customer, CustomerDeleted, WatchedChange};
 use super::state::CustomerState;
 use crate::db;
 use crate::event::{Change, Changes, DeletionType, EventType, Payload, TypeName};
-use crate::fold::addresses::{AddressBook, AddressFact, Source};
+use crate::fold::addresses::{AddressFact, Source};
 use crate::fold::change_text;
 use crate::fold::history;
 use crate::fold::users::{self, Folded, UserState};
@@ -24,7 +24,7 @@ impl Projection for Order {
     }
 
     fn declared_code_version(&self) -> i32 {
-        3
+        4
     }
 
     fn is_interested(&self, event_type: &TypeName) -> bool {
@@ -244,7 +244,12 @@ impl UserState for CustomerState {
             return;
         };
         let source = Source::from(new_event);
-        for change in changes::apply(&mut self.book, &mut self.last_in_use, &fact, source) {
+        for change in changes::apply(
+            &mut self.book,
+            &mut self.last_in_use,
+            &fact,
+            event.occurred_at,
+        ) {
             let content = WatchedChange::Address(Box::new(AddressChange {
                 cursor: String::new(),
                 user_id: self.customer.user_id.clone(),
@@ -282,9 +287,9 @@ impl CustomerState {
             ..Customer::default()
         };
         if is_hard {
-            self.book = AddressBook::default();
+            self.book = Book::default();
         } else {
-            self.book.erase_personal_data();
+            self.book.erase_personal_data(at);
         }
         // It holds personal data, and no change follows that would be compared with it.
         self.last_in_use = LastInUse::default();

@@ -7,12 +7,13 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::model::{AddressChange, AddressChanges, Addresses, Customer, Customers, WatchedChange};
+use super::model::{
+    AddressChange, AddressChanges, Addresses, Book, Customer, Customers, WatchedChange,
+};
 use super::state::CustomerState;
 use crate::db;
 use crate::error::Error;
 use crate::event::hash16;
-use crate::fold::addresses::AddressBook;
 use crate::fold::history::HistoryEntry;
 use crate::projector::FeedPosition;
 use crate::query::cursor::{self, Cursor};
@@ -20,7 +21,7 @@ use crate::query::lookups::Lookup;
 use crate::query::page::{Page, PageRequest, ResponseSize};
 use crate::query::reads::Resume;
 use crate::query::watch::{self, Feed, FeedPage, FeedRow, Limits, WatchStream};
-use crate::query::{self, Answer, Position, Reads, Subject, users};
+use crate::query::{self, Answer, Document, Position, Reads, Subject, users};
 
 /// The most ids in one request.
 pub const MAX_BATCH: usize = 1_000;
@@ -32,24 +33,35 @@ const LIST_BYTES: i64 = 8 * 1024 * 1024;
 /// # Errors
 /// INVALID_ARGUMENT if no user can have the id; NOT_FOUND, with the position at which the user was
 /// unknown; VIEW_NOT_READY instead, while the view is not built; the database's errors.
-pub async fn get_customer(reads: &Reads, user_id: &str) -> Result<Answer<Customer>, Error> {
-    Ok(get_state(reads, user_id)
-        .await?
-        .map(CustomerState::into_customer))
+pub async fn get_customer(
+    reads: &Reads,
+    user_id: &str,
+) -> Result<Answer<Document<Customer>>, Error> {
+    get_state(reads, user_id).await?.try_map(customer)
 }
 
 /// Customers by the ids of users.
 static CUSTOMERS: Lookup = users::lookup("order", "order/find_users");
 
-async fn get_state(reads: &Reads, user_id: &str) -> Result<Answer<CustomerState>, Error> {
+/// The state of the customer with this id, as it is stored.
+async fn get_state(reads: &Reads, user_id: &str) -> Result<Answer<String>, Error> {
     query::check_id("userId", user_id)?;
     let Answer { body, position } = reads.find(&CUSTOMERS, user_id).await?;
     match body {
-        Some(state) => Ok(Answer {
-            body: db::of_document(&state, "users")?,
-            position,
-        }),
+        Some(body) => Ok(Answer { body, position }),
         None => Err(position.not_found("user")),
+    }
+}
+
+/// The customer in a stored state.
+fn customer(state: String) -> Result<Document<Customer>, Error> {
+    match Document::answer_in(&state, "users")? {
+        Some(customer) => Ok(customer),
+        // An older release wrote it.
+        None => {
+            let state: CustomerState = db::of_document(&state, "users")?;
+            Document::of(&state.to_customer())
+        }
     }
 }
 
@@ -63,8 +75,7 @@ pub async fn read_user(
     user_id: &str,
 ) -> Result<Answer<Option<Value>>, Error> {
     let Answer { body, position } = reads.find_in(snapshot, &CUSTOMERS, user_id).await?;
-    let state = body.map(|state| db::of_document::<CustomerState>(&state, "users"));
-    let body = state.transpose()?.map(CustomerState::into_customer);
+    let body = body.map(customer).transpose()?;
     Answer { body, position }.into_json()
 }
 
@@ -99,8 +110,7 @@ pub async fn batch_get_customers(
     for (id, state) in ids.into_iter().zip(found.documents) {
         let fits = match state {
             Some(state) => {
-                let state: CustomerState = db::of_document(&state, "users")?;
-                let customer = state.into_customer();
+                let customer = customer(state)?;
                 let fits = size.add(&customer)?;
                 body.customers.push(customer);
                 fits
@@ -136,10 +146,10 @@ pub async fn list_addresses(
 ) -> Result<Answer<Addresses>, Error> {
     let Some(as_of) = as_of else {
         let answer = get_state(reads, user_id).await?;
-        return Ok(answer.map(|state| {
-            let is_deleted = state.is_deleted();
-            Addresses::of(state.book, is_deleted)
-        }));
+        return answer.try_map(|state| {
+            let state: CustomerState = db::of_document(&state, "users")?;
+            Ok(Addresses::of(&state.book, state.is_deleted()))
+        });
     };
     query::check_id("userId", user_id)?;
     let Answer { body, position } = users::as_of(reads, "order", user_id, as_of).await?;
@@ -147,11 +157,11 @@ pub async fn list_addresses(
         return Err(position.not_found("user"));
     };
     let state: CustomerState = db::of_document(&state, "users")?;
-    let mut book = AddressBook::default();
+    let mut book = Book::default();
     for HistoryEntry { source, fact } in body.facts {
-        book.apply(&fact, source);
+        book.apply(&fact, source.at);
     }
-    let body = Addresses::of(book, state.is_deleted());
+    let body = Addresses::of(&book, state.is_deleted());
     Ok(Answer { body, position })
 }
 

@@ -15,7 +15,7 @@ use super::queries::{self, ChangesFilter};
 use crate::error::{Error, PROBLEM_JSON, Problem};
 use crate::query::rest::{AsOfParameter, Json, PageParameters, Path, Query, UserPath};
 use crate::query::watch::sse::{self, AfterParameter, LastEventIdHeader, Watch};
-use crate::query::{Answer, Reads, cursor};
+use crate::query::{Answer, Document, Reads, cursor};
 
 /// The most ids in a query string: more would make the URL too long.
 const MAX_IDS_IN_QUERY: usize = 100;
@@ -57,7 +57,7 @@ pub fn routes() -> OpenApiRouter<Reads> {
 async fn get_customer(
     State(reads): State<Reads>,
     Path(UserPath { user_id }): Path<UserPath>,
-) -> Result<Answer<Customer>, Error> {
+) -> Result<Answer<Document<Customer>>, Error> {
     queries::get_customer(&reads, &user_id).await
 }
 

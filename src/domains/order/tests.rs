@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::model::{Address, AddressChangeKind, Addresses, CustomerDeleted, WatchedChange};
+use super::model::{Address, AddressChangeKind, Addresses, Book, CustomerDeleted, WatchedChange};
 use super::projection::{Effects, FeedEntry};
 use super::state::CustomerState;
-use crate::fold::addresses::{AddressBook, AddressFact, Source};
+use crate::fold::addresses::{AddressFact, Source};
 use crate::fold::examples::{assert_states_are_read, event};
 use crate::fold::users::UserState;
 use crate::projector::{NewEvent, Projection};
@@ -98,7 +98,7 @@ proptest! {
         let mut deleted: Option<CustomerState> = None;
         for event in &events {
             apply(&mut state, event);
-            let customer = state.clone().into_customer();
+            let customer = state.to_customer();
             let ids: Vec<_> = customer.addresses.iter().map(|a| a.address_id.as_str()).collect();
             prop_assert!(ids.is_sorted_by(|a, b| a < b), "{ids:?} in order, each once");
             prop_assert!(customer.stale_fields.is_sorted_by(|a, b| a < b));
@@ -171,7 +171,7 @@ proptest! {
                     None => mirror.remove(&change.address_id),
                 };
             }
-            let addresses = state.clone().into_customer().addresses;
+            let addresses = state.to_customer().addresses;
             let now: Vec<Address> = addresses.iter().map(without_flags).collect();
             let mirrored: Vec<Address> = mirror.values().map(without_flags).collect();
             prop_assert_eq!(mirrored, now, "a mirror of the feed has the addresses of the view");
@@ -186,11 +186,11 @@ proptest! {
             state.apply(event, &mut effects);
         }
         let fold = |facts: &[(Source, AddressFact)]| {
-            let mut book = AddressBook::default();
+            let mut book = Book::default();
             for (source, fact) in facts {
                 // The history stores facts as JSON.
                 let stored = serde_json::to_value(fact).expect("JSON");
-                book.apply(&serde_json::from_value(stored).expect("a fact"), *source);
+                book.apply(&serde_json::from_value(stored).expect("a fact"), source.at);
             }
             book
         };
@@ -201,7 +201,7 @@ proptest! {
             let text = serde_json::to_string(&remaining.iter().map(|(_, fact)| fact).collect::<Vec<_>>()).expect("JSON");
             prop_assert!(!text.contains(PERSONAL), "{text}");
             if !state.is_erased {
-                prop_assert_eq!(Addresses::of(fold(&remaining), true), Addresses::of(state.book.clone(), true));
+                prop_assert_eq!(Addresses::of(&fold(&remaining), true), Addresses::of(&state.book, true));
             }
         } else {
             prop_assert_eq!(fold(&effects.history), state.book);

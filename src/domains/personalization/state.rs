@@ -32,7 +32,7 @@ pub struct ProfileState {
     /// The names of the four fields above that changed to an unknown value; sorted.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stale: Vec<String>,
-    pub book: AddressBook,
+    pub book: AddressBook<Source>,
     /// The ids of the known addresses, in the order in which they became known.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub became_known: Vec<String>,
@@ -80,7 +80,8 @@ impl ProfileState {
             | AddressFact::Deleted { address_id } => Some(address_id),
             AddressFact::DefaultsNamed { .. } => None,
         };
-        let is_known = |book: &AddressBook| address_id.is_some_and(|id| book.get(id).is_some());
+        let is_known =
+            |book: &AddressBook<Source>| address_id.is_some_and(|id| book.get(id).is_some());
         let was_known = is_known(&self.book);
         self.book.apply(fact, source);
         match (address_id, was_known, is_known(&self.book)) {
@@ -91,7 +92,7 @@ impl ProfileState {
     }
 
     /// The default shipping address if it is known, else the address that became known last.
-    fn address(&self) -> Option<&KnownAddress> {
+    fn address(&self) -> Option<&KnownAddress<Source>> {
         let default = self.book.default_address(DefaultKind::Shipping);
         let last = || self.book.get(self.became_known.last()?);
         default.map(|(_, address)| address).or_else(last)
@@ -133,7 +134,8 @@ impl ProfileState {
     /// The profile's fields that changed to an unknown value, and those that are made from such
     /// data; sorted.
     fn stale_fields(&self) -> Vec<String> {
-        let is_stale = |address: &KnownAddress, part: &str| address.stale.iter().any(|p| p == part);
+        let is_stale =
+            |address: &KnownAddress<Source>, part: &str| address.stale.iter().any(|p| p == part);
         let has = |part: &str| {
             self.address()
                 .is_some_and(|address| is_stale(address, part))

@@ -138,7 +138,7 @@ impl Harness {
         if is_old {
             self.diary.count("processes of an older release", 1);
         }
-        let code_version = if is_old { "3" } else { "4" };
+        let code_version = if is_old { "4" } else { "5" };
         command.env("SIGHTLINE_TEST_CODE_VERSION", code_version);
         let app = App::start(&command);
         slot.outputs
