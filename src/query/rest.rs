@@ -1,6 +1,8 @@
 //! What the REST adapters share: extractors whose rejection is a [`struct@Error`] that names the
 //! field, and how an answer becomes a response.
 
+use std::borrow::Cow;
+
 use axum::body::{Body, HttpBody};
 use axum::extract::path::ErrorKind;
 use axum::extract::rejection::PathRejection;
@@ -12,7 +14,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures_util::Stream;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, Uri, header};
 use http_body_util::BodyExt;
 use percent_encoding::percent_decode;
 use serde::de::DeserializeOwned;
@@ -268,12 +270,22 @@ impl Query {
         })
     }
 
+    /// The parameters of a URI.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT: they are not UTF-8.
+    pub fn of(uri: &Uri) -> Result<Self, Error> {
+        Self::parse(uri.query().unwrap_or_default())
+    }
+
     fn parse(query: &str) -> Result<Self, Error> {
         let decode = |text: &str| {
-            percent_decode(text.replace('+', " ").as_bytes())
-                .decode_utf8()
-                .map(String::from)
-                .ok()
+            let text = match text.contains('+') {
+                true => Cow::Owned(text.replace('+', " ")),
+                false => Cow::Borrowed(text),
+            };
+            let decoded = percent_decode(text.as_bytes()).decode_utf8();
+            decoded.map(String::from).ok()
         };
         query
             .split('&')
@@ -317,7 +329,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
-        Self::parse(parts.uri.query().unwrap_or_default())
+        Self::of(&parts.uri)
     }
 }
 
@@ -340,7 +352,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Error> {
-        let query = Query::parse(request.uri().query().unwrap_or_default())?;
+        let query = Query::of(request.uri())?;
         if let Some((name, _)) = query.0.first() {
             return Err(Error::invalid(
                 name,

@@ -102,7 +102,7 @@ pub(super) fn router(
         .merge(parts.services.into_axum_router().reset_fallback())
         .merge(shared.into_axum_router().reset_fallback());
     let waits = Waits::new(Surface::Grpc, parts.reads);
-    let router = layers::apply_to_routes(router, Surface::Grpc, waits)
+    let router = layers::apply_to_grpc_routes(router, waits)
         .fallback_service(unknown.with_state(parts.domains));
     Ok(layers::apply(router, Surface::Grpc, loopback_only))
 }

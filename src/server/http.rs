@@ -1,12 +1,9 @@
 //! REST: the domains' routes, lag, version, operations, the OpenAPI document and the page that shows it.
 
-use std::sync::Arc;
-
 use axum::Router;
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{Request, State};
 use axum::handler::Handler;
-use axum::http::{HeaderValue, Method, header};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
@@ -16,7 +13,6 @@ use utoipa_axum::router::OpenApiRouter;
 use super::connections::{self, HttpVersions};
 use super::domains::Domains;
 use super::layers;
-use super::openapi::QueryParameters;
 use super::surface::Surface;
 use super::waits::Waits;
 use super::{admin, consistency, docs, openapi, version};
@@ -24,7 +20,6 @@ use crate::error::{Code, Error};
 use crate::operations::{self, Operations};
 use crate::query::Reads;
 use crate::query::lag::{Lag, not_served};
-use crate::query::rest::Query;
 
 /// What the REST surface is made from.
 pub struct Parts {
@@ -63,7 +58,7 @@ pub async fn serve(
 pub fn router(parts: Parts, loopback_only: bool) -> Result<Router, Error> {
     let (routes, document) = parts.routes.split_for_parts();
     let document = openapi::document(document, &parts.domains.known);
-    let known = Arc::new(openapi::query_parameters(&document));
+    let parameters = openapi::query_parameters(&document);
     let document = openapi::to_json(&document)?;
     let router = Router::new()
         .merge(version::routes().split_for_parts().0)
@@ -79,15 +74,12 @@ pub fn router(parts: Parts, loopback_only: bool) -> Result<Router, Error> {
         .route(
             "/openapi.json",
             get(|| async { ([(header::CONTENT_TYPE, "application/json")], document) }),
-        )
-        .layer(from_fn_with_state(known, check_parameters));
+        );
     let waits = Waits::new(Surface::Rest, parts.reads);
-    let router = layers::apply_to_routes(router, Surface::Rest, waits)
+    let router = layers::apply_to_rest_routes(router, waits, parameters)
         .method_not_allowed_fallback(async || layers::method_not_allowed())
         .fallback_service(unknown.with_state(parts.domains));
-    let router = layers::apply(router, Surface::Rest, loopback_only);
-    // Outside the layers, so that their refusals carry the headers as well.
-    Ok(router.layer(from_fn(secure)))
+    Ok(layers::apply(router, Surface::Rest, loopback_only))
 }
 
 /// Refuses a path without a route: `/v1/<domain>/…` of a domain served elsewhere has a reason of
@@ -108,57 +100,4 @@ async fn unknown(State(domains): State<Domains>, request: Request) -> Response {
         layers::unknown_path(Surface::Rest)
     };
     error.into_response()
-}
-
-/// Refuses a read with a query parameter that the document does not have: a misspelled filter would
-/// answer more than was asked for.
-async fn check_parameters(
-    State(known): State<Arc<QueryParameters>>,
-    query: Result<Query, Error>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let path = request.extensions().get::<MatchedPath>();
-    let path = path.map_or("", MatchedPath::as_str);
-    if let Some(names) = known.get(path)
-        && matches!(*request.method(), Method::GET | Method::HEAD)
-        && let Err(error) =
-            query.and_then(|query| query.only(names, |name| takers(&known, path, name)))
-    {
-        return error.into_response();
-    }
-    next.run(request).await
-}
-
-/// The paths of the same area (`/v1/order`) that take a parameter.
-fn takers<'k>(known: &'k QueryParameters, path: &str, parameter: &str) -> Vec<&'k str> {
-    let area = |path: &'_ str| path.split('/').nth(2).map(str::to_owned);
-    let takes = known.iter().filter(|(other, names)| {
-        area(other) == area(path) && names.iter().any(|name| name == parameter)
-    });
-    takes.map(|(other, _)| other.as_str()).collect()
-}
-
-/// Forbids scripts in every response but the page of `/docs`, which runs its own. Refuses gRPC.
-async fn secure(request: Request, next: Next) -> Response {
-    let policy = if request.uri().path().starts_with("/docs/") {
-        docs::CONTENT_SECURITY_POLICY
-    } else {
-        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'")
-    };
-    let mut response = match layers::refuse_grpc(&request) {
-        Some(refusal) => refusal,
-        None => next.run(request).await,
-    };
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_SECURITY_POLICY, policy);
-    headers.insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
-    headers.insert(
-        header::REFERRER_POLICY,
-        HeaderValue::from_static("no-referrer"),
-    );
-    response
 }

@@ -1,37 +1,37 @@
 //! What every call on either surface passes, in this order from the outside in. The first part is around all routes and
 //! fallbacks ([`apply`]):
 //!
-//! 1. the ids of request and trace are read or made, and returned
-//! 2. a span and metrics, labelled by the route's template; never by path, query or ids
-//! 3. errors of the libraries get a reason
-//! 4. a panic becomes a 500 without internals
-//! 5. other hosts than loopback are refused on a loopback listener
-//! 6. calls above the concurrency limit are refused instead of queued
-//! 7. the call is answered within the caller's deadline
+//! 1. headers that forbid scripts, and a refusal of gRPC (REST)
+//! 2. the ids of request and trace are read or made, and returned
+//! 3. a span and metrics, labelled by the route's template; never by path, query or ids
+//! 4. errors of the libraries get a reason
+//! 5. a panic becomes a 500 without internals
+//! 6. other hosts than loopback are refused on a loopback listener
+//! 7. calls above the concurrency limit are refused instead of queued
+//! 8. the call is answered within the caller's deadline
 //!
-//! The rest is around the routes only ([`apply_to_routes`]), so that a path or method that does not exist is refused as
-//! such, whatever else is wrong with the call:
+//! The rest is around the routes only ([`apply_to_rest_routes`], [`apply_to_grpc_routes`]), so that a path or method that does not
+//! exist is refused as such, whatever else is wrong with the call:
 //!
-//! 8. compression (REST; gRPC compresses each message itself)
-//! 9. a POST (REST) is taken only as JSON, which a page of another site can't send, and only uncompressed (gRPC decompresses
-//!    each message itself)
-//! 10. a read that demands a consistency waits for it, and is run again (`waits.rs`)
-//! 11. If-None-Match is answered (REST)
-//! 12. what the answer says of itself moves into the trailers (gRPC)
+//! 9. compression (REST; gRPC compresses each message itself)
+//! 10. a POST (REST) is taken only as JSON, which a page of another site can't send, and only uncompressed (gRPC decompresses
+//!     each message itself); a GET only with query parameters that its path has
+//! 11. a read that demands a consistency waits for it, and is run again (`waits.rs`)
+//! 12. If-None-Match is answered (REST)
+//! 13. what the answer says of itself moves into the trailers (gRPC)
 //!
 //! Each part is one middleware, because each middleware costs a call two allocations and a move of its future.
 
-use std::borrow::Cow;
 use std::convert::Infallible;
 use std::future::ready;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use futures_util::{FutureExt, StreamExt, stream};
@@ -42,50 +42,55 @@ use hyper::body::Frame;
 use tokio::sync::Semaphore;
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_http::compression::CompressionLayer;
-use tracing::Instrument;
 
+use super::calls::{CallIds, CallMetrics, Route};
+use super::docs;
+use super::parameters::QueryParameters;
 use super::surface::{GRPC_STATUS, Surface, overloaded};
 use super::waits::Waits;
 use crate::error::{Code, Error, POSITION_HEADERS, PROBLEM_JSON};
+use crate::proto;
 use crate::query::consistency::Demand;
 use crate::query::deadline;
 use crate::query::permit::CallPermit;
 use crate::query::watch::Closing;
-use crate::{proto, telemetry};
 
 /// Concurrent calls on one surface. Reads are short, so that more calls mean that something is
 /// slow.
 const MAX_CALLS: usize = 1024;
-/// The id of a request, given by the caller or made here. Log lines of the call carry it.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 const GRPC_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 
-/// Puts around each route of `router` what its calls pass last. The caller adds the fallbacks
-/// afterwards.
-pub fn apply_to_routes(router: Router, surface: Surface, waits: Waits) -> Router {
-    match surface {
-        Surface::Rest => router.layer(
-            ServiceBuilder::new()
-                .layer(CompressionLayer::new())
-                .layer(from_fn_with_state(Arc::new(waits), pass_rest_route)),
-        ),
-        Surface::Grpc => router.layer(from_fn_with_state(Arc::new(waits), pass_grpc_route)),
-    }
+/// Puts around each route of REST what its calls pass last. The caller adds the fallbacks afterwards.
+pub fn apply_to_rest_routes(router: Router, waits: Waits, parameters: QueryParameters) -> Router {
+    let passage = Arc::new((waits, parameters));
+    router.layer(
+        ServiceBuilder::new()
+            .layer(CompressionLayer::new())
+            .layer(from_fn_with_state(passage, pass_rest_route)),
+    )
+}
+
+/// Puts around each method of gRPC what its calls pass last. The caller adds the fallbacks afterwards.
+pub fn apply_to_grpc_routes(router: Router, waits: Waits) -> Router {
+    router.layer(from_fn_with_state(Arc::new(waits), pass_grpc_route))
 }
 
 async fn pass_rest_route(
-    State(waits): State<Arc<Waits>>,
+    State(passage): State<Arc<(Waits, QueryParameters)>>,
     request: Request,
     next: Next,
 ) -> Response {
+    let (waits, parameters) = &*passage;
     // Before the call, which may have an effect.
     if takes_no_encoding(request.headers()).await {
         return not_acceptable().into_response();
     }
     if let Some(refusal) = refuse_media_type(&request) {
         return refusal;
+    }
+    if let Err(error) = parameters.check(&request) {
+        return error.into_response();
     }
     let known = known_etags(&request);
     not_modified(waits.answer(request, next).await, &known)
@@ -140,8 +145,12 @@ pub fn apply(router: Router, surface: Surface, loopback_only: bool) -> Router {
         surface,
         loopback_only,
         permits: Arc::new(Semaphore::new(MAX_CALLS)),
+        metrics: CallMetrics::new(surface),
     };
-    router.layer(from_fn_with_state(gate, pass))
+    match surface {
+        Surface::Rest => router.layer(from_fn_with_state(gate, pass_rest)),
+        Surface::Grpc => router.layer(from_fn_with_state(gate, pass)),
+    }
 }
 
 /// What decides whether a call is taken.
@@ -150,6 +159,7 @@ struct Gate {
     surface: Surface,
     loopback_only: bool,
     permits: Arc<Semaphore>,
+    metrics: Arc<CallMetrics>,
 }
 
 impl Gate {
@@ -181,13 +191,38 @@ impl Gate {
     }
 }
 
+/// Forbids scripts in every response of REST but the page of `/docs`, which runs its own. Refuses gRPC.
+async fn pass_rest(gate: State<Gate>, request: Request, next: Next) -> Response {
+    let policy = if request.uri().path().starts_with("/docs/") {
+        docs::CONTENT_SECURITY_POLICY
+    } else {
+        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'")
+    };
+    let mut response = match refuse_grpc(&request) {
+        Some(refusal) => refusal,
+        None => pass(gate, request, next).await,
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    headers.insert(
+        header::REFERRER_POLICY,
+        HeaderValue::from_static("no-referrer"),
+    );
+    response
+}
+
 async fn pass(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     let surface = gate.surface;
     let ids = CallIds::of(request.headers());
     let path = request.uri().path();
     let is_ours = path.starts_with("/sightline.");
     let method = proto::method(path);
-    let route = route(method, &request);
+    let route = Route::of(method, &request);
+    let metrics = Arc::clone(&gate.metrics);
     // Boxed, as in `Gate::answer`.
     let answered = Box::pin(async {
         let answered = AssertUnwindSafe(gate.answer(request, next)).catch_unwind();
@@ -200,151 +235,9 @@ async fn pass(State(gate): State<Gate>, request: Request, next: Next) -> Respons
             Surface::Grpc => response,
         }
     });
-    let mut response = observe(surface, route, &ids, answered).await;
+    let mut response = metrics.observe(route, &ids, answered).await;
     ids.add_to(response.headers_mut());
     response
-}
-
-/// The ids of a call.
-struct CallIds {
-    request: String,
-    trace: String,
-    traceparent: String,
-}
-
-impl CallIds {
-    fn of(headers: &HeaderMap) -> Self {
-        let request = headers
-            .get(REQUEST_ID)
-            .and_then(|value| value.to_str().ok())
-            .filter(|id| is_request_id(id))
-            .map_or_else(|| uuid::Uuid::now_v7().to_string(), String::from);
-        let mut parents = headers.get_all(TRACEPARENT).iter();
-        let parent = match (parents.next(), parents.next()) {
-            (Some(parent), None) => parent.to_str().ok().and_then(parse_traceparent),
-            // A header that is given twice is not a parent.
-            _ => None,
-        };
-        let (trace, flags) = match parent {
-            Some((trace, flags)) => (trace.to_owned(), flags),
-            None => (format!("{:032x}", fastrand::u128(1..)), 0),
-        };
-        let span = fastrand::u64(1..);
-        Self {
-            traceparent: format!("00-{trace}-{span:016x}-{flags:02x}"),
-            request,
-            trace,
-        }
-    }
-
-    fn add_to(self, headers: &mut HeaderMap) {
-        for (name, value) in [(REQUEST_ID, self.request), (TRACEPARENT, self.traceparent)] {
-            if let Ok(value) = HeaderValue::try_from(value) {
-                headers.insert(name, value);
-            }
-        }
-    }
-}
-
-/// Whether an id of the caller is safe in a log line and in the response's header.
-fn is_request_id(id: &str) -> bool {
-    (1..=128).contains(&id.len())
-        && id
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
-}
-
-/// The trace id and the flags of a W3C `traceparent`. Version 00 has four fields; a later one
-/// begins with the same four, and `ff` is not a version. Of the flags, those that are defined
-/// (sampled, random) are kept: a `traceparent` of version 00 must not have others.
-fn parse_traceparent(value: &str) -> Option<(&str, u8)> {
-    const KNOWN_FLAGS: u8 = 0b11;
-    let is_hex = |text: &str, length: usize| {
-        text.len() == length && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let is_id = |text: &str, length| is_hex(text, length) && text.bytes().any(|b| b != b'0');
-    let mut fields = value.splitn(5, '-');
-    let version = fields.next()?;
-    let (trace, span, flags) = (fields.next()?, fields.next()?, fields.next()?);
-    let is_version = is_hex(version, 2) && version != "ff";
-    let has_more = fields.next().is_some();
-    let is_valid = is_version
-        && is_id(trace, 32)
-        && is_id(span, 16)
-        && is_hex(flags, 2)
-        && !(version == "00" && has_more);
-    let flags = u8::from_str_radix(flags, 16).ok()? & KNOWN_FLAGS;
-    is_valid.then_some((trace, flags))
-}
-
-/// Answers a call within a span, and measures it.
-async fn observe(
-    surface: Surface,
-    route: Cow<'static, str>,
-    ids: &CallIds,
-    answer: impl Future<Output = Response>,
-) -> Response {
-    let protocol = surface.label();
-    let span = tracing::info_span!(
-        "call",
-        protocol,
-        route = &*route,
-        request_id = ids.request,
-        trace_id = ids.trace,
-    );
-    let _in_flight = InFlight::begin(protocol);
-    let begun = Instant::now();
-    let response = answer.instrument(span.clone()).await;
-    let seconds = begun.elapsed().as_secs_f64();
-    let code = code(surface, &response);
-    span.in_scope(|| tracing::debug!(code = &*code, seconds, "answered"));
-    metrics::histogram!(telemetry::REQUEST_SECONDS, "protocol" => protocol, "route" => route.clone())
-        .record(seconds);
-    metrics::counter!(telemetry::REQUESTS, "protocol" => protocol, "route" => route, "code" => code)
-        .increment(1);
-    response
-}
-
-/// Counts a call as in flight until it is dropped, which also happens when the caller disconnects.
-struct InFlight(metrics::Gauge);
-
-impl InFlight {
-    fn begin(protocol: &'static str) -> Self {
-        let gauge = metrics::gauge!(telemetry::REQUESTS_IN_FLIGHT, "protocol" => protocol);
-        gauge.increment(1.0);
-        Self(gauge)
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.decrement(1.0);
-    }
-}
-
-/// The path of a known gRPC method, or the template of the route. Anything else is `unknown`, so
-/// that callers can't add metric labels.
-fn route(method: Option<proto::Method>, request: &Request) -> Cow<'static, str> {
-    if let Some(method) = method {
-        return method.path.into();
-    }
-    match request.extensions().get::<MatchedPath>() {
-        Some(template) => template.as_str().to_owned().into(),
-        None => "unknown".into(),
-    }
-}
-
-fn code(surface: Surface, response: &Response) -> Cow<'static, str> {
-    match (surface, response.headers().get(GRPC_STATUS)) {
-        (Surface::Grpc, Some(status)) => {
-            format!("{:?}", tonic::Code::from_bytes(status.as_bytes())).into()
-        }
-        // The headers carry a status only in an error; with a message the status is in the
-        // trailers.
-        (Surface::Grpc, None) => "Ok".into(),
-        (Surface::Rest, _) if response.status() == StatusCode::OK => "200".into(),
-        (Surface::Rest, _) => response.status().as_str().to_owned().into(),
-    }
 }
 
 /// Gives an error of the router or an extractor, which has no problem document, a reason.

@@ -5,6 +5,7 @@
 //! health and reflection.
 
 pub mod admin;
+mod calls;
 pub mod connections;
 pub mod consistency;
 mod docs;
@@ -13,6 +14,7 @@ pub mod grpc;
 pub mod http;
 pub mod layers;
 pub mod openapi;
+mod parameters;
 mod surface;
 mod version;
 mod waits;

@@ -4,7 +4,7 @@
 //! the headers that it reads and sends, and every error that it may return, with examples made by
 //! the code that makes the errors.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -20,6 +20,7 @@ use utoipa::openapi::{
 use utoipa::{PartialSchema, ToSchema};
 use uuid::Uuid;
 
+use super::parameters::QueryParameters;
 use super::{consistency, layers, surface, version};
 use crate::error::{Code, Error, FieldViolation, PROBLEM_JSON, Problem};
 use crate::operations;
@@ -246,9 +247,6 @@ fn frame() -> OpenApi {
         .components(Some(shared()))
         .build()
 }
-
-/// The names of the query parameters of each path's GET.
-pub type QueryParameters = BTreeMap<String, Vec<String>>;
 
 /// The query parameters that the document has.
 pub fn query_parameters(document: &OpenApi) -> QueryParameters {

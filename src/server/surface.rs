@@ -28,6 +28,14 @@ impl Surface {
         }
     }
 
+    /// The code of a call that succeeded, in metrics.
+    pub(super) fn success(self) -> &'static str {
+        match self {
+            Self::Grpc => "Ok",
+            Self::Rest => "200",
+        }
+    }
+
     /// The label of its metrics.
     pub(super) fn label(self) -> &'static str {
         match self {
