@@ -18,6 +18,7 @@ use rdkafka::ClientConfig;
 use sqlx::PgPool;
 use sqlx::migrate::MigrateError;
 use tokio::net::TcpListener;
+use tokio::runtime;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -177,7 +178,15 @@ pub async fn serve_on(listeners: Listeners, config: Config) -> anyhow::Result<Ex
             stop.clone(),
         ),
     );
+    // Projectors have threads of their own: one computes for tens of milliseconds at a time, and calls would wait for it.
+    let mut projecting = None;
     if config.role.projects() {
+        let runtime = runtime::Builder::new_multi_thread()
+            .thread_name("projector")
+            .enable_all()
+            .build()
+            .context("starting the projectors' threads")?;
+        let runtime = projecting.insert(runtime);
         let announcements = retrier.announcements.clone();
         let shared = pools.shared.clone();
         let projector = projector(&config, kafka, shared, announcements, topic_states, stop);
@@ -190,7 +199,7 @@ pub async fn serve_on(listeners: Listeners, config: Config) -> anyhow::Result<Ex
             counts,
         };
         project(
-            &supervisor,
+            &supervisor.on(runtime.handle()),
             &served,
             &pools,
             projector,
@@ -198,7 +207,11 @@ pub async fn serve_on(listeners: Listeners, config: Config) -> anyhow::Result<Ex
             &migrated,
         );
     }
-    Ok(supervisor.run(signals, config.shutdown_grace).await)
+    let code = supervisor.run(signals, config.shutdown_grace).await;
+    if let Some(runtime) = projecting {
+        runtime.shutdown_background();
+    }
+    Ok(code)
 }
 
 /// The API's document, of all domains, as it is pinned in `openapi/openapi.json`.

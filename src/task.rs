@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +35,7 @@ pub struct Supervisor {
     stop: CancellationToken,
     tracker: TaskTracker,
     failed: Arc<AtomicBool>,
+    runtime: Handle,
 }
 
 /// Catches SIGINT and SIGTERM from its creation on: create it before anything slow.
@@ -70,13 +72,27 @@ impl Default for Supervisor {
 }
 
 impl Supervisor {
-    /// A supervisor without tasks.
+    /// A supervisor without tasks, which will run on this Tokio runtime.
     pub fn new() -> Self {
         Self {
             stop: CancellationToken::new(),
             tracker: TaskTracker::new(),
             failed: Arc::default(),
+            runtime: Handle::current(),
         }
+    }
+
+    /// The same supervisor, for tasks that run on another runtime.
+    #[must_use]
+    pub fn on(&self, runtime: &Handle) -> Self {
+        Self {
+            runtime: runtime.clone(),
+            ..self.clone()
+        }
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn_on(task, &self.runtime);
     }
 
     /// The token that is cancelled when the process stops. Cancelling it stops the process.
@@ -91,7 +107,7 @@ impl Supervisor {
         Fut: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
         let this = self.clone();
-        self.tracker.spawn(async move {
+        self.spawn(async move {
             if this.stop.is_cancelled() {
                 return;
             }
@@ -113,8 +129,7 @@ impl Supervisor {
         F: FnMut(CancellationToken) -> Fut + Send + 'static,
         Fut: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        self.tracker
-            .spawn(self.clone().run_lasting(name.into(), make));
+        self.spawn(self.clone().run_lasting(name.into(), make));
     }
 
     /// Like [`Self::spawn_lasting`], but the task starts only once `condition` is true.
@@ -128,7 +143,7 @@ impl Supervisor {
         Fut: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
         let (this, name) = (self.clone(), name.into());
-        self.tracker.spawn(async move {
+        self.spawn(async move {
             let holds = async { condition.wait_for(|holds| *holds).await.is_ok() };
             if this.stop.run_until_cancelled(holds).await == Some(true) {
                 this.run_lasting(name, make).await;
