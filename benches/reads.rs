@@ -12,7 +12,7 @@ use sightline_testing::app::Running;
 use sightline_testing::client::{Rest, customer_path, escape};
 use tokio::time::sleep;
 
-use crate::load::{Load, Pace, RATE, h2load, wrk};
+use crate::load::{Load, Pace, RATE, h2load, warm, wrk};
 use crate::report::Report;
 use crate::topic::{ORDER, READ, Topic};
 use crate::{BY_HAND, Bench, Build, floor, processes};
@@ -277,6 +277,7 @@ async fn read_beside_backlog(
     let gateway = topic.serve(&build, ORDER, &database).listening().await;
     topic.begun(&pool).await;
     let server = other.unwrap_or(&gateway);
+    warm(server, customers).await;
     let projected = topic.projected(ORDER, &pool, Instant::now());
     let (load, projected) = wrk(server, customers, Pace::Rate(RATE), projected).await;
     load.add(report, row);

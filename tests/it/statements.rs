@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 const FUNNEL: &str = include_str!("../../src/domains/analytics/sql/get_funnel.sql");
 const FEED: &str = include_str!("../../src/domains/order/sql/list_address_changes.sql");
+const LAG: &str = include_str!("../../src/query/sql/lag.sql");
 const SEARCH: &str = include_str!("../../src/domains/fulfillment/sql/search_addresses.sql");
 const SEGMENT: &str = include_str!("../../src/domains/personalization/sql/list_segment.sql");
 /// The domains that keep users' histories.
@@ -190,6 +191,27 @@ fn count(node: &Value, (scan, table): (&str, &str), read: &mut f64) {
     for child in node["Plans"].as_array().into_iter().flatten() {
         count(child, (scan, table), read);
     }
+}
+
+/// It is read every second, beside what is projected.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lag_reads_each_heartbeat_once_however_many_partitions_there_are() {
+    let (database, pool) = migrated().await;
+    execute(
+        &database,
+        "INSERT INTO sightline.heartbeats
+         SELECT domain, version, gen_random_uuid(), now(), array_agg(log_id), array_agg(0::bigint),
+                array_agg(now()), array_agg(1::float8), array_agg(NULL::text)
+         FROM sightline.progress
+         GROUP BY domain, version",
+    )
+    .await;
+    let domains = domains::names();
+    let code_versions = vec!["9"; domains.len()].join(",");
+    let values = format!("'{{{}}}', '{{{code_versions}}}'", domains.join(","));
+    let heartbeats = ("Index Scan", "heartbeats");
+    let read = rows_read(&pool, LAG, "text[], integer[]", &values, heartbeats).await;
+    assert_eq!(read, domains.len() as f64);
 }
 
 /// As after a rebuild: Postgres has no statistics yet.

@@ -1,4 +1,8 @@
 -- The versions of the views of these domains ($1), with state and progress of each.
+WITH owners AS MATERIALIZED (
+    -- Once for all partitions, as in the lag.
+    SELECT * FROM sightline.partition_owners WHERE domain = ANY ($1::text[])
+)
 SELECT v.domain, v.version, v.state, v.code_version, v.mixed_code, v.created_at, v.retired_at, v.accepts_loss,
        v.paused_at, v.paused_by, v.pause_reason,
        p.stalled_since, p.failure, coalesce(p.read, 0)::bigint AS "read!", p.done, p.whole, p.ends_are_fresh AS "ends_are_fresh!", p.rate, dead_letters.open AS "dead_letters!"
@@ -18,7 +22,7 @@ CROSS JOIN LATERAL (
            sum(o.rate) FILTER (WHERE o.seen_at BETWEEN now() - interval '10 seconds' AND now() + interval '2 seconds') AS rate
     FROM sightline.progress p
     LEFT JOIN sightline.log_offsets e USING (log_id)
-    LEFT JOIN sightline.partition_owners o USING (domain, version, log_id)
+    LEFT JOIN owners o USING (log_id, domain, version)
     WHERE p.domain = v.domain AND p.version = v.version AND p.ended_at IS NULL
 ) AS p
 CROSS JOIN LATERAL (
