@@ -18,7 +18,7 @@ use rdkafka::ClientConfig;
 use sqlx::PgPool;
 use sqlx::migrate::MigrateError;
 use tokio::net::TcpListener;
-use tokio::runtime;
+use tokio::runtime::{self, Runtime};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -178,15 +178,9 @@ pub async fn serve_on(listeners: Listeners, config: Config) -> anyhow::Result<Ex
             stop.clone(),
         ),
     );
-    // Projectors have threads of their own: one computes for tens of milliseconds at a time, and calls would wait for it.
-    let mut projecting = None;
+    let mut projectors = None;
     if config.role.projects() {
-        let runtime = runtime::Builder::new_multi_thread()
-            .thread_name("projector")
-            .enable_all()
-            .build()
-            .context("starting the projectors' threads")?;
-        let runtime = projecting.insert(runtime);
+        let runtime = projectors.insert(ProjectorRuntime::start()?);
         let announcements = retrier.announcements.clone();
         let shared = pools.shared.clone();
         let projector = projector(&config, kafka, shared, announcements, topic_states, stop);
@@ -199,7 +193,7 @@ pub async fn serve_on(listeners: Listeners, config: Config) -> anyhow::Result<Ex
             counts,
         };
         project(
-            &supervisor.on(runtime.handle()),
+            &supervisor.on(&runtime.handle),
             &served,
             &pools,
             projector,
@@ -207,11 +201,38 @@ pub async fn serve_on(listeners: Listeners, config: Config) -> anyhow::Result<Ex
             &migrated,
         );
     }
-    let code = supervisor.run(signals, config.shutdown_grace).await;
-    if let Some(runtime) = projecting {
-        runtime.shutdown_background();
+    Ok(supervisor.run(signals, config.shutdown_grace).await)
+}
+
+/// The threads of the projectors. A batch computes for tens of milliseconds at a time, and calls on the same threads would wait for
+/// it.
+struct ProjectorRuntime {
+    handle: runtime::Handle,
+    /// `None` once it is dropped.
+    runtime: Option<Runtime>,
+}
+
+impl ProjectorRuntime {
+    fn start() -> anyhow::Result<Self> {
+        let runtime = runtime::Builder::new_multi_thread()
+            .thread_name("projector")
+            .enable_all()
+            .build()
+            .context("starting the projectors' threads")?;
+        Ok(Self {
+            handle: runtime.handle().clone(),
+            runtime: Some(runtime),
+        })
     }
-    Ok(code)
+}
+
+impl Drop for ProjectorRuntime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // To drop it would wait for its threads, which Tokio forbids in a task.
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// The API's document, of all domains, as it is pinned in `openapi/openapi.json`.

@@ -72,7 +72,7 @@ impl Default for Supervisor {
 }
 
 impl Supervisor {
-    /// A supervisor without tasks, which will run on this Tokio runtime.
+    /// A supervisor without tasks. They run on the current Tokio runtime, without which this panics.
     pub fn new() -> Self {
         Self {
             stop: CancellationToken::new(),

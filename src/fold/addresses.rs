@@ -432,7 +432,7 @@ impl<U: Copy> AddressBook<U> {
         }
     }
 
-    /// Erases everything but the ids and countries of the known addresses, which this changes for the last time.
+    /// Erases everything but the ids and countries of the known addresses. `updated` is then their last event.
     pub fn erase_personal_data(&mut self, updated: U) {
         for address in self.addresses.values_mut() {
             address.updated = updated;

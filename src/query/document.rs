@@ -55,9 +55,9 @@ impl<T: Serialize + DeserializeOwned> Document<T> {
     /// The value.
     ///
     /// # Errors
-    /// INTERNAL: it is not a `T`.
+    /// INTERNAL: it is not a `T`; newer code wrote it, or it is damaged.
     pub fn read(&self) -> Result<T, Error> {
-        let unreadable = |_| Error::internal("a stored answer is not of its type");
+        let unreadable = |_| Error::internal("this release can't read a stored answer");
         serde_json::from_str(self.json.get()).map_err(unreadable)
     }
 }

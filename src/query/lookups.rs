@@ -116,21 +116,34 @@ impl FromIterator<Row> for Rows {
 impl Rows {
     /// What was found of an id.
     pub fn of(&self, id: &str) -> Found {
-        let row = self.documents.get(id);
-        let position = row
-            .and_then(|row| row.log_id)
-            .and_then(|log_id| self.positions.get_key_value(&log_id));
-        let (logs, offsets) = match position {
-            Some((log_id, next_offset)) => (vec![*log_id], vec![*next_offset]),
+        let (logs, offsets) = match self.one_log(id) {
+            Some((log_id, next_offset)) => (vec![log_id], vec![next_offset]),
             None => self.positions.iter().unzip(),
         };
         Found {
-            document: row.and_then(|row| row.document.clone()),
+            document: self.document(id),
             logs,
             offsets,
             is_ready: self.is_ready,
             dead_letter: self.dead_letters.get(id).copied(),
         }
+    }
+
+    /// What was found of an id.
+    pub fn document(&self, id: &str) -> Option<String> {
+        self.documents.get(id)?.document.clone()
+    }
+
+    /// The positions that an answer about all of these ids reflects.
+    pub fn positions(&self, ids: &[String]) -> BTreeMap<i32, i64> {
+        let of_each: Option<_> = ids.iter().map(|id| self.one_log(id)).collect();
+        of_each.unwrap_or_else(|| self.positions.clone())
+    }
+
+    /// The log and position on which alone the answer about an id depends; `None` if it depends on all.
+    fn one_log(&self, id: &str) -> Option<(i32, i64)> {
+        let log_id = self.documents.get(id)?.log_id?;
+        Some((log_id, *self.positions.get(&log_id)?))
     }
 }
 
@@ -515,6 +528,14 @@ mod tests {
             assert_eq!((found.logs, found.offsets), (logs, offsets), "{id}");
             assert_eq!(found.dead_letter.is_some(), lacks, "{id}");
             assert!(found.is_ready, "{id}");
+        }
+        let positions = |ids: &[&str]| {
+            let ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
+            rows.positions(&ids)
+        };
+        assert_eq!(positions(&["one log", "one log"]), [(8, 80)].into());
+        for other in ["several logs", "unknown"] {
+            assert_eq!(positions(&["one log", other]), [(7, 70), (8, 80)].into());
         }
     }
 }

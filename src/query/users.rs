@@ -3,7 +3,7 @@
 //! macros need literal names, so a test on a migrated database checks these texts instead
 //! (`tests/it/statements.rs`).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
@@ -110,14 +110,8 @@ pub async fn find(
     ids: &[String],
 ) -> sqlx::Result<Users> {
     let rows = find_rows(connection, domain, keys, ids, false).await?;
-    let mut positions: BTreeMap<i32, i64> = BTreeMap::new();
-    let documents = ids.iter().map(|id| {
-        let found = rows.of(id);
-        positions.extend(found.logs.into_iter().zip(found.offsets));
-        found.document
-    });
-    let documents = documents.collect();
-    let (logs, offsets) = positions.into_iter().unzip();
+    let (logs, offsets) = rows.positions(ids).into_iter().unzip();
+    let documents = ids.iter().map(|id| rows.document(id)).collect();
     Ok(Users {
         documents,
         logs,

@@ -1,4 +1,4 @@
-//! What is known of a call outside of it: its ids, its route, a span for its log lines, and its metrics.
+//! The ids of a call, the span of its log lines, and its metrics.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -92,8 +92,8 @@ fn parse_traceparent(value: &str) -> Option<(&str, u8)> {
     is_valid.then_some((trace, flags))
 }
 
-/// What tells calls apart in metrics: the path of a gRPC method, or the template of a route. Anything else is unknown, so that
-/// callers can't add labels.
+/// The label `route` of metrics: the path of a gRPC method, or the template of a route. Anything else is unknown, so that callers
+/// can't add labels.
 pub enum Route {
     /// A known gRPC method.
     Method(&'static str),

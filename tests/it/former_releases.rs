@@ -150,4 +150,5 @@ async fn convert(domains: &[&str], as_before: &'static str) {
         let compare = *domain != "order";
         project(rest, domain, "switch", json!({"compare": compare})).await;
     }
+    assert_answers(&running, &fold, Depth::Thorough).await;
 }

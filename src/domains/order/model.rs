@@ -261,7 +261,7 @@ impl Address {
         }
     }
 
-    /// The address as a book has it, with its id. That of a deleted customer was last changed by the deletion.
+    /// The address as a book has it, with its id. That of a deleted customer has no time of its own: the deletion changed it last.
     pub fn into_known(
         self,
         deleted_at: Option<DateTime<Utc>>,

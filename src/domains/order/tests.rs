@@ -99,6 +99,8 @@ proptest! {
         for event in &events {
             apply(&mut state, event);
             let customer = state.to_customer();
+            let stored = serde_json::to_string(&state).expect("JSON");
+            prop_assert_eq!(&serde_json::from_str::<CustomerState>(&stored).expect("a state"), &state);
             let ids: Vec<_> = customer.addresses.iter().map(|a| a.address_id.as_str()).collect();
             prop_assert!(ids.is_sorted_by(|a, b| a < b), "{ids:?} in order, each once");
             prop_assert!(customer.stale_fields.is_sorted_by(|a, b| a < b));

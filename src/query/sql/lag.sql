@@ -3,7 +3,7 @@
 -- It is one statement, so all figures are from one snapshot. Ages are in seconds, by the database's clock, which also wrote the
 -- times.
 WITH owners AS MATERIALIZED (
-    -- Once for all partitions: for each of them, Postgres would ask all heartbeats.
+    -- Once: Postgres would read all heartbeats again for each partition.
     SELECT * FROM sightline.partition_owners WHERE domain = ANY ($1)
 ), dead_letters AS MATERIALIZED (
     -- The condition on the state is the predicate of the index dead_letters_open_by_key. Dead letters of earlier incarnations of
