@@ -129,7 +129,7 @@ impl Rows {
         }
     }
 
-    /// What was found of an id.
+    /// The document that was found of an id.
     pub fn document(&self, id: &str) -> Option<String> {
         self.documents.get(id)?.document.clone()
     }
