@@ -244,7 +244,7 @@ fn produce(
 
 /// Looks at the progress rows until the positions add up to `expected`.
 async fn follow(mut connection: PgConnection, expected: i64) -> Vec<Advance> {
-    // Claims have made all of them. To join them each time would take a fifth of a core.
+    // All are there by now. To join them each time would take a fifth of a core.
     let partitions: Vec<(i32, i32)> =
         sqlx::query_as("SELECT log_id, partition FROM sightline.logs")
             .fetch_all(&mut connection)

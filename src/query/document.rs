@@ -60,6 +60,15 @@ impl<T: Serialize + DeserializeOwned> Document<T> {
         let unreadable = |_| Error::internal("this release can't read a stored answer");
         serde_json::from_str(self.json.get()).map_err(unreadable)
     }
+
+    /// The values of documents, as messages.
+    ///
+    /// # Errors
+    /// INTERNAL, as [`read`](Self::read).
+    pub fn read_all<M: From<T>>(documents: &[Self]) -> Result<Vec<M>, Error> {
+        let messages = documents.iter().map(|document| Ok(document.read()?.into()));
+        messages.collect()
+    }
 }
 
 impl<T> From<Box<RawValue>> for Document<T> {

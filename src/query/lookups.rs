@@ -48,7 +48,7 @@ pub type Run = for<'c> fn(
 
 /// A row of a statement that finds several ids in one snapshot: a log of the view, what was found of an id, or an open dead
 /// letter under one.
-#[derive(Debug, Clone, Default, sqlx::FromRow)]
+#[derive(Debug, Default, sqlx::FromRow)]
 pub struct Row {
     /// The id; `None` in the row of a log.
     pub id: Option<String>,
@@ -71,8 +71,8 @@ pub struct Rows {
     pub is_ready: bool,
     /// All logs of the view, and their positions.
     positions: BTreeMap<i32, i64>,
-    /// By id.
-    documents: HashMap<String, Row>,
+    /// By id, each with the one log that it is made from.
+    documents: HashMap<String, (String, Option<i32>)>,
     /// By id.
     dead_letters: HashMap<String, Uuid>,
 }
@@ -96,8 +96,8 @@ pub struct Found {
 impl FromIterator<Row> for Rows {
     fn from_iter<I: IntoIterator<Item = Row>>(rows: I) -> Self {
         let mut found = Self::default();
-        for mut row in rows {
-            let Some(id) = row.id.take() else {
+        for row in rows {
+            let Some(id) = row.id else {
                 found.is_ready = row.ready.unwrap_or_default();
                 found.positions.extend(row.log_id.zip(row.next_offset));
                 continue;
@@ -105,8 +105,8 @@ impl FromIterator<Row> for Rows {
             if let Some(dead_letter) = row.dead_letter {
                 found.dead_letters.insert(id.clone(), dead_letter);
             }
-            if row.document.is_some() {
-                found.documents.insert(id, row);
+            if let Some(document) = row.document {
+                found.documents.insert(id, (document, row.log_id));
             }
         }
         found
@@ -131,7 +131,8 @@ impl Rows {
 
     /// The document that was found of an id.
     pub fn document(&self, id: &str) -> Option<String> {
-        self.documents.get(id)?.document.clone()
+        let (document, _) = self.documents.get(id)?;
+        Some(document.clone())
     }
 
     /// The positions that an answer about all of these ids reflects.
@@ -142,7 +143,8 @@ impl Rows {
 
     /// The log and position on which alone the answer about an id depends; `None` if it depends on all.
     fn one_log(&self, id: &str) -> Option<(i32, i64)> {
-        let log_id = self.documents.get(id)?.log_id?;
+        let (_, log_id) = self.documents.get(id)?;
+        let log_id = (*log_id)?;
         Some((log_id, *self.positions.get(&log_id)?))
     }
 }

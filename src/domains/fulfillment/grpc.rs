@@ -15,9 +15,9 @@ use crate::proto::fulfillment::v1 as pb;
 use crate::proto::fulfillment::v1::fulfillment_service_server::{
     FulfillmentService, FulfillmentServiceServer,
 };
-use crate::query::Reads;
 use crate::query::grpc::{self, respond, timestamp};
 use crate::query::watch::{Event, WatchPosition};
+use crate::query::{Document, Reads};
 
 /// The service, over `reads`.
 pub fn service(reads: Reads) -> FulfillmentServiceServer<impl FulfillmentService> {
@@ -118,10 +118,8 @@ impl TryFrom<FoundAddresses> for pb::SearchAddressesResponse {
     type Error = Error;
 
     fn try_from(found: FoundAddresses) -> Result<Self, Error> {
-        let addresses = found.addresses.iter();
-        let addresses = addresses.map(|address| Ok(address.read()?.into()));
         Ok(Self {
-            addresses: addresses.collect::<Result<_, Error>>()?,
+            addresses: Document::read_all(&found.addresses)?,
             next_page_token: found.next_page_token,
         })
     }
@@ -229,7 +227,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::query::Document;
 
     /// Answers are measured as JSON: see [`crate::query::page`].
     #[test]

@@ -10,9 +10,9 @@ use crate::error::Error;
 use crate::event::DeletionType;
 use crate::proto::order::v1 as pb;
 use crate::proto::order::v1::order_service_server::{OrderService, OrderServiceServer};
-use crate::query::Reads;
 use crate::query::grpc::{self, respond, timestamp};
 use crate::query::watch::{Event, WatchPosition};
+use crate::query::{Document, Reads};
 
 /// The service, over `reads`.
 pub fn service(reads: Reads) -> OrderServiceServer<impl OrderService> {
@@ -145,10 +145,8 @@ impl TryFrom<Customers> for pb::BatchGetCustomersResponse {
     type Error = Error;
 
     fn try_from(found: Customers) -> Result<Self, Error> {
-        let customers = found.customers.iter();
-        let customers = customers.map(|customer| Ok(customer.read()?.into()));
         Ok(Self {
-            customers: customers.collect::<Result<_, Error>>()?,
+            customers: Document::read_all(&found.customers)?,
             missing: found.missing,
         })
     }
@@ -236,7 +234,6 @@ mod tests {
 
     use super::*;
     use crate::domains::order::model::AddressChanges;
-    use crate::query::Document;
 
     fn address(text: &str) -> Value {
         json!({
