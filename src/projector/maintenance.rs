@@ -17,7 +17,8 @@ use super::{Projection, Projector, ids};
 use crate::db;
 use crate::telemetry;
 
-/// The pause between two rounds.
+/// The pause between two rounds: by chance up to a quarter shorter or longer, so that domains that began together don't go on
+/// together.
 const INTERVAL: Duration = Duration::from_secs(2);
 /// How long a round may take. Each of its steps has a deadline of its own, so it ends earlier unless there is much to do.
 const DEADLINE: Duration = Duration::from_secs(600);
@@ -106,10 +107,10 @@ async fn maintain(
 ) {
     let (mut expire_at, mut count_at) = (Instant::now(), Instant::now());
     let mut outages = Outages::default();
-    let mut tick = tokio::time::interval(INTERVAL);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut pause = Duration::ZERO;
     loop {
-        tick.tick().await;
+        tokio::time::sleep(pause).await;
+        pause = INTERVAL.mul_f64(0.75 + 0.5 * fastrand::f64());
         let round = maintain_once(projector, projection, retrier, &mut outages);
         let domain = projection.domain();
         if tokio::time::timeout(DEADLINE, round).await.is_err() {

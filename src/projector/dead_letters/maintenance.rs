@@ -34,6 +34,21 @@ pub async fn retry_due(
     instance: Uuid,
 ) -> Result<(), RetryError> {
     let (domain, code_version) = (projection.domain(), projection.code_version());
+    // Mostly nothing is due, and Postgres plans the statement below for milliseconds.
+    let may_be_due = sqlx::query_scalar!(
+        r#"SELECT EXISTS (
+               SELECT FROM sightline.dead_letters
+               WHERE domain = $1 AND state IN ('parked', 'retrying')
+                 AND (class = 'blocked' OR state = 'retrying' OR code_version < $2
+                      OR class = 'schema' AND catalogue_version < $3)) AS "may_be_due!""#,
+        domain,
+        code_version,
+        CATALOGUE_VERSION
+    )
+    .fetch_one(&retrier.pool);
+    if !db::within(db::STEP_DEADLINE, may_be_due).await? {
+        return Ok(());
+    }
     let logs = sqlx::query_file!(
         "src/projector/sql/dead_letters_due.sql",
         domain,

@@ -30,6 +30,10 @@ const TIME: usize = 7;
 /// The bits of a filter per id, and how many of them an id sets: of new ids 0.3 % look as if they were in a run.
 const FILTER_BITS: usize = 12;
 const FILTER_PROBES: u64 = 8;
+/// A log has many runs of one block, all of which are asked for each new id, so their filters have more bits per id, and so many
+/// bytes at least: in a few bytes different ids set the same bits.
+const BLOCK_FILTER_BITS: usize = 32;
+const LEAST_FILTER: usize = 64;
 
 /// After so many runs of its own, an owner reads the log's runs again, which were merged meanwhile.
 const UNMERGED: usize = 64;
@@ -267,7 +271,12 @@ struct NewRun {
 impl NewRun {
     /// The run of these ids, which are sorted.
     fn of(entries: Vec<[u8; ENTRY]>) -> Self {
-        let mut filter = vec![0; (entries.len() * FILTER_BITS).div_ceil(8)];
+        let bytes = |bits: usize| (entries.len() * bits).div_ceil(8);
+        let mut filter = if entries.len() <= BLOCK {
+            vec![0; bytes(BLOCK_FILTER_BITS).max(LEAST_FILTER)]
+        } else {
+            vec![0; bytes(FILTER_BITS)]
+        };
         let mut last = SeenEvent {
             offset: 0,
             applied_time: DateTime::UNIX_EPOCH,
@@ -452,6 +461,26 @@ mod tests {
         let others = (10_000..110_000).filter(|n| may_hold(&run.run.filter, id(*n)));
         let share = others.count() as f64 / 100_000.0;
         assert!((0.002..0.005).contains(&share), "{share}");
+    }
+
+    /// As many as a log may have before they are merged.
+    #[test]
+    fn hardly_any_new_id_looks_as_if_it_were_in_one_of_many_small_runs() {
+        let id = |n: u64| crate::event::hash16(&n.to_be_bytes());
+        for size in [1, 5, 20, 78] {
+            let runs: Vec<NewRun> = (0..100)
+                .map(|run| {
+                    let ids = (0..size).map(|n| (id(run * size + n), event(0, 0)));
+                    run_of(&ids.collect())
+                })
+                .collect();
+            let others = (10_000..20_000).filter(|n| {
+                let mut runs = runs.iter();
+                runs.any(|run| may_hold(&run.run.filter, id(*n)))
+            });
+            let share = others.count() as f64 / 10_000.0;
+            assert!(share < 0.04, "{share} of runs of {size}");
+        }
     }
 
     #[test]
