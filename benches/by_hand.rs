@@ -117,17 +117,6 @@ impl ByHand {
         } = batch;
         let (first, last) = (&records[0], &records[records.len() - 1]);
         let log_id = self.logs[first.partition as usize];
-        sqlx::query(include_str!("../src/projector/sql/lock_progress.sql"))
-            .bind(domain.domain())
-            .bind(1)
-            .bind([log_id])
-            .bind([0_i64])
-            .bind([first.offset])
-            .bind(format!("{}_live", domain.domain()))
-            .bind("2s")
-            .fetch_one(&mut *connection)
-            .await?;
-        steps.lap("% of time: progress");
         let key = (domain.domain(), log_id);
         let runs = self.runs.lock().expect("no panic").remove(&key);
         let mut runs = runs.unwrap_or_default();
@@ -136,6 +125,13 @@ impl ByHand {
             runs: &runs,
             hashes: candidates.iter().map(|(_, _, id)| *id).collect(),
         };
+        let schema = format!("{}_live", domain.domain());
+        if !asked.are_new() {
+            sqlx::query("SELECT set_config('search_path', $1, true)")
+                .bind(&schema)
+                .execute(&mut *connection)
+                .await?;
+        }
         let found = ids::seen(&mut *connection, &[asked]).await?;
         let found = found.into_iter().next().expect("an answer");
         let mut seen: HashSet<Uuid> = found.seen.into_keys().collect();
@@ -165,6 +161,28 @@ impl ByHand {
             });
         }
         steps.lap("% of time: parse and decode");
+        sqlx::query(include_str!("../src/projector/sql/advance_claimed.sql"))
+            .bind(domain.domain())
+            .bind(1)
+            .bind(domain.code_version())
+            .bind(&schema)
+            .bind("2s")
+            .bind([log_id])
+            .bind([0_i64])
+            .bind([first.offset])
+            .bind([last.offset + 1])
+            .bind([time(last)])
+            .bind([records.len() as i64])
+            .bind([events.len() as i64])
+            .bind([duplicates])
+            .bind([(records.len() - candidates.len()) as i64])
+            .bind([0_i64])
+            .bind([0_i64])
+            .bind([last.offset])
+            .bind([last.fingerprint()])
+            .fetch_one(&mut *connection)
+            .await?;
+        steps.lap("% of time: progress");
         if !events.is_empty() {
             let mut target = Target {
                 connection: &mut *connection,
@@ -180,25 +198,6 @@ impl ByHand {
             steps.lap("% of time: remember event ids");
         }
         self.runs.lock().expect("no panic").insert(key, runs);
-
-        sqlx::query(include_str!("../src/projector/sql/advance_progress.sql"))
-            .bind(domain.domain())
-            .bind(1)
-            .bind(domain.code_version())
-            .bind([log_id])
-            .bind([last.offset + 1])
-            .bind([time(last)])
-            .bind([records.len() as i64])
-            .bind([events.len() as i64])
-            .bind([duplicates])
-            .bind([(records.len() - candidates.len()) as i64])
-            .bind([0_i64])
-            .bind([0_i64])
-            .bind([last.offset])
-            .bind([last.fingerprint()])
-            .execute(&mut *connection)
-            .await?;
-        steps.lap("% of time: progress");
         Ok(())
     }
 }

@@ -14,6 +14,7 @@ mod ids;
 mod leases;
 mod load;
 mod log;
+mod machine;
 mod people;
 mod processes;
 mod questions;
@@ -270,7 +271,8 @@ async fn main() {
     .await
     .expect("Postgres starts");
     let bench = Bench { settings, postgres };
-    println!("{}", machine());
+    println!("{}", machine::describe());
+    println!("{}", machine::steadiness());
     if bench.settings.wants("backlog") {
         let mut report = Report::new("backlog");
         backlog::run(&bench, &mut report).await;
@@ -322,26 +324,4 @@ async fn main() {
         report.finish();
     }
     bench.postgres.stop().await;
-}
-
-/// Where and when: figures mean nothing without it.
-fn machine() -> String {
-    let text = |path| std::fs::read_to_string(path).unwrap_or_default();
-    let model = text("/proc/cpuinfo")
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
-        .map_or("processor unknown".to_owned(), |(_, model)| {
-            model.to_owned()
-        });
-    let commit = Command::new("git")
-        .args(["describe", "--always", "--dirty"])
-        .output()
-        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
-    format!(
-        "{} · {} cores, {model} · load {} · commit {}",
-        chrono::Utc::now().format("%F %H:%M UTC"),
-        std::thread::available_parallelism().map_or(0, usize::from),
-        text("/proc/loadavg").split(' ').next().unwrap_or("unknown"),
-        commit.as_deref().unwrap_or("unknown"),
-    )
 }

@@ -92,7 +92,7 @@ impl Report {
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench");
         std::fs::create_dir_all(&directory).expect("writable");
         let file = directory.join(format!("{}.json", self.section));
-        let document = json!({"where": super::machine(), "rows": rows});
+        let document = json!({"where": crate::machine::describe(), "rows": rows});
         std::fs::write(&file, format!("{document:#}\n")).expect("writable");
         println!("  → {}", file.display());
     }

@@ -86,9 +86,6 @@ pub async fn project(
         .iter()
         .map(|part| read(projector, projection, part.batch))
         .collect();
-    if let Some(ends) = skip(connection, projector, projection, view, parts, &candidates).await? {
-        return Ok(ends);
-    }
     // A deletion closes its user's dead letters in earlier logs, too.
     let closes_earlier = parts.iter().zip(&candidates).any(|(part, candidates)| {
         let is_parked = |key| part.owned.parked.contains(&key);
@@ -99,71 +96,40 @@ pub async fn project(
     if closes_earlier && parts.len() > 1 {
         return Err(Failure::NotTogether);
     }
-    let mut transaction = connection.begin().await?;
-    if closes_earlier {
-        for part in &*parts {
-            progress::fence_earlier_logs(&mut transaction, view, part.owned.claim.log_id).await?;
-        }
-    }
-    let claims: Vec<&Claim> = parts.iter().map(|part| &part.owned.claim).collect();
-    let schema = parts.first().map_or("", |part| &part.owned.schema);
-    let locked = progress::lock(&mut transaction, view, schema, &claims).await?;
-    let is_alone = claims.len() == 1;
-    let mut ends: Vec<Option<BatchEnd>> = parts
-        .iter()
-        .map(|_| is_alone.then_some(BatchEnd::Fenced))
-        .collect();
-    if locked.is_empty() {
-        return Ok(ends);
-    }
+    let mut together = Together {
+        projection,
+        view,
+        topics: &projector.topics,
+        schema: parts.first().map_or("", |part| &part.owned.schema),
+        closes_earlier,
+        isolates,
+        batches: judges(projector, projection, parts, &candidates),
+    };
+    let mut written = together.write(connection).await?;
+    let batches = together.batches;
 
-    let mut judged = judges(projector, projection, parts, &candidates);
-    judged.retain(|one| locked.contains(&one.claim.log_id));
-    match judged.as_mut_slice() {
-        [one] if isolates => apply_isolating(&mut transaction, one).await?,
-        all => apply(&mut transaction, all).await?,
-    }
-
-    let written = judged.iter().map(|one| (one.claim, &one.judge.judgement));
-    let remembered = write_bookkeeping(&mut transaction, view, written).await?;
-    let mut remembered: HashMap<i32, Run> = remembered.into_iter().collect();
-    let mut piled_up = Vec::with_capacity(judged.len());
-    let mut advances = Vec::with_capacity(judged.len());
-    for one in &judged {
-        let judgement = &one.judge.judgement;
-        piled_up.push(
-            write_dead_letters(
-                &mut transaction,
-                projection,
-                view,
-                one.claim,
-                judgement,
-                one.batch.next_offset,
-            )
-            .await?,
-        );
-        advances.push(one.advance());
-    }
-    progress::advance(&mut transaction, view, projection.code_version(), &advances).await?;
-    let has_reached_end = judged.iter().any(|one| {
-        let ready_offset = parts[one.index].owned.ready_offset;
-        ready_offset.is_some_and(|offset| one.batch.next_offset >= offset)
-    });
-    let is_ready =
-        has_reached_end && progress::note_ready(&mut transaction, view, &projector.topics).await?;
-    transaction.commit().await?;
-    let live = judged.iter().filter(|one| one.claim.is_live);
+    let live = batches.iter().filter(|one| one.claim.is_live);
     let reached: Vec<(i32, i64)> = live
         .map(|one| (one.claim.log_id, one.batch.next_offset))
         .collect();
     announce(projector, view, &reached);
-
-    let judged: Vec<(usize, Judgement, Option<Runs>)> = judged
+    let batches: Vec<(usize, Advance, Judgement, Option<Runs>)> = batches
         .into_iter()
-        .map(|one| (one.index, one.judge.judgement, one.read_again))
+        .map(|one| {
+            (
+                one.index,
+                one.advance(),
+                one.judge.judgement,
+                one.read_again,
+            )
+        })
         .collect();
-    let written = judged.into_iter().zip(advances).zip(piled_up);
-    for (((index, judgement, read_again), advance), piled_up) in written {
+    let is_alone = parts.len() == 1;
+    let mut ends: Vec<Option<BatchEnd>> = parts
+        .iter()
+        .map(|_| is_alone.then_some(BatchEnd::Fenced))
+        .collect();
+    for (index, advance, judgement, read_again) in batches {
         let unknown: i64 = judgement.unknown_types.values().sum();
         metrics::counter!(telemetry::UNKNOWN_TYPE_RECORDS, "domain" => view.domain)
             .increment(unknown.unsigned_abs());
@@ -171,68 +137,147 @@ pub async fn project(
         if let Some(runs) = read_again {
             owned.runs = runs;
         }
-        if let Some(run) = remembered.remove(&owned.claim.log_id) {
+        if let Some(run) = written.runs.remove(&advance.log_id) {
             owned.runs.add(run);
         }
-        if is_ready {
+        if written.is_ready {
             owned.ready_offset = None;
         }
         owned.parked = judgement.parked;
+        let piled_up = written.piled_up.remove(&advance.log_id);
         ends[index] = Some(owned.committed(advance, piled_up));
     }
     Ok(ends)
 }
 
-/// Moves the partitions over their records in one statement, if that is all there is to do: none concerns the view. Else
-/// returns `None`.
-async fn skip(
-    connection: &mut PgConnection,
-    projector: &Projector,
-    projection: &dyn Projection,
-    view: &View,
-    parts: &mut [Part<'_>],
-    candidates: &[Vec<Candidate<'_>>],
-) -> Result<Option<Vec<Option<BatchEnd>>>, sqlx::Error> {
-    let concerns = |candidate: &Candidate<'_>| candidate.reading.concerns_the_view();
-    if candidates.iter().flatten().any(concerns) {
-        return Ok(None);
-    }
-    let mut judged = judges(projector, projection, parts, candidates);
-    for one in &mut judged {
-        one.judge.judge(one.candidates);
-    }
-    let is_skipped = |one: &Judged<'_>| {
-        let judgement = &one.judge.judgement;
-        let reaches = parts[one.index].owned.ready_offset;
-        judgement.dead_letters.is_empty()
-            && judgement.unknown_types.is_empty()
-            && reaches.is_none_or(|offset| one.batch.next_offset < offset)
-    };
-    if !judged.iter().all(is_skipped) {
-        return Ok(None);
-    }
-    let skips: Vec<(&Claim, Advance)> = judged
-        .iter()
-        .map(|one| (one.claim, one.advance()))
-        .collect();
-    let moved = progress::skip(connection, view, projection.code_version(), &skips).await?;
-    let reached: Vec<(i32, i64)> = skips
-        .iter()
-        .filter(|(claim, _)| claim.is_live && moved.contains(&claim.log_id))
-        .map(|(claim, advance)| (claim.log_id, advance.next_offset))
-        .collect();
-    announce(projector, view, &reached);
-    let advances: Vec<Advance> = skips.into_iter().map(|(_, advance)| advance).collect();
-    drop(judged);
-    let is_alone = parts.len() == 1;
-    let ends = parts.iter_mut().zip(advances).map(|(part, advance)| {
-        if moved.contains(&advance.log_id) {
-            Some(part.owned.committed(advance, None))
-        } else {
-            is_alone.then_some(BatchEnd::Fenced)
+/// Batches of one version that are written together.
+struct Together<'b> {
+    projection: &'b dyn Projection,
+    view: &'b View,
+    /// The topics that the view is made from.
+    topics: &'b [String],
+    /// The schema of the version's tables.
+    schema: &'b str,
+    /// Whether dead letters in earlier logs are closed, too.
+    closes_earlier: bool,
+    /// Whether there is one batch, of which what can't be applied becomes dead letters.
+    isolates: bool,
+    /// Once they are written, only those whose progress rows were free and as they were claimed.
+    batches: Vec<Judged<'b>>,
+}
+
+/// What was written besides positions and views.
+#[derive(Default)]
+struct Written {
+    /// The run of ids that was added to a log.
+    runs: HashMap<i32, Run>,
+    /// Why the version has to be paused, by log.
+    piled_up: HashMap<i32, String>,
+    /// Whether the view is ready.
+    is_ready: bool,
+}
+
+impl Together<'_> {
+    /// Writes the batches.
+    ///
+    /// Nearly always the filters in memory know all ids as new, so what becomes of the records is known before the transaction
+    /// begins. Then one statement compares, locks and moves the progress rows; if only positions are to be written, it is all.
+    async fn write(&mut self, connection: &mut PgConnection) -> Result<Written, Failure> {
+        let is_foreseen = !self.isolates && self.batches.iter().all(Judged::has_new_ids);
+        if is_foreseen {
+            self.batches.iter_mut().for_each(Judged::judge);
+            if self.batches.iter().all(Judged::moves_only) {
+                let moved = self.advance_claimed(connection).await?;
+                self.retain(&moved);
+                return Ok(Written::default());
+            }
         }
-    });
-    Ok(Some(ends.collect()))
+        let mut transaction = connection.begin().await?;
+        if self.closes_earlier {
+            for one in &self.batches {
+                let log_id = one.claim.log_id;
+                progress::fence_earlier_logs(&mut transaction, self.view, log_id).await?;
+            }
+        }
+        let moved = if is_foreseen {
+            self.advance_claimed(&mut transaction).await?
+        } else {
+            HashSet::new()
+        };
+        let has_moved = !moved.is_empty();
+        if has_moved || (is_foreseen && self.batches.len() > 1) {
+            self.retain(&moved);
+        } else {
+            let claims: Vec<&Claim> = self.batches.iter().map(|one| one.claim).collect();
+            let locked = progress::lock(&mut transaction, self.view, self.schema, &claims).await?;
+            self.retain(&locked);
+        }
+        if self.batches.is_empty() {
+            return Ok(Written::default());
+        }
+
+        match self.batches.as_mut_slice() {
+            [one] if self.isolates => apply_isolating(&mut transaction, one).await?,
+            all => {
+                if !is_foreseen {
+                    look_up_and_judge(&mut transaction, all).await?;
+                }
+                apply(&mut transaction, all).await?;
+            }
+        }
+        let written = self.finish(&mut transaction, has_moved).await?;
+        transaction.commit().await?;
+        Ok(written)
+    }
+
+    /// Writes what is left after the view: ids, dead letters, and the positions unless they have moved.
+    async fn finish(
+        &self,
+        connection: &mut PgConnection,
+        has_moved: bool,
+    ) -> Result<Written, sqlx::Error> {
+        let Self {
+            projection,
+            view,
+            batches,
+            ..
+        } = self;
+        let judged = batches.iter().map(|one| (one.claim, &one.judge.judgement));
+        let remembered = write_bookkeeping(connection, view, judged).await?;
+        let mut written = Written {
+            runs: remembered.into_iter().collect(),
+            ..Written::default()
+        };
+        for one in batches {
+            if let Some(why) = write_dead_letters(connection, *projection, view, one).await? {
+                written.piled_up.insert(one.claim.log_id, why);
+            }
+        }
+        if !has_moved {
+            let advances: Vec<Advance> = batches.iter().map(Judged::advance).collect();
+            progress::advance(connection, view, projection.code_version(), &advances).await?;
+        }
+        if batches.iter().any(|one| one.reaches_end) {
+            written.is_ready = progress::note_ready(connection, view, self.topics).await?;
+        }
+        Ok(written)
+    }
+
+    /// Moves the progress rows that are free and as they were claimed. Returns their logs.
+    async fn advance_claimed(
+        &self,
+        connection: &mut PgConnection,
+    ) -> Result<HashSet<i32>, sqlx::Error> {
+        let moves = self.batches.iter().map(|one| (one.claim, one.advance()));
+        let moves: Vec<(&Claim, Advance)> = moves.collect();
+        let code_version = self.projection.code_version();
+        progress::advance_claimed(connection, self.view, self.schema, code_version, &moves).await
+    }
+
+    fn retain(&mut self, log_ids: &HashSet<i32>) {
+        self.batches
+            .retain(|one| log_ids.contains(&one.claim.log_id));
+    }
 }
 
 /// Announces what the live version of a view has reached.
@@ -275,7 +320,11 @@ fn judges<'b>(
                 claim,
                 batch: part.batch,
                 candidates,
+                reaches_end: owned
+                    .ready_offset
+                    .is_some_and(|offset| part.batch.next_offset >= offset),
                 judge: Judge::new(projection, claim, projector.dedupe, parked, discards),
+                events: Vec::new(),
                 runs: &owned.runs,
                 read_again: None,
             }
@@ -305,13 +354,40 @@ struct Judged<'b> {
     claim: &'b Claim,
     batch: &'b Batch,
     candidates: &'b [Candidate<'b>],
+    /// Whether the partition reaches the end that the log had when the view began.
+    reaches_end: bool,
     judge: Judge<'b>,
+    /// What is to be applied, once it is judged.
+    events: Vec<NewEvent>,
     runs: &'b Runs,
     /// The log's runs of ids, if they had to be read again.
     read_again: Option<Runs>,
 }
 
 impl Judged<'_> {
+    /// The ids that have to be known before it is judged.
+    fn asked(&self) -> Asked<'_> {
+        asked(self.claim, self.runs, self.candidates)
+    }
+
+    /// Whether all its ids are known as new.
+    fn has_new_ids(&self) -> bool {
+        self.asked().are_new()
+    }
+
+    fn judge(&mut self) {
+        self.events = self.judge.judge(self.candidates);
+    }
+
+    /// Whether nothing but the position and the books is to be written.
+    fn moves_only(&self) -> bool {
+        let judgement = &self.judge.judgement;
+        self.events.is_empty()
+            && judgement.dead_letters.is_empty()
+            && judgement.unknown_types.is_empty()
+            && !self.reaches_end
+    }
+
     /// How far the batch has come.
     fn advance(&self) -> Advance {
         let judgement = &self.judge.judgement;
@@ -342,20 +418,26 @@ async fn apply_isolating(
     Ok(())
 }
 
-/// Judges and applies batches, in a transaction that holds their progress rows.
-async fn apply(connection: &mut PgConnection, judged: &mut [Judged<'_>]) -> Result<(), Failure> {
-    let asked: Vec<Asked<'_>> = judged
-        .iter()
-        .map(|one| asked(one.claim, one.runs, one.candidates))
-        .collect();
+/// Judges batches, of which some ids may have been applied before, in a transaction that holds their progress rows.
+async fn look_up_and_judge(
+    connection: &mut PgConnection,
+    batches: &mut [Judged<'_>],
+) -> Result<(), sqlx::Error> {
+    let asked: Vec<Asked<'_>> = batches.iter().map(Judged::asked).collect();
     let found = ids::seen(connection, &asked).await?;
-    let mut events = Vec::new();
-    for (one, Found { seen, runs }) in judged.iter_mut().zip(found) {
+    for (one, Found { seen, runs }) in batches.iter_mut().zip(found) {
         one.judge.seen = seen;
         one.read_again = runs;
-        events.extend(one.judge.judge(one.candidates));
+        one.judge();
     }
-    let Some(Judged { claim, judge, .. }) = judged.first() else {
+    Ok(())
+}
+
+/// Applies the events of batches together.
+async fn apply(connection: &mut PgConnection, batches: &mut [Judged<'_>]) -> Result<(), Failure> {
+    let events = batches.iter_mut().flat_map(|one| one.events.drain(..));
+    let events: Vec<NewEvent> = events.collect();
+    let Some(Judged { claim, judge, .. }) = batches.first() else {
         return Ok(());
     };
     match try_to_apply(connection, claim, judge.projection, &events).await? {
@@ -377,11 +459,10 @@ async fn write_dead_letters(
     connection: &mut PgConnection,
     projection: &dyn Projection,
     view: &View,
-    claim: &Claim,
-    judgement: &Judgement,
-    next_offset: i64,
+    one: &Judged<'_>,
 ) -> Result<Option<String>, sqlx::Error> {
-    let dead_letters = &judgement.dead_letters;
+    let claim = one.claim;
+    let dead_letters = &one.judge.judgement.dead_letters;
     let Some(first) = dead_letters.first() else {
         return Ok(None);
     };
@@ -404,7 +485,7 @@ async fn write_dead_letters(
         view,
         claim.log_id,
         partition,
-        next_offset,
+        one.batch.next_offset,
         &keys,
     )
     .await

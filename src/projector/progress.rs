@@ -643,31 +643,38 @@ async fn lock_free(
     Ok(rows.into_iter().map(|row| row.log_id).collect())
 }
 
-/// Moves claimed partitions over records that were all skipped. Returns the logs whose progress rows were as they were
-/// claimed and free; the others have not moved.
+/// Locks the progress rows that are free and as they were claimed, and moves them at once: [`lock`] and [`advance`] in one, for a
+/// transaction whose outcome is known before it begins. Returns the logs of the moved rows.
 ///
 /// # Errors
-/// The database failed.
-pub async fn skip(
+/// The database failed, or the books don't balance.
+pub async fn advance_claimed(
     connection: &mut PgConnection,
     view: &View,
+    schema: &str,
     code_version: i32,
-    skips: &[(&Claim, Advance)],
+    moves: &[(&Claim, Advance)],
 ) -> Result<HashSet<i32>, sqlx::Error> {
     let rows = sqlx::query_file_scalar!(
-        "src/projector/sql/skip_records.sql",
+        "src/projector/sql/advance_claimed.sql",
         view.domain,
         view.version,
         code_version,
-        &column(skips, |(claim, _)| claim.log_id),
-        &column(skips, |(claim, _)| claim.epoch),
-        &column(skips, |(claim, _)| claim.next_offset),
-        &column(skips, |(_, a)| a.next_offset),
-        &column(skips, |(_, a)| a.stream_time),
-        &column(skips, |(_, a)| a.books.read),
-        &column(skips, |(_, a)| a.books.holes),
-        &column(skips, |(_, a)| a.last_record.map(|(offset, _)| offset)) as _,
-        &column(skips, |(_, a)| a.last_record.map(|(_, record)| record)) as _,
+        schema,
+        LOCK_TIMEOUT,
+        &column(moves, |(claim, _)| claim.log_id),
+        &column(moves, |(claim, _)| claim.epoch),
+        &column(moves, |(claim, _)| claim.next_offset),
+        &column(moves, |(_, a)| a.next_offset),
+        &column(moves, |(_, a)| a.stream_time),
+        &column(moves, |(_, a)| a.books.read),
+        &column(moves, |(_, a)| a.books.applied),
+        &column(moves, |(_, a)| a.books.duplicates),
+        &column(moves, |(_, a)| a.books.skipped),
+        &column(moves, |(_, a)| a.books.dead_lettered),
+        &column(moves, |(_, a)| a.books.holes),
+        &column(moves, |(_, a)| a.last_record.map(|(offset, _)| offset)) as _,
+        &column(moves, |(_, a)| a.last_record.map(|(_, record)| record)) as _,
     )
     .fetch_all(connection)
     .await?;

@@ -307,9 +307,8 @@ async fn project(
         .collect();
     let projected = async {
         let mut used = connection.take(&projector.pool).await?;
-        let projected = batch::project(
-            &mut used, projector, projection, view, &mut parts, isolates,
-        );
+        let projected =
+            batch::project(&mut used, projector, projection, view, &mut parts, isolates);
         // The pool closes a connection that does not answer when it is given back.
         let ends = db::within(db::TRANSACTION_DEADLINE, projected).await?;
         connection.keep(used, &projector.pool);

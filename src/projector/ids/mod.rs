@@ -148,6 +148,19 @@ pub struct Asked<'a> {
     pub hashes: Vec<Uuid>,
 }
 
+impl Asked<'_> {
+    /// Whether the filters alone say that all of the ids are new. If so, [`seen`] would find none, and read nothing.
+    pub fn are_new(&self) -> bool {
+        let may_be_known = |hash: &Uuid| self.runs.perhaps_with(*hash).next().is_some();
+        !self.has_unmerged_runs() && !self.hashes.iter().any(may_be_known)
+    }
+
+    /// Whether the log's runs are to be read again.
+    fn has_unmerged_runs(&self) -> bool {
+        self.runs.runs.len() > self.runs.read + UNMERGED
+    }
+}
+
 /// What was found in a log.
 #[derive(Debug, Default)]
 pub struct Found {
@@ -167,11 +180,10 @@ pub async fn seen(
     asked: &[Asked<'_>],
 ) -> Result<Vec<Found>, sqlx::Error> {
     let mut found: Vec<Found> = asked.iter().map(|_| Found::default()).collect();
-    let is_long = |one: &Asked<'_>| one.runs.runs.len() > one.runs.read + UNMERGED;
-    let long: Vec<usize> = (0..asked.len())
-        .filter(|index| is_long(&asked[*index]))
+    let unmerged: Vec<usize> = (0..asked.len())
+        .filter(|index| asked[*index].has_unmerged_runs())
         .collect();
-    read_again(connection, asked, &mut found, &long).await?;
+    read_again(connection, asked, &mut found, &unmerged).await?;
     let mut left: Vec<usize> = (0..asked.len()).collect();
     while !left.is_empty() {
         let (mut indexes, mut log_ids) = (Vec::new(), Vec::new());
