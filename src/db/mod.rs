@@ -35,7 +35,7 @@ const MIGRATION_LOCK_TIMEOUT: &str = "5s";
 const CALLER_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 const PROJECTOR_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// For so long a connection counts as checked that is free: it is checked when it is given back.
-pub const CHECKED: Duration = Duration::from_millis(250);
+const CHECKED: Duration = Duration::from_millis(250);
 
 /// How long the server behind an open connection has to answer. A connection whose server is gone without a word (a fail-over by
 /// a moving address) is closed after it; the operating system would take a quarter of an hour.

@@ -180,12 +180,13 @@ struct Written {
 impl Together<'_> {
     /// Writes the batches.
     ///
-    /// Nearly always the filters in memory know all ids as new, so what becomes of the records is known before the transaction
-    /// begins. Then one statement compares, locks and moves the progress rows; if only positions are to be written, it is all.
+    /// Of a small transaction the filters in memory mostly know all ids as new, so it is judged before it begins. Then one
+    /// statement compares, locks and moves the progress rows; where only positions move, it is all. An event that can't be
+    /// applied rolls it back, and nothing has moved.
     async fn write(&mut self, connection: &mut PgConnection) -> Result<Written, Failure> {
         let is_foreseen = !self.isolates && self.batches.iter().all(Judged::has_new_ids);
         if is_foreseen {
-            self.batches.iter_mut().for_each(Judged::judge);
+            self.batches.iter_mut().for_each(Judged::find_events);
             if self.batches.iter().all(Judged::moves_only) {
                 let moved = self.advance_claimed(connection).await?;
                 self.retain(&moved);
@@ -204,13 +205,14 @@ impl Together<'_> {
         } else {
             HashSet::new()
         };
-        let has_moved = !moved.is_empty();
-        if has_moved || (is_foreseen && self.batches.len() > 1) {
-            self.retain(&moved);
-        } else {
+        // A partition by itself waits until its row is free.
+        let moves_last = moved.is_empty() && (!is_foreseen || self.batches.len() == 1);
+        if moves_last {
             let claims: Vec<&Claim> = self.batches.iter().map(|one| one.claim).collect();
             let locked = progress::lock(&mut transaction, self.view, self.schema, &claims).await?;
             self.retain(&locked);
+        } else {
+            self.retain(&moved);
         }
         if self.batches.is_empty() {
             return Ok(Written::default());
@@ -225,16 +227,16 @@ impl Together<'_> {
                 apply(&mut transaction, all).await?;
             }
         }
-        let written = self.finish(&mut transaction, has_moved).await?;
+        let written = self.finish(&mut transaction, moves_last).await?;
         transaction.commit().await?;
         Ok(written)
     }
 
-    /// Writes what is left after the view: ids, dead letters, and the positions unless they have moved.
+    /// Writes what is left after the view: ids, dead letters, and the positions if they are to move last.
     async fn finish(
         &self,
         connection: &mut PgConnection,
-        has_moved: bool,
+        moves_last: bool,
     ) -> Result<Written, sqlx::Error> {
         let Self {
             projection,
@@ -253,7 +255,7 @@ impl Together<'_> {
                 written.piled_up.insert(one.claim.log_id, why);
             }
         }
-        if !has_moved {
+        if moves_last {
             let advances: Vec<Advance> = batches.iter().map(Judged::advance).collect();
             progress::advance(connection, view, projection.code_version(), &advances).await?;
         }
@@ -375,7 +377,8 @@ impl Judged<'_> {
         self.asked().are_new()
     }
 
-    fn judge(&mut self) {
+    /// Judges its records.
+    fn find_events(&mut self) {
         self.events = self.judge.judge(self.candidates);
     }
 
@@ -428,7 +431,7 @@ async fn look_up_and_judge(
     for (one, Found { seen, runs }) in batches.iter_mut().zip(found) {
         one.judge.seen = seen;
         one.read_again = runs;
-        one.judge();
+        one.find_events();
     }
     Ok(())
 }

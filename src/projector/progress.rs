@@ -643,8 +643,8 @@ async fn lock_free(
     Ok(rows.into_iter().map(|row| row.log_id).collect())
 }
 
-/// Locks the progress rows that are free and as they were claimed, and moves them at once: [`lock`] and [`advance`] in one, for a
-/// transaction whose outcome is known before it begins. Returns the logs of the moved rows.
+/// Locks the progress rows that are free and as they were claimed, and moves them at once: [`lock`] and [`advance`] in one, for
+/// batches that were judged before the transaction. Returns the logs of the moved rows.
 ///
 /// # Errors
 /// The database failed, or the books don't balance.

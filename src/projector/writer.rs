@@ -4,10 +4,6 @@
 //! writer, and a free writer takes all that queue, up to the size of a batch, each with all that was delivered by then.
 //! While a partition is in a writer's hands, its worker waits.
 
-use std::pin::pin;
-
-use sqlx::pool::PoolConnection;
-use sqlx::{PgPool, Postgres};
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit, mpsc, oneshot};
 
 use super::batch::{self, Batch, BatchEnd, Failure, Part};
@@ -197,39 +193,6 @@ impl Waiting {
     }
 }
 
-/// A writer's connection, kept from one transaction to the next. What a pool is given back it checks, which costs as much as a
-/// statement; a transaction that went through has shown that the server answers and takes writes.
-#[derive(Default)]
-struct Connection(Option<PoolConnection<Postgres>>);
-
-impl Connection {
-    /// The connection of the transaction before, or one of the pool.
-    async fn take(&mut self, pool: &PgPool) -> Result<PoolConnection<Postgres>, sqlx::Error> {
-        match self.0.take() {
-            Some(connection) => Ok(connection),
-            None => pool.acquire().await,
-        }
-    }
-
-    /// Keeps a connection through which a transaction went, unless it is the last one of the pool: others may wait for it.
-    fn keep(&mut self, connection: PoolConnection<Postgres>, pool: &PgPool) {
-        let is_last = pool.num_idle() == 0 && pool.size() == pool.options().get_max_connections();
-        self.0 = (!is_last).then_some(connection);
-    }
-
-    /// Waits, and gives the connection back if that takes longer than a connection counts as checked.
-    async fn while_waiting_for<T>(&mut self, next: impl Future<Output = T>) -> T {
-        let mut next = pin!(next);
-        if self.0.is_some() {
-            if let Ok(next) = tokio::time::timeout(db::CHECKED, &mut next).await {
-                return next;
-            }
-            self.0 = None;
-        }
-        next.await
-    }
-}
-
 /// Makes the queue of a version, and what runs its writers until the last clone of the queue is dropped.
 pub fn writers(
     projector: Projector,
@@ -254,16 +217,10 @@ async fn write(
     view: &View,
     waiting: &Mutex<Waiting>,
 ) {
-    let mut connection = Connection::default();
     loop {
         // A writer that waits for its turn holds the queue, so that what is queued meanwhile comes along.
-        let next = async {
-            let mut queue = waiting.lock().await;
-            let first = queue.first().await;
-            (queue, first)
-        };
-        let (mut queue, first) = connection.while_waiting_for(next).await;
-        let Some(first) = first else {
+        let mut queue = waiting.lock().await;
+        let Some(first) = queue.first().await else {
             return;
         };
         let other_version = if first.turn.owned.claim.is_live {
@@ -280,7 +237,7 @@ async fn write(
         if tickets.is_empty() {
             continue;
         }
-        let outcomes = project(projector, projection, view, &mut connection, &mut tickets).await;
+        let outcomes = project(projector, projection, view, &mut tickets).await;
         drop((permit, other_version));
         for (ticket, outcome) in tickets.into_iter().zip(outcomes) {
             // A worker that no longer waits was stopped.
@@ -294,7 +251,6 @@ async fn project(
     projector: &Projector,
     projection: &dyn Projection,
     view: &View,
-    connection: &mut Connection,
     tickets: &mut [Ticket],
 ) -> Vec<Outcome> {
     let isolates = tickets.iter().all(|ticket| ticket.turn.is_alone);
@@ -306,13 +262,17 @@ async fn project(
         })
         .collect();
     let projected = async {
-        let mut used = connection.take(&projector.pool).await?;
-        let projected =
-            batch::project(&mut used, projector, projection, view, &mut parts, isolates);
+        let mut connection = projector.pool.acquire().await?;
+        let projected = batch::project(
+            &mut connection,
+            projector,
+            projection,
+            view,
+            &mut parts,
+            isolates,
+        );
         // The pool closes a connection that does not answer when it is given back.
-        let ends = db::within(db::TRANSACTION_DEADLINE, projected).await?;
-        connection.keep(used, &projector.pool);
-        Ok(ends)
+        db::within(db::TRANSACTION_DEADLINE, projected).await
     };
     match projected.await {
         Ok(ends) => {

@@ -1,7 +1,7 @@
--- The compare-and-set in one statement, for a transaction whose outcome is known before it begins: moves the logs ($6) whose
--- epochs ($7) and positions ($8) are as they were claimed, and returns them; nothing is written of the others. It does not wait
--- for a row that another transaction holds, such as a retry: the other partitions would wait with it. The transaction of one
--- partition waits for so long ($5) for any other lock.
+-- The compare-and-set in one statement, for batches that were judged before the transaction: moves the logs ($6) whose epochs ($7)
+-- and positions ($8) are as they were claimed, and returns them; nothing is written of the others. It does not wait for a row
+-- that another transaction holds, such as a retry: the other partitions would wait with it. The transaction of one partition
+-- waits for so long ($5) for any other lock.
 WITH free AS (
     SELECT n.*, set_config('search_path', $4, true) AS search_path,
            CASE WHEN cardinality($6) = 1 THEN set_config('lock_timeout', $5, true) END AS lock_timeout
