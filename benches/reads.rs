@@ -219,7 +219,11 @@ async fn read(
     connections: usize,
     paths: &[String],
 ) {
+    if !row.contains(&bench.settings.only) {
+        return;
+    }
     let bytes = size(&server.rest, paths).await;
+    warm(server, paths).await;
     let load = async {
         wrk(server, paths, Pace::Connections(connections), sleep(TIME))
             .await
