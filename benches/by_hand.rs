@@ -161,7 +161,7 @@ impl ByHand {
             });
         }
         steps.lap("% of time: parse and decode");
-        sqlx::query(include_str!("../src/projector/sql/advance_claimed.sql"))
+        sqlx::query(include_str!("../src/projector/sql/advance_progress.sql"))
             .bind(domain.domain())
             .bind(1)
             .bind(domain.code_version())

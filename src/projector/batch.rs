@@ -113,23 +113,16 @@ pub async fn project(
         .map(|one| (one.claim.log_id, one.batch.next_offset))
         .collect();
     announce(projector, view, &reached);
-    let batches: Vec<(usize, Advance, Judgement, Option<Runs>)> = batches
+    let batches: Vec<(usize, Judgement, Option<Runs>)> = batches
         .into_iter()
-        .map(|one| {
-            (
-                one.index,
-                one.advance(),
-                one.judge.judgement,
-                one.read_again,
-            )
-        })
+        .map(|one| (one.index, one.judge.judgement, one.read_again))
         .collect();
     let is_alone = parts.len() == 1;
     let mut ends: Vec<Option<BatchEnd>> = parts
         .iter()
         .map(|_| is_alone.then_some(BatchEnd::Fenced))
         .collect();
-    for (index, advance, judgement, read_again) in batches {
+    for ((index, judgement, read_again), advance) in batches.into_iter().zip(written.advances) {
         let unknown: i64 = judgement.unknown_types.values().sum();
         metrics::counter!(telemetry::UNKNOWN_TYPE_RECORDS, "domain" => view.domain)
             .increment(unknown.unsigned_abs());
@@ -166,9 +159,11 @@ struct Together<'b> {
     batches: Vec<Judged<'b>>,
 }
 
-/// What was written besides positions and views.
+/// What was written besides views.
 #[derive(Default)]
 struct Written {
+    /// How far each batch has come.
+    advances: Vec<Advance>,
     /// The run of ids that was added to a log.
     runs: HashMap<i32, Run>,
     /// Why the version has to be paused, by log.
@@ -188,9 +183,12 @@ impl Together<'_> {
         if is_foreseen {
             self.batches.iter_mut().for_each(Judged::find_events);
             if self.batches.iter().all(Judged::moves_only) {
-                let moved = self.advance_claimed(connection).await?;
-                self.retain(&moved);
-                return Ok(Written::default());
+                let advances = self.advance(connection).await?;
+                self.retain(&advances.iter().map(|advance| advance.log_id).collect());
+                return Ok(Written {
+                    advances,
+                    ..Written::default()
+                });
             }
         }
         let mut transaction = connection.begin().await?;
@@ -200,20 +198,20 @@ impl Together<'_> {
                 progress::fence_earlier_logs(&mut transaction, self.view, log_id).await?;
             }
         }
-        let moved = if is_foreseen {
-            self.advance_claimed(&mut transaction).await?
+        let advances = if is_foreseen {
+            self.advance(&mut transaction).await?
         } else {
-            HashSet::new()
+            Vec::new()
         };
         // A partition by itself waits until its row is free.
-        let moves_last = moved.is_empty() && (!is_foreseen || self.batches.len() == 1);
-        if moves_last {
+        let is_left = !is_foreseen || self.batches.len() == 1;
+        let locked = if advances.is_empty() && is_left {
             let claims: Vec<&Claim> = self.batches.iter().map(|one| one.claim).collect();
-            let locked = progress::lock(&mut transaction, self.view, self.schema, &claims).await?;
-            self.retain(&locked);
+            progress::lock(&mut transaction, self.view, self.schema, &claims).await?
         } else {
-            self.retain(&moved);
-        }
+            advances.iter().map(|advance| advance.log_id).collect()
+        };
+        self.retain(&locked);
         if self.batches.is_empty() {
             return Ok(Written::default());
         }
@@ -227,16 +225,16 @@ impl Together<'_> {
                 apply(&mut transaction, all).await?;
             }
         }
-        let written = self.finish(&mut transaction, moves_last).await?;
+        let written = self.finish(&mut transaction, advances).await?;
         transaction.commit().await?;
         Ok(written)
     }
 
-    /// Writes what is left after the view: ids, dead letters, and the positions if they are to move last.
+    /// Writes what is left after the view: ids, dead letters, and the positions if they have not moved.
     async fn finish(
         &self,
         connection: &mut PgConnection,
-        moves_last: bool,
+        advances: Vec<Advance>,
     ) -> Result<Written, sqlx::Error> {
         let Self {
             projection,
@@ -247,6 +245,7 @@ impl Together<'_> {
         let judged = batches.iter().map(|one| (one.claim, &one.judge.judgement));
         let remembered = write_bookkeeping(connection, view, judged).await?;
         let mut written = Written {
+            advances,
             runs: remembered.into_iter().collect(),
             ..Written::default()
         };
@@ -255,9 +254,12 @@ impl Together<'_> {
                 written.piled_up.insert(one.claim.log_id, why);
             }
         }
-        if moves_last {
-            let advances: Vec<Advance> = batches.iter().map(Judged::advance).collect();
-            progress::advance(connection, view, projection.code_version(), &advances).await?;
+        if written.advances.is_empty() {
+            written.advances = self.advance(connection).await?;
+            // The transaction holds the rows, so all are as they were.
+            if written.advances.len() < batches.len() {
+                return Err(sqlx::Error::RowNotFound);
+            }
         }
         if batches.iter().any(|one| one.reaches_end) {
             written.is_ready = progress::note_ready(connection, view, self.topics).await?;
@@ -265,15 +267,17 @@ impl Together<'_> {
         Ok(written)
     }
 
-    /// Moves the progress rows that are free and as they were claimed. Returns their logs.
-    async fn advance_claimed(
-        &self,
-        connection: &mut PgConnection,
-    ) -> Result<HashSet<i32>, sqlx::Error> {
+    /// Moves the progress rows that are free and as they were claimed. Returns how far.
+    async fn advance(&self, connection: &mut PgConnection) -> Result<Vec<Advance>, sqlx::Error> {
         let moves = self.batches.iter().map(|one| (one.claim, one.advance()));
         let moves: Vec<(&Claim, Advance)> = moves.collect();
         let code_version = self.projection.code_version();
-        progress::advance_claimed(connection, self.view, self.schema, code_version, &moves).await
+        let moved =
+            progress::advance(connection, self.view, self.schema, code_version, &moves).await?;
+        let advances = moves.into_iter().map(|(_, advance)| advance);
+        Ok(advances
+            .filter(|advance| moved.contains(&advance.log_id))
+            .collect())
     }
 
     fn retain(&mut self, log_ids: &HashSet<i32>) {

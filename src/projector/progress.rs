@@ -643,12 +643,12 @@ async fn lock_free(
     Ok(rows.into_iter().map(|row| row.log_id).collect())
 }
 
-/// Locks the progress rows that are free and as they were claimed, and moves them at once: [`lock`] and [`advance`] in one, for
-/// batches that were judged before the transaction. Returns the logs of the moved rows.
+/// Moves the progress rows that are free and as they were claimed, with the version of the code that folds them, and locks them
+/// if [`lock`] has not. Points unqualified names at the version's tables. Returns the logs of the moved rows.
 ///
 /// # Errors
 /// The database failed, or the books don't balance.
-pub async fn advance_claimed(
+pub async fn advance(
     connection: &mut PgConnection,
     view: &View,
     schema: &str,
@@ -656,7 +656,7 @@ pub async fn advance_claimed(
     moves: &[(&Claim, Advance)],
 ) -> Result<HashSet<i32>, sqlx::Error> {
     let rows = sqlx::query_file_scalar!(
-        "src/projector/sql/advance_claimed.sql",
+        "src/projector/sql/advance_progress.sql",
         view.domain,
         view.version,
         code_version,
@@ -684,38 +684,6 @@ pub async fn advance_claimed(
 /// One value of each row, for an array that a statement unnests.
 fn column<R, T>(rows: &[R], of: impl Fn(&R) -> T) -> Vec<T> {
     rows.iter().map(of).collect()
-}
-
-/// Ends a transaction: writes how far it has come to the locked rows, with the version of the code that folded it.
-///
-/// # Errors
-/// The database failed, or the books don't balance.
-pub async fn advance(
-    connection: &mut PgConnection,
-    view: &View,
-    code_version: i32,
-    advances: &[Advance],
-) -> Result<(), sqlx::Error> {
-    sqlx::query_file!(
-        "src/projector/sql/advance_progress.sql",
-        view.domain,
-        view.version,
-        code_version,
-        &column(advances, |a| a.log_id),
-        &column(advances, |a| a.next_offset),
-        &column(advances, |a| a.stream_time),
-        &column(advances, |a| a.books.read),
-        &column(advances, |a| a.books.applied),
-        &column(advances, |a| a.books.duplicates),
-        &column(advances, |a| a.books.skipped),
-        &column(advances, |a| a.books.dead_lettered),
-        &column(advances, |a| a.books.holes),
-        &column(advances, |a| a.last_record.map(|(offset, _)| offset)) as _,
-        &column(advances, |a| a.last_record.map(|(_, record)| record)) as _,
-    )
-    .execute(connection)
-    .await
-    .map(drop)
 }
 
 /// When the version last committed in another log than this one, if it ever did.
