@@ -119,6 +119,13 @@ impl Bad {
         Self::field("wrong_type", field, "has the wrong type")
     }
 
+    pub(super) fn too_many_copies() -> Self {
+        Self::whole(
+            "too_many_copies",
+            "the names of changed fields name the same values more than four times",
+        )
+    }
+
     pub(super) fn id_too_long(field: impl Into<String>) -> Self {
         Self::field("id_too_long", field, "is longer than 255 characters")
     }

@@ -33,12 +33,11 @@ pub struct FieldChange {
     pub new: Change<Value>,
 }
 
-impl FieldChange {
-    fn new(old: Option<&Value>, new: Change<Value>) -> Self {
-        let old = old.filter(|value| !is_blank(value)).map(json_without_nul);
-        Self { old, new }
-    }
-}
+/// How many times as much as the event's objects of values hold its changes may hold: a name and the dotted names below it
+/// share values. More is a record made to use up memory.
+const MOST_COPIES: usize = 4;
+/// What an event's changes may hold anyway, in bytes.
+const SMALL_CHANGES: usize = 1 << 20;
 
 /// The changed fields by name.
 ///
@@ -92,20 +91,21 @@ impl Changes {
         values: &Values<'_>,
         rules: &UpdateRules,
     ) -> Result<Self, Bad> {
-        let mut changes = Self::default();
+        let sizes = [values.new, values.old].map(|values| values.map_or(0, memory_of_members));
+        let mut reader = Reader::of(sizes.iter().sum());
         for written in names {
             let written = written.as_str().ok_or_else(|| Bad::wrong_type(parent))?;
             // As in the names of members, which it is compared with.
             let written = &*without_nul(written);
             let known = rules.find(written);
             let new = match find_value(values.new, written, known.as_ref()) {
-                Some(value) => read_value(value, known.as_ref(), "newValues")?,
+                Some(value) => check_value(value, known.as_ref(), "newValues")?,
                 None => Change::Unknown,
             };
             let old = find_value(values.old, written, known.as_ref());
-            changes.add(written, known.as_ref(), FieldChange::new(old, new));
+            reader.add(written, known.as_ref(), old, new)?;
         }
-        Ok(changes)
+        Ok(reader.changes)
     }
 
     /// Reads the shape `{"bio": {"old": "a", "new": "b"}}`. `newValues` is ignored.
@@ -115,12 +115,13 @@ impl Changes {
         values: &Values<'_>,
         rules: &UpdateRules,
     ) -> Result<Self, Bad> {
-        let mut changes = Self::default();
+        let sizes = [Some(entries), values.old].map(|values| values.map_or(0, memory_of_members));
+        let mut reader = Reader::of(sizes.iter().sum());
         for (written, entry) in entries {
             let known = rules.find(written);
             let (old, new) = old_and_new(entry);
             let new = match new {
-                Some(value) => read_value(value, known.as_ref(), parent)?,
+                Some(value) => check_value(value, known.as_ref(), parent)?,
                 None => Change::Unknown,
             };
             // Of two spellings of one field, the first in the list of its spellings counts.
@@ -133,21 +134,80 @@ impl Changes {
             let old = old
                 .filter(|old| !is_blank(old))
                 .or_else(|| find_value(values.old, written, known.as_ref()));
-            changes.add(written, known.as_ref(), FieldChange::new(old, new));
+            reader.add(written, known.as_ref(), old, new)?;
         }
-        Ok(changes)
+        Ok(reader.changes)
+    }
+}
+
+/// Collects the changes of an event, within a limit to what is copied.
+struct Reader {
+    changes: Changes,
+    /// How many bytes may still be copied.
+    left: usize,
+}
+
+impl Reader {
+    /// For an event whose values are of so many bytes.
+    fn of(size: usize) -> Self {
+        Self {
+            changes: Changes::default(),
+            left: SMALL_CHANGES.max(size.saturating_mul(MOST_COPIES)),
+        }
     }
 
     /// Adds a change unless the field has one already. A change of the empty name is dropped.
-    fn add(&mut self, written: &str, known: Option<&KnownField>, change: FieldChange) {
-        let name = match known {
-            Some(known) => known.spellings[0].to_owned(),
-            None => written.to_owned(),
-        };
-        if !name.is_empty() {
-            self.0.entry(name).or_insert(change);
+    fn add(
+        &mut self,
+        written: &str,
+        known: Option<&KnownField>,
+        old: Option<&Value>,
+        new: Change<&Value>,
+    ) -> Result<(), Bad> {
+        let name = known.map_or(written, |known| known.spellings[0]);
+        if name.is_empty() || self.changes.0.contains_key(name) {
+            return Ok(());
         }
+        let old = old.filter(|value| !is_blank(value));
+        let old = old.map(|value| self.copy(value)).transpose()?;
+        let new = match new {
+            Change::Unknown => Change::Unknown,
+            Change::Cleared => Change::Cleared,
+            Change::Value(value) => Change::Value(match (known, self.copy(value)?) {
+                (Some(known), Value::String(text)) if known.field_type == FieldType::Country => {
+                    Value::String(text.to_ascii_uppercase())
+                }
+                (_, value) => value,
+            }),
+        };
+        let change = FieldChange { old, new };
+        self.changes.0.insert(name.to_owned(), change);
+        Ok(())
     }
+
+    fn copy(&mut self, value: &Value) -> Result<Value, Bad> {
+        let left = self.left.checked_sub(memory_of(value));
+        self.left = left.ok_or_else(Bad::too_many_copies)?;
+        Ok(json_without_nul(value))
+    }
+}
+
+/// About how many bytes of memory a value takes.
+fn memory_of(value: &Value) -> usize {
+    size_of::<Value>()
+        + match value {
+            Value::String(text) => text.len(),
+            Value::Array(items) => items.iter().map(memory_of).sum(),
+            Value::Object(members) => memory_of_members(members),
+            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        }
+}
+
+fn memory_of_members(members: &Map<String, Value>) -> usize {
+    let members = members.iter();
+    members
+        .map(|(name, value)| name.len() + memory_of(value))
+        .sum()
 }
 
 /// The payload's `newValues` and `oldValues`, where it has them and its type reads them.
@@ -209,27 +269,23 @@ fn find_by_path<'a>(values: &'a Map<String, Value>, path: &str) -> Option<&'a Va
     steps.try_fold(first, |value, step| value.as_object()?.get(step))
 }
 
-/// Reads a new value and checks its type where the field is known. `parent` is the object that
-/// holds the value, for the error.
-fn read_value(
-    value: &Value,
+/// Checks the type of a new value where the field is known. `parent` is the object that holds the value, for the error.
+fn check_value<'v>(
+    value: &'v Value,
     known: Option<&KnownField>,
     parent: &str,
-) -> Result<Change<Value>, Bad> {
+) -> Result<Change<&'v Value>, Bad> {
     if is_blank(value) {
         return Ok(Change::Cleared);
     }
-    match (known, value) {
-        (None, _) => {}
-        (Some(known), Value::String(text)) if known.field_type == FieldType::Country => {
-            let country = without_nul(text).to_ascii_uppercase();
-            return Ok(Change::Value(Value::String(country)));
-        }
-        (Some(known), Value::String(_)) if known.field_type == FieldType::Text => {}
-        (Some(known), Value::Object(_)) if known.field_type == FieldType::Object => {}
-        (Some(known), _) => return Err(Bad::wrong_type(format!("{parent}.{}", known.spelling))),
+    let is_good = known.is_none_or(|known| match known.field_type {
+        FieldType::Text | FieldType::Country => value.is_string(),
+        FieldType::Object => value.is_object(),
+    });
+    match known {
+        Some(known) if !is_good => Err(Bad::wrong_type(format!("{parent}.{}", known.spelling))),
+        _ => Ok(Change::Value(value)),
     }
-    Ok(Change::Value(json_without_nul(value)))
 }
 
 /// The fields that one type's `updatedFields` knows, and whether `newValues` is required.

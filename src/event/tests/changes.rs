@@ -450,3 +450,45 @@ fn changes_give_the_new_text_of_a_field() {
     }
     assert_eq!(changes.get("firstName"), None);
 }
+
+#[test]
+fn changes_hold_little_more_than_the_values_that_they_name() {
+    // Each name has all numbers in its value.
+    let names = |depth: usize| -> Vec<String> {
+        let names = (1..=depth).map(|steps| vec!["a"; steps].join("."));
+        names.collect()
+    };
+    let nested = |depth: usize, numbers: usize| {
+        let inner = json!(vec![1; numbers]);
+        (0..depth).fold(inner, |value, _| json!({"a": value}))
+    };
+    let role = |other_fields: Value| changed("RoleUpdated", other_fields);
+    let many = json!({"updatedFields": names(100), "newValues": nested(100, 10_000)});
+    let old =
+        json!({"updatedFields": names(100), "newValues": {}, "oldValues": nested(100, 10_000)});
+    let entries: serde_json::Map<_, _> = names(100)
+        .into_iter()
+        .map(|name| (name, json!({"new": 1})))
+        .collect();
+    let old_of_entries =
+        json!({"updatedFields": entries, "newValues": {}, "oldValues": nested(100, 10_000)});
+    for payload in [many, old, old_of_entries] {
+        let bad = role(payload).unwrap_err();
+        assert_eq!((bad.reason, bad.field), ("too_many_copies", None));
+    }
+    // Small values may overlap, and large ones a little.
+    for (depth, numbers) in [(100, 10), (3, 10_000)] {
+        let payload = json!({"updatedFields": names(depth), "newValues": nested(depth, numbers)});
+        assert_eq!(role(payload).unwrap().len(), depth);
+    }
+    // A name that is listed again costs nothing.
+    let again = json!({"updatedFields": vec!["x"; 100_000], "newValues": {"x": vec!["y"; 10_000]}});
+    assert_eq!(role(again).unwrap().len(), 1);
+    // Its value is checked all the same.
+    let wrong = json!({"updatedFields": ["state", "province"],
+        "newValues": {"state": "a", "province": 7}});
+    assert_eq!(
+        bad_change("UserAddressUpdated", wrong),
+        ("wrong_type", "newValues.province".to_owned())
+    );
+}

@@ -60,7 +60,7 @@ pub const USER_DELETED: &str = "user_deleted";
 pub const BYTES_LOST: &str = "bytes_lost";
 
 /// Every reason for which this release makes dead letters.
-pub const REASONS: [&str; 21] = [
+pub const REASONS: [&str; 22] = [
     "not_json",
     "too_deep",
     "number_out_of_range",
@@ -74,6 +74,7 @@ pub const REASONS: [&str; 21] = [
     "id_too_long",
     "nul_in_id",
     "bad_timestamp",
+    "too_many_copies",
     "too_large",
     "object_too_large",
     "refused_by_database",
