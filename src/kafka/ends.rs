@@ -136,12 +136,10 @@ fn read(client: &Reader, states: &TopicStates) -> KafkaResult<Option<Ends>> {
         let mut readings = state.offsets.values();
         readings.any(|offsets| offsets.asked.elapsed() < STATE_AGE)
     };
-    let states: Vec<_> = states
-        .iter()
-        .filter(|(_, state)| is_current(state))
-        .collect();
+    // Of a topic that nobody could read lately, no end is asked for: it has none in the answer.
     let partitions: Vec<Partition> = states
         .iter()
+        .filter(|(_, state)| is_current(state))
         .flat_map(|(name, state)| {
             (0..state.partition_count).map(|partition| ((*name).clone(), partition))
         })
@@ -159,7 +157,7 @@ fn read(client: &Reader, states: &TopicStates) -> KafkaResult<Option<Ends>> {
         return Ok(None);
     }
     let mut topics: BTreeMap<String, TopicEnds> = states
-        .into_iter()
+        .iter()
         .map(|(name, state)| {
             let state = Arc::clone(state);
             let ends = BTreeMap::new();

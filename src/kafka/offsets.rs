@@ -19,6 +19,8 @@ use crate::kafka::native::{requests, to_record};
 
 /// How often the offsets are read.
 pub const INTERVAL: Duration = Duration::from_secs(1);
+/// How often a client that only reads offsets asks for the leaders of partitions.
+const METADATA_INTERVAL: Duration = Duration::from_secs(2);
 /// How long one request to the cluster may take.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -107,6 +109,12 @@ pub fn reader(config: &ClientConfig) -> KafkaResult<Reader> {
     if config.get("socket.timeout.ms").is_none() {
         config.remove("fetch.wait.max.ms");
         config.set("socket.timeout.ms", TIMEOUT.as_millis().to_string());
+    }
+    // Nobody reports a new leader of partitions that are only asked for offsets: until it is known, those of a broker that is gone
+    // are asked for there.
+    if config.get("topic.metadata.refresh.interval.ms").is_none() {
+        let interval = METADATA_INTERVAL.as_millis().to_string();
+        config.set("topic.metadata.refresh.interval.ms", interval);
     }
     config.create_with_context(Unlogged)
 }
