@@ -467,6 +467,12 @@ fn handle(
             assigned,
             partitions,
         } => {
+            if !assigned {
+                // What is kept back would stay in memory.
+                partitions
+                    .iter()
+                    .for_each(|partition| events.pass(partition));
+            }
             member.follow_rebalance(consumer, assigned, &partitions)?;
             if assigned {
                 for partition in &partitions {
@@ -642,6 +648,8 @@ fn release_drained(
     }
     if !paused.is_empty() {
         consumer.pause(&list(&paused))?;
+        // librdkafka drops what a paused partition's queue holds only when it is polled.
+        paused.iter().for_each(|partition| events.pass(partition));
     }
     if !resumed.is_empty() {
         consumer.resume(&list(&resumed))?;
