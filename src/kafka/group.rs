@@ -81,6 +81,16 @@ pub fn connection_config(brokers: &str, properties: &[(String, String)]) -> Clie
     for (name, value) in properties {
         config.set(name, value);
     }
+    // The OpenSSL that is built in looks for certificates where the system has none. librdkafka knows where systems have them.
+    let protocol = config.get("security.protocol").unwrap_or_default();
+    if cfg!(feature = "tls")
+        && protocol.to_ascii_lowercase().contains("ssl")
+        && ["ssl.ca.location", "ssl.ca.pem"]
+            .iter()
+            .all(|name| config.get(name).is_none())
+    {
+        config.set("ssl.ca.location", "probe");
+    }
     config.set_log_level(RDKafkaLogLevel::Critical);
     config
 }
@@ -217,6 +227,35 @@ mod tests {
         type DeliveryOpaque = ();
 
         fn delivery(&self, _: &rdkafka::producer::DeliveryResult<'_>, (): ()) {}
+    }
+
+    #[cfg(feature = "tls")]
+    #[test]
+    fn certificates_are_those_of_the_system_unless_others_are_named() {
+        let location = |properties: &[(&str, &str)]| {
+            let properties = properties
+                .iter()
+                .map(|(name, value)| ((*name).into(), (*value).into()));
+            let properties: Vec<(String, String)> = properties.collect();
+            let config = connection_config("b:9093", &properties);
+            config.get("ssl.ca.location").map(str::to_owned)
+        };
+        for (properties, expected) in [
+            (&[][..], None),
+            (&[("security.protocol", "SASL_PLAINTEXT")], None),
+            (&[("security.protocol", "SASL_SSL")], Some("probe")),
+            (&[("security.protocol", "ssl")], Some("probe")),
+            (
+                &[("security.protocol", "ssl"), ("ssl.ca.location", "/ca.pem")],
+                Some("/ca.pem"),
+            ),
+            (
+                &[("security.protocol", "ssl"), ("ssl.ca.pem", "-----BEGIN")],
+                None,
+            ),
+        ] {
+            assert_eq!(location(properties).as_deref(), expected, "{properties:?}");
+        }
     }
 
     /// The properties that a new client warns of, because they are of the other kind of client. It hands its lines over
