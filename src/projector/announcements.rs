@@ -3,15 +3,14 @@
 //! the commit.
 //!
 //! A notice may be lost together with a connection. Waiters have deadlines of their own, and look again after each reconnection.
-//! Those that wait for a position are also woken by what this process reads of all positions every second
-//! ([`Announcements::read`]).
+//! They are also woken by what this process reads of all positions every second ([`Announcements::read`]).
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::PgPool;
-use sqlx::postgres::PgListener;
+use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -132,6 +131,8 @@ impl Announcements {
     pub fn read(&self, domain: &str, log_id: i32, next_offset: i64) {
         let mut logs = lock(&self.0.logs);
         let log = known_log(&mut logs, domain, log_id);
+        // Commits were not announced to this process.
+        let has_missed = log.is_known && next_offset > log.next_offset;
         if next_offset >= log.next_offset {
             log.advance(next_offset);
         } else if log.is_doubted {
@@ -139,6 +140,10 @@ impl Announcements {
             log.is_doubted = false;
         } else {
             log.is_doubted = true;
+        }
+        drop(logs);
+        if has_missed {
+            self.wake(Some(domain));
         }
     }
 
@@ -270,7 +275,13 @@ impl Announcements {
 
     async fn listen(&self, pool: &PgPool) -> Result<std::convert::Infallible, sqlx::Error> {
         let mut listener = db::within(DEADLINE, async {
-            let mut listener = PgListener::connect_with(pool).await?;
+            // A listener that is dropped keeps its connection until the server has answered, and a server that is gone without a
+            // word never does: so it has a pool of its own.
+            let options = pool.connect_options().as_ref().clone();
+            let own = PgPoolOptions::new()
+                .max_connections(1)
+                .connect_lazy_with(options);
+            let mut listener = PgListener::connect_with(&own).await?;
             listener.listen(CHANNEL).await?;
             Ok::<_, sqlx::Error>(listener)
         })
@@ -365,6 +376,20 @@ mod tests {
         assert!(!announcements.is_awaited("order", 7));
         assert!(poll!(pin!(announcements.reach("order", 7, 5))).is_ready());
         assert_eq!(announcements.reached("order", 8), Some(100));
+    }
+
+    #[test]
+    fn a_reading_wakes_those_who_missed_a_commit() {
+        let announcements = Announcements::default();
+        let commits = announcements.subscribe("order");
+        let mut woken = commits.clone();
+        let mut is_woken = |next_offset| {
+            announcements.read("order", 7, next_offset);
+            let changed = woken.has_changed().expect("it lasts");
+            woken.mark_unchanged();
+            changed
+        };
+        assert_eq!([5, 5, 6, 6].map(&mut is_woken), [false, false, true, false]);
     }
 
     #[tokio::test]

@@ -184,11 +184,14 @@ impl Together<'_> {
             self.batches.iter_mut().for_each(Judged::find_events);
             if self.batches.iter().all(Judged::moves_only) {
                 let advances = self.advance(connection).await?;
-                self.retain(&advances.iter().map(|advance| advance.log_id).collect());
-                return Ok(Written {
-                    advances,
-                    ..Written::default()
-                });
+                // A partition by itself waits, below, until its row is free.
+                if !advances.is_empty() || self.batches.len() > 1 {
+                    self.retain(&advances.iter().map(|advance| advance.log_id).collect());
+                    return Ok(Written {
+                        advances,
+                        ..Written::default()
+                    });
+                }
             }
         }
         let mut transaction = connection.begin().await?;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures_util::future;
 use tokio::sync::{mpsc, oneshot};
 
+use super::ids::Runs;
 use super::progress::{self, ClaimOutcome};
 use super::{Projection, Projector, View};
 use crate::db;
@@ -34,6 +35,7 @@ pub struct Claims {
 struct Request {
     partition: TopicPartition,
     state: Arc<TopicState>,
+    former: Arc<Runs>,
     reply: oneshot::Sender<Answer>,
 }
 
@@ -41,7 +43,7 @@ struct Request {
 type Answer = Result<Option<ClaimOutcome>, sqlx::Error>;
 
 impl Claims {
-    /// Claims a partition of a topic in this state.
+    /// Claims a partition of a topic in this state, whose worker knows the `former` runs of ids.
     ///
     /// # Errors
     /// The database failed.
@@ -49,12 +51,14 @@ impl Claims {
         &self,
         partition: &TopicPartition,
         state: &Arc<TopicState>,
+        former: &Arc<Runs>,
     ) -> Result<ClaimOutcome, sqlx::Error> {
         for queue in [&self.together, &self.alone] {
             let (reply, answer) = oneshot::channel();
             let request = Request {
                 partition: partition.clone(),
                 state: Arc::clone(state),
+                former: Arc::clone(former),
                 reply,
             };
             // Where a claim has panicked, the version is started again, and its workers are stopped.
@@ -107,7 +111,11 @@ async fn serve(
         }
         let wanted: Vec<progress::Wanted<'_>> = taken
             .iter()
-            .map(|request| (&request.partition, &*request.state))
+            .map(|request| progress::Wanted {
+                partition: &request.partition,
+                state: &request.state,
+                former: &request.former,
+            })
             .collect();
         if wanted.is_empty() {
             continue;

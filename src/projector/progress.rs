@@ -327,22 +327,29 @@ async fn of_topics(
     .await
 }
 
-/// A partition to be claimed, with the state of its topic.
-pub type Wanted<'w> = (&'w TopicPartition, &'w TopicState);
+/// A partition to be claimed.
+pub struct Wanted<'w> {
+    pub partition: &'w TopicPartition,
+    /// The state of its topic.
+    pub state: &'w TopicState,
+    /// The runs of ids that its worker knows: their filters are not read again.
+    pub former: &'w Runs,
+}
 
 /// The log to claim for a partition, by what is known of the wanted topics; or why it can't be claimed.
 fn claimable<'k>(
     known: &'k [PartitionProgress],
-    (wanted, state): Wanted<'_>,
+    wanted: &Wanted<'_>,
     code_version: i32,
     paused: bool,
 ) -> Result<&'k PartitionProgress, ClaimOutcome> {
-    let of_topic = || known.iter().filter(|row| row.topic == *wanted.topic);
+    let (partition, state) = (wanted.partition, wanted.state);
+    let of_topic = || known.iter().filter(|row| row.topic == *partition.topic);
     if of_topic().any(|row| row.is_of_another(state)) {
         let logs = of_topic().map(|row| (row.log_id, row.epoch));
         return Err(ClaimOutcome::TopicRecreated(logs.collect()));
     }
-    let ours = of_topic().find(|row| row.partition == wanted.partition);
+    let ours = of_topic().find(|row| row.partition == partition.partition);
     let Some(ours) = ours.filter(|_| missing(of_topic(), state).is_empty()) else {
         return Err(ClaimOutcome::NotReady);
     };
@@ -380,12 +387,12 @@ pub async fn claim(
     let Some((_, paused)) = version_of(&mut transaction, view).await? else {
         return not_ready();
     };
-    let of: BTreeSet<&str> = wanted.iter().map(|(wanted, _)| &*wanted.topic).collect();
+    let of: BTreeSet<&str> = wanted.iter().map(|one| &*one.partition.topic).collect();
     let of: Vec<String> = of.into_iter().map(str::to_owned).collect();
     let known = of_topics(&mut *transaction, view, &of).await?;
     let chosen = wanted
         .iter()
-        .map(|wanted| claimable(&known, *wanted, code_version, paused));
+        .map(|wanted| claimable(&known, wanted, code_version, paused));
     let chosen: Vec<Result<&PartitionProgress, ClaimOutcome>> = chosen.collect();
     let log_ids: Vec<i32> = chosen.iter().flatten().map(|row| row.log_id).collect();
     let waiting: HashSet<i32> = sqlx::query_scalar!(
@@ -455,7 +462,8 @@ pub async fn claim(
         }
         read_parked_keys(&mut transaction, view, &claimed, &mut owned).await?;
         read_discards(&mut transaction, view, &claimed, &positions, &mut owned).await?;
-        let runs = Runs::read(&mut transaction, &claimed, &[]).await?;
+        let former: Vec<&Runs> = wanted.iter().map(|one| one.former).collect();
+        let runs = Runs::read(&mut transaction, &claimed, &former).await?;
         for (log_id, runs) in claimed.iter().zip(runs) {
             if let Some(owned) = owned.get_mut(log_id) {
                 owned.runs = runs;

@@ -23,6 +23,7 @@ use super::batch::{Batch, BatchEnd};
 use super::batch_limit::BatchLimit;
 use super::claims::{self, Claims};
 use super::dead_letters::record_time;
+use super::ids::Runs;
 use super::judge::Reading;
 use super::pause;
 use super::progress;
@@ -68,6 +69,8 @@ enum WorkerEnd {
     FetchFailed(RDKafkaErrorCode),
     /// The partition has to be claimed again.
     ClaimAgain,
+    /// Projecting the batch has panicked.
+    Panicked,
 }
 
 /// What a worker keeps from one claim to the next.
@@ -85,6 +88,8 @@ struct Memory {
     /// Whether a batch was committed since the last claim.
     committed: bool,
     batch_limit: BatchLimit,
+    /// The log's runs of ids, as the last claim has read them.
+    runs: Arc<Runs>,
     /// Whether the next batch is projected by itself, because one failed that was not.
     is_alone: bool,
     /// What was delivered and not committed when the last claim ended.
@@ -114,6 +119,7 @@ impl Memory {
             restored: Arc::default(),
             committed: false,
             batch_limit: BatchLimit::new(BATCH_RECORDS),
+            runs: Arc::default(),
             is_alone: false,
             kept: None,
             logged: None,
@@ -177,7 +183,7 @@ impl Worker {
                     }
                 },
                 // A panic outside of a fold is not the data's fault. The panic hook has logged where.
-                Err(_) => ("panicked", "a panic".to_owned()),
+                Ok(Ok(WorkerEnd::Panicked)) | Err(_) => ("panicked", "a panic".to_owned()),
             };
             self.report_failure(&mut memory, failure, &cause);
             if memory.batch_limit.was_halved() {
@@ -396,6 +402,7 @@ impl Worker {
                     return match not_committed {
                         Outcome::Failed(error) => Err(error),
                         Outcome::Ended(_) => Ok(WorkerEnd::Fenced),
+                        Outcome::Panicked => Ok(WorkerEnd::Panicked),
                         Outcome::NotTogether | Outcome::Unknown => Ok(WorkerEnd::ClaimAgain),
                     };
                 }
@@ -472,7 +479,7 @@ impl Worker {
         }
     }
 
-    /// Projects a turn: together with other partitions, or by itself if that fails. `None` if a writer has panicked.
+    /// Projects a turn: together with other partitions, or by itself if that fails. `None` if the version's writers have ended.
     async fn project_turn(&self, mut turn: Turn, memory: &mut Memory) -> Option<(Turn, Outcome)> {
         loop {
             if let [record] = turn.batch.records.as_slice() {
@@ -497,7 +504,7 @@ impl Worker {
                         memory.batch_limit.hit(first.offset, records, others);
                     }
                 }
-                Outcome::Ended(_) => {}
+                Outcome::Ended(_) | Outcome::Panicked => {}
             }
             if !matches!(outcome, Outcome::NotTogether) {
                 return Some((turn, outcome));
@@ -538,7 +545,9 @@ impl Worker {
         let end = match outcome {
             Outcome::Ended(BatchEnd::Committed { .. }) => "committed",
             Outcome::Ended(BatchEnd::Fenced) => "fenced",
-            Outcome::NotTogether | Outcome::Unknown | Outcome::Failed(_) => "failed",
+            Outcome::NotTogether | Outcome::Unknown | Outcome::Failed(_) | Outcome::Panicked => {
+                "failed"
+            }
         };
         metrics::counter!(telemetry::BATCHES, "domain" => domain, "outcome" => end).increment(1);
         let Outcome::Ended(BatchEnd::Committed { books, .. }) = outcome else {

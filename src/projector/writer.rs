@@ -4,6 +4,9 @@
 //! writer, and a free writer takes all that queue, up to the size of a batch, each with all that was delivered by then.
 //! While a partition is in a writer's hands, its worker waits.
 
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt;
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit, mpsc, oneshot};
 
 use super::batch::{self, Batch, BatchEnd, Failure, Part};
@@ -114,6 +117,8 @@ pub enum Outcome {
     Unknown,
     /// Its own transaction has failed. The next claim shows whether it was committed.
     Failed(sqlx::Error),
+    /// Its own transaction was rolled back by a panic outside of a fold.
+    Panicked,
 }
 
 /// A turn in the queue, with where it goes back to.
@@ -127,7 +132,7 @@ struct Ticket {
 pub struct Queue(mpsc::UnboundedSender<Ticket>);
 
 impl Queue {
-    /// Waits for a writer, which projects the turn. `None` if that panicked outside of a fold.
+    /// Waits for a writer, which projects the turn. `None` if the version's writers have ended.
     pub async fn project(&self, turn: Turn) -> Option<(Turn, Outcome)> {
         let (reply, answer) = oneshot::channel();
         self.0.send(Ticket { turn, reply }).ok()?;
@@ -274,7 +279,20 @@ async fn project(
         // The pool closes a connection that does not answer when it is given back.
         db::within(db::TRANSACTION_DEADLINE, projected).await
     };
-    match projected.await {
+    // A panic is of the batches' records: other partitions go on.
+    let projected = AssertUnwindSafe(projected).catch_unwind().await;
+    let Ok(projected) = projected else {
+        let is_alone = parts.len() == 1;
+        let outcome = |_| {
+            if is_alone {
+                Outcome::Panicked
+            } else {
+                Outcome::Unknown
+            }
+        };
+        return parts.iter().map(outcome).collect();
+    };
+    match projected {
         Ok(ends) => {
             let ends = ends.into_iter();
             ends.map(|end| end.map_or(Outcome::NotTogether, Outcome::Ended))

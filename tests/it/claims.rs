@@ -67,6 +67,38 @@ async fn partitions_are_claimed_together_and_a_locked_one_holds_up_no_other() {
     caught_up(&running.rest, &ends(2)).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lone_partition_of_which_only_the_position_moves_waits_for_its_row() {
+    let mut world = World::shared(1).await;
+    world.set("SIGHTLINE_DOMAINS", "order");
+    let writer = world.broker.writer();
+    writer.write(&world.topic, &[event(0, 0)]).await;
+    let running = world.serve().await;
+    caught_up(&running.rest, &Ends::from([(0, 1)])).await;
+    let pool = PgPool::connect(&world.database.url).await;
+    let pool = pool.expect("the database");
+    let before = epochs(&pool).await;
+    let locked = world.database.lock_progress("order", 0).await;
+    let tombstone = Record {
+        value: None,
+        ..event(0, 1)
+    };
+    writer.write(&world.topic, &[tombstone]).await;
+    wait_until(SOON, "the partition waits", async || {
+        let waiting: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+        )
+        .fetch_one(&pool)
+        .await
+        .expect("a count");
+        (waiting == 1).then_some(()).ok_or(waiting.to_string())
+    })
+    .await;
+    locked.rollback().await.expect("unlocked");
+    caught_up(&running.rest, &Ends::from([(0, 2)])).await;
+    assert_eq!(epochs(&pool).await, before, "it was claimed again");
+}
+
 /// The sum of the epochs of `order`, which each claim raises by one.
 async fn epochs(pool: &PgPool) -> i64 {
     let sum = "SELECT sum(epoch)::bigint FROM sightline.progress WHERE domain = 'order'";

@@ -90,28 +90,18 @@ pub async fn sweep(pool: &PgPool) -> Result<(), sqlx::Error> {
 /// Erases what is due in a version. Returns whether there may be more.
 async fn sweep_some(pool: &PgPool, version: i32) -> Result<bool, sqlx::Error> {
     let mut transaction = pool.begin().await?;
-    // The schema of the version, as it is now.
-    let is_there = sqlx::query_file!("src/domains/audit/sql/use_version.sql", version)
-        .fetch_optional(&mut *transaction)
-        .await?
-        .is_some();
-    if !is_there {
-        return Ok(false);
-    }
-    let due = sqlx::query_file_scalar!("src/domains/audit/sql/get_due_users.sql")
-        .fetch_all(&mut *transaction)
-        .await?;
-    if due.is_empty() {
+    if due_users(&mut transaction, version).await?.is_empty() {
         return Ok(false);
     }
     // Batches that have read that these users are not erased yet have ended once their progress rows can be locked, and later ones
-    // read that they are.
+    // read that they are. A switch, which gives the version's schema to another one, locks the rows, too.
     sqlx::query!(
         "SELECT log_id FROM sightline.progress WHERE domain = 'audit' AND version = $1 ORDER BY log_id FOR UPDATE",
         version
     )
     .fetch_all(&mut *transaction)
     .await?;
+    let due = due_users(&mut transaction, version).await?;
     let mut left = MOST_ENTRIES;
     let mut done = Vec::new();
     for user_key in due {
@@ -125,6 +115,20 @@ async fn sweep_some(pool: &PgPool, version: i32) -> Result<bool, sqlx::Error> {
         .await?;
     transaction.commit().await?;
     Ok(true)
+}
+
+/// The users of a version whose entries are to be erased. Names mean the tables of the version from then on, as long as the version
+/// keeps its schema.
+async fn due_users(connection: &mut PgConnection, version: i32) -> Result<Vec<Uuid>, sqlx::Error> {
+    let used = sqlx::query_file!("src/domains/audit/sql/use_version.sql", version)
+        .fetch_optional(&mut *connection)
+        .await?;
+    if used.is_none() {
+        return Ok(Vec::new());
+    }
+    sqlx::query_file_scalar!("src/domains/audit/sql/get_due_users.sql")
+        .fetch_all(connection)
+        .await
 }
 
 /// Erases the entries of a user, as long as there are any `left` to erase. Returns whether all are erased.

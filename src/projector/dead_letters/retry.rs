@@ -643,7 +643,8 @@ impl Retrier {
         let parked = std::mem::take(&mut progress.parked);
         let no_discards = HashMap::new();
         let mut judge = Judge::new(projection, claim, self.dedupe, parked, &no_discards);
-        let runs = Runs::without_filters(&mut *connection, claim.log_id).await?;
+        let ids: Vec<Uuid> = candidates.iter().filter_map(Candidate::id_hash).collect();
+        let runs = Runs::that_may_hold(&mut *connection, claim.log_id, &ids).await?;
         batch::apply_one(&mut *connection, claim, &runs, &mut judge, &candidates).await?;
         let judgement = judge.judgement;
 

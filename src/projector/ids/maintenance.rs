@@ -18,6 +18,8 @@ const FAN: usize = 8;
 const FINAL: i32 = 32_768;
 /// A merge makes a run of so many ids at most, so that it needs little memory.
 const LARGEST: i32 = 262_144;
+/// So many expired runs are deleted at a time: several million ids at most, however many have expired at once.
+const MOST_EXPIRED: i64 = 32;
 
 /// Merges runs of a domain's logs, in all versions, where there are many of like size.
 ///
@@ -118,7 +120,7 @@ async fn merge_some(
     transaction.commit().await
 }
 
-/// Deletes the ids of a domain's logs, in all versions, that no record can repeat any longer: run by run.
+/// Deletes the ids of a domain's logs, in all versions, that no record can repeat any longer, some runs at a time.
 ///
 /// # Errors
 /// The database failed. What was deleted before stays so.
@@ -128,27 +130,29 @@ pub async fn expire(
     dedupe: TimeDelta,
 ) -> Result<(), sqlx::Error> {
     for view in views(pool, domain).await? {
-        let expired = expire_of(pool, &view, dedupe);
-        db::within(db::TRANSACTION_DEADLINE, expired).await?;
+        while db::within(db::TRANSACTION_DEADLINE, expire_some(pool, &view, dedupe)).await? {}
     }
     Ok(())
 }
 
-async fn expire_of(pool: &PgPool, view: &View, dedupe: TimeDelta) -> Result<(), sqlx::Error> {
+/// Deletes some runs whose ids have expired. Returns whether there may be more.
+async fn expire_some(pool: &PgPool, view: &View, dedupe: TimeDelta) -> Result<bool, sqlx::Error> {
     let mut transaction = pool.begin().await?;
-    if lock_schema(&mut transaction, view).await? {
-        sqlx::query_file!(
-            "src/projector/sql/expire_event_ids.sql",
-            view.domain,
-            view.version,
-            dedupe as _,
-            DEDUPE_OFFSETS
-        )
-        .execute(&mut *transaction)
-        .await?;
-        transaction.commit().await?;
+    if !lock_schema(&mut transaction, view).await? {
+        return Ok(false);
     }
-    Ok(())
+    let deleted = sqlx::query_file_scalar!(
+        "src/projector/sql/expire_event_ids.sql",
+        view.domain,
+        view.version,
+        dedupe as _,
+        DEDUPE_OFFSETS,
+        MOST_EXPIRED
+    )
+    .fetch_one(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    Ok(deleted == MOST_EXPIRED)
 }
 
 async fn views(pool: &PgPool, domain: &'static str) -> Result<Vec<View>, sqlx::Error> {

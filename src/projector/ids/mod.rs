@@ -38,6 +38,11 @@ const LEAST_FILTER: usize = 64;
 /// After so many runs of its own, an owner reads the log's runs again, which were merged meanwhile.
 const UNMERGED: usize = 64;
 
+/// How many blocks a statement reads at most: some megabytes.
+const MOST_BLOCKS: usize = 4_096;
+/// How many filters of a log are read at a time by a process that does not own it.
+const FILTERS: usize = 50;
+
 /// An event id is remembered for at least so many offsets, however much stream time passes.
 pub const DEDUPE_OFFSETS: i64 = 100_000;
 
@@ -59,7 +64,7 @@ pub struct Run {
 }
 
 /// All runs of a log.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Runs {
     runs: Vec<Run>,
     /// How many of them were read from the database.
@@ -102,25 +107,44 @@ impl Runs {
             .collect())
     }
 
-    /// Reads which runs a log has, without their filters: for the look-up of a few ids.
+    /// Reads which runs of a log may hold one of some ids, for a look-up of these alone: the filters themselves may be more than a
+    /// process should hold that does not own the log.
     ///
     /// # Errors
     /// The database failed.
-    pub async fn without_filters(
+    pub async fn that_may_hold(
         connection: &mut PgConnection,
         log_id: i32,
+        hashes: &[Uuid],
     ) -> Result<Self, sqlx::Error> {
         let numbers =
             sqlx::query_scalar!("SELECT run FROM event_id_runs WHERE log_id = $1", log_id)
-                .fetch_all(connection)
+                .fetch_all(&mut *connection)
                 .await?;
-        let runs: Vec<Run> = numbers
-            .into_iter()
-            .map(|number| Run {
-                number,
-                filter: Arc::default(),
-            })
-            .collect();
+        let mut filters: HashMap<i64, Arc<[u8]>> = HashMap::new();
+        // Of few ids the blocks are less to read than the filters.
+        if numbers.len() * hashes.len() > MOST_BLOCKS {
+            for some in numbers.chunks(FILTERS) {
+                let rows = sqlx::query!(
+                    "SELECT run, filter FROM event_id_runs WHERE log_id = $1 AND run = ANY ($2)",
+                    log_id,
+                    some
+                )
+                .fetch_all(&mut *connection)
+                .await?;
+                for row in rows {
+                    let held = hashes.iter().copied();
+                    let held = held.filter(|hash| may_hold(&row.filter, *hash));
+                    filters.insert(row.run, filter_of(held.collect()));
+                }
+            }
+        }
+        // One that was merged meanwhile is asked for, and not found.
+        let runs = numbers.into_iter().map(|number| Run {
+            number,
+            filter: filters.remove(&number).unwrap_or_default(),
+        });
+        let runs: Vec<Run> = runs.collect();
         let read = runs.len();
         Ok(Self { runs, read })
     }
@@ -200,25 +224,31 @@ pub async fn seen(
                 }
             }
         }
-        if indexes.is_empty() {
-            break;
-        }
-        let rows = sqlx::query_file!("src/projector/sql/id_blocks.sql", &log_ids, &runs, &hashes)
+        for first in (0..indexes.len()).step_by(MOST_BLOCKS) {
+            let some = first..indexes.len().min(first + MOST_BLOCKS);
+            let rows = sqlx::query_file!(
+                "src/projector/sql/id_blocks.sql",
+                &log_ids[some.clone()],
+                &runs[some.clone()],
+                &hashes[some]
+            )
             .fetch_all(&mut *connection)
             .await?;
-        for row in rows {
-            let number = usize::try_from(row.number - 1).unwrap_or(usize::MAX);
-            let (Some(index), Some(hash)) = (indexes.get(number), hashes.get(number)) else {
-                continue;
-            };
-            // Maintenance has merged the run, or all its ids have expired.
-            if !row.exists && !left.contains(index) {
-                left.push(*index);
-            }
-            if let Some(event) = row.ids.and_then(|block| find(&block, *hash)) {
-                let seen = found[*index].seen.entry(*hash).or_insert(event);
-                if seen.offset < event.offset {
-                    *seen = event;
+            for row in rows {
+                let number = usize::try_from(row.number - 1).unwrap_or(usize::MAX);
+                let number = first.saturating_add(number);
+                let (Some(index), Some(hash)) = (indexes.get(number), hashes.get(number)) else {
+                    continue;
+                };
+                // Maintenance has merged the run, or all its ids have expired.
+                if !row.exists && !left.contains(index) {
+                    left.push(*index);
+                }
+                if let Some(event) = row.ids.and_then(|block| find(&block, *hash)) {
+                    let seen = found[*index].seen.entry(*hash).or_insert(event);
+                    if seen.offset < event.offset {
+                        *seen = event;
+                    }
                 }
             }
         }
@@ -283,20 +313,11 @@ struct NewRun {
 impl NewRun {
     /// The run of these ids, which are sorted.
     fn of(entries: Vec<[u8; ENTRY]>) -> Self {
-        let bytes = |bits: usize| (entries.len() * bits).div_ceil(8);
-        let mut filter = if entries.len() <= BLOCK {
-            vec![0; bytes(BLOCK_FILTER_BITS).max(LEAST_FILTER)]
-        } else {
-            vec![0; bytes(FILTER_BITS)]
-        };
         let mut last = SeenEvent {
             offset: 0,
             applied_time: DateTime::UNIX_EPOCH,
         };
         for entry in &entries {
-            for bit in bits(hash_of(entry), filter.len()) {
-                filter[bit / 8] |= 1 << (bit % 8);
-            }
             let event = event_of(entry);
             last.offset = last.offset.max(event.offset);
             last.applied_time = last.applied_time.max(event.applied_time);
@@ -304,7 +325,7 @@ impl NewRun {
         Self {
             run: Run {
                 number: fastrand::i64(1..),
-                filter: filter.into(),
+                filter: filter_of(entries.iter().map(|entry| hash_of(entry)).collect()),
             },
             entries,
             last_offset: last.offset,
@@ -419,6 +440,22 @@ fn bits(hash: Uuid, bytes: usize) -> impl Iterator<Item = usize> {
     let count = bytes as u64 * 8;
     (0..FILTER_PROBES)
         .map(move |n| (start.wrapping_add(n.wrapping_mul(u64::from(step) | 1)) % count) as usize)
+}
+
+/// A Bloom filter of ids.
+fn filter_of(hashes: Vec<Uuid>) -> Arc<[u8]> {
+    let bytes = |bits: usize| (hashes.len() * bits).div_ceil(8);
+    let mut filter = if hashes.len() <= BLOCK {
+        vec![0; bytes(BLOCK_FILTER_BITS).max(LEAST_FILTER)]
+    } else {
+        vec![0; bytes(FILTER_BITS)]
+    };
+    for hash in hashes {
+        for bit in bits(hash, filter.len()) {
+            filter[bit / 8] |= 1 << (bit % 8);
+        }
+    }
+    filter.into()
 }
 
 fn may_hold(filter: &[u8], hash: Uuid) -> bool {

@@ -32,15 +32,22 @@ impl Worker {
         memory: &mut Memory,
     ) -> Result<Option<OwnedPartition>, sqlx::Error> {
         let (view, heartbeats) = (&self.view, &self.projector.heartbeats);
+        let former = Arc::clone(&memory.runs);
         let mut is_new = false;
-        let mut outcome = self.claims.claim(&self.partition.id, state).await?;
+        let mut outcome = self
+            .claims
+            .claim(&self.partition.id, state, &former)
+            .await?;
         if matches!(outcome, ClaimOutcome::NotReady) {
             let added = db::within(claims::DEADLINE, self.add_partitions(state)).await?;
             let Some(added) = added else {
                 return Ok(None);
             };
             is_new = added.contains(&self.number());
-            outcome = self.claims.claim(&self.partition.id, state).await?;
+            outcome = self
+                .claims
+                .claim(&self.partition.id, state, &former)
+                .await?;
         }
         match outcome {
             ClaimOutcome::NotReady => Ok(None),
@@ -70,6 +77,7 @@ impl Worker {
                 memory.epoch_fell |=
                     memory.log_id == Some(claim.log_id) && memory.epoch >= claim.epoch;
                 (memory.log_id, memory.epoch) = (Some(claim.log_id), claim.epoch);
+                memory.runs = Arc::new(owned.runs.clone());
                 memory.restored =
                     heartbeats.begin(view, claim.log_id, claim.epoch, claim.next_offset);
                 let checked = async {
