@@ -56,8 +56,8 @@ const PROJECTOR_CONNECTIONS: u32 = 6;
 const OPERATION_CONNECTIONS: u32 = 4;
 /// Connections of work queues.
 const WORK_CONNECTIONS: u32 = 4;
-/// Connections for announcements of commits: one sends, one receives.
-const ANNOUNCEMENT_CONNECTIONS: u32 = 2;
+/// Connections that announce commits. Another one, of no pool, receives the announcements of other processes.
+const ANNOUNCEMENT_CONNECTIONS: u32 = 1;
 /// Connections of a domain's maintenance: one of these publishes dead letters.
 const MAINTENANCE_CONNECTIONS: u32 = 2;
 /// Pause between two attempts to bring the database's schema up to date.

@@ -13,6 +13,8 @@ use sqlx::{PgConnection, PgPool, Postgres};
 use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
 
+use super::seen::Subject;
+
 use crate::db::{self, ErrorClass};
 use crate::error::Error;
 use crate::event::hash16;
@@ -36,6 +38,8 @@ pub struct Lookup {
     pub statement: &'static str,
     /// Runs the statement.
     pub run: Run,
+    /// Whom an answer is about, given an open dead letter under the id of the user.
+    pub subject: fn(Option<Uuid>) -> Subject,
 }
 
 /// Runs a look-up in the view of a domain, for ids, which are given with their hashes. Returns what was found of each.

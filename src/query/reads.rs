@@ -245,7 +245,7 @@ impl Reads {
                 &found.logs,
                 &found.offsets,
                 found.is_ready,
-                Subject::User(found.dead_letter),
+                (lookup.subject)(found.dead_letter),
             )
             .await?;
         Ok(Answer {
@@ -283,7 +283,7 @@ impl Reads {
             token,
             status: self.with_statuses(|statuses| statuses.of(domain, log_ids)),
             is_ready,
-            lacks_dead_letters: matches!(subject, Subject::User(Some(_))),
+            lacks_dead_letters: subject.dead_letter().is_some(),
         };
         seen::note(|| Seen {
             domain: domain.to_owned(),

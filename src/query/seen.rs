@@ -9,8 +9,11 @@ use super::answer::Position;
 /// Whose dead letters an answer lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subject {
-    /// The answer is about one user. The id of an open dead letter under the user's id, if there is one.
+    /// The answer is about one user, and made from events under the user's id alone. The id of an open dead letter under the
+    /// user's id, if there is one.
     User(Option<Uuid>),
+    /// The answer is about one user, but depends on events under other keys, too, such as those of roles.
+    UserAndOthers(Option<Uuid>),
     /// The answer is about many.
     Many,
 }
@@ -22,6 +25,22 @@ impl Subject {
             Self::User(dead_letter)
         } else {
             Self::Many
+        }
+    }
+
+    /// The id of an open dead letter under the id of the user whom the answer is about, if there is one.
+    pub fn dead_letter(self) -> Option<Uuid> {
+        match self {
+            Self::User(dead_letter) | Self::UserAndOthers(dead_letter) => dead_letter,
+            Self::Many => None,
+        }
+    }
+
+    /// Whether the answer depends on events under many keys.
+    pub fn depends_on_many(self) -> bool {
+        match self {
+            Self::User(_) => false,
+            Self::UserAndOthers(_) | Self::Many => true,
         }
     }
 }

@@ -33,6 +33,7 @@ pub const fn lookup(domain: &'static str, statement: &'static str) -> Lookup {
         domain,
         statement,
         run: |connection, domain, keys, ids| Box::pin(find_each(connection, domain, keys, ids)),
+        subject: Subject::User,
     }
 }
 

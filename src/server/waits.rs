@@ -24,7 +24,7 @@ use crate::error::{Code, Error, PARKED_KEYS_HEADER, STALE_HEADER};
 use crate::proto;
 use crate::query::consistency::{Demand, Level, Obstacles, Targets, Unmet};
 use crate::query::events::Commits;
-use crate::query::seen::{Seen, Subject, observe};
+use crate::query::seen::{Seen, observe};
 use crate::query::status::ViewStatus;
 use crate::query::{MAX_REQUEST_BYTES, Position, Reads, deadline, permit};
 
@@ -182,7 +182,7 @@ impl Waits {
             return Ok(None);
         };
         let (response, seen) = replicas.on(replica, observe(call.run())).await;
-        let lacks = |seen: &Seen| matches!(seen.subject, Subject::User(Some(_)));
+        let lacks = |seen: &Seen| seen.subject.dead_letter().is_some();
         if seen.is_empty() || seen.iter().any(lacks) || !self.is_answer(&response) {
             return Ok(None);
         }
@@ -237,7 +237,7 @@ impl Waits {
         let has_unseen = targets.has_unseen();
         let mut commits = has_unseen.then(|| Commits::subscribe(&self.reads));
         let check_at = Instant::now() + CHECK_AFTER;
-        let mut has_read = false;
+        let (mut has_read, mut parked) = (false, None);
         loop {
             if let Some(commits) = &mut commits {
                 commits.mark_seen();
@@ -274,7 +274,7 @@ impl Waits {
                 let is_first = !std::mem::replace(&mut has_read, true);
                 // Of several records, one may be a dead letter while others are still to come.
                 if is_met || is_first || is_over {
-                    let parked = targets.check_dead_letters(&self.obstacles, &seen).await?;
+                    parked = targets.check_dead_letters(&self.obstacles, &seen).await?;
                     if is_met {
                         return Ok(with_parked_keys(response, parked));
                     }
@@ -284,11 +284,11 @@ impl Waits {
                     let hopeless = self.obstacles.check_progress(&unmet).await.err();
                     return Err(Missed {
                         error: hopeless.unwrap_or_else(|| too_late(&seen)),
-                        answer: Some(response),
+                        answer: Some(with_parked_keys(response, parked)),
                     });
                 }
                 // One that was too early is not kept during the wait: thousands may wait.
-                answer = (!is_early).then_some(response);
+                answer = (!is_early).then(|| with_parked_keys(response, parked));
                 // What was announced and is not there, because the database was restored, is not asked for without a pause.
                 if !is_first {
                     sleep(LOOK_PAUSE).await;
@@ -346,7 +346,7 @@ impl Waits {
 /// A request with its whole body.
 async fn buffered(request: Request, next: Next) -> Result<Call, Error> {
     let (parts, body) = request.into_parts();
-    let body = Limited::new(body, MAX_REQUEST_BYTES).collect().await;
+    let body = deadline::receive(Limited::new(body, MAX_REQUEST_BYTES).collect()).await?;
     let body = body.map_err(|error| {
         if error.is::<LengthLimitError>() {
             Error::payload_too_large()

@@ -197,6 +197,56 @@ async fn a_permission_that_was_revoked_is_gone_from_access_at_once() {
     }
 }
 
+/// What is about one user, but made from events under other keys, too, says how many keys are parked.
+#[tokio::test(flavor = "multi_thread")]
+async fn parked_keys_show_where_an_answer_depends_on_others() {
+    let mut world = World::shared(1).await;
+    world.set("SIGHTLINE_DOMAINS", "audit,fulfillment");
+    let running = world.serve().await;
+    let given = json!({"roleId": "r", "roleName": "editor", "assignedBy": "root"});
+    produce(&world, event("u", "given", "UserRoleAssigned", given)).await;
+    produce(
+        &world,
+        event("r", "bad", "RoleDeleted", json!({"roleId": 5})),
+    )
+    .await;
+    let address = json!({"addressId": 5});
+    let last = produce(
+        &world,
+        event("u", "bad-address", "UserAddressAdded", address),
+    )
+    .await;
+    let list = "/v1/audit/entries";
+    assert_eq!(at_least(&running.rest, list, &last).await.status, 200);
+    // Nothing comes there.
+    let token = format!("{}/0@1000", world.topic);
+    for path in [
+        "/v1/audit/users/u/access",
+        "/v1/audit/entries?userId=u",
+        "/v1/fulfillment/addresses/a",
+    ] {
+        for (level, on_timeout) in [("latest", ""), ("at-least", "serve-stale")] {
+            let demand = [
+                ("sightline-consistency", level),
+                ("sightline-consistency-token", &*token),
+                ("sightline-wait", if level == "latest" { "10" } else { "0" }),
+                ("sightline-on-timeout", on_timeout),
+            ];
+            let demand: Vec<(&str, &str)> = demand
+                .into_iter()
+                .filter(|(name, value)| {
+                    !value.is_empty()
+                        && (level == "at-least" || *name != "sightline-consistency-token")
+                })
+                .collect();
+            let answer = get(&running.rest, path, &demand).await;
+            let expected = if path.contains("addresses") { 404 } else { 200 };
+            let found = (answer.status, answer.header("sightline-parked-keys"));
+            assert_eq!(found, (expected, "1"), "{path}, {level}: {}", answer.text());
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_is_waited_for_by_its_id() {
     let mut world = World::shared(2).await;

@@ -129,6 +129,8 @@ static ADDRESSES: Lookup = Lookup {
     domain: "fulfillment",
     statement: "fulfillment/find_addresses",
     run: |connection, _, keys, ids| Box::pin(find_addresses(connection, keys, ids)),
+    // Another user may have the same address id.
+    subject: Subject::UserAndOthers,
 };
 
 async fn find_addresses(
@@ -186,7 +188,7 @@ pub async fn get_address(
                 |user_id: &String| address.as_ref().is_some_and(|a| a.user_id == *user_id);
             let mut lacking = row.lacking.iter().zip(row.dead_letters);
             let dead_letter = lacking.find(|(user_id, _)| is_owner(user_id));
-            let subject = Subject::User(dead_letter.map(|(_, id)| id));
+            let subject = Subject::UserAndOthers(dead_letter.map(|(_, id)| id));
             let position =
                 reads.position("fulfillment", &row.logs, &row.offsets, row.ready, subject);
             let address = address.as_ref().map(Document::of).transpose()?;

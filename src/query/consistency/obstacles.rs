@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::error::{Code, Error, Hint};
 use crate::query::gather::Gather;
-use crate::query::seen::{Seen, Subject};
+use crate::query::seen::Seen;
 
 /// A position that a view has not reached.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,7 +98,7 @@ impl Obstacles {
     /// KEY_PARKED. The database failed.
     pub async fn check_parked(&self, seen: &[Seen]) -> Result<(), Error> {
         for seen in seen {
-            let Subject::User(Some(dead_letter)) = seen.subject else {
+            let Some(dead_letter) = seen.subject.dead_letter() else {
                 continue;
             };
             let first: Option<Uuid> = sqlx::query_scalar(include_str!("../sql/parking_letter.sql"))

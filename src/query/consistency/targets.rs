@@ -14,7 +14,7 @@ use crate::projector::announcements::Announcements;
 use crate::query::deadline;
 use crate::query::event_lookups::EventStatus;
 use crate::query::reads::{FoundLog, Reads};
-use crate::query::seen::{Seen, Subject};
+use crate::query::seen::Seen;
 use crate::query::token::{ConsistencyToken, TopicIdentity, TopicRef};
 
 /// How long Kafka is asked for the ends at least, also for a caller that does not wait: unless it is away, it answers sooner.
@@ -256,7 +256,7 @@ impl Targets {
     }
 
     /// Refuses an answer that reaches what is demanded, but lacks something on its way. Returns the number of parked keys, where
-    /// the answer is about many.
+    /// the answer depends on many.
     ///
     /// # Errors
     /// DEAD_LETTERED, KEY_PARKED. The database failed.
@@ -275,7 +275,7 @@ impl Targets {
                     obstacles.check_record(&seen.domain, record.log_id, record.next_offset);
                 checked.await?;
             }
-            if let Subject::Many = seen.subject {
+            if seen.subject.depends_on_many() {
                 let keys = obstacles.parked_keys(&seen.domain).await?;
                 *parked.get_or_insert(0) += keys;
             }
@@ -370,6 +370,7 @@ async fn positions(reads: &Reads, ends: &Arc<Ends>) -> Result<BTreeMap<i32, i64>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::query::seen::Subject;
 
     fn seen(logs: &[(i32, i64)]) -> Seen {
         Seen {

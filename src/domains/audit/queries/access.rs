@@ -94,7 +94,7 @@ async fn user_access(
             &user.logs,
             &user.offsets,
             user.ready,
-            Subject::User(user.dead_letter),
+            Subject::UserAndOthers(user.dead_letter),
         )
         .await?;
     let body = user.known.then(|| access::of_user(&facts, user_id));
