@@ -118,11 +118,13 @@ impl Figures {
             if !self.is_current {
                 mark_last_known(&mut domain, self.read_at);
             }
+            // Ages that were read before say nothing about now, and a read that demands an age asks Kafka itself.
+            let current = |seconds: Option<f64>| seconds.filter(|_| self.is_current);
             let statuses = domain.partitions.iter().map(|partition| ViewStatus {
                 state: partition.state,
-                lag_seconds: partition.oldest_unapplied_seconds,
-                eta: partition.eta_seconds,
-                end_read_seconds: partition.end_read_age_seconds,
+                lag_seconds: current(partition.oldest_unapplied_seconds),
+                eta: current(partition.eta_seconds),
+                end_read_seconds: current(partition.end_read_age_seconds),
             });
             let status = DomainStatus {
                 state: domain.state,
@@ -461,6 +463,13 @@ mod tests {
         let status = |figures: &Figures| figures.statuses(&["order"]).of("order", &[7]).unwrap();
         assert_eq!(status(&figures).state, DomainState::Stalled);
         assert_eq!(status(&current).state, DomainState::CaughtUp);
+        // No read with `max-lag` is answered by them, however often they are published.
+        let bound = |figures: &Figures| figures.statuses(&["order"]).lag_bound("order", &[7]);
+        assert_eq!(
+            (status(&figures).lag_seconds, bound(&figures)),
+            (None, None)
+        );
+        assert!(bound(&current).is_some());
     }
 
     #[test]
