@@ -40,6 +40,8 @@ const CHECKED: Duration = Duration::from_millis(250);
 /// How long the server behind an open connection has to answer. A connection whose server is gone without a word (a fail-over by
 /// a moving address) is closed after it; the operating system would take a quarter of an hour.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a statement for callers may take, with its wait for a connection: as long as its pool and its server allow.
+pub const CALLER_DEADLINE: Duration = Duration::from_secs(6);
 /// How long a step of maintenance may take: a short transaction, with its wait for a connection. One that takes longer has a
 /// server that is gone without a word; the pool closes its connection when it is given back.
 pub const STEP_DEADLINE: Duration = Duration::from_secs(30);

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 
+use crate::db;
 use crate::error::Error;
 
 /// Statements of one kind.
@@ -79,7 +80,9 @@ impl<K, V> Inner<K, V> {
         let mut keys: Vec<(K, usize)> = keys.into_iter().collect();
         keys.sort_by_key(|(_, index)| *index);
         let keys = keys.into_iter().map(|(key, _)| key).collect();
-        (self.run)(keys).await.map(Arc::new)
+        // Its server may be gone without a word, and others wait.
+        let answers = db::within(db::CALLER_DEADLINE, (self.run)(keys));
+        answers.await.map(Arc::new)
     }
 }
 
@@ -149,6 +152,21 @@ mod tests {
         assert_eq!(gather.ask(5).await.expect("a square"), 25);
         let runs = runs.lock().unwrap();
         assert!(runs.last().is_some_and(|keys| keys.contains(&5)));
+    }
+
+    #[tokio::test]
+    async fn a_statement_without_an_answer_holds_others_up_for_a_while() {
+        let Squares {
+            gather, permits, ..
+        } = squares();
+        let stuck = async {
+            let answer = gather.ask(3).await;
+            permits.add_permits(1);
+            answer
+        };
+        let (stuck, later) = tokio::join!(biased; stuck, gather.ask(5));
+        assert!(stuck.is_err());
+        assert_eq!(later.expect("a square"), 25);
     }
 
     #[tokio::test]
