@@ -1,14 +1,17 @@
 //! Read replicas: standbys of the database, which answer reads that they are fresh enough for.
 //!
-//! A replica whose heartbeats are older than the primary's by more than a few seconds is not used. Of the others each answer
-//! still carries its own position: where a caller demands more than a replica has, or a replica fails, the primary is asked.
+//! A replica whose heartbeats are older than the primary's by more than a few seconds is not used, nor is a database that is no
+//! replica of the primary: its heartbeats are of other processes. Of the others each answer still carries its own position:
+//! where a caller demands more than a replica has, or a replica fails, the primary is asked.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgPool;
+use uuid::Uuid;
 
 use super::lookups::Lookups;
 use crate::db;
@@ -41,8 +44,53 @@ impl Source {
 
 struct Replica {
     source: Source,
-    /// Whether it was close enough to the primary when they were compared last.
-    is_fresh: AtomicBool,
+    /// What the last comparison with the primary has found.
+    standing: Mutex<Option<Standing>>,
+}
+
+/// How a replica compares with the primary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It is used.
+    Fresh,
+    Behind,
+    /// It is a copy of another database.
+    Foreign,
+    /// It does not answer.
+    Away,
+}
+
+/// When each process has written its last heartbeat.
+type Heartbeats = HashMap<Uuid, DateTime<Utc>>;
+
+impl Standing {
+    fn of(replica: &Heartbeats, primary: &Heartbeats) -> Self {
+        let (Some(newest), found) = (primary.values().max(), replica.values().max()) else {
+            return if replica.is_empty() {
+                Self::Fresh
+            } else {
+                Self::Foreign
+            };
+        };
+        if found.is_none_or(|found| *newest - *found > MAX_BEHIND) {
+            Self::Behind
+        } else if replica.keys().any(|process| primary.contains_key(process)) {
+            Self::Fresh
+        } else {
+            Self::Foreign
+        }
+    }
+}
+
+impl Replica {
+    fn is_fresh(&self) -> bool {
+        *self.standing() == Some(Standing::Fresh)
+    }
+
+    fn standing(&self) -> std::sync::MutexGuard<'_, Option<Standing>> {
+        // Nothing panics while it holds the lock.
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// All replicas.
@@ -61,7 +109,7 @@ impl Replicas {
     pub fn new(pools: Vec<PgPool>) -> Self {
         let replicas = pools.into_iter().map(|pool| Replica {
             source: Source::replica(pool),
-            is_fresh: AtomicBool::new(false),
+            standing: Mutex::default(),
         });
         Self {
             replicas: replicas.collect(),
@@ -77,7 +125,7 @@ impl Replicas {
         }
         let first = self.last.fetch_add(1, Ordering::Relaxed);
         let mut order = (0..count).map(|n| first.wrapping_add(n) % count);
-        order.find(|n| self.replicas[*n].is_fresh.load(Ordering::Relaxed))
+        order.find(|n| self.replicas[*n].is_fresh())
     }
 
     /// Runs a read on a replica.
@@ -96,37 +144,74 @@ impl Replicas {
         if self.replicas.is_empty() {
             return;
         }
-        let Ok(newest) = db::within(DEADLINE, newest_heartbeat(primary)).await else {
+        let Ok(primary) = db::within(DEADLINE, heartbeats(primary)).await else {
             return;
         };
         for replica in &self.replicas {
-            let found = db::within(DEADLINE, newest_heartbeat(&replica.source.pool)).await;
-            let is_fresh = match (&found, newest) {
-                (Ok(Some(found)), Some(newest)) => newest - *found <= MAX_BEHIND,
-                (Ok(_), None) => true,
-                _ => false,
+            let found = db::within(DEADLINE, heartbeats(&replica.source.pool)).await;
+            let standing = match &found {
+                Ok(found) => Standing::of(found, &primary),
+                Err(_) => Standing::Away,
             };
-            if replica.is_fresh.swap(is_fresh, Ordering::Relaxed) != is_fresh {
-                let options = replica.source.pool.connect_options();
-                let host = options.get_host();
-                match (is_fresh, found) {
-                    (true, _) => tracing::info!(host, "a read replica answers reads"),
-                    (false, Ok(_)) => tracing::warn!(
-                        host,
-                        "a read replica is more than 10 s behind: reads go to others"
-                    ),
-                    (false, Err(error)) => {
-                        let error = db::describe(&error);
-                        tracing::warn!(host, error, "a read replica does not answer");
-                    }
+            if replica.standing().replace(standing) == Some(standing) {
+                continue;
+            }
+            let options = replica.source.pool.connect_options();
+            let host = options.get_host();
+            match (standing, found) {
+                (Standing::Fresh, _) => tracing::info!(host, "a read replica answers reads"),
+                (Standing::Foreign, _) => tracing::error!(
+                    host,
+                    "SIGHTLINE_DATABASE_READ_URLS names a database that is not a replica of \
+                     SIGHTLINE_DATABASE_URL: no read goes there"
+                ),
+                (_, Ok(_)) => tracing::warn!(
+                    host,
+                    "a read replica is more than 10 s behind: reads go to others"
+                ),
+                (_, Err(error)) => {
+                    let error = db::describe(&error);
+                    tracing::warn!(host, error, "a read replica does not answer");
                 }
             }
         }
     }
 }
 
-async fn newest_heartbeat(pool: &PgPool) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
-    sqlx::query_scalar("SELECT max(seen_at) FROM sightline.heartbeats")
-        .fetch_one(pool)
-        .await
+async fn heartbeats(pool: &PgPool) -> Result<Heartbeats, sqlx::Error> {
+    let rows: Vec<(Uuid, DateTime<Utc>)> =
+        sqlx::query_as("SELECT instance, max(seen_at) FROM sightline.heartbeats GROUP BY instance")
+            .fetch_all(pool)
+            .await?;
+    Ok(rows.into_iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_is_known_by_the_heartbeats_of_the_primarys_processes() {
+        let heartbeats = |of: &[(u128, i64)]| -> Heartbeats {
+            let at = |seconds| DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap();
+            of.iter()
+                .map(|(process, seconds)| (Uuid::from_u128(*process), at(*seconds)))
+                .collect()
+        };
+        for (replica, primary, standing) in [
+            (&[(1, 20)][..], &[(1, 30)][..], Standing::Fresh),
+            (&[(1, 19)], &[(1, 30)], Standing::Behind),
+            // A process that has ended since, and one that has begun.
+            (&[(1, 20), (2, 25)], &[(2, 27), (3, 30)], Standing::Fresh),
+            (&[(4, 30)], &[(1, 30)], Standing::Foreign),
+            // It may be so far behind that all processes have ended since.
+            (&[(4, 19)], &[(1, 30)], Standing::Behind),
+            (&[(4, 90)], &[], Standing::Foreign),
+            (&[], &[(1, 30)], Standing::Behind),
+            (&[], &[], Standing::Fresh),
+        ] {
+            let found = Standing::of(&heartbeats(replica), &heartbeats(primary));
+            assert_eq!(found, standing, "{replica:?} {primary:?}");
+        }
+    }
 }

@@ -124,3 +124,21 @@ async fn a_replica_answers_what_it_is_fresh_enough_for() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_no_replica_answers_nothing() {
+    let another = World::new(Broker::shared(), Database::create().await, 1).await;
+    let _projects = another.serve().await;
+    register(&another, "another").await;
+    let mut world = World::new(Broker::shared(), Database::create().await, 1).await;
+    world.set("SIGHTLINE_DATABASE_READ_URLS", &another.database.url);
+    let running = world.serve().await;
+    wait_until(SOON, "the database is refused", async || {
+        let output = running.app.output();
+        let is_refused = output.contains("is not a replica of SIGHTLINE_DATABASE_URL");
+        is_refused.then_some(()).ok_or(output)
+    })
+    .await;
+    let answer = read(&running, "another", &[]).await;
+    assert_eq!(answer.status, 404, "{}", answer.text());
+}
