@@ -15,6 +15,8 @@ pub const DEFAULT: Duration = Duration::from_secs(10);
 pub const MAX: Duration = Duration::from_secs(600);
 /// What is left of the caller's deadline when a wait ends, for the answer.
 pub const MARGIN: Duration = Duration::from_millis(200);
+/// How long a caller may take to send a request, whatever its deadline: until then its call keeps a permit.
+pub const RECEIVE: Duration = Duration::from_secs(30);
 /// Longer timeouts of calls that name none, by the beginnings or ends of their paths on REST and gRPC.
 const LONGER_DEFAULTS: [(&str, &str, Duration); 3] = [
     // May wait for an event.
@@ -39,6 +41,15 @@ pub async fn keep<T>(time: Duration, call: impl Future<Output = T>) -> Option<T>
     tokio::time::timeout(time, UNTIL.scope(until, call))
         .await
         .ok()
+}
+
+/// Receives a request within [`RECEIVE`].
+///
+/// # Errors
+/// INVALID_ARGUMENT: it did not come.
+pub async fn receive<T>(request: impl Future<Output = T>) -> Result<T, Error> {
+    let received = tokio::time::timeout(RECEIVE, request).await;
+    received.map_err(|_| Error::invalid("body", "was not received within 30 s"))
 }
 
 /// The time left to the current call; [`MAX`] outside of calls.

@@ -25,6 +25,7 @@ use utoipa::{IntoParams, IntoResponses, ToSchema};
 use super::MAX_REQUEST_BYTES;
 use super::answer::Answer;
 use super::check_past;
+use super::deadline;
 use super::lag::unknown_domain;
 use super::page::PageRequest;
 use crate::error::{Error, PROBLEM_JSON, Problem, add_headers};
@@ -359,7 +360,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
                 "must be given in the JSON body, not in the query string",
             ));
         }
-        let mut bytes = read_body(request).await?;
+        let mut bytes = deadline::receive(read_body(request)).await??;
         if bytes.is_empty() || bytes.trim_ascii() == b"null" {
             bytes = b"{}".to_vec();
         }

@@ -1,6 +1,7 @@
 //! REST: the domains' routes, lag, version, operations, the OpenAPI document and the page that shows it.
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::handler::Handler;
 use axum::http::header;
@@ -59,7 +60,7 @@ pub fn router(parts: Parts, loopback_only: bool) -> Result<Router, Error> {
     let (routes, document) = parts.routes.split_for_parts();
     let document = openapi::document(document, &parts.domains.known);
     let parameters = openapi::query_parameters(&document);
-    let document = openapi::to_json(&document)?;
+    let document = Bytes::from(openapi::to_json(&document)?);
     let router = Router::new()
         .merge(version::routes().split_for_parts().0)
         .merge(docs::routes())

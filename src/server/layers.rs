@@ -42,6 +42,7 @@ use hyper::body::Frame;
 use tokio::sync::Semaphore;
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_http::compression::CompressionLayer;
+use tower_http::timeout::TimeoutBody;
 
 use super::calls::{CallIds, CallMetrics, Route};
 use super::docs;
@@ -180,6 +181,12 @@ impl Gate {
         let admitted = self.admit(&request);
         let answer = match admitted {
             Ok((permit, time)) => {
+                let request = match self.surface {
+                    Surface::Rest => request,
+                    Surface::Grpc => {
+                        request.map(|body| Body::new(TimeoutBody::new(deadline::RECEIVE, body)))
+                    }
+                };
                 // Boxed, because each future around it would hold its size twice, for as long as the call waits.
                 let call = permit.run(Box::pin(next.run(request)));
                 let answer = deadline::keep(time, call).await;
