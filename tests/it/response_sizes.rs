@@ -380,3 +380,24 @@ async fn assert_batches(running: &Running) {
     let found = large.batch_get_customers(request).await;
     assert_eq!(found.expect("an answer").into_inner().customers.len(), 1);
 }
+
+/// What is stored of an entry may be many times as large as what is answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_ends_for_what_is_stored_has_a_token() {
+    let mut world = World::shared(1).await;
+    world.set("SIGHTLINE_MAX_VALUE_BYTES", "1048576");
+    world.set("SIGHTLINE_DOMAINS", "audit");
+    let mut log = Log::default();
+    for n in 0..20 {
+        let id = format!("p-{n}");
+        let data = json!({"permissionId": id, "permissionName": "x".repeat(900_000), "action": "read", "subject": "books",
+            "createdBy": "root"});
+        log.event(0, "PermissionCreated", SINCE, &id, data);
+    }
+    world.broker.writer().write(&world.topic, &log.0).await;
+    let running = world.serve().await;
+    caught_up(&running.rest, &Ends::from([(0, 20)])).await;
+    let found = pages(&running.rest, "/v1/audit/entries", "entries", "eventId").await;
+    assert!(found.len() > 1, "{found:?}");
+    assert_eq!(distinct(&found).len(), 20);
+}

@@ -72,7 +72,7 @@ pub async fn export(
 ) -> Result<Answer<impl Stream<Item = Result<Bytes, Error>> + Send + use<>>, Error> {
     let walk = EntryWalk::of(&reads, filter).await?;
     let first = walk.next(&reads, None, PAGE).await?;
-    if first.body.is_empty() {
+    if first.body.entries.is_empty() {
         first.position.check_ready()?;
     }
     let position = first.position.clone();
@@ -80,13 +80,13 @@ pub async fn export(
         Format::Ndjson => Vec::new(),
         Format::Csv => written(|csv| csv.write_record(COLUMNS))?,
     };
-    let next = Next::Page(first.body);
+    let next = Next::Page(first.body.entries);
     let body = stream::try_unfold((text, next), move |(text, next)| {
         let (reads, walk) = (reads.clone(), walk.clone());
         async move {
             let page = match next {
                 Next::Page(page) => page,
-                Next::After(after) => walk.next(&reads, Some(after), PAGE).await?.body,
+                Next::After(after) => walk.next(&reads, Some(after), PAGE).await?.body.entries,
                 Next::End => return Ok(None),
             };
             let mut text = text;

@@ -10,18 +10,22 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::chain::{self, BEGINNING, Chained, Digests, Key, Link};
 use super::model::{BrokenEntry, ChainProblem, Verification};
 use crate::error::{Code, Error};
 use crate::event::hash16;
-use crate::query::Reads;
+use crate::query::{Reads, permit};
 
 /// How many entries a statement reads.
 const SLICE: i64 = 4_000;
 /// The longest head that is read, in characters.
 const MAX_HEAD_LENGTH: usize = 256 * 1024;
+
+/// One verification runs at a time: it reads all entries, and others would take the connections of reads.
+static VERIFYING: Mutex<()> = Mutex::const_new(());
 
 /// Checks the chains. `expected_head` is the head of a former answer: the chains must still contain it.
 ///
@@ -34,6 +38,7 @@ pub async fn verify(
     expected_head: Option<&str>,
 ) -> Result<Verification, Error> {
     let expected = expected_head.map(ExpectedHead::read).transpose()?;
+    let _one = permit::wait_without_permit(VERIFYING.lock()).await;
     // A switch in between makes other tables the live ones.
     loop {
         if let Some(verification) = verify_once(reads, key, expected.as_ref()).await? {

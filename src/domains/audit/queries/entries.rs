@@ -61,14 +61,15 @@ pub async fn list_entries(
         return Err(foreign_token());
     }
     let answer = walk.next(reads, page.after, page.limit()).await?;
-    if answer.body.is_empty() && page.after.is_none() {
+    if answer.body.entries.is_empty() && page.after.is_none() {
         answer.position.check_ready()?;
     }
-    let (entries, next_page_token) = page.fill(answer.body)?;
+    let cut_after = answer.body.cut_after;
+    let (entries, token) = page.fill(answer.body.entries)?;
     Ok(Answer {
         body: Entries {
             entries,
-            next_page_token,
+            next_page_token: next_token(&page, token, cut_after)?,
         },
         position: answer.position,
     })
@@ -95,11 +96,24 @@ pub(super) async fn last_entries(
     let page: Page<EntryPosition> = Page::of(&request, &("audit/entries", &filter))?;
     let walk = EntryWalk::of(reads, &filter).await?;
     let rows = walk.read(snapshot, None, page.limit()).await?;
-    let (entries, next_page_token) = page.fill_half(rows.entries(reads).await?)?;
+    let read = rows.entries(reads).await?;
+    let (entries, token) = page.fill_half(read.entries)?;
     Ok(Entries {
         entries,
-        next_page_token,
+        next_page_token: next_token(&page, token, read.cut_after)?,
     })
+}
+
+/// The token of the next page, which a filled page has or has not. Where the statement has ended after a row, more follow.
+fn next_token(
+    page: &Page<EntryPosition>,
+    token: Option<String>,
+    cut_after: Option<EntryPosition>,
+) -> Result<Option<String>, Error> {
+    match token {
+        Some(token) => Ok(Some(token)),
+        None => cut_after.map(|position| page.next(&position)).transpose(),
+    }
 }
 
 pub(super) fn foreign_token() -> Error {
@@ -269,7 +283,7 @@ impl EntryWalk {
         reads: &Reads,
         after: Option<EntryPosition>,
         limit: i64,
-    ) -> Result<Answer<Vec<(Entry, EntryPosition)>>, Error> {
+    ) -> Result<Answer<ReadEntries>, Error> {
         let mut connection = reads.pool().acquire().await?;
         let rows = self.read(&mut connection, after, limit).await?;
         drop(connection);
@@ -279,7 +293,11 @@ impl EntryWalk {
                 &rows.logs,
                 &rows.offsets,
                 rows.ready,
-                Subject::of(self.filter.user_id.is_some(), rows.dead_letter),
+                match self.filter.user_id {
+                    // Entries about a user come under other keys, too.
+                    Some(_) => Subject::UserAndOthers(rows.dead_letter),
+                    None => Subject::Many,
+                },
             )
             .await?;
         let body = rows.entries(reads).await?;
@@ -389,6 +407,13 @@ impl EntryFilter {
     }
 }
 
+/// Entries that were read, each with its position.
+pub struct ReadEntries {
+    pub entries: Vec<(Entry, EntryPosition)>,
+    /// The last position, where the statement has ended for the size of what it has read: more may follow.
+    pub cut_after: Option<EntryPosition>,
+}
+
 /// What a statement returns: entries, the n-th of which has the n-th item of each list, and the positions that they reflect.
 #[derive(sqlx::FromRow)]
 struct EntryRows {
@@ -403,6 +428,7 @@ struct EntryRows {
     ip_addresses: Vec<Option<String>>,
     user_agents: Vec<Option<String>>,
     changed_values: Vec<Option<String>>,
+    is_cut: bool,
     ready: bool,
     dead_letter: Option<Uuid>,
     logs: Vec<i32>,
@@ -411,7 +437,8 @@ struct EntryRows {
 
 impl EntryRows {
     /// The entries with their positions.
-    async fn entries(self, reads: &Reads) -> Result<Vec<(Entry, EntryPosition)>, Error> {
+    async fn entries(self, reads: &Reads) -> Result<ReadEntries, Error> {
+        let is_cut = self.is_cut;
         let logs = reads.partitions(&self.log_ids).await?;
         let places = self.partitions.into_iter().zip(self.record_offsets);
         let places = places.zip(self.log_ids).zip(logs);
@@ -420,7 +447,7 @@ impl EntryRows {
         let erasable = self.ip_addresses.into_iter().zip(self.user_agents);
         let erasable = erasable.zip(self.changed_values);
         let rows = places.zip(times).zip(texts).zip(self.actions).zip(erasable);
-        rows.map(
+        let entries = rows.map(
             |((((place, (occurred_at, recorded_at)), (event_id, facts)), action), erasable)| {
                 let (((partition, offset), log_id), (topic, topic_partition)) = place;
                 let ((ip_address, user_agent), changed_values) = erasable;
@@ -459,8 +486,11 @@ impl EntryRows {
                 };
                 Ok((entry, (occurred_at, partition, offset, log_id)))
             },
-        )
-        .collect()
+        );
+        let entries = entries.collect::<Result<Vec<_>, Error>>()?;
+        let last = entries.last().filter(|_| is_cut);
+        let cut_after = last.map(|(_, position)| *position);
+        Ok(ReadEntries { entries, cut_after })
     }
 }
 

@@ -94,7 +94,7 @@ WITH logs AS (
 ), sized AS (
     SELECT *, to_json(ids)::text AS event_ids,
            sum(octet_length(key) + octet_length(to_json(ids)::text))
-           OVER (ORDER BY window_start DESC, alert_kind, key_start, key_hash ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+           OVER (ORDER BY window_start DESC, alert_kind, key_start, key_hash ROWS BETWEEN UNBOUNDED PRECEDING AND 2 PRECEDING)
            AS bytes_before
     FROM detailed
 ), found AS (
@@ -105,7 +105,8 @@ WITH logs AS (
     FROM (
         SELECT *
         FROM sized
-        -- An answer holds 3 MiB. This much text is more than that.
+        -- An answer holds 3 MiB. This much text is more than that. A row of it alone is followed by another one, so that it shows
+        -- that more follow.
         WHERE coalesce(bytes_before, 0) < 8 * 1024 * 1024
         ORDER BY window_start DESC, alert_kind, key_start, key_hash
     ) s

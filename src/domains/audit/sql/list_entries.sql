@@ -41,7 +41,7 @@ WITH logs AS (
     FROM (
         SELECT *
         FROM sized
-        -- An answer holds 3 MiB. This much text is more than that.
+        -- An answer holds 3 MiB. This much text is mostly more than that; where it is not ("is_cut"), the page is shorter.
         WHERE coalesce(bytes_before, 0) < 8 * 1024 * 1024
         ORDER BY occurred_at DESC, partition DESC, record_offset DESC, log_id DESC
     ) s
@@ -51,6 +51,7 @@ SELECT coalesce(f.log_ids, '{}') AS log_ids, coalesce(f.actions, '{}') AS action
        coalesce(f.recorded, '{}') AS recorded, coalesce(f.event_ids, '{}') AS event_ids, coalesce(f.facts, '{}') AS facts,
        coalesce(f.ip_addresses, '{}') AS ip_addresses, coalesce(f.user_agents, '{}') AS user_agents,
        coalesce(f.changed_values, '{}') AS changed_values,
+       (SELECT count(*) FROM page) > coalesce(cardinality(f.log_ids), 0) AS is_cut,
        v.ready AS ready,
        (SELECT d.id FROM sightline.dead_letters d
                WHERE d.domain = 'audit' AND d.version = v.version AND d.key_hash = $8

@@ -27,14 +27,15 @@ WITH logs AS (
     LIMIT $3
 ), sized AS (
     SELECT *, sum(octet_length(address))
-              OVER (ORDER BY address_key, user_key ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
+              OVER (ORDER BY address_key, user_key ROWS BETWEEN UNBOUNDED PRECEDING AND 2 PRECEDING) AS bytes_before
     FROM page
 ), found AS (
     SELECT array_agg(address_key) AS address_keys, array_agg(user_key) AS user_keys, array_agg(address) AS addresses
     FROM (
         SELECT *
         FROM sized
-        -- An answer holds 3 MiB. This much text is more than that.
+        -- An answer holds 3 MiB. This much text is more than that. A row of it alone is followed by another one, so that it shows
+        -- that more follow.
         WHERE coalesce(bytes_before, 0) < 8 * 1024 * 1024
         ORDER BY address_key, user_key
     ) s

@@ -50,7 +50,7 @@ WITH logs AS (
     LIMIT $3
 ), sized AS (
     SELECT *, sum(coalesce(octet_length(recipient), 0) + coalesce(octet_length(data), 0))
-              OVER (ORDER BY created_at, notification_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
+              OVER (ORDER BY created_at, notification_id ROWS BETWEEN UNBOUNDED PRECEDING AND 2 PRECEDING) AS bytes_before
     FROM page
 ), found AS (
     SELECT array_agg(notification_id) AS notification_ids, array_agg(event_id) AS event_ids, array_agg(user_id) AS user_ids,
@@ -60,7 +60,8 @@ WITH logs AS (
     FROM (
         SELECT *
         FROM sized
-        -- An answer holds 3 MiB. This much text is more than that.
+        -- An answer holds 3 MiB. This much text is more than that. A row of it alone is followed by another one, so that it shows
+        -- that more follow.
         WHERE coalesce(bytes_before, 0) < 8 * 1024 * 1024
         ORDER BY created_at, notification_id
     ) s

@@ -56,13 +56,14 @@ WITH logs AS (
     LIMIT $8
 ), sized AS (
     SELECT p.user_id, d.document,
-           sum(octet_length(d.document)) OVER (ORDER BY p.user_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
+           sum(octet_length(d.document)) OVER (ORDER BY p.user_id ROWS BETWEEN UNBOUNDED PRECEDING AND 2 PRECEDING) AS bytes_before
     FROM page p
     JOIN search_live.search_documents d ON d.user_key = p.user_key
 )
 SELECT coalesce((SELECT array_agg(document::text ORDER BY user_id)
                  FROM sized
-                 -- An answer holds 3 MiB. This much text is more than that.
+                 -- An answer holds 3 MiB. This much text is more than that. A row of it alone is followed by another one, so that it shows
+                 -- that more follow.
                  WHERE coalesce(bytes_before, 0) < 8 * 1024 * 1024), '{}') AS "documents!",
        (SELECT ready FROM search_live.view_version) AS "ready!",
        coalesce(array_agg(log_id), '{}') AS "logs!", coalesce(array_agg(next_offset), '{}') AS "offsets!"
