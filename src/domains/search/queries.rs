@@ -20,6 +20,9 @@ use crate::query::{Answer, Reads, Subject, users};
 
 /// The most statuses of a search.
 const MAX_STATUSES: usize = 100;
+/// The most words that are compared with a word of a query for each piece that they share with it: a hundred times as many as
+/// share one with a name among those of a million people.
+const MOST_CANDIDATES: i64 = 10_000;
 /// The most suggestions, and how many there are if the caller names no number.
 const MAX_SUGGESTIONS: i32 = 50;
 const DEFAULT_SUGGESTIONS: i32 = 10;
@@ -351,14 +354,26 @@ async fn find_similar(
         &pieces.middles.numbers,
         &pieces.middles.lengths,
         &pieces.middles.pieces,
+        MOST_CANDIDATES,
     )
     .fetch_all(&mut **snapshot)
     .await
     .map_err(|error| Error::from(error).in_statement("search/find_words"))?;
+    let of_query: Vec<String> = words.iter().map(str::to_owned).collect();
+    // Tens of thousands of comparisons, on a thread that serves no calls.
+    let found = tokio::task::spawn_blocking(move || {
+        let nearest_of = |(number, word): (i32, String)| {
+            let candidates = rows.iter().filter(|row| row.number == number);
+            nearest(&word, candidates.flat_map(|row| row.words.split(' ')))
+        };
+        (0..).zip(of_query).map(nearest_of).collect::<Vec<_>>()
+    });
+    let found = found
+        .await
+        .map_err(|_| Error::internal("a comparison of words panicked"))?;
     let (mut numbers, mut similar) = (Vec::new(), Vec::new());
-    for (number, (word, known)) in (0..).zip(words.iter().zip(&mut known.words)) {
-        let candidates = rows.iter().filter(|row| row.number == number);
-        known.similar = nearest(word, candidates.flat_map(|row| row.words.split(' ')));
+    for (number, (found, known)) in (0..).zip(found.into_iter().zip(&mut known.words)) {
+        known.similar = found;
         numbers.extend(known.similar.iter().map(|_| number));
         similar.extend(known.similar.iter().map(String::as_str));
     }
