@@ -26,7 +26,7 @@ use crate::projector::Projection;
 use crate::projector::restores::CheckError;
 use crate::query::gather::Gather;
 use crate::query::page::ResponseSize;
-use crate::query::{self, Answer, Reads, Subject, Work, deadline};
+use crate::query::{self, Answer, Reads, Subject, Work, deadline, permit};
 
 /// How many statements lease at once.
 const TASKS: usize = 2;
@@ -358,7 +358,7 @@ impl Queue {
             lines.serve(&kind);
         }
         self.has_work.notify_one();
-        let answer = answered.await;
+        let answer = permit::wait_without_permit(answered).await;
         answer.unwrap_or_else(|_| Err(Error::internal("a request for a lease was dropped")))
     }
 
