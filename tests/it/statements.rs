@@ -238,6 +238,8 @@ async fn a_page_reads_hardly_more_rows_than_it_returns() {
     let types = "integer[], bigint[], bigint[], bigint, uuid, boolean, timestamptz, integer, text";
     let user = "md5('1')::uuid";
     for (position, after, user, most) in [
+        // None of the entries is significant.
+        ("significant ones", [0; 6], "NULL", 0),
         ("the beginning", [0; 6], "NULL", LIMIT + LOGS),
         ("the middle", [1_000; 6], "NULL", LIMIT + LOGS),
         ("near the end", [1_990; 6], "NULL", LIMIT + LOGS),
@@ -258,8 +260,13 @@ async fn a_page_reads_hardly_more_rows_than_it_returns() {
         ),
         ("a user", [0; 6], user, LOGS),
     ] {
+        let significant = if position == "significant ones" {
+            "true"
+        } else {
+            "NULL"
+        };
         let values = format!(
-            "'{{1,2,3,4,5,6}}', array{after:?}, '{{0,0,0,0,0,0}}', {LIMIT}, {user}, NULL, NULL, 1, '1'"
+            "'{{1,2,3,4,5,6}}', array{after:?}, '{{0,0,0,0,0,0}}', {LIMIT}, {user}, {significant}, NULL, 1, '1'"
         );
         let (types, values) = (
             format!("{types}, bigint, boolean"),

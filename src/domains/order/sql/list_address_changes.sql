@@ -21,11 +21,20 @@ WITH RECURSIVE logs AS (
     CROSS JOIN LATERAL (
         SELECT e.*, row_number() OVER (ORDER BY e.next_offset, e.sequence) AS rank
         FROM (
-            -- One of the two branches is run: which one depends on whether there is a user ($5).
+            -- One of the branches is run: which one depends on whether there is a user ($5), and on the significance ($6).
             (SELECT c.log_id, c.next_offset, c.sequence, c.change::text, c.deletion_type FROM order_live.address_changes c
-             WHERE $5::uuid IS NULL
+             WHERE $5::uuid IS NULL AND $6::boolean IS NOT TRUE
                AND c.log_id = w.log_id AND (c.next_offset, c.sequence) > (w.next_offset, w.sequence)
                AND CASE WHEN c.deletion_type IS NULL THEN $6::boolean IS NULL OR c.significant = $6 ELSE $11::boolean END
+               AND ($7::timestamptz IS NULL OR c.occurred_at >= $7)
+             ORDER BY c.next_offset, c.sequence
+             LIMIT w.share)
+            UNION ALL
+            (SELECT c.log_id, c.next_offset, c.sequence, c.change::text, c.deletion_type FROM order_live.address_changes c
+             WHERE $5::uuid IS NULL AND $6::boolean
+               AND (c.significant OR c.deletion_type IS NOT NULL)
+               AND c.log_id = w.log_id AND (c.next_offset, c.sequence) > (w.next_offset, w.sequence)
+               AND (c.deletion_type IS NULL OR $11::boolean)
                AND ($7::timestamptz IS NULL OR c.occurred_at >= $7)
              ORDER BY c.next_offset, c.sequence
              LIMIT w.share)
