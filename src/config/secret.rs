@@ -92,8 +92,10 @@ const SSL_MODES: &[&str] = &[
 /// Checks a database URL before the library parses it, which would log unknown parameters with
 /// their values. The error names a parameter and never a value.
 pub(super) fn check_database_url(text: &str) -> Result<(), String> {
-    let form =
-        || "must be a URL of the form postgres://user:password@host:5432/database".to_owned();
+    let form = || {
+        "must be a URL of the form postgres://user:password@host:5432/database, in which other characters than letters, digits, \
+            -, . and _ of user and password are percent-encoded".to_owned()
+    };
     let url = Url::parse(text).map_err(|_| form())?;
     if !matches!(url.scheme(), "postgres" | "postgresql") {
         return Err(form());

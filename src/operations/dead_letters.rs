@@ -216,6 +216,9 @@ impl Operations {
         let states = state.map(|state| vec![state]);
         let filters = ("dead-letters", &filter.domain, key, &filter.reason, state);
         let page: Page<Uuid> = Page::of(page, &filters)?;
+        // Which index finds them depends on the filters.
+        let begin = "BEGIN READ ONLY; SET LOCAL plan_cache_mode = force_custom_plan";
+        let mut transaction = self.0.reads.pool().begin_with(begin).await?;
         let rows = sqlx::query_file_as!(
             DeadLetterRow,
             "src/operations/sql/dead_letters.sql",
@@ -226,7 +229,7 @@ impl Operations {
             page.limit(),
             page.after,
         )
-        .fetch_all(self.0.reads.pool())
+        .fetch_all(&mut *transaction)
         .await
         .map_err(|e| Error::from(e).in_statement("operations/dead_letters"))?;
         let rows = rows.into_iter().map(DeadLetter::from);
