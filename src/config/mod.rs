@@ -47,8 +47,8 @@ pub struct Config {
     pub kafka_start: StartAt,
     /// Further librdkafka properties, in the order given. May hold secrets.
     pub kafka_properties: Vec<(String, String)>,
-    /// How long after a partition was added the older partitions' log end offsets count that it
-    /// waits for.
+    /// How long an added partition waits before the log end offsets of the older ones are read, up to
+    /// which it then waits for them.
     pub kafka_settle: Duration,
     /// What the process may hold of records that wait, in bytes.
     pub kafka_buffer_bytes: usize,

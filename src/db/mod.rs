@@ -1,9 +1,10 @@
 //! Postgres: the pools, the migrations, and what its errors mean.
 //!
-//! Reads, operations and each domain's projectors have a pool each, so that none starves another.
-//! Pools connect on first use: the process starts without a database, and reconnects when the
-//! database is back. A connection that leads to a read-only server (a demoted primary) is closed,
-//! never used again.
+//! Each purpose has pools of its own (reads, replicas, projectors and maintenance of each domain,
+//! heartbeats, operations, leases, announcements), so that none starves another. Pools connect on
+//! first use: the process starts without a database, and reconnects when the database is back. A
+//! connection that leads to a read-only server (a demoted primary) is closed, never used again; those
+//! to replicas are the exception.
 
 mod migrations_table;
 
@@ -34,7 +35,8 @@ const MIGRATION_LOCK_TIMEOUT: &str = "5s";
 /// time.
 const CALLER_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 const PROJECTOR_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
-/// For so long a connection counts as checked that is free: it is checked when it is given back.
+/// A connection is checked when it is given back. One that has been free for less than this is not checked again when it is
+/// taken.
 const CHECKED: Duration = Duration::from_millis(250);
 
 /// How long the server behind an open connection has to answer. A connection whose server is gone without a word (a fail-over by
@@ -48,7 +50,7 @@ pub const STEP_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a transaction may take that does as much as it may. A single statement is canceled earlier, so one that takes longer
 /// has too much to do, or its server is gone without a word.
 pub const TRANSACTION_DEADLINE: Duration = Duration::from_secs(75);
-/// How long one may take that would be tried again with as much: longer than a slow server needs.
+/// How long a transaction may take whose next attempt would be as large, such as a retry: longer than a slow server needs.
 pub const LONG_TRANSACTION_DEADLINE: Duration = Duration::from_secs(300);
 
 /// The oldest usable version of Postgres, as `server_version_num` writes it.

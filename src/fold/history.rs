@@ -6,7 +6,7 @@
 //!
 //! ```sql
 //! user_history (user_key uuid, revision bigint, sequence integer, occurred_at timestamptz,
-//!               log_id integer, record_offset bigint, fact text,
+//!               log_id integer, record_offset bigint, fact sightline.document,
 //!               PRIMARY KEY (user_key, revision, sequence))
 //! ```
 

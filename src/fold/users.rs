@@ -4,7 +4,7 @@
 //!
 //! ```sql
 //! users (user_key uuid PRIMARY KEY, user_id text, log_id integer, logs integer, revision bigint,
-//!        state text)
+//!        state sightline.document)
 //! ```
 
 use std::collections::{BTreeMap, HashMap};

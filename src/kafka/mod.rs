@@ -27,8 +27,8 @@ use std::thread;
 use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 use tokio_util::sync::CancellationToken;
 
-/// Starts a thread that reads offsets by `run` until cancelled, and begins again after an error or a panic. `what` is the name
-/// of these offsets in the log.
+/// Starts a thread that reads from Kafka by `run` until cancelled, and begins again after an error or a panic. `what` names
+/// what it reads, in the log.
 fn run_thread(
     name: &str,
     stop: CancellationToken,

@@ -16,7 +16,7 @@ use crate::error::{Code, Error};
 
 /// How long a caller may ask to wait, in seconds.
 pub const MAX_WAIT_SECONDS: i32 = 30;
-/// An event is looked up so often at most, and less often the longer it is waited for: any commit may be its own.
+/// The least pause between two look-ups of one event. It grows with the time waited, because any commit wakes the call.
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
 
 /// What became of an event in each domain that was asked for.

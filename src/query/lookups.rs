@@ -1,7 +1,7 @@
-//! Look-ups of one row by its key. A few slots, each with a connection of its own, run them. A read that finds none in use takes
-//! one itself. While a statement runs, reads wait, and the next one asks for all rows of one kind: the more reads there are, the
-//! more rows each statement returns, and the less each costs. Only beside a statement that takes long another slot is used. A
-//! slot keeps its connection while it is in use, so a look-up is one round trip.
+//! Look-ups of one row by its key, of which several share a statement. A read runs its own look-up at once if no statement
+//! runs. Else it waits, and the next statement asks for the rows of all waiting reads of one kind, 100 at most: the more there
+//! are, the less each costs. That statement begins when the running one ends, or beside it once that has run for a millisecond,
+//! if one of the few slots is free. A slot keeps its connection while it is in use, so a look-up is one round trip.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};

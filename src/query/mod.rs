@@ -1,7 +1,8 @@
 //! What every read shares: the answer with its position, the handle to the database, checks of
 //! parameters, paging, deadlines, the demanded consistency, and lag.
 //!
-//! Promises: rows and position come from one SQL statement; ids are opaque, and no error holds one.
+//! Promises: an answer's rows and its position are of one snapshot, mostly by one statement (an
+//! export's position is that of its first page); ids are opaque, and no error holds one.
 
 pub mod answer;
 pub mod consistency;

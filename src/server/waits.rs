@@ -30,7 +30,8 @@ use crate::query::{MAX_REQUEST_BYTES, Position, Reads, deadline, permit};
 
 /// How many requests may wait at once on a surface. Each holds some kilobytes.
 const MAX_WAITING: usize = 20_000;
-/// What is not there yet although something was committed is looked for so often at most.
+/// The least pause between two reads of one call, from the second on: after a restore, an announced position may be
+/// missing from the database.
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
 /// After so long a read that can't be what is demanded yet is run once, because a wait is in vain if it is about a parked key,
 /// or one of several records is a dead letter. Not before: most waits are shorter, and calls that come in a burst queue for

@@ -225,7 +225,7 @@ impl Life<'_> {
         latest(&self.said).copied().unwrap_or_default()
     }
 
-    /// When it was deleted first since it was created last, in the log that has the last word.
+    /// When it was deleted, if the last event says so: the first deletion after the last creation, in the log of that event.
     fn deleted_at(&self) -> Option<DateTime<Utc>> {
         let (last, is_deleted) = latest_said(&self.said)?;
         if !is_deleted {
@@ -240,14 +240,14 @@ impl Life<'_> {
             .map(|(at, _)| at.occurred_at)
     }
 
-    /// Whether something that was assigned at a moment is lost: it was deleted then, or has been since. What lives again has no
-    /// former assignments, and none of the time between.
+    /// Whether an assignment at a moment no longer counts: its role or permission was deleted then, or was deleted later. To
+    /// create that again does not bring the assignment back.
     fn cancels(&self, moment: &Moment) -> bool {
         let mut deletions = self.said.iter().filter(|(_, deleted)| *deleted);
         deletions.any(|(at, _)| at.is_later_than(moment)) || self.is_deleted_at(moment)
     }
 
-    /// Whether it was deleted at a moment. What was never created was there all the time.
+    /// Whether it was deleted at a moment. Without an event that created it, it counts as there from the beginning.
     fn is_deleted_at(&self, moment: &Moment) -> bool {
         let said = self.said.iter();
         let until_then = said.filter(|(at, _)| !at.is_later_than(moment));

@@ -33,8 +33,8 @@ impl Projection for Audit {
         }
     }
 
-    /// Entries stand alone: nobody may switch off the detection of his failed logins by one bad record. Who may do what depends on
-    /// the order of roles and permissions.
+    /// Entries stand alone: one bad record must not switch off the detection of a user's failed logins. Only the events of
+    /// roles and permissions depend on their order.
     fn parks(&self, event_type: Option<&TypeName>) -> bool {
         let Some(TypeName::Known { event_type, .. }) = event_type else {
             return false;

@@ -1,8 +1,8 @@
 //! Verification: walks the chain of each log and finds the first entry that was changed, removed, inserted or moved, and a tail that
 //! was cut off.
 //!
-//! Who can write to the database, and has no key, can't compute a link. He can cut off the end of a chain and move the record of
-//! how far it reaches back: that shows in the books, which he would have to change, too, and to a caller who kept a former head.
+//! With write access to the database but without the key, nobody can compute a link. A cut-off end, with the recorded head
+//! moved back, shows in the books, unless these are changed as well, and to a caller who kept an earlier head.
 
 use std::collections::BTreeMap;
 

@@ -2,8 +2,8 @@
 //!
 //! Requests for leases wait in line, and a few tasks serve them: each takes all requests that want the same, leases for them
 //! together in one statement, and divides what it got in the order of the requests. So many workers cost hardly more than one.
-//! Requests that got nothing are tried again when a commit is announced or a lease runs out; nothing polls. Acknowledgements of one
-//! notification each are noted together, too.
+//! Requests that got nothing are tried again when a commit is announced or a lease runs out, and after five seconds in case an
+//! announcement was lost. Acknowledgements of one notification each are noted together, too.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock, PoisonError};
@@ -36,7 +36,8 @@ const MOST: usize = 500;
 const MOST_OF_REQUEST: i32 = 100;
 /// The longest reason of a failure, in characters.
 const MAX_REASON: usize = 500;
-/// How long leasing may take for requests that are served together. What was leased without an answer runs out.
+/// How long it may take to lease for requests that are served together, or to give leases back. If the answer of a statement
+/// that leases is lost, its leases run out.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// A request that waits is tried again after so long, whatever was announced.
 const SAFETY_NET: Duration = Duration::from_secs(5);
@@ -134,7 +135,7 @@ impl FailedNotification {
 /// Requests for leases, and what settles them. One for each surface.
 pub struct Queue {
     settings: Settings,
-    /// The domain's: it stores how far a state of the database had come that was lost.
+    /// The domain's projection. After a restore, its `on_restore` stores how far the lost state of the database had come.
     projection: &'static dyn Projection,
     /// Which server's state was compared with Kafka's offsets.
     server: Mutex<Option<String>>,

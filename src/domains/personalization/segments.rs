@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::state::ProfileState;
 
-/// Separates the parts of a facet: no byte of UTF-8 is it.
+/// Separates the parts of a facet: UTF-8 never contains this byte.
 const SEPARATOR: [u8; 1] = [0xFF];
 
 /// Users whose location is in this country.

@@ -18,8 +18,9 @@ use crate::query::token::{ConsistencyToken, TopicIdentity, TopicRef};
 const FRESH_SECONDS: f64 = 10.0;
 /// After how long without a commit a partition that has records counts as stalled.
 const NO_PROGRESS_AFTER: Duration = Duration::from_secs(60);
-/// How far, in seconds, either may lie ahead of the database's clock. A clock that was set back by
-/// more (a fail-over to a host whose clock is behind) says nothing about their age.
+/// How far, in seconds, a heartbeat or a reading of the log end offset may lie ahead of the database's
+/// clock. A clock that was set back by more (a fail-over to a host whose clock is behind) says nothing
+/// about their age.
 const AHEAD_SECONDS: f64 = 2.0;
 
 /// A row of `sql/lag.sql`. Ages are in seconds.
