@@ -383,7 +383,6 @@ fn too_late(seen: &[Seen]) -> Error {
 
 /// The refusal of a demand on a call that reads no view.
 pub(super) fn unsupported() -> Error {
-    let detail =
-        "A consistency can be demanded of reads of a domain's view only, and this call is none.";
+    let detail = "A consistency can be demanded only of calls that read a domain's view. This call does not read one.";
     Error::new(Code::ConsistencyUnsupported, detail)
 }
