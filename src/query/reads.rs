@@ -15,7 +15,7 @@ use super::lookups::{Found, Lookup};
 use super::replicas::{Replicas, Source};
 use super::seen::{self, Seen, Subject};
 use super::status::Statuses;
-use super::token::{ConsistencyToken, TopicIdentity, TopicRef};
+use super::token::{ConsistencyToken, IncarnationHash, TopicRef};
 use super::watch::registry::Watches;
 use crate::error::Error;
 use crate::event::hash16;
@@ -315,8 +315,8 @@ impl Reads {
             // As Kafka has it now: this process may not have read the new row of a topic that was created again.
             let state = self.ends().and_then(|ends| ends.topic(&topic.topic));
             let identity = state.map(|state| state.identity.clone());
-            topic.identity =
-                identity.map(|identity| TopicIdentity::of(&identity.cluster_id, identity.stored()));
+            topic.identity = identity
+                .map(|identity| IncarnationHash::of(&identity.cluster_id, identity.stored()));
         }
         match self.known_log(&topic, partition) {
             FoundLog::Known(log_id) => Ok(FoundLog::Known(log_id)),
@@ -471,7 +471,7 @@ impl Reads {
         let mut logs = self.0.logs.write().unwrap_or_else(PoisonError::into_inner);
         for (log_id, cluster_id, topic, topic_identity, partition) in rows {
             let fingerprint = Fingerprint::of(&cluster_id, &topic, &topic_identity, partition);
-            let identity = Some(TopicIdentity::of(&cluster_id, &topic_identity));
+            let identity = Some(IncarnationHash::of(&cluster_id, &topic_identity));
             let log = Log {
                 topic: TopicRef { topic, identity },
                 // A CHECK keeps it from being negative.

@@ -28,11 +28,11 @@ const FORMAT: u8 = 1;
 /// The bytes that fit into the longest token's base64.
 const MAX_BYTES: usize = MAX_TOKEN_LENGTH / 4 * 3;
 
-/// One incarnation of a topic on one cluster: a hash of both ids.
+/// One incarnation of a topic on one cluster, as a hash of both ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TopicIdentity([u8; 8]);
+pub struct IncarnationHash([u8; 8]);
 
-impl TopicIdentity {
+impl IncarnationHash {
     /// The hash of a cluster's id and a topic's identity, as stored in `sightline.logs`.
     pub fn of(cluster_id: &str, topic_identity: &str) -> Self {
         let mut hash = Sha256::new();
@@ -54,7 +54,7 @@ pub struct TopicRef {
     /// The topic's name.
     pub topic: String,
     /// `None`, in the producer's form only, means the current incarnation.
-    pub identity: Option<TopicIdentity>,
+    pub identity: Option<IncarnationHash>,
 }
 
 /// A position per topic and partition; see the module.
@@ -201,7 +201,7 @@ impl ConsistencyToken {
             put(&mut head, topic.topic.len() as u64);
             head.extend_from_slice(topic.topic.as_bytes());
             match topic.identity {
-                Some(TopicIdentity(identity)) => {
+                Some(IncarnationHash(identity)) => {
                     head.push(1);
                     head.extend_from_slice(&identity);
                 }
@@ -238,7 +238,7 @@ impl ConsistencyToken {
             let topic = std::str::from_utf8(bytes.split_off(..length)?).ok()?;
             let identity = match bytes.split_off_first()? {
                 0 => None,
-                1 => Some(TopicIdentity(bytes.split_off(..8)?.try_into().ok()?)),
+                1 => Some(IncarnationHash(bytes.split_off(..8)?.try_into().ok()?)),
                 _ => return None,
             };
             let mut of_topic = BTreeMap::new();
@@ -330,7 +330,7 @@ mod tests {
                 for (partition, position) in positions {
                     let topic = TopicRef {
                         topic: topic.clone(),
-                        identity: identity.map(TopicIdentity),
+                        identity: identity.map(IncarnationHash),
                     };
                     token.advance(topic, partition, position);
                 }
@@ -433,7 +433,7 @@ mod tests {
                 for partition in 0..partitions {
                     let topic = TopicRef {
                         topic: format!("{topic:0>249}"),
-                        identity: Some(TopicIdentity([7; 8])),
+                        identity: Some(IncarnationHash([7; 8])),
                     };
                     token.advance(topic, partition, 1 << 30);
                 }
@@ -480,7 +480,7 @@ mod tests {
     #[test]
     fn a_token_is_never_too_long() {
         let mut token = ConsistencyToken::default();
-        let identity = Some(TopicIdentity::of("cluster", "topic"));
+        let identity = Some(IncarnationHash::of("cluster", "topic"));
         for topic in ["a", "b"] {
             for partition in 0..3000 {
                 let topic = TopicRef {
@@ -512,7 +512,10 @@ mod tests {
 
     #[test]
     fn identities_differ_by_cluster_and_topic() {
-        assert_ne!(TopicIdentity::of("a", "bc"), TopicIdentity::of("ab", "c"));
-        assert_ne!(TopicIdentity::of("a", "b"), TopicIdentity::of("a", "c"));
+        assert_ne!(
+            IncarnationHash::of("a", "bc"),
+            IncarnationHash::of("ab", "c")
+        );
+        assert_ne!(IncarnationHash::of("a", "b"), IncarnationHash::of("a", "c"));
     }
 }

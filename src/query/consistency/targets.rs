@@ -15,7 +15,7 @@ use crate::query::deadline;
 use crate::query::event_lookups::EventStatus;
 use crate::query::reads::{FoundLog, Reads};
 use crate::query::seen::Seen;
-use crate::query::token::{ConsistencyToken, TopicIdentity, TopicRef};
+use crate::query::token::{ConsistencyToken, IncarnationHash, TopicRef};
 
 /// How long Kafka is asked for the ends at least, also for a caller that does not wait: unless it is away, it answers sooner.
 const LEAST_TIME: Duration = Duration::from_millis(200);
@@ -341,7 +341,7 @@ async fn positions(reads: &Reads, ends: &Arc<Ends>) -> Result<BTreeMap<i32, i64>
         let identity = &topic.state.identity;
         let topic_ref = TopicRef {
             topic: name.clone(),
-            identity: Some(TopicIdentity::of(&identity.cluster_id, identity.stored())),
+            identity: Some(IncarnationHash::of(&identity.cluster_id, identity.stored())),
         };
         for partition in 0..topic.state.partition_count {
             // A broker that does not answer may hold anything.

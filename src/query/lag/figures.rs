@@ -11,7 +11,7 @@ use chrono::{DateTime, SubsecRound, Utc};
 use super::model::{DomainConsistency, PartitionConsistency};
 use crate::query::answer::Answer;
 use crate::query::status::{DomainState, DomainStatus, Statuses, ViewStatus};
-use crate::query::token::{ConsistencyToken, TopicIdentity, TopicRef};
+use crate::query::token::{ConsistencyToken, IncarnationHash, TopicRef};
 
 /// How long, in seconds, a heartbeat of an owner and a reading of the log end offset count as
 /// recent.
@@ -83,7 +83,7 @@ impl Figures {
                 of_domain.advance(
                     TopicRef {
                         topic: row.topic.clone(),
-                        identity: Some(TopicIdentity::of(&row.cluster_id, &row.topic_identity)),
+                        identity: Some(IncarnationHash::of(&row.cluster_id, &row.topic_identity)),
                     },
                     row.partition.unsigned_abs(),
                     row.next_offset.unsigned_abs(),
