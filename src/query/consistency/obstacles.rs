@@ -101,11 +101,14 @@ impl Obstacles {
             let Some(dead_letter) = seen.subject.dead_letter() else {
                 continue;
             };
-            let first: Option<Uuid> = sqlx::query_scalar(include_str!("../sql/parking_letter.sql"))
-                .bind(dead_letter)
-                .fetch_optional(&self.pool)
-                .await
-                .map_err(|error| Error::from(error).in_statement("query/parking_letter"))?;
+            let first: Option<Uuid> =
+                sqlx::query_scalar(include_str!("../sql/parking_dead_letter.sql"))
+                    .bind(dead_letter)
+                    .fetch_optional(&self.pool)
+                    .await
+                    .map_err(|error| {
+                        Error::from(error).in_statement("query/parking_dead_letter")
+                    })?;
             if let Some(id) = first {
                 return Err(key_parked(&seen.domain, id).with_metadata(seen.position.metadata()));
             }
