@@ -1,5 +1,5 @@
-//! The audit log: how fast chains are verified and entries exported, how long lists of millions of entries take by each filter, and
-//! what a flood of failed logins of one account costs beside as many of different accounts.
+//! The audit log: how fast chains are verified and entries exported, how long lists of millions of entries take by each filter,
+//! and what a flood of failed logins of one account costs beside as many of different accounts.
 
 use std::process::Command;
 use std::time::{Duration, Instant};

@@ -1,7 +1,8 @@
-//! The floor of reads: the least that a server in Rust does for them. A route, one query through a pool, and the answer as it is
-//! stored; no token, deadline, limit, metric or log.
+//! The floor of reads: the least that a server in Rust does for them. A route, one query through a pool, and the answer as it
+//! is stored; no token, deadline, limit, metric or log.
 //!
-//! It is this program again (`--floor`), in a process of its own with a database of its own, which holds what sightline answered.
+//! It is this program again (`--floor`), in a process of its own with a database of its own, which holds
+//! what sightline answered.
 
 use std::process::Command;
 

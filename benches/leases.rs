@@ -1,5 +1,5 @@
-//! How many notifications a second workers lease and acknowledge, each worker one after the other or in batches, with none and with
-//! a million that were sent before. Beside it: the same two statements as one would write them by hand, without HTTP.
+//! How many notifications a second workers lease and acknowledge, each worker one after the other or in batches, with none and
+//! with a million that were sent before. Beside it: the same two statements as one would write them by hand, without HTTP.
 
 use std::time::{Duration, Instant};
 

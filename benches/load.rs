@@ -14,8 +14,8 @@ use tokio::time::sleep;
 
 use crate::report::{Report, percentiles};
 
-/// Asks for the paths of a file in turn: at once, or at a rate. For a rate each connection takes the next free slot of the clock,
-/// so a slow answer delays no other read while there are free connections. `delay` is in whole milliseconds.
+/// Asks for the paths of a file in turn: at once, or at a rate. For a rate each connection takes the next free slot of the
+/// clock, so a slow answer delays no other read while there are free connections. `delay` is in whole milliseconds.
 const SCRIPT: &str = r#"
 local requests, count, last = {}, 0, 0
 
@@ -138,8 +138,8 @@ pub async fn wrk<T>(
     (load.await, outcome)
 }
 
-/// Reads paths before they are measured: each of the server's connections to Postgres plans a statement once, which takes as long
-/// as many reads.
+/// Reads paths before they are measured: each of the server's connections to Postgres plans a statement once, which
+/// takes as long as many reads.
 pub async fn warm(server: &Running, paths: &[String]) {
     wrk(server, paths, Pace::Connections(16), sleep(WARMING)).await;
 }

@@ -89,11 +89,12 @@ pub struct Settings {
     /// Entries of the audit log that are listed.
     #[arg(long, default_value_t = 1_000_000)]
     entries: i64,
-    /// Only the alternatives of ids and rows, and the rows of backlog, reads and questions, whose name contains this. The row of
-    /// all domains together contains ' and '.
+    /// Only the alternatives of ids and rows, and the rows of backlog, reads and questions, whose name contains this. The row
+    /// of all domains together contains ' and '.
     #[arg(long, default_value = "")]
     only: String,
-    /// SQL to run on the migrated databases of backlog, freshness, reads, questions and rebuild: to try another index or option.
+    /// SQL to run on the migrated databases of backlog, freshness, reads, questions and rebuild: to try
+    /// another index or option.
     #[arg(long, default_value = "")]
     sql: String,
     /// Be the server that `reads` compares sightline with: serve from this database, measure nothing.

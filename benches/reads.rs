@@ -1,5 +1,5 @@
-//! How long reads take and what they cost, by sightline and by the least that a server could do ([`floor`]). The two take turns,
-//! with the same load on the same ids. The load shares the machine with what it measures.
+//! How long reads take and what they cost, by sightline and by the least that a server could do ([`floor`]). The two take
+//! turns, with the same load on the same ids. The load shares the machine with what it measures.
 
 use std::time::{Duration, Instant};
 
@@ -266,8 +266,8 @@ async fn measure(
     );
 }
 
-/// Reads customers at a rate while sightline projects the topic: from sightline, of which some are not known yet, or from another
-/// server.
+/// Reads customers at a rate while sightline projects the topic: from sightline, of which some are not known
+/// yet, or from another server.
 async fn read_beside_backlog(
     bench: &Bench,
     report: &mut Report,

@@ -1,5 +1,5 @@
-//! Reads with chosen consistency: ten thousand that wait at once, reads of what was just produced, and what a demand costs that is
-//! met already. And a hundred watchers of one feed.
+//! Reads with chosen consistency: ten thousand that wait at once, reads of what was just produced, and what a demand costs that
+//! is met already. And a hundred watchers of one feed.
 
 use std::time::{Duration, Instant};
 

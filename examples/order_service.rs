@@ -1,6 +1,6 @@
-//! An order service in miniature: a customer enters an address at the checkout, the order is made from the view that has it, and
-//! everything that is done about the order later reads with the order's token, so that it never sees the address book as it was
-//! before. [README.md](README.md) says how to run it.
+//! An order service in miniature: a customer enters an address at the checkout, the order is made from the view that has it,
+//! and everything that is done about the order later reads with the order's token, so that it never sees the address book as it
+//! was before. [README.md](README.md) says how to run it.
 
 use std::time::Duration;
 

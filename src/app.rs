@@ -204,8 +204,8 @@ pub async fn serve_on(listeners: Listeners, config: Config) -> anyhow::Result<Ex
     Ok(supervisor.run(signals, config.shutdown_grace).await)
 }
 
-/// The threads of the projectors. A batch computes for tens of milliseconds at a time, and calls on the same threads would wait for
-/// it.
+/// The threads of the projectors. A batch computes for tens of milliseconds at a time, and calls on the same
+/// threads would wait for it.
 struct ProjectorRuntime {
     handle: runtime::Handle,
     /// `None` once it is dropped.

@@ -15,7 +15,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// second.
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
-// SAFETY: jemalloc declares `const char *malloc_conf`, and reads it as a string that ends in a zero. No other symbol has the name.
+// SAFETY: jemalloc declares `const char *malloc_conf`, and reads it as a string that ends in a zero. No
+// other symbol has the name.
 #[unsafe(export_name = "malloc_conf")]
 static CONFIGURATION: Option<&std::ffi::c_char> = {
     const TEXT: &std::ffi::CStr =

@@ -188,7 +188,8 @@ impl Postgres {
         Ok(())
     }
 
-    /// Starts a hot standby, which streams from this server, on a free port. This server is down for a moment: its data are copied.
+    /// Starts a hot standby, which streams from this server, on a free port. This server is down for a
+    /// moment: its data are copied.
     ///
     /// # Errors
     /// The data can't be copied, or one of the two does not start.

@@ -39,16 +39,16 @@ const PROJECTOR_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// taken.
 const CHECKED: Duration = Duration::from_millis(250);
 
-/// How long the server behind an open connection has to answer. A connection whose server is gone without a word (a fail-over by
-/// a moving address) is closed after it; the operating system would take a quarter of an hour.
+/// How long the server behind an open connection has to answer. A connection whose server is gone without a word (a fail-over
+/// by a moving address) is closed after it; the operating system would take a quarter of an hour.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a statement for callers may take, with its wait for a connection: as long as its pool and its server allow.
 pub const CALLER_DEADLINE: Duration = Duration::from_secs(6);
 /// How long a step of maintenance may take: a short transaction, with its wait for a connection. One that takes longer has a
 /// server that is gone without a word; the pool closes its connection when it is given back.
 pub const STEP_DEADLINE: Duration = Duration::from_secs(30);
-/// How long a transaction may take that does as much as it may. A single statement is canceled earlier, so one that takes longer
-/// has too much to do, or its server is gone without a word.
+/// How long a transaction may take that does as much as it may. A single statement is canceled earlier, so one that takes
+/// longer has too much to do, or its server is gone without a word.
 pub const TRANSACTION_DEADLINE: Duration = Duration::from_secs(75);
 /// How long a transaction may take whose next attempt would be as large, such as a retry: longer than a slow server needs.
 pub const LONG_TRANSACTION_DEADLINE: Duration = Duration::from_secs(300);
@@ -425,8 +425,8 @@ pub async fn is_migrated(pool: &PgPool) -> Result<bool, sqlx::Error> {
     }))
 }
 
-/// A stored row of this table can't be read by this release's code: newer code wrote it, or it is damaged. What is wrong with it
-/// is not said, because that may quote values.
+/// A stored row of this table can't be read by this release's code: newer code wrote it, or it is damaged. What is wrong with
+/// it is not said, because that may quote values.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
     /// The form of a row of this table is not one that this release knows.

@@ -30,8 +30,8 @@ pub trait Domain: Projection {
     /// The REST routes, with their documentation.
     fn rest(&self) -> OpenApiRouter<Reads>;
 
-    /// Reads what the view holds of a user, on the connection of a snapshot ([`Reads::snapshot`]): a JSON object, or `None` where
-    /// the view knows nothing of the user. The id is one that [`check_id`](crate::query::check_id) accepts.
+    /// Reads what the view holds of a user, on the connection of a snapshot ([`Reads::snapshot`]): a JSON object, or `None`
+    /// where the view knows nothing of the user. The id is one that [`check_id`](crate::query::check_id) accepts.
     fn read_user<'r>(
         &self,
         reads: &'r Reads,

@@ -37,8 +37,8 @@ pub fn event(number: usize, event_type: &str, mut payload: Value) -> NewEvent {
     }
 }
 
-/// Asserts that states which releases of these code versions have stored are read without loss, and that a state with a field of
-/// newer code is refused: written again by this code, it would lose the field. Returns the code versions.
+/// Asserts that states which releases of these code versions have stored are read without loss, and that a state with a field
+/// of newer code is refused: written again by this code, it would lose the field. Returns the code versions.
 pub fn assert_states_are_read<S: UserState>(stored: &str) -> Vec<i64> {
     let lines = stored.lines().map(|line| {
         let line: Value = serde_json::from_str(line).expect("JSON");

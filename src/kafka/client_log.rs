@@ -1,5 +1,5 @@
-//! What a consumer reads from librdkafka's own log: failures, which it repeats, and changes of a topic, which it reports nowhere
-//! else.
+//! What a consumer reads from librdkafka's own log: failures, which it repeats, and changes of a topic, which
+//! it reports nowhere else.
 
 use std::collections::HashMap;
 use std::sync::Arc;

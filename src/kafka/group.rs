@@ -149,16 +149,16 @@ pub fn dead_letters_config(mut connection: ClientConfig, group_prefix: &str) -> 
 /// a backlog is read no faster.
 pub const PREFETCH: usize = 512 << 10;
 
-/// The settings of the consumer that fetches for several groups. It needs a group id to assign itself partitions, but never joins
-/// the group and commits nothing.
+/// The settings of the consumer that fetches for several groups. It needs a group id to assign itself partitions, but never
+/// joins the group and commits nothing.
 pub fn shared_config(connection: &ClientConfig, group_prefix: &str) -> ClientConfig {
     let mut config = member_config(connection, &format!("{group_prefix}.shared-fetches"));
     config.set("enable.auto.commit", "false");
     config
 }
 
-/// The settings of a consumer group's member: the connection's, and what projection needs. The user's own properties win, but for
-/// the group's name and the debug contexts.
+/// The settings of a consumer group's member: the connection's, and what projection needs. The user's own properties win, but
+/// for the group's name and the debug contexts.
 pub fn member_config(connection: &ClientConfig, group: &str) -> ClientConfig {
     let prefetched = (PREFETCH >> 10).to_string();
     // A copy, because `config_map` masks the values of secrets.

@@ -1,8 +1,8 @@
-//! What the projector needs of Kafka: members of consumer groups (`consumer`), the consumer that they share at the ends of
-//! logs (`shared`), and what both deliver (`records`); their settings (`group`), the check of the user's properties
-//! ([`properties`]), and what their errors and their logs mean (`faults`, `refusals`, `client_log`); the states and offsets of topics
-//! ([`offsets`], which [`monitor`] reads, and [`ends`] when a call needs them); records ([`to_record`]); and what librdkafka
-//! can do but its safe wrapper can't (`native`).
+//! What the projector needs of Kafka: members of consumer groups (`consumer`), the consumer that they share at the ends of logs
+//! (`shared`), and what both deliver (`records`); their settings (`group`), the check of the user's properties
+//! ([`properties`]), and what their errors and their logs mean (`faults`, `refusals`, `client_log`); the states and offsets of
+//! topics ([`offsets`], which [`monitor`] reads, and [`ends`] when a call needs them); records ([`to_record`]); and what
+//! librdkafka can do but its safe wrapper can't (`native`).
 //!
 //! Nothing here knows of views or of the database. Where a partition begins is the caller's decision.
 

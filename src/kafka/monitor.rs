@@ -438,8 +438,8 @@ impl KnownTopic {
             })
         });
         let count = i32::try_from(found.leaders.len()).unwrap_or(i32::MAX);
-        // A broker that has not learned of added partitions yet describes fewer, be it the first one asked in a round. Without an
-        // id it may as well be another topic.
+        // A broker that has not learned of added partitions yet describes fewer, be it the first one asked in a round. Without
+        // an id it may as well be another topic.
         let is_outdated = has_id && count < state.partition_count;
         if !is_outdated && (is_later || count > state.partition_count) {
             Arc::make_mut(state).partition_count = count;

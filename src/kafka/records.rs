@@ -1,5 +1,5 @@
-//! What passes from the threads that poll Kafka to the worker of a partition: records in their order, and ends of the partition,
-//! within the partition's share of the process's buffers.
+//! What passes from the threads that poll Kafka to the worker of a partition: records in their order, and ends of the
+//! partition, within the partition's share of the process's buffers.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -199,8 +199,8 @@ fn cost(record: &Record) -> usize {
     record.value.as_ref().map_or(0, Bytes::len) + record.key_and_headers_size() + RECORD_OVERHEAD
 }
 
-/// Where [`Records`] come from. A group's member delivers to it, and in its place the shared consumer; for a moment both do, each
-/// all records from an offset on that was delivered. A record that one of them has delivered is not taken from the other.
+/// Where [`Records`] come from. A group's member delivers to it, and in its place the shared consumer; for a moment both do,
+/// each all records from an offset on that was delivered. A record that one of them has delivered is not taken from the other.
 #[derive(Debug)]
 pub struct Outlet {
     /// The partition.

@@ -1,5 +1,5 @@
-//! One consumer that fetches the ends of logs for all groups of the process: each new record is fetched once, however many views
-//! are made from it.
+//! One consumer that fetches the ends of logs for all groups of the process: each new record is fetched once, however
+//! many views are made from it.
 //!
 //! - Groups' members read a partition by themselves, and offer its outlet here once they have come to the end of the log that
 //!   the monitor has read last. A partition of which two outlets are offered is fetched.

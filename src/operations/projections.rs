@@ -232,9 +232,9 @@ impl Operations {
     /// Starts a rebuild.
     ///
     /// # Errors
-    /// REBUILD_RUNNING. LOG_TRUNCATED: the log has lost records that the view was made from, and
-    /// `accept_loss` is not set, or the view is never built without them. KAFKA_UNAVAILABLE: the offsets of the log are not known. NOT_FOUND
-    /// or DOMAIN_NOT_SERVED: of the domain. The database failed.
+    /// REBUILD_RUNNING. LOG_TRUNCATED: the log has lost records that the view was made from, and `accept_loss` is not set, or
+    /// the view is never built without them. KAFKA_UNAVAILABLE: the offsets of the log are not known. NOT_FOUND or
+    /// DOMAIN_NOT_SERVED: of the domain. The database failed.
     pub async fn rebuild(&self, domain: &str, accept_loss: bool) -> Result<Projection, Error> {
         let projection = self.projection(domain)?;
         let pool = &self.0.retrier.pool;

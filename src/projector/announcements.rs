@@ -1,9 +1,9 @@
-//! Announces commits of a domain to requests that wait for them: in this process directly, in others by a notice of Postgres. The notice
-//! is sent after the commit, on a connection of its own: NOTIFY inside a transaction takes a lock of the whole database until
-//! the commit.
+//! Announces commits of a domain to requests that wait for them: in this process directly, in others by a notice of Postgres.
+//! The notice is sent after the commit, on a connection of its own: NOTIFY inside a transaction takes a lock of the whole
+//! database until the commit.
 //!
-//! A notice may be lost together with a connection. Waiters have deadlines of their own, and look again after each reconnection.
-//! They are also woken by what this process reads of all positions every second ([`Announcements::read`]).
+//! A notice may be lost together with a connection. Waiters have deadlines of their own, and look again after each
+//! reconnection. They are also woken by what this process reads of all positions every second ([`Announcements::read`]).
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

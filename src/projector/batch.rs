@@ -653,8 +653,8 @@ fn make_dead_letter(judge: &mut Judge<'_>, candidate: &Candidate<'_>, cause: &Ca
     judge.give_up(candidate, cause);
 }
 
-/// Writes what every view keeps beside its own rows: applied event ids, dead letters of deleted users,
-/// counts of unknown types. Returns the ids of each log that has some, to be added to its runs once the transaction is committed.
+/// Writes what every view keeps beside its own rows: applied event ids, dead letters of deleted users, counts of unknown types.
+/// Returns the ids of each log that has some, to be added to its runs once the transaction is committed.
 ///
 /// # Errors
 /// The database failed.

@@ -40,7 +40,8 @@ pub enum Attempt {
     Retry {
         stream_time: DateTime<Utc>,
         feed_position: FeedPosition,
-        /// Whether it has parked its key so far. If a retry reads its type for the first time, it parks its key as that type does.
+        /// Whether it has parked its key so far. If a retry reads its type for the first time, it parks
+        /// its key as that type does.
         parks: bool,
         /// Whether an earlier dead letter that is not judged with it parks its key.
         waits: bool,

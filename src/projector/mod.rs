@@ -81,7 +81,8 @@ pub trait Projection: Send + Sync + 'static {
     /// `target` and `events` only.
     ///
     /// # Errors
-    /// The database's error, or [`RefusedEvent`]. If the data caused it, the projector isolates the event and makes it a dead letter.
+    /// The database's error, or [`RefusedEvent`]. If the data caused it, the projector isolates the event
+    /// and makes it a dead letter.
     async fn apply(&self, target: &mut Target<'_>, events: &[NewEvent]) -> Result<(), sqlx::Error>;
 
     /// Changes, in the transaction of a switch, what the domain keeps outside of the versions of its view. The transaction

@@ -771,9 +771,9 @@ pub struct WentBack {
     pub projected: Option<i64>,
 }
 
-/// Stores that the database was restored to an earlier state, as some logs of a version show. Raises the epochs of all versions,
-/// unless that was done for the same restore: each partition finds it by itself. Returns whether it is new that the database
-/// was restored.
+/// Stores that the database was restored to an earlier state, as some logs of a version show. Raises the epochs of all
+/// versions, unless that was done for the same restore: each partition finds it by itself. Returns whether it is new that
+/// the database was restored.
 ///
 /// # Errors
 /// The database failed.

@@ -45,8 +45,8 @@ struct Log {
 }
 
 impl RestoreCheck {
-    /// Compares the positions of a domain's live version with the committed offsets. Where these are ahead, notes that the database
-    /// was restored.
+    /// Compares the positions of a domain's live version with the committed offsets. Where these are ahead, notes that
+    /// the database was restored.
     ///
     /// # Errors
     /// See [`CheckError`].

@@ -43,8 +43,8 @@ pub struct DomainEventStatus {
     pub offset: i64,
 }
 
-/// What became of an event in some of the domains that this process serves. Waits until none of them has it still before it, and
-/// answers after `wait` with what there is.
+/// What became of an event in some of the domains that this process serves. Waits until none of them has it still before it,
+/// and answers after `wait` with what there is.
 ///
 /// # Errors
 /// INVALID_ARGUMENT: no event can have the id. NOT_FOUND: no domain of this process has seen the event. The database failed.

@@ -1,6 +1,7 @@
-//! Statements that calls share. A commit wakes thousands of reads at the same moment, and each looks the same things up; hundreds of
-//! workers acknowledge one notification each. A [`Gather`] runs one statement at a time, for all that calls have asked for while the
-//! last one ran, so that the database runs a few statements, and commits a few times, however many calls there are.
+//! Statements that calls share. A commit wakes thousands of reads at the same moment, and each looks the same things
+//! up; hundreds of workers acknowledge one notification each. A [`Gather`] runs one statement at a time, for all that
+//! calls have asked for while the last one ran, so that the database runs a few statements, and commits a few times,
+//! however many calls there are.
 
 use std::collections::HashMap;
 use std::hash::Hash;

@@ -52,8 +52,8 @@ pub fn timestamp(time: DateTime<Utc>) -> Timestamp {
     }
 }
 
-/// The one of a closed set that has this number in the protobuf form `P`, whose `name` the error lists. Refused are an unspecified
-/// one, and a number that only newer clients know.
+/// The one of a closed set that has this number in the protobuf form `P`, whose `name` the error lists. Refused are an
+/// unspecified one, and a number that only newer clients know.
 ///
 /// # Errors
 /// INVALID_ARGUMENT: none has this number. The error names `field`, and lists all names.

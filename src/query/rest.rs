@@ -485,7 +485,8 @@ impl<T: Serialize> IntoResponse for Answer<T> {
     }
 }
 
-/// A stream as the body, the position in headers. An error of the stream cuts the body off, which the caller can tell from an end.
+/// A stream as the body, the position in headers. An error of the stream cuts the body off, which the
+/// caller can tell from an end.
 pub fn stream<S>(media_type: &'static str, answer: Answer<S>) -> Response
 where
     S: Stream<Item = Result<Bytes, Error>> + Send + 'static,
@@ -498,8 +499,8 @@ where
     response
 }
 
-/// Which of several media types the caller prefers, by its header Accept; the first that it likes best. The first of all if it names
-/// none of them, because most callers of an API accept whatever it has.
+/// Which of several media types the caller prefers, by its header Accept; the first that it likes best. The first of all if it
+/// names none of them, because most callers of an API accept whatever it has.
 pub fn preferred(headers: &HeaderMap, offered: &[&'static str]) -> usize {
     let accepted = headers.get_all(header::ACCEPT).iter();
     let accepted = accepted.filter_map(|value| value.to_str().ok());

@@ -48,8 +48,8 @@ struct OfOneLog {
     dead_letter: Option<Uuid>,
 }
 
-/// What is found of each user. Almost every row is made from one log, and the statement for these takes a third of the time of the
-/// one for all, which is run for the others.
+/// What is found of each user. Almost every row is made from one log, and the statement for these takes a third of the time of
+/// the one for all, which is run for the others.
 async fn find_each(
     connection: &mut PgConnection,
     domain: &'static str,

@@ -92,8 +92,8 @@ fn parse_traceparent(value: &str) -> Option<(&str, u8)> {
     is_valid.then_some((trace, flags))
 }
 
-/// The label `route` of metrics: the path of a gRPC method, or the template of a route. Anything else is unknown, so that callers
-/// can't add labels.
+/// The label `route` of metrics: the path of a gRPC method, or the template of a route. Anything else is unknown, so that
+/// callers can't add labels.
 pub enum Route {
     /// A known gRPC method.
     Method(&'static str),

@@ -10,8 +10,8 @@
 //! 7. calls above the concurrency limit are refused instead of queued
 //! 8. the call is answered within the caller's deadline
 //!
-//! The rest is around the routes only ([`apply_to_rest_routes`], [`apply_to_grpc_routes`]), so that a path or method that does not
-//! exist is refused as such, whatever else is wrong with the call:
+//! The rest is around the routes only ([`apply_to_rest_routes`], [`apply_to_grpc_routes`]), so that a path or method that does
+//! not exist is refused as such, whatever else is wrong with the call:
 //!
 //! 9. compression (REST; gRPC compresses each message itself)
 //! 10. a POST (REST) is taken only as JSON, which a page of another site can't send, and only uncompressed (gRPC decompresses
@@ -114,8 +114,8 @@ async fn pass_grpc_route(
     trail_position(response)
 }
 
-/// Answers a call of health or reflection, and ends its stream when the connection takes no more calls: a process that stops waits
-/// for open streams, and callers of these two keep them open.
+/// Answers a call of health or reflection, and ends its stream when the connection takes no more calls: a process that stops
+/// waits for open streams, and callers of these two keep them open.
 async fn answer_until_closing(request: Request, next: Next) -> Response {
     let Some(Closing(closing)) = request.extensions().get::<Closing>().cloned() else {
         return next.run(request).await;
@@ -401,8 +401,8 @@ fn is_loopback(host: &str) -> bool {
             || ip.parse().is_ok_and(|ip: IpAddr| ip.is_loopback()))
 }
 
-/// Whether the caller takes none of the encodings in which an answer can be sent. The layer that encodes answers says so itself,
-/// but only when it has one.
+/// Whether the caller takes none of the encodings in which an answer can be sent. The layer that encodes answers says so
+/// itself, but only when it has one.
 async fn takes_no_encoding(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT_ENCODING);
     // A list without weights refuses no encoding.

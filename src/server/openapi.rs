@@ -101,8 +101,8 @@ fn has_no_position(operation: &Operation) -> bool {
     has("x-writes") || has("x-unpositioned")
 }
 
-/// One object with the properties of all parts of a schema; `None` if it is not made of parts. utoipa makes parts of a flattened
-/// field; generated clients have simpler types of one object.
+/// One object with the properties of all parts of a schema; `None` if it is not made of parts. utoipa makes parts of a
+/// flattened field; generated clients have simpler types of one object.
 fn flattened<'s>(
     schema: &RefOr<Schema>,
     named: impl Fn(&str) -> Option<&'s RefOr<Schema>>,

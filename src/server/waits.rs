@@ -257,7 +257,8 @@ impl Waits {
             let is_check = !has_read && now >= check_at;
             let mut answer = None;
             if !is_early || is_check || is_over {
-                // An answer's positions don't show whether a replica has an event: a retry applies a dead letter without moving them.
+                // An answer's positions don't show whether a replica has an event: a retry applies a dead
+                // letter without moving them.
                 if !is_early && commits.is_none() {
                     let found = Box::pin(self.try_replica(&mut targets, domains, call)).await?;
                     if let Some((response, parked)) = found {

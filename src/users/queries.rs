@@ -16,9 +16,9 @@ const MOST_DEAD_LETTERS: usize = 100;
 /// What each asked domain holds of a user; all that are served, if `names` is empty.
 ///
 /// # Errors
-/// INVALID_ARGUMENT if no user can have the id; NOT_FOUND or DOMAIN_NOT_SERVED of a domain; NOT_FOUND, with the position, if no asked
-/// domain knows the user or has an open dead letter under the id; VIEW_NOT_READY, if one that does not know the user is not built
-/// yet; RESPONSE_TOO_LARGE; the database's errors.
+/// INVALID_ARGUMENT if no user can have the id; NOT_FOUND or DOMAIN_NOT_SERVED of a domain; NOT_FOUND, with the position, if no
+/// asked domain knows the user or has an open dead letter under the id; VIEW_NOT_READY, if one that does not know the user is
+/// not built yet; RESPONSE_TOO_LARGE; the database's errors.
 pub async fn get_user(
     reads: &Reads,
     served: &[&'static dyn Domain],

@@ -21,8 +21,8 @@ pub const SOON: Duration = Duration::from_secs(60);
 /// The deadline for projecting a whole topic on a busy machine, in a debug build.
 pub const LONG: Duration = Duration::from_secs(240);
 
-/// The domains that a test projects unless it says `all`: two are enough for what is the same in every domain, and five take more
-/// than twice as long.
+/// The domains that a test projects unless it says `all`: two are enough for what is the same in every domain, and five take
+/// more than twice as long.
 pub const DOMAINS: [&str; 2] = ["order", "fulfillment"];
 
 /// What one test owns: a topic, a database, and a prefix for its consumer groups.

@@ -390,8 +390,8 @@ impl Broker {
         end(&self.consumer(), topic, partition)
     }
 
-    /// The log end offsets of all partitions, once the transactions have ended that are open. Kafka aborts one whose producer has
-    /// gone after a minute.
+    /// The log end offsets of all partitions, once the transactions have ended that are open. Kafka aborts one whose producer
+    /// has gone after a minute.
     pub async fn ends(&self, topic: &str) -> BTreeMap<i32, i64> {
         let all = self
             .plain()

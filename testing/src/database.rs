@@ -1,8 +1,8 @@
 //! Postgres for the tests.
 //!
-//! `SIGHTLINE_TEST_DATABASE_URL` names a server and a superuser; otherwise the tests start one, like
-//! `sightline dev`. All tests share the server and use databases of their own; a test that kills its server
-//! starts a private one. `SIGHTLINE_TEST_POOLER_URL` names a pooler in front of that server, through which the program then reads.
+//! `SIGHTLINE_TEST_DATABASE_URL` names a server and a superuser; otherwise the tests start one, like `sightline dev`. All tests
+//! share the server and use databases of their own; a test that kills its server starts a private one.
+//! `SIGHTLINE_TEST_POOLER_URL` names a pooler in front of that server, through which the program then reads.
 
 use sightline_postgres::{Options, Postgres, ServerCertificate};
 use sqlx::postgres::PgConnectOptions;

@@ -1,4 +1,5 @@
-//! The audit log over both surfaces: entries with every filter, pages, exports, alerts, access, verification, and wrong requests.
+//! The audit log over both surfaces: entries with every filter, pages, exports, alerts, access,
+//! verification, and wrong requests.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

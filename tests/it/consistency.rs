@@ -158,7 +158,8 @@ async fn a_producer_reads_its_own_write_from_any_instance() {
     assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
-/// What was revoked is gone by the token of the record that revokes it, also where that is in another partition than what gave it.
+/// What was revoked is gone by the token of the record that revokes it, also where that is in another
+/// partition than what gave it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_permission_that_was_revoked_is_gone_from_access_at_once() {
     let mut world = World::shared(3).await;

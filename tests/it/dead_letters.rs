@@ -683,8 +683,8 @@ async fn a_deletion_closes_and_erases_the_dead_letters_of_its_user() {
     assert_answers(&running, &fold, Depth::Brief).await;
 }
 
-/// In audit a record that is too large parks nothing, because its type is not read. Where a retry reads that it is about a role,
-/// the dead letter waits for earlier ones of its key, because who may do what depends on the order of roles.
+/// In audit a record that is too large parks nothing, because its type is not read. Where a retry reads that it is about a
+/// role, the dead letter waits for earlier ones of its key, because who may do what depends on the order of roles.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_that_was_too_large_to_be_read_waits_for_its_key_when_it_is_retried() {
     let named = json!({"roleId": "r", "roleName": "R", "assignedBy": "x", "removedBy": "x"});

@@ -144,8 +144,8 @@ async fn a_deletion_erases_all_dead_letters_of_its_user() {
         [&"v"],
         "{listed:?}"
     );
-    // What comes later are dead letters like any other. As if a batch had added the first of them that began before the deletion,
-    // it is erased.
+    // What comes later are dead letters like any other. As if a batch had added the first of them that began before
+    // the deletion, it is erased.
     writer
         .write(&world.topic, &[bad(1, "u", "e-7"), bad(1, "u", "e-8")])
         .await;

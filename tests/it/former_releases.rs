@@ -13,7 +13,8 @@ const SHAPE: Shape = Shape {
     users: 60,
 };
 
-/// Brings the database back to what migration 0020 found: two domains, documents as jsonb, and a row for each remembered event id.
+/// Brings the database back to what migration 0020 found: two domains, documents as jsonb, and a row for
+/// each remembered event id.
 const AS_BEFORE_0020: &str = r#"
 DELETE FROM sightline._sqlx_migrations WHERE version >= 20;
 DO $$
@@ -113,8 +114,8 @@ async fn words_by_log_and_times_by_day_are_found_and_counted_on() {
     convert(&["search", "analytics"], AS_BEFORE_0027).await;
 }
 
-/// The program projects part of a log, and `as_before` brings its database back to what a former release has left. Then the program
-/// starts again, converts that by its migrations, and projects the rest: its view must equal one that it builds anew.
+/// The program projects part of a log, and `as_before` brings its database back to what a former release has left. Then the
+/// program starts again, converts that by its migrations, and projects the rest: its view must equal one that it builds anew.
 async fn convert(domains: &[&str], as_before: &'static str) {
     let log = generate(seed() + 6, SHAPE);
     // The later records repeat events of the earlier ones.

@@ -381,8 +381,8 @@ async fn all_parts_are_of_one_moment() {
     writer.write(&world.topic, &[first]).await;
     caught_up(&running.rest, &Ends::from([(0, 1)])).await;
 
-    // The next record is written when all domains have the last one. So at no moment are two domains more than one record apart,
-    // and parts that were read one after the other would be.
+    // The next record is written when all domains have the last one. So at no moment are two domains more than one record
+    // apart, and parts that were read one after the other would be.
     let write = async {
         for n in 1..150 {
             let record = registered(USER, &format!("e-{n}"), &format!("{n}@example.org"));

@@ -53,7 +53,8 @@ async fn projection_and_reads_go_on_over_new_connections() {
             .await;
         }
         if publishes {
-            // A statement on a connection that was abandoned is given up after half a minute, and so is the lock of its session.
+            // A statement on a connection that was abandoned is given up after half a minute, and so is
+            // the lock of its session.
             wait_until(LONG, "the dead letter is published", async || {
                 let published = world.broker.read_all(&dead_letter_topic).len() as i64;
                 if published >= round {

@@ -1,4 +1,5 @@
-//! Streams of the feeds: nothing is left out and nothing is sent twice, whatever happens to the process, the view and the reader.
+//! Streams of the feeds: nothing is left out and nothing is sent twice, whatever happens to the process,
+//! the view and the reader.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

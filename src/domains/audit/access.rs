@@ -1,8 +1,8 @@
 //! Evaluates who may do what: a fold, without I/O, of what events said of roles, permissions and holders.
 //!
-//! Of two facts of one log the one with the higher offset is later; of two logs, the one with the later time, then topic, partition
-//! and offset. So what is last is found per log first, then between the logs: the answer does not depend on the order in which logs
-//! were read.
+//! Of two facts of one log the one with the higher offset is later; of two logs, the one with the later time, then topic,
+//! partition and offset. So what is last is found per log first, then between the logs: the answer does not depend on the order
+//! in which logs were read.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -280,8 +280,8 @@ impl KnownRole<'_> {
     }
 }
 
-/// The name of a role or permission: as its own events say last, which may have cleared it. That of assignments counts only where
-/// no event of its own says one.
+/// The name of a role or permission: as its own events say last, which may have cleared it. That of assignments counts only
+/// where no event of its own says one.
 fn latest_name(own: &Said<'_, Option<&str>>, assigned: &Said<'_, &str>) -> Option<String> {
     let name = match latest(own) {
         Some(name) => *name,
@@ -455,9 +455,9 @@ mod tests {
         }
     }
 
-    /// What happens, in short: `role+`, `role-` (created, deleted), `role=name`, `role:text`, and `role=` and `role:` (updated, and
-    /// cleared), `role>user`, `role<user`, `perm+`, `perm-`, `perm=name`, `perm=`, `role>>perm`, `role<<perm`, `role+perm` (created
-    /// with it).
+    /// What happens, in short: `role+`, `role-` (created, deleted), `role=name`, `role:text`, and `role=` and `role:`
+    /// (updated, and cleared), `role>user`, `role<user`, `perm+`, `perm-`, `perm=name`, `perm=`, `role>>perm`, `role<<perm`,
+    /// `role+perm` (created with it).
     fn what(text: &str) -> What {
         let split = |by: &str| {
             let (left, right) = text.split_once(by)?;

@@ -1,8 +1,8 @@
 //! Tamper evidence: the entries of each log are a chain, in which each link is made of the one before and of its entry.
 //!
 //! A link is an HMAC-SHA-256 (RFC 2104) with a key that is kept outside of the database; without a key a plain SHA-256, which
-//! whoever can change entries can compute, too. It covers the number of the entry, all that is never erased, and of each value that
-//! may be erased a digest with a salt of its own. An erasure leaves the digest, so the chain stays whole, and nobody can
+//! whoever can change entries can compute, too. It covers the number of the entry, all that is never erased, and of each value
+//! that may be erased a digest with a salt of its own. An erasure leaves the digest, so the chain stays whole, and nobody can
 //! find the value by trying.
 
 use chrono::{DateTime, Utc};
@@ -138,7 +138,8 @@ pub struct Chained<'e> {
 /// The digests of an entry's values that may be erased; `None` for a value that the event did not have.
 pub type Digests = [Option<Link>; ERASABLE];
 
-/// The digests of values, each with the salt in its place: `salts` holds those of the values that there are. `None` if it does not.
+/// The digests of values, each with the salt in its place: `salts` holds those of the values that there
+/// are. `None` if it does not.
 pub fn digests(values: [Option<&str>; ERASABLE], salts: &[u8]) -> Option<Digests> {
     let mut salts = salts.chunks(SALT_BYTES);
     let mut digests = [None; ERASABLE];

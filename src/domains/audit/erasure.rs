@@ -1,5 +1,5 @@
-//! The erasure of users: IP addresses, user agents and changed values vanish from the entries about a user who was deleted, at once
-//! or, after a soft deletion, when their retention is over. What remains is a digest, so the chain stays whole.
+//! The erasure of users: IP addresses, user agents and changed values vanish from the entries about a user who was deleted, at
+//! once or, after a soft deletion, when their retention is over. What remains is a digest, so the chain stays whole.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -93,8 +93,8 @@ async fn sweep_some(pool: &PgPool, version: i32) -> Result<bool, sqlx::Error> {
     if due_users(&mut transaction, version).await?.is_empty() {
         return Ok(false);
     }
-    // Batches that have read that these users are not erased yet have ended once their progress rows can be locked, and later ones
-    // read that they are. A switch, which gives the version's schema to another one, locks the rows, too.
+    // Batches that have read that these users are not erased yet have ended once their progress rows can be locked, and later
+    // ones read that they are. A switch, which gives the version's schema to another one, locks the rows, too.
     sqlx::query!(
         "SELECT log_id FROM sightline.progress WHERE domain = 'audit' AND version = $1 ORDER BY log_id FOR UPDATE",
         version

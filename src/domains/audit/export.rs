@@ -1,7 +1,8 @@
 //! Exports: all entries that match a filter, as lines of JSON or as CSV, in a stream.
 //!
-//! Each page is a statement of its own: between pages no connection and no snapshot is held, and a page is all that is in memory. An
-//! export is not one snapshot: entries that are applied meanwhile are in it if they stand behind the page that was read last.
+//! Each page is a statement of its own: between pages no connection and no snapshot is held, and a page is all that is
+//! in memory. An export is not one snapshot: entries that are applied meanwhile are in it if they stand behind the
+//! page that was read last.
 
 use std::borrow::Cow;
 
@@ -63,8 +64,8 @@ impl Format {
 /// All entries that match, newest first. The position is that of the first page.
 ///
 /// # Errors
-/// INVALID_ARGUMENT if a filter is invalid; VIEW_NOT_READY if nothing is found while the view is not built; the database's errors.
-/// Of later pages, the stream has them as its last item.
+/// INVALID_ARGUMENT if a filter is invalid; VIEW_NOT_READY if nothing is found while the view is not built; the database's
+/// errors. Of later pages, the stream has them as its last item.
 pub async fn export(
     reads: Reads,
     filter: &EntryFilter,

@@ -1,5 +1,5 @@
-//! The audit domain: the security log. Who did what and when, alerts on attacks, and who may do what. Made from all events about
-//! accounts, authentication, roles and permissions, and from those of unknown types.
+//! The audit domain: the security log. Who did what and when, alerts on attacks, and who may do what. Made from all events
+//! about accounts, authentication, roles and permissions, and from those of unknown types.
 
 mod access;
 mod alerts;

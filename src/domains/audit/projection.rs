@@ -1,5 +1,5 @@
-//! How events become the audit log: an entry each, chained to the one before of its log; what they say to alerts; and the erasure
-//! of users.
+//! How events become the audit log: an entry each, chained to the one before of its log; what they say to alerts;
+//! and the erasure of users.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

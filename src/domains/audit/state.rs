@@ -102,8 +102,8 @@ impl<'e> Account<'e> {
         }
     }
 
-    /// The hash by which windows of the account are found. That of a user's id is the one by which the user's entries are found,
-    /// so that logins are looked up by it. No text of an event has the NUL character that tells the other kinds apart.
+    /// The hash by which windows of the account are found. That of a user's id is the one by which the user's entries are
+    /// found, so that logins are looked up by it. No text of an event has the NUL character that tells the other kinds apart.
     pub fn key_hash(self) -> Uuid {
         match self {
             Self::UserId(id) => hash16(id.as_bytes()),

@@ -647,8 +647,8 @@ async fn acknowledge(
 /// Extends a lease.
 ///
 /// # Errors
-/// INVALID_ARGUMENT: the time is out of range. NOT_FOUND: of the notification. LEASE_LOST or NOTIFICATION_CANCELLED: the worker no
-/// longer holds it. The database failed.
+/// INVALID_ARGUMENT: the time is out of range. NOT_FOUND: of the notification. LEASE_LOST or NOTIFICATION_CANCELLED: the worker
+/// no longer holds it. The database failed.
 pub async fn extend(
     reads: &Reads,
     held: &HeldNotification,

@@ -17,7 +17,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// What holds unless the settings say otherwise: an hour to reset a password, a day to verify an email, a week for the others.
+    /// What holds unless the settings say otherwise: an hour to reset a password, a day to verify an
+    /// email, a week for the others.
     pub const DEFAULT: Self = Self {
         max_attempts: 5,
         backoff: Duration::from_secs(30),

@@ -261,7 +261,8 @@ impl Address {
         }
     }
 
-    /// The address as a book has it, with its id. That of a deleted customer has no time of its own: the deletion changed it last.
+    /// The address as a book has it, with its id. That of a deleted customer has no time of its own: the
+    /// deletion changed it last.
     pub fn into_known(
         self,
         deleted_at: Option<DateTime<Utc>>,

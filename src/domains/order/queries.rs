@@ -295,8 +295,8 @@ impl watch::Change for WatchedChange {
     }
 }
 
-/// The feed of address changes and deletions of customers, to be watched. Of the filter, user and significance count; a deletion is
-/// significant to all.
+/// The feed of address changes and deletions of customers, to be watched. Of the filter, user and significance count; a
+/// deletion is significant to all.
 #[derive(Clone, Default)]
 pub struct ChangesFeed(ChangesFilter);
 

@@ -7,8 +7,8 @@ use super::words::MAX_WORD_LENGTH;
 
 /// A user's word at two edits from a query's has at least so many characters.
 const SHORTEST_IN_THREE: usize = 6;
-/// The most words that stand in for one of a query, the nearest ones. The time that an index of Postgres takes for them grows with
-/// their square: 15 ms for 1,000, a second for 5,000.
+/// The most words that stand in for one of a query, the nearest ones. The time that an index of Postgres takes for them grows
+/// with their square: 15 ms for 1,000, a second for 5,000.
 const MAX_SIMILAR: usize = 1_000;
 /// The most bytes of them: Postgres takes a query of 1 MiB, which has up to ten words.
 const MAX_SIMILAR_BYTES: usize = 80_000;
@@ -125,8 +125,8 @@ impl Pieces {
     }
 }
 
-/// Those of the candidates that are within the edits which a word of a query allows, nearest first. Words that begin with it are
-/// left out: they match better.
+/// Those of the candidates that are within the edits which a word of a query allows, nearest first. Words that begin with it
+/// are left out: they match better.
 pub fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Vec<String> {
     let allowed = allowed_edits(word);
     let letters = letters(word);

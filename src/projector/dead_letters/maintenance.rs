@@ -23,8 +23,8 @@ const ERASURE_END: Duration = Duration::from_secs(db::TRANSACTION_DEADLINE.as_se
 /// How long before open dead letters lose their bytes a warning is logged.
 const WARNING: TimeDelta = TimeDelta::days(7);
 
-/// Retries dead letters of the partitions that this `instance` projects, in every version: those that an older release gave up, by
-/// its code or by its catalogue of types, and those of an interrupted retry.
+/// Retries dead letters of the partitions that this `instance` projects, in every version: those that an older release gave up,
+/// by its code or by its catalogue of types, and those of an interrupted retry.
 ///
 /// # Errors
 /// See [`RetryError`].

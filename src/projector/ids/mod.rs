@@ -1,12 +1,12 @@
 //! Remembered event ids, by which a redelivered event is recognized: kept per version of a view and log, written in the
 //! batch's transaction, and deleted once no record can repeat them (`judge.rs` has the rule).
 //!
-//! The ids that a transaction applies are one run: hashes in their order, in blocks of 78 at most, with a Bloom filter.
-//! A partition's owner keeps the filters of its log's runs in memory. Nearly every id is new, and the filters say so without
-//! the database; only where one says "perhaps", the block is read in which the id would be. [`maintenance`] merges runs, so that
-//! there are few, and deletes a run when all its ids have expired. A run never changes, and its number is random, so filters
-//! that were read before a merge, or before the database was restored, name runs that are not found any longer: then the
-//! log's runs are read again.
+//! The ids that a transaction applies are one run: hashes in their order, in blocks of 78 at most, with a Bloom filter. A
+//! partition's owner keeps the filters of its log's runs in memory. Nearly every id is new, and the filters say so without
+//! the database; only where one says "perhaps", the block is read in which the id would be. [`maintenance`] merges runs, so
+//! that there are few, and deletes a run when all its ids have expired. A run never changes, and its number is random, so
+//! filters that were read before a merge, or before the database was restored, name runs that are not found any longer: then
+//! the log's runs are read again.
 
 pub mod maintenance;
 
@@ -30,8 +30,8 @@ const TIME: usize = 7;
 /// The bits of a filter per id, and how many of them an id sets: of new ids 0.3 % look as if they were in a run.
 const FILTER_BITS: usize = 12;
 const FILTER_PROBES: u64 = 8;
-/// A log has many runs of one block, all of which are asked for each new id, so their filters have more bits per id, and so many
-/// bytes at least: in a few bytes different ids set the same bits.
+/// A log has many runs of one block, all of which are asked for each new id, so their filters have more bits per id, and so
+/// many bytes at least: in a few bytes different ids set the same bits.
 const BLOCK_FILTER_BITS: usize = 32;
 const LEAST_FILTER: usize = 64;
 

@@ -255,8 +255,8 @@ impl Targets {
         unmet.into_iter().collect()
     }
 
-    /// Refuses an answer that reaches what is demanded, but lacks something on its way. Returns the number of parked keys, where
-    /// the answer depends on many.
+    /// Refuses an answer that reaches what is demanded, but lacks something on its way. Returns the number of parked keys,
+    /// where the answer depends on many.
     ///
     /// # Errors
     /// DEAD_LETTERED, KEY_PARKED. The database failed.
@@ -307,7 +307,8 @@ fn is_within(reads: &Reads, seen: &Seen, most: Duration) -> bool {
 /// The log of a partition of a token.
 ///
 /// # Errors
-/// INVALID_ARGUMENT, naming `field`: it is foreign or outdated. PARTITION_WAITS: it was added a moment ago. The database failed.
+/// INVALID_ARGUMENT, naming `field`: it is foreign or outdated. PARTITION_WAITS: it was added a moment
+/// ago. The database failed.
 pub(super) async fn resolve(
     reads: &Reads,
     field: &str,

@@ -133,8 +133,8 @@ pub async fn keep_reading<F: Feed>(reads: Reads, mut reader: Reader<F::Change>) 
     }
 }
 
-/// What was committed after a cursor; `None` if the version was switched, or a log of the cursor is gone. Without a cursor, the end of
-/// the feed is what counts.
+/// What was committed after a cursor; `None` if the version was switched, or a log of the cursor is gone. Without a cursor, the
+/// end of the feed is what counts.
 async fn read_next<F: Feed>(
     reads: &Reads,
     cursor: Option<&Cursor>,

@@ -1,9 +1,9 @@
 //! What the watchers of one feed share: the last batches that the feed's one reader has read, in their order.
 //!
-//! Batches are numbered. A watcher takes the number of the next batch *before* it reads pages of its own from the database, and follows
-//! the ring from that number once a page has shown it the end of the feed. A change that was committed after that page was read is in a
-//! batch with that number or a later one, because the reader, too, reads it only later. So the watcher misses nothing; what both
-//! the page and a batch contain, it recognizes by its feed position.
+//! Batches are numbered. A watcher takes the number of the next batch *before* it reads pages of its own from the database, and
+//! follows the ring from that number once a page has shown it the end of the feed. A change that was committed after that page
+//! was read is in a batch with that number or a later one, because the reader, too, reads it only later. So the watcher misses
+//! nothing; what both the page and a batch contain, it recognizes by its feed position.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -147,8 +147,8 @@ impl<C> Shared<C> {
         Some(Reader(Some(self.clone())))
     }
 
-    /// The number from which a watcher may follow the ring once it has read the database up to the end; `None` while there is no
-    /// reader that knows from where it reads.
+    /// The number from which a watcher may follow the ring once it has read the database up to the end; `None` while there is
+    /// no reader that knows from where it reads.
     pub fn number(&self) -> Option<u64> {
         let state = self.lock();
         state.is_current.then(|| state.ring.end())

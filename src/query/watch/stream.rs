@@ -100,14 +100,14 @@ impl<C> Stream for WatchStream<C> {
     }
 }
 
-/// Watches a feed after a cursor, which `field` names; without one from the beginning. What the first statement reflects comes with
-/// the stream.
+/// Watches a feed after a cursor, which `field` names; without one from the beginning. What the first statement
+/// reflects comes with the stream.
 ///
 /// # Errors
-/// INVALID_ARGUMENT: the cursor is not one of this feed. RESYNC: the view was rebuilt, and changes that the cursor has passed are at
-/// other positions now. VIEW_NOT_READY: the feed is empty while the view is not built. OVERLOADED: the process has as many streams as
-/// it allows. The database's errors. The stream may end with RESYNC, too, and with READER_TOO_SLOW, DATABASE_UNAVAILABLE or
-/// DEADLINE_EXCEEDED.
+/// INVALID_ARGUMENT: the cursor is not one of this feed. RESYNC: the view was rebuilt, and changes that the cursor has passed
+/// are at other positions now. VIEW_NOT_READY: the feed is empty while the view is not built. OVERLOADED: the process has as
+/// many streams as it allows. The database's errors. The stream may end with RESYNC, too, and with READER_TOO_SLOW,
+/// DATABASE_UNAVAILABLE or DEADLINE_EXCEEDED.
 pub async fn watch<F: Feed>(
     reads: &Reads,
     filter: F,

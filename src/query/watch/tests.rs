@@ -1,5 +1,5 @@
-//! The hand-over between pages and the ring, against a model of a feed: whatever order commits, the reader and watchers take turns
-//! in, each watcher gets each change once, and those of a log in order.
+//! The hand-over between pages and the ring, against a model of a feed: whatever order commits, the reader and watchers take
+//! turns in, each watcher gets each change once, and those of a log in order.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -122,8 +122,8 @@ impl Filters {
 }
 
 impl Trail {
-    /// All entries, the newest first, as they read at an instant. Without what the fold does not know: `topic` and `recordedAt`.
-    /// `offset` counts the records of the partition.
+    /// All entries, the newest first, as they read at an instant. Without what the fold does not know: `topic` and
+    /// `recordedAt`. `offset` counts the records of the partition.
     pub fn entries(&self, now: DateTime<Utc>) -> Vec<Value> {
         self.listed(self.events.iter(), now)
     }

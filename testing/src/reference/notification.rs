@@ -283,8 +283,8 @@ impl Notifications {
         self.users.keys().cloned().collect()
     }
 
-    /// The answers to `GET /v1/notification/notifications/{notificationId}` at an instant, all of which are right: several where
-    /// events of several partitions have one id, and where the notification expires about then.
+    /// The answers to `GET /v1/notification/notifications/{notificationId}` at an instant, all of which are right: several
+    /// where events of several partitions have one id, and where the notification expires about then.
     pub fn answers(&self, id: &str, now: DateTime<Utc>) -> Vec<Value> {
         let mut answers = Vec::new();
         for (id, notification) in self.with_id(id) {
