@@ -331,21 +331,26 @@ impl Pools {
             |pool: &dyn Fn() -> PgPool| config.domains.iter().map(|_| pool()).collect();
         let replicas = config.database_read_urls.iter().map(|url| {
             let options = db::options(url)?;
-            Ok(db::replica_pool(options, config.database_max_connections))
+            Ok(db::pool(
+                &db::REPLICA,
+                options,
+                config.database_max_connections,
+            ))
         });
         Ok(Self {
             replicas: replicas.collect::<anyhow::Result<_>>()?,
-            reads: db::caller_pool(pooled, config.database_max_connections),
+            reads: db::pool(&db::CALLERS, pooled, config.database_max_connections),
             projectors: of_each_domain(&|| {
-                db::projector_pool(direct.clone(), PROJECTOR_CONNECTIONS)
+                db::pool(&db::PROJECTORS, direct.clone(), PROJECTOR_CONNECTIONS)
             }),
             maintenance: of_each_domain(&|| {
-                db::maintenance_pool(direct.clone(), MAINTENANCE_CONNECTIONS)
+                db::pool(&db::MAINTENANCE, direct.clone(), MAINTENANCE_CONNECTIONS)
             }),
-            shared: db::projector_pool(direct.clone(), SHARED_CONNECTIONS),
-            operations: db::operation_pool(direct.clone(), OPERATION_CONNECTIONS),
-            work: db::caller_pool(direct.clone(), WORK_CONNECTIONS),
-            announcements: db::maintenance_pool(
+            shared: db::pool(&db::PROJECTORS, direct.clone(), SHARED_CONNECTIONS),
+            operations: db::pool(&db::OPERATIONS, direct.clone(), OPERATION_CONNECTIONS),
+            work: db::pool(&db::CALLERS, direct.clone(), WORK_CONNECTIONS),
+            announcements: db::pool(
+                &db::MAINTENANCE,
                 // A notice that a crash of the server loses is of no use after it.
                 direct.options([("synchronous_commit", "off")]),
                 ANNOUNCEMENT_CONNECTIONS,
@@ -604,7 +609,11 @@ fn project(
     // Heartbeats have a connection of their own: a process whose other connections are all busy
     // must not count as dead.
     let heartbeats = Projector {
-        pool: db::operation_pool((*projector.pool.connect_options()).clone(), 1),
+        pool: db::pool(
+            &db::OPERATIONS,
+            (*projector.pool.connect_options()).clone(),
+            1,
+        ),
         ..projector.clone()
     };
     let maintained: Vec<(&'static dyn Projection, PgPool)> = projections(served)
@@ -848,7 +857,7 @@ mod tests {
         drop(closed);
         let pools = addresses.map(|address| {
             let url = Secret::new(format!("postgres://u@{address}/db?sslmode=disable"));
-            db::caller_pool(db::options(&url).unwrap(), 1)
+            db::pool(&db::CALLERS, db::options(&url).unwrap(), 1)
         });
         let in_time = timeout(Duration::from_secs(3), async {
             tokio::join!(readiness(&pools[0], true), readiness(&pools[1], true))

@@ -116,7 +116,11 @@ pub async fn run(arguments: &ArgMatches) -> anyhow::Result<ExitCode> {
         "migrate" => {
             let config = settings.load(&domains::names(), &["database_url"])?;
             app::init_logs(&config)?;
-            let pool = db::projector_pool(db::options(&config.database_direct_url)?, 1);
+            let pool = db::pool(
+                &db::PROJECTORS,
+                db::options(&config.database_direct_url)?,
+                1,
+            );
             migrate(&pool)
                 .await
                 .context("cannot migrate the database")?;

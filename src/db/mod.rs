@@ -76,63 +76,46 @@ pub fn options(url: &Secret) -> Result<PgConnectOptions, ConfigError> {
     })
 }
 
-/// A pool for what callers wait for: reads, and leases of work.
-pub fn caller_pool(options: PgConnectOptions, max_connections: u32) -> PgPool {
-    pool(
-        options,
-        max_connections,
-        CALLER_ACQUIRE_TIMEOUT,
-        READ_STATEMENT_TIMEOUT,
-        Plans::InIndexOrder,
-    )
+/// What the connections of a pool are for.
+pub struct PoolKind {
+    acquire_timeout: Duration,
+    statement_timeout: &'static str,
+    plans: Plans,
+    /// Whether a server that takes no writes is refused.
+    must_write: bool,
 }
 
-/// A pool for reads of a replica, which takes no writes.
-pub fn replica_pool(options: PgConnectOptions, max_connections: u32) -> PgPool {
-    pool_of(
-        options,
-        max_connections,
-        CALLER_ACQUIRE_TIMEOUT,
-        READ_STATEMENT_TIMEOUT,
-        Plans::InIndexOrder,
-        false,
-    )
-}
-
-/// The pool that operations write through, past any pooler. An operation that waits for a progress
-/// row then takes no connection from the projectors.
-pub fn operation_pool(options: PgConnectOptions, max_connections: u32) -> PgPool {
-    pool(
-        options,
-        max_connections,
-        CALLER_ACQUIRE_TIMEOUT,
-        OPERATION_STATEMENT_TIMEOUT,
-        Plans::Any,
-    )
-}
-
-/// A pool for maintenance: as [`operation_pool`], but with more time to get a connection, because no
-/// caller waits. When a process starts, all its pools open connections at once.
-pub fn maintenance_pool(options: PgConnectOptions, max_connections: u32) -> PgPool {
-    pool(
-        options,
-        max_connections,
-        PROJECTOR_ACQUIRE_TIMEOUT,
-        OPERATION_STATEMENT_TIMEOUT,
-        Plans::Any,
-    )
-}
-
-/// The pool that projectors write through, past any pooler.
-pub fn projector_pool(options: PgConnectOptions, max_connections: u32) -> PgPool {
-    pool(
-        options,
-        max_connections,
-        PROJECTOR_ACQUIRE_TIMEOUT,
-        PROJECTOR_STATEMENT_TIMEOUT,
-        Plans::ByIndex,
-    )
-}
+/// What callers wait for: reads, and leases of work.
+pub const CALLERS: PoolKind = PoolKind {
+    acquire_timeout: CALLER_ACQUIRE_TIMEOUT,
+    statement_timeout: READ_STATEMENT_TIMEOUT,
+    plans: Plans::InIndexOrder,
+    must_write: true,
+};
+/// Reads of a replica, which takes no writes.
+pub const REPLICA: PoolKind = PoolKind {
+    must_write: false,
+    ..CALLERS
+};
+/// What operations write, past any pooler. An operation that waits for a progress row then takes no connection from the
+/// projectors.
+pub const OPERATIONS: PoolKind = PoolKind {
+    statement_timeout: OPERATION_STATEMENT_TIMEOUT,
+    plans: Plans::Any,
+    ..CALLERS
+};
+/// Maintenance: as [`OPERATIONS`], but with more time to get a connection, because no caller waits. When a process starts, all
+/// its pools open connections at once.
+pub const MAINTENANCE: PoolKind = PoolKind {
+    acquire_timeout: PROJECTOR_ACQUIRE_TIMEOUT,
+    ..OPERATIONS
+};
+/// What projectors write, past any pooler.
+pub const PROJECTORS: PoolKind = PoolKind {
+    statement_timeout: PROJECTOR_STATEMENT_TIMEOUT,
+    plans: Plans::ByIndex,
+    ..MAINTENANCE
+};
 
 /// How a pool's statements are planned.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -148,32 +131,14 @@ enum Plans {
     InIndexOrder,
 }
 
-/// A pool for a server that has to take writes.
-fn pool(
-    options: PgConnectOptions,
-    max_connections: u32,
-    acquire_timeout: Duration,
-    statement_timeout: &'static str,
-    plans: Plans,
-) -> PgPool {
-    pool_of(
-        options,
-        max_connections,
+/// A pool of connections of a kind.
+pub fn pool(kind: &PoolKind, options: PgConnectOptions, max_connections: u32) -> PgPool {
+    let PoolKind {
         acquire_timeout,
         statement_timeout,
         plans,
-        true,
-    )
-}
-
-fn pool_of(
-    options: PgConnectOptions,
-    max_connections: u32,
-    acquire_timeout: Duration,
-    statement_timeout: &'static str,
-    plans: Plans,
-    must_write: bool,
-) -> PgPool {
+        must_write,
+    } = *kind;
     let (plan_cache_mode, enable_seqscan, enable_bitmapscan) = match plans {
         Plans::Any => ("auto", "on", "on"),
         Plans::ByIndex => ("force_generic_plan", "off", "on"),

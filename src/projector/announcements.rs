@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::PgPool;
-use sqlx::postgres::{PgListener, PgPoolOptions};
+use sqlx::postgres::PgListener;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -50,8 +50,8 @@ struct Inner {
 #[derive(Default)]
 struct KnownLog {
     next_offset: i64,
-    /// Whether a position was committed or read. Otherwise there are only waiters.
-    is_known: bool,
+    /// Since when positions were committed or read; `None` while there are only waiters.
+    known_since: Option<Instant>,
     /// Whether the last reading found less: the next one decides whether the database was restored, or the reading was older
     /// than an announcement.
     is_doubted: bool,
@@ -62,11 +62,11 @@ struct KnownLog {
 
 impl KnownLog {
     fn reached(&self) -> Option<i64> {
-        self.is_known.then_some(self.next_offset)
+        self.known_since.map(|_| self.next_offset)
     }
 
     fn advance(&mut self, next_offset: i64) {
-        self.is_known = true;
+        self.known_since.get_or_insert_with(Instant::now);
         self.is_doubted = false;
         self.next_offset = self.next_offset.max(next_offset);
         let later = self.waiters.split_off(&(self.next_offset, u64::MAX));
@@ -132,7 +132,7 @@ impl Announcements {
         let mut logs = lock(&self.0.logs);
         let log = known_log(&mut logs, domain, log_id);
         // Commits were not announced to this process.
-        let has_missed = log.is_known && next_offset > log.next_offset;
+        let has_missed = log.known_since.is_some() && next_offset > log.next_offset;
         if next_offset >= log.next_offset {
             log.advance(next_offset);
         } else if log.is_doubted {
@@ -151,6 +151,14 @@ impl Announcements {
     pub fn reached(&self, domain: &str, log_id: i32) -> Option<i64> {
         let logs = lock(&self.0.logs);
         logs.get(domain)?.get(&log_id)?.reached()
+    }
+
+    /// Whether the live view of a domain has been known for so long to have a log.
+    pub fn has_known(&self, domain: &str, log_id: i32, age: Duration) -> bool {
+        let logs = lock(&self.0.logs);
+        let log = logs.get(domain).and_then(|logs| logs.get(&log_id));
+        let since = log.and_then(|log| log.known_since);
+        since.is_some_and(|since| since.elapsed() >= age)
     }
 
     /// How far the live view of a domain is known to be in each of its logs.
@@ -278,9 +286,7 @@ impl Announcements {
             // A listener that is dropped keeps its connection until the server has answered, and a server that is gone without a
             // word never does: so it has a pool of its own.
             let options = pool.connect_options().as_ref().clone();
-            let own = PgPoolOptions::new()
-                .max_connections(1)
-                .connect_lazy_with(options);
+            let own = db::pool(&db::MAINTENANCE, options, 1);
             let mut listener = PgListener::connect_with(&own).await?;
             listener.listen(CHANNEL).await?;
             Ok::<_, sqlx::Error>(listener)
@@ -413,6 +419,9 @@ mod tests {
         announcements.read("order", 7, 0);
         assert_eq!(announcements.reached("order", 7), Some(0));
         assert_eq!(announcements.all_reached("order"), [(7, 0)]);
+        let has_known = |log_id, age| announcements.has_known("order", log_id, age);
+        assert!(has_known(7, Duration::ZERO) && !has_known(7, Duration::from_secs(60)));
+        assert!(!has_known(8, Duration::ZERO));
         assert!(poll!(&mut waits).is_pending());
     }
 

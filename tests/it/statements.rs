@@ -33,7 +33,7 @@ const ENTRIES: u32 = 2_000;
 async fn migrated() -> (Database, PgPool) {
     let database = Database::create().await;
     let options = database.url.parse().expect("a URL");
-    let pool = db::caller_pool(options, 4);
+    let pool = db::pool(&db::CALLERS, options, 4);
     db::migrate(&pool).await.expect("migrated");
     execute(
         &database,
