@@ -9,15 +9,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::lookups::Lookups;
 use crate::db;
 
-/// How far a replica may be behind the primary, by the heartbeats that it has.
-const MAX_BEHIND: TimeDelta = TimeDelta::seconds(10);
 /// How long a comparison may take.
 const DEADLINE: Duration = Duration::from_secs(2);
 
@@ -72,7 +70,11 @@ impl Standing {
                 Self::Foreign
             };
         };
-        if found.is_none_or(|found| *newest - *found > MAX_BEHIND) {
+        if found.is_none_or(|found| {
+            (*newest - *found)
+                .to_std()
+                .is_ok_and(|behind| behind > Replicas::MOST_BEHIND)
+        }) {
             Self::Behind
         } else if replica.keys().any(|process| primary.contains_key(process)) {
             Self::Fresh
@@ -105,6 +107,9 @@ tokio::task_local! {
 }
 
 impl Replicas {
+    /// How far a replica may be behind the primary, by the heartbeats that it has.
+    pub const MOST_BEHIND: Duration = Duration::from_secs(10);
+
     /// Replicas with these connections.
     pub fn new(pools: Vec<PgPool>) -> Self {
         let replicas = pools.into_iter().map(|pool| Replica {

@@ -24,6 +24,7 @@ use crate::error::{Code, Error, PARKED_KEYS_HEADER, STALE_HEADER};
 use crate::proto;
 use crate::query::consistency::{Demand, Level, Obstacles, Targets, Unmet};
 use crate::query::events::Commits;
+use crate::query::replicas::Replicas;
 use crate::query::seen::{Seen, observe};
 use crate::query::status::ViewStatus;
 use crate::query::{MAX_REQUEST_BYTES, Position, Reads, deadline, permit};
@@ -187,9 +188,13 @@ impl Waits {
         if seen.is_empty() || seen.iter().any(lacks) || !self.is_answer(&response) {
             return Ok(None);
         }
-        // Which logs the views have. How far they are is known of the primary only.
-        let logs = targets.reached(&self.reads.work().announcements, domains);
-        let logs = logs.into_keys().map(|log| (log, i64::MIN)).collect();
+        // Which logs the views have, unless the replica may lack their rows yet. How far they are is known of the primary only.
+        let announcements = &self.reads.work().announcements;
+        let logs = targets.reached(announcements, domains).into_keys();
+        let logs = logs.filter(|(domain, log_id)| {
+            announcements.has_known(domain, *log_id, Replicas::MOST_BEHIND)
+        });
+        let logs = logs.map(|log| (log, i64::MIN)).collect();
         if !targets.unmet(&self.reads, &seen, &logs).await?.is_empty() {
             return Ok(None);
         }
