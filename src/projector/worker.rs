@@ -5,7 +5,7 @@
 //! the position at which they begin: then it does not seek.
 
 mod claim;
-mod ends;
+mod holes;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, LazyLock};
@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use self::ends::{EndStep, Probe, judge_end};
+use self::holes::{EndStep, Probe, judge_end};
 use super::batch::{Batch, BatchEnd};
 use super::batch_limit::BatchLimit;
 use super::claims::{self, Claims};
