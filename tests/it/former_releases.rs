@@ -17,6 +17,7 @@ const SHAPE: Shape = Shape {
 /// each remembered event id.
 const AS_BEFORE_0020: &str = r#"
 DELETE FROM sightline._sqlx_migrations WHERE version >= 20;
+SELECT sightline.in_every_version('order', $$DROP INDEX address_changes_significant$$);
 DO $$
 DECLARE
     later text;
@@ -83,6 +84,7 @@ DROP FUNCTION sightline.magnitude(bigint);
 /// Brings the database back to what migrations 0027 and 0028 found: words once per log, and the times of the funnel by day.
 const AS_BEFORE_0027: &str = r"
 DELETE FROM sightline._sqlx_migrations WHERE version >= 27;
+SELECT sightline.in_every_version('order', $$DROP INDEX address_changes_significant$$);
 SELECT sightline.in_every_version('search', $$
     DROP TABLE search_words;
     ALTER TABLE search_word_counts RENAME TO search_words;
