@@ -49,7 +49,7 @@ struct Inner {
     statuses: RwLock<Option<Statuses>>,
 }
 
-/// What a work queue needs, from which callers take work, and in which they settle it. Cheap to clone.
+/// What calls need that wait for commits, and those that take work and settle it. Cheap to clone.
 #[derive(Clone)]
 pub struct Work {
     /// For what callers write: a read waits for none of these connections, nor the other way round.
@@ -58,7 +58,7 @@ pub struct Work {
     pub announcements: Announcements,
     /// Finds out whether the database was restored.
     pub restores: RestoreCheck,
-    /// Cancelled when the process begins to stop: requests for work then wait no longer.
+    /// Cancelled when the process begins to stop: calls that wait are answered then, and streams end.
     pub stop: CancellationToken,
 }
 
