@@ -2,6 +2,7 @@
 //! them, and an operator can resolve each.
 
 use chrono::{DateTime, Utc};
+use http::Method;
 use serde_json::{Value, json};
 use sightline_testing::app::{DOMAINS, LONG, Running, SOON, World};
 use sightline_testing::broker::{Broker, Record};
@@ -154,6 +155,28 @@ async fn the_topics_id_is_stored_once_it_is_known_and_another_clusters_topic_is_
         for (number, partition) in partitions {
             assert_eq!(partition["read"], ends[&number], "{domain}");
         }
+        let path = format!("/v1/consistency/{domain}");
+        let answer = running.rest.get(&path).await.json();
+        assert_eq!(answer.get("failure"), None, "{domain} was not restored");
+    }
+    // It is the current one, also for what is demanded.
+    demands_are_met(&running.rest).await;
+}
+
+/// A list is answered for its own token, and for the end of the log.
+async fn demands_are_met(rest: &Rest) {
+    let list = "/v1/order/address-changes";
+    let token = rest.get(list).await.token().to_owned();
+    for demand in [
+        &[("sightline-consistency", "latest")][..],
+        &[
+            ("sightline-consistency", "at-least"),
+            ("sightline-consistency-token", &token),
+        ],
+    ] {
+        let demand = [demand, &[("sightline-wait", "10")]].concat();
+        let answer = rest.send(Method::GET, list, &demand, &[]).await;
+        assert_eq!(answer.status, 200, "{demand:?}: {}", answer.text());
     }
 }
 
@@ -183,6 +206,7 @@ async fn a_recreated_topic_fails_the_domain_until_the_loss_is_accepted() {
             "the failure is resolved: {answer}"
         );
     }
+    demands_are_met(rest).await;
     for (user, found) in [("u-old", "old"), ("u-new", "new"), ("u-both", "new")] {
         let customer = rest.get(&customer_path(user)).await.json();
         assert_eq!(customer["username"], found, "{customer}");
