@@ -88,7 +88,7 @@ struct Memory {
     /// Whether a batch was committed since the last claim.
     committed: bool,
     batch_limit: BatchLimit,
-    /// The log's runs of ids, as the last claim has read them.
+    /// The log's runs of ids, as they were last read from the database.
     runs: Arc<Runs>,
     /// Whether the next batch is projected by itself, because one failed that was not.
     is_alone: bool,
@@ -411,6 +411,9 @@ impl Worker {
             (owned, records) = (turn.owned, turn.records);
             let next_offset = owned.claim.next_offset;
             memory.committed = true;
+            if owned.runs.were_read_after(&memory.runs) {
+                memory.runs = Arc::new(owned.runs.clone());
+            }
             memory.batch_limit.committed();
             memory.is_alone = false;
             memory.projected = Some((log_id, next_offset));

@@ -149,6 +149,11 @@ impl Runs {
         Ok(Self { runs, read })
     }
 
+    /// Whether they were read from the database later than these, as far as their counts show.
+    pub fn were_read_after(&self, former: &Self) -> bool {
+        self.read != former.read
+    }
+
     /// Adds the run that the owner's transaction has committed.
     pub fn add(&mut self, run: Run) {
         self.runs.push(run);
