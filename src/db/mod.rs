@@ -42,8 +42,8 @@ const CHECKED: Duration = Duration::from_millis(250);
 /// How long the server behind an open connection has to answer. A connection whose server is gone without a word (a fail-over
 /// by a moving address) is closed after it; the operating system would take a quarter of an hour.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long a statement for callers may take, with its wait for a connection: as long as its pool and its server allow.
-pub const CALLER_DEADLINE: Duration = Duration::from_secs(6);
+/// How long a statement of [`for_callers`] may take, with its wait for a connection: as long as its pool and its server allow.
+const CALLER_DEADLINE: Duration = Duration::from_secs(6);
 /// How long a step of maintenance may take: a short transaction, with its wait for a connection. One that takes longer has a
 /// server that is gone without a word; the pool closes its connection when it is given back.
 pub const STEP_DEADLINE: Duration = Duration::from_secs(30);
@@ -202,6 +202,16 @@ async fn check(connection: &mut PgConnection, must_write: bool) -> Result<bool, 
         Err(error) if !is_read_only(&error) => Err(error),
         refused => Ok(refused.is_ok()),
     }
+}
+
+/// Runs a statement that several callers wait for, whose own deadlines may be long. Its server may be gone without a word.
+///
+/// # Errors
+/// Its own, or that of a database that does not answer.
+pub async fn for_callers<T, E: From<sqlx::Error>>(
+    statement: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    within(CALLER_DEADLINE, statement).await
 }
 
 /// Waits for the database, but not for ever.

@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::gather::Gather;
+use crate::db;
 use crate::error::Error;
 use crate::event::hash16;
 use crate::projector::ids;
@@ -58,7 +59,7 @@ impl EventLookups {
             async move {
                 let mut found = Vec::with_capacity(ids.len());
                 for ids in ids.chunks(MOST) {
-                    found.extend(read(&pool, &domains, ids).await?);
+                    found.extend(db::for_callers(read(&pool, &domains, ids)).await?);
                 }
                 Ok(found)
             }

@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 
-use crate::db;
 use crate::error::Error;
 
 /// Statements of one kind.
@@ -37,7 +36,8 @@ where
     K: Hash + Eq + Send + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// Statements that `run` runs: it returns one answer for each key, in their order.
+    /// Statements that `run` runs: it returns one answer for each key, in their order. Each has a deadline of its own
+    /// ([`db::for_callers`](crate::db::for_callers)): others wait for it.
     pub fn new(
         run: impl Fn(Vec<K>) -> BoxFuture<'static, Result<Vec<V>, Error>> + Send + Sync + 'static,
     ) -> Self {
@@ -81,9 +81,7 @@ impl<K, V> Inner<K, V> {
         let mut keys: Vec<(K, usize)> = keys.into_iter().collect();
         keys.sort_by_key(|(_, index)| *index);
         let keys = keys.into_iter().map(|(key, _)| key).collect();
-        // Its server may be gone without a word, and others wait.
-        let answers = db::within(db::CALLER_DEADLINE, (self.run)(keys));
-        answers.await.map(Arc::new)
+        (self.run)(keys).await.map(Arc::new)
     }
 }
 
@@ -153,21 +151,6 @@ mod tests {
         assert_eq!(gather.ask(5).await.expect("a square"), 25);
         let runs = runs.lock().unwrap();
         assert!(runs.last().is_some_and(|keys| keys.contains(&5)));
-    }
-
-    #[tokio::test]
-    async fn a_statement_without_an_answer_holds_others_up_for_a_while() {
-        let Squares {
-            gather, permits, ..
-        } = squares();
-        let stuck = async {
-            let answer = gather.ask(3).await;
-            permits.add_permits(1);
-            answer
-        };
-        let (stuck, later) = tokio::join!(biased; stuck, gather.ask(5));
-        assert!(stuck.is_err());
-        assert_eq!(later.expect("a square"), 25);
     }
 
     #[tokio::test]

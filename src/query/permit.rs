@@ -34,6 +34,11 @@ impl CallPermit {
     }
 }
 
+/// Returns the current call's permit for good.
+pub fn leave() {
+    let _ = PERMIT.try_with(|current| current.set(None));
+}
+
 /// Waits without the current call's permit, then queues for one.
 pub async fn wait_without_permit<T>(wait: impl Future<Output = T>) -> T {
     let permits = PERMIT.try_with(|current| {
@@ -63,7 +68,13 @@ mod tests {
                 assert!(CallPermit::take(&permits).is_none());
             })
             .await;
-        assert!(CallPermit::take(&permits).is_some());
+        let permit = CallPermit::take(&permits).unwrap();
+        permit
+            .run(async {
+                leave();
+                assert!(CallPermit::take(&permits).is_some());
+            })
+            .await;
         wait_without_permit(async {}).await;
     }
 }

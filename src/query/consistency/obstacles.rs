@@ -8,6 +8,7 @@ use futures_util::FutureExt;
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use crate::db;
 use crate::error::{Code, Error, Hint};
 use crate::query::gather::Gather;
 use crate::query::seen::Seen;
@@ -56,15 +57,15 @@ impl Obstacles {
             settle,
             dead_letters: Gather::new({
                 let pool = pool.clone();
-                move |records| read_dead_letters(pool.clone(), records).boxed()
+                move |records| db::for_callers(read_dead_letters(pool.clone(), records)).boxed()
             }),
             parked_keys: Gather::new({
                 let pool = pool.clone();
-                move |domains| read_parked_keys(pool.clone(), domains).boxed()
+                move |domains| db::for_callers(read_parked_keys(pool.clone(), domains)).boxed()
             }),
             stops: Gather::new({
                 let pool = pool.clone();
-                move |domains| read_stops(pool.clone(), domains).boxed()
+                move |domains| db::for_callers(read_stops(pool.clone(), domains)).boxed()
             }),
             pool,
         }
