@@ -36,6 +36,8 @@ const MOST: usize = 500;
 const MOST_OF_REQUEST: i32 = 100;
 /// The longest reason of a failure, in characters.
 const MAX_REASON: usize = 500;
+/// So many requests for leases may wait without a permit to run: each takes some kilobytes.
+const MOST_WITHOUT_PERMIT: usize = 20_000;
 /// How long it may take to lease for requests that are served together, or to give leases back. If the answer of a statement
 /// that leases is lost, its leases run out.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -357,9 +359,13 @@ impl Queue {
                 .or_default()
                 .push_back(waiting);
             lines.serve(&kind);
+            // What is left to do once there is an answer is little.
+            if lines.waiting.values().map(VecDeque::len).sum::<usize>() < MOST_WITHOUT_PERMIT {
+                permit::leave();
+            }
         }
         self.has_work.notify_one();
-        let answer = permit::wait_without_permit(answered).await;
+        let answer = answered.await;
         answer.unwrap_or_else(|_| Err(Error::internal("a request for a lease was dropped")))
     }
 
@@ -545,7 +551,9 @@ impl Queue {
             [one] => {
                 let shared = self.acknowledgements.get_or_init(|| {
                     let pool = pool.clone();
-                    Gather::new(move |items| acknowledge(pool.clone(), items).boxed())
+                    Gather::new(move |items| {
+                        db::for_callers(acknowledge(pool.clone(), items)).boxed()
+                    })
                 });
                 vec![shared.ask(*one).await?]
             }
