@@ -172,7 +172,7 @@ pub async fn ensure(
         known.is_empty().then_some(log_end)
     };
     let ready_offsets: Vec<Option<i64>> = missing.iter().map(ready_offset).collect();
-    let added = sqlx::query_file_scalar!(
+    sqlx::query_file!(
         "src/projector/sql/add_partitions.sql",
         view.domain,
         view.version,
@@ -183,7 +183,7 @@ pub async fn ensure(
         &offsets,
         &ready_offsets as _,
     )
-    .fetch_all(&mut *transaction)
+    .execute(&mut *transaction)
     .await?;
     use_schema(&mut transaction, view).await?;
     sqlx::query!(
@@ -194,7 +194,7 @@ pub async fn ensure(
     .execute(&mut *transaction)
     .await?;
     transaction.commit().await?;
-    Ok(added)
+    Ok(missing)
 }
 
 /// The partitions whose offsets were read, but that have no progress row.

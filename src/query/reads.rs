@@ -1,7 +1,7 @@
 //! The handle that queries read through: the pool, and the logs that positions and cursors refer
 //! to.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -312,8 +312,11 @@ impl Reads {
     pub async fn log(&self, topic: &TopicRef, partition: u32) -> Result<FoundLog, Error> {
         let mut topic = topic.clone();
         if topic.identity.is_none() {
-            // This process may not have read the new row of a topic that was created again.
-            topic.identity = self.in_kafka(&topic.topic);
+            // As Kafka has it now: this process may not have read the new row of a topic that was created again.
+            let state = self.ends().and_then(|ends| ends.topic(&topic.topic));
+            let identity = state.map(|state| state.identity.clone());
+            topic.identity = identity
+                .map(|identity| IncarnationHash::of(&identity.cluster_id, identity.stored()));
         }
         match self.known_log(&topic, partition) {
             FoundLog::Known(log_id) => Ok(FoundLog::Known(log_id)),
@@ -324,24 +327,13 @@ impl Reads {
         }
     }
 
-    /// The incarnation of a topic that Kafka has now, if that is known.
-    fn in_kafka(&self, topic: &str) -> Option<IncarnationHash> {
-        let identity = &self.ends()?.topic(topic)?.identity;
-        Some(IncarnationHash::of(&identity.cluster_id, identity.stored()))
-    }
-
     fn known_log(&self, topic: &TopicRef, partition: u32) -> FoundLog {
-        let in_kafka = self.in_kafka(&topic.topic);
         let logs = self.0.logs.read().unwrap_or_else(PoisonError::into_inner);
         let of_topic = logs
             .iter()
             .filter(|(_, log)| log.topic.topic == topic.topic);
-        // Ids of logs ascend: those of the last incarnation of a topic are the highest, unless a former one has come back.
-        let is_current = |log: &Log| in_kafka.is_some() && log.topic.identity == in_kafka;
-        let last = of_topic
-            .clone()
-            .max_by_key(|(log_id, log)| (is_current(log), **log_id));
-        let Some((_, last)) = last else {
+        // Ids of logs ascend: those of the last incarnation of a topic are the highest.
+        let Some((_, last)) = of_topic.clone().max_by_key(|(log_id, _)| **log_id) else {
             return FoundLog::NoTopic;
         };
         let current = &last.topic;
@@ -379,14 +371,22 @@ impl Reads {
         let logs = self
             .look_up(log_ids, |log| (log.topic.clone(), log.partition))
             .await?;
-        let mut former: HashSet<TopicRef> = HashSet::new();
+        // Beside the current incarnation of a topic, whose logs have the highest ids, nothing is added to former ones, and a
+        // token of them is refused.
+        let mut current: HashMap<String, (i32, TopicRef)> = HashMap::new();
         if logs.len() > 1 {
-            let topics = logs.iter().map(|(topic, _)| topic);
-            former.extend(self.former_incarnations(log_ids.iter().copied().zip(topics)));
+            for (log_id, (topic, _)) in log_ids.iter().zip(&logs) {
+                match current.get_mut(&topic.topic) {
+                    Some((last, _)) if *last >= *log_id => {}
+                    Some(known) => *known = (*log_id, topic.clone()),
+                    None => drop(current.insert(topic.topic.clone(), (*log_id, topic.clone()))),
+                }
+            }
         }
         let mut token = ConsistencyToken::default();
         for ((topic, partition), next_offset) in logs.into_iter().zip(next_offsets) {
-            if former.contains(&topic) {
+            let is_former = |(_, known): &(i32, TopicRef)| *known != topic;
+            if current.get(&topic.topic).is_some_and(is_former) {
                 continue;
             }
             let position = u64::try_from(*next_offset)
@@ -394,30 +394,6 @@ impl Reads {
             token.advance(topic, partition, position);
         }
         Ok(token)
-    }
-
-    /// Incarnations of a topic beside the current one: nothing is added to their positions, and a token of them is refused.
-    fn former_incarnations<'l>(
-        &self,
-        logs: impl Iterator<Item = (i32, &'l TopicRef)>,
-    ) -> Vec<TopicRef> {
-        let mut incarnations: HashMap<&str, Vec<(i32, &TopicRef)>> = HashMap::new();
-        for (log_id, topic) in logs {
-            let known = incarnations.entry(&topic.topic).or_default();
-            match known.iter_mut().find(|(_, other)| *other == topic) {
-                Some((last, _)) => *last = log_id.max(*last),
-                None => known.push((log_id, topic)),
-            }
-        }
-        let several = incarnations.into_iter().filter(|(_, all)| all.len() > 1);
-        let former = several.flat_map(|(name, mut all)| {
-            let in_kafka = self.in_kafka(name);
-            let is_current = |topic: &TopicRef| in_kafka.is_some() && topic.identity == in_kafka;
-            all.sort_by_key(|(log_id, topic)| (is_current(topic), *log_id));
-            all.pop();
-            all
-        });
-        former.map(|(_, topic)| topic.clone()).collect()
     }
 
     /// Where a reader with this cursor resumes.

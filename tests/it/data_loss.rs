@@ -118,49 +118,10 @@ async fn the_topics_id_is_stored_once_it_is_known_and_another_clusters_topic_is_
     let stored: Vec<String> = sqlx::query_scalar(ids).fetch_all(&pool).await.expect("ids");
     assert_eq!(stored, [id]);
     running.app.process.kill();
-    let cluster: String = sqlx::query_scalar("SELECT DISTINCT cluster_id FROM sightline.logs")
-        .fetch_one(&pool)
-        .await
-        .expect("one id");
     let moved = sqlx::query("UPDATE sightline.logs SET cluster_id = 'another'");
     moved.execute(&pool).await.expect("updated");
     running = world.serve().await;
     fails(&running.rest, "topic_recreated").await;
-
-    // The loss is accepted: the topic of this cluster is projected from its beginning.
-    let accept = async |rest: &Rest| {
-        for domain in DOMAINS {
-            project(rest, domain, "resume", json!({"acceptLoss": true})).await;
-        }
-    };
-    accept(&running.rest).await;
-    caught_up(&running.rest, &ends).await;
-    running.app.process.kill();
-    // The operators go back to the former cluster, whose topic goes on where it ended.
-    for (from, to) in [
-        ("<> 'another'", "'new'"),
-        ("= 'another'", "$1"),
-        ("= 'new'", "'another'"),
-    ] {
-        let statement = format!(
-            "UPDATE sightline.logs SET cluster_id = {to} WHERE cluster_id {from} AND $1 <> ''"
-        );
-        let moved = sqlx::query(sqlx::AssertSqlSafe(statement)).bind(&cluster);
-        moved.execute(&pool).await.expect("updated");
-    }
-    running = world.serve().await;
-    fails(&running.rest, "topic_recreated").await;
-    accept(&running.rest).await;
-    for (domain, partitions) in caught_up(&running.rest, &ends).await {
-        for (number, partition) in partitions {
-            assert_eq!(partition["read"], ends[&number], "{domain}");
-        }
-        let path = format!("/v1/consistency/{domain}");
-        let answer = running.rest.get(&path).await.json();
-        assert_eq!(answer.get("failure"), None, "{domain} was not restored");
-    }
-    // It is the current one, also for what is demanded.
-    demands_are_met(&running.rest).await;
 }
 
 /// A list is answered for its own token, and for the end of the log.

@@ -1,22 +1,9 @@
--- Inserts progress rows for partitions ($6) of a topic's incarnation that begin at these offsets ($7). Where the incarnation had
--- ended and has come back, because the operators went back to a former cluster, its rows go on where they ended. The view is ready
--- once it has reached other offsets ($8, null where it need not); it does not wait for partitions that were added. The time is the
--- statement's: raise_is_due.sql compares it, and the transaction may have waited for the one that has raised the epochs. Returns
--- the partitions of new rows.
-WITH added AS (
-    INSERT INTO sightline.progress (domain, version, log_id, start_offset, next_offset, ready_offset, code_version, updated_at)
-    SELECT $1, $2, l.log_id, begun.start_offset, begun.start_offset,
-           CASE WHEN l.added_at IS NULL THEN begun.ready_offset END,
-           (SELECT code_version FROM sightline.views WHERE domain = $1 AND version = $2), clock_timestamp()
-    FROM unnest($6::integer[], $7::bigint[], $8::bigint[]) AS begun (partition, start_offset, ready_offset)
-    JOIN sightline.logs l ON (l.cluster_id, l.topic, l.topic_identity, l.partition) = ($3, $4, $5, begun.partition)
-    ON CONFLICT (domain, version, log_id) DO UPDATE
-    SET ended_at = NULL, epoch = progress.epoch + 1, updated_at = EXCLUDED.updated_at
-    WHERE progress.ended_at IS NOT NULL
-    -- A row that was there has been locked by this statement.
-    RETURNING log_id, xmax = 0 AS is_new
-)
-SELECT l.partition
-FROM added
-JOIN sightline.logs l USING (log_id)
-WHERE added.is_new
+-- Inserts progress rows for partitions ($6) of a topic's incarnation that begin at these offsets ($7). The view is ready once
+-- it has reached other offsets ($8, null where it need not); it does not wait for partitions that were added. The time is the
+-- statement's: raise_is_due.sql compares it, and the transaction may have waited for the one that has raised the epochs.
+INSERT INTO sightline.progress (domain, version, log_id, start_offset, next_offset, ready_offset, code_version, updated_at)
+SELECT $1, $2, l.log_id, begun.start_offset, begun.start_offset,
+       CASE WHEN l.added_at IS NULL THEN begun.ready_offset END,
+       (SELECT code_version FROM sightline.views WHERE domain = $1 AND version = $2), clock_timestamp()
+FROM unnest($6::integer[], $7::bigint[], $8::bigint[]) AS begun (partition, start_offset, ready_offset)
+JOIN sightline.logs l ON (l.cluster_id, l.topic, l.topic_identity, l.partition) = ($3, $4, $5, begun.partition)

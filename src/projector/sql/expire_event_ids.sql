@@ -1,14 +1,12 @@
 -- Deletes some runs ($5) of ids that no record can repeat any longer: those that both the window of stream time ($3) and that of
 -- offsets ($4) have left behind, for the next record and for each open dead letter, which a retry judges as of its own offset.
--- Of a log that ended as long ago as the window, and so does not come back, only the dead letters count. Returns how many runs
--- were deleted.
+-- Of a log that has ended only the dead letters count. Returns how many runs were deleted.
 WITH until AS (
     SELECT p.log_id,
-           coalesce(least(d.record_offset, CASE WHEN NOT e.is_over THEN p.next_offset END) - $4::bigint,
+           coalesce(least(d.record_offset, CASE WHEN p.ended_at IS NULL THEN p.next_offset END) - $4::bigint,
                     9223372036854775807) AS record_offset,
-           coalesce(least(d.stream_time, CASE WHEN NOT e.is_over THEN p.stream_time END) - $3::interval, 'infinity') AS applied_time
+           coalesce(least(d.stream_time, CASE WHEN p.ended_at IS NULL THEN p.stream_time END) - $3::interval, 'infinity') AS applied_time
     FROM sightline.progress p
-    CROSS JOIN LATERAL (SELECT p.ended_at IS NOT NULL AND p.ended_at < now() - $3::interval AS is_over) e
     CROSS JOIN LATERAL (
         SELECT min(record_offset) AS record_offset, min(coalesce(stream_time, 'epoch')) AS stream_time
         FROM sightline.dead_letters

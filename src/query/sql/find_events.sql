@@ -23,7 +23,7 @@ CROSS JOIN LATERAL (
     JOIN sightline.dead_letters d ON d.event_id = wanted.id
     WHERE d.domain = '{domain}' AND d.version = v.version
     UNION ALL
-    SELECT NULL, l.log_id, NULL, NULL, NULL, p.next_offset, l.is_former AND (p.log_id IS NULL OR p.ended_at IS NOT NULL)
+    SELECT NULL, l.log_id, NULL, NULL, NULL, p.next_offset, l.is_former
     FROM (
         SELECT former.log_id, EXISTS (
             SELECT FROM sightline.logs newer
