@@ -387,8 +387,7 @@ mod tests {
     #[test]
     fn a_reading_wakes_those_who_missed_a_commit() {
         let announcements = Announcements::default();
-        let commits = announcements.subscribe("order");
-        let mut woken = commits.clone();
+        let mut woken = announcements.subscribe("order");
         let mut is_woken = |next_offset| {
             announcements.read("order", 7, next_offset);
             let changed = woken.has_changed().expect("it lasts");

@@ -49,7 +49,10 @@ pub async fn keep<T>(time: Duration, call: impl Future<Output = T>) -> Option<T>
 /// INVALID_ARGUMENT: it did not come.
 pub async fn receive<T>(request: impl Future<Output = T>) -> Result<T, Error> {
     let received = tokio::time::timeout(RECEIVE, request).await;
-    received.map_err(|_| Error::invalid("body", "was not received within 30 s"))
+    received.map_err(|_| {
+        let problem = format!("was not received within {} s", RECEIVE.as_secs());
+        Error::invalid("body", problem)
+    })
 }
 
 /// The time left to the current call; [`MAX`] outside of calls.

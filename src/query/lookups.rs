@@ -14,7 +14,6 @@ use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
 
 use super::seen::Subject;
-
 use crate::db::{self, ErrorClass};
 use crate::error::Error;
 use crate::event::hash16;

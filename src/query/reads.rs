@@ -373,20 +373,20 @@ impl Reads {
             .await?;
         // Beside the current incarnation of a topic, whose logs have the highest ids, nothing is added to former ones, and a
         // token of them is refused.
-        let mut current: HashMap<String, (i32, TopicRef)> = HashMap::new();
+        let mut current: HashMap<String, (i32, Option<IncarnationHash>)> = HashMap::new();
         if logs.len() > 1 {
             for (log_id, (topic, _)) in log_ids.iter().zip(&logs) {
+                let log = (*log_id, topic.identity);
                 match current.get_mut(&topic.topic) {
-                    Some((last, _)) if *last >= *log_id => {}
-                    Some(known) => *known = (*log_id, topic.clone()),
-                    None => drop(current.insert(topic.topic.clone(), (*log_id, topic.clone()))),
+                    Some(last) => *last = log.max(*last),
+                    None => drop(current.insert(topic.topic.clone(), log)),
                 }
             }
         }
         let mut token = ConsistencyToken::default();
         for ((topic, partition), next_offset) in logs.into_iter().zip(next_offsets) {
-            let is_former = |(_, known): &(i32, TopicRef)| *known != topic;
-            if current.get(&topic.topic).is_some_and(is_former) {
+            let last = current.get(&topic.topic);
+            if last.is_some_and(|(_, identity)| *identity != topic.identity) {
                 continue;
             }
             let position = u64::try_from(*next_offset)

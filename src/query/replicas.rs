@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -89,7 +89,7 @@ impl Replica {
         *self.standing() == Some(Standing::Fresh)
     }
 
-    fn standing(&self) -> std::sync::MutexGuard<'_, Option<Standing>> {
+    fn standing(&self) -> MutexGuard<'_, Option<Standing>> {
         // Nothing panics while it holds the lock.
         self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -215,34 +215,27 @@ pub async fn seen(
     read_again(connection, asked, &mut found, &unmerged).await?;
     let mut left: Vec<usize> = (0..asked.len()).collect();
     while !left.is_empty() {
-        let (mut indexes, mut log_ids) = (Vec::new(), Vec::new());
-        let (mut runs, mut hashes) = (Vec::new(), Vec::new());
+        // The index of the log, a run that may hold an id, and the id.
+        let mut perhaps: Vec<(usize, i64, Uuid)> = Vec::new();
         for index in left.drain(..) {
             let one = &asked[index];
             let known = found[index].runs.as_ref().unwrap_or(one.runs);
             for hash in &one.hashes {
-                for run in known.perhaps_with(*hash) {
-                    indexes.push(index);
-                    log_ids.push(one.log_id);
-                    runs.push(run);
-                    hashes.push(*hash);
-                }
+                perhaps.extend(known.perhaps_with(*hash).map(|run| (index, run, *hash)));
             }
         }
-        for first in (0..indexes.len()).step_by(MOST_BLOCKS) {
-            let some = first..indexes.len().min(first + MOST_BLOCKS);
-            let rows = sqlx::query_file!(
-                "src/projector/sql/id_blocks.sql",
-                &log_ids[some.clone()],
-                &runs[some.clone()],
-                &hashes[some]
-            )
-            .fetch_all(&mut *connection)
-            .await?;
-            for row in rows {
+        for some in perhaps.chunks(MOST_BLOCKS) {
+            let log_ids = some.iter().map(|(index, ..)| asked[*index].log_id);
+            let log_ids: Vec<i32> = log_ids.collect();
+            let runs: Vec<i64> = some.iter().map(|(_, run, _)| *run).collect();
+            let hashes: Vec<Uuid> = some.iter().map(|(.., hash)| *hash).collect();
+            let blocks =
+                sqlx::query_file!("src/projector/sql/id_blocks.sql", &log_ids, &runs, &hashes)
+                    .fetch_all(&mut *connection)
+                    .await?;
+            for row in blocks {
                 let number = usize::try_from(row.number - 1).unwrap_or(usize::MAX);
-                let number = first.saturating_add(number);
-                let (Some(index), Some(hash)) = (indexes.get(number), hashes.get(number)) else {
+                let Some((index, _, hash)) = some.get(number) else {
                     continue;
                 };
                 // Maintenance has merged the run, or all its ids have expired.
