@@ -136,7 +136,7 @@ fn read(client: &Reader, states: &TopicStates) -> KafkaResult<Option<Ends>> {
         let mut readings = state.offsets.values();
         readings.any(|offsets| offsets.asked.elapsed() < STATE_AGE)
     };
-    // Of a topic that nobody could read lately, no end is asked for: it has none in the answer.
+    // A topic whose offsets are old is not asked for its ends, and has none in the answer: callers refuse to go by it.
     let partitions: Vec<Partition> = states
         .iter()
         .filter(|(_, state)| is_current(state))

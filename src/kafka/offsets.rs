@@ -110,8 +110,8 @@ pub fn reader(config: &ClientConfig) -> KafkaResult<Reader> {
         config.remove("fetch.wait.max.ms");
         config.set("socket.timeout.ms", TIMEOUT.as_millis().to_string());
     }
-    // Nobody reports a new leader of partitions that are only asked for offsets: until it is known, those of a broker that is gone
-    // are asked for there.
+    // No answer tells librdkafka of a new leader while the old one is gone: until it asks for the topic's metadata, it goes on
+    // asking the old leader for the offsets.
     if config.get("topic.metadata.refresh.interval.ms").is_none() {
         let interval = METADATA_INTERVAL.as_millis().to_string();
         config.set("topic.metadata.refresh.interval.ms", interval);

@@ -1,9 +1,9 @@
 //! Tamper evidence: the entries of each log are a chain, in which each link is made of the one before and of its entry.
 //!
-//! A link is an HMAC-SHA-256 (RFC 2104) with a key that is kept outside of the database; without a key a plain SHA-256, which
-//! whoever can change entries can compute, too. It covers the number of the entry, all that is never erased, and of each value
-//! that may be erased a digest with a salt of its own. An erasure leaves the digest, so the chain stays whole, and nobody can
-//! find the value by trying.
+//! A link is an HMAC-SHA-256 (RFC 2104) with a key that is kept outside of the database. Without a key it is a plain SHA-256: a
+//! person who can change entries can compute it, too. It covers the number of the entry, all that is never erased, and of each
+//! value that may be erased a digest with a salt of its own. An erasure deletes the salt with the value and leaves the digest:
+//! the chain stays whole, and the value can't be found by trying.
 
 use chrono::{DateTime, Utc};
 use hmac::{Hmac, KeyInit, Mac};

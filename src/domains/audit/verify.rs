@@ -1,8 +1,8 @@
 //! Verification: walks the chain of each log and finds the first entry that was changed, removed, inserted or moved, and
 //! a tail that was cut off.
 //!
-//! With write access to the database but without the key, nobody can compute a link. A cut-off end, with the recorded head
-//! moved back, shows in the books, unless these are changed as well, and to a caller who kept an earlier head.
+//! Write access to the database is not enough to compute a link: that takes the key. A cut-off end, with the recorded head moved
+//! back, shows in the books, unless these are changed as well, and to a caller who kept an earlier head.
 
 use std::collections::BTreeMap;
 

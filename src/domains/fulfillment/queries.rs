@@ -304,7 +304,7 @@ pub async fn search_addresses(
 }
 
 /// All addresses in the order of their last changes, to be watched. Of several changes of an address the last one is left, so
-/// that whoever reads them from the beginning gets each address as it is.
+/// that a reader who begins with the first gets each address as it is.
 #[derive(Clone, Default)]
 pub struct AddressesFeed;
 

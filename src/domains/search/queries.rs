@@ -20,8 +20,8 @@ use crate::query::{Answer, Reads, Subject, users};
 
 /// The most statuses of a search.
 const MAX_STATUSES: usize = 100;
-/// The most words that are compared with a word of a query for each piece that they share with it: a hundred times as many as
-/// share one with a name among those of a million people.
+/// The most words of a length that are compared with a word of a query because they share a piece with it. Among the names of a
+/// million people fewer share any piece with one (`docs/performance.md`).
 const MOST_CANDIDATES: i64 = 10_000;
 /// The most suggestions, and how many there are if the caller names no number.
 const MAX_SUGGESTIONS: i32 = 50;
